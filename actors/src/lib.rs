@@ -1,0 +1,1 @@
+//! Supervised actors: one per source connection.

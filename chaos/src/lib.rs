@@ -1,0 +1,1 @@
+//! Fault injectors, planted bugs, checkers.

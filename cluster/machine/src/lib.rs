@@ -1,0 +1,1 @@
+//! The replicated state machine: pure apply and the seams.

@@ -1,0 +1,2 @@
+//! Tidy, code generation, generated documents.
+fn main() {}

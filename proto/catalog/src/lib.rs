@@ -1,0 +1,1 @@
+//! Data sets: definitions, validation, masking, canonical form.

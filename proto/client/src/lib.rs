@@ -1,0 +1,1 @@
+//! Client SDK: sessions that resume, spool, reconnect.

@@ -1,0 +1,1 @@
+//! Ids, units, time, error codes and stored formats.

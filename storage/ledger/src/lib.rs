@@ -1,0 +1,1 @@
+//! Merkle log: RFC 6962 tree, proofs, leaves.

@@ -1,0 +1,1 @@
+//! Sealing: batch encryption, salts, tags, fingerprints, wrapped keys.

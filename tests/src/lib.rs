@@ -1,0 +1,1 @@
+//! Contract suites, sandboxes, process clusters.
