@@ -1,0 +1,125 @@
+//! Wrapped keys: how a key is stored and sent.
+//!
+//! ```text
+//!  ┌─────────┬───────────┬────────────────────────────────┬──────────┐
+//!  │ version │ nonce     │ the key, sealed (XAES-256-GCM) │ tag      │
+//!  │ 1 byte  │ 24 bytes  │ 32 bytes                       │ 16 bytes │
+//!  └─────────┴───────────┴────────────────────────────────┴──────────┘
+//!  associated data:  "dtm wrap" ‖ version ‖ purpose ‖ wrapping key id (16)
+//!                    ‖ group (4) ‖ month (4) ‖ key id (16) ‖ source
+//! ```
+//! The associated data is not stored in it: a key put in another row, group, source or month
+//! does not unwrap there. Moving a source to another group therefore re-wraps its keys.
+
+use crate::cipher::{BatchCipher, NONCE_BYTES, Nonce, TAG_BYTES, Xaes256Gcm};
+use crate::keys::{ClusterKey, KEY_BYTES, MasterKey, Secret};
+use crate::Error;
+use zeroize::Zeroizing;
+
+/// Bytes of a wrapped key of version 1.
+pub const WRAPPED_BYTES: usize = 1 + NONCE_BYTES + KEY_BYTES + TAG_BYTES;
+
+const VERSION: u8 = 1;
+
+/// The id of a key: 16 random bytes, no secret.
+pub type KeyId = [u8; 16];
+
+/// What a wrapped key is for. The numbers are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Purpose {
+    /// One a source and month: seals batches, salts record hashes.
+    Data = 1,
+    /// One a source for good: resend tags and fingerprints.
+    Source = 2,
+    /// One a group and month: details beside leaves.
+    Audit = 3,
+    /// A cluster key, wrapped by the master key.
+    Cluster = 4,
+}
+
+/// What a wrapped key belongs to; it unwraps nowhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrapContext<'a> {
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The group whose state holds it; 0 for a cluster key.
+    pub group: u32,
+    /// The source's name; empty for audit and cluster keys.
+    pub source: &'a str,
+    /// Year × 12 + month − 1; 0 for source and cluster keys.
+    pub month: u32,
+    /// Its own id.
+    pub key_id: &'a KeyId,
+}
+
+/// A key that wraps others.
+pub trait WrappingKey: Secret {}
+impl WrappingKey for ClusterKey {}
+impl WrappingKey for MasterKey {}
+
+/// Wraps `key` under `wrapping` (whose id is `wrapping_id`; the check value for a master key).
+/// The nonce must be fresh from the operating system's randomness.
+#[must_use]
+pub fn wrap_key<W: WrappingKey, K: Secret>(
+    wrapping: &W,
+    wrapping_id: &KeyId,
+    context: &WrapContext<'_>,
+    nonce: &Nonce,
+    key: &K,
+) -> [u8; WRAPPED_BYTES] {
+    let mut text = Zeroizing::new(*key.expose());
+    let tag = Xaes256Gcm::new(wrapping.expose())
+        .seal_batch(nonce, &associated_data(wrapping_id, context), text.as_mut())
+        .expect("32 bytes are within one AES-GCM message");
+    let mut wrapped = [VERSION; WRAPPED_BYTES];
+    wrapped[1..25].copy_from_slice(nonce);
+    wrapped[25..57].copy_from_slice(text.as_ref());
+    wrapped[57..].copy_from_slice(&tag);
+    wrapped
+}
+
+/// Unwraps what [`wrap_key`] made for the same context.
+///
+/// # Errors
+/// [`Error::WrapVersion`], [`Error::WrapLength`], [`Error::Unauthentic`] for another wrapping
+/// key, context or a changed byte.
+pub fn unwrap_key<W: WrappingKey, K: Secret>(
+    wrapping: &W,
+    wrapping_id: &KeyId,
+    context: &WrapContext<'_>,
+    wrapped: &[u8],
+) -> Result<K, Error> {
+    match wrapped.first() {
+        Some(&VERSION) | None => {}
+        Some(&version) => return Err(Error::WrapVersion(version)),
+    }
+    let wrapped: &[u8; WRAPPED_BYTES] =
+        wrapped.try_into().map_err(|_| Error::WrapLength { found: wrapped.len() })?;
+    let (mut nonce, mut tag) = ([0u8; NONCE_BYTES], [0u8; TAG_BYTES]);
+    let mut text = Zeroizing::new([0u8; KEY_BYTES]);
+    nonce.copy_from_slice(&wrapped[1..25]);
+    text.copy_from_slice(&wrapped[25..57]);
+    tag.copy_from_slice(&wrapped[57..]);
+    let header = associated_data(wrapping_id, context);
+    Xaes256Gcm::new(wrapping.expose()).open_batch(&nonce, &header, text.as_mut(), &tag)?;
+    Ok(K::from_bytes(&mut text))
+}
+
+fn associated_data(wrapping_id: &KeyId, context: &WrapContext<'_>) -> Vec<u8> {
+    let mut data = Vec::with_capacity(50 + context.source.len());
+    data.extend_from_slice(b"dtm wrap");
+    data.push(VERSION);
+    data.push(context.purpose as u8);
+    data.extend_from_slice(wrapping_id);
+    data.extend_from_slice(&context.group.to_be_bytes());
+    data.extend_from_slice(&context.month.to_be_bytes());
+    data.extend_from_slice(context.key_id);
+    // Last, so that it needs no length.
+    data.extend_from_slice(context.source.as_bytes());
+    data
+}
+
+#[cfg(test)]
+#[path = "wrap_test.rs"]
+mod tests;
