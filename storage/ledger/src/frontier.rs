@@ -58,14 +58,25 @@ impl Frontier {
     pub fn append_with(&mut self, leaf: Hash, mut store: impl FnMut(TileNode)) -> u64 {
         assert!(self.size < SIZE_MAX, "a tree holds at most 2^62 leaves");
         let index = self.size;
-        store(TileNode { tile_level: 0, index, hash: leaf });
+        store(TileNode {
+            tile_level: 0,
+            index,
+            hash: leaf,
+        });
         let mut hash = leaf;
         // Each bit set at the low end of the old size is a complete subtree that now has a twin.
         for level in 1..=index.trailing_ones() as u8 {
-            let left = self.peaks.pop().expect("one peak for each bit set in the size");
+            let left = self
+                .peaks
+                .pop()
+                .expect("one peak for each bit set in the size");
             hash = node_hash(&left, &hash);
             if level % TILE_HEIGHT == 0 {
-                store(TileNode { tile_level: level / TILE_HEIGHT, index: index >> level, hash });
+                store(TileNode {
+                    tile_level: level / TILE_HEIGHT,
+                    index: index >> level,
+                    hash,
+                });
             }
         }
         self.peaks.push(hash);
@@ -77,7 +88,9 @@ impl Frontier {
     #[must_use]
     pub fn root(&self) -> Hash {
         let mut peaks = self.peaks.iter().rev();
-        let Some(&last) = peaks.next() else { return empty_root() };
+        let Some(&last) = peaks.next() else {
+            return empty_root();
+        };
         peaks.fold(last, |right, left| node_hash(left, &right))
     }
 
@@ -106,17 +119,24 @@ impl Frontier {
     /// [`Error::FrontierVersion`], [`Error::FrontierMalformed`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
         let malformed = Error::FrontierMalformed { found: bytes.len() };
-        let Some((&version, rest)) = bytes.split_first() else { return Err(malformed) };
+        let Some((&version, rest)) = bytes.split_first() else {
+            return Err(malformed);
+        };
         if version != VERSION {
             return Err(Error::FrontierVersion(version));
         }
-        let Some((size, peaks)) = rest.split_first_chunk::<8>() else { return Err(malformed) };
+        let Some((size, peaks)) = rest.split_first_chunk::<8>() else {
+            return Err(malformed);
+        };
         let size = u64::from_be_bytes(*size);
         let (peaks, tail) = peaks.as_chunks::<32>();
         if size > SIZE_MAX || !tail.is_empty() || peaks.len() != size.count_ones() as usize {
             return Err(malformed);
         }
-        Ok(Self { size, peaks: peaks.to_vec() })
+        Ok(Self {
+            size,
+            peaks: peaks.to_vec(),
+        })
     }
 
     /// The edge as it was at `size` leaves, from stored hashes: for a root of the past or to
@@ -128,7 +148,9 @@ impl Frontier {
     /// # Panics
     /// If `size` is beyond 2^62.
     pub fn at<R: HashReader>(reader: &R, size: u64) -> Result<Self, R::Error> {
-        let peaks = Node::peaks(size).map(|node| reader.read_hash(node)).collect::<Result<_, _>>()?;
+        let peaks = Node::peaks(size)
+            .map(|node| reader.read_hash(node))
+            .collect::<Result<_, _>>()?;
         Ok(Self { size, peaks })
     }
 }

@@ -16,14 +16,24 @@ const NODE_PREFIX: u8 = 0x01;
 
 /// FIPS 180-4, section 5.3.3: the initial value of SHA-256.
 const SHA256_INITIAL: [u32; 8] = [
-    0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab,
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
     0x5be0_cd19,
 ];
 
 /// SHA-256(0x00 ‖ `bytes`): the hash of a leaf of the log.
 #[must_use]
 pub fn leaf_hash(bytes: &[u8]) -> Hash {
-    Sha256::new().chain_update([LEAF_PREFIX]).chain_update(bytes).finalize().into()
+    Sha256::new()
+        .chain_update([LEAF_PREFIX])
+        .chain_update(bytes)
+        .finalize()
+        .into()
 }
 
 /// SHA-256(0x01 ‖ `left` ‖ `right`): the hash of an inner node.

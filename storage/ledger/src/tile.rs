@@ -7,12 +7,13 @@
 //! What a group stores is the row of hashes of each tile level; levels between them are
 //! recomputed when a proof asks for them.
 
+use crate::Error;
 use crate::hash::{Hash, node_hash};
 use crate::node::Node;
 use crate::prove::HashReader;
-use crate::Error;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Levels of the tree in one tile.
 pub const TILE_HEIGHT: u8 = 8;
@@ -46,13 +47,19 @@ impl Tile {
     /// wide as that tree makes it; none where the tree does not reach that far.
     #[must_use]
     pub fn holding(level: u8, hash_index: u64, size: u64) -> Option<Self> {
-        let row = size.checked_shr(u32::from(level) * u32::from(TILE_HEIGHT)).unwrap_or(0);
+        let row = size
+            .checked_shr(u32::from(level) * u32::from(TILE_HEIGHT))
+            .unwrap_or(0);
         if hash_index >= row {
             return None;
         }
         let index = hash_index / u64::from(TILE_WIDTH);
         let width = (row - index * u64::from(TILE_WIDTH)).min(u64::from(TILE_WIDTH)) as u16;
-        Some(Self { level, index, width })
+        Some(Self {
+            level,
+            index,
+            width,
+        })
     }
 
     /// The path below a log's prefix: `tile/<L>/<N>[.p/<W>]`.
@@ -76,7 +83,9 @@ impl Tile {
     /// # Errors
     /// [`Error::TilePath`].
     pub fn parse(path: &str) -> Result<Self, Error> {
-        Self::parse_loosely(path).filter(|tile| tile.path() == path).ok_or(Error::TilePath)
+        Self::parse_loosely(path)
+            .filter(|tile| tile.path() == path)
+            .ok_or(Error::TilePath)
     }
 
     fn parse_loosely(path: &str) -> Option<Self> {
@@ -91,7 +100,11 @@ impl Tile {
             let digits: u64 = part.trim_start_matches('x').parse().ok()?;
             index = index.checked_mul(1000)?.checked_add(digits)?;
         }
-        Some(Self { level, index, width })
+        Some(Self {
+            level,
+            index,
+            width,
+        })
     }
 }
 
@@ -145,7 +158,11 @@ pub struct TiledHashes<R> {
 impl<R: TileReader> TiledHashes<R> {
     /// The tree of the first `size` leaves in the tiles of `reader`.
     pub fn new(reader: R, size: u64) -> Self {
-        Self { reader, size, tiles: RefCell::default() }
+        Self {
+            reader,
+            size,
+            tiles: RefCell::default(),
+        }
     }
 }
 
@@ -153,25 +170,38 @@ impl<R: TileReader> HashReader for TiledHashes<R> {
     type Error = TileError<R::Error>;
 
     fn read_hash(&self, node: Node) -> Result<Hash, Self::Error> {
-        let outside =
-            TileError::OutsideTree { level: node.level, index: node.index, size: self.size };
+        let outside = TileError::OutsideTree {
+            level: node.level,
+            index: node.index,
+            size: self.size,
+        };
         let within = node.level % TILE_HEIGHT;
-        let Some(first) = node.index.checked_mul(1 << within) else { return Err(outside) };
+        let Some(first) = node.index.checked_mul(1 << within) else {
+            return Err(outside);
+        };
         let last = first + (1 << within) - 1;
         let Some(tile) = Tile::holding(node.level / TILE_HEIGHT, last, self.size) else {
             return Err(outside);
         };
         let mut tiles = self.tiles.borrow_mut();
-        if !tiles.contains_key(&tile) {
-            let hashes =
-                self.reader.read_tile(tile).map_err(|error| TileError::Read(tile, error))?;
-            if hashes.len() != usize::from(tile.width) {
-                return Err(TileError::Width { tile, found: hashes.len() });
+        let hashes = match tiles.entry(tile) {
+            Entry::Occupied(read) => read.into_mut(),
+            Entry::Vacant(unread) => {
+                let hashes = self
+                    .reader
+                    .read_tile(tile)
+                    .map_err(|error| TileError::Read(tile, error))?;
+                if hashes.len() != usize::from(tile.width) {
+                    return Err(TileError::Width {
+                        tile,
+                        found: hashes.len(),
+                    });
+                }
+                unread.insert(hashes)
             }
-            tiles.insert(tile, hashes);
-        }
+        };
         let start = (first % u64::from(TILE_WIDTH)) as usize;
-        Ok(complete_root(&tiles[&tile][start..start + (1 << within)]))
+        Ok(complete_root(&hashes[start..start + (1 << within)]))
     }
 }
 
@@ -192,7 +222,11 @@ mod tests {
 
     #[test]
     fn paths_are_those_of_tlog_tiles() {
-        let tile = |level, index, width| Tile { level, index, width };
+        let tile = |level, index, width| Tile {
+            level,
+            index,
+            width,
+        };
         for (tile, path) in [
             (tile(0, 1_234_067, 256), "tile/0/x001/x234/067"),
             (tile(0, 273, 112), "tile/0/273.p/112"),
@@ -204,9 +238,20 @@ mod tests {
             assert_eq!(Tile::parse(path), Ok(tile));
         }
         for wrong in [
-            "tile/64/000", "tile/0/0", "tile/0/x1/000", "tile/0/001/000", "tile/00/000",
-            "tile/0/000.p/0", "tile/0/000.p/256", "tile/0/000.p/07", "tile/0/x000/001", "tile/0/",
-            "tile/0/xx001/000", "tile/0/+01", "checkpoint", "tile/0/99999999999999999999999",
+            "tile/64/000",
+            "tile/0/0",
+            "tile/0/x1/000",
+            "tile/0/001/000",
+            "tile/00/000",
+            "tile/0/000.p/0",
+            "tile/0/000.p/256",
+            "tile/0/000.p/07",
+            "tile/0/x000/001",
+            "tile/0/",
+            "tile/0/xx001/000",
+            "tile/0/+01",
+            "checkpoint",
+            "tile/0/99999999999999999999999",
         ] {
             assert_eq!(Tile::parse(wrong), Err(Error::TilePath), "{wrong}");
         }
@@ -215,7 +260,8 @@ mod tests {
     /// The example in the specification: a tree of 70,000 leaves.
     #[test]
     fn widths_are_those_of_tlog_tiles() {
-        let width = |level, index: u64| Tile::holding(level, index * 256, 70_000).map(|tile| tile.width);
+        let width =
+            |level, index: u64| Tile::holding(level, index * 256, 70_000).map(|tile| tile.width);
         assert_eq!(width(0, 272), Some(256));
         assert_eq!(width(0, 273), Some(112));
         assert_eq!(width(0, 274), None);

@@ -129,7 +129,10 @@ mod tests {
             format!("{:?}", DataKey::from_bytes(&mut bytes.clone()).cipher()),
             format!("{:?}", DataKey::from_bytes(&mut bytes.clone()).salt_key()),
             format!("{:?}", SourceKey::from_bytes(&mut bytes.clone()).tag_key()),
-            format!("{:?}", SourceKey::from_bytes(&mut bytes.clone()).fingerprint_key()),
+            format!(
+                "{:?}",
+                SourceKey::from_bytes(&mut bytes.clone()).fingerprint_key()
+            ),
         ] {
             assert!(printed.ends_with("(…)"), "{printed}");
         }
@@ -147,10 +150,16 @@ mod tests {
     fn subkeys_are_distinct_and_golden() {
         let key = [1u8; 32];
         let labels: [&[u8]; 5] = [
-            b"dtm v1 seal", b"dtm v1 salt", b"dtm v1 resend tag", b"dtm v1 fingerprint",
+            b"dtm v1 seal",
+            b"dtm v1 salt",
+            b"dtm v1 resend tag",
+            b"dtm v1 fingerprint",
             b"dtm v1 master key check",
         ];
-        let derived: Vec<String> = labels.iter().map(|l| hex::encode(derive(&key, l))).collect();
+        let derived: Vec<String> = labels
+            .iter()
+            .map(|l| hex::encode(derive(&key, l)))
+            .collect();
         assert_eq!(derived, GOLDEN);
     }
 

@@ -38,6 +38,9 @@ impl SaltKey {
     ///
     /// The names go in with their lengths, filled with zeros to a whole block, so that each salt
     /// starts from a hash state that already holds them.
+    ///
+    /// # Panics
+    /// If a name is 64 KiB or longer; ids are bounded far below where they are parsed.
     #[must_use]
     pub fn stream(&self, source: &str, stream: &str) -> StreamSalts {
         let mut mac = self.0.clone();
@@ -85,6 +88,9 @@ impl FingerprintKey {
 
     /// Tells whether this source already sent a message of this id for this data set, through
     /// whatever door or stream.
+    ///
+    /// # Panics
+    /// If the data set's name is 64 KiB or longer, as in [`SaltKey::stream`].
     #[must_use]
     pub fn fingerprint(&self, dataset: &str, message_id: &str) -> [u8; 16] {
         let mut mac = self.0.clone();
@@ -99,7 +105,8 @@ fn keyed(key: &[u8; KEY_BYTES]) -> HmacSha256 {
 
 /// Length (2 bytes, big endian) and bytes, so that no two pairs of names read alike.
 fn feed_name(mac: &mut HmacSha256, name: &str) {
-    let bytes = u16::try_from(name.len()).expect("names are bounded far below 64 KiB");
+    let bytes =
+        u16::try_from(name.len()).expect("ids are bounded far below 64 KiB where they are parsed");
     mac.update(&bytes.to_be_bytes());
     mac.update(name.as_bytes());
 }

@@ -11,9 +11,9 @@
 //! The associated data is not stored in it: a key put in another row, group, source or month
 //! does not unwrap there. Moving a source to another group therefore re-wraps its keys.
 
+use crate::Error;
 use crate::cipher::{BatchCipher, NONCE_BYTES, Nonce, TAG_BYTES, Xaes256Gcm};
 use crate::keys::{ClusterKey, KEY_BYTES, MasterKey, Secret};
-use crate::Error;
 use zeroize::Zeroizing;
 
 /// Bytes of a wrapped key of version 1.
@@ -94,8 +94,9 @@ pub fn unwrap_key<W: WrappingKey, K: Secret>(
         Some(&VERSION) | None => {}
         Some(&version) => return Err(Error::WrapVersion(version)),
     }
-    let wrapped: &[u8; WRAPPED_BYTES] =
-        wrapped.try_into().map_err(|_| Error::WrapLength { found: wrapped.len() })?;
+    let wrapped: &[u8; WRAPPED_BYTES] = wrapped.try_into().map_err(|_| Error::WrapLength {
+        found: wrapped.len(),
+    })?;
     let (mut nonce, mut tag) = ([0u8; NONCE_BYTES], [0u8; TAG_BYTES]);
     let mut text = Zeroizing::new([0u8; KEY_BYTES]);
     nonce.copy_from_slice(&wrapped[1..25]);
