@@ -61,7 +61,7 @@ secret! {
     ClusterKey
 }
 secret! {
-    /// The key outside the system, from a file or a KMS, which wraps cluster keys.
+    /// The key outside the system, from a file or a KMS, which seals the keyring of cluster keys.
     MasterKey
 }
 
@@ -94,6 +94,12 @@ impl SourceKey {
 }
 
 impl MasterKey {
+    /// What seals and opens the keyring.
+    #[must_use]
+    pub fn cipher(&self) -> Xaes256Gcm {
+        Xaes256Gcm::new(&derive(&self.0, b"dtm v1 keyring"))
+    }
+
     /// Sixteen bytes that tell this master key from another one and say nothing else about it,
     /// so that a keyring can say "wrong master key" instead of "damaged".
     #[must_use]

@@ -13,7 +13,7 @@
 
 use crate::Error;
 use crate::cipher::{BatchCipher, NONCE_BYTES, Nonce, TAG_BYTES, Xaes256Gcm};
-use crate::keys::{ClusterKey, KEY_BYTES, MasterKey, Secret};
+use crate::keys::{ClusterKey, KEY_BYTES, Secret};
 use zeroize::Zeroizing;
 
 /// Bytes of a wrapped key of version 1.
@@ -34,8 +34,6 @@ pub enum Purpose {
     Source = 2,
     /// One a group and month: details beside leaves.
     Audit = 3,
-    /// A cluster key, wrapped by the master key.
-    Cluster = 4,
 }
 
 /// What a wrapped key belongs to; it unwraps nowhere else.
@@ -43,26 +41,20 @@ pub enum Purpose {
 pub struct WrapContext<'a> {
     /// What it is for.
     pub purpose: Purpose,
-    /// The group whose state holds it; 0 for a cluster key.
+    /// The group whose state holds it.
     pub group: u32,
-    /// The source's name; empty for audit and cluster keys.
+    /// The source's name; empty for audit keys.
     pub source: &'a str,
-    /// Year × 12 + month − 1; 0 for source and cluster keys.
+    /// Year × 12 + month − 1; 0 for source keys.
     pub month: u32,
     /// Its own id.
     pub key_id: &'a KeyId,
 }
 
-/// A key that wraps others.
-pub trait WrappingKey: Secret {}
-impl WrappingKey for ClusterKey {}
-impl WrappingKey for MasterKey {}
-
-/// Wraps `key` under `wrapping` (whose id is `wrapping_id`; the check value for a master key).
-/// The nonce must be fresh from the operating system's randomness.
+/// Wraps `key` under `wrapping`, whose id is `wrapping_id`. The nonce must be fresh from the operating system's randomness.
 #[must_use]
-pub fn wrap_key<W: WrappingKey, K: Secret>(
-    wrapping: &W,
+pub fn wrap_key<K: Secret>(
+    wrapping: &ClusterKey,
     wrapping_id: &KeyId,
     context: &WrapContext<'_>,
     nonce: &Nonce,
@@ -84,8 +76,8 @@ pub fn wrap_key<W: WrappingKey, K: Secret>(
 /// # Errors
 /// [`Error::WrapVersion`], [`Error::WrapLength`], [`Error::Unauthentic`] for another wrapping
 /// key, context or a changed byte.
-pub fn unwrap_key<W: WrappingKey, K: Secret>(
-    wrapping: &W,
+pub fn unwrap_key<K: Secret>(
+    wrapping: &ClusterKey,
     wrapping_id: &KeyId,
     context: &WrapContext<'_>,
     wrapped: &[u8],

@@ -32,7 +32,7 @@ fn golden() {
 #[test]
 fn unwraps_nowhere_else() {
     let tried = |key: &ClusterKey, id: &KeyId, context: &WrapContext<'_>| {
-        unwrap_key::<_, DataKey>(key, id, context, &wrapped()).map(|_| ())
+        unwrap_key::<DataKey>(key, id, context, &wrapped()).map(|_| ())
     };
     assert_eq!(tried(&cluster_key(), &[9; 16], &CONTEXT), Ok(()));
     for context in [
@@ -76,9 +76,8 @@ fn unwraps_nowhere_else() {
 
 #[test]
 fn other_versions_and_lengths_say_so() {
-    let unwrap = |bytes: &[u8]| {
-        unwrap_key::<_, DataKey>(&cluster_key(), &[9; 16], &CONTEXT, bytes).map(|_| ())
-    };
+    let unwrap =
+        |bytes: &[u8]| unwrap_key::<DataKey>(&cluster_key(), &[9; 16], &CONTEXT, bytes).map(|_| ());
     let mut newer = wrapped();
     newer[0] = 2;
     assert_eq!(unwrap(&newer), Err(Error::WrapVersion(2)));
@@ -98,7 +97,7 @@ proptest! {
     fn a_changed_bit_is_refused(bit in 8usize..WRAPPED_BYTES * 8) {
         let mut bytes = wrapped();
         bytes[bit / 8] ^= 1 << (bit % 8);
-        let answer = unwrap_key::<_, DataKey>(&cluster_key(), &[9; 16], &CONTEXT, &bytes);
+        let answer = unwrap_key::<DataKey>(&cluster_key(), &[9; 16], &CONTEXT, &bytes);
         prop_assert_eq!(answer.map(|_| ()), Err(Error::Unauthentic));
     }
 }
