@@ -1,1 +1,10 @@
-//! The replicated state machine: pure apply and the seams.
+//! The replicated state machine: pure, total apply, and the seams it stands between.
+//!
+//! Apply takes committed bundles and a read view of the rows before them, and yields row changes and
+//! outcomes. It reads no clock, no randomness, no file: the same log gives the same rows on every
+//! replica (RAFT-1).
+
+mod machine;
+pub mod seams;
+
+pub use machine::{ApplyError, Committed, Machine};

@@ -1,1 +1,28 @@
-//! Ids, units, time, error codes and stored formats.
+//! Words shared by every crate: ids, units, time, error codes, texts and the stored formats.
+//!
+//! Nothing here does IO. The stored formats (`format`, `command`) are prost messages without tonic,
+//! so that an offline verifier can link them without a server.
+
+pub mod bundle;
+mod error_code;
+mod ids;
+mod month;
+pub mod text;
+
+pub use error_code::ErrorCode;
+pub use ids::{
+    ClusterId, GroupId, Incarnation, KeyId, NodeId, ReplicaId, RequestId, SessionId, SourceId, StreamKey,
+};
+pub use month::Month;
+
+/// Stored formats: headers, entries, leaves, rows (`dtm.format.v1`).
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod format {
+    include!("generated/dtm.format.v1.rs");
+}
+
+/// Replicated commands and their outcomes (`dtm.command.v1`).
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod command {
+    include!("generated/dtm.command.v1.rs");
+}

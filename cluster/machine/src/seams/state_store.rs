@@ -1,0 +1,164 @@
+//! Where a group's rows live: ordered keys, atomic batches, frozen snapshots.
+//!
+//! Keys here are relative to a group; the store puts (group, generation) before them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+
+use bytes::Bytes;
+use dtm_types::GroupId;
+
+/// One change of one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateOp {
+    /// Write.
+    Put(Vec<u8>, Vec<u8>),
+    /// Remove.
+    Delete(Vec<u8>),
+}
+
+/// Changes that become visible and durable together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StateBatch {
+    /// In order; a later one wins.
+    pub ops: Vec<StateOp>,
+}
+
+impl StateBatch {
+    /// Adds a write.
+    pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.ops.push(StateOp::Put(key.into(), value.into()));
+    }
+
+    /// Adds a removal.
+    pub fn delete(&mut self, key: impl Into<Vec<u8>>) {
+        self.ops.push(StateOp::Delete(key.into()));
+    }
+}
+
+/// Reads rows of one group.
+pub trait StateRead: Send + Sync {
+    /// One row.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError>;
+
+    /// Rows with `from <= key < to`, ascending, at most `limit`.
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StateError>;
+
+    /// The last row with `from <= key < to`.
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError>;
+}
+
+/// The rows of one group on this node.
+pub trait StateStore: StateRead {
+    /// Writes atomically. Not durable by itself: after a crash the group is back at its last flush
+    /// and replays from the log; a batch is never half there.
+    fn write(&self, batch: StateBatch) -> Result<(), StateError>;
+
+    /// Makes everything written so far durable (fsync). Blocking.
+    fn flush(&self) -> Result<(), StateError>;
+
+    /// A frozen view.
+    fn freeze(&self) -> Arc<dyn StateRead>;
+
+    /// The group these rows belong to.
+    fn group(&self) -> GroupId;
+}
+
+/// The store failed; the group stops on this node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("state of group {group}: {cause}")]
+pub struct StateError {
+    /// The group.
+    pub group: GroupId,
+    /// What the engine said.
+    pub cause: String,
+}
+
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The in-memory twin.
+#[derive(Debug, Default)]
+pub struct MemoryStateStore {
+    group: GroupId,
+    rows: RwLock<Arc<Rows>>,
+    flushed: RwLock<Arc<Rows>>,
+}
+
+impl MemoryStateStore {
+    /// An empty store.
+    pub fn new(group: GroupId) -> Self {
+        Self { group, ..Self::default() }
+    }
+
+    /// Forgets what was not flushed, as a crash would.
+    pub fn crash(&self) {
+        *write(&self.rows) = Arc::clone(&read(&self.flushed));
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+struct Frozen(Arc<Rows>);
+
+impl StateRead for Frozen {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
+        Ok(self.0.get(key).map(|v| Bytes::copy_from_slice(v)))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StateError> {
+        let range = self.0.range(from.to_vec()..to.to_vec()).take(limit);
+        Ok(range.map(|(k, v)| (Bytes::copy_from_slice(k), Bytes::copy_from_slice(v))).collect())
+    }
+
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
+        let row = self.0.range(from.to_vec()..to.to_vec()).next_back();
+        Ok(row.map(|(k, v)| (Bytes::copy_from_slice(k), Bytes::copy_from_slice(v))))
+    }
+}
+
+impl StateRead for MemoryStateStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
+        Frozen(Arc::clone(&read(&self.rows))).get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StateError> {
+        Frozen(Arc::clone(&read(&self.rows))).scan(from, to, limit)
+    }
+
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
+        Frozen(Arc::clone(&read(&self.rows))).last(from, to)
+    }
+}
+
+impl StateStore for MemoryStateStore {
+    fn write(&self, batch: StateBatch) -> Result<(), StateError> {
+        let mut guard = write(&self.rows);
+        let rows = Arc::make_mut(&mut guard);
+        for op in batch.ops {
+            match op {
+                StateOp::Put(key, value) => rows.insert(key, value),
+                StateOp::Delete(key) => rows.remove(&key),
+            };
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), StateError> {
+        *write(&self.flushed) = Arc::clone(&read(&self.rows));
+        Ok(())
+    }
+
+    fn freeze(&self) -> Arc<dyn StateRead> {
+        Arc::new(Frozen(Arc::clone(&read(&self.rows))))
+    }
+
+    fn group(&self) -> GroupId {
+        self.group
+    }
+}

@@ -1,0 +1,114 @@
+//! User-facing texts in Vietnamese and English from one catalogue, `text/vi.txt` and `text/en.txt`.
+//!
+//! One line a text: `key = words with {placeholders}`; `#` starts a comment. A test holds the two
+//! files to the same keys and placeholders.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// A language of the catalogue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Lang {
+    /// Vietnamese, the default everywhere.
+    #[default]
+    Vi,
+    /// English.
+    En,
+}
+
+impl Lang {
+    /// `vi` or `en`, also as the start of a locale such as `en_US.UTF-8`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.get(..2)? {
+            "vi" => Some(Self::Vi),
+            "en" => Some(Self::En),
+            _ => None,
+        }
+    }
+}
+
+type Catalogue = HashMap<&'static str, &'static str>;
+
+static VI: LazyLock<Catalogue> = LazyLock::new(|| parse(include_str!("../text/vi.txt")));
+static EN: LazyLock<Catalogue> = LazyLock::new(|| parse(include_str!("../text/en.txt")));
+
+fn parse(file: &'static str) -> Catalogue {
+    file.lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, text)| (key.trim(), text.trim()))
+        .collect()
+}
+
+fn catalogue(lang: Lang) -> &'static Catalogue {
+    match lang {
+        Lang::Vi => &VI,
+        Lang::En => &EN,
+    }
+}
+
+/// The text of `key` with its `{placeholders}` filled in; the key itself where there is no text,
+/// so that a missing translation is seen and nothing fails.
+pub fn render(lang: Lang, key: &str, values: &[(&str, &str)]) -> String {
+    let Some(template) = catalogue(lang).get(key) else {
+        return key.to_owned();
+    };
+    let mut text = String::with_capacity(template.len() + 32);
+    let mut rest = *template;
+    while let Some((before, after)) = rest.split_once('{') {
+        text.push_str(before);
+        let Some((name, tail)) = after.split_once('}') else {
+            rest = after;
+            break;
+        };
+        match values.iter().find(|(key, _)| *key == name) {
+            Some((_, value)) => text.push_str(value),
+            None => text.push_str(name),
+        }
+        rest = tail;
+    }
+    text.push_str(rest);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placeholders(text: &str) -> Vec<&str> {
+        let mut names: Vec<&str> = text.split('{').skip(1).filter_map(|part| part.split_once('}')).map(|(n, _)| n).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn both_languages_hold_the_same_keys_and_placeholders() {
+        for (key, vi) in VI.iter() {
+            let en = EN.get(key).unwrap_or_else(|| panic!("{key} has no English text"));
+            assert_eq!(placeholders(vi), placeholders(en), "{key}");
+        }
+        for key in EN.keys() {
+            assert!(VI.contains_key(key), "{key} has no Vietnamese text");
+        }
+    }
+
+    #[test]
+    fn no_key_stands_twice() {
+        for file in [include_str!("../text/vi.txt"), include_str!("../text/en.txt")] {
+            let keys = file.lines().filter(|l| !l.starts_with('#') && l.contains('='));
+            assert_eq!(keys.count(), parse(file).len());
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_shows_itself() {
+        assert_eq!(render(Lang::Vi, "no.such.key", &[]), "no.such.key");
+    }
+
+    #[test]
+    fn every_error_code_has_a_text() {
+        for code in crate::ErrorCode::ALL {
+            assert!(VI.contains_key(format!("error.{code}").as_str()), "error.{code}");
+        }
+    }
+}
