@@ -28,7 +28,7 @@ mod wrap;
 pub use cipher::{BatchCipher, NONCE_BYTES, Nonce, TAG_BYTES, Tag, Xaes256Gcm};
 pub use keys::{ClusterKey, DataKey, KEY_BYTES, MasterKey, Secret, SourceKey};
 pub use mac::{FingerprintKey, SaltKey, StreamSalts, TagKey};
-pub use wrap::{KeyId, Purpose, WRAPPED_BYTES, WrapContext, unwrap_key, wrap_key};
+pub use wrap::{WRAPPED_BYTES, WrapContext, unwrap_key, wrap_key};
 
 /// Why something could not be sealed or opened. None is worth a retry with the same input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

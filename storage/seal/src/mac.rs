@@ -4,6 +4,7 @@
 //! made; a salt then costs two compressions.
 
 use crate::keys::KEY_BYTES;
+use dtm_types::StreamKey;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt;
@@ -34,19 +35,16 @@ impl SaltKey {
         Self(keyed(key))
     }
 
-    /// The salts of `stream` of `source`. Keep it for the life of a session and data key.
+    /// The salts of one stream. Keep it for the life of a session and data key.
     ///
     /// The names go in with their lengths, filled with zeros to a whole block, so that each salt
     /// starts from a hash state that already holds them.
-    ///
-    /// # Panics
-    /// If a name is 64 KiB or longer; ids are bounded far below where they are parsed.
     #[must_use]
-    pub fn stream(&self, source: &str, stream: &str) -> StreamSalts {
+    pub fn stream(&self, key: &StreamKey) -> StreamSalts {
         let mut mac = self.0.clone();
-        feed_name(&mut mac, source);
-        feed_name(&mut mac, stream);
-        let over = (4 + source.len() + stream.len()) % BLOCK_BYTES;
+        feed_name(&mut mac, key.source.as_str());
+        feed_name(&mut mac, &key.stream);
+        let over = (4 + key.source.as_str().len() + key.stream.len()) % BLOCK_BYTES;
         if over > 0 {
             mac.update(&[0; BLOCK_BYTES][over..]);
         }
@@ -55,8 +53,8 @@ impl SaltKey {
 
     /// The salt of one record; for many records of one stream use [`SaltKey::stream`].
     #[must_use]
-    pub fn salt(&self, source: &str, stream: &str, sequence: u64) -> [u8; 16] {
-        self.stream(source, stream).salt(sequence)
+    pub fn salt(&self, key: &StreamKey, sequence: u64) -> [u8; 16] {
+        self.stream(key).salt(sequence)
     }
 }
 
@@ -90,7 +88,7 @@ impl FingerprintKey {
     /// whatever door or stream.
     ///
     /// # Panics
-    /// If the data set's name is 64 KiB or longer, as in [`SaltKey::stream`].
+    /// If the data set's name is 64 KiB or longer; names are bounded where they are parsed.
     #[must_use]
     pub fn fingerprint(&self, dataset: &str, message_id: &str) -> [u8; 16] {
         let mut mac = self.0.clone();

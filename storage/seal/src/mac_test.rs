@@ -1,5 +1,10 @@
 use crate::{DataKey, Secret, SourceKey};
+use dtm_types::StreamKey;
 use proptest::prelude::*;
+
+fn key(source: &str, stream: &str) -> StreamKey {
+    StreamKey::parse(source, stream).expect("allowed names")
+}
 
 fn data_key() -> DataKey {
     DataKey::from_bytes(&mut [1; 32])
@@ -13,7 +18,7 @@ fn source_key() -> SourceKey {
 #[test]
 fn golden() {
     let salts = data_key().salt_key();
-    let salt = |source, stream, sequence| hex::encode(salts.salt(source, stream, sequence));
+    let salt = |source, stream, sequence| hex::encode(salts.salt(&key(source, stream), sequence));
     assert_eq!(
         salt("tinh-01", "door.n1", 1),
         "9a1912e50ec05755e032731ae291a353"
@@ -32,7 +37,10 @@ fn golden() {
 #[test]
 fn names_do_not_run_into_each_other() {
     let salts = data_key().salt_key();
-    assert_ne!(salts.salt("ab", "c", 1), salts.salt("a", "bc", 1));
+    assert_ne!(
+        salts.salt(&key("ab", "c"), 1),
+        salts.salt(&key("a", "bc"), 1)
+    );
     let fingerprints = source_key().fingerprint_key();
     assert_ne!(
         fingerprints.fingerprint("ab", "c"),
@@ -43,18 +51,19 @@ fn names_do_not_run_into_each_other() {
 proptest! {
     #[test]
     fn salts_differ_by_key_source_stream_and_sequence(
-        source in "[a-z0-9.-]{1,64}",
-        stream in "[a-z0-9.-]{1,128}",
+        source in "[a-z0-9][a-z0-9.-]{0,62}",
+        stream in "[a-z0-9.-]{1,127}",
         sequence: u64,
     ) {
         let salts = data_key().salt_key();
-        let salt = salts.salt(&source, &stream, sequence);
-        prop_assert_eq!(salts.stream(&source, &stream).salt(sequence), salt);
-        prop_assert_ne!(salts.salt(&source, &stream, sequence ^ 1), salt);
-        prop_assert_ne!(salts.salt(&format!("{source}x"), &stream, sequence), salt);
-        prop_assert_ne!(salts.salt(&source, &format!("{stream}x"), sequence), salt);
+        let of = |source: &str, stream: &str| salts.salt(&key(source, stream), sequence);
+        let salt = of(&source, &stream);
+        prop_assert_eq!(salts.stream(&key(&source, &stream)).salt(sequence), salt);
+        prop_assert_ne!(salts.salt(&key(&source, &stream), sequence ^ 1), salt);
+        prop_assert_ne!(of(&format!("{source}x"), &stream), salt);
+        prop_assert_ne!(of(&source, &format!("{stream}x")), salt);
         let other = DataKey::from_bytes(&mut [2; 32]).salt_key();
-        prop_assert_ne!(other.salt(&source, &stream, sequence), salt);
+        prop_assert_ne!(other.salt(&key(&source, &stream), sequence), salt);
     }
 
     #[test]

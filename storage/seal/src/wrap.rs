@@ -14,6 +14,8 @@
 use crate::Error;
 use crate::cipher::{BatchCipher, NONCE_BYTES, Nonce, TAG_BYTES, Xaes256Gcm};
 use crate::keys::{ClusterKey, KEY_BYTES, Secret};
+use dtm_types::format::KeyPurpose;
+use dtm_types::{GroupId, KeyId, Month, SourceId};
 use zeroize::Zeroizing;
 
 /// Bytes of a wrapped key of version 1.
@@ -21,45 +23,35 @@ pub const WRAPPED_BYTES: usize = 1 + NONCE_BYTES + KEY_BYTES + TAG_BYTES;
 
 const VERSION: u8 = 1;
 
-/// The id of a key: 16 random bytes, no secret.
-pub type KeyId = [u8; 16];
-
-/// What a wrapped key is for. The numbers are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Purpose {
-    /// One a source and month: seals batches, salts record hashes.
-    Data = 1,
-    /// One a source for good: resend tags and fingerprints.
-    Source = 2,
-    /// One a group and month: details beside leaves.
-    Audit = 3,
-}
-
 /// What a wrapped key belongs to; it unwraps nowhere else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WrapContext<'a> {
     /// What it is for.
-    pub purpose: Purpose,
+    pub purpose: KeyPurpose,
     /// The group whose state holds it.
-    pub group: u32,
-    /// The source's name; empty for audit keys.
-    pub source: &'a str,
-    /// Year × 12 + month − 1; 0 for source keys.
-    pub month: u32,
+    pub group: GroupId,
+    /// The source; none for audit keys.
+    pub source: Option<&'a SourceId>,
+    /// The month; `Month(0)` for source keys.
+    pub month: Month,
     /// Its own id.
-    pub key_id: &'a KeyId,
+    pub key_id: KeyId,
 }
 
 /// Wraps `key` under `wrapping`, whose id is `wrapping_id`. The nonce must be fresh from the operating system's randomness.
 #[must_use]
 pub fn wrap_key<K: Secret>(
     wrapping: &ClusterKey,
-    wrapping_id: &KeyId,
+    wrapping_id: KeyId,
     context: &WrapContext<'_>,
     nonce: &Nonce,
     key: &K,
 ) -> [u8; WRAPPED_BYTES] {
+    assert_ne!(
+        context.purpose,
+        KeyPurpose::Unspecified,
+        "a key is made for a purpose"
+    );
     let mut text = Zeroizing::new(*key.expose());
     let tag = Xaes256Gcm::new(wrapping.expose())
         .seal_batch(nonce, &associated_data(wrapping_id, context), text.as_mut())
@@ -78,7 +70,7 @@ pub fn wrap_key<K: Secret>(
 /// key, context or a changed byte.
 pub fn unwrap_key<K: Secret>(
     wrapping: &ClusterKey,
-    wrapping_id: &KeyId,
+    wrapping_id: KeyId,
     context: &WrapContext<'_>,
     wrapped: &[u8],
 ) -> Result<K, Error> {
@@ -99,17 +91,18 @@ pub fn unwrap_key<K: Secret>(
     Ok(K::from_bytes(&mut text))
 }
 
-fn associated_data(wrapping_id: &KeyId, context: &WrapContext<'_>) -> Vec<u8> {
-    let mut data = Vec::with_capacity(50 + context.source.len());
+fn associated_data(wrapping_id: KeyId, context: &WrapContext<'_>) -> Vec<u8> {
+    let source = context.source.map_or("", SourceId::as_str);
+    let mut data = Vec::with_capacity(50 + source.len());
     data.extend_from_slice(b"dtm wrap");
     data.push(VERSION);
     data.push(context.purpose as u8);
-    data.extend_from_slice(wrapping_id);
-    data.extend_from_slice(&context.group.to_be_bytes());
-    data.extend_from_slice(&context.month.to_be_bytes());
-    data.extend_from_slice(context.key_id);
+    data.extend_from_slice(&wrapping_id.0);
+    data.extend_from_slice(&context.group.0.to_be_bytes());
+    data.extend_from_slice(&context.month.0.to_be_bytes());
+    data.extend_from_slice(&context.key_id.0);
     // Last, so that it needs no length.
-    data.extend_from_slice(context.source.as_bytes());
+    data.extend_from_slice(source.as_bytes());
     data
 }
 
