@@ -4,31 +4,29 @@ use super::*;
 use crate::keys::ring::{HeldKey, KeyInfo};
 use crate::vfs::MemVfs;
 use dtm_seal::{ClusterKey, MasterKey, Secret};
-use std::sync::Arc;
+use dtm_types::KeyId;
 
 fn master(byte: u8) -> Master {
     Master::new(MasterKey::from_bytes(&mut [byte; 32]), "test")
 }
 
-fn fixed(byte: u8) -> Random {
-    Arc::new(move |bytes: &mut [u8]| bytes.fill(byte))
+/// Answers always the same byte.
+struct Fixed(u8);
+
+impl Entropy for Fixed {
+    fn fill(&self, buffer: &mut [u8]) {
+        buffer.fill(self.0);
+    }
 }
 
 fn ring() -> Ring {
     let held = |id, current, byte| HeldKey {
-        info: KeyInfo {
-            id: [id; 16],
-            created_us: 1_790_000_000_000_000,
-            current,
-        },
+        info: KeyInfo { id: KeyId([id; 16]), created_us: 1_790_000_000_000_000, current },
         key: ClusterKey::from_bytes(&mut [byte; 32]),
     };
-    let mut ring = Ring {
-        keys: vec![held(1, false, 0xa1), held(2, true, 0xa2)],
-        ..Ring::default()
-    };
-    ring.secrets
-        .insert("issuer".to_owned(), Zeroizing::new(b"der".to_vec()));
+    let mut ring =
+        Ring { keys: vec![held(1, false, 0xa1), held(2, true, 0xa2)], ..Ring::default() };
+    ring.secrets.insert("issuer".to_owned(), Zeroizing::new(b"der".to_vec()));
     ring
 }
 
@@ -37,90 +35,50 @@ const GOLDEN: &str = "44544d4b4559533001dc2c678afeeb8bee1d8fe6f6c72a1d5d04040404
 
 #[test]
 fn golden() {
-    assert_eq!(hex::encode(seal(&ring(), &master(3), &fixed(4))), GOLDEN);
-    let opened = open(
-        &hex::decode(GOLDEN).unwrap(),
-        Path::new("keyring"),
-        &master(3),
-    )
-    .unwrap();
+    assert_eq!(hex::encode(seal(&ring(), &master(3), &Fixed(4))), GOLDEN);
+    let opened = open(&hex::decode(GOLDEN).unwrap(), Path::new("keyring"), &master(3)).unwrap();
     assert_eq!(opened.encode(), ring().encode());
 }
 
 #[test]
 fn every_flipped_bit_is_damage_and_nothing_else() {
-    let good = seal(&ring(), &master(3), &fixed(4));
+    let good = seal(&ring(), &master(3), &Fixed(4));
     for bit in 0..good.len() * 8 {
         let mut bytes = good.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
-        let error = open(&bytes, Path::new("keyring"), &master(3))
-            .err()
-            .expect("refused");
+        let error = open(&bytes, Path::new("keyring"), &master(3)).err().expect("refused");
         let version = bit / 8 == 8;
-        assert_eq!(
-            matches!(error, Error::Version { .. }),
-            version,
-            "bit {bit}: {error}"
-        );
-        assert_eq!(
-            matches!(error, Error::Damaged { .. }),
-            !version,
-            "bit {bit}: {error}"
-        );
+        assert_eq!(matches!(error, Error::Version { .. }), version, "bit {bit}: {error}");
+        assert_eq!(matches!(error, Error::Damaged { .. }), !version, "bit {bit}: {error}");
     }
     for cut in 0..good.len() {
-        let error = open(&good[..cut], Path::new("keyring"), &master(3))
-            .err()
-            .expect("refused");
-        assert!(
-            matches!(error, Error::Damaged { .. }),
-            "cut at {cut}: {error}"
-        );
+        let error = open(&good[..cut], Path::new("keyring"), &master(3)).err().expect("refused");
+        assert!(matches!(error, Error::Damaged { .. }), "cut at {cut}: {error}");
     }
 }
 
 /// A forger can mend the checksum but not the seal.
 #[test]
 fn a_forged_file_is_refused() {
-    let good = seal(&ring(), &master(3), &fixed(4));
+    let good = seal(&ring(), &master(3), &Fixed(4));
     for at in 25..good.len() - 4 {
         let mut bytes = good.clone();
         bytes[at] ^= 1;
         let covered = bytes.len() - 4;
         let crc = crc32c::crc32c(&bytes[..covered]).to_be_bytes();
         bytes[covered..].copy_from_slice(&crc);
-        let error = open(&bytes, Path::new("keyring"), &master(3))
-            .err()
-            .expect("refused");
-        assert!(
-            matches!(
-                error,
-                Error::Damaged {
-                    what: "seal" | "length",
-                    ..
-                }
-            ),
-            "{at}: {error}"
-        );
+        let error = open(&bytes, Path::new("keyring"), &master(3)).err().expect("refused");
+        assert!(matches!(error, Error::Damaged { what: "seal" | "length", .. }), "{at}: {error}");
     }
 }
 
 #[test]
 fn no_key_or_name_stands_in_clear_in_the_file() {
     let vfs = MemVfs::new(1);
-    replace(&vfs, Path::new("/k"), &ring(), &master(3), &fixed(4), false).unwrap();
+    replace(&vfs, Path::new("/k"), &ring(), &master(3), &Fixed(4), false).unwrap();
     let bytes = vfs.bytes(Path::new("/k/keyring")).unwrap();
-    for secret in [
-        [0xa1u8; 8].as_slice(),
-        &[0xa2; 8],
-        &[3; 8],
-        b"issuer",
-        b"der",
-    ] {
-        assert!(
-            !bytes.windows(secret.len()).any(|window| window == secret),
-            "{secret:?}"
-        );
+    for secret in [[0xa1u8; 8].as_slice(), &[0xa2; 8], &[3; 8], b"issuer", b"der"] {
+        assert!(!bytes.windows(secret.len()).any(|window| window == secret), "{secret:?}");
     }
 }
 

@@ -6,23 +6,21 @@
 use super::ring::{HeldKey, KeyInfo, Ring};
 use super::{Error, Master, file};
 use crate::vfs::Vfs;
-use dtm_seal::{
-    ClusterKey, KEY_BYTES, KeyId, Nonce, Secret, WRAPPED_BYTES, WrapContext, unwrap_key, wrap_key,
-};
+use dtm_machine::seams::Entropy;
+use dtm_seal::{ClusterKey, DataKey, KEY_BYTES, Nonce, Secret, WrapContext, unwrap_key, wrap_key};
+use dtm_types::format::{KeyPurpose, WrappedKey};
+use dtm_types::{GroupId, KeyId, Month, SourceId};
 use parking_lot::{Mutex, RwLock};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-/// Fills bytes with the operating system's randomness; passed in, so that tests can repeat.
-pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
-
 /// The cluster keys of this node, and the named secrets beside them.
 pub struct Keyring {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
-    random: Random,
+    entropy: Arc<dyn Entropy>,
     ring: RwLock<Ring>,
     /// Held through each change of the file. The master key seals it.
     master: Mutex<Master>,
@@ -38,15 +36,15 @@ impl Keyring {
         vfs: Arc<dyn Vfs>,
         dir: &Path,
         master: Master,
-        random: Random,
+        entropy: Arc<dyn Entropy>,
         now_us: i64,
     ) -> Result<Self, Error> {
         let mut ring = Ring::default();
-        let held = fresh(&random, now_us);
+        let held = fresh(entropy.as_ref(), now_us);
         let id = held.info.id;
         ring.keys.push(held);
-        ring.make_current(&id);
-        Self::write_first(vfs, dir, master, random, ring)
+        ring.make_current(id);
+        Self::write_first(vfs, dir, master, entropy, ring)
     }
 
     /// Makes the keyring of a node that joins, from what [`Keyring::export`] gave on another
@@ -58,11 +56,11 @@ impl Keyring {
         vfs: Arc<dyn Vfs>,
         dir: &Path,
         master: Master,
-        random: Random,
+        entropy: Arc<dyn Entropy>,
         exported: &[u8],
     ) -> Result<Self, Error> {
         let ring = Ring::decode(exported).ok_or(Error::Import)?;
-        Self::write_first(vfs, dir, master, random, ring)
+        Self::write_first(vfs, dir, master, entropy, ring)
     }
 
     /// Opens the keyring in `dir` and removes what an interrupted change left there.
@@ -74,11 +72,11 @@ impl Keyring {
         vfs: Arc<dyn Vfs>,
         dir: &Path,
         master: Master,
-        random: Random,
+        entropy: Arc<dyn Entropy>,
     ) -> Result<Self, Error> {
         let ring = file::read(vfs.as_ref(), dir, &master)?;
         file::remove_left_over(vfs.as_ref(), dir)?;
-        Ok(Self::of(vfs, dir, master, random, ring))
+        Ok(Self::of(vfs, dir, master, entropy, ring))
     }
 
     /// The id of the key under which new keys are wrapped.
@@ -97,49 +95,66 @@ impl Keyring {
     ///
     /// # Errors
     /// [`Error::UnknownKey`].
-    pub fn cluster_key(&self, id: &KeyId) -> Result<ClusterKey, Error> {
+    pub fn cluster_key(&self, id: KeyId) -> Result<ClusterKey, Error> {
         let ring = self.ring.read();
-        ring.find(id)
-            .map(|held| held.key.clone())
-            .ok_or_else(|| self.unknown(id))
+        ring.find(id).map(|held| held.key.clone()).ok_or_else(|| self.unknown(id))
     }
 
-    /// Wraps a data, source or audit key under the current cluster key, whose id is answered
-    /// with it.
+    /// Wraps a data, source or audit key under the current cluster key, as the row that the
+    /// group of the context is to hold.
+    ///
+    /// # Panics
+    /// If the purpose is unspecified.
     #[must_use]
-    pub fn wrap_data_key<K: Secret>(
-        &self,
-        context: &WrapContext<'_>,
-        key: &K,
-    ) -> (KeyId, [u8; WRAPPED_BYTES]) {
+    pub fn wrap_data_key<K: Secret>(&self, context: &WrapContext<'_>, key: &K) -> WrappedKey {
         let mut nonce: Nonce = [0; 24];
-        (self.random)(&mut nonce);
+        self.entropy.fill(&mut nonce);
         let ring = self.ring.read();
         let current = ring.current();
-        (
-            current.info.id,
-            wrap_key(&current.key, &current.info.id, context, &nonce, key),
-        )
+        let wrapped = wrap_key(&current.key, current.info.id, context, &nonce, key);
+        WrappedKey {
+            key_id: context.key_id.0.to_vec().into(),
+            purpose: context.purpose as i32,
+            source: context.source.map_or("", SourceId::as_str).to_owned(),
+            month: context.month.0,
+            cluster_key_id: current.info.id.0.to_vec().into(),
+            wrapped: wrapped.to_vec().into(),
+        }
     }
 
-    /// Unwraps a key that was wrapped under `cluster_key_id`, current or retired.
+    /// Unwraps the key in a row of `group`, under whichever cluster key it was wrapped, current
+    /// or retired.
     ///
     /// # Errors
-    /// [`Error::UnknownKey`], [`Error::Unwrap`].
-    pub fn unwrap_data_key<K: Secret>(
-        &self,
-        cluster_key_id: &KeyId,
-        context: &WrapContext<'_>,
-        wrapped: &[u8],
-    ) -> Result<K, Error> {
+    /// [`Error::Row`], [`Error::UnknownKey`], [`Error::Unwrap`].
+    pub fn unwrap_data_key<K: Secret>(&self, group: GroupId, row: &WrappedKey) -> Result<K, Error> {
+        let source = SourceId::parse(&row.source);
+        let context = context_of(group, row, source.as_ref())?;
+        let id =
+            KeyId::from_slice(&row.cluster_key_id).ok_or(Error::Row { what: "cluster key id" })?;
         let ring = self.ring.read();
-        let held = ring
-            .find(cluster_key_id)
-            .ok_or_else(|| self.unknown(cluster_key_id))?;
-        unwrap_key(&held.key, cluster_key_id, context, wrapped).map_err(|source| Error::Unwrap {
-            id: *context.key_id,
-            source,
-        })
+        let held = ring.find(id).ok_or_else(|| self.unknown(id))?;
+        unwrap_key(&held.key, id, &context, &row.wrapped)
+            .map_err(|source| Error::Unwrap { id: context.key_id, source })
+    }
+
+    /// Wraps the key in a row of `group` anew, under the current cluster key and for `to_group`:
+    /// for a rotation (the same group) or when a source moves to another group. The key itself
+    /// and its id stay.
+    ///
+    /// # Errors
+    /// As [`Keyring::unwrap_data_key`].
+    pub fn rewrap(
+        &self,
+        group: GroupId,
+        row: &WrappedKey,
+        to_group: GroupId,
+    ) -> Result<WrappedKey, Error> {
+        // A source key is 32 bytes as well; the type decides only what may be derived from it.
+        let key: DataKey = self.unwrap_data_key(group, row)?;
+        let source = SourceId::parse(&row.source);
+        let context = context_of(to_group, row, source.as_ref())?;
+        Ok(self.wrap_data_key(&context, &key))
     }
 
     /// Makes a new cluster key that is not current yet: the other nodes have to hold it before
@@ -148,7 +163,7 @@ impl Keyring {
     /// # Errors
     /// [`Error::Full`], [`Error::Io`].
     pub fn generate(&self, now_us: i64) -> Result<KeyId, Error> {
-        let held = fresh(&self.random, now_us);
+        let held = fresh(self.entropy.as_ref(), now_us);
         let id = held.info.id;
         self.change(false, |ring| {
             ring.keys.push(held);
@@ -163,19 +178,12 @@ impl Keyring {
     /// # Errors
     /// [`Error::Conflict`], [`Error::Full`], [`Error::Io`].
     pub fn adopt(&self, id: KeyId, key: ClusterKey, created_us: i64) -> Result<(), Error> {
-        self.change(false, |ring| match ring.find(&id) {
+        self.change(false, |ring| match ring.find(id) {
             // Both are known to this process: no need to compare in constant time.
             Some(held) if held.key.expose() == key.expose() => Ok(()),
-            Some(_) => Err(Error::Conflict {
-                path: self.path(),
-                id,
-            }),
+            Some(_) => Err(Error::Conflict { path: self.path(), id }),
             None => {
-                let info = KeyInfo {
-                    id,
-                    created_us,
-                    current: false,
-                };
+                let info = KeyInfo { id, created_us, current: false };
                 ring.keys.push(HeldKey { info, key });
                 Ok(())
             }
@@ -187,7 +195,7 @@ impl Keyring {
     ///
     /// # Errors
     /// [`Error::UnknownKey`], [`Error::Io`].
-    pub fn make_current(&self, id: &KeyId) -> Result<(), Error> {
+    pub fn make_current(&self, id: KeyId) -> Result<(), Error> {
         self.change(false, |ring| {
             ring.find(id).ok_or_else(|| self.unknown(id))?;
             ring.make_current(id);
@@ -201,11 +209,11 @@ impl Keyring {
     /// # Errors
     /// [`Error::Full`], [`Error::Io`].
     pub fn rotate(&self, now_us: i64) -> Result<KeyId, Error> {
-        let held = fresh(&self.random, now_us);
+        let held = fresh(self.entropy.as_ref(), now_us);
         let id = held.info.id;
         self.change(false, |ring| {
             ring.keys.push(held);
-            ring.make_current(&id);
+            ring.make_current(id);
             Ok(())
         })?;
         Ok(id)
@@ -216,12 +224,12 @@ impl Keyring {
     ///
     /// # Errors
     /// [`Error::CurrentKey`], [`Error::Io`].
-    pub fn shred(&self, id: &KeyId) -> Result<(), Error> {
+    pub fn shred(&self, id: KeyId) -> Result<(), Error> {
         self.change(true, |ring| {
-            if ring.current().info.id == *id {
-                return Err(Error::CurrentKey { id: *id });
+            if ring.current().info.id == id {
+                return Err(Error::CurrentKey { id });
             }
-            ring.keys.retain(|held| held.info.id != *id);
+            ring.keys.retain(|held| held.info.id != id);
             Ok(())
         })
     }
@@ -239,8 +247,7 @@ impl Keyring {
     /// [`Error::Full`], also for a name above 255 bytes or a secret above 64 KiB; [`Error::Io`].
     pub fn put_secret(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         self.change(true, |ring| {
-            ring.secrets
-                .insert(name.to_owned(), Zeroizing::new(bytes.to_vec()));
+            ring.secrets.insert(name.to_owned(), Zeroizing::new(bytes.to_vec()));
             Ok(())
         })
     }
@@ -260,14 +267,7 @@ impl Keyring {
     pub fn change_master(&self, new: Master) -> Result<(), Error> {
         let mut master = self.master.lock();
         let ring = self.ring.read().clone();
-        file::replace(
-            self.vfs.as_ref(),
-            &self.dir,
-            &ring,
-            &new,
-            &self.random,
-            true,
-        )?;
+        file::replace(self.vfs.as_ref(), &self.dir, &ring, &new, self.entropy.as_ref(), true)?;
         *master = new;
         Ok(())
     }
@@ -276,33 +276,27 @@ impl Keyring {
         vfs: Arc<dyn Vfs>,
         dir: &Path,
         master: Master,
-        random: Random,
+        entropy: Arc<dyn Entropy>,
         ring: Ring,
     ) -> Result<Self, Error> {
-        let failed = |source| Error::Io {
-            what: "creating",
-            path: dir.to_owned(),
-            source,
-        };
+        let failed = |source| Error::Io { what: "creating", path: dir.to_owned(), source };
         vfs.create_dir_all(dir).map_err(failed)?;
         if file::exists(vfs.as_ref(), dir)? {
-            return Err(Error::Exists {
-                path: file::path_in(dir),
-            });
+            return Err(Error::Exists { path: file::path_in(dir) });
         }
-        file::replace(vfs.as_ref(), dir, &ring, &master, &random, false)?;
-        Ok(Self::of(vfs, dir, master, random, ring))
+        file::replace(vfs.as_ref(), dir, &ring, &master, entropy.as_ref(), false)?;
+        Ok(Self::of(vfs, dir, master, entropy, ring))
     }
 
-    fn of(vfs: Arc<dyn Vfs>, dir: &Path, master: Master, random: Random, ring: Ring) -> Self {
+    fn of(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        master: Master,
+        entropy: Arc<dyn Entropy>,
+        ring: Ring,
+    ) -> Self {
         let (ring, master) = (RwLock::new(ring), Mutex::new(master));
-        Self {
-            vfs,
-            dir: dir.to_owned(),
-            random,
-            ring,
-            master,
-        }
+        Self { vfs, dir: dir.to_owned(), entropy, ring, master }
     }
 
     /// Changes a copy, writes it, then shows it. After an error the former keys stay in use.
@@ -322,7 +316,7 @@ impl Keyring {
             &self.dir,
             &next,
             &master,
-            &self.random,
+            self.entropy.as_ref(),
             wipe_old,
         )?;
         *self.ring.write() = next;
@@ -333,36 +327,40 @@ impl Keyring {
         file::path_in(&self.dir)
     }
 
-    fn unknown(&self, id: &KeyId) -> Error {
-        Error::UnknownKey {
-            path: self.path(),
-            id: *id,
-        }
+    fn unknown(&self, id: KeyId) -> Error {
+        Error::UnknownKey { path: self.path(), id }
     }
 }
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyring")
-            .field("path", &self.path())
-            .finish_non_exhaustive()
+        f.debug_struct("Keyring").field("path", &self.path()).finish_non_exhaustive()
     }
 }
 
-fn fresh(random: &Random, created_us: i64) -> HeldKey {
-    let mut id: KeyId = [0; 16];
-    let mut key = Zeroizing::new([0u8; KEY_BYTES]);
-    random(&mut id);
-    random(key.as_mut());
-    let info = KeyInfo {
-        id,
-        created_us,
-        current: false,
-    };
-    HeldKey {
-        info,
-        key: ClusterKey::from_bytes(&mut key),
+/// What a row belongs to; `source` is its own, parsed.
+fn context_of<'a>(
+    group: GroupId,
+    row: &WrappedKey,
+    source: Option<&'a SourceId>,
+) -> Result<WrapContext<'a>, Error> {
+    let purpose = KeyPurpose::try_from(row.purpose)
+        .ok()
+        .filter(|purpose| *purpose != KeyPurpose::Unspecified)
+        .ok_or(Error::Row { what: "purpose" })?;
+    if source.is_none() && !row.source.is_empty() {
+        return Err(Error::Row { what: "source" });
     }
+    let key_id = KeyId::from_slice(&row.key_id).ok_or(Error::Row { what: "key id" })?;
+    Ok(WrapContext { purpose, group, source, month: Month(row.month), key_id })
+}
+
+fn fresh(entropy: &dyn Entropy, created_us: i64) -> HeldKey {
+    let id = KeyId(entropy.id16());
+    let mut key = Zeroizing::new([0u8; KEY_BYTES]);
+    entropy.fill(key.as_mut());
+    let info = KeyInfo { id, created_us, current: false };
+    HeldKey { info, key: ClusterKey::from_bytes(&mut key) }
 }
 
 #[cfg(test)]

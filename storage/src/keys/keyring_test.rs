@@ -2,17 +2,22 @@
 
 use super::*;
 use crate::vfs::{MemVfs, RealVfs, VfsFile};
-use dtm_seal::{DataKey, MasterKey, Purpose};
+use dtm_machine::seams::SeededEntropy;
+use dtm_seal::MasterKey;
 use std::io;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const CONTEXT: WrapContext<'static> = WrapContext {
-    purpose: Purpose::Data,
-    group: 1,
-    source: "tinh-01",
-    month: 24_322,
-    key_id: &[5; 16],
-};
+const GROUP: GroupId = GroupId(1);
+
+static SOURCE: LazyLock<SourceId> = LazyLock::new(|| SourceId::parse("tinh-01").unwrap());
+static CONTEXT: LazyLock<WrapContext<'static>> = LazyLock::new(|| WrapContext {
+    purpose: KeyPurpose::Data,
+    group: GROUP,
+    source: Some(&SOURCE),
+    month: Month(24_322),
+    key_id: KeyId([5; 16]),
+});
 
 fn dir() -> &'static Path {
     Path::new("/data/keys")
@@ -22,17 +27,10 @@ fn master(byte: u8) -> Master {
     Master::new(MasterKey::from_bytes(&mut [byte; 32]), "/safe/master.key")
 }
 
-/// Never the same bytes twice.
-fn counting() -> Random {
-    static COUNT: AtomicU64 = AtomicU64::new(1);
-    Arc::new(|bytes: &mut [u8]| {
-        for chunk in bytes.chunks_mut(8) {
-            let value = COUNT
-                .fetch_add(1, Ordering::Relaxed)
-                .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            chunk.copy_from_slice(&value.to_be_bytes()[..chunk.len()]);
-        }
-    })
+/// Never the same bytes twice in one run.
+fn counting() -> Arc<dyn Entropy> {
+    static SEED: AtomicU64 = AtomicU64::new(1);
+    Arc::new(SeededEntropy::new(SEED.fetch_add(1, Ordering::Relaxed)))
 }
 
 fn open(vfs: &MemVfs, byte: u8) -> Result<Keyring, Error> {
@@ -47,60 +45,90 @@ fn data_key(byte: u8) -> DataKey {
     DataKey::from_bytes(&mut [byte; 32])
 }
 
+fn unwrapped(keyring: &Keyring, row: &WrappedKey) -> Result<[u8; 32], Error> {
+    keyring.unwrap_data_key(GROUP, row).map(|key: DataKey| *key.expose())
+}
+
 #[test]
 fn rotation_keeps_what_was_wrapped_before() {
     let vfs = MemVfs::new(1);
     let keyring = create(&vfs);
-    let (first, wrapped) = keyring.wrap_data_key(&CONTEXT, &data_key(9));
-    assert_eq!(first, keyring.current());
-
+    let first = keyring.current();
+    let old = keyring.wrap_data_key(&CONTEXT, &data_key(9));
     let second = keyring.rotate(8).unwrap();
-    assert_ne!(first, second);
-    let (by, again) = keyring.wrap_data_key(&CONTEXT, &data_key(9));
-    assert_eq!(by, second);
+    let new = keyring.rewrap(GROUP, &old, GROUP).unwrap();
+    assert_eq!(old.cluster_key_id, first.0.as_slice());
+    assert_eq!(new.cluster_key_id, second.0.as_slice());
+    let same = WrappedKey {
+        cluster_key_id: old.cluster_key_id.clone(),
+        wrapped: old.wrapped.clone(),
+        ..new.clone()
+    };
+    assert_eq!(same, old);
 
     for keyring in [keyring, open(&vfs, 1).unwrap()] {
-        let old: DataKey = keyring.unwrap_data_key(&first, &CONTEXT, &wrapped).unwrap();
-        let new: DataKey = keyring.unwrap_data_key(&second, &CONTEXT, &again).unwrap();
-        assert_eq!((old.expose(), new.expose()), (&[9; 32], &[9; 32]));
-        let listed: Vec<_> = keyring
-            .list()
-            .iter()
-            .map(|k| (k.id, k.created_us, k.current))
-            .collect();
+        assert_eq!(unwrapped(&keyring, &old).unwrap(), [9; 32]);
+        assert_eq!(unwrapped(&keyring, &new).unwrap(), [9; 32]);
+        let listed: Vec<_> =
+            keyring.list().iter().map(|info| (info.id, info.created_us, info.current)).collect();
         assert_eq!(listed, [(first, 7, false), (second, 8, true)]);
-        let crossed = keyring.unwrap_data_key::<DataKey>(&first, &CONTEXT, &again);
-        assert!(matches!(crossed, Err(Error::Unwrap { id: [5, ..], .. })));
-        let moved = WrapContext {
-            group: 2,
-            ..CONTEXT
-        };
-        assert!(
-            keyring
-                .unwrap_data_key::<DataKey>(&first, &moved, &wrapped)
-                .is_err()
-        );
     }
+}
+
+#[test]
+fn a_row_unwraps_only_where_it_belongs() {
+    let keyring = create(&MemVfs::new(1));
+    let first = keyring.wrap_data_key(&CONTEXT, &data_key(9));
+    keyring.rotate(8).unwrap();
+    let second = keyring.wrap_data_key(&CONTEXT, &data_key(9));
+
+    let mut crossed = first.clone();
+    crossed.cluster_key_id = second.cluster_key_id.clone();
+    let elsewhere = |change: fn(&mut WrappedKey)| {
+        let mut row = second.clone();
+        change(&mut row);
+        row
+    };
+    for row in [
+        crossed,
+        elsewhere(|row| row.month += 1),
+        elsewhere(|row| row.source = "tinh-02".to_owned()),
+        elsewhere(|row| row.source.clear()),
+        elsewhere(|row| row.purpose = KeyPurpose::Audit as i32),
+        elsewhere(|row| row.key_id = vec![6; 16].into()),
+        elsewhere(|row| row.wrapped.truncate(70)),
+    ] {
+        assert!(matches!(unwrapped(&keyring, &row), Err(Error::Unwrap { .. })), "{row:?}");
+    }
+    for row in [
+        elsewhere(|row| row.purpose = 0),
+        elsewhere(|row| row.purpose = 99),
+        elsewhere(|row| row.source = "Not A Code".to_owned()),
+        elsewhere(|row| row.key_id.clear()),
+        elsewhere(|row| row.cluster_key_id.truncate(15)),
+    ] {
+        assert!(matches!(unwrapped(&keyring, &row), Err(Error::Row { .. })), "{row:?}");
+    }
+    let moved = keyring.rewrap(GROUP, &first, GroupId(2)).unwrap();
+    assert!(matches!(unwrapped(&keyring, &moved), Err(Error::Unwrap { .. })));
+    assert!(keyring.unwrap_data_key::<DataKey>(GroupId(2), &moved).is_ok());
 }
 
 #[test]
 fn a_shredded_key_is_gone_from_memory_and_from_the_old_file() {
     let vfs = MemVfs::new(1);
     let keyring = create(&vfs);
-    let (first, wrapped) = keyring.wrap_data_key(&CONTEXT, &data_key(9));
-    assert!(matches!(
-        keyring.shred(&first),
-        Err(Error::CurrentKey { .. })
-    ));
+    let first = keyring.current();
+    let row = keyring.wrap_data_key(&CONTEXT, &data_key(9));
+    assert!(matches!(keyring.shred(first), Err(Error::CurrentKey { .. })));
     keyring.rotate(8).unwrap();
     let old_file = Vfs::open(&vfs, &dir().join("keyring")).unwrap();
 
-    keyring.shred(&first).unwrap();
-    keyring.shred(&first).unwrap();
+    keyring.shred(first).unwrap();
+    keyring.shred(first).unwrap();
     for keyring in [keyring, open(&vfs, 1).unwrap()] {
-        let answer = keyring.unwrap_data_key::<DataKey>(&first, &CONTEXT, &wrapped);
-        assert!(matches!(answer, Err(Error::UnknownKey { .. })));
-        assert!(keyring.cluster_key(&first).is_err());
+        assert!(matches!(unwrapped(&keyring, &row), Err(Error::UnknownKey { .. })));
+        assert!(keyring.cluster_key(first).is_err());
     }
     let mut bytes = vec![1; 64];
     old_file.read_at(0, &mut bytes).unwrap();
@@ -121,28 +149,18 @@ fn a_second_node_takes_keys_before_they_become_current() {
 
     let id = first.generate(8).unwrap();
     assert_ne!(first.current(), id);
-    second
-        .adopt(id, first.cluster_key(&id).unwrap(), 8)
-        .unwrap();
-    second
-        .adopt(id, first.cluster_key(&id).unwrap(), 8)
-        .unwrap();
+    second.adopt(id, first.cluster_key(id).unwrap(), 8).unwrap();
+    second.adopt(id, first.cluster_key(id).unwrap(), 8).unwrap();
     let other = ClusterKey::from_bytes(&mut [1; 32]);
-    assert!(matches!(
-        second.adopt(id, other, 8),
-        Err(Error::Conflict { .. })
-    ));
-    assert!(matches!(
-        second.make_current(&[0; 16]),
-        Err(Error::UnknownKey { .. })
-    ));
-    first.make_current(&id).unwrap();
-    let (by, wrapped) = first.wrap_data_key(&CONTEXT, &data_key(9));
-    assert_eq!(by, id);
+    assert!(matches!(second.adopt(id, other, 8), Err(Error::Conflict { .. })));
+    let unknown = second.make_current(KeyId([0; 16]));
+    assert!(matches!(unknown, Err(Error::UnknownKey { .. })));
+    first.make_current(id).unwrap();
+    let row = first.wrap_data_key(&CONTEXT, &data_key(9));
+    assert_eq!(row.cluster_key_id, id.0.as_slice());
     let second = open(&there, 2).unwrap();
     assert_ne!(second.current(), id);
-    let key: DataKey = second.unwrap_data_key(&by, &CONTEXT, &wrapped).unwrap();
-    assert_eq!(key.expose(), &[9; 32]);
+    assert_eq!(unwrapped(&second, &row).unwrap(), [9; 32]);
 }
 
 #[test]
@@ -151,14 +169,8 @@ fn secrets_are_kept_and_bounded() {
     let keyring = create(&vfs);
     keyring.put_secret("issuer", b"one").unwrap();
     keyring.put_secret("issuer", b"two").unwrap();
-    assert!(matches!(
-        keyring.put_secret("big", &vec![0; 65_537]),
-        Err(Error::Full { .. })
-    ));
-    assert!(matches!(
-        keyring.put_secret(&"n".repeat(256), b""),
-        Err(Error::Full { .. })
-    ));
+    assert!(matches!(keyring.put_secret("big", &vec![0; 65_537]), Err(Error::Full { .. })));
+    assert!(matches!(keyring.put_secret(&"n".repeat(256), b""), Err(Error::Full { .. })));
     keyring.put_secret("big", &vec![0; 65_536]).unwrap();
     let keyring = open(&vfs, 1).unwrap();
     assert_eq!(keyring.secret("issuer").unwrap().as_slice(), b"two");
@@ -176,10 +188,7 @@ fn each_wrong_start_has_its_own_answer() {
     let error = open(&vfs, 2).unwrap_err();
     assert!(matches!(error, Error::WrongMaster { .. }), "{error}");
     let text = error.to_string();
-    assert!(
-        text.contains("/data/keys/keyring") && text.contains("/safe/master.key"),
-        "{text}"
-    );
+    assert!(text.contains("/data/keys/keyring") && text.contains("/safe/master.key"), "{text}");
     let again = Keyring::create(Arc::new(vfs.clone()), dir(), master(1), counting(), 7);
     assert!(matches!(again, Err(Error::Exists { .. })));
 
@@ -197,8 +206,7 @@ fn each_wrong_start_has_its_own_answer() {
 }
 
 /// Stops at any step of a rotation, then cuts the power: the keyring opens with the keys of
-/// before or those of after, and the next change works.
-// fault: F6
+/// before or those of after, and the next change works. The keyring's part of F24.
 #[test]
 fn a_power_cut_at_each_step_leaves_the_old_ring_or_the_new_one() {
     let mut outcomes = [0; 2];
@@ -220,10 +228,7 @@ fn a_power_cut_at_each_step_leaves_the_old_ring_or_the_new_one() {
             assert_eq!(Vfs::list(&vfs, dir()).unwrap(), ["keyring"]);
         }
     }
-    assert!(
-        outcomes.iter().all(|count| *count > 0),
-        "both were seen: {outcomes:?}"
-    );
+    assert!(outcomes.iter().all(|count| *count > 0), "both were seen: {outcomes:?}");
 }
 
 #[test]
@@ -238,13 +243,21 @@ fn a_failed_write_leaves_the_former_keys_in_use() {
     assert_eq!(keyring.list(), before);
 }
 
-/// A source of randomness that stands still must not make a keyring that cannot be read.
+/// A source of randomness that stands still.
+struct Still;
+
+impl Entropy for Still {
+    fn fill(&self, buffer: &mut [u8]) {
+        buffer.fill(7);
+    }
+}
+
+/// Such a source must not make a keyring that cannot be read.
 #[test]
 #[should_panic(expected = "a ring that is written can be read back")]
 fn the_same_key_twice_is_never_written() {
-    let random: Random = Arc::new(|bytes: &mut [u8]| bytes.fill(7));
     let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new(1));
-    let keyring = Keyring::create(vfs, dir(), master(1), random, 7).unwrap();
+    let keyring = Keyring::create(vfs, dir(), master(1), Arc::new(Still), 7).unwrap();
     drop(keyring.rotate(8));
 }
 
@@ -254,7 +267,7 @@ fn works_on_the_operating_systems_files() {
     let dir = folder.path().join("keys");
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     let path = folder.path().join("master.key");
-    let made = Master::create(&path, &counting()).unwrap();
+    let made = Master::create(&path, counting().as_ref()).unwrap();
     let keyring = Keyring::create(vfs.clone(), &dir, made, counting(), 7).unwrap();
     keyring.rotate(8).unwrap();
     std::fs::write(dir.join("keyring.new"), b"left by a crash").unwrap();
@@ -264,7 +277,7 @@ fn works_on_the_operating_systems_files() {
     assert_eq!(again.list(), keyring.list());
     assert!(!dir.join("keyring.new").exists());
     let first = again.list()[0].id;
-    again.shred(&first).unwrap();
+    again.shred(first).unwrap();
     assert_eq!(again.list().len(), 1);
 }
 
@@ -276,17 +289,12 @@ struct Stopping {
 
 impl Stopping {
     fn after(vfs: &MemVfs, calls: u64) -> Arc<dyn Vfs> {
-        Arc::new(Arc::new(Self {
-            vfs: vfs.clone(),
-            left: AtomicU64::new(calls),
-        }))
+        Arc::new(Arc::new(Self { vfs: vfs.clone(), left: AtomicU64::new(calls) }))
     }
 
     fn step(&self) -> io::Result<&MemVfs> {
         self.left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                left.checked_sub(1)
-            })
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
             .map(|_| &self.vfs)
             .map_err(|_| io::Error::other("stopped"))
     }
@@ -298,17 +306,11 @@ impl Vfs for Arc<Stopping> {
     }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         let file = self.step()?.open(path)?;
-        Ok(Arc::new(StoppingFile {
-            file,
-            vfs: Arc::clone(self),
-        }))
+        Ok(Arc::new(StoppingFile { file, vfs: Arc::clone(self) }))
     }
     fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         let file = self.step()?.create(path)?;
-        Ok(Arc::new(StoppingFile {
-            file,
-            vfs: Arc::clone(self),
-        }))
+        Ok(Arc::new(StoppingFile { file, vfs: Arc::clone(self) }))
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.step()?.list(dir)

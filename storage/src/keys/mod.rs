@@ -19,10 +19,11 @@ mod keyring;
 mod master;
 mod ring;
 
-pub use keyring::{Keyring, Random};
+pub use keyring::Keyring;
 pub use master::{MASTER_FILE_BYTES_MAX, Master};
 pub use ring::KeyInfo;
 
+use dtm_types::KeyId;
 use std::io;
 use std::path::PathBuf;
 
@@ -99,26 +100,26 @@ pub enum Error {
         version: u8,
     },
     /// No such cluster key: never held, or shredded.
-    #[error("cluster key {id} is not in keyring {path}: never received, or shredded", id = hex::encode(id))]
+    #[error("cluster key {id} is not in keyring {path}: never received, or shredded")]
     UnknownKey {
         /// The keyring.
         path: PathBuf,
         /// The key's id.
-        id: [u8; 16],
+        id: KeyId,
     },
     /// The current cluster key cannot be shredded.
-    #[error("cluster key {id} is the current one: rotate before shredding it", id = hex::encode(id))]
+    #[error("cluster key {id} is the current one: rotate before shredding it")]
     CurrentKey {
         /// The key's id.
-        id: [u8; 16],
+        id: KeyId,
     },
     /// Another key or secret is held under this name.
-    #[error("keyring {path} holds another key under id {id}", id = hex::encode(id))]
+    #[error("keyring {path} holds another key under id {id}")]
     Conflict {
         /// The keyring.
         path: PathBuf,
         /// The key's id.
-        id: [u8; 16],
+        id: KeyId,
     },
     /// More keys or longer secrets than a keyring may hold.
     #[error("keyring {path} is full: shred retired cluster keys")]
@@ -129,11 +130,17 @@ pub enum Error {
     /// What another node sent is not an exported keyring.
     #[error("the keyring received from another node is not well formed")]
     Import,
+    /// A row of a wrapped key is not well formed.
+    #[error("row of a wrapped key has no valid {what}")]
+    Row {
+        /// The field.
+        what: &'static str,
+    },
     /// A wrapped key does not open.
-    #[error("key {id} does not unwrap", id = hex::encode(id))]
+    #[error("key {id} does not unwrap")]
     Unwrap {
         /// The id of the wrapped key.
-        id: [u8; 16],
+        id: KeyId,
         /// Why.
         #[source]
         source: dtm_seal::Error,

@@ -7,7 +7,8 @@
 //!  all numbers big endian; cluster keys in the order of their making, exactly one is current
 //! ```
 
-use dtm_seal::{ClusterKey, KEY_BYTES, KeyId, Secret};
+use dtm_seal::{ClusterKey, KEY_BYTES, Secret};
+use dtm_types::KeyId;
 use std::collections::BTreeMap;
 use zeroize::Zeroizing;
 
@@ -46,20 +47,17 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) fn find(&self, id: &KeyId) -> Option<&HeldKey> {
-        self.keys.iter().find(|held| held.info.id == *id)
+    pub(super) fn find(&self, id: KeyId) -> Option<&HeldKey> {
+        self.keys.iter().find(|held| held.info.id == id)
     }
 
     pub(super) fn current(&self) -> &HeldKey {
-        self.keys
-            .iter()
-            .find(|held| held.info.current)
-            .expect("exactly one key is current")
+        self.keys.iter().find(|held| held.info.current).expect("exactly one key is current")
     }
 
-    pub(super) fn make_current(&mut self, id: &KeyId) {
+    pub(super) fn make_current(&mut self, id: KeyId) {
         for held in &mut self.keys {
-            held.info.current = held.info.id == *id;
+            held.info.current = held.info.id == id;
         }
     }
 
@@ -73,11 +71,7 @@ impl Ring {
 
     pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {
         assert!(self.within_bounds(), "checked before a ring is changed");
-        let secrets: usize = self
-            .secrets
-            .iter()
-            .map(|(n, b)| 7 + n.len() + b.len())
-            .sum();
+        let secrets: usize = self.secrets.iter().map(|(n, b)| 7 + n.len() + b.len()).sum();
         // Exactly as long as needed: growing would leave copies of keys behind.
         let length = 2 + self.keys.len() * (26 + KEY_BYTES) + secrets;
         let mut body = Zeroizing::new(Vec::with_capacity(length));
@@ -85,7 +79,7 @@ impl Ring {
         body.extend_from_slice(&entries.to_be_bytes());
         for held in &self.keys {
             body.push(KIND_CLUSTER_KEY);
-            body.extend_from_slice(&held.info.id);
+            body.extend_from_slice(&held.info.id.0);
             body.push(u8::from(held.info.current));
             body.extend_from_slice(&held.info.created_us.to_be_bytes());
             body.extend_from_slice(held.key.expose());
@@ -100,10 +94,7 @@ impl Ring {
         assert_eq!(body.len(), length, "the length was counted before");
         // Costs nothing beside the sync of the file, and a ring that cannot be read back is the
         // end of all data.
-        assert!(
-            Self::decode(&body).is_some(),
-            "a ring that is written can be read back"
-        );
+        assert!(Self::decode(&body).is_some(), "a ring that is written can be read back");
         body
     }
 
@@ -117,28 +108,19 @@ impl Ring {
         for _ in 0..entries {
             match take(&mut body)? {
                 [KIND_CLUSTER_KEY] => {
-                    let id = take(&mut body)?;
+                    let id = KeyId(take(&mut body)?);
                     let [current] = take(&mut body)?;
                     let created_us = i64::from_be_bytes(take(&mut body)?);
                     let mut key = Zeroizing::new(take::<KEY_BYTES>(&mut body)?);
-                    if current > 1 || ring.find(&id).is_some() {
+                    if current > 1 || ring.find(id).is_some() {
                         return None;
                     }
-                    let info = KeyInfo {
-                        id,
-                        created_us,
-                        current: current == 1,
-                    };
-                    ring.keys.push(HeldKey {
-                        info,
-                        key: ClusterKey::from_bytes(&mut key),
-                    });
+                    let info = KeyInfo { id, created_us, current: current == 1 };
+                    ring.keys.push(HeldKey { info, key: ClusterKey::from_bytes(&mut key) });
                 }
                 [KIND_SECRET] => {
                     let length = usize::from(u16::from_be_bytes(take(&mut body)?));
-                    let name = std::str::from_utf8(body.split_off(..length)?)
-                        .ok()?
-                        .to_owned();
+                    let name = std::str::from_utf8(body.split_off(..length)?).ok()?.to_owned();
                     let length = u32::from_be_bytes(take(&mut body)?) as usize;
                     let bytes = Zeroizing::new(body.split_off(..length)?.to_vec());
                     if ring.secrets.insert(name, bytes).is_some() {
