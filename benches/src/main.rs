@@ -1,0 +1,225 @@
+//! `dtm-bench`: the command line of the load generator and of the peer comparison.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand};
+use dtm_benches::runner::{Home, Series, series};
+use dtm_benches::workload::{Plan, Workload};
+use dtm_benches::{arms, ceilings, peers, report};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Debug, Parser)]
+#[command(name = "dtm-bench", about = "Load generator and peer comparison")]
+struct Options {
+    /// Folder on the disk that is measured.
+    #[arg(long, global = true)]
+    data: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one workload on the named arms and keep the results.
+    Run(RunOptions),
+    /// The short comparison (at most 12 minutes).
+    Short,
+    /// One workload in full: 5 rounds, 10 s warm-up, 60 s measured.
+    Full {
+        /// Which.
+        workload: Workload,
+        /// Bytes of a record.
+        #[arg(long, default_value_t = 1024)]
+        size: usize,
+        /// Arms instead of the usual ones.
+        #[arg(long, value_delimiter = ',')]
+        arms: Vec<String>,
+    },
+    /// Measure what the machine itself can do.
+    Ceilings,
+    /// List the arms.
+    Arms,
+    /// A node of the echo arms.
+    #[command(hide = true)]
+    EchoNode {
+        #[arg(long)]
+        listen: u16,
+        #[arg(long, value_delimiter = ',')]
+        others: Vec<u16>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct RunOptions {
+    /// Which workload.
+    #[arg(long)]
+    workload: Workload,
+    /// Bytes of a record.
+    #[arg(long, default_value_t = 1024)]
+    size: usize,
+    /// Arms, separated by commas; see `dtm-bench arms`.
+    #[arg(long, value_delimiter = ',', required = true)]
+    arms: Vec<String>,
+    /// Rounds.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// Seconds measured.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Seconds before measuring.
+    #[arg(long, default_value_t = 3.0)]
+    warm_up: f64,
+    /// Sources instead of the workload's own number.
+    #[arg(long)]
+    sources: Option<u32>,
+    /// Share of the arm's own maximum (W4, W7).
+    #[arg(long, default_value_t = 0.5)]
+    share: f64,
+    /// Kills (W7).
+    #[arg(long, default_value_t = 3)]
+    kills: u32,
+    /// Print the table only; keep no results.
+    #[arg(long)]
+    dry: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(async {
+        // Dropping the work ends the processes that it started.
+        tokio::select! {
+            done = work(options) => done,
+            _ = tokio::signal::ctrl_c() => bail!("stopped"),
+        }
+    })
+}
+
+/// 10,000 connections are more than the usual limit.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // A lower limit shows itself when connections fail.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+async fn work(options: Options) -> anyhow::Result<()> {
+    let data = options.data.unwrap_or_else(|| {
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.peers/data"))
+    });
+    match options.command {
+        Command::Run(run) => {
+            let dry = run.dry;
+            let name = format!("{:?} {} B", run.workload, run.size);
+            measure(&name, vec![plan_of(run)?], &data, dry).await
+        }
+        Command::Short => measure("short", short_plans(), &data, false).await,
+        Command::Full { workload, size, arms } => {
+            let arms = if arms.is_empty() { usual_arms(workload) } else { arms };
+            let mut plan = Plan::new(workload, size, &known(arms)?);
+            (plan.rounds, plan.warm_up_s, plan.seconds, plan.kills) = (5, 10.0, 60.0, 30);
+            measure(&format!("full {workload:?} {size} B"), vec![plan], &data, false).await
+        }
+        Command::Ceilings => {
+            let home = Home::new(&data, "ceilings")?;
+            println!("{}", serde_json::to_string_pretty(&ceilings::measure(home.path())?)?);
+            Ok(())
+        }
+        Command::Arms => {
+            for (name, what) in arms::ARMS {
+                println!("{name:<18} {what}");
+            }
+            Ok(())
+        }
+        Command::EchoNode { listen, others } => Ok(peers::echo_node::serve(listen, &others).await?),
+    }
+}
+
+fn plan_of(run: RunOptions) -> anyhow::Result<Plan> {
+    let mut plan = Plan::new(run.workload, run.size, &known(run.arms)?);
+    plan.rounds = run.rounds.max(1);
+    plan.seconds = run.seconds.clamp(0.5, 3600.0);
+    plan.warm_up_s = run.warm_up.clamp(0.0, 600.0);
+    plan.sources = run.sources.unwrap_or(plan.sources).clamp(1, 100_000);
+    plan.share = run.share.clamp(0.01, 3.0);
+    plan.kills = run.kills;
+    Ok(plan)
+}
+
+fn known(names: Vec<String>) -> anyhow::Result<Vec<String>> {
+    for name in &names {
+        if arms::make(name).is_none() {
+            bail!("no arm is called {name:?}; `dtm-bench arms` lists them");
+        }
+    }
+    Ok(names)
+}
+
+fn names(arms: &[&str]) -> Vec<String> {
+    arms.iter().map(|arm| (*arm).to_owned()).filter(|arm| arms::make(arm).is_some()).collect()
+}
+
+fn usual_arms(workload: Workload) -> Vec<String> {
+    match workload {
+        Workload::W1 => names(&["ours", "nats-always", "etcd"]),
+        Workload::W3 => names(&[
+            "ours",
+            "nats-always",
+            "nats-always/streams=6",
+            "nats-default",
+            "etcd",
+            "etcd/txn=16",
+            "rabbitmq",
+            "replicated-echo",
+        ]),
+        Workload::W6 => names(&["ours", "ours-off", "ours-unvalidated"]),
+        Workload::W2 | Workload::W4 | Workload::W5 | Workload::W7 => names(&["ours"]),
+    }
+}
+
+fn short_plans() -> Vec<Plan> {
+    let mut plans = Vec::new();
+    let five = ["ours", "nats-always", "nats-default", "etcd/txn=16", "rabbitmq"];
+    plans.push(Plan::new(Workload::W3, 1024, &names(&five)));
+    let mut one = Plan::new(Workload::W1, 1024, &usual_arms(Workload::W1));
+    (one.rounds, one.warm_up_s, one.seconds) = (1, 1.0, 5.0);
+    plans.push(one);
+    let mut open = Plan::new(Workload::W4, 1024, &names(&["ours"]));
+    open.rounds = 1;
+    plans.push(open);
+    let mut crowd = Plan::new(Workload::W5, 1024, &names(&["ours"]));
+    (crowd.rounds, crowd.sources, crowd.seconds) = (1, 2000, 15.0);
+    plans.push(crowd);
+    let mut switched = Plan::new(Workload::W6, 1024, &usual_arms(Workload::W6));
+    switched.rounds = 1;
+    plans.push(switched);
+    let mut kills = Plan::new(Workload::W7, 1024, &names(&["ours"]));
+    (kills.rounds, kills.seconds, kills.kills) = (1, 30.0, 3);
+    plans.push(kills);
+    plans.retain(|plan| !plan.arms.is_empty());
+    plans
+}
+
+async fn measure(name: &str, plans: Vec<Plan>, data: &PathBuf, dry: bool) -> anyhow::Result<()> {
+    std::fs::create_dir_all(data).with_context(|| format!("create {}", data.display()))?;
+    let ceilings = ceilings::measure(Home::new(data, "ceilings")?.path())?;
+    let mut all: Vec<Series> = Vec::new();
+    for plan in plans {
+        all.push(series(plan, data).await?);
+    }
+    if dry {
+        println!("{}", report::markdown("dry run", &report::commit(), &all, &ceilings));
+    } else {
+        println!("{}", report::write(name, &all, &ceilings)?);
+    }
+    Ok(())
+}
