@@ -1,1 +1,4 @@
 //! The node's log, state and record store.
+
+pub mod log;
+pub mod vfs;

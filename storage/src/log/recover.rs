@@ -1,0 +1,285 @@
+//! Opening a log folder: which files are ours, what they hold, what was torn, what is damaged.
+//!
+//! After this every segment on disk is sealed: the torn tail is cut and the footer written and
+//! synced before a new segment may exist, so that leftovers of a torn round can never come back.
+
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::path::Path;
+
+use super::block::{HEADER_BYTES, Header, Kind, padding};
+use super::error::Error;
+use super::index::SegmentIndex;
+use super::replay::Replay;
+use super::scan::{Scan, scan};
+use super::segment::{self, SegmentHeader};
+use super::slots::Slots;
+use super::state::ReplicaState;
+use super::types::{Health, LogIdentity, LogPosition, ReplicaKey};
+use crate::vfs::{Vfs, VfsFile, read_vec};
+
+/// What opening the log found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// Segments on disk.
+    pub segments: u64,
+    /// Segments that had to be read in full: the unsealed tail, and those with a damaged footer.
+    pub segments_scanned: u64,
+    /// Bytes of a torn tail that were cut. They were never acknowledged.
+    pub torn_bytes: u64,
+    /// Blocks inside the log whose payload is damaged.
+    pub damaged_blocks: u64,
+    /// Blocks inside the log that are not there any more.
+    pub lost_blocks: u64,
+    /// Replicas that are not healthy.
+    pub recovering: BTreeMap<ReplicaKey, Health>,
+}
+
+/// A sealed segment as the log remembers it: which indexes it holds.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Summary {
+    pub(super) bytes: u64,
+    pub(super) ranges: BTreeMap<ReplicaKey, (u64, u64)>,
+}
+
+/// The log's content after opening.
+pub(super) struct Opened {
+    pub(super) replicas: BTreeMap<ReplicaKey, (ReplicaState, Slots)>,
+    pub(super) segments: BTreeMap<u64, Summary>,
+    pub(super) next_lsn: u64,
+    pub(super) next_segment: u64,
+    pub(super) report: Recovery,
+}
+
+struct Opening<'a> {
+    vfs: &'a dyn Vfs,
+    dir: &'a Path,
+    id: LogIdentity,
+    replay: Replay,
+    segments: BTreeMap<u64, Summary>,
+    report: Recovery,
+}
+
+/// Reads the folder and seals its tail.
+pub(super) fn open(vfs: &dyn Vfs, dir: &Path, id: LogIdentity) -> Result<Opened, Error> {
+    let mut opening = Opening {
+        vfs,
+        dir,
+        id,
+        replay: Replay::new(),
+        segments: BTreeMap::new(),
+        report: Recovery::default(),
+    };
+    let names = vfs.list(dir).map_err(|error| Error::io("list", dir, error))?;
+    let numbers: Vec<u64> = names.iter().filter_map(|name| segment::parse_name(name)).collect();
+    let newest = opening.drop_empty_tail(&numbers)?;
+    for number in numbers.iter().copied().filter(|number| Some(*number) < newest) {
+        opening.take_older(number)?;
+    }
+    match newest {
+        Some(number) => opening.take_newest(number)?,
+        None => opening.replay.finish(),
+    }
+    let replay = opening.replay;
+    let mut report = opening.report;
+    report.segments = opening.segments.len() as u64;
+    report.damaged_blocks = replay.damaged_blocks;
+    report.lost_blocks = replay.holes.iter().map(|hole| hole.to - hole.from).sum();
+    let mut replicas = BTreeMap::new();
+    for (key, rebuilt) in replay.replicas {
+        let health = health(&rebuilt.state, &rebuilt.slots);
+        if !health.is_healthy() {
+            report.recovering.insert(key, health);
+        }
+        replicas.insert(key, (rebuilt.state, rebuilt.slots));
+    }
+    Ok(Opened {
+        replicas,
+        segments: opening.segments,
+        next_lsn: replay.next_lsn,
+        next_segment: numbers.last().map_or(1, |last| last + 1),
+        report,
+    })
+}
+
+/// Health of a replica from its state and dense index.
+pub(super) fn health(state: &ReplicaState, slots: &Slots) -> Health {
+    let missing = slots.missing();
+    if missing.is_empty() && !state.tail_unknown && !state.vote_lost {
+        return Health::Healthy;
+    }
+    Health::Recovering { missing, tail_unknown: state.tail_unknown, vote_lost: state.vote_lost }
+}
+
+impl Opening<'_> {
+    fn open_file(&self, number: u64) -> Result<std::sync::Arc<dyn VfsFile>, Error> {
+        let path = self.dir.join(segment::file_name(number));
+        self.vfs.open(&path).map_err(|error| Error::io("open", path, error))
+    }
+
+    fn read_all(&self, number: u64, file: &dyn VfsFile) -> Result<Vec<u8>, Error> {
+        let path = || self.dir.join(segment::file_name(number));
+        let len = file.len().map_err(|error| Error::io("stat", path(), error))?;
+        // A segment is at most 2 GiB (LogConfig::check), so this is bounded.
+        let len = usize::try_from(len).expect("segments fit in memory");
+        read_vec(file, 0, len).map_err(|error| Error::io("read", path(), error))
+    }
+
+    /// Removes prepared segments behind the newest one that holds a block: nothing was ever
+    /// acknowledged from them. Answers that newest one.
+    fn drop_empty_tail(&self, numbers: &[u64]) -> Result<Option<u64>, Error> {
+        let mut removed = false;
+        let mut newest = None;
+        for number in numbers.iter().rev().copied() {
+            let file = self.open_file(number)?;
+            let path = self.dir.join(segment::file_name(number));
+            let start = read_vec(file.as_ref(), 0, segment::SEGMENT_HEADER_BYTES as usize)
+                .map_err(|error| Error::io("read", &path, error))?;
+            segment::check_header(&start, number, self.id, &path)?;
+            let sealed = segment::read_footer(file.as_ref(), number, self.id.cluster)
+                .map_err(|error| Error::io("read", &path, error))?;
+            if sealed.is_some() {
+                newest = Some(number);
+                break;
+            }
+            let bytes = self.read_all(number, file.as_ref())?;
+            if !scan(&bytes, number, self.id.cluster).blocks.is_empty() {
+                newest = Some(number);
+                break;
+            }
+            self.vfs.remove(&path).map_err(|error| Error::io("remove", path, error))?;
+            removed = true;
+        }
+        if removed {
+            self.vfs.sync_dir(self.dir).map_err(|error| Error::io("sync", self.dir, error))?;
+        }
+        Ok(newest)
+    }
+
+    /// Takes a segment behind which another one holds blocks: its footer was synced.
+    fn take_older(&mut self, number: u64) -> Result<(), Error> {
+        let file = self.open_file(number)?;
+        let path = self.dir.join(segment::file_name(number));
+        let start = read_vec(file.as_ref(), 0, segment::SEGMENT_HEADER_BYTES as usize)
+            .map_err(|error| Error::io("read", &path, error))?;
+        if let SegmentHeader::Broken = segment::check_header(&start, number, self.id, &path)? {
+            tracing::warn!(segment = number, "log segment header is damaged, blocks speak for it");
+        }
+        let footer = segment::read_footer(file.as_ref(), number, self.id.cluster)
+            .map_err(|error| Error::io("read", &path, error))?;
+        let ranges = if let Some(footer) = footer {
+            self.replay.adopt_footer(number, &footer.index, footer.states, footer.lsn);
+            footer.index.ranges()
+        } else {
+            tracing::warn!(segment = number, "log segment footer is damaged, reading the segment");
+            self.report.segments_scanned += 1;
+            let bytes = self.read_all(number, file.as_ref())?;
+            let found = scan(&bytes, number, self.id.cluster);
+            self.replay_blocks(&found, &bytes).ranges()
+        };
+        let bytes = file.len().map_err(|error| Error::io("stat", path, error))?;
+        self.segments.insert(number, Summary { bytes, ranges });
+        Ok(())
+    }
+
+    /// Takes the newest segment: cuts a torn tail, and seals what is left. Its own footer proves
+    /// nothing, because it is written together with the last round.
+    fn take_newest(&mut self, number: u64) -> Result<(), Error> {
+        let file = self.open_file(number)?;
+        self.report.segments_scanned += 1;
+        let bytes = self.read_all(number, file.as_ref())?;
+        let mut found = scan(&bytes, number, self.id.cluster);
+        if let Some(cut) = found.cut_torn_tail(self.replay.next_lsn) {
+            let dirty = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+            self.report.torn_bytes = dirty.saturating_sub(cut) as u64;
+        }
+        if found.blocks.last().is_some_and(|seen| seen.header.kind == Kind::Footer) {
+            // Written again below, with what this scan found.
+            let footer = found.blocks.pop().expect("just seen");
+            found.end = footer.offset;
+        }
+        let index = self.replay_blocks(&found, &bytes);
+        self.replay.finish();
+        let path = self.dir.join(segment::file_name(number));
+        self.seal(number, file.as_ref(), &found, &bytes, &index)
+            .map_err(|error| Error::io("seal", &path, error))?;
+        let bytes = file.len().map_err(|error| Error::io("stat", path, error))?;
+        self.segments.insert(number, Summary { bytes, ranges: index.ranges() });
+        Ok(())
+    }
+
+    fn replay_blocks(&mut self, found: &Scan, bytes: &[u8]) -> SegmentIndex {
+        let mut index = SegmentIndex::default();
+        for seen in &found.blocks {
+            let end = (seen.offset + seen.header.block_bytes()).min(bytes.len());
+            self.replay.adopt_block(seen, &bytes[seen.offset..end], &mut index);
+        }
+        index
+    }
+
+    /// Cuts everything behind the last block and writes a footer; returns when both are durable.
+    ///
+    /// The blocks of the last round are written once more: after a failed sync the kernel may show
+    /// bytes that never reached the disk, and calls them clean.
+    fn seal(
+        &mut self,
+        number: u64,
+        file: &dyn VfsFile,
+        found: &Scan,
+        bytes: &[u8],
+        index: &SegmentIndex,
+    ) -> std::io::Result<()> {
+        file.set_len(found.end as u64)?;
+        let unproved = found.blocks.iter().find(|seen| seen.header.lsn >= found.durable_lsn);
+        let from = unproved.map_or(found.end, |seen| seen.offset);
+        file.write_at(from as u64, &[IoSlice::new(&bytes[from..found.end])])?;
+        file.sync_data()?;
+        let lsn = self.replay.next_lsn;
+        let states: Vec<ReplicaState> =
+            self.replay.replicas.values().map(|rebuilt| rebuilt.state.clone()).collect();
+        let seat = Seat { number, at: found.end as u64, lsn, durable_lsn: lsn, id: self.id };
+        let out = footer_bytes(index, &states, seat);
+        file.write_at(seat.at, &[IoSlice::new(&out)])?;
+        file.sync_data()?;
+        self.replay.next_lsn = lsn + 1;
+        Ok(())
+    }
+}
+
+/// Where a footer goes and under which numbers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seat {
+    pub(super) number: u64,
+    pub(super) at: u64,
+    pub(super) lsn: u64,
+    pub(super) durable_lsn: u64,
+    pub(super) id: LogIdentity,
+}
+
+/// A footer block and the trailer, as written behind the last block of a segment.
+pub(super) fn footer_bytes(index: &SegmentIndex, states: &[ReplicaState], seat: Seat) -> Vec<u8> {
+    let payload = index.encode(states.iter());
+    let pad = padding(seat.at, payload.len(), super::block::ALIGN_BYTES);
+    let header = Header {
+        kind: Kind::Footer,
+        flags: 0,
+        generation: seat.number,
+        lsn: seat.lsn,
+        durable_lsn: seat.durable_lsn,
+        prev_lsn: 0,
+        vote_lsn: 0,
+        cluster: seat.id.cluster,
+        key: ReplicaKey::default(),
+        position: LogPosition::default(),
+        prev_term: 0,
+        payload_bytes: u32::try_from(payload.len()).expect("a footer is smaller than its segment"),
+        pad_bytes: u32::try_from(pad).expect("below the alignment"),
+    };
+    let mut out = Vec::with_capacity(HEADER_BYTES + payload.len() + pad + 32);
+    header.encode(&payload, &mut out);
+    out.extend_from_slice(&payload);
+    out.resize(out.len() + pad, 0);
+    let block_bytes = out.len() as u64;
+    out.extend_from_slice(&segment::encode_trailer(seat.at, block_bytes));
+    out
+}
