@@ -1,1 +1,78 @@
 //! Who is calling and what they may do.
+//!
+//! ```text
+//!  TLS client certificate ──parse──▶ Certificate ──▶ Caller ──┐
+//!  source key in metadata ──parse──▶ SourceKey ─confirm─▶ Caller ┴─▶ access::decide(caller, operation)
+//! ```
+//!
+//! Pure but for parsing X.509: no clock, files or randomness; rows and times are passed in. The
+//! TLS layer has checked the chain before a certificate comes here; this crate reads the name in
+//! it and holds it against the rows of the meta group. Nobody owns state here.
+//!
+//! Invariant (SEC-2): what the table in [`access`] does not allow is denied.
+
+pub mod access;
+mod caller;
+mod certificate;
+mod confirm;
+mod identity;
+mod source_key;
+
+pub use access::{Decision, Operation};
+pub use caller::{Caller, Credential, Role};
+pub use certificate::Certificate;
+pub use confirm::{confirm_node, confirm_operator, confirm_source_key};
+pub use identity::{Identity, OPERATOR_NAME_BYTES_MAX, operator_name_is_valid};
+pub use source_key::{KEY_ID_BYTES, SECRET_BYTES, SourceKey};
+
+use dtm_types::ErrorCode;
+
+/// Why a caller is not who they say, or may not do that.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The certificate is not well formed or holds no name of this software.
+    #[error("certificate is not usable: {0}")]
+    Certificate(&'static str),
+    /// The certificate names another cluster.
+    #[error("certificate belongs to cluster {found}, this is {expected}")]
+    WrongCluster {
+        /// In the certificate.
+        found: dtm_types::ClusterId,
+        /// Ours.
+        expected: dtm_types::ClusterId,
+    },
+    /// A source key that is not well formed, or is not known.
+    #[error("source key is not valid")]
+    SourceKey,
+    /// No row in the meta group stands behind the credential.
+    #[error("{0} is not registered")]
+    Unknown(String),
+    /// Revoked, suspended, or past its time.
+    #[error("{0} was revoked or has expired")]
+    Revoked(String),
+    /// Known, but this operation is not theirs.
+    #[error("{caller} may not {operation}")]
+    Denied {
+        /// Who.
+        caller: String,
+        /// What.
+        operation: &'static str,
+    },
+}
+
+impl Error {
+    /// The code a caller sees.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Certificate(_) | Self::SourceKey | Self::Unknown(_) => ErrorCode::Unauthenticated,
+            Self::WrongCluster { .. } => ErrorCode::WrongCluster,
+            Self::Revoked(_) => ErrorCode::CredentialRevoked,
+            Self::Denied { .. } => ErrorCode::PermissionDenied,
+        }
+    }
+
+    /// Never: a credential or a role has to change first.
+    pub fn retryable(&self) -> bool {
+        false
+    }
+}
