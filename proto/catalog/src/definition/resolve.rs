@@ -1,0 +1,149 @@
+//! Consistency of a definition: paths exist, rules, limits and masks fit the types they stand on.
+
+use std::collections::BTreeMap;
+
+use super::{Bound, Definition, Field, MaskRule, NamedType, Precision, RecordRule, TypeSpec};
+use crate::lexical::{is_date, is_decimal};
+
+/// Deepest nesting of named types.
+const TYPE_DEPTH_MAX: usize = 16;
+
+/// The field at a path that passes no list and ends at a scalar.
+pub(super) fn scalar<'a>(definition: &'a Definition, path: &str) -> Result<&'a Field, String> {
+    let field = member(definition, path)?;
+    match field.spec {
+        TypeSpec::Named(_) | TypeSpec::Object | TypeSpec::List(_) => {
+            Err(format!("{path} is no single value"))
+        }
+        _ => Ok(field),
+    }
+}
+
+/// The field at a path that passes no list.
+fn member<'a>(definition: &'a Definition, path: &str) -> Result<&'a Field, String> {
+    let mut at = String::new();
+    for name in path.split('.') {
+        if !at.is_empty() {
+            at.push('.');
+        }
+        at.push_str(name);
+        let field = definition.field(&at).ok_or_else(|| format!("no field {at}"))?;
+        if at.len() < path.len() && matches!(field.spec, TypeSpec::List(_)) {
+            return Err(format!("{at} is a list; rules and keys cannot look inside"));
+        }
+    }
+    definition.field(path).ok_or_else(|| format!("no field {path}"))
+}
+
+/// Checks one rule; the error names the key.
+pub(super) fn rule(definition: &Definition, rule: &RecordRule) -> Result<(), (String, String)> {
+    let date = |key: &str, path: &str| {
+        let field = scalar(definition, path).map_err(|p| (key.to_owned(), p))?;
+        match field.spec {
+            TypeSpec::Date | TypeSpec::DateTime => Ok(()),
+            _ => Err((key.to_owned(), format!("{path} is no date"))),
+        }
+    };
+    let exists = |key: &str, path: &str| {
+        member(definition, path).map(|_| ()).map_err(|p| (key.to_owned(), p))
+    };
+    let dossier = |path: &str| match scalar(definition, path) {
+        Ok(field) if field.limits.dossier_code => Ok(()),
+        _ => Err(("field".to_owned(), format!("{path} has no grammar = \"dossier_code\""))),
+    };
+    match rule {
+        RecordRule::NotBefore { field, earlier, .. } => {
+            date("field", field)?;
+            date("earlier", earlier)
+        }
+        RecordRule::RequiredWhen { field, when, .. } => {
+            exists("field", field)?;
+            scalar(definition, when).map(|_| ()).map_err(|p| ("when".to_owned(), p))
+        }
+        RecordRule::RequiredTogether { fields } => {
+            fields.iter().try_for_each(|path| exists("fields", path))
+        }
+        RecordRule::Abolished { field, by, from } => {
+            exists("field", field)?;
+            date("by", by)?;
+            match is_date(from.as_bytes()) {
+                true => Ok(()),
+                false => Err(("from".to_owned(), "not a date".to_owned())),
+            }
+        }
+        RecordRule::DossierDate { field, date: on } => {
+            dossier(field)?;
+            date("date", on)
+        }
+        RecordRule::DossierProcedure { field, procedure } => {
+            dossier(field)?;
+            scalar(definition, procedure).map(|_| ()).map_err(|p| ("procedure".to_owned(), p))
+        }
+    }
+}
+
+/// Checks that the limits of a field fit its type.
+pub(super) fn limits(field: &Field) -> Result<(), String> {
+    let limits = &field.limits;
+    let item = field.spec.innermost();
+    let is_list = matches!(field.spec, TypeSpec::List(_));
+    let text = matches!(item, TypeSpec::Text | TypeSpec::Code);
+    let long = text || matches!(item, TypeSpec::Uri | TypeSpec::Base64);
+    if (limits.min_length.is_some() && !text) || (limits.max_length.is_some() && !long) {
+        return Err(format!("{item} has no length limit"));
+    }
+    if limits.digits && !text {
+        return Err(format!("digits does not apply to {item}"));
+    }
+    if limits.dossier_code && !matches!(item, TypeSpec::Code) {
+        return Err("the grammar of the dossier code needs type Code".to_owned());
+    }
+    if (limits.min_items.is_some() || limits.max_items.is_some()) && !is_list {
+        return Err(format!("{item} is no list"));
+    }
+    for bound in limits.min.iter().chain(&limits.max) {
+        let fits = match (item, bound) {
+            (TypeSpec::Integer | TypeSpec::MoneyVnd, Bound::Integer(_)) => true,
+            (TypeSpec::Decimal, Bound::Text(t)) => is_decimal(t.as_bytes()),
+            (TypeSpec::Date | TypeSpec::DateTime, Bound::Text(t)) => is_date(t.as_bytes()),
+            _ => false,
+        };
+        if !fits {
+            return Err(format!("min or max does not fit {item} (decimals and dates as text)"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a mask fits a type.
+pub(crate) fn mask(spec: &TypeSpec, mask: &MaskRule) -> Result<(), String> {
+    let item = spec.innermost();
+    let fits = match mask {
+        MaskRule::Hide => true,
+        MaskRule::Partial { .. } | MaskRule::Pseudonym => {
+            matches!(item, TypeSpec::Text | TypeSpec::Code)
+        }
+        MaskRule::Generalise(Precision::Year | Precision::Month) => {
+            matches!(item, TypeSpec::Date | TypeSpec::DateTime)
+        }
+        MaskRule::Generalise(Precision::Thousand | Precision::Million) => {
+            matches!(item, TypeSpec::Integer | TypeSpec::MoneyVnd)
+        }
+    };
+    if fits { Ok(()) } else { Err(format!("this mask does not apply to {item}")) }
+}
+
+/// Checks that a named type does not hold itself and is not nested too deeply.
+pub(super) fn acyclic(types: &BTreeMap<String, NamedType>, name: &str) -> Result<(), String> {
+    fn walk(types: &BTreeMap<String, NamedType>, name: &str, depth: usize) -> Result<(), String> {
+        if depth > TYPE_DEPTH_MAX {
+            return Err(format!("types hold one another deeper than {TYPE_DEPTH_MAX} levels"));
+        }
+        let fields = types.get(name).map(|t| t.fields.as_slice()).unwrap_or_default();
+        fields.iter().try_for_each(|field| match field.spec.innermost() {
+            TypeSpec::Named(inner) => walk(types, inner, depth + 1),
+            _ => Ok(()),
+        })
+    }
+    walk(types, name, 0)
+}
