@@ -1,4 +1,5 @@
 //! The node's log, state and record store.
 
+pub mod keys;
 pub mod log;
 pub mod vfs;
