@@ -4,7 +4,16 @@
 //! outcomes. It reads no clock, no randomness, no file: the same log gives the same rows on every
 //! replica (RAFT-1).
 
+mod commands;
+pub mod keys;
+mod leaves;
 mod machine;
+mod mirror;
+mod overlay;
+pub mod reads;
 pub mod seams;
 
 pub use machine::{ApplyError, Committed, Machine};
+
+#[cfg(test)]
+mod machine_test;

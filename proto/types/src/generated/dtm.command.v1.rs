@@ -85,12 +85,22 @@ pub struct OpenSession {
     /// True when acked_through was shown with a valid token.
     #[prost(bool, tag = "12")]
     pub acked_proven: bool,
+    #[prost(uint64, tag = "13")]
+    pub quarantine_records_max: u64,
+    #[prost(uint64, tag = "14")]
+    pub quarantine_bytes_max: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AppendBatch {
     /// Decoded by apply; the sealed bytes are never opened there.
     #[prost(message, optional, tag = "1")]
     pub body: ::core::option::Option<crate::format::EntryBody>,
+    /// Bytes of refused content inside, for the quarantine's quota.
+    #[prost(uint64, tag = "2")]
+    pub quarantine_bytes: u64,
+    /// Refused records whose content was left out: the quota was used up.
+    #[prost(uint32, tag = "3")]
+    pub quarantine_beyond: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CloseSession {
@@ -496,6 +506,11 @@ pub struct SessionOpened {
     pub offset: u64,
     #[prost(uint64, tag = "8")]
     pub leaf_index: u64,
+    /// Room left in the source's quarantine.
+    #[prost(uint64, tag = "9")]
+    pub quarantine_records_left: u64,
+    #[prost(uint64, tag = "10")]
+    pub quarantine_bytes_left: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Appended {

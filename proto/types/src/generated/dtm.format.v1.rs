@@ -325,6 +325,9 @@ pub struct Cursor {
     /// Sequences the source declared lost.
     #[prost(uint64, tag = "13")]
     pub lost: u64,
+    /// Request that opened the session: a bundle that is applied twice opens one session.
+    #[prost(bytes = "bytes", tag = "14")]
+    pub opened_by: ::prost::bytes::Bytes,
 }
 /// A wrapped key in a group's state.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -369,6 +372,33 @@ pub struct GroupHead {
     /// Highest format version this group may use.
     #[prost(uint32, tag = "10")]
     pub format_version: u32,
+    #[prost(uint64, tag = "11")]
+    pub streams: u64,
+}
+/// What is quarantined of one batch.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QuarantineRow {
+    #[prost(string, tag = "1")]
+    pub stream: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub records: u32,
+    #[prost(uint64, tag = "3")]
+    pub first_sequence: u64,
+    #[prost(int64, tag = "4")]
+    pub group_time_us: i64,
+    #[prost(string, tag = "5")]
+    pub dataset: ::prost::alloc::string::String,
+}
+/// What a source has in quarantine.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QuarantineQuota {
+    #[prost(uint64, tag = "1")]
+    pub records: u64,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    /// Refused after the quota was used up: counted, content not kept.
+    #[prost(uint64, tag = "3")]
+    pub beyond: u64,
 }
 /// How a record came in time: one at a time as things happen, or in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -1,0 +1,83 @@
+//! Nodes, their boot counters and join tokens.
+
+use bytes::Bytes;
+use dtm_types::NodeId;
+use dtm_types::command::{BootNode, JoinTokenRow, NodeRow, RefusalKind, UseJoinToken};
+
+use super::{Decision, Effect};
+use crate::commands::{Context, refused};
+use crate::keys::{self, table};
+
+/// Writes a node's row; its boot counter never goes back.
+pub(super) fn put(ctx: &mut Context<'_, '_>, mut row: NodeRow) -> Decision {
+    let Some(id) = NodeId::from_slice(&row.node) else {
+        return Ok(Err(refused(RefusalKind::Malformed, "a node id has 16 bytes")));
+    };
+    let key = keys::by_id(table::NODE, &row.node);
+    if let Some(old) = ctx.rows.row::<NodeRow>(&key)? {
+        if old.removed {
+            return Ok(Err(refused(RefusalKind::Exists, "a removed node comes back under a new id")));
+        }
+        row.boot_counter = row.boot_counter.max(old.boot_counter);
+    }
+    ctx.rows.put_row(key, &row);
+    Ok(Ok(Effect::on(vec![format!("node={id}")])))
+}
+
+/// Marks a node as removed for good: its replicas never vote again.
+pub(super) fn remove(ctx: &mut Context<'_, '_>, node: &Bytes) -> Decision {
+    let key = keys::by_id(table::NODE, node);
+    let Some(mut row) = ctx.rows.row::<NodeRow>(&key)? else {
+        return Ok(Err(refused(RefusalKind::NotFound, "no such node")));
+    };
+    row.removed = true;
+    ctx.rows.put_row(key, &row);
+    let id = NodeId::from_slice(node).unwrap_or_default();
+    Ok(Ok(Effect::on(vec![format!("node={id}"), "removed".to_owned()])))
+}
+
+/// A start of a node. A counter at or below the known one is an old copy of its disk.
+pub(super) fn boot(ctx: &mut Context<'_, '_>, boot: BootNode) -> Decision {
+    let key = keys::by_id(table::NODE, &boot.node);
+    let Some(mut row) = ctx.rows.row::<NodeRow>(&key)? else {
+        return Ok(Err(refused(RefusalKind::NotFound, "no such node")));
+    };
+    if row.removed || boot.boot_counter <= row.boot_counter {
+        return Ok(Err(refused(RefusalKind::Version, "an old copy: a higher boot counter is known")));
+    }
+    row.boot_counter = boot.boot_counter;
+    row.software_version = boot.software_version;
+    ctx.rows.put_row(key, &row);
+    let id = NodeId::from_slice(&boot.node).unwrap_or_default();
+    Ok(Ok(Effect::on(vec![format!("node={id}"), format!("boot={}", row.boot_counter)])))
+}
+
+/// Keeps the hash of a one-time token.
+pub(super) fn put_token(ctx: &mut Context<'_, '_>, row: JoinTokenRow) -> Decision {
+    if row.token_hash.len() != 32 {
+        return Ok(Err(refused(RefusalKind::Malformed, "a token hash has 32 bytes")));
+    }
+    ctx.rows.put_row(keys::by_id(table::JOIN_TOKEN, &row.token_hash), &row);
+    Ok(Ok(Effect::on(vec!["join-token".to_owned()])))
+}
+
+/// Spends a token and registers the node in one step.
+pub(super) fn use_token(ctx: &mut Context<'_, '_>, join: UseJoinToken) -> Decision {
+    let key = keys::by_id(table::JOIN_TOKEN, &join.token_hash);
+    let Some(mut token) = ctx.rows.row::<JoinTokenRow>(&key)? else {
+        return Ok(Err(refused(RefusalKind::NotFound, "unknown join token")));
+    };
+    if token.used || token.expires_us <= ctx.group_time_us {
+        return Ok(Err(refused(RefusalKind::Expired, "the join token was used or has expired")));
+    }
+    let Some(node) = join.node else {
+        return Ok(Err(refused(RefusalKind::Malformed, "no node")));
+    };
+    let effect = match put(ctx, node)? {
+        Ok(effect) => effect,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    token.used = true;
+    ctx.rows.put_row(key, &token);
+    Ok(Ok(effect))
+}

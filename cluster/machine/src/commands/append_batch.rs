@@ -1,0 +1,253 @@
+//! `AppendBatch`: order, once only, place, cursor and leaf of a batch, in one write.
+//!
+//! Hot path: no sealed byte is touched.
+//!
+//! ```text
+//!  last <= cursor            -> ALREADY, or CONFLICT{sequence}: nothing stored, no leaf
+//!  first != cursor + 1       -> GAP{expected}
+//!  session != the current    -> SUPERSEDED
+//!  else                      -> stored
+//! ```
+
+use bytes::Bytes;
+use dtm_types::command::outcome::Result as Answer;
+use dtm_types::command::{AppendBatch, Appended, Outcome, RefusalKind};
+use dtm_types::format::{EntryBody, HeaderA, HeaderB, Place, QuarantineQuota, QuarantineRow};
+use dtm_types::{KeyId, Month, StreamKey};
+use prost::Message;
+
+use super::resend::{self, Resend};
+use super::{Context, answer, refused, refused_at};
+use crate::machine::ApplyError;
+use crate::mirror::{StreamMirror, TAG_BYTES};
+use crate::{keys, leaves};
+
+/// Version of part A that this software knows.
+const HEADER_VERSION: u32 = 1;
+/// Bytes of a digest.
+const HASH_BYTES: usize = 32;
+
+/// Applies a batch.
+pub(crate) fn apply(ctx: &mut Context<'_, '_>, append: AppendBatch) -> Result<Outcome, ApplyError> {
+    let (body, header, stream) = match check(&append) {
+        Ok(parts) => parts,
+        Err(cause) => return Ok(refused(RefusalKind::Malformed, cause)),
+    };
+    let Some(mut mirror) = ctx.mirror.take(&stream, ctx.rows)? else {
+        return Ok(refused(RefusalKind::NotFound, "the stream was never opened"));
+    };
+    let outcome = decide(ctx, &append, body, &header, &stream, &mut mirror);
+    ctx.mirror.keep(stream, mirror);
+    outcome
+}
+
+fn decide(
+    ctx: &mut Context<'_, '_>,
+    append: &AppendBatch,
+    body: &EntryBody,
+    header: &HeaderA,
+    stream: &StreamKey,
+    mirror: &mut StreamMirror,
+) -> Result<Outcome, ApplyError> {
+    let (session, through) = (mirror.cursor.session, mirror.cursor.through);
+    if header.session != session {
+        return Ok(refused_at(RefusalKind::Superseded, 0, session));
+    }
+    if header.last_sequence <= through {
+        return already(ctx, body, header, stream, mirror);
+    }
+    if header.first_sequence != through + 1 {
+        return Ok(refused_at(RefusalKind::Gap, through + 1, session));
+    }
+    let Some(key) = KeyId::from_slice(&header.key_id) else {
+        return Ok(refused(RefusalKind::Malformed, "a key id has 16 bytes"));
+    };
+    if mirror.known_key != Some(key) {
+        if ctx.rows.get(&keys::key(key))?.is_none() {
+            return Ok(refused(RefusalKind::UnknownKey, &format!("key {key} is not held")));
+        }
+        mirror.known_key = Some(key);
+    }
+    store(ctx, append, body, header, stream, mirror)
+}
+
+/// Stores an accepted batch.
+fn store(
+    ctx: &mut Context<'_, '_>,
+    append: &AppendBatch,
+    body: &EntryBody,
+    header: &HeaderA,
+    stream: &StreamKey,
+    mirror: &mut StreamMirror,
+) -> Result<Outcome, ApplyError> {
+    let doubled = fingerprints(ctx, body, header)?;
+    let duplicates = count_bits(&doubled);
+    let refused_count = count_bits(&header.refusal_bitmap);
+    let leaf_index = leaves::append_batch(ctx, body, doubled.clone());
+    put_place(ctx, header, stream, leaf_index, doubled);
+    resend::remember(ctx, stream, mirror, header.first_sequence, &body.resend_tags)?;
+    if refused_count > 0 {
+        quarantine(ctx, append, header, refused_count)?;
+    }
+    let cursor = &mut mirror.cursor;
+    assert_eq!(cursor.through + 1, header.first_sequence, "ING-3: {stream} would have a hole");
+    cursor.through = header.last_sequence;
+    cursor.offset = ctx.index;
+    cursor.leaf_index = leaf_index;
+    cursor.last_time_us = ctx.group_time_us;
+    cursor.records += u64::from(header.count - refused_count - duplicates);
+    cursor.refused += u64::from(refused_count);
+    cursor.duplicates += u64::from(duplicates);
+    ctx.rows.put_row(keys::cursor(stream), cursor);
+    let head = &mut ctx.mirror.head;
+    head.records += u64::from(header.count - refused_count - duplicates);
+    head.refused += u64::from(refused_count);
+    head.duplicates += u64::from(duplicates);
+    head.payload_bytes += header.plain_bytes;
+    Ok(answer(Answer::Appended(Appended {
+        acked_through: header.last_sequence,
+        offset: ctx.index,
+        leaf_index,
+        duplicates,
+        ..Appended::default()
+    })))
+}
+
+fn already(
+    ctx: &mut Context<'_, '_>,
+    body: &EntryBody,
+    header: &HeaderA,
+    stream: &StreamKey,
+    mirror: &mut StreamMirror,
+) -> Result<Outcome, ApplyError> {
+    match resend::compare(ctx, stream, mirror, header.first_sequence, &body.resend_tags)? {
+        Resend::Conflict(sequence) => Ok(refused_at(RefusalKind::Conflict, sequence, mirror.cursor.session)),
+        Resend::Same { unverified } => {
+            if unverified > 0 {
+                mirror.cursor.unverified += unverified;
+                ctx.rows.put_row(keys::cursor(stream), &mirror.cursor);
+            }
+            Ok(answer(Answer::Appended(Appended {
+                acked_through: mirror.cursor.through,
+                offset: mirror.cursor.offset,
+                leaf_index: mirror.cursor.leaf_index,
+                already: true,
+                unverified,
+                duplicates: 0,
+            })))
+        }
+    }
+}
+
+/// The shape of a batch; apply trusts no proposer.
+fn check(append: &AppendBatch) -> Result<(&EntryBody, HeaderA, StreamKey), &'static str> {
+    let body = append.body.as_ref().ok_or("no entry body")?;
+    let header = HeaderA::decode(body.header_a.clone()).map_err(|_| "part A of the header does not decode")?;
+    let part_b = HeaderB::decode(body.header_b.clone()).map_err(|_| "part B of the header does not decode")?;
+    let stream = StreamKey::parse(&header.source, &header.stream).ok_or("source or stream name is not allowed")?;
+    let count = header.count as usize;
+    let span = header.last_sequence.checked_sub(header.first_sequence).and_then(|d| d.checked_add(1));
+    if header.version != HEADER_VERSION {
+        return Err("unknown version of the header");
+    }
+    if count == 0 || header.first_sequence == 0 || span != Some(u64::from(header.count)) {
+        return Err("count and sequences do not agree");
+    }
+    if body.record_hashes.len() != count * HASH_BYTES || body.resend_tags.len() != count * TAG_BYTES {
+        return Err("hashes or tags do not agree with the count");
+    }
+    if !body.fingerprints.is_empty() && body.fingerprints.len() != count * TAG_BYTES {
+        return Err("fingerprints do not agree with the count");
+    }
+    if !header.refusal_bitmap.is_empty() && header.refusal_bitmap.len() != count.div_ceil(8) {
+        return Err("refusal bitmap does not agree with the count");
+    }
+    if count_bits(&header.refusal_bitmap) > header.count {
+        return Err("refusal bitmap holds more records than the batch");
+    }
+    if header.nonce.len() != 24 || header.record_root.len() != HASH_BYTES {
+        return Err("nonce or record root has a wrong length");
+    }
+    if part_b.ciphertext_digest.len() != HASH_BYTES || part_b.tag.len() != TAG_BYTES {
+        return Err("digest or tag has a wrong length");
+    }
+    Ok((body, header, stream))
+}
+
+/// Marks records whose message id is already held; remembers the others. ING-2.
+fn fingerprints(ctx: &mut Context<'_, '_>, body: &EntryBody, header: &HeaderA) -> Result<Bytes, ApplyError> {
+    if body.fingerprints.is_empty() {
+        return Ok(Bytes::new());
+    }
+    let month = Month::of_micros(ctx.group_time_us);
+    let mut bitmap = vec![0_u8; (header.count as usize).div_ceil(8)];
+    let mut any = false;
+    for (record, fingerprint) in body.fingerprints.chunks_exact(TAG_BYTES).enumerate() {
+        if fingerprint == [0; TAG_BYTES] || bit(&header.refusal_bitmap, record) {
+            continue;
+        }
+        let key = keys::fingerprint(month, fingerprint);
+        let held = ctx.rows.get(&key)?.is_some()
+            || ctx.rows.get(&keys::fingerprint(month.previous(), fingerprint))?.is_some();
+        if held {
+            bitmap[record / 8] |= 1 << (record % 8);
+            any = true;
+            continue;
+        }
+        let mut row = Vec::with_capacity(16);
+        row.extend_from_slice(&ctx.index.to_be_bytes());
+        row.extend_from_slice(&ctx.ordinal.to_be_bytes());
+        row.extend_from_slice(&(record as u32).to_be_bytes());
+        ctx.rows.put(key, row);
+    }
+    Ok(if any { bitmap.into() } else { Bytes::new() })
+}
+
+fn put_place(ctx: &mut Context<'_, '_>, header: &HeaderA, stream: &StreamKey, leaf_index: u64, doubled: Bytes) {
+    let place = Place {
+        index: ctx.index,
+        ordinal: ctx.ordinal,
+        source: header.source.clone(),
+        stream: header.stream.clone(),
+        first_sequence: header.first_sequence,
+        last_sequence: header.last_sequence,
+        dataset: header.dataset.clone(),
+        schema_version: header.schema_version,
+        leaf_index,
+        duplicate_bitmap: doubled,
+        refusal_bitmap: header.refusal_bitmap.clone(),
+        group_time_us: ctx.group_time_us,
+        key_id: header.key_id.clone(),
+    };
+    ctx.rows.put_row(keys::place(ctx.index, ctx.ordinal), &place);
+    let mut pointer = Vec::with_capacity(12);
+    pointer.extend_from_slice(&ctx.index.to_be_bytes());
+    pointer.extend_from_slice(&ctx.ordinal.to_be_bytes());
+    ctx.rows.put(keys::stream_place(stream, header.last_sequence), pointer);
+}
+
+fn quarantine(ctx: &mut Context<'_, '_>, append: &AppendBatch, header: &HeaderA, count: u32) -> Result<(), ApplyError> {
+    let key = keys::quota(&header.source);
+    let mut quota: QuarantineQuota = ctx.rows.row(&key)?.unwrap_or_default();
+    quota.records += u64::from(count.saturating_sub(append.quarantine_beyond));
+    quota.bytes += append.quarantine_bytes;
+    quota.beyond += u64::from(append.quarantine_beyond);
+    ctx.rows.put_row(key, &quota);
+    let row = QuarantineRow {
+        stream: header.stream.clone(),
+        records: count,
+        first_sequence: header.first_sequence,
+        group_time_us: ctx.group_time_us,
+        dataset: header.dataset.clone(),
+    };
+    ctx.rows.put_row(keys::quarantine(&header.source, ctx.index, ctx.ordinal), &row);
+    Ok(())
+}
+
+fn count_bits(bitmap: &[u8]) -> u32 {
+    bitmap.iter().map(|byte| byte.count_ones()).sum()
+}
+
+fn bit(bitmap: &[u8], at: usize) -> bool {
+    bitmap.get(at / 8).is_some_and(|byte| byte & (1 << (at % 8)) != 0)
+}

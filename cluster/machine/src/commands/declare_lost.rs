@@ -1,0 +1,41 @@
+//! `DeclareLost`: the source no longer has these records; the cursor moves past them, visibly.
+
+use bytes::Bytes;
+use dtm_types::StreamKey;
+use dtm_types::command::{DeclareLost, Outcome, RefusalKind};
+use dtm_types::format::LeafKind;
+
+use super::{Context, done, refused, refused_at};
+use crate::machine::ApplyError;
+use crate::{keys, leaves};
+
+/// The range must start right behind the cursor: nothing that is held can be declared lost.
+pub(crate) fn apply(ctx: &mut Context<'_, '_>, lost: DeclareLost) -> Result<Outcome, ApplyError> {
+    let Some(stream) = StreamKey::parse(&lost.source, &lost.stream) else {
+        return Ok(refused(RefusalKind::Malformed, "source or stream name is not allowed"));
+    };
+    let Some(mut mirror) = ctx.mirror.take(&stream, ctx.rows)? else {
+        return Ok(refused(RefusalKind::NotFound, "the stream was never opened"));
+    };
+    let (session, through) = (mirror.cursor.session, mirror.cursor.through);
+    let refusal = if session != lost.session {
+        Some(refused_at(RefusalKind::Superseded, 0, session))
+    } else if lost.from_sequence != through + 1 || lost.to_sequence < lost.from_sequence {
+        Some(refused_at(RefusalKind::Gap, through + 1, session))
+    } else {
+        None
+    };
+    if let Some(refusal) = refusal {
+        ctx.mirror.keep(stream, mirror);
+        return Ok(refusal);
+    }
+    mirror.cursor.through = lost.to_sequence;
+    mirror.cursor.lost += lost.to_sequence - through;
+    mirror.slot = None;
+    let ids = vec![stream.to_string(), format!("lost={}..={}", lost.from_sequence, lost.to_sequence)];
+    mirror.cursor.leaf_index = leaves::append(ctx, LeafKind::Session, ids, Bytes::new());
+    ctx.rows.put_row(keys::cursor(&stream), &mirror.cursor);
+    let leaf_index = mirror.cursor.leaf_index;
+    ctx.mirror.keep(stream, mirror);
+    Ok(done(ctx, leaf_index))
+}
