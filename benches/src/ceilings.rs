@@ -65,19 +65,26 @@ pub fn measure(folder: &Path) -> Result<Ceilings, Error> {
     let aes_gcm_mb_per_s = sizes
         .map(|bytes| {
             let mut text = vec![1_u8; bytes];
-            (bytes, mb_per_s(bytes, || {
-                // The same nonce again and again: nothing here is ever sent or kept.
-                let tag = cipher.encrypt_inout_detached(&nonce, b"a", text.as_mut_slice().into());
-                black_box(tag.is_ok());
-            }))
+            (
+                bytes,
+                mb_per_s(bytes, || {
+                    // The same nonce again and again: nothing here is ever sent or kept.
+                    let tag =
+                        cipher.encrypt_inout_detached(&nonce, b"a", text.as_mut_slice().into());
+                    black_box(tag.is_ok());
+                }),
+            )
         })
         .to_vec();
     let sha256_mb_per_s = sizes
         .map(|bytes| {
             let text = vec![1_u8; bytes];
-            (bytes, mb_per_s(bytes, || {
-                black_box(Sha256::digest(black_box(&text)));
-            }))
+            (
+                bytes,
+                mb_per_s(bytes, || {
+                    black_box(Sha256::digest(black_box(&text)));
+                }),
+            )
         })
         .to_vec();
     let rtt_us = middle(&mut round_trips(5000)?);

@@ -217,10 +217,7 @@ async fn collect(
 ///
 /// # Errors
 /// When one is not made.
-pub async fn connect_all(
-    driver: &dyn Driver,
-    sources: u32,
-) -> Result<Vec<Box<dyn Source>>, Error> {
+pub async fn connect_all(driver: &dyn Driver, sources: u32) -> Result<Vec<Box<dyn Source>>, Error> {
     use futures::StreamExt as _;
     let opening = futures::stream::iter(0..sources).map(|source| driver.connect(source));
     let opened: Vec<Result<Box<dyn Source>, Error>> = opening.buffered(32).collect().await;

@@ -113,9 +113,9 @@ fn raise_open_files() {
 }
 
 async fn work(options: Options) -> anyhow::Result<()> {
-    let data = options.data.unwrap_or_else(|| {
-        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.peers/data"))
-    });
+    let data = options
+        .data
+        .unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.peers/data")));
     match options.command {
         Command::Run(run) => {
             let dry = run.dry;

@@ -40,7 +40,8 @@ pub fn machine() -> Value {
 /// Commit of the tree, with `+` when it has changes.
 pub fn commit() -> String {
     let git = |args: &[&str]| -> String {
-        let output = Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output();
+        let output =
+            Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output();
         output.map_or_else(|_| String::new(), |o| String::from_utf8_lossy(&o.stdout).trim().into())
     };
     let dirty = !git(&["status", "--porcelain", "--untracked-files=no"]).is_empty();
@@ -123,12 +124,7 @@ fn regression(id: &str, old: Option<&Value>, new: &Target) -> Option<String> {
 }
 
 /// The tables of a run.
-pub fn markdown(
-    name: &str,
-    commit: &str,
-    all: &[Series],
-    ceilings: &Ceilings,
-) -> String {
+pub fn markdown(name: &str, commit: &str, all: &[Series], ceilings: &Ceilings) -> String {
     let found = &targets(all);
     let machine = machine();
     let mut out = format!(
@@ -188,7 +184,9 @@ fn table(out: &mut String, series: &Series) {
             out,
             "| {arm} | {} | {} | {:.2} | {:.2} | {:.2} | {:.1} + {:.1} | {:.2} | {:.0} | {} |",
             series.figure(arm, |run| run.acked_per_s).map_or_else(|| "-".into(), spread),
-            ratio.filter(|_| arm != "ours").map_or_else(|| "-".into(), |m| format!("{:.2}", m.value)),
+            ratio
+                .filter(|_| arm != "ours")
+                .map_or_else(|| "-".into(), |m| format!("{:.2}", m.value)),
             figure(|run| run.latency_us.p50 as f64 / 1e3),
             figure(|run| run.latency_us.p99 as f64 / 1e3),
             figure(|run| run.latency_us.p999 as f64 / 1e3),

@@ -106,7 +106,8 @@ fn line(plan: &Plan, run: &Run) -> String {
         text.push_str("\n    failed: ");
         text.push_str(failure);
     }
-    for (node, verdict) in run.read_back.iter().enumerate().filter(|(_, verdict)| !verdict.clean()) {
+    for (node, verdict) in run.read_back.iter().enumerate().filter(|(_, verdict)| !verdict.clean())
+    {
         text.push_str(&format!("\n    node {node} read back wrong: {verdict:?}"));
     }
     text

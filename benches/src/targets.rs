@@ -64,13 +64,7 @@ pub fn targets(all: &[Series]) -> BTreeMap<String, Target> {
     found
 }
 
-fn add(
-    found: &mut BTreeMap<String, Target>,
-    id: &str,
-    of: &str,
-    better: Better,
-    parts: Vec<Part>,
-) {
+fn add(found: &mut BTreeMap<String, Target>, id: &str, of: &str, better: Better, parts: Vec<Part>) {
     let medians: Vec<_> = parts.iter().map(|part| median(&part.rounds)).collect();
     if parts.is_empty() || medians.iter().any(Option::is_none) {
         return;
@@ -95,9 +89,7 @@ fn add(
                 .map(|part| json!(part.rounds.iter().copied().map(rounded).collect::<Vec<f64>>()))
                 .collect(),
         ),
-        interval: shape(
-            medians.iter().map(|m| json!([rounded(m.low), rounded(m.high)])).collect(),
-        ),
+        interval: shape(medians.iter().map(|m| json!([rounded(m.low), rounded(m.high)])).collect()),
         of: of.to_owned(),
     };
     found.insert(id.to_owned(), target);

@@ -60,7 +60,11 @@ struct Seen {
 impl Check {
     /// An empty check for `sources` sources.
     pub fn new(records: Arc<Records>, sources: u32) -> Self {
-        Self { records, sources: vec![Seen::default(); sources as usize], verdict: Verdict::default() }
+        Self {
+            records,
+            sources: vec![Seen::default(); sources as usize],
+            verdict: Verdict::default(),
+        }
     }
 
     /// Takes the next record of the node.

@@ -3,7 +3,7 @@
 //! honest way to write many keys. All sources talk to the leader. Keys are source and sequence,
 //! so the order of a source is the order of its keys.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::driver::{Driver, ReadBack, Setup, Source, Window};
 use crate::error::Error;
@@ -24,6 +25,8 @@ const PAGE_BYTES: usize = 8 << 20;
 /// etcd refuses requests when 5,000 are committed and not applied: all sources together stay
 /// below that, and a refusal (it comes before anything is proposed) is tried again.
 const CALLS_IN_FLIGHT: usize = 4500;
+/// With more than this on its way etcd's own request timeout (5 s) strikes.
+const BYTES_IN_FLIGHT: usize = 16 << 20;
 const REFUSED: &str = "too many requests";
 const TRIES_MAX: u32 = 1000;
 
@@ -31,7 +34,8 @@ const TRIES_MAX: u32 = 1000;
 #[derive(Debug)]
 pub(super) struct Etcd {
     txn: usize,
-    calls: usize,
+    calls: Arc<Semaphore>,
+    calls_max: usize,
     page: i64,
     cluster: Option<EtcdCluster>,
     version: String,
@@ -41,7 +45,8 @@ impl Etcd {
     /// `txn` records a transaction; 1 = plain puts.
     pub(super) fn new(txn: usize) -> Self {
         assert!((1..=128).contains(&txn), "etcd allows 128 operations a transaction");
-        Self { txn, calls: 1, page: 1000, cluster: None, version: String::new() }
+        let calls = Arc::new(Semaphore::new(1));
+        Self { txn, calls, calls_max: 1, page: 1000, cluster: None, version: String::new() }
     }
 
     fn cluster(&self) -> Result<&EtcdCluster, Error> {
@@ -60,7 +65,7 @@ impl Driver for Etcd {
             "version": self.version,
             "write": if self.txn == 1 { "one put a record, pipelined".to_owned() }
                      else { format!("transactions of up to {} puts", self.txn) },
-            "calls_in_flight_per_source": self.calls,
+            "calls_in_flight": self.calls_max,
             "connections": "one HTTP/2 connection a source, to the leader",
             "read_back": "linearizable range on each member",
         })
@@ -68,7 +73,9 @@ impl Driver for Etcd {
 
     async fn setup(&mut self, setup: &Setup) -> Result<(), Error> {
         self.page = i64::try_from(PAGE_BYTES / setup.records.record_bytes()).unwrap_or(500);
-        self.calls = (CALLS_IN_FLIGHT / setup.sources as usize).max(1);
+        let by_bytes = BYTES_IN_FLIGHT / (self.txn * setup.records.record_bytes());
+        self.calls_max = by_bytes.clamp(1, CALLS_IN_FLIGHT);
+        self.calls = Arc::new(Semaphore::new(self.calls_max));
         let cluster = EtcdCluster::start(&setup.folder).await?;
         self.version.clone_from(&cluster.version);
         self.cluster = Some(cluster);
@@ -91,8 +98,7 @@ impl Driver for Etcd {
             client,
             source,
             txn: self.txn,
-            calls: self.calls,
-            waiting: VecDeque::new(),
+            calls: Arc::clone(&self.calls),
             open: FuturesUnordered::new(),
         }))
     }
@@ -127,22 +133,17 @@ struct EtcdSource {
     client: Client,
     source: u32,
     txn: usize,
-    calls: usize,
-    waiting: VecDeque<Call>,
+    calls: Arc<Semaphore>,
     open: FuturesUnordered<Call>,
 }
 
-impl EtcdSource {
-    fn fill(&mut self) {
-        while self.open.len() < self.calls
-            && let Some(call) = self.waiting.pop_front()
-        {
-            self.open.push(call);
-        }
-    }
-}
-
-async fn write(mut client: Client, puts: Vec<Put>, single: bool) -> Result<(), Error> {
+async fn write(
+    mut client: Client,
+    calls: Arc<Semaphore>,
+    puts: Vec<Put>,
+    single: bool,
+) -> Result<(), Error> {
+    let _permit = calls.acquire().await.map_err(|error| Error::protocol(ARM, error.to_string()))?;
     for _ in 0..TRIES_MAX {
         let done = match puts.as_slice() {
             [put] if single => client.put(put.clone()).await,
@@ -172,10 +173,9 @@ impl Source for EtcdSource {
             let first = part[0].0;
             let range = first..first + part.len() as u64;
             let puts: Vec<Put> = part.iter().map(|(_, put)| put.clone()).collect();
-            let call = write(self.client.clone(), puts, self.txn == 1);
-            self.waiting.push_back(Box::pin(async move { call.await.map(|()| range) }));
+            let call = write(self.client.clone(), Arc::clone(&self.calls), puts, self.txn == 1);
+            self.open.push(Box::pin(async move { call.await.map(|()| range) }));
         }
-        self.fill();
         Ok(())
     }
 
@@ -188,7 +188,6 @@ impl Source for EtcdSource {
         while let Some(Some(more)) = self.open.next().now_or_never() {
             acked.extend(more?);
         }
-        self.fill();
         Ok(())
     }
 }

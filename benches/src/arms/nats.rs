@@ -31,7 +31,14 @@ impl Nats {
     /// An arm with `streams` streams, over which the sources are spread.
     pub(super) fn new(always: bool, streams: u32) -> Self {
         assert!(streams > 0, "at least one stream");
-        Self { always, streams, cluster: None, ports: Vec::new(), leaders: Vec::new(), version: version() }
+        Self {
+            always,
+            streams,
+            cluster: None,
+            ports: Vec::new(),
+            leaders: Vec::new(),
+            version: version(),
+        }
     }
 
     fn stream(source: u32, streams: u32) -> u32 {
@@ -147,7 +154,10 @@ async fn pull_all(
                 Error::Timeout { what: format!("{left} of {total} records"), seconds: 25 }
             })??;
             if let Some(status) = message.status {
-                return Err(Error::protocol(ARM, format!("{subject}: status {status}, {left} left")));
+                return Err(Error::protocol(
+                    ARM,
+                    format!("{subject}: status {status}, {left} left"),
+                ));
             }
             check.see(&message.payload);
         }

@@ -78,7 +78,8 @@ async fn leader(ports: &[u16]) -> Option<(usize, String)> {
     for (node, port) in ports.iter().enumerate() {
         let status = Client::connect(*port).await.ok()?.status().await.ok()?;
         leaders.push(status.leader);
-        if status.leader != 0 && status.header.map(|header| header.member_id) == Some(status.leader) {
+        if status.leader != 0 && status.header.map(|header| header.member_id) == Some(status.leader)
+        {
             found = Some((node, status.version));
         }
     }

@@ -39,7 +39,8 @@ impl NatsCluster {
     pub async fn start(folder: &Path, always: bool) -> Result<Self, Error> {
         let ports = free_ports(2 * NODES)?;
         let (ports, routes) = ports.split_at(NODES);
-        let all: Vec<String> = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+        let all: Vec<String> =
+            routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
         let mut processes = Vec::new();
         for node in 0..NODES {
             let home = folder.join(format!("n{node}"));
