@@ -69,9 +69,9 @@ struct RunOptions {
     /// Seconds measured.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
-    /// Seconds before measuring.
-    #[arg(long, default_value_t = 3.0)]
-    warm_up: f64,
+    /// Seconds before measuring; 3, or 10 from 8 KiB a record on, when it is not given.
+    #[arg(long)]
+    warm_up: Option<f64>,
     /// Sources instead of the workload's own number.
     #[arg(long)]
     sources: Option<u32>,
@@ -123,15 +123,32 @@ async fn work(options: Options) -> anyhow::Result<()> {
             measure(&name, vec![plan_of(run)?], &data, dry).await
         }
         Command::Short => measure("short", short_plans(), &data, false).await,
-        Command::Full { workload, size, arms } => {
-            let arms = if arms.is_empty() { usual_arms(workload) } else { arms };
+        Command::Full {
+            workload,
+            size,
+            arms,
+        } => {
+            let arms = if arms.is_empty() {
+                usual_arms(workload)
+            } else {
+                arms
+            };
             let mut plan = Plan::new(workload, size, &known(arms)?);
             (plan.rounds, plan.warm_up_s, plan.seconds, plan.kills) = (5, 10.0, 60.0, 30);
-            measure(&format!("full {workload:?} {size} B"), vec![plan], &data, false).await
+            measure(
+                &format!("full {workload:?} {size} B"),
+                vec![plan],
+                &data,
+                false,
+            )
+            .await
         }
         Command::Ceilings => {
             let home = Home::new(&data, "ceilings")?;
-            println!("{}", serde_json::to_string_pretty(&ceilings::measure(home.path())?)?);
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&ceilings::measure(home.path())?)?
+            );
             Ok(())
         }
         Command::Arms => {
@@ -148,7 +165,7 @@ fn plan_of(run: RunOptions) -> anyhow::Result<Plan> {
     let mut plan = Plan::new(run.workload, run.size, &known(run.arms)?);
     plan.rounds = run.rounds.max(1);
     plan.seconds = run.seconds.clamp(0.5, 3600.0);
-    plan.warm_up_s = run.warm_up.clamp(0.0, 600.0);
+    plan.warm_up_s = run.warm_up.unwrap_or(plan.warm_up_s).clamp(0.0, 600.0);
     plan.sources = run.sources.unwrap_or(plan.sources).clamp(1, 100_000);
     plan.share = run.share.clamp(0.01, 3.0);
     plan.kills = run.kills;
@@ -165,7 +182,10 @@ fn known(names: Vec<String>) -> anyhow::Result<Vec<String>> {
 }
 
 fn names(arms: &[&str]) -> Vec<String> {
-    arms.iter().map(|arm| (*arm).to_owned()).filter(|arm| arms::make(arm).is_some()).collect()
+    arms.iter()
+        .map(|arm| (*arm).to_owned())
+        .filter(|arm| arms::make(arm).is_some())
+        .collect()
 }
 
 fn usual_arms(workload: Workload) -> Vec<String> {
@@ -188,7 +208,13 @@ fn usual_arms(workload: Workload) -> Vec<String> {
 
 fn short_plans() -> Vec<Plan> {
     let mut plans = Vec::new();
-    let five = ["ours", "nats-always", "nats-default", "etcd/txn=16", "rabbitmq"];
+    let five = [
+        "ours",
+        "nats-always",
+        "nats-default",
+        "etcd/txn=16",
+        "rabbitmq",
+    ];
     plans.push(Plan::new(Workload::W3, 1024, &names(&five)));
     let mut one = Plan::new(Workload::W1, 1024, &usual_arms(Workload::W1));
     (one.rounds, one.warm_up_s, one.seconds) = (1, 1.0, 5.0);
@@ -217,7 +243,10 @@ async fn measure(name: &str, plans: Vec<Plan>, data: &PathBuf, dry: bool) -> any
         all.push(series(plan, data).await?);
     }
     if dry {
-        println!("{}", report::markdown("dry run", &report::commit(), &all, &ceilings));
+        println!(
+            "{}",
+            report::markdown("dry run", &report::commit(), &all, &ceilings)
+        );
     } else {
         println!("{}", report::write(name, &all, &ceilings)?);
     }

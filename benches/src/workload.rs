@@ -81,7 +81,8 @@ impl Plan {
             sources,
             arms: arms.to_vec(),
             rounds: 3,
-            warm_up_s: 3.0,
+            // The first windows of large records alone take seconds.
+            warm_up_s: if record_bytes >= 8192 { 10.0 } else { 3.0 },
             seconds: 10.0,
             share: 0.5,
             kills: 3,
@@ -195,6 +196,10 @@ pub async fn run_once(plan: &Plan, name: &str, round: u32, folder: &Path) -> Res
     }
     run.settings = driver.settings();
     driver.stop().await;
+    if run.failures.is_empty() && run.acked_per_s_unchecked == 0.0 {
+        run.failures
+            .push("nothing was acknowledged in the measured time".to_owned());
+    }
     if run.failures.is_empty() && run.read_back.iter().all(Verdict::clean) {
         run.acked_per_s = run.acked_per_s_unchecked;
     }
@@ -209,7 +214,9 @@ async fn steps(
 ) -> Result<(), Error> {
     driver.setup(setup).await?;
     let mut load = Load {
-        offer: Offer::Saturate { window: setup.window },
+        offer: Offer::Saturate {
+            window: setup.window,
+        },
         sources: plan.sources,
         warm_up: Duration::from_secs_f64(plan.warm_up_s),
         measured: Duration::from_secs_f64(plan.seconds),
@@ -246,7 +253,9 @@ async fn crowd(driver: &mut dyn Driver, load: &mut Load, run_: &mut Run) -> Resu
     tokio::time::sleep(load.measured).await;
     let grown = Usage::of(&pids).rss_bytes.saturating_sub(before);
     drop(idle);
-    load.offer = Offer::Open { per_s: f64::from(load.sources) / 2.0 };
+    load.offer = Offer::Open {
+        per_s: f64::from(load.sources) / 2.0,
+    };
     let mut trickle = run(driver, load).await?;
     load.known = std::mem::take(&mut trickle.known);
     let start = now();
@@ -277,7 +286,8 @@ fn fill(run: &mut Run, plan: &Plan, outcome: &Outcome) {
     run.rss_bytes = outcome.servers.rss_bytes;
     run.counters.clone_from(&outcome.counters);
     run.ack_gaps_s.clone_from(&outcome.ack_gaps_s);
-    run.failures.extend(outcome.failures.iter().take(5).cloned());
+    run.failures
+        .extend(outcome.failures.iter().take(5).cloned());
 }
 
 async fn read_back(

@@ -10,19 +10,38 @@ use crate::driver::Driver;
 
 /// Names that [`make`] knows, with what they are.
 pub const ARMS: [(&str, &str); 6] = [
-    ("nats-always", "NATS JetStream R3 file, sync_interval always; /streams=N"),
-    ("nats-default", "NATS JetStream R3 file, synced every two minutes; /streams=N"),
-    ("etcd", "etcd, one put a record; /txn=N packs N into a transaction"),
-    ("rabbitmq", "RabbitMQ quorum queues with confirms; /queues=N"),
-    ("replicated-echo", "tonic echo with two forward hops, no disk"),
+    (
+        "nats-always",
+        "NATS JetStream R3 file, sync_interval always; /streams=N",
+    ),
+    (
+        "nats-default",
+        "NATS JetStream R3 file, synced every two minutes; /streams=N",
+    ),
+    (
+        "etcd",
+        "etcd, one put a record; /txn=N packs N into a transaction",
+    ),
+    (
+        "rabbitmq",
+        "RabbitMQ quorum queues with confirms; /queues=N",
+    ),
+    (
+        "replicated-echo",
+        "tonic echo with two forward hops, no disk",
+    ),
     ("echo", "tonic echo, no hop, no disk"),
 ];
 
 /// Makes the arm that `name` spells; `None` for a name or option that is not known.
 pub fn make(name: &str) -> Option<Box<dyn Driver>> {
-    let (kind, option) = name.split_once('/').map_or((name, None), |(kind, o)| (kind, Some(o)));
+    let (kind, option) = name
+        .split_once('/')
+        .map_or((name, None), |(kind, o)| (kind, Some(o)));
     let number = |key: &str, default: u32| -> Option<u32> {
-        let Some(option) = option else { return Some(default) };
+        let Some(option) = option else {
+            return Some(default);
+        };
         let value: u32 = option.strip_prefix(key)?.strip_prefix('=')?.parse().ok()?;
         (1..=128).contains(&value).then_some(value)
     };
@@ -52,9 +71,18 @@ mod tests {
             let arm = make(name).expect("a known arm");
             assert_eq!(kind(&arm.arm()), name);
         }
-        assert_eq!(make("nats-always/streams=4").expect("known").arm(), "nats-always/streams=4");
+        assert_eq!(
+            make("nats-always/streams=4").expect("known").arm(),
+            "nats-always/streams=4"
+        );
         assert_eq!(make("etcd/txn=16").expect("known").arm(), "etcd/txn=16");
-        for wrong in ["nats", "nats-always/queues=2", "etcd/txn=0", "etcd/txn=999", "echo/x=1"] {
+        for wrong in [
+            "nats",
+            "nats-always/queues=2",
+            "etcd/txn=0",
+            "etcd/txn=999",
+            "echo/x=1",
+        ] {
             assert!(make(wrong).is_none(), "{wrong}");
         }
     }
