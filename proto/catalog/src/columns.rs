@@ -38,9 +38,20 @@ pub struct CellError {
 /// What is written for a value, as a tree of columns.
 #[derive(Debug)]
 enum Node {
-    Cell { column: usize, cell: Cell, null: bool },
-    Struct { members: Vec<(String, Node)>, null: bool },
-    List { items: Vec<Option<Node>>, required: bool, null: bool },
+    Cell {
+        column: usize,
+        cell: Cell,
+        null: bool,
+    },
+    Struct {
+        members: Vec<(String, Node)>,
+        null: bool,
+    },
+    List {
+        items: Vec<Option<Node>>,
+        required: bool,
+        null: bool,
+    },
 }
 
 /// How a cell is read.
@@ -69,11 +80,23 @@ impl Columns {
                 problem,
             };
             let path = segments(header).map_err(&error)?;
-            let binder = Binder { definition, column: at };
-            binder.insert(&mut root, &definition.fields, &path).map_err(&error)?;
+            let binder = Binder {
+                definition,
+                column: at,
+            };
+            binder
+                .insert(&mut root, &definition.fields, &path)
+                .map_err(&error)?;
         }
-        for field in definition.fields.iter().filter(|f| f.required && !f.nullable) {
-            if root.iter().all(|(name, _): &(String, Node)| *name != field.name) {
+        for field in definition
+            .fields
+            .iter()
+            .filter(|f| f.required && !f.nullable)
+        {
+            if root
+                .iter()
+                .all(|(name, _): &(String, Node)| *name != field.name)
+            {
                 return Err(Error::Header {
                     column: 0,
                     header: field.name.clone(),
@@ -114,10 +137,18 @@ impl Columns {
                 column: cells.len(),
                 header: self.names.last().cloned().unwrap_or_default(),
                 expected: format!("{} cells", self.names.len()),
-                found: if cells.len() > self.names.len() { "more".into() } else { cells.len().to_string() },
+                found: if cells.len() > self.names.len() {
+                    "more".into()
+                } else {
+                    cells.len().to_string()
+                },
             });
         }
-        let mut writer = RowWriter { columns: self, cells: &cells, out: Vec::with_capacity(256) };
+        let mut writer = RowWriter {
+            columns: self,
+            cells: &cells,
+            out: Vec::with_capacity(256),
+        };
         writer.members(&self.root)?;
         Ok(writer.out)
     }
@@ -141,7 +172,9 @@ fn segments(header: &str) -> Result<Vec<Segment<'_>>, String> {
         while !rest.is_empty() {
             let index = rest.strip_prefix('[').and_then(|r| r.split_once(']'));
             let (index, tail) = index.ok_or_else(|| "expected ] after an index".to_owned())?;
-            let index: usize = index.parse().map_err(|_| "an index is a number".to_owned())?;
+            let index: usize = index
+                .parse()
+                .map_err(|_| "an index is a number".to_owned())?;
             if index >= LIST_COLUMNS_MAX {
                 return Err(format!("an index is below {LIST_COLUMNS_MAX}"));
             }
@@ -172,12 +205,8 @@ impl Binder<'_> {
             return Err(format!("no such field; there are {}", known.join(", ")));
         };
         let null = field.required && field.nullable;
-        let at = match into.iter().position(|(n, _)| n == name) {
-            Some(at) => Some(&mut into[at].1),
-            None => None,
-        };
-        match at {
-            Some(node) => self.extend(node, &field.spec, rest),
+        match into.iter().position(|(n, _)| n == name) {
+            Some(at) => self.extend(&mut into[at].1, &field.spec, rest),
             None => {
                 let node = self.node(&field.spec, rest, null, field.required)?;
                 into.push(((*name).to_owned(), node));
@@ -194,11 +223,22 @@ impl Binder<'_> {
         required: bool,
     ) -> Result<Node, String> {
         if path.is_empty() {
-            return Ok(Node::Cell { column: self.column, cell: cell(spec), null });
+            return Ok(Node::Cell {
+                column: self.column,
+                cell: cell(spec),
+                null,
+            });
         }
         let mut node = match spec {
-            TypeSpec::Named(_) => Node::Struct { members: Vec::new(), null },
-            TypeSpec::List(_) => Node::List { items: Vec::new(), required: required && !null, null },
+            TypeSpec::Named(_) => Node::Struct {
+                members: Vec::new(),
+                null,
+            },
+            TypeSpec::List(_) => Node::List {
+                items: Vec::new(),
+                required: required && !null,
+                null,
+            },
             other => return Err(format!("{other} has no parts")),
         };
         self.extend(&mut node, spec, path)?;
@@ -247,7 +287,10 @@ fn complete(node: &Node) -> Result<(), String> {
         Node::Cell { .. } => Ok(()),
         Node::Struct { members, .. } => members.iter().try_for_each(|(_, n)| complete(n)),
         Node::List { items, .. } => items.iter().enumerate().try_for_each(|(at, item)| {
-            complete(item.as_ref().ok_or_else(|| format!("index [{at}] has no column"))?)
+            complete(
+                item.as_ref()
+                    .ok_or_else(|| format!("index [{at}] has no column"))?,
+            )
         }),
     }
 }
@@ -286,7 +329,11 @@ impl RowWriter<'_> {
         let (wrote, null) = match node {
             Node::Cell { column, cell, null } => (self.cell(*column, *cell)?, *null),
             Node::Struct { members, null } => (self.members(members)?, *null),
-            Node::List { items, required, null } => (self.list(items)? || *required, *null),
+            Node::List {
+                items,
+                required,
+                null,
+            } => (self.list(items)? || *required, *null),
         };
         if wrote {
             return Ok(Wrote::Value);
@@ -332,13 +379,17 @@ impl RowWriter<'_> {
                 _ => return Err(self.error(column, "true or false")),
             },
             Cell::Object | Cell::List => {
-                let fits = read(trimmed.as_bytes()).is_ok_and(|item| match item.value {
+                let fits = read(trimmed).is_ok_and(|item| match item.value {
                     Value::Object(_) => cell == Cell::Object,
                     Value::Array(_) => cell == Cell::List,
                     _ => false,
                 });
                 if !fits {
-                    let expected = if cell == Cell::Object { "JSON object" } else { "JSON list" };
+                    let expected = if cell == Cell::Object {
+                        "JSON object"
+                    } else {
+                        "JSON list"
+                    };
                     return Err(self.error(column, expected));
                 }
                 self.out.extend_from_slice(trimmed.as_bytes());
@@ -371,88 +422,5 @@ fn is_number(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Accepted, CompiledSchema, Outcome, Scratch};
-
-    fn table() -> Definition {
-        let field = |name: &str, spec: &str, more: &str| {
-            format!("[[field]]\nname = \"{name}\"\ntype = \"{spec}\"\nlabel = {{ vi = \"v\", en = \"e\" }}\n{more}\n")
-        };
-        let head = "id = \"t\"\nversion = 1\nowner = \"o\"\ncategory = \"B3\"\ntitle = { vi = \"v\", en = \"e\" }\n";
-        let text = [
-            head.to_owned(),
-            field("code", "Code", ""),
-            field("count", "Integer", ""),
-            field("open", "Bool", "optional = true"),
-            field("price", "Decimal", "nullable = true"),
-            field("agency", "AgencyRef", ""),
-            field("fees", "[FeeItem]", ""),
-            field("tags", "[Text]", "optional = true"),
-            field("extra", "Object", "optional = true"),
-        ]
-        .join("\n");
-        Definition::parse(&text, "t.toml").expect("valid")
-    }
-
-    const HEADERS: &[&str] = &[
-        "\u{feff}code", "fees[0].fee_code", "count", "open", "price", "agency.agency_name",
-        "agency.agency_code", "fees[0].amount", "fees[0].paid", "tags[0]", "tags[1]", "extra",
-    ];
-
-    fn canonical(cells: &[&str]) -> String {
-        let table = table();
-        let columns = Columns::bind(&table, HEADERS).expect("fits");
-        let json = columns.row(cells.iter().copied()).expect("fits");
-        let schema = CompiledSchema::compile(&table).expect("fits");
-        match schema.check(&json, &mut Scratch::default()) {
-            Outcome::Accepted { form: Accepted::Rewritten(bytes), .. } => {
-                String::from_utf8(bytes).expect("text")
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn types_decide_what_a_cell_becomes() {
-        let full = ["0012", "L1", "12", "TRUE", "12.50", "Sở \"A\"", "H57", "50000", "0", "0012", "", r#"{"b":1,"a":"x"}"#];
-        assert_eq!(
-            canonical(&full),
-            r#"{"agency":{"agency_code":"H57","agency_name":"Sở \"A\""},"code":"0012","count":12,"extra":{"a":"x","b":1},"fees":[{"amount":50000,"fee_code":"L1","paid":false}],"open":true,"price":"12.5","tags":["0012"]}"#
-        );
-        let sparse = ["A", "", "-3", "", "", "n", "H57", "", "", "", "", ""];
-        assert_eq!(
-            canonical(&sparse),
-            r#"{"agency":{"agency_code":"H57","agency_name":"n"},"code":"A","count":-3,"fees":[],"price":null}"#
-        );
-    }
-
-    #[test]
-    fn cells_of_the_wrong_type_are_named() {
-        let columns = Columns::bind(&table(), HEADERS).expect("fits");
-        let mut cells = ["A", "", "012", "", "", "n", "H57", "", "", "", "", ""];
-        let error = columns.row(cells.iter().copied()).expect_err("leading zero");
-        assert_eq!((error.column, error.header.as_str(), error.found.as_str()), (3, "count", "012"));
-        cells[2] = "12";
-        cells[3] = "maybe";
-        assert_eq!(columns.row(cells.iter().copied()).expect_err("bool").column, 4);
-        cells[3] = "";
-        cells[11] = "[1]";
-        assert_eq!(columns.row(cells.iter().copied()).expect_err("object").column, 12);
-        assert!(columns.row(["A"].into_iter()).is_err());
-    }
-
-    #[test]
-    fn headers_that_do_not_fit_are_named() {
-        let problem = |headers: &[&str]| {
-            Columns::bind(&table(), headers).expect_err("does not fit").to_string()
-        };
-        assert!(problem(&["nothing"]).starts_with("column 1 (nothing): no such field"));
-        assert!(problem(&["code", "code"]).contains("two columns"));
-        assert!(problem(&["tags[1]", "code", "count", "agency", "fees"]).contains("[0] has no column"));
-        assert!(problem(&["code.x"]).contains("has no parts"));
-        assert!(problem(&["code"]).contains("count"));
-        assert!(problem(&["tags[x]"]).contains("index"));
-        assert!(problem(&["tags[4000]"]).contains("below"));
-    }
-}
+#[path = "columns_test.rs"]
+mod tests;

@@ -17,6 +17,7 @@ pub(crate) use resolve::mask as check_mask;
 
 use crate::Error;
 use crate::dossier::DossierGrammars;
+use crate::violation::{Rule, Violation};
 use dtm_types::text::Lang;
 
 /// A text in both languages.
@@ -269,6 +270,23 @@ impl CodeList {
             (Some(_), Some(_)) => Transition::Unusual,
             _ => Transition::Unknown,
         }
+    }
+
+    /// What is reported about an unusual change: it is stored and marked, never refused.
+    pub fn transition_warning(&self, pointer: &str, from: &str, to: &str) -> Option<Violation> {
+        if self.transition(from, to) != Transition::Unusual {
+            return None;
+        }
+        let usual = self
+            .entry(from)
+            .map(|entry| entry.next.join(", "))
+            .unwrap_or_default();
+        Some(Violation::new(
+            Rule::UnusualState,
+            pointer,
+            usual,
+            to.as_bytes(),
+        ))
     }
 }
 

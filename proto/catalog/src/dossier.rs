@@ -33,7 +33,11 @@ impl Day {
 
     fn of(year: u32, month: u32, day: u32) -> Option<Day> {
         let real = (1..=9999).contains(&year) && day >= 1 && day <= days_in_month(year, month);
-        real.then_some(Day { year: year as u16, month: month as u8, day: day as u8 })
+        real.then_some(Day {
+            year: year as u16,
+            month: month as u8,
+            day: day as u8,
+        })
     }
 }
 
@@ -116,7 +120,12 @@ impl<'a> DossierCode<'a> {
         let two = |at: usize| digits(&date.as_bytes()[at..at + 2]).unwrap_or(0);
         let received = Day::of(2000 + two(0), two(2), two(4)).ok_or(DossierFault::Day)?;
         let owner = (owner_len > 0).then_some(owner);
-        Ok(DossierCode { agency, received, owner, number })
+        Ok(DossierCode {
+            agency,
+            received,
+            owner,
+            number,
+        })
     }
 
     /// Electronic identifier of the agency that handles the dossier.
@@ -154,7 +163,43 @@ impl fmt::Display for DossierCode<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Day { year, month, day } = self.received;
         let owner = self.owner.unwrap_or_default();
-        write!(f, "{}-{:02}{month:02}{day:02}-{owner}{}", self.agency, year % 100, self.number)
+        write!(
+            f,
+            "{}-{:02}{month:02}{day:02}-{owner}{}",
+            self.agency,
+            year % 100,
+            self.number
+        )
+    }
+}
+
+/// Prints the codes of one agency, day and owner in sequence: how the demo's sources number their
+/// dossiers. Whole codes are unique as long as one sequence is used for each agency, day and owner.
+#[derive(Debug, Clone)]
+pub struct DossierSequence {
+    head: String,
+    last: u64,
+}
+
+impl DossierSequence {
+    /// A sequence whose first number is `last + 1`.
+    ///
+    /// Returns nothing when the parts do not make a code of the form for centralised services.
+    pub fn new(agency: &str, received: Day, owner: &str, last: u64) -> Option<DossierSequence> {
+        let Day { year, month, day } = received;
+        let head = format!("{agency}-{:02}{month:02}{day:02}-{owner}", year % 100);
+        let fits = DossierCode::parse(&format!("{head}0001"), Reading::default())
+            .is_ok_and(|code| code.owner() == Some(owner) && code.received() == received);
+        fits.then_some(DossierSequence { head, last })
+    }
+}
+
+impl Iterator for DossierSequence {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        self.last = self.last.checked_add(1)?;
+        Some(format!("{}{:04}", self.head, self.last))
     }
 }
 
@@ -226,14 +271,25 @@ pub struct DossierGrammars {
 }
 
 /// First day of the form for centralised services.
-const CENTRAL_FROM: Day = Day { year: 2026, month: 1, day: 25 };
+const CENTRAL_FROM: Day = Day {
+    year: 2026,
+    month: 1,
+    day: 25,
+};
 
 impl Default for DossierGrammars {
     fn default() -> Self {
-        let from = |form, valid_from| Grammar { form, valid_from, valid_to: None };
+        let from = |form, valid_from| Grammar {
+            form,
+            valid_from,
+            valid_to: None,
+        };
         DossierGrammars {
             reading: Reading::default(),
-            grammars: vec![from(Form::Central, Some(CENTRAL_FROM)), from(Form::Reversed, None)],
+            grammars: vec![
+                from(Form::Central, Some(CENTRAL_FROM)),
+                from(Form::Reversed, None),
+            ],
             centralised_procedures: Vec::new(),
             owners: Vec::new(),
         }
@@ -264,7 +320,8 @@ impl DossierGrammars {
             };
             let early = grammar.valid_from.is_some_and(|from| code.received < from);
             let late = grammar.valid_to.is_some_and(|to| code.received > to);
-            let replaced = central_only && grammar.form != Form::Central && code.received >= CENTRAL_FROM;
+            let replaced =
+                central_only && grammar.form != Form::Central && code.received >= CENTRAL_FROM;
             if !early && !late && !replaced {
                 return Ok(code);
             }

@@ -16,29 +16,35 @@ use crate::schema::CompiledSchema;
 /// True when the payload is canonical and valid and no rule has anything to report.
 pub(crate) fn is_canonical_and_valid(
     schema: &CompiledSchema,
-    payload: &[u8],
+    text: &str,
     slots: &mut Vec<Slot>,
 ) -> bool {
-    if !fill_slots(schema, payload, slots) {
+    if !fill_slots(schema, text, slots) {
         return false;
     }
     let mut clean = true;
     for check in &schema.checks {
-        check.run(slots, payload, &mut |_| clean = false);
+        check.run(slots, text.as_bytes(), &mut |_| clean = false);
     }
     clean
 }
 
 /// As above without the rules over several fields; the slots hold where the values stand.
-pub(crate) fn fill_slots(schema: &CompiledSchema, payload: &[u8], slots: &mut Vec<Slot>) -> bool {
+pub(crate) fn fill_slots(schema: &CompiledSchema, text: &str, slots: &mut Vec<Slot>) -> bool {
     slots.clear();
     slots.resize(schema.slots.len(), Slot::NONE);
-    let Ok(text) = std::str::from_utf8(payload) else { return false };
-    if u32::try_from(payload.len()).is_err() {
+    if u32::try_from(text.len()).is_err() {
         return false;
     }
-    let mut walk = Walk { text, b: payload, at: 0, depth: 0, values: 0, slots };
-    walk.structure(&schema.root).is_some() && walk.at == payload.len()
+    let mut walk = Walk {
+        text,
+        b: text.as_bytes(),
+        at: 0,
+        depth: 0,
+        values: 0,
+        slots,
+    };
+    walk.structure(&schema.root).is_some() && walk.at == text.len()
 }
 
 struct Walk<'a> {
@@ -77,7 +83,11 @@ impl<'a> Walk<'a> {
 
     fn enter(&mut self, c: u8) -> Option<()> {
         self.depth += 1;
-        if self.depth > DEPTH_MAX { None } else { self.expect(c) }
+        if self.depth > DEPTH_MAX {
+            None
+        } else {
+            self.expect(c)
+        }
     }
 
     fn leave(&mut self, c: u8) -> Option<()> {
@@ -104,7 +114,10 @@ impl<'a> Walk<'a> {
             }
         }
         self.leave(b'}')?;
-        s.any_of.iter().all(|(bits, _)| any & bits != 0).then_some(())
+        s.any_of
+            .iter()
+            .all(|(bits, _)| any & bits != 0)
+            .then_some(())
     }
 
     /// True when the member has a value, false when it is null.
@@ -112,7 +125,11 @@ impl<'a> Walk<'a> {
         if self.b.get(self.at) == Some(&b'n') {
             self.values += 1;
             let allowed = member.required && member.nullable;
-            return if allowed { self.literal(b"null").map(|()| false) } else { None };
+            return if allowed {
+                self.literal(b"null").map(|()| false)
+            } else {
+                None
+            };
         }
         let from = self.at;
         let (start, end) = self.value(&member.kind)?;
@@ -121,7 +138,10 @@ impl<'a> Walk<'a> {
             return None;
         }
         if member.slot != NO_SLOT {
-            self.slots[usize::from(member.slot)] = Slot { start: start as u32, end: end as u32 };
+            self.slots[usize::from(member.slot)] = Slot {
+                start: start as u32,
+                end: end as u32,
+            };
         }
         Some(true)
     }
@@ -149,7 +169,12 @@ impl<'a> Walk<'a> {
     }
 
     fn text(&mut self, kind: &Kind) -> Option<(usize, usize)> {
-        let Quoted { start, end, escapes, high } = self.quoted()?;
+        let Quoted {
+            start,
+            end,
+            escapes,
+            high,
+        } = self.quoted()?;
         if start == end || (escapes > 0 && !matches!(kind, Kind::Text(_))) {
             return None;
         }
@@ -181,7 +206,12 @@ impl<'a> Walk<'a> {
         if high && !is_canonical(&self.text[start..end]) {
             return None;
         }
-        Some(Quoted { start, end, escapes, high })
+        Some(Quoted {
+            start,
+            end,
+            escapes,
+            high,
+        })
     }
 
     fn integer(&mut self) -> Option<i64> {
@@ -215,7 +245,12 @@ impl<'a> Walk<'a> {
             if previous.is_some() {
                 self.expect(b',')?;
             }
-            let Quoted { start, end, escapes, .. } = self.quoted()?;
+            let Quoted {
+                start,
+                end,
+                escapes,
+                ..
+            } = self.quoted()?;
             let key = &text[start..end];
             if escapes > 0 || previous.is_some_and(|p| canonical_order(p, key).is_ge()) {
                 return None;

@@ -49,7 +49,11 @@ impl Definition {
         for field in fields {
             properties.insert(field.name.clone(), self.property(field, defs));
         }
-        let required: Vec<_> = fields.iter().filter(|f| f.required).map(|f| &f.name).collect();
+        let required: Vec<_> = fields
+            .iter()
+            .filter(|f| f.required)
+            .map(|f| &f.name)
+            .collect();
         let mut object = json!({
             "type": "object",
             "properties": properties,
@@ -58,7 +62,8 @@ impl Definition {
         });
         if !any_of.is_empty() {
             let one = |name: &String| json!({ "required": [name] });
-            let group = |names: &Vec<String>| json!({ "anyOf": names.iter().map(one).collect::<Vec<_>>() });
+            let group =
+                |names: &Vec<String>| json!({ "anyOf": names.iter().map(one).collect::<Vec<_>>() });
             object["allOf"] = any_of.iter().map(group).collect();
         }
         object
@@ -117,9 +122,7 @@ impl Definition {
         if let Some(list) = self.code_lists.get(name)
             && !defs.contains_key(&key)
         {
-            let value = |e: &crate::definition::CodeEntry| {
-                json!({ "const": e.code, "title": e.label.vi, "x-label-vi": e.label.vi, "x-label-en": e.label.en })
-            };
+            let value = |e: &crate::definition::CodeEntry| json!({ "const": e.code, "title": e.label.vi, "x-label-vi": e.label.vi, "x-label-en": e.label.en });
             let values: Vec<_> = list.codes.iter().map(value).collect();
             let list = json!({ "type": "string", "x-version": list.version, "oneOf": values });
             defs.insert(key.clone(), list);
@@ -156,9 +159,10 @@ fn scalar(spec: &TypeSpec, field: &Field) -> Value {
     }
     set(&mut schema, "minLength", limits.min_length);
     set(&mut schema, "maxLength", limits.max_length);
-    for (key, annotation, bound) in
-        [("minimum", "x-minimum", &limits.min), ("maximum", "x-maximum", &limits.max)]
-    {
+    for (key, annotation, bound) in [
+        ("minimum", "x-minimum", &limits.min),
+        ("maximum", "x-maximum", &limits.max),
+    ] {
         match bound {
             Some(Bound::Integer(n)) => schema[key] = json!(n),
             Some(Bound::Text(text)) => schema[annotation] = json!(text),

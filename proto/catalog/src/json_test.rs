@@ -1,7 +1,8 @@
 use super::*;
 
 fn fault(payload: &[u8]) -> (Rule, usize) {
-    let fault = read(payload).expect_err("must be refused");
+    let text = std::str::from_utf8(payload).expect("UTF-8");
+    let fault = read(text).expect_err("must be refused");
     (fault.rule, fault.offset)
 }
 
@@ -18,7 +19,6 @@ fn what_is_not_json_is_refused_with_its_place() {
         (b"{\"a\":tru}", Rule::NotJson, 5),
         (b"{\"a\":.5}", Rule::NotJson, 5),
         (b"[1,2", Rule::NotJson, 4),
-        (b"{\"a\":\"\xff\"}", Rule::NotUtf8, 6),
         (b"{\"a\":1,\"b\":2,\"a\":3}", Rule::DuplicateKey, 17),
         (b"{\"a\":1,\"\\u0061\":3}", Rule::DuplicateKey, 16),
     ];
@@ -33,10 +33,10 @@ fn nesting_of_ten_thousand_and_numbers_of_ten_thousand_digits() {
     let deep = [vec![b'['; 10_000], vec![b']'; 10_000]].concat();
     assert_eq!(fault(&deep), (Rule::TooDeep, 64));
     let at_the_limit = [vec![b'['; 64], vec![b']'; 64]].concat();
-    assert!(read(&at_the_limit).is_ok());
+    assert!(read(std::str::from_utf8(&at_the_limit).expect("ASCII")).is_ok());
     let long = format!("[{}]", "9".repeat(10_000));
     assert_eq!(fault(long.as_bytes()), (Rule::NumberTooLong, 1));
-    assert!(read(format!("[{}]", "9".repeat(64)).as_bytes()).is_ok());
+    assert!(read(&format!("[{}]", "9".repeat(64))).is_ok());
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn the_number_of_values_is_bounded() {
 
 #[test]
 fn duplicates_are_named_by_pointer() {
-    let fault = read(br#"{"a":[{"x/y":1,"x/y":2}]}"#).expect_err("duplicate");
+    let fault = read(r#"{"a":[{"x/y":1,"x/y":2}]}"#).expect_err("duplicate");
     assert_eq!(fault.pointer, "/a/0/x~1y");
 }
 
@@ -60,15 +60,15 @@ fn members_sort_by_utf16_code_units() {
 
 #[test]
 fn surrogates_pair_or_are_refused() {
-    let text = |payload: &[u8]| match read(payload).expect("JSON").value {
+    let text = |text: &str| match read(text).expect("JSON").value {
         Value::Text(text) => Some(text.into_owned()),
         _ => None,
     };
-    assert_eq!(text(br#""\ud83d\ude00""#).as_deref(), Some("\u{1f600}"));
-    assert_eq!(text(br#""\ud83d""#), None);
-    assert_eq!(text(br#""\ud83d\u0041""#), None);
-    assert_eq!(text(br#""\ude00""#), None);
-    assert_eq!(text(br#""\u0000""#), None);
-    assert_eq!(text(br#""\ufffe""#), None);
-    assert_eq!(text(b"\"a\\r\\nb\"").as_deref(), Some("a\nb"));
+    assert_eq!(text(r#""\ud83d\ude00""#).as_deref(), Some("\u{1f600}"));
+    assert_eq!(text(r#""\ud83d""#), None);
+    assert_eq!(text(r#""\ud83d\u0041""#), None);
+    assert_eq!(text(r#""\ude00""#), None);
+    assert_eq!(text(r#""\u0000""#), None);
+    assert_eq!(text(r#""\ufffe""#), None);
+    assert_eq!(text("\"a\\r\\nb\"").as_deref(), Some("a\nb"));
 }

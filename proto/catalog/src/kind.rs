@@ -49,7 +49,11 @@ pub(crate) const SHORT_LIST: usize = 16;
 
 impl Codes {
     fn holds(&self, code: &str) -> bool {
-        if self.long.is_empty() { self.short.iter().any(|c| c == code) } else { self.long.contains(code) }
+        if self.long.is_empty() {
+            self.short.iter().any(|c| c == code)
+        } else {
+            self.long.contains(code)
+        }
     }
 }
 
@@ -125,7 +129,9 @@ pub(crate) struct List {
 
 impl Struct {
     pub(crate) fn member(&self, name: &str) -> Option<usize> {
-        self.members.binary_search_by(|m| m.name.as_str().cmp(name)).ok()
+        self.members
+            .binary_search_by(|m| m.name.as_str().cmp(name))
+            .ok()
     }
 }
 
@@ -138,8 +144,13 @@ impl Lengths {
 
 impl Between {
     fn admits(&self, s: &str, compare: fn(&str, &str) -> Ordering) -> bool {
-        self.min.as_ref().is_none_or(|min| compare(s, min) != Ordering::Less)
-            && self.max.as_ref().is_none_or(|max| compare(s, max) != Ordering::Greater)
+        self.min
+            .as_ref()
+            .is_none_or(|min| compare(s, min) != Ordering::Less)
+            && self
+                .max
+                .as_ref()
+                .is_none_or(|max| compare(s, max) != Ordering::Greater)
     }
 
     fn expected(&self) -> String {
@@ -175,7 +186,9 @@ impl Kind {
             Kind::Sha256 => is_sha256(b),
             Kind::Enum(codes) => codes.holds(s),
             Kind::Masked(form, _) => form.accepts(s),
-            Kind::Bool | Kind::Integer { .. } | Kind::Object | Kind::Struct(_) | Kind::List(_) => false,
+            Kind::Bool | Kind::Integer { .. } | Kind::Object | Kind::Struct(_) | Kind::List(_) => {
+                false
+            }
         }
     }
 
@@ -187,7 +200,9 @@ impl Kind {
                 MaskForm::Number { .. } => false,
                 _ => true,
             },
-            Kind::Bool | Kind::Integer { .. } | Kind::Object | Kind::Struct(_) | Kind::List(_) => false,
+            Kind::Bool | Kind::Integer { .. } | Kind::Object | Kind::Struct(_) | Kind::List(_) => {
+                false
+            }
             _ => true,
         }
     }
@@ -221,9 +236,10 @@ impl Kind {
             Kind::Code(_) if !is_code(b) => broken(Rule::Code, "A-Z 0-9 . -"),
             Kind::Dossier(_, grammars) => match grammars.check(s, None) {
                 Err(DossierFault::Day) => broken(Rule::DossierDay, "YYMMDD"),
-                Err(DossierFault::NotInForce) => {
-                    broken(Rule::DossierCode, "MXX.YYY.ZZ-YYMMDD-AAXXXX (in force on its day)")
-                }
+                Err(DossierFault::NotInForce) => broken(
+                    Rule::DossierCode,
+                    "MXX.YYY.ZZ-YYMMDD-AAXXXX (in force on its day)",
+                ),
                 Err(DossierFault::Form) => broken(Rule::DossierCode, "MXX.YYY.ZZ-YYMMDD-AAXXXX"),
                 Ok(_) => self.broken_length(),
             },
@@ -251,12 +267,14 @@ impl Kind {
 
     fn broken_length(&self) -> Broken {
         let expected = match self {
-            Kind::Text(l) | Kind::Code(l) | Kind::Dossier(l, _) | Kind::Uri(l) | Kind::Base64(l) => {
-                match (l.min, l.max) {
-                    (min, u32::MAX) => format!("≥ {min}"),
-                    (min, max) => format!("{min} … {max}"),
-                }
-            }
+            Kind::Text(l)
+            | Kind::Code(l)
+            | Kind::Dossier(l, _)
+            | Kind::Uri(l)
+            | Kind::Base64(l) => match (l.min, l.max) {
+                (min, u32::MAX) => format!("≥ {min}"),
+                (min, max) => format!("{min} … {max}"),
+            },
             _ => String::new(),
         };
         (Rule::Length, expected)
@@ -291,7 +309,11 @@ impl Codes {
         match self.short.is_empty() {
             true => self.name.clone(),
             false => {
-                let more = if self.short.len() > SHOWN { ", …" } else { "" };
+                let more = if self.short.len() > SHOWN {
+                    ", …"
+                } else {
+                    ""
+                };
                 let shown: Vec<_> = self.short.iter().take(SHOWN).map(String::as_str).collect();
                 format!("{} ({}{more})", self.name, shown.join(", "))
             }
@@ -314,7 +336,10 @@ impl MaskForm {
                 let kept = usize::from(first) + usize::from(last);
                 let bare = s == STARS;
                 bare || s.chars().count() == kept + STARS.len()
-                    && s.chars().skip(usize::from(first)).take(STARS.len()).all(|c| c == '*')
+                    && s.chars()
+                        .skip(usize::from(first))
+                        .take(STARS.len())
+                        .all(|c| c == '*')
             }
             MaskForm::Date(Precision::Year) => s.len() == 4 && is_date(s.as_bytes()),
             MaskForm::Date(_) => matches!(s.len(), 4 | 7) && is_date(s.as_bytes()),

@@ -27,10 +27,10 @@ mod violation;
 pub use columns::{CellError, Columns};
 pub use definition::{BUILT_IN_IDS, Definition, MaskRule};
 pub use dossier::{DossierCode, DossierGrammars};
+pub use dtm_types::text::Lang;
 pub use error::Error;
 pub use mask::{CompiledMask, MaskKey, MaskProfile};
 pub use schema::{Accepted, CompiledSchema, Outcome, Scratch, SharedSchema};
-pub use dtm_types::text::Lang;
 pub use violation::{FOUND_CHARS_MAX, Reason, Refusal, Rule, VIOLATIONS_MAX, Violation};
 
 #[cfg(test)]

@@ -15,13 +15,13 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use crate::Error;
 use crate::chars::write_json_string;
 use crate::definition::{Definition, Field, MaskRule, Precision, TypeSpec};
 use crate::json::{Item, Value, read};
 use crate::kind::{Kind, MaskForm, PSEUDONYM_CHARS, PSEUDONYM_HEAD, STARS, Struct};
 use crate::schema::{CompiledSchema, Outcome, Scratch};
 use crate::violation::{Rule, Violation};
-use crate::{Error, fast};
 
 /// The secret of pseudonyms; wiped from memory when dropped.
 pub struct MaskKey(Zeroizing<[u8; 32]>);
@@ -124,17 +124,22 @@ impl CompiledMask {
     ///
     /// Returns nothing when `canonical` is no JSON object.
     pub fn mask(&self, canonical: &[u8], key: &MaskKey) -> Option<Vec<u8>> {
-        let root = read(canonical).ok()?;
-        let Value::Object(_) = root.value else { return None };
-        let mut writer = Writer { source: canonical, out: Vec::with_capacity(canonical.len()), key };
+        let root = read(std::str::from_utf8(canonical).ok()?).ok()?;
+        let Value::Object(_) = root.value else {
+            return None;
+        };
+        let mut writer = Writer {
+            source: canonical,
+            out: Vec::with_capacity(canonical.len()),
+            key,
+        };
         writer.structure(&self.schema.root, &root);
         Some(writer.out)
     }
 
     /// True when every field that was agreed as masked is masked.
     pub fn is_masked(&self, canonical: &[u8], scratch: &mut Scratch) -> bool {
-        fast::fill_slots(&self.schema, canonical, &mut scratch.slots)
-            || self.raw_fields(canonical, scratch).is_empty()
+        self.raw_fields(canonical, scratch).is_empty()
     }
 
     /// The fields that were agreed as masked and hold raw values, without the values.
@@ -159,11 +164,14 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn copy(&mut self, item: &Item<'_>) {
-        self.out.extend_from_slice(&self.source[item.start as usize..item.end as usize]);
+        self.out
+            .extend_from_slice(&self.source[item.start as usize..item.end as usize]);
     }
 
     fn structure(&mut self, s: &Struct, item: &Item<'_>) {
-        let Value::Object(members) = &item.value else { return self.copy(item) };
+        let Value::Object(members) = &item.value else {
+            return self.copy(item);
+        };
         self.out.push(b'{');
         let from = self.out.len();
         for (name, value) in members {
@@ -197,7 +205,8 @@ impl Writer<'_> {
             }
             (Kind::Masked(MaskForm::Number { step }, _), Value::Number(token)) => {
                 let n = token.parse::<i64>().unwrap_or(0);
-                self.out.extend_from_slice(round_down(n, *step).to_string().as_bytes());
+                self.out
+                    .extend_from_slice(round_down(n, *step).to_string().as_bytes());
             }
             (Kind::Struct(s), Value::Object(_)) => self.structure(s, item),
             (Kind::List(list), Value::Array(items)) => {

@@ -100,10 +100,21 @@ impl CompiledSchema {
     /// its length (sorting members of a free object apart); nothing recurses deeper than 64
     /// levels; never panics, whatever the bytes are.
     pub fn check(&self, payload: &[u8], scratch: &mut Scratch) -> Outcome {
-        if fast::is_canonical_and_valid(self, payload, &mut scratch.slots) {
-            return Outcome::Accepted { form: Accepted::Same, warnings: Vec::new() };
+        let text = std::str::from_utf8(payload);
+        if let Ok(text) = text
+            && fast::is_canonical_and_valid(self, text, &mut scratch.slots)
+        {
+            return Outcome::Accepted {
+                form: Accepted::Same,
+                warnings: Vec::new(),
+            };
         }
-        slow::check(self, payload, &mut scratch.slots)
+        slow::check(
+            self,
+            payload,
+            text.map_err(|e| e.valid_up_to()),
+            &mut scratch.slots,
+        )
     }
 
     /// The key of a record: its key fields, each with its length before it; an explicit null
@@ -113,13 +124,16 @@ impl CompiledSchema {
     /// Returns nothing when the data set has no key or `canonical` is not a valid canonical
     /// record of it.
     pub fn record_key(&self, canonical: &[u8], scratch: &mut Scratch) -> Option<Vec<u8>> {
-        if self.key.is_empty() || !fast::fill_slots(self, canonical, &mut scratch.slots) {
+        let text = std::str::from_utf8(canonical).ok()?;
+        if self.key.is_empty() || !fast::fill_slots(self, text, &mut scratch.slots) {
             return None;
         }
         let mut key = Vec::with_capacity(64);
         for &slot in &self.key {
             let Slot { start, end } = scratch.slots[usize::from(slot)];
-            let value = canonical.get(start as usize..end as usize).unwrap_or_default();
+            let value = canonical
+                .get(start as usize..end as usize)
+                .unwrap_or_default();
             key.extend_from_slice(&(value.len() as u32).to_le_bytes());
             key.extend_from_slice(value);
         }

@@ -4,16 +4,28 @@
 //! the fast path would have accepted, because both ask [`Kind::accepts`].
 
 use crate::chars::write_json_string;
-use crate::json::{Item, ReadFault, Value, push_segment, read};
+use crate::json::{Item, ReadFault, Value, canonical_order, push_segment, read};
 use crate::kind::{Kind, List, MaskForm, Member, NO_SLOT, Struct};
 use crate::lexical::{INTEGER_MAX, canonical_integer};
 use crate::rules::{Finding, Slot};
 use crate::schema::{Accepted, CompiledSchema, Outcome};
 use crate::violation::{Findings, Rule, Violation};
 
-pub(crate) fn check(schema: &CompiledSchema, payload: &[u8], slots: &mut Vec<Slot>) -> Outcome {
+/// `text` is the payload as text, or where it stops being UTF-8.
+pub(crate) fn check(
+    schema: &CompiledSchema,
+    payload: &[u8],
+    text: Result<&str, usize>,
+    slots: &mut Vec<Slot>,
+) -> Outcome {
     let mut findings = Findings::default();
-    let root = match read(payload) {
+    let not_utf8 = |offset| ReadFault {
+        rule: Rule::NotUtf8,
+        expected: "UTF-8".to_owned(),
+        offset,
+        pointer: String::new(),
+    };
+    let root = match text.map_err(not_utf8).and_then(read) {
         Ok(root) => root,
         Err(fault) => {
             findings.refuse(read_violation(&fault, payload));
@@ -39,8 +51,15 @@ pub(crate) fn check(schema: &CompiledSchema, payload: &[u8], slots: &mut Vec<Slo
     if !findings.violations.is_empty() {
         return Outcome::Refused(findings.into_refusal());
     }
-    let form = if out == payload { Accepted::Same } else { Accepted::Rewritten(out) };
-    Outcome::Accepted { form, warnings: findings.warnings }
+    let form = if out == payload {
+        Accepted::Same
+    } else {
+        Accepted::Rewritten(out)
+    };
+    Outcome::Accepted {
+        form,
+        warnings: findings.warnings,
+    }
 }
 
 fn read_violation(fault: &ReadFault, payload: &[u8]) -> Violation {
@@ -54,7 +73,12 @@ fn read_violation(fault: &ReadFault, payload: &[u8]) -> Violation {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x} ")).collect::<String>().trim_end().to_owned()
+    bytes
+        .iter()
+        .map(|b| format!("{b:02x} "))
+        .collect::<String>()
+        .trim_end()
+        .to_owned()
 }
 
 struct Walk<'a, 's> {
@@ -97,19 +121,20 @@ impl Walk<'_, '_> {
 
     /// Writes an object with agreed members; `item` is known to be an object.
     fn structure(&mut self, s: &Struct, item: &Item<'_>) {
-        let Value::Object(given) = &item.value else { return };
-        let mut found: Vec<Option<&Item<'_>>> = vec![None; s.members.len()];
-        for (name, value) in given {
-            match s.member(name) {
-                Some(at) => found[at] = Some(value),
-                None => self.unknown(s, name, value),
-            }
-        }
+        let Value::Object(given) = &item.value else {
+            return;
+        };
         self.out.push(b'{');
         let from = self.out.len();
         let mut any = 0u64;
-        for (member, value) in s.members.iter().zip(found) {
-            let Some(value) = value else {
+        // Both sides are in canonical order, so that one walk over both is enough.
+        let mut given = given.iter().peekable();
+        for member in &s.members {
+            let before = |name: &str| canonical_order(name, &member.name).is_lt();
+            while let Some((name, value)) = given.next_if(|(name, _)| before(name)) {
+                self.unknown(s, name, value);
+            }
+            let Some((_, value)) = given.next_if(|(name, _)| *name == member.name) else {
                 if member.required {
                     self.missing(member, item);
                 }
@@ -128,6 +153,7 @@ impl Walk<'_, '_> {
                 any |= member.any_bit;
             }
         }
+        given.for_each(|(name, value)| self.unknown(s, name, value));
         self.out.push(b'}');
         for (bits, names) in &s.any_of {
             if any & bits == 0 {
@@ -138,7 +164,12 @@ impl Walk<'_, '_> {
 
     fn unknown(&mut self, s: &Struct, name: &str, value: &Item<'_>) {
         const SHOWN: usize = 12;
-        let mut agreed: Vec<_> = s.members.iter().take(SHOWN).map(|m| m.name.as_str()).collect();
+        let mut agreed: Vec<_> = s
+            .members
+            .iter()
+            .take(SHOWN)
+            .map(|m| m.name.as_str())
+            .collect();
         if s.members.len() > SHOWN {
             agreed.push("…");
         }
@@ -151,8 +182,7 @@ impl Walk<'_, '_> {
     fn missing(&mut self, member: &Member, parent: &Item<'_>) {
         let before = self.pointer.len();
         push_segment(&mut self.pointer, &member.name);
-        let violation =
-            Violation::new(Rule::Missing, &self.pointer, member.kind.type_name(), b"");
+        let violation = Violation::new(Rule::Missing, &self.pointer, member.kind.type_name(), b"");
         self.findings.refuse(violation.at(parent.start as usize));
         self.pointer.truncate(before);
         self.mark(member, Slot::BAD, parent);
@@ -191,7 +221,14 @@ impl Walk<'_, '_> {
             Written::Empty | Written::Full => {
                 let quotes = u32::from(self.out[start] == b'"');
                 let (from, to) = (start as u32 + quotes, self.out.len() as u32 - quotes);
-                self.mark(member, Slot { start: from, end: to }, item);
+                self.mark(
+                    member,
+                    Slot {
+                        start: from,
+                        end: to,
+                    },
+                    item,
+                );
                 (true, true)
             }
         };
@@ -221,20 +258,29 @@ impl Walk<'_, '_> {
             (Kind::Struct(s), Value::Object(_)) => {
                 let start = self.out.len();
                 self.structure(s, item);
-                if self.out.len() - start == 2 { Written::Empty } else { Written::Full }
+                if self.out.len() - start == 2 {
+                    Written::Empty
+                } else {
+                    Written::Full
+                }
             }
             (Kind::List(list), Value::Array(items)) => self.list(list, items, item),
             (Kind::Object, Value::Object(members)) => {
                 self.free(item);
-                if members.is_empty() { Written::Empty } else { Written::Full }
+                if members.is_empty() {
+                    Written::Empty
+                } else {
+                    Written::Full
+                }
             }
             (Kind::Bool, Value::Bool(value)) => {
-                self.out.extend_from_slice(if *value { b"true" } else { b"false" });
+                self.out
+                    .extend_from_slice(if *value { b"true" } else { b"false" });
                 Written::Full
             }
-            (Kind::Integer { min, max }, Value::Number(_)) => {
-                self.integer(*min, *max, item).map_or(Written::Bad, |_| Written::Full)
-            }
+            (Kind::Integer { min, max }, Value::Number(_)) => self
+                .integer(*min, *max, item)
+                .map_or(Written::Bad, |_| Written::Full),
             (Kind::Decimal(_), Value::Number(token)) => self.text(kind, token, item),
             (Kind::Enum(codes), Value::Number(token)) if codes.wire.contains_key(*token) => {
                 self.text(kind, token, item)
@@ -259,7 +305,9 @@ impl Walk<'_, '_> {
 
     /// Writes an integer; `item` is known to be a number.
     fn integer(&mut self, min: i64, max: i64, item: &Item<'_>) -> Option<i64> {
-        let Value::Number(token) = item.value else { return None };
+        let Value::Number(token) = item.value else {
+            return None;
+        };
         let token = if token == "-0" { "0" } else { token };
         match canonical_integer(token.as_bytes()) {
             Some(n) if n >= min && n <= max => {
@@ -284,7 +332,11 @@ impl Walk<'_, '_> {
     fn list(&mut self, list: &List, items: &[Item<'_>], whole: &Item<'_>) -> Written {
         let count = items.len();
         if count < list.min as usize || count > list.max as usize {
-            let most = if list.max == u32::MAX { "…".to_owned() } else { list.max.to_string() };
+            let most = if list.max == u32::MAX {
+                "…".to_owned()
+            } else {
+                list.max.to_string()
+            };
             return self.bad(Rule::Items, &format!("{} … {most}", list.min), whole);
         }
         self.out.push(b'[');
@@ -300,7 +352,11 @@ impl Walk<'_, '_> {
             self.pointer.truncate(before);
         }
         self.out.push(b']');
-        if count == 0 { Written::Empty } else { Written::Full }
+        if count == 0 {
+            Written::Empty
+        } else {
+            Written::Full
+        }
     }
 
     /// Writes a value whose members were not agreed one by one.
@@ -347,15 +403,31 @@ impl Walk<'_, '_> {
     }
 
     fn rules(&mut self, schema: &CompiledSchema) {
-        let Walk { payload, out, findings, slots, places, .. } = self;
+        let Walk {
+            payload,
+            out,
+            findings,
+            slots,
+            places,
+            ..
+        } = self;
         for check in &schema.checks {
-            check.run(slots, out, &mut |Finding { slot, rule, expected, report }| {
+            check.run(slots, out, &mut |Finding {
+                                            slot,
+                                            rule,
+                                            expected,
+                                            report,
+                                        }| {
                 let at = usize::from(slot);
                 let (start, end) = places[at];
                 let raw = &payload[start as usize..end as usize];
                 let finding =
                     Violation::new(rule, &schema.slots[at], expected, raw).at(start as usize);
-                if report { findings.report(finding) } else { findings.refuse(finding) }
+                if report {
+                    findings.report(finding)
+                } else {
+                    findings.refuse(finding)
+                }
             });
         }
     }
