@@ -1,1 +1,36 @@
-//! Client SDK: sessions that resume, spool, reconnect.
+//! Client SDK: how a source sends records and knows for certain what was kept.
+//!
+//! ```text
+//!  publish, agent        files, folders, standard input
+//!      │
+//!  Publisher ── Store    numbers records, keeps what is not acked (memory or sealed spool)
+//!      │
+//!  driver task           reconnects, resumes, rewinds, follows the leader
+//!      │
+//!  Session               one connection's right to write one stream
+//!      │
+//!  Endpoint              TLS 1.3 under the cluster CA, credential, seed addresses
+//! ```
+//!
+//! What holds everywhere: a sequence names one record for good (nothing is renumbered); a record
+//! leaves the store only after the ack that covers it; an outcome that is not known is asked for
+//! again and never reported as a failure.
+
+mod backoff;
+mod endpoint;
+mod error;
+mod frame;
+mod publisher;
+mod session;
+mod status;
+mod tls;
+
+pub use endpoint::{Credential, Endpoint};
+pub use error::Error;
+pub use frame::{EncodedFrame, FrameBuilder};
+pub use publisher::{Event, Progress, Publisher, PublisherConfig, Snapshot};
+pub use session::{Session, SessionEvent};
+pub use tls::TlsFiles;
+
+pub use dtm_proto::ingest::{Defaults, IdPolicy, Open, Record, Window};
+pub use dtm_types::format::{Form, Mode};

@@ -1,0 +1,104 @@
+//! Where to go on: the cluster's cursor beside ours.
+//!
+//! ```text
+//!            acked_through      next_sequence (ours)
+//!                  │                  │
+//!   ───────────────┴──────────────────┴────────►  sequences
+//!      next ≤ acked: loss   between: acks that      beyond: somebody
+//!      (mended from what    were lost on the        else wrote: end
+//!      is held, or told)    way are counted
+//! ```
+
+use super::config::Event;
+use super::driver::Driver;
+use super::memory::Memory;
+use super::store::Store;
+use crate::{Error, Session};
+use dtm_proto::ingest::{Opened, Window};
+
+/// Limits where the server names none (architecture: the defaults of the settings).
+const WINDOW: Window =
+    Window { record_bytes_max: 8 << 20, frame_bytes_max: 9 << 20, in_flight_bytes_max: 1 << 20 };
+
+impl Driver {
+    /// Takes over what the open answered. An error is final.
+    pub(crate) fn resume(&mut self, session: &Session) -> Result<(), Error> {
+        let opened = session.opened().clone();
+        self.take_window(opened.window.unwrap_or_default());
+        self.rewinds = 0;
+        {
+            let mut state = self.shared.lock();
+            state.counters.sessions += 1;
+            state.counters.node.clone_from(&opened.node);
+            state.counters.address = session.address().to_string();
+            if matches!(state.store, Store::Unknown) {
+                let next = opened.next_sequence.max(state.acked_through + 1);
+                state.store = Store::Memory(Memory::new(next, self.config.frame_bytes_max));
+            }
+        }
+        self.shared.progress.send_modify(|progress| progress.incarnation = opened.incarnation);
+        self.tell(Event::Connected {
+            node: opened.node.clone(),
+            address: session.address().clone(),
+            session: opened.session,
+            group: opened.group,
+            next_sequence: opened.next_sequence,
+        });
+        self.go_on_from(&opened)?;
+        self.shared.changed.notify_waiters();
+        Ok(())
+    }
+
+    fn go_on_from(&mut self, opened: &Opened) -> Result<(), Error> {
+        let next = opened.next_sequence;
+        let (ours, acked) = {
+            let state = self.shared.lock();
+            (state.store.next_sequence(), state.acked_through)
+        };
+        if next > ours {
+            return Err(self.ahead(next - 1, ours - 1));
+        }
+        if next > acked + 1 {
+            // The acks were lost on the way, the records were not.
+            self.acked(next - 1, None);
+        }
+        self.send_from(next);
+        Ok(())
+    }
+
+    /// Sends from `next` on; what was acked and is not held here any more is a loss.
+    pub(crate) fn send_from(&mut self, next: u64) {
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+        let mut state = self.shared.lock();
+        let (held, acked) = (state.store.first_held(), state.acked_through);
+        state.send_next = next.max(held);
+        if next <= acked {
+            // Not held now, whatever was said once: waiters wait until it is acked again. What
+            // the next open shows (`progress`) stays as it was said.
+            state.acked_through = next - 1;
+            state.store.unack(next - 1);
+        }
+        drop(state);
+        if next < held {
+            self.loss = Some((next, held - 1));
+            self.tell(Event::LossDetected { from: next, to: held - 1 });
+        } else if next <= acked {
+            self.tell(Event::LossMended { from: next, to: acked });
+        }
+    }
+
+    pub(crate) fn take_window(&mut self, window: Window) {
+        let or = |given: u64, default: u64| if given == 0 { default } else { given };
+        self.window = Window {
+            record_bytes_max: or(window.record_bytes_max, WINDOW.record_bytes_max),
+            frame_bytes_max: or(window.frame_bytes_max, WINDOW.frame_bytes_max),
+            in_flight_bytes_max: or(window.in_flight_bytes_max, WINDOW.in_flight_bytes_max),
+        };
+        self.shared.lock().record_bytes_max = self.window.record_bytes_max;
+    }
+
+    pub(crate) fn ahead(&self, held: u64, given: u64) -> Error {
+        Error::StreamAhead { stream: self.config.stream.clone(), held, given }
+    }
+}

@@ -1,0 +1,340 @@
+//! An ingest server on loopback that keeps records in memory and follows a script of faults.
+//! The rules of cursors and sessions are those of the contract, so that what it holds in the end
+//! shows loss, doubles and order.
+
+use dtm_proto::ingest::ingest_service_server::{IngestService, IngestServiceServer};
+use dtm_proto::ingest::publish_request::Request as Asked;
+use dtm_proto::ingest::publish_response::Response as Answer;
+use dtm_proto::ingest::{
+    Ack, Closed, Frame, Open, Opened, PublishRequest, PublishResponse, Reconnect, Refused,
+    RefusedRecord, Rewind, RewindReason, StatusRequest, StatusResponse, Window,
+};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+/// What goes wrong on one connection. Frames are counted from 1.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// The open is refused.
+    Refuse(Status),
+    /// The connection ends after the frame was kept and before its ack.
+    AckLost(u64),
+    /// The connection ends before the frame is kept.
+    FrameLost(u64),
+    /// The frame is dropped and everything after it answered with a rewind.
+    Gap(u64),
+    /// This sequence is held with other content.
+    Conflict(u64),
+    /// A newer session takes over after the frame.
+    Supersede(u64),
+    /// Frames from this one on are neither kept nor answered.
+    Silent(u64),
+    /// Advice to go elsewhere after the frame.
+    Advise(u64, String),
+    /// The open names this leader.
+    Leader(String),
+    /// The ack covers all but this many records of each frame until the next one.
+    AckLess(u64),
+}
+
+/// One stream.
+#[derive(Debug, Default)]
+pub struct Held {
+    pub records: BTreeMap<u64, Vec<u8>>,
+    pub cursor: u64,
+    pub session: u64,
+    pub finished: bool,
+    /// Highest cursor of an earlier life, where it was set back.
+    pub lost: Vec<(u64, u64)>,
+}
+
+#[derive(Debug, Default)]
+pub struct World {
+    pub streams: BTreeMap<String, Held>,
+    /// One entry a connection, in order; none left = no faults.
+    pub script: VecDeque<Vec<Fault>>,
+    pub opens: Vec<Open>,
+    pub frames: u64,
+    pub largest_frame: usize,
+    pub refuse_payload: Option<Vec<u8>>,
+    pub window: Option<Window>,
+    pub site_lag: Option<u64>,
+    pub connections: u64,
+}
+
+#[derive(Clone)]
+pub struct Fake {
+    pub world: Arc<Mutex<World>>,
+    pub address: String,
+    stop: Arc<tokio::sync::Notify>,
+}
+
+impl Fake {
+    pub async fn start() -> Self {
+        Self::serve(Arc::default(), "127.0.0.1:0").await
+    }
+
+    /// Another door to the same records.
+    pub async fn beside(&self) -> Self {
+        Self::serve(self.world.clone(), "127.0.0.1:0").await
+    }
+
+    pub async fn serve(world: Arc<Mutex<World>>, address: &str) -> Self {
+        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let stop = Arc::new(tokio::sync::Notify::new());
+        let service = IngestServiceServer::new(Door { world: world.clone() })
+            .max_decoding_message_size(16 << 20);
+        let ended = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = tonic::transport::Server::builder()
+                    .add_service(service)
+                    .serve_with_incoming(TcpListenerStream::new(listener)) => {}
+                () = ended.notified() => {}
+            }
+        });
+        Self { world, address, stop }
+    }
+
+    pub fn stop(&self) {
+        self.stop.notify_one();
+    }
+
+    pub fn script(&self, connections: impl IntoIterator<Item = Vec<Fault>>) {
+        self.world.lock().script = connections.into_iter().collect();
+    }
+
+    pub fn payloads(&self, stream: &str) -> Vec<Vec<u8>> {
+        let world = self.world.lock();
+        world.streams.get(stream).map(|s| s.records.values().cloned().collect()).unwrap_or_default()
+    }
+}
+
+struct Door {
+    world: Arc<Mutex<World>>,
+}
+
+#[tonic::async_trait]
+impl IngestService for Door {
+    type PublishStream = ReceiverStream<Result<PublishResponse, Status>>;
+
+    async fn publish(
+        &self,
+        request: Request<Streaming<PublishRequest>>,
+    ) -> Result<Response<Self::PublishStream>, Status> {
+        let (answers, out) = mpsc::channel(64);
+        let world = self.world.clone();
+        tokio::spawn(async move {
+            if let Err(status) = connection(world, request.into_inner(), &answers).await {
+                answers.send(Err(status)).await.ok();
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(out)))
+    }
+
+    async fn status(
+        &self,
+        request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
+        let world = self.world.lock();
+        let held = world.streams.get(&request.get_ref().stream);
+        let acked_through = held.map_or(0, |held| held.cursor);
+        Ok(Response::new(StatusResponse { acked_through, ..StatusResponse::default() }))
+    }
+}
+
+type Out = mpsc::Sender<Result<PublishResponse, Status>>;
+
+async fn say(out: &Out, answer: Answer) -> Result<(), Status> {
+    let answer = PublishResponse { response: Some(answer) };
+    out.send(Ok(answer)).await.map_err(|_| Status::cancelled("gone"))
+}
+
+async fn connection(
+    world: Arc<Mutex<World>>,
+    mut input: Streaming<PublishRequest>,
+    out: &Out,
+) -> Result<(), Status> {
+    let Some(Asked::Open(open)) = input.message().await?.and_then(|m| m.request) else {
+        return Err(Status::invalid_argument("open first"));
+    };
+    let stream = open.stream.clone();
+    let (faults, opened, session) = {
+        let mut world = world.lock();
+        let faults = world.script.pop_front().unwrap_or_default();
+        world.connections += 1;
+        let window = world.window;
+        let acked = open.acked_through;
+        world.opens.push(open);
+        let held = world.streams.entry(stream.clone()).or_default();
+        for fault in &faults {
+            if let Fault::Refuse(status) = fault {
+                return Err(status.clone());
+            }
+        }
+        held.session += 1;
+        let leader = faults.iter().find_map(|fault| match fault {
+            Fault::Leader(address) => Some(address.clone()),
+            _ => None,
+        });
+        let opened = Opened {
+            session: held.session,
+            next_sequence: held.cursor + 1,
+            window,
+            incarnation: 1,
+            leader_address: leader.unwrap_or_default(),
+            loss_from: if held.cursor < acked { held.cursor + 1 } else { 0 },
+            loss_to: if held.cursor < acked { acked } else { 0 },
+            node: "fake".into(),
+            ..Opened::default()
+        };
+        let session = held.session;
+        (faults, opened, session)
+    };
+    say(out, Answer::Opened(opened)).await?;
+    let mut frames = 0u64;
+    while let Some(message) = input.message().await? {
+        let Some(asked) = message.request else { continue };
+        match asked {
+            Asked::Open(_) => return Err(Status::invalid_argument("a second open")),
+            Asked::Lost(lost) => {
+                let mut world = world.lock();
+                let held = world.streams.get_mut(&stream).unwrap();
+                assert_eq!(lost.from_sequence, held.cursor + 1);
+                held.cursor = lost.to_sequence;
+                held.lost.push((lost.from_sequence, lost.to_sequence));
+            }
+            Asked::Close(close) => {
+                let acked_through = {
+                    let mut world = world.lock();
+                    let held = world.streams.get_mut(&stream).unwrap();
+                    held.finished |= close.finished;
+                    held.cursor
+                };
+                say(out, Answer::Closed(Closed { acked_through })).await?;
+                return Ok(());
+            }
+            Asked::Frame(frame) => {
+                frames += 1;
+                one_frame(&world, &stream, session, &faults, frames, frame, out).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn one_frame(
+    world: &Mutex<World>,
+    stream: &str,
+    session: u64,
+    faults: &[Fault],
+    number: u64,
+    frame: Frame,
+    out: &Out,
+) -> Result<(), Status> {
+    let cut = || Status::unavailable("cut");
+    for fault in faults {
+        match fault {
+            Fault::FrameLost(n) if *n == number => return Err(cut()),
+            Fault::Silent(n) if *n <= number => return Ok(()),
+            Fault::Gap(n) if *n == number => return Ok(()),
+            Fault::Supersede(n) if *n == number => return Err(Status::aborted("superseded")),
+            _ => {}
+        }
+    }
+    let answers = store(world, stream, session, faults, frame)?;
+    if faults.iter().any(|fault| matches!(fault, Fault::AckLost(n) if *n == number)) {
+        return Err(cut());
+    }
+    for answer in answers {
+        say(out, answer).await?;
+    }
+    for fault in faults {
+        if let Fault::Advise(n, address) = fault
+            && *n == number
+        {
+            let advice =
+                Reconnect { address: address.clone(), after_ms: 1000, reason: "drain".into() };
+            say(out, Answer::Reconnect(advice)).await?;
+        }
+    }
+    Ok(())
+}
+
+fn store(
+    world: &Mutex<World>,
+    stream: &str,
+    session: u64,
+    faults: &[Fault],
+    frame: Frame,
+) -> Result<Vec<Answer>, Status> {
+    let mut world = world.lock();
+    world.frames += 1;
+    let size: usize = frame.records.iter().map(|r| r.payload.len()).sum();
+    world.largest_frame = world.largest_frame.max(size);
+    let refuse = world.refuse_payload.clone();
+    let site_lag = world.site_lag;
+    let held = world.streams.get_mut(stream).unwrap();
+    if held.session != session {
+        return Err(Status::aborted("superseded"));
+    }
+    let rewind = |expected, reason: RewindReason, conflict| {
+        Answer::Rewind(Rewind {
+            expected_sequence: expected,
+            reason: reason.into(),
+            conflict_sequence: conflict,
+        })
+    };
+    let last = frame.first_sequence + frame.records.len() as u64 - 1;
+    if last > held.cursor && frame.first_sequence != held.cursor + 1 {
+        return Ok(vec![rewind(held.cursor + 1, RewindReason::Gap, 0)]);
+    }
+    let conflict = faults.iter().find_map(|fault| match fault {
+        Fault::Conflict(n) if (frame.first_sequence..=last).contains(n) => Some(*n),
+        _ => None,
+    });
+    if let Some(sequence) = conflict
+        && held.cursor < sequence
+    {
+        for at in held.cursor + 1..=sequence {
+            held.records.insert(at, b"other".to_vec());
+        }
+        held.cursor = sequence;
+        return Ok(vec![rewind(sequence + 1, RewindReason::Conflict, sequence)]);
+    }
+    let mut refused = Vec::new();
+    for (sequence, record) in (frame.first_sequence..).zip(frame.records) {
+        if sequence <= held.cursor {
+            assert_eq!(held.records.get(&sequence).unwrap(), &record.payload.to_vec());
+            continue;
+        }
+        if refuse.as_deref() == Some(&record.payload) {
+            refused.push(RefusedRecord { sequence, ..RefusedRecord::default() });
+        }
+        let before = held.records.insert(sequence, record.payload.to_vec());
+        assert!(before.is_none(), "sequence {sequence} is kept twice");
+    }
+    held.cursor = held.cursor.max(last);
+    let less = faults.iter().find_map(|fault| match fault {
+        Fault::AckLess(n) => Some(*n),
+        _ => None,
+    });
+    let mut answers = Vec::new();
+    if !refused.is_empty() {
+        answers.push(Answer::Refused(Refused { records: refused }));
+    }
+    let acked_through = held.cursor.saturating_sub(less.unwrap_or(0));
+    answers.push(Answer::Ack(Ack {
+        acked_through,
+        site_through: site_lag.map_or(0, |lag| acked_through.saturating_sub(lag)),
+        incarnation: 1,
+        token: vec![7; 8].into(),
+        ..Ack::default()
+    }));
+    Ok(answers)
+}
