@@ -229,11 +229,16 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
+    /// Counts a violation that would not be kept; false when there is still room.
+    pub(crate) fn only_counted(&mut self) -> bool {
+        let full = self.violations.len() >= VIOLATIONS_MAX;
+        self.more = self.more.saturating_add(u32::from(full));
+        full
+    }
+
     pub(crate) fn refuse(&mut self, violation: Violation) {
-        if self.violations.len() < VIOLATIONS_MAX {
+        if !self.only_counted() {
             self.violations.push(violation);
-        } else {
-            self.more = self.more.saturating_add(1);
         }
     }
 
