@@ -117,7 +117,13 @@ impl Header {
         out.push(VERSION);
         out.push(self.kind as u8);
         out.extend_from_slice(&self.flags.to_le_bytes());
-        for word in [self.generation, self.lsn, self.durable_lsn, self.prev_lsn, self.vote_lsn] {
+        for word in [
+            self.generation,
+            self.lsn,
+            self.durable_lsn,
+            self.prev_lsn,
+            self.vote_lsn,
+        ] {
             out.extend_from_slice(&word.to_le_bytes());
         }
         out.extend_from_slice(&self.cluster.to_le_bytes());
@@ -140,7 +146,11 @@ impl Header {
         out.extend_from_slice(&body.to_le_bytes());
         let head = crc32c::crc32c(&out[start..]);
         out.extend_from_slice(&head.to_le_bytes());
-        assert_eq!(out.len() - start, HEADER_BYTES, "the layout has a fixed size");
+        assert_eq!(
+            out.len() - start,
+            HEADER_BYTES,
+            "the layout has a fixed size"
+        );
     }
 
     /// Reads a header; [`Parsed::Broken`] when magic, version, kind or checksum is wrong.
@@ -151,7 +161,9 @@ impl Header {
         if crc32c::crc32c(&bytes[..HEADER_CRC_AT]) != u32_at(bytes, HEADER_CRC_AT) {
             return Parsed::Broken;
         }
-        let Some(kind) = Kind::parse(bytes[5]) else { return Parsed::Broken };
+        let Some(kind) = Kind::parse(bytes[5]) else {
+            return Parsed::Broken;
+        };
         let cluster = bytes[48..64].try_into().expect("16 bytes");
         Parsed::Header(Self {
             kind,

@@ -41,9 +41,18 @@ impl Group {
     pub(super) fn new(state: ReplicaState, slots: Slots) -> Self {
         let health = recover::health(&state, &slots);
         let key = state.key;
-        let memory =
-            GroupMemory { state, slots, health, next_ticket: 1, released: 0, is_dropped: false };
-        Self { key, memory: Mutex::new(memory) }
+        let memory = GroupMemory {
+            state,
+            slots,
+            health,
+            next_ticket: 1,
+            released: 0,
+            is_dropped: false,
+        };
+        Self {
+            key,
+            memory: Mutex::new(memory),
+        }
     }
 }
 
@@ -55,7 +64,9 @@ impl GroupMemory {
 
     /// Drops payloads from memory that can be read from disk, up to `through`.
     pub(super) fn release(&mut self, through: u64, counters: &Counters) {
-        let from = self.released.max(self.slots.end().saturating_sub(self.slots.len() as u64));
+        let from = self
+            .released
+            .max(self.slots.end().saturating_sub(self.slots.len() as u64));
         for index in from..=through.min(self.slots.end().saturating_sub(1)) {
             if let Some(slot) = self.slots.at_mut(index) {
                 uncache(slot, counters);
@@ -82,7 +93,9 @@ fn uncache(slot: &mut Slot, counters: &Counters) {
     if slot.place.is_some()
         && let Some(payload) = slot.payload.take()
     {
-        counters.cache_bytes.fetch_sub(payload.len() as u64, Relaxed);
+        counters
+            .cache_bytes
+            .fetch_sub(payload.len() as u64, Relaxed);
     }
 }
 
@@ -141,7 +154,9 @@ impl Shared {
     pub(super) fn publish(&self, placed: &[Placed]) {
         let mut cached = self.cached.lock();
         for same_group in placed.chunk_by(|a, b| a.key == b.key) {
-            let Some(group) = self.group(same_group[0].key) else { continue };
+            let Some(group) = self.group(same_group[0].key) else {
+                continue;
+            };
             let mut memory = group.memory.lock();
             let mut filled = false;
             for placed in same_group {
@@ -163,7 +178,13 @@ impl Shared {
     ) {
         if let Some((term, leader)) = placed.fill {
             let place = Some(placed.place);
-            let slot = Slot { term, leader, place, payload: None, ticket: 0 };
+            let slot = Slot {
+                term,
+                leader,
+                place,
+                payload: None,
+                ticket: 0,
+            };
             let is_hole = memory
                 .slots
                 .at(placed.index)
@@ -174,7 +195,9 @@ impl Shared {
             return;
         }
         let released = memory.released;
-        let Some(slot) = memory.slots.at_mut(placed.index) else { return };
+        let Some(slot) = memory.slots.at_mut(placed.index) else {
+            return;
+        };
         if slot.ticket != placed.ticket {
             return; // truncated and written anew meanwhile
         }
@@ -182,7 +205,9 @@ impl Shared {
         if placed.index < released {
             slot.payload = None;
         } else if slot.payload.is_some() {
-            self.counters.cache_bytes.fetch_add(u64::from(placed.place.payload_bytes), Relaxed);
+            self.counters
+                .cache_bytes
+                .fetch_add(u64::from(placed.place.payload_bytes), Relaxed);
             cached.push_back((placed.key, placed.index, placed.ticket));
         }
     }
@@ -193,7 +218,9 @@ impl Shared {
             let is_over = self.counters.cache_bytes.load(Relaxed) > self.cfg.cache_bytes_max as u64;
             let group = self.group(key);
             let mut memory = group.as_ref().map(|group| group.memory.lock());
-            let slot = memory.as_mut().and_then(|memory| memory.slots.at_mut(index));
+            let slot = memory
+                .as_mut()
+                .and_then(|memory| memory.slots.at_mut(index));
             let slot = slot.filter(|slot| slot.ticket == ticket && slot.payload.is_some());
             match slot {
                 Some(_) if !is_over => return,

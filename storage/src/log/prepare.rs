@@ -43,8 +43,17 @@ pub(super) struct Preparer {
 
 impl Preparer {
     pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, shared: Arc<Shared>, next: u64) -> Self {
-        let spares = Mutex::new(Spares { next_number: next, ..Spares::default() });
-        Self { vfs, dir, shared, spares, changed: Condvar::new() }
+        let spares = Mutex::new(Spares {
+            next_number: next,
+            ..Spares::default()
+        });
+        Self {
+            vfs,
+            dir,
+            shared,
+            spares,
+            changed: Condvar::new(),
+        }
     }
 
     /// Makes segments until enough stand ready or the disk is full. Only the preparer's own thread
@@ -66,12 +75,12 @@ impl Preparer {
                     spares.ready.push_back((number, file));
                     spares.next_number = number + 1;
                     spares.is_full = false;
-                    self.tell_room(&spares);
+                    self.tell_room(&spares, false);
                     self.changed.notify_all();
                 }
                 Err(error) if is_disk_full(&error) => {
                     spares.is_full = true;
-                    self.tell_room(&spares);
+                    self.tell_room(&spares, false);
                     self.changed.notify_all();
                     return Ok(());
                 }
@@ -95,7 +104,8 @@ impl Preparer {
         let mut spares = self.spares.lock();
         loop {
             if let Some(spare) = spares.ready.pop_front() {
-                spares.active_left = 0;
+                spares.active_left = self.shared.cfg.segment_bytes;
+                self.tell_room(&spares, false);
                 drop(spares);
                 self.shared.queue.poke();
                 return Some(spare);
@@ -107,29 +117,35 @@ impl Preparer {
         }
     }
 
-    /// The writer tells what its segment still holds; the room for appends follows from it.
+    /// After a round the writer tells what its segment still holds; the room for appends follows from it.
     pub(super) fn set_active_left(&self, bytes: u64) {
         let mut spares = self.spares.lock();
         spares.active_left = bytes;
-        self.tell_room(&spares);
+        self.tell_room(&spares, true);
     }
 
-    fn tell_room(&self, spares: &Spares) {
+    fn tell_room(&self, spares: &Spares, is_round_done: bool) {
         let cfg = &self.shared.cfg;
         // The end of a segment stays unused when the next block does not fit.
-        let waste = cfg.segment_bytes / 4;
-        let overhead = cfg.segment_bytes / 8;
-        let spare = cfg.segment_bytes - waste - overhead;
-        let room = spares.active_left.saturating_sub(waste) + spare * spares.ready.len() as u64;
-        self.shared.queue.set_room(room, spares.is_full);
+        // Below zero there is still that end, for votes.
+        let bytes = |bytes: u64| i64::try_from(bytes).expect("disks are smaller");
+        let waste = bytes(cfg.segment_bytes / 4);
+        let overhead = bytes(cfg.segment_bytes / 8);
+        let spare = bytes(cfg.segment_bytes) - waste - overhead;
+        let room = bytes(spares.active_left) - waste + spare * bytes(spares.ready.len() as u64);
+        self.shared
+            .queue
+            .set_room(room, spares.is_full, is_round_done);
     }
 
     /// The preparer's thread.
     pub(super) fn run(&self) {
         while !self.shared.queue.has_ended() {
             if let Err(error) = self.prepare() {
-                let reason =
-                    StopReason { doing: "make a segment", cause: error.to_string().into() };
+                let reason = StopReason {
+                    doing: "make a segment",
+                    cause: error.to_string().into(),
+                };
                 let (reason, left) = self.shared.queue.stop(reason);
                 super::writer::refuse(left, &reason);
                 self.changed.notify_all();
@@ -140,7 +156,9 @@ impl Preparer {
                 // A full disk is asked again when somebody needs room, but not in a busy loop.
                 std::thread::sleep(RETRY / 10);
             }
-            self.shared.queue.wait_for_poke(if is_full { RETRY } else { LOOK });
+            self.shared
+                .queue
+                .wait_for_poke(if is_full { RETRY } else { LOOK });
         }
     }
 

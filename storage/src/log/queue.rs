@@ -55,7 +55,12 @@ impl Request {
             Op::Committed(committed) => block(committed.len()),
             Op::Truncate(_) | Op::Purge(_) | Op::Reset(_) | Op::Whole | Op::Drop => block(0),
         };
-        Self { key, op, done, bytes }
+        Self {
+            key,
+            op,
+            done,
+            bytes,
+        }
     }
 
     /// Whether somebody relies on it being on disk.
@@ -85,9 +90,9 @@ struct Inner {
     /// Bytes of the round that the writer has in hand.
     inflight_bytes: u64,
     /// Bytes of the current and the spare segments that were promised to nobody.
-    room_bytes: u64,
+    room_bytes: i64,
     /// Most room that somebody waits for; the preparer makes segments until it is there.
-    demand_bytes: u64,
+    demand_bytes: i64,
     /// No further segment can be made: short room means a full disk, not a short wait.
     is_full: bool,
     /// The preparer has something to look at.
@@ -138,11 +143,11 @@ impl Queue {
 
     fn has_room(&self, inner: &Inner, bytes: u64) -> bool {
         let fits_queue = inner.queued_bytes + bytes <= self.queue_bytes_max.max(bytes);
-        fits_queue && inner.room_bytes >= bytes + self.slack_bytes
+        fits_queue && inner.room_bytes >= signed(bytes + self.slack_bytes)
     }
 
     fn note_demand(&self, inner: &mut Inner, bytes: u64) {
-        inner.demand_bytes = inner.demand_bytes.max(bytes + self.slack_bytes);
+        inner.demand_bytes = inner.demand_bytes.max(signed(bytes + self.slack_bytes));
         inner.is_poked = true;
         self.demanded.notify_all();
     }
@@ -157,7 +162,7 @@ impl Queue {
             return Err(error);
         }
         inner.queued_bytes += request.bytes;
-        inner.room_bytes = inner.room_bytes.saturating_sub(request.bytes);
+        inner.room_bytes -= signed(request.bytes);
         inner.requests.push_back(request);
         if inner.requests.len() == 1 {
             self.filled.notify_one();
@@ -227,10 +232,14 @@ impl Queue {
     }
 
     /// Sets the room on disk to what the segments at hand still hold, less what is promised.
-    pub(super) fn set_room(&self, available_bytes: u64, is_full: bool) {
+    /// With `is_round_done` the writer has nothing in hand any more.
+    pub(super) fn set_room(&self, available_bytes: i64, is_full: bool, is_round_done: bool) {
         let mut inner = self.inner.lock();
+        if is_round_done {
+            inner.inflight_bytes = 0;
+        }
         let promised = inner.queued_bytes + inner.inflight_bytes;
-        inner.room_bytes = available_bytes.saturating_sub(promised);
+        inner.room_bytes = available_bytes - signed(promised);
         inner.is_full = is_full;
         if inner.room_bytes >= inner.demand_bytes {
             inner.demand_bytes = 0;
@@ -238,11 +247,6 @@ impl Queue {
         drop(inner);
         self.drained.notify_all();
         self.drained_async.notify_waiters();
-    }
-
-    /// The writer has written its round.
-    pub(super) fn round_done(&self) {
-        self.inner.lock().inflight_bytes = 0;
     }
 
     /// True while somebody waits for more room than there is.
@@ -302,10 +306,25 @@ fn refusal(inner: &Inner, is_bulk: bool, bytes: u64, slack_bytes: u64) -> Option
         return Some(Error::Stopped { reason });
     }
     if inner.is_closed {
-        let reason = StopReason { doing: "close", cause: "the log was closed".into() };
+        let reason = StopReason {
+            doing: "close",
+            cause: "the log was closed".into(),
+        };
         return Some(Error::Stopped { reason });
     }
-    let needed = if is_bulk { bytes + slack_bytes } else { bytes };
-    (inner.is_full && inner.room_bytes < needed)
-        .then_some(Error::DiskFull { needed_bytes: bytes, free_bytes: inner.room_bytes })
+    // Votes and marks may use what appends leave: the slack and the end of the open segment.
+    let needed = if is_bulk {
+        signed(bytes + slack_bytes)
+    } else {
+        signed(bytes) - 2 * signed(slack_bytes)
+    };
+    let free_bytes = u64::try_from(inner.room_bytes).unwrap_or(0);
+    (inner.is_full && inner.room_bytes < needed).then_some(Error::DiskFull {
+        needed_bytes: bytes,
+        free_bytes,
+    })
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).expect("far below the range")
 }

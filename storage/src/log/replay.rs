@@ -38,7 +38,10 @@ pub(super) struct Replay {
 
 impl Replay {
     pub(super) fn new() -> Self {
-        Self { next_lsn: 1, ..Self::default() }
+        Self {
+            next_lsn: 1,
+            ..Self::default()
+        }
     }
 
     /// Takes over a sealed segment by its footer.
@@ -55,7 +58,12 @@ impl Replay {
             let mut slots = known.map_or_else(|| Slots::starting_at(state.begin), |r| r.slots);
             index.replay(state.key, number, &mut slots);
             fit(&mut slots, &state);
-            let rebuilt = Rebuilt { state, slots, confirmed_lsn: lsn, is_unsure: false };
+            let rebuilt = Rebuilt {
+                state,
+                slots,
+                confirmed_lsn: lsn,
+                is_unsure: false,
+            };
             self.replicas.insert(rebuilt.state.key, rebuilt);
         }
         self.damaged_votes.clear();
@@ -67,7 +75,10 @@ impl Replay {
     pub(super) fn adopt_block(&mut self, seen: &Seen, bytes: &[u8], index: &mut SegmentIndex) {
         let header = &seen.header;
         if header.lsn > self.next_lsn {
-            self.holes.push(Hole { from: self.next_lsn, to: header.lsn });
+            self.holes.push(Hole {
+                from: self.next_lsn,
+                to: header.lsn,
+            });
         }
         self.next_lsn = header.lsn + 1;
         let payload = &bytes[HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize];
@@ -116,7 +127,10 @@ impl Replay {
         rebuilt.state.advance(header, payload);
         rebuilt.confirmed_lsn = header.lsn;
         if seen.is_whole {
-            index.note(header, u32::try_from(seen.offset).expect("segments are below 4 GiB"));
+            index.note(
+                header,
+                u32::try_from(seen.offset).expect("segments are below 4 GiB"),
+            );
         }
         rebuilt.place(seen);
     }
@@ -129,7 +143,10 @@ impl Replay {
             let lost = self.lost_since(stored.key, lsn);
             let rebuilt = self.replicas.entry(stored.key).or_insert_with(|| Rebuilt {
                 slots: Slots::starting_at(stored.first_index()),
-                state: ReplicaState { purged: stored.purged, ..ReplicaState::new(stored.key) },
+                state: ReplicaState {
+                    purged: stored.purged,
+                    ..ReplicaState::new(stored.key)
+                },
                 confirmed_lsn: 0,
                 is_unsure: false,
             });
@@ -151,8 +168,14 @@ impl Replay {
 
     /// How many LSNs without a readable header lie between a replica's last block and `lsn`.
     fn lost_since(&self, key: ReplicaKey, lsn: u64) -> u64 {
-        let last = self.replicas.get(&key).map_or(0, |rebuilt| rebuilt.state.last_lsn);
-        let inside = self.holes.iter().filter(|hole| hole.from > last && hole.to <= lsn);
+        let last = self
+            .replicas
+            .get(&key)
+            .map_or(0, |rebuilt| rebuilt.state.last_lsn);
+        let inside = self
+            .holes
+            .iter()
+            .filter(|hole| hole.from > last && hole.to <= lsn);
         inside.map(|hole| hole.to - hole.from).sum()
     }
 
@@ -170,7 +193,11 @@ impl Replay {
             if lost > 1 {
                 rebuilt.state.vote_lost = true;
             }
-            let damaged = self.damaged_votes.get(&rebuilt.state.key).copied().unwrap_or(0);
+            let damaged = self
+                .damaged_votes
+                .get(&rebuilt.state.key)
+                .copied()
+                .unwrap_or(0);
             if damaged > rebuilt.state.vote_lsn {
                 rebuilt.state.vote_lost = true;
             }
@@ -213,12 +240,14 @@ impl Rebuilt {
 
     /// Makes the log end at `claimed`. Keeps what log matching proves, forgets what it cannot.
     fn reconcile(&mut self, claimed: Option<LogPosition>, lost: u64, index: &mut SegmentIndex) {
+        let purged = self.state.purged;
+        let known = std::mem::replace(&mut self.state.last, claimed.or(purged));
         let Some(claimed) = claimed else {
             self.slots.restart(self.state.first_index());
             return;
         };
-        let purged = self.state.purged;
         if purged.is_some_and(|purged| claimed.index <= purged.index) {
+            self.state.last = purged;
             self.slots.restart(self.state.first_index());
             return;
         }
@@ -231,10 +260,7 @@ impl Rebuilt {
         let all_lost_are_entries = end <= claimed.index && claimed.index + 1 - end == lost;
         let same_term = end > 0
             && end <= claimed.index
-            && self
-                .state
-                .last
-                .is_some_and(|last| last.index + 1 == end && last.term == claimed.term);
+            && known.is_some_and(|last| last.index + 1 == end && last.term == claimed.term);
         if !all_lost_are_entries && !same_term {
             let first = self.state.first_index();
             self.slots.forget(first, claimed.index);

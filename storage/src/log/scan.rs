@@ -38,7 +38,10 @@ pub(super) struct Scan {
 
 /// Scans a whole segment of `cluster` with number `generation`.
 pub(super) fn scan(bytes: &[u8], generation: u64, cluster: u128) -> Scan {
-    let mut scan = Scan { end: SEGMENT_HEADER_BYTES as usize, ..Scan::default() };
+    let mut scan = Scan {
+        end: SEGMENT_HEADER_BYTES as usize,
+        ..Scan::default()
+    };
     let mut at = scan.end;
     let mut last_lsn = 0;
     while at + HEADER_BYTES <= bytes.len() {
@@ -95,14 +98,20 @@ fn block_at(
     cluster: u128,
     last_lsn: u64,
 ) -> Option<Seen> {
-    let Parsed::Header(header) = Header::parse(&bytes[at..]) else { return None };
+    let Parsed::Header(header) = Header::parse(&bytes[at..]) else {
+        return None;
+    };
     let fits = header.generation == generation
         && header.cluster == cluster
         && header.lsn > last_lsn
         && at + header.block_bytes() <= bytes.len();
     fits.then(|| {
         let is_whole = Header::payload_is_whole(&bytes[at..], header.payload_bytes as usize);
-        Seen { header, offset: at, is_whole }
+        Seen {
+            header,
+            offset: at,
+            is_whole,
+        }
     })
 }
 
@@ -116,10 +125,12 @@ fn resync(
 ) -> Option<usize> {
     let first = (broken + 1).next_multiple_of(ALIGN_BYTES);
     let magic = super::block::MAGIC.to_le_bytes();
-    (first..bytes.len().saturating_sub(HEADER_BYTES - 1)).step_by(ALIGN_BYTES).find(|at| {
-        bytes[*at..*at + 4] == magic
-            && block_at(bytes, *at, generation, cluster, last_lsn).is_some()
-    })
+    (first..bytes.len().saturating_sub(HEADER_BYTES - 1))
+        .step_by(ALIGN_BYTES)
+        .find(|at| {
+            bytes[*at..*at + 4] == magic
+                && block_at(bytes, *at, generation, cluster, last_lsn).is_some()
+        })
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

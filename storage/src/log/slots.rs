@@ -43,7 +43,10 @@ pub(super) struct Slots {
 
 impl Slots {
     pub(super) fn starting_at(first: u64) -> Self {
-        Self { first, slots: VecDeque::new() }
+        Self {
+            first,
+            slots: VecDeque::new(),
+        }
     }
 
     /// One behind the last index.
@@ -66,7 +69,11 @@ impl Slots {
     }
 
     pub(super) fn position(&self, index: u64) -> Option<LogPosition> {
-        self.at(index).map(|slot| LogPosition { index, term: slot.term, leader: slot.leader })
+        self.at(index).map(|slot| LogPosition {
+            index,
+            term: slot.term,
+            leader: slot.leader,
+        })
     }
 
     /// Puts an entry at `index` and drops everything above: an entry supersedes. Indexes between
@@ -82,7 +89,9 @@ impl Slots {
 
     /// Fills one place inside the log; outside it does nothing.
     pub(super) fn fill(&mut self, index: u64, slot: Slot) {
-        let Some(at) = index.checked_sub(self.first) else { return };
+        let Some(at) = index.checked_sub(self.first) else {
+            return;
+        };
         let at = usize::try_from(at).expect("the log is indexed in memory");
         if let Some(place) = self.slots.get_mut(at) {
             *place = Some(slot);
@@ -92,7 +101,8 @@ impl Slots {
     /// Drops `from` and everything above.
     pub(super) fn truncate(&mut self, from: u64) {
         let keep = from.saturating_sub(self.first);
-        self.slots.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
+        self.slots
+            .truncate(usize::try_from(keep).unwrap_or(usize::MAX));
     }
 
     /// Makes the log end at `end` (exclusive): what is not there yet is missing.
@@ -138,7 +148,10 @@ impl Slots {
             }
             match ranges.last_mut() {
                 Some(range) if range.to + 1 == index => range.to = index,
-                _ => ranges.push(IndexRange { from: index, to: index }),
+                _ => ranges.push(IndexRange {
+                    from: index,
+                    to: index,
+                }),
             }
         }
         ranges
@@ -146,7 +159,12 @@ impl Slots {
 
     /// Lowest segment that holds an entry of this log.
     pub(super) fn oldest_segment(&self) -> Option<u64> {
-        self.slots.iter().flatten().filter_map(|slot| slot.place).map(|place| place.segment).min()
+        self.slots
+            .iter()
+            .flatten()
+            .filter_map(|slot| slot.place)
+            .map(|place| place.segment)
+            .min()
     }
 
     /// Entries, missing ones included.

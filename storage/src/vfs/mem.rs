@@ -105,8 +105,10 @@ impl MemVfs {
             content.cut_power(keep_percent, &mut disk.dice, &mut disk.counts);
         }
         if disk.names != disk.durable_names {
-            let undone =
-                disk.names.iter().filter(|entry| disk.durable_names.get(entry.0) != Some(entry.1));
+            let undone = disk
+                .names
+                .iter()
+                .filter(|entry| disk.durable_names.get(entry.0) != Some(entry.1));
             disk.counts.names_undone += undone.count() as u64;
         }
         disk.names = disk.durable_names.clone();
@@ -122,10 +124,14 @@ impl MemVfs {
     /// Flips one bit of a stored file, durable at once. False when the file is shorter.
     pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> bool {
         let mut disk = self.0.lock();
-        let Some(file) = disk.names.get(path).copied() else { return false };
+        let Some(file) = disk.names.get(path).copied() else {
+            return false;
+        };
         let content = disk.files.get_mut(&file).expect("a name has a file");
         let at = usize::try_from(offset).expect("files in memory are small");
-        let Some(byte) = content.live.get_mut(at) else { return false };
+        let Some(byte) = content.live.get_mut(at) else {
+            return false;
+        };
         *byte ^= 1 << (bit % 8);
         if let Some(byte) = content.durable.get_mut(at) {
             *byte ^= 1 << (bit % 8);
@@ -147,7 +153,12 @@ impl MemVfs {
         let file = disk.next_file;
         disk.next_file += 1;
         let reserved = bytes.len() as u64;
-        let content = Content { live: bytes.clone(), durable: bytes, dirty: Vec::new(), reserved };
+        let content = Content {
+            live: bytes.clone(),
+            durable: bytes,
+            dirty: Vec::new(),
+            reserved,
+        };
         disk.files.insert(file, content);
         disk.names.insert(path.to_path_buf(), file);
         disk.durable_names.insert(path.to_path_buf(), file);
@@ -218,7 +229,11 @@ impl Vfs for MemVfs {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         let disk = self.0.lock();
         let file = *disk.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(MemFile { disk: Arc::clone(&self.0), file, life: disk.life }))
+        Ok(Arc::new(MemFile {
+            disk: Arc::clone(&self.0),
+            file,
+            life: disk.life,
+        }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
@@ -230,17 +245,28 @@ impl Vfs for MemVfs {
         disk.next_file += 1;
         disk.files.insert(file, Content::default());
         disk.names.insert(path.to_path_buf(), file);
-        Ok(Arc::new(MemFile { disk: Arc::clone(&self.0), file, life: disk.life }))
+        Ok(Arc::new(MemFile {
+            disk: Arc::clone(&self.0),
+            file,
+            life: disk.life,
+        }))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let disk = self.0.lock();
         let inside = disk.names.keys().filter(|path| parent(path) == dir);
-        Ok(inside.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
+        Ok(inside
+            .filter_map(|path| path.file_name()?.to_str().map(str::to_owned))
+            .collect())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.0.lock().names.remove(path).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
+        self.0
+            .lock()
+            .names
+            .remove(path)
+            .map(|_| ())
+            .ok_or(io::ErrorKind::NotFound.into())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -272,7 +298,11 @@ impl Vfs for MemVfs {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let (disk, life) = (Arc::clone(&self.0), disk.life);
-        Ok(Box::new(MemLock { disk, path: path.to_path_buf(), life }))
+        Ok(Box::new(MemLock {
+            disk,
+            path: path.to_path_buf(),
+            life,
+        }))
     }
 }
 
@@ -313,7 +343,11 @@ impl VfsFile for MemFile {
             }
             content.live[from..to].copy_from_slice(&bytes);
             content.dirty.push((offset, end));
-            if fails { Err(io::Error::other("injected write error")) } else { Ok(()) }
+            if fails {
+                Err(io::Error::other("injected write error"))
+            } else {
+                Ok(())
+            }
         })
     }
 
