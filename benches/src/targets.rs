@@ -348,3 +348,68 @@ fn kills(series: &Series, found: &mut BTreeMap<String, Target>) {
     );
     add(found, "P16", &of, Better::Lower, parts);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ceilings::Probe;
+    use crate::workload::Plan;
+
+    fn series(rates: &[(&str, &[f64])]) -> Series {
+        let arms: Vec<String> = rates.iter().map(|(arm, _)| (*arm).to_owned()).collect();
+        let plan = Plan::new(Workload::W3, 1024, &arms);
+        let mut runs = Vec::new();
+        for (arm, rates) in rates {
+            for (round, rate) in (0_u32..).zip(*rates) {
+                let mut run = Run::blank(
+                    arm,
+                    round,
+                    Probe {
+                        fdatasync_us: 1.0,
+                        rtt_us: 1.0,
+                    },
+                );
+                run.acked_per_s = *rate;
+                run.server_cpu_us = 12.0;
+                runs.push(run);
+            }
+        }
+        Series {
+            plan,
+            runs,
+            kept: vec![0, 1, 2],
+            unsteady: false,
+        }
+    }
+
+    #[test]
+    fn ratios_are_taken_round_by_round_against_the_best_peer() {
+        let ours: &[f64] = &[30.0, 40.0, 60.0];
+        let slow: &[f64] = &[1.0, 1.0, 1.0];
+        let fast: &[f64] = &[10.0, 20.0, 15.0];
+        let names = [
+            ("ours", ours),
+            ("nats-always", slow),
+            ("nats-always/streams=4", fast),
+        ];
+        let found = targets(&[series(&names)]);
+        let p1 = &found["P1"];
+        assert_eq!(p1.rounds, json!([3.0, 2.0, 4.0]));
+        assert_eq!((&p1.value, p1.pass), (&json!(3.0), true));
+        assert!(found["P12"].pass);
+        assert!(
+            !found.contains_key("P3"),
+            "no etcd in the run, no figure for it"
+        );
+    }
+
+    #[test]
+    fn a_failed_round_of_ours_counts_as_nothing() {
+        let found = targets(&[series(&[
+            ("ours", &[0.0, 0.0, 50.0]),
+            ("nats-always", &[10.0, 10.0, 10.0]),
+        ])]);
+        assert_eq!(found["P1"].value, json!(0.0));
+        assert!(!found["P1"].pass);
+    }
+}

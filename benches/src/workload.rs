@@ -158,29 +158,36 @@ pub struct Run {
     pub failures: Vec<String>,
 }
 
+impl Run {
+    /// A run of which nothing is known but the machine just before.
+    pub(crate) fn blank(arm: &str, round: u32, probe: Probe) -> Self {
+        Self {
+            arm: arm.to_owned(),
+            round,
+            acked_per_s: 0.0,
+            acked_per_s_unchecked: 0.0,
+            latency_us: Latency::default(),
+            server_cpu_us: 0.0,
+            client_cpu_us: 0.0,
+            device_factor: 0.0,
+            rss_bytes: 0,
+            counters: std::collections::BTreeMap::new(),
+            read_back: Vec::new(),
+            ack_gaps_s: Vec::new(),
+            crowd: None,
+            probe,
+            settings: serde_json::Value::Null,
+            failures: Vec::new(),
+        }
+    }
+}
+
 /// Runs `name` once on a fresh cluster below `folder`.
 ///
 /// # Errors
 /// Only when the machine itself cannot be probed. What goes wrong on the arm is in the run.
 pub async fn run_once(plan: &Plan, name: &str, round: u32, folder: &Path) -> Result<Run, Error> {
-    let mut run = Run {
-        arm: name.to_owned(),
-        round,
-        acked_per_s: 0.0,
-        acked_per_s_unchecked: 0.0,
-        latency_us: Latency::default(),
-        server_cpu_us: 0.0,
-        client_cpu_us: 0.0,
-        device_factor: 0.0,
-        rss_bytes: 0,
-        counters: std::collections::BTreeMap::new(),
-        read_back: Vec::new(),
-        ack_gaps_s: Vec::new(),
-        crowd: None,
-        probe: probe(folder)?,
-        settings: serde_json::Value::Null,
-        failures: Vec::new(),
-    };
+    let mut run = Run::blank(name, round, probe(folder)?);
     let Some(mut driver) = arms::make(name) else {
         run.failures.push(format!("no arm is called {name}"));
         return Ok(run);
