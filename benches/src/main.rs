@@ -96,9 +96,12 @@ fn main() -> anyhow::Result<()> {
         .context("start the runtime")?;
     runtime.block_on(async {
         // Dropping the work ends the processes that it started.
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut ended = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
         tokio::select! {
             done = work(options) => done,
             _ = tokio::signal::ctrl_c() => bail!("stopped"),
+            _ = ended.recv() => bail!("stopped"),
         }
     })
 }
