@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Buckets of a histogram: powers of two from 1.
-pub const BUCKETS: usize = 40;
+pub(super) const BUCKETS: usize = 40;
 
 /// A snapshot of a histogram; bucket `n` counts values in `2^n .. 2^(n+1)`, 0 goes to bucket 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
     /// Counts by bucket.
-    pub buckets: [u64; BUCKETS],
+    pub buckets: [u64; 40],
 }
 
 impl Histogram {

@@ -222,6 +222,12 @@ impl Opening<'_> {
                 .iter()
                 .rposition(|byte| *byte != 0)
                 .map_or(0, |at| at + 1);
+            // Behind a whole footer its trailer is no torn tail.
+            let footer = found
+                .blocks
+                .last()
+                .filter(|seen| seen.header.kind == Kind::Footer);
+            let cut = cut + footer.map_or(0, |_| segment::TRAILER_BYTES as usize);
             self.report.torn_bytes = dirty.saturating_sub(cut) as u64;
         }
         if found

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::block::{HEADER_BYTES, Kind};
+use super::block::Kind;
 use super::error::{Error, StopReason};
 use super::memory::Shared;
 use super::metrics::add;
@@ -464,5 +464,3 @@ fn failed(doing: &'static str, error: &io::Error) -> StopReason {
 fn now() -> Instant {
     Instant::now()
 }
-
-const _: () = assert!(HEADER_BYTES % 8 == 0, "blocks stay aligned");
