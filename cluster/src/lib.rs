@@ -1,1 +1,42 @@
-//! Raft groups, network, membership, placement.
+//! Raft groups, network, membership, placement. The only crate that names openraft.
+//!
+//! ```text
+//!  Proposer ──> bundler ──> raft ──> log_store ──> dtm_storage::log
+//!                  │          └────> state_machine ──> dtm_machine ──> rows
+//!                  └─ forward ─┐
+//!  ReadView ──> group          ├──> network ──mTLS──> peers
+//!  roots, membership ──────────┘
+//! ```
+
+mod applied;
+mod bundler;
+mod config;
+mod convert;
+mod error;
+mod forward;
+mod group;
+mod lifecycle;
+mod log_store;
+mod membership;
+mod network;
+mod raft;
+mod read_view;
+mod registry;
+mod roots;
+mod snapshot;
+mod state_machine;
+mod states;
+mod type_config;
+
+pub use applied::Head;
+pub use config::{ClusterConfig, Deps, Timing};
+pub use error::Error;
+pub use lifecycle::ClusterNode;
+pub use log_store::{
+    Flushed, LogEntry, LogError, LogMarks, LogPosition, LogProvider, MemoryLog, MemoryLogs,
+    NodeLogs, ReplicaLog,
+};
+pub use network::PeerTls;
+pub use snapshot::{StagedState, StateProvider};
+pub use states::MemoryStates;
+pub use type_config::PeerNode;

@@ -1,0 +1,118 @@
+//! What a node's cluster layer is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dtm_machine::seams::Clock;
+use dtm_types::{ClusterId, Incarnation};
+
+use crate::error::Error;
+use crate::log_store::LogProvider;
+use crate::network::PeerTls;
+use crate::snapshot::StateProvider;
+use crate::type_config::PeerNode;
+
+/// Who this node is and how its groups behave.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node, with the addresses that it advertises.
+    pub node: PeerNode,
+    /// Which life of the cluster.
+    pub incarnation: Incarnation,
+    /// Start number of this node; rises with each start.
+    pub boot_counter: u64,
+    /// Heartbeats and elections.
+    pub timing: Timing,
+    /// Commands waiting or in flight a group on this node, bytes; beyond it: overload.
+    pub queue_bytes_max: usize,
+    /// How long a command waits for a leader before it is refused as unavailable, milliseconds.
+    pub leader_wait_ms: u64,
+    /// How long a current read waits, milliseconds.
+    pub read_wait_ms: u64,
+    /// Voters a group, where there are so many nodes.
+    pub voters_max: usize,
+    /// How often rows are flushed and the log is purged behind them, milliseconds.
+    pub flush_interval_ms: u64,
+    /// Entries kept in the log above the purge mark for slow followers.
+    pub log_entries_kept: u64,
+    /// How often the controller of the meta leader looks at the cluster, milliseconds.
+    pub control_interval_ms: u64,
+}
+
+impl ClusterConfig {
+    /// The defaults for a node.
+    pub fn new(cluster: ClusterId, node: PeerNode) -> Self {
+        Self {
+            cluster,
+            node,
+            incarnation: Incarnation(1),
+            boot_counter: 1,
+            timing: Timing::default(),
+            queue_bytes_max: 32 << 20,
+            leader_wait_ms: 5_000,
+            read_wait_ms: 5_000,
+            voters_max: 3,
+            flush_interval_ms: 10_000,
+            log_entries_kept: 4_096,
+            control_interval_ms: 1_000,
+        }
+    }
+
+    pub(crate) fn read_wait(&self) -> Duration {
+        Duration::from_millis(self.read_wait_ms)
+    }
+
+    pub(crate) fn raft(&self) -> Result<Arc<openraft::Config>, Error> {
+        let timing = self.timing;
+        let config = openraft::Config {
+            cluster_name: self.cluster.to_string(),
+            heartbeat_interval: timing.heartbeat_ms,
+            heartbeat_min_interval: Some(timing.heartbeat_ms),
+            election_timeout_min: timing.election_min_ms,
+            election_timeout_max: timing.election_max_ms,
+            install_snapshot_timeout: 3_600_000,
+            max_payload_entries: 64,
+            snapshot_policy: openraft::SnapshotPolicy::Never,
+            // Purging is decided by `Group::maintain` alone.
+            max_in_snapshot_log_to_keep: u64::MAX,
+            backoff: "50ms 100ms 200ms ...500ms".to_owned(),
+            enable_leader_restore: Some(false),
+            enable_pre_vote: Some(true),
+            allow_log_reversion: None,
+            ..openraft::Config::default()
+        };
+        config.validate().map(Arc::new).map_err(|error| Error::Settings(error.to_string()))
+    }
+}
+
+/// Heartbeats and elections. The shortest election must be longer than two heartbeats and a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Between heartbeats, milliseconds.
+    pub heartbeat_ms: u64,
+    /// Shortest silence before an election, milliseconds.
+    pub election_min_ms: u64,
+    /// Longest, milliseconds; also the leader's lease.
+    pub election_max_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { heartbeat_ms: 150, election_min_ms: 600, election_max_ms: 1_200 }
+    }
+}
+
+/// What a node's cluster layer stands on.
+#[derive(Clone)]
+pub struct Deps {
+    /// Logs of the replicas.
+    pub logs: Arc<dyn LogProvider>,
+    /// Rows of the replicas.
+    pub states: Arc<dyn StateProvider>,
+    /// Certificates.
+    pub tls: Arc<dyn PeerTls>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}

@@ -1,0 +1,86 @@
+//! What can go wrong when a node's groups are started, stopped or changed.
+
+use dtm_machine::seams::StateError;
+use dtm_types::{GroupId, ReplicaId};
+
+use crate::log_store::LogError;
+
+/// Errors of the cluster layer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log refused.
+    #[error("log of group {group}")]
+    Log {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        #[source]
+        source: LogError,
+    },
+    /// The state refused.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// openraft ended or refused.
+    #[error("raft of group {group}: {cause}")]
+    Raft {
+        /// The group.
+        group: GroupId,
+        /// In words.
+        cause: String,
+    },
+    /// Raft settings that do not fit together.
+    #[error("raft settings: {0}")]
+    Settings(String),
+    /// Another replica of the group is here already.
+    #[error("group {group} has replica {present} here, not {asked}")]
+    OtherReplica {
+        /// The group.
+        group: GroupId,
+        /// Here.
+        present: ReplicaId,
+        /// Asked for.
+        asked: ReplicaId,
+    },
+    /// The damaged replica needs repair before it may vote.
+    #[error("replica {replica} of group {group} is recovering: {cause}")]
+    Recovering {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        replica: ReplicaId,
+        /// In words.
+        cause: String,
+    },
+    /// No such group or node.
+    #[error("{0} is not known")]
+    Unknown(String),
+    /// It did not happen in time; it may still happen.
+    #[error("{0} took too long")]
+    Timeout(String),
+    /// A command was refused.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// A command found no way.
+    #[error(transparent)]
+    Propose(#[from] dtm_machine::seams::ProposeError),
+    /// The peer port could not be served.
+    #[error("peer port")]
+    Serve(#[source] std::io::Error),
+}
+
+impl Error {
+    /// Whether the same call may succeed later.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Log { source, .. } => matches!(source, LogError::DiskFull),
+            Self::Timeout(_) | Self::Raft { .. } | Self::Propose(_) => true,
+            Self::State(_)
+            | Self::Settings(_)
+            | Self::OtherReplica { .. }
+            | Self::Recovering { .. }
+            | Self::Unknown(_)
+            | Self::Refused(_)
+            | Self::Serve(_) => false,
+        }
+    }
+}

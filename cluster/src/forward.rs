@@ -1,0 +1,298 @@
+//! Commands for groups that another node leads: one stream a peer, commands of all groups gathered.
+//!
+//! A command is either never sent (it goes back to its queue), or answered, or its outcome is
+//! unknown; never reported as failed when it may have been committed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use dtm_machine::seams::{ProposeError, Reply};
+use dtm_proto::cluster as wire;
+use dtm_proto::cluster::peer_service_client::PeerServiceClient;
+use dtm_types::command::Outcome;
+use dtm_types::{ErrorCode, GroupId};
+use futures::StreamExt;
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use crate::network::{Link, OriginGuard};
+use crate::registry::Registry;
+
+/// Commands on their way to one peer and not yet answered.
+const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
+const IN_FLIGHT_COMMANDS_MAX: usize = 16 << 10;
+/// One message takes this much, unless a single command is larger.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+const MESSAGES_MAX: usize = 8;
+const ANSWERS_MAX: usize = 1024;
+
+/// What became of a forwarded command.
+pub(crate) enum Forwarded {
+    /// Applied on the leader.
+    Outcome(Outcome),
+    /// Never left this node, or the receiver did not lead: it can be queued again.
+    NotTaken,
+    /// Refused, or unknown.
+    Failed(ProposeError),
+}
+
+/// Called once.
+pub(crate) type Answer = Box<dyn FnOnce(Forwarded) + Send>;
+
+struct Job {
+    group: GroupId,
+    command: Bytes,
+    answer: Answer,
+}
+
+/// The sending side, one a peer.
+pub(crate) struct Forwarder {
+    jobs: mpsc::Sender<Job>,
+    in_flight_bytes: Arc<AtomicUsize>,
+}
+
+impl Forwarder {
+    pub(crate) fn start(link: &Link) -> Arc<Self> {
+        let (jobs, receiver) = mpsc::channel(IN_FLIGHT_COMMANDS_MAX);
+        let in_flight_bytes = Arc::new(AtomicUsize::new(0));
+        let worker = Worker {
+            client: link.data(),
+            guard: link.guard_arc(),
+            jobs: receiver,
+            in_flight_bytes: Arc::clone(&in_flight_bytes),
+            waiting: HashMap::new(),
+            last_id: 0,
+        };
+        tokio::spawn(worker.run());
+        Arc::new(Self { jobs, in_flight_bytes })
+    }
+
+    /// Takes a command unless too much is on its way; then the answer comes back uncalled.
+    pub(crate) fn send(&self, group: GroupId, command: Bytes, answer: Answer) -> Result<(), Answer> {
+        let bytes = command.len();
+        let before = self.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
+        if before > 0 && before + bytes > IN_FLIGHT_BYTES_MAX {
+            self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            return Err(answer);
+        }
+        self.jobs.try_send(Job { group, command, answer }).map_err(|refused| {
+            self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            refused.into_inner().answer
+        })
+    }
+}
+
+struct Waiting {
+    group: GroupId,
+    bytes: usize,
+    answer: Answer,
+}
+
+struct Worker {
+    client: PeerServiceClient<Channel>,
+    guard: Arc<OriginGuard>,
+    jobs: mpsc::Receiver<Job>,
+    in_flight_bytes: Arc<AtomicUsize>,
+    waiting: HashMap<u64, Waiting>,
+    last_id: u64,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        while let Some(first) = self.jobs.recv().await {
+            let (messages, receiver) = mpsc::channel(MESSAGES_MAX);
+            let request = self.guard.stamp(ReceiverStream::new(receiver));
+            match self.client.forward(request).await {
+                Ok(answers) => {
+                    let status = self.exchange(first, messages, answers.into_inner()).await;
+                    self.lose(&status);
+                }
+                Err(_) => self.give_back(first),
+            }
+        }
+    }
+
+    /// Nothing of these was sent.
+    fn give_back(&mut self, first: Job) {
+        let mut next = Some(first);
+        while let Some(job) = next {
+            self.in_flight_bytes.fetch_sub(job.command.len(), Ordering::AcqRel);
+            (job.answer)(Forwarded::NotTaken);
+            next = self.jobs.try_recv().ok();
+        }
+    }
+
+    async fn exchange(
+        &mut self,
+        first: Job,
+        messages: mpsc::Sender<wire::ForwardRequest>,
+        mut answers: Streaming<wire::ForwardResponse>,
+    ) -> Status {
+        let mut next = Some(first);
+        loop {
+            if let Some(job) = next.take() {
+                let message = self.gather(job);
+                let sending = messages.send(message);
+                tokio::pin!(sending);
+                // Answers are read on while the peer's window is full.
+                loop {
+                    tokio::select! {
+                        sent = &mut sending => match sent {
+                            Ok(()) => break,
+                            Err(_) => return Status::unavailable("forward stream closed"),
+                        },
+                        answer = answers.next() => {
+                            if let Err(status) = self.deliver(answer) {
+                                return status;
+                            }
+                        }
+                    }
+                }
+            }
+            tokio::select! {
+                job = self.jobs.recv() => match job {
+                    Some(job) => next = Some(job),
+                    None => return Status::cancelled("the link was dropped"),
+                },
+                answer = answers.next() => {
+                    if let Err(status) = self.deliver(answer) {
+                        return status;
+                    }
+                }
+            }
+        }
+    }
+
+    fn gather(&mut self, first: Job) -> wire::ForwardRequest {
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        let mut next = Some(first);
+        while let Some(Job { group, command, answer }) = next {
+            self.last_id += 1;
+            bytes += command.len();
+            self.waiting.insert(self.last_id, Waiting { group, bytes: command.len(), answer });
+            items.push(wire::ForwardItem { id: self.last_id, group: group.0, command });
+            next = if bytes < MESSAGE_BYTES_MAX { self.jobs.try_recv().ok() } else { None };
+        }
+        wire::ForwardRequest { items }
+    }
+
+    fn deliver(
+        &mut self,
+        answer: Option<Result<wire::ForwardResponse, Status>>,
+    ) -> Result<(), Status> {
+        let answer = answer.ok_or_else(|| Status::unavailable("forward stream ended"))??;
+        for item in answer.items {
+            if let Some(waiting) = self.waiting.remove(&item.id) {
+                self.in_flight_bytes.fetch_sub(waiting.bytes, Ordering::AcqRel);
+                (waiting.answer)(from_wire(waiting.group, item.result));
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream broke: what was sent may have been committed or not.
+    fn lose(&mut self, status: &Status) {
+        for (_, Waiting { group, bytes, answer }) in self.waiting.drain() {
+            self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            let cause = format!("connection to the leader was lost: {}", status.message());
+            answer(Forwarded::Failed(ProposeError::OutcomeUnknown { group, cause }));
+        }
+    }
+}
+
+fn from_wire(group: GroupId, result: Option<wire::forward_answer::Result>) -> Forwarded {
+    use wire::forward_answer::Result as Sent;
+    let unknown = |cause: String| Forwarded::Failed(ProposeError::OutcomeUnknown { group, cause });
+    match result {
+        Some(Sent::Outcome(bytes)) => match Outcome::decode(bytes) {
+            Ok(outcome) => Forwarded::Outcome(outcome),
+            Err(error) => unknown(error.to_string()),
+        },
+        Some(Sent::Error(error)) => match ErrorCode::from_name(&error.code) {
+            Some(ErrorCode::NotLeader) => Forwarded::NotTaken,
+            Some(ErrorCode::Unavailable) => {
+                Forwarded::Failed(ProposeError::Unavailable { group, cause: error.cause })
+            }
+            Some(ErrorCode::Overloaded) => {
+                let retry_after_ms = error.retry_after_ms;
+                Forwarded::Failed(ProposeError::Overloaded { group, retry_after_ms })
+            }
+            Some(ErrorCode::DiskFull) => Forwarded::Failed(ProposeError::DiskFull { group }),
+            Some(ErrorCode::NodeStopped) => {
+                Forwarded::Failed(ProposeError::Stopped { reason: error.cause })
+            }
+            _ => unknown(error.cause),
+        },
+        None => unknown("an answer without result".to_owned()),
+    }
+}
+
+fn to_wire(id: u64, result: Result<Outcome, ProposeError>) -> wire::ForwardAnswer {
+    use wire::forward_answer::Result as Sent;
+    let result = match result {
+        Ok(outcome) => Sent::Outcome(outcome.encode_to_vec().into()),
+        Err(error) => Sent::Error(wire::ForwardError {
+            code: error.code().name().to_owned(),
+            retry_after_ms: match error {
+                ProposeError::Overloaded { retry_after_ms, .. } => retry_after_ms,
+                _ => 0,
+            },
+            leader: String::new(),
+            cause: error.to_string(),
+        }),
+    };
+    wire::ForwardAnswer { id, result: Some(result) }
+}
+
+/// The receiving side of one peer's stream: commands join the bundles of the groups led here.
+pub(crate) fn serve(
+    registry: Arc<Registry>,
+    requests: Streaming<wire::ForwardRequest>,
+) -> ReceiverStream<Result<wire::ForwardResponse, Status>> {
+    let (answers, gathered) = mpsc::channel(IN_FLIGHT_COMMANDS_MAX);
+    let (responses, receiver) = mpsc::channel(MESSAGES_MAX);
+    tokio::spawn(take_requests(registry, requests, answers));
+    tokio::spawn(send_answers(gathered, responses));
+    ReceiverStream::new(receiver)
+}
+
+async fn take_requests(
+    registry: Arc<Registry>,
+    mut requests: Streaming<wire::ForwardRequest>,
+    answers: mpsc::Sender<wire::ForwardAnswer>,
+) {
+    while let Ok(Some(request)) = requests.message().await {
+        for item in request.items {
+            // A place for the answer is taken first: an unread answer stream stops the requests.
+            let Ok(place) = answers.clone().reserve_owned().await else { return };
+            let group = GroupId(item.group);
+            let id = item.id;
+            let reply: Reply = Box::new(move |result| {
+                place.send(to_wire(id, result));
+            });
+            match registry.group(group) {
+                Some(group) => group.bundler.push_forwarded(item.command, reply),
+                None => reply(Err(ProposeError::NotLeader { group, leader: None })),
+            }
+        }
+    }
+}
+
+async fn send_answers(
+    mut gathered: mpsc::Receiver<wire::ForwardAnswer>,
+    responses: mpsc::Sender<Result<wire::ForwardResponse, Status>>,
+) {
+    let mut items = Vec::new();
+    while gathered.recv_many(&mut items, ANSWERS_MAX).await > 0 {
+        let response = wire::ForwardResponse { items: std::mem::take(&mut items) };
+        if responses.send(Ok(response)).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! A group's log as openraft wants it, over the node's log or its in-memory twin.
+//!
+//! Durability: `save_vote` returns after fsync; `append` returns once the entries are readable and
+//! reports the fsync through `IOFlushed`; `save_committed` and `purge` are not synced.
+
+mod memory;
+mod node;
+mod raft;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dtm_types::{GroupId, ReplicaId};
+use futures::future::BoxFuture;
+
+pub use memory::{MemoryLog, MemoryLogs};
+pub use node::NodeLogs;
+pub(crate) use raft::{LogStore, READ_BYTES_MAX, wait_flushed};
+
+/// A Raft log id, as numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogPosition {
+    /// Raft index.
+    pub index: u64,
+    /// Raft term.
+    pub term: u64,
+    /// Replica that led the term.
+    pub leader: u64,
+}
+
+/// A Raft entry; the payload is opaque to the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Raft index.
+    pub index: u64,
+    /// Raft term.
+    pub term: u64,
+    /// Replica that led the term.
+    pub leader: u64,
+    /// The bytes.
+    pub payload: Bytes,
+}
+
+/// Where a log stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogMarks {
+    /// Last vote saved.
+    pub vote: Option<Bytes>,
+    /// Last committed log id saved; may lag after a crash.
+    pub committed: Option<Bytes>,
+    /// Everything at or below is gone for Raft (the record store may still hold it).
+    pub purged: Option<LogPosition>,
+    /// Last entry, or the purge mark when nothing is above it.
+    pub last: Option<LogPosition>,
+    /// Why the replica may neither vote nor lead, where it may not.
+    pub recovering: Option<String>,
+}
+
+/// Called once the request is on disk, on the log's writer thread: cheap, never blocks.
+pub type Flushed = Box<dyn FnOnce(Result<(), LogError>) + Send>;
+
+/// Why the log did not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// The fail-stop latch of the node's log fell: only a restart helps.
+    #[error("the log of this node has stopped: {0}")]
+    Stopped(String),
+    /// No room above the reserve. Nothing was written.
+    #[error("the disk of the log is full")]
+    DiskFull,
+    /// A stored block is damaged: never served.
+    #[error("log index {0} is damaged")]
+    Damaged(u64),
+    /// Not in this log (any more).
+    #[error("log index {0} is not held")]
+    NotFound(u64),
+    /// Anything else the engine said.
+    #[error("log: {0}")]
+    Engine(String),
+}
+
+/// The log of one replica. Entries are readable as soon as `append` returns.
+pub trait ReplicaLog: Send + Sync + 'static {
+    /// Where the log stands.
+    fn marks(&self) -> LogMarks;
+
+    /// Waits until the log takes `bytes` more. Cancel-safe.
+    fn ready(&self, bytes: usize) -> BoxFuture<'_, Result<(), LogError>>;
+
+    /// Appends entries without holes; `flushed` runs after fsync, in the order of the calls. Here
+    /// and below: on `Err` nothing was changed and `flushed` never runs.
+    fn append(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError>;
+
+    /// Saves a vote; `flushed` runs after fsync.
+    fn save_vote(&self, vote: Bytes, flushed: Flushed) -> Result<(), LogError>;
+
+    /// Remembers the committed log id, without an fsync of its own.
+    fn save_committed(&self, committed: Bytes);
+
+    /// Keeps entries up to the index; `None` keeps nothing above the purge mark.
+    fn truncate_after(&self, last: Option<u64>, flushed: Flushed) -> Result<(), LogError>;
+
+    /// Forgets entries up to the position for Raft; the record store keeps them.
+    fn purge_to(&self, position: LogPosition) -> Result<(), LogError>;
+
+    /// Starts anew above the position: a snapshot through it was installed.
+    fn reset(&self, position: LogPosition, flushed: Flushed) -> Result<(), LogError>;
+
+    /// Entries of the range that are held, without holes, at most `bytes_max` bytes but at least one.
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<LogEntry>, LogError>;
+
+    /// One entry, also below the purge mark: the log's segments are the record store. Blocking.
+    fn read_record(&self, index: u64) -> Result<LogEntry, LogError>;
+
+    /// Stores entries of a snapshot below the purge mark; `flushed` runs after fsync.
+    fn store_records(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError>;
+
+    /// Entries up to here need not stay in memory: applied here and replicated.
+    fn release(&self, through: u64);
+}
+
+/// Opens the logs of a node's replicas.
+pub trait LogProvider: Send + Sync + 'static {
+    /// The log of a replica, made when there is none.
+    fn open(&self, group: GroupId, replica: ReplicaId) -> Result<Arc<dyn ReplicaLog>, LogError>;
+
+    /// Replicas found here, ascending by group.
+    fn replicas(&self) -> Vec<(GroupId, ReplicaId)>;
+
+    /// Forgets a replica for ever, its records included.
+    fn drop_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), LogError>;
+
+    /// Why the log stopped, if it did: the first reason.
+    fn stopped(&self) -> Option<String>;
+}

@@ -1,0 +1,159 @@
+//! The node's shared log (`dtm_storage::log`) behind this crate's seam.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dtm_storage::log as node_log;
+use dtm_types::{GroupId, Incarnation, ReplicaId};
+use futures::future::BoxFuture;
+
+use super::{Flushed, LogEntry, LogError, LogMarks, LogPosition, LogProvider, ReplicaLog};
+
+/// All replicas of a node in one log, with one fsync a round.
+pub struct NodeLogs {
+    log: Arc<node_log::NodeLog>,
+    incarnation: Incarnation,
+}
+
+impl NodeLogs {
+    /// Serves the replicas of one incarnation.
+    pub fn new(log: Arc<node_log::NodeLog>, incarnation: Incarnation) -> Self {
+        Self { log, incarnation }
+    }
+}
+
+impl LogProvider for NodeLogs {
+    fn open(&self, group: GroupId, replica: ReplicaId) -> Result<Arc<dyn ReplicaLog>, LogError> {
+        let log = self.log.group(group.0, replica.0, self.incarnation.0)?;
+        Ok(Arc::new(Replica { log }))
+    }
+
+    fn replicas(&self) -> Vec<(GroupId, ReplicaId)> {
+        let all = self.log.groups().into_iter();
+        let ours = all.filter(|state| state.key.incarnation == self.incarnation.0);
+        let mut keys: Vec<_> =
+            ours.map(|state| (GroupId(state.key.group), ReplicaId(state.key.replica))).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    fn drop_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), LogError> {
+        let (group, incarnation) = (group.0, self.incarnation.0);
+        let key = node_log::ReplicaKey { group, incarnation, replica: replica.0 };
+        Ok(self.log.drop_replica(key, Box::new(|_| {}))?)
+    }
+
+    fn stopped(&self) -> Option<String> {
+        self.log.stopped().map(|reason| reason.to_string())
+    }
+}
+
+struct Replica {
+    log: node_log::GroupLog,
+}
+
+impl From<node_log::Error> for LogError {
+    fn from(error: node_log::Error) -> Self {
+        match error {
+            node_log::Error::Stopped { reason } => Self::Stopped(reason.to_string()),
+            node_log::Error::DiskFull { .. } => Self::DiskFull,
+            node_log::Error::Damaged { index, .. } => Self::Damaged(index),
+            node_log::Error::NotFound { index, .. } => Self::NotFound(index),
+            other => Self::Engine(other.to_string()),
+        }
+    }
+}
+
+fn callback(flushed: Flushed) -> node_log::Callback {
+    Box::new(move |done| flushed(done.map_err(LogError::from)))
+}
+
+fn to_position(position: node_log::LogPosition) -> LogPosition {
+    LogPosition { index: position.index, term: position.term, leader: position.leader }
+}
+
+fn from_position(position: LogPosition) -> node_log::LogPosition {
+    node_log::LogPosition { index: position.index, term: position.term, leader: position.leader }
+}
+
+fn to_entry(entry: node_log::LogEntry) -> LogEntry {
+    let node_log::LogEntry { index, term, leader, payload } = entry;
+    LogEntry { index, term, leader, payload }
+}
+
+fn from_entries(entries: Vec<LogEntry>) -> Vec<node_log::LogEntry> {
+    let convert = |LogEntry { index, term, leader, payload }| node_log::LogEntry {
+        index,
+        term,
+        leader,
+        payload,
+    };
+    entries.into_iter().map(convert).collect()
+}
+
+impl ReplicaLog for Replica {
+    fn marks(&self) -> LogMarks {
+        let state = self.log.state();
+        let recovering = match state.health {
+            node_log::Health::Healthy => None,
+            node_log::Health::Recovering { missing, tail_unknown, vote_lost } => {
+                let ranges = missing.len();
+                Some(format!(
+                    "{ranges} damaged ranges, tail unknown: {tail_unknown}, vote lost: {vote_lost}"
+                ))
+            }
+        };
+        LogMarks {
+            vote: state.vote,
+            committed: state.committed,
+            purged: state.last_purged.map(to_position),
+            last: state.last.map(to_position),
+            recovering,
+        }
+    }
+
+    fn ready(&self, bytes: usize) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async move { Ok(self.log.ready(bytes).await?) })
+    }
+
+    fn append(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
+        Ok(self.log.append(from_entries(entries), callback(flushed))?)
+    }
+
+    fn save_vote(&self, vote: Bytes, flushed: Flushed) -> Result<(), LogError> {
+        Ok(self.log.save_vote(vote, callback(flushed))?)
+    }
+
+    fn save_committed(&self, committed: Bytes) {
+        self.log.save_committed(committed);
+    }
+
+    fn truncate_after(&self, last: Option<u64>, flushed: Flushed) -> Result<(), LogError> {
+        Ok(self.log.truncate_after(last, callback(flushed))?)
+    }
+
+    fn purge_to(&self, position: LogPosition) -> Result<(), LogError> {
+        Ok(self.log.purge_to(from_position(position), Box::new(|_| {}))?)
+    }
+
+    fn reset(&self, position: LogPosition, flushed: Flushed) -> Result<(), LogError> {
+        Ok(self.log.reset(from_position(position), callback(flushed))?)
+    }
+
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
+        Ok(self.log.read(range, bytes_max)?.into_iter().map(to_entry).collect())
+    }
+
+    fn read_record(&self, index: u64) -> Result<LogEntry, LogError> {
+        Ok(to_entry(self.log.read_record(index)?))
+    }
+
+    fn store_records(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
+        Ok(self.log.store_records(from_entries(entries), callback(flushed))?)
+    }
+
+    fn release(&self, through: u64) {
+        self.log.release(through);
+    }
+}

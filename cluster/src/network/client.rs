@@ -1,0 +1,279 @@
+//! A way to one replica, as openraft wants it.
+// Hot path: `stream_append` carries every entry to every follower.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dtm_proto::cluster as wire;
+use futures::{Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
+};
+use openraft::raft::{
+    AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use tonic::Status;
+
+use super::link::Link;
+use super::snapshot;
+use crate::convert;
+use crate::snapshot::{Snapshot, SnapshotData};
+use crate::type_config::{TypeConfig, Vote};
+
+/// A peer that owes an answer this long, without any other one coming, has failed.
+const NO_PROGRESS: Duration = Duration::from_secs(5);
+
+/// What openraft wants the client for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Replicate,
+    Heartbeat,
+}
+
+/// A way to one replica.
+pub(crate) struct ReplicaClient {
+    link: Arc<Link>,
+    target: wire::Target,
+    purpose: Purpose,
+}
+
+type RpcError = RPCError<TypeConfig>;
+type AppendResult = Result<StreamAppendResult<TypeConfig>, RpcError>;
+
+impl ReplicaClient {
+    pub(crate) fn new(link: Arc<Link>, target: wire::Target, purpose: Purpose) -> Self {
+        Self { link, target, purpose }
+    }
+
+    async fn heartbeat<S>(&self, mut input: S) -> Result<BoxStream<'static, AppendResult>, RpcError>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let Some(request) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
+        let answer = self.link.heartbeats().ask(self.target, &request).await.map_err(to_rpc_error)?;
+        Ok(futures::stream::once(async move { Ok(answer) }).boxed())
+    }
+
+    async fn replicate<S>(&self, input: S) -> Result<BoxStream<'static, AppendResult>, RpcError>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let sent = Arc::new(AtomicU64::new(0));
+        let (counter, target) = (Arc::clone(&sent), self.target);
+        let requests = input.map(move |request| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            append_to_wire(target, request)
+        });
+        let opened = self.link.data().append(self.link.guard().stamp(requests)).await;
+        let answers = opened.map_err(to_rpc_error)?.into_inner();
+        let watched = Watched { answers, sent, received: 0, failed: false };
+        Ok(futures::stream::unfold(watched, Watched::next).boxed())
+    }
+}
+
+struct Watched {
+    answers: tonic::Streaming<wire::AppendResponse>,
+    sent: Arc<AtomicU64>,
+    received: u64,
+    failed: bool,
+}
+
+impl Watched {
+    /// The next answer. openraft does not time a stalled stream out; this does.
+    async fn next(mut self) -> Option<(AppendResult, Self)> {
+        if self.failed {
+            return None;
+        }
+        loop {
+            let owed = self.sent.load(Ordering::Relaxed) > self.received;
+            match tokio::time::timeout(NO_PROGRESS, self.answers.next()).await {
+                Ok(None) => return None,
+                Ok(Some(Ok(answer))) => {
+                    self.received += 1;
+                    let result = append_from_wire(answer.result).map_err(to_network_error);
+                    self.failed = result.is_err();
+                    return Some((result, self));
+                }
+                Ok(Some(Err(status))) => {
+                    self.failed = true;
+                    return Some((Err(to_rpc_error(status)), self));
+                }
+                Err(_) if owed => {
+                    self.failed = true;
+                    metrics::counter!("dtm_cluster_append_stalls_total").increment(1);
+                    let error = NetworkError::from_string("no answer in time");
+                    return Some((Err(RPCError::Network(error)), self));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+pub(super) fn append_to_wire(
+    target: wire::Target,
+    request: AppendEntriesRequest<TypeConfig>,
+) -> wire::AppendRequest {
+    wire::AppendRequest {
+        target: Some(target),
+        vote: Some(convert::vote_to_wire(&request.vote)),
+        prev: request.prev_log_id.as_ref().map(convert::log_id_to_wire),
+        commit: request.leader_commit.as_ref().map(convert::log_id_to_wire),
+        entries: request.entries.iter().map(convert::entry_to_wire).collect(),
+    }
+}
+
+fn append_from_wire(
+    result: Option<wire::append_response::Result>,
+) -> Result<StreamAppendResult<TypeConfig>, convert::Error> {
+    use wire::append_response::Result as Answer;
+    match result.ok_or(convert::Error::Missing("result of an append"))? {
+        Answer::Appended(appended) => Ok(Ok(appended.through.map(convert::log_id_from_wire))),
+        Answer::Conflict(log_id) => {
+            Ok(Err(StreamAppendError::Conflict(convert::log_id_from_wire(log_id))))
+        }
+        Answer::HigherVote(vote) => {
+            Ok(Err(StreamAppendError::HigherVote(convert::vote_from_wire(Some(vote))?)))
+        }
+    }
+}
+
+/// Unreachable makes openraft back off; anything else is tried again soon.
+pub(super) fn to_rpc_error(status: Status) -> RpcError {
+    match status.code() {
+        tonic::Code::Unavailable
+        | tonic::Code::NotFound
+        | tonic::Code::PermissionDenied
+        | tonic::Code::FailedPrecondition => RPCError::Unreachable(Unreachable::new(&status)),
+        _ => RPCError::Network(NetworkError::new(&status)),
+    }
+}
+
+fn to_network_error(error: convert::Error) -> RpcError {
+    RPCError::Network(NetworkError::new(&error))
+}
+
+async fn within<T>(
+    option: &RPCOption,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, RpcError> {
+    match tokio::time::timeout(option.hard_ttl(), call).await {
+        Ok(answer) => answer.map(tonic::Response::into_inner).map_err(to_rpc_error),
+        Err(_) => Err(RPCError::Network(NetworkError::from_string("no answer in time"))),
+    }
+}
+
+impl NetStreamAppend<TypeConfig> for ReplicaClient {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, AppendResult>, RpcError>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        Box::pin(async move {
+            match self.purpose {
+                Purpose::Heartbeat => self.heartbeat(input).await,
+                Purpose::Replicate => self.replicate(input).await,
+            }
+        })
+    }
+}
+
+impl ReplicaClient {
+    async fn ask_vote(
+        &self,
+        request: VoteRequest<TypeConfig>,
+        option: &RPCOption,
+        pre_vote: bool,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let message = wire::VoteRequest {
+            target: Some(self.target),
+            vote: Some(convert::vote_to_wire(&request.vote)),
+            last: request.last_log_id.as_ref().map(convert::log_id_to_wire),
+            leadership_transfer: request.leadership_transfer,
+            pre_vote,
+        };
+        let mut client = self.link.control();
+        let answer = within(option, client.vote(self.link.guard().stamp(message))).await?;
+        let vote = convert::vote_from_wire(answer.vote).map_err(to_network_error)?;
+        Ok(VoteResponse::new(vote, answer.last.map(convert::log_id_from_wire), answer.granted))
+    }
+}
+
+impl NetVote<TypeConfig> for ReplicaClient {
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.ask_vote(request, &option, false).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        self.ask_vote(request, &option, true).await
+    }
+}
+
+impl NetTransferLeader<TypeConfig> for ReplicaClient {
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        let message = wire::TransferLeaderRequest {
+            target: Some(self.target),
+            from: Some(convert::vote_to_wire(request.from_leader())),
+            to: *request.to_node_id(),
+            last: request.last_log_id().map(convert::log_id_to_wire),
+        };
+        let mut client = self.link.control();
+        let answer = within(&option, client.transfer_leader(self.link.guard().stamp(message))).await?;
+        let actual = answer.actual.map(convert::log_id_from_wire);
+        Ok(match answer.actual_vote {
+            Some(vote) => Err(TransferLeaderError::VoteChanged {
+                expected: *request.from_leader(),
+                actual: convert::vote_from_wire(Some(vote)).map_err(to_network_error)?,
+            }),
+            None if answer.not_flushed => Err(TransferLeaderError::LogNotFlushed {
+                expected: request.last_log_id().copied(),
+                actual,
+            }),
+            None => Ok(()),
+        })
+    }
+}
+
+impl NetSnapshot<TypeConfig> for ReplicaClient {
+    type SnapshotData = SnapshotData;
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let sending = snapshot::send(&self.link, self.target, vote, snapshot);
+        tokio::select! {
+            sent = sending => sent,
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
+    }
+}
+
+impl NetBackoff<TypeConfig> for ReplicaClient {
+    fn backoff(&self) -> Option<Backoff> {
+        None
+    }
+}

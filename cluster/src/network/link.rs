@@ -1,0 +1,126 @@
+//! One peer: its two connections, its address, the streams that all groups share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dtm_proto::cluster::peer_service_client::PeerServiceClient;
+use dtm_types::NodeId;
+use parking_lot::{Mutex, RwLock};
+use tonic::transport::{Channel, Endpoint};
+
+use super::heartbeat::HeartbeatHub;
+use super::origin::OriginGuard;
+use super::tls::{Connector, PeerTls};
+use crate::forward::Forwarder;
+
+/// Largest peer message, bytes.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
+const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// h2 frames: fewer, larger ones cost less than the default 16 KiB.
+const FRAME_BYTES_MAX: u32 = 256 << 10;
+
+/// One peer.
+pub(crate) struct Link {
+    pub(crate) node: NodeId,
+    address: RwLock<String>,
+    guard: Arc<OriginGuard>,
+    data: PeerServiceClient<Channel>,
+    control: PeerServiceClient<Channel>,
+    heartbeats: Mutex<Option<Arc<HeartbeatHub>>>,
+    forwarder: Mutex<Option<Arc<Forwarder>>>,
+}
+
+fn client(channel: Channel) -> PeerServiceClient<Channel> {
+    PeerServiceClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+impl Link {
+    fn new(node: NodeId, address: String, tls: Arc<dyn PeerTls>, guard: Arc<OriginGuard>) -> Arc<Self> {
+        Arc::new_cyclic(|weak: &std::sync::Weak<Self>| {
+            let weak = weak.clone();
+            let address_now = Arc::new(move || {
+                weak.upgrade().map(|link| link.address.read().clone()).unwrap_or_default()
+            });
+            let connector = Connector::new(tls, node, address_now);
+            let endpoint = || {
+                Endpoint::from_static("http://peer")
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .initial_stream_window_size(STREAM_WINDOW_BYTES)
+                    .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+                    .max_frame_size(FRAME_BYTES_MAX)
+                    .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+                    .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+                    .keep_alive_while_idle(true)
+            };
+            Self {
+                node,
+                address: RwLock::new(address),
+                guard,
+                data: client(endpoint().connect_with_connector_lazy(connector.clone())),
+                control: client(endpoint().connect_with_connector_lazy(connector)),
+                heartbeats: Mutex::new(None),
+                forwarder: Mutex::new(None),
+            }
+        })
+    }
+
+    pub(crate) fn guard(&self) -> &OriginGuard {
+        &self.guard
+    }
+
+    pub(crate) fn guard_arc(&self) -> Arc<OriginGuard> {
+        Arc::clone(&self.guard)
+    }
+
+    /// For log entries, snapshots and forwarded commands.
+    pub(crate) fn data(&self) -> PeerServiceClient<Channel> {
+        self.data.clone()
+    }
+
+    /// For heartbeats, votes and small questions.
+    pub(crate) fn control(&self) -> PeerServiceClient<Channel> {
+        self.control.clone()
+    }
+
+    pub(crate) fn heartbeats(self: &Arc<Self>) -> Arc<HeartbeatHub> {
+        let mut slot = self.heartbeats.lock();
+        Arc::clone(slot.get_or_insert_with(|| HeartbeatHub::start(self)))
+    }
+
+    pub(crate) fn forwarder(self: &Arc<Self>) -> Arc<Forwarder> {
+        let mut slot = self.forwarder.lock();
+        Arc::clone(slot.get_or_insert_with(|| Forwarder::start(self)))
+    }
+}
+
+/// All peers that were ever talked to.
+pub(crate) struct Links {
+    tls: Arc<dyn PeerTls>,
+    guard: Arc<OriginGuard>,
+    links: Mutex<HashMap<NodeId, Arc<Link>>>,
+}
+
+impl Links {
+    pub(crate) fn new(tls: Arc<dyn PeerTls>, guard: Arc<OriginGuard>) -> Arc<Self> {
+        Arc::new(Self { tls, guard, links: Mutex::new(HashMap::new()) })
+    }
+
+    /// The link to a node, made at first use. A new address takes effect at the next connection.
+    pub(crate) fn to(&self, node: NodeId, address: &str) -> Arc<Link> {
+        let mut links = self.links.lock();
+        let link = links.entry(node).or_insert_with(|| {
+            Link::new(node, address.to_owned(), Arc::clone(&self.tls), Arc::clone(&self.guard))
+        });
+        if !address.is_empty() && *link.address.read() != address {
+            address.clone_into(&mut link.address.write());
+        }
+        Arc::clone(link)
+    }
+}

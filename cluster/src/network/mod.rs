@@ -1,0 +1,23 @@
+//! Nodes talk: tonic over mutual TLS, two connections a pair and direction — one for log entries,
+//! snapshots and forwarded commands, one for heartbeats and votes, so that these never wait behind
+//! bulk data.
+//!
+//! ```text
+//!  factory ── client, heartbeat ── link (two channels) ── tls ──> tls ── server ── registry, groups
+//! ```
+
+mod client;
+mod factory;
+mod heartbeat;
+mod link;
+mod origin;
+mod server;
+mod snapshot;
+mod tls;
+
+pub(crate) use factory::Factory;
+pub(crate) use link::{Link, Links, MESSAGE_BYTES_MAX};
+pub(crate) use origin::OriginGuard;
+pub(crate) use server::PeerServer;
+pub use tls::PeerTls;
+pub(crate) use tls::{Incoming, PeerCertificate};

@@ -1,0 +1,326 @@
+//! What a node answers to its peers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dtm_proto::cluster as wire;
+use dtm_proto::cluster::peer_service_server::PeerService;
+use dtm_types::{GroupId, ReplicaId};
+use futures::stream::{BoxStream, FuturesUnordered};
+use futures::{Stream, StreamExt};
+use openraft::raft::{
+    AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderError,
+    TransferLeaderRequest, VoteRequest,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::origin::OriginGuard;
+use super::snapshot;
+use crate::convert;
+use crate::forward;
+use crate::group::Group;
+use crate::registry::Registry;
+use crate::type_config::TypeConfig;
+
+const ANSWERS_MAX: usize = 64;
+const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves `dtm.cluster.v1.PeerService`.
+pub(crate) struct PeerServer {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) guard: Arc<OriginGuard>,
+}
+
+type Answers<T> = BoxStream<'static, Result<T, Status>>;
+
+impl PeerServer {
+    fn group(&self, target: Option<wire::Target>) -> Result<Arc<Group>, Status> {
+        find(&self.registry, target)
+    }
+}
+
+fn find(registry: &Registry, target: Option<wire::Target>) -> Result<Arc<Group>, Status> {
+    let target = target.ok_or_else(|| Status::invalid_argument("no target"))?;
+    let group = registry.group(GroupId(target.group));
+    group.filter(|group| group.replica == ReplicaId(target.replica)).ok_or_else(|| {
+        Status::not_found(format!("no replica {} of group {}", target.replica, target.group))
+    })
+}
+
+fn invalid(error: convert::Error) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+async fn append_answers(
+    registry: Arc<Registry>,
+    mut requests: Streaming<wire::AppendRequest>,
+) -> Answers<wire::AppendResponse> {
+    let failed = |status| futures::stream::once(async move { Err(status) }).boxed();
+    let first = match requests.message().await {
+        Ok(Some(first)) => first,
+        Ok(None) => return futures::stream::empty().boxed(),
+        Err(status) => return failed(status),
+    };
+    let group = match find(&registry, first.target) {
+        Ok(group) => group,
+        Err(status) => return failed(status),
+    };
+    let target = first.target;
+    let rest = requests.take_while(|request| futures::future::ready(request.is_ok()));
+    let all = futures::stream::once(async move { Ok(first) }).chain(rest);
+    let input = all.map_while_ready(move |request: Result<wire::AppendRequest, Status>| {
+        let request = request.ok().filter(|request| request.target == target)?;
+        append_from_wire(request)
+            .inspect_err(|error| tracing::error!(%error, "append of a peer does not read"))
+            .ok()
+    });
+    let answers = group.raft.stream_append(input);
+    answers.map(|answer| answer.map(append_to_wire).map_err(stopped)).boxed()
+}
+
+/// `take_while` and `map` in one: the stream ends at the first `None`.
+trait MapWhile: Stream + Sized + Send + 'static {
+    fn map_while_ready<T: Send + 'static>(
+        self,
+        mut map: impl FnMut(Self::Item) -> Option<T> + Send + 'static,
+    ) -> BoxStream<'static, T>
+    where
+        Self::Item: Send,
+    {
+        self.map(move |item| map(item))
+            .take_while(|item| futures::future::ready(item.is_some()))
+            .filter_map(futures::future::ready)
+            .boxed()
+    }
+}
+
+impl<S: Stream + Send + 'static> MapWhile for S {}
+
+fn append_from_wire(
+    request: wire::AppendRequest,
+) -> Result<AppendEntriesRequest<TypeConfig>, convert::Error> {
+    Ok(AppendEntriesRequest {
+        vote: convert::vote_from_wire(request.vote)?,
+        prev_log_id: request.prev.map(convert::log_id_from_wire),
+        leader_commit: request.commit.map(convert::log_id_from_wire),
+        entries: request.entries.into_iter().map(convert::entry_from_wire).collect::<Result<_, _>>()?,
+    })
+}
+
+fn append_to_wire(result: StreamAppendResult<TypeConfig>) -> wire::AppendResponse {
+    use wire::append_response::Result as Answer;
+    let result = match result {
+        Ok(through) => {
+            Answer::Appended(wire::Appended { through: through.as_ref().map(convert::log_id_to_wire) })
+        }
+        Err(StreamAppendError::Conflict(log_id)) => Answer::Conflict(convert::log_id_to_wire(&log_id)),
+        Err(StreamAppendError::HigherVote(vote)) => Answer::HigherVote(convert::vote_to_wire(&vote)),
+    };
+    wire::AppendResponse { result: Some(result) }
+}
+
+async fn heartbeat(registry: Arc<Registry>, request: wire::HeartbeatRequest) -> wire::HeartbeatResponse {
+    use wire::heartbeat_response::Result as Answer;
+    let id = request.id;
+    let result = match try_heartbeat(&registry, request).await {
+        Ok(Ok(through)) => {
+            Answer::Appended(wire::Appended { through: through.as_ref().map(convert::log_id_to_wire) })
+        }
+        Ok(Err(StreamAppendError::Conflict(log_id))) => {
+            Answer::Conflict(convert::log_id_to_wire(&log_id))
+        }
+        Ok(Err(StreamAppendError::HigherVote(vote))) => {
+            Answer::HigherVote(convert::vote_to_wire(&vote))
+        }
+        Err(status) => Answer::Failed(status.message().to_owned()),
+    };
+    wire::HeartbeatResponse { id, result: Some(result) }
+}
+
+async fn try_heartbeat(
+    registry: &Registry,
+    request: wire::HeartbeatRequest,
+) -> Result<StreamAppendResult<TypeConfig>, Status> {
+    let group = find(registry, request.target)?;
+    let prev_log_id = request.prev.map(convert::log_id_from_wire);
+    let request = AppendEntriesRequest {
+        vote: convert::vote_from_wire(request.vote).map_err(invalid)?,
+        prev_log_id,
+        leader_commit: request.commit.map(convert::log_id_from_wire),
+        entries: Vec::new(),
+    };
+    let answer = group.raft.append_entries(request).await.map_err(stopped)?;
+    Ok(answer.into_stream_result(prev_log_id, prev_log_id))
+}
+
+async fn heartbeats(
+    registry: Arc<Registry>,
+    mut batches: Streaming<wire::HeartbeatBatch>,
+    answers: mpsc::Sender<Result<wire::HeartbeatResponses, Status>>,
+) {
+    while let Ok(Some(batch)) = batches.message().await {
+        let handled: FuturesUnordered<_> =
+            batch.items.into_iter().map(|item| heartbeat(Arc::clone(&registry), item)).collect();
+        let answers = answers.clone();
+        // A group that is slow to answer holds up nobody else's heartbeat.
+        tokio::spawn(async move {
+            let mut handled = handled.ready_chunks(ANSWERS_MAX);
+            while let Some(items) = handled.next().await {
+                if answers.send(Ok(wire::HeartbeatResponses { items })).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+#[tonic::async_trait]
+impl PeerService for PeerServer {
+    type AppendStream = Answers<wire::AppendResponse>;
+    type HeartbeatStream = ReceiverStream<Result<wire::HeartbeatResponses, Status>>;
+    type ForwardStream = ReceiverStream<Result<wire::ForwardResponse, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<wire::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        self.guard.check(&request)?;
+        let answers = append_answers(Arc::clone(&self.registry), request.into_inner());
+        Ok(Response::new(futures::stream::once(answers).flatten().boxed()))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<Streaming<wire::HeartbeatBatch>>,
+    ) -> Result<Response<Self::HeartbeatStream>, Status> {
+        self.guard.check(&request)?;
+        let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
+        tokio::spawn(heartbeats(Arc::clone(&self.registry), request.into_inner(), answers));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<wire::VoteRequest>,
+    ) -> Result<Response<wire::VoteResponse>, Status> {
+        self.guard.check(&request)?;
+        let message = request.into_inner();
+        let group = self.group(message.target)?;
+        let vote = convert::vote_from_wire(message.vote).map_err(invalid)?;
+        let mut ask = VoteRequest::new(vote, message.last.map(convert::log_id_from_wire));
+        ask.leadership_transfer = message.leadership_transfer;
+        let answer = if message.pre_vote {
+            group.raft.pre_vote(ask).await
+        } else {
+            group.raft.vote(ask).await
+        };
+        let answer = answer.map_err(stopped)?;
+        Ok(Response::new(wire::VoteResponse {
+            vote: Some(convert::vote_to_wire(&answer.vote)),
+            granted: answer.vote_granted,
+            last: answer.last_log_id.as_ref().map(convert::log_id_to_wire),
+        }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
+        self.guard.check(&request)?;
+        let message = request.into_inner();
+        let group = self.group(message.target)?;
+        let from = convert::vote_from_wire(message.from).map_err(invalid)?;
+        let last = message.last.map(convert::log_id_from_wire);
+        let ask = TransferLeaderRequest::new(from, message.to, last);
+        let answer = group.raft.handle_transfer_leader(ask).await.map_err(stopped)?;
+        let mut response = wire::TransferLeaderResponse::default();
+        match answer {
+            Ok(()) => {}
+            Err(TransferLeaderError::VoteChanged { actual, .. }) => {
+                response.actual_vote = Some(convert::vote_to_wire(&actual));
+            }
+            Err(TransferLeaderError::LogNotFlushed { actual, .. }) => {
+                response.not_flushed = true;
+                response.actual = actual.as_ref().map(convert::log_id_to_wire);
+            }
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<wire::SnapshotChunk>>,
+    ) -> Result<Response<wire::SnapshotResponse>, Status> {
+        self.guard.check(&request)?;
+        let mut chunks = request.into_inner();
+        let first = chunks.message().await?.and_then(|chunk| chunk.part);
+        let Some(wire::snapshot_chunk::Part::Manifest(manifest)) = first else {
+            return Err(Status::invalid_argument("a snapshot begins with its manifest"));
+        };
+        let group = self.group(manifest.target)?;
+        let states = self.registry.states();
+        snapshot::receive(&group, states, manifest, chunks).await.map(Response::new)
+    }
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<wire::ForwardRequest>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        self.guard.check(&request)?;
+        let registry = Arc::clone(&self.registry);
+        Ok(Response::new(forward::serve(registry, request.into_inner())))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<wire::ReadIndexRequest>,
+    ) -> Result<Response<wire::ReadIndexResponse>, Status> {
+        self.guard.check(&request)?;
+        let group = self.group(request.into_inner().target)?;
+        let index = group.read_index_here(READ_INDEX_TIMEOUT).await.map_err(stopped)?;
+        Ok(Response::new(wire::ReadIndexResponse { index }))
+    }
+
+    async fn create_replica(
+        &self,
+        request: Request<wire::CreateReplicaRequest>,
+    ) -> Result<Response<wire::CreateReplicaResponse>, Status> {
+        self.guard.check(&request)?;
+        let target = request.into_inner().target;
+        let target = target.ok_or_else(|| Status::invalid_argument("no target"))?;
+        let (group, replica) = (GroupId(target.group), ReplicaId(target.replica));
+        self.registry.create(group, replica).await.map_err(stopped)?;
+        Ok(Response::new(wire::CreateReplicaResponse {}))
+    }
+
+    async fn heads(
+        &self,
+        request: Request<wire::HeadsRequest>,
+    ) -> Result<Response<wire::HeadsResponse>, Status> {
+        self.guard.check(&request)?;
+        let targets = request.into_inner().targets.into_iter();
+        let groups = targets
+            .filter_map(|target| {
+                let group = find(&self.registry, Some(target)).ok()?;
+                let heads = group.applied.heads().iter().map(crate::roots::head_to_wire).collect();
+                Some(wire::GroupHeads { target: Some(target), heads })
+            })
+            .collect();
+        Ok(Response::new(wire::HeadsResponse { groups }))
+    }
+
+    async fn held(
+        &self,
+        request: Request<wire::HeldRequest>,
+    ) -> Result<Response<wire::HeldResponse>, Status> {
+        self.guard.check(&request)?;
+        let group = self.group(request.into_inner().target)?;
+        Ok(Response::new(wire::HeldResponse { through: group.applied.head().index }))
+    }
+}

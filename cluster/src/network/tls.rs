@@ -1,0 +1,224 @@
+//! TLS between nodes. Certificates are asked for at each new connection, so they reload without a
+//! restart; a peer's certificate must name the node it claims to be.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use dtm_types::NodeId;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Uri;
+use tonic::transport::server::Connected;
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const HANDSHAKES_MAX: usize = 64;
+const ACCEPTED_MAX: usize = 64;
+
+/// Certificates of this node and what those of others say. Asked at each connection.
+pub trait PeerTls: Send + Sync + 'static {
+    /// For accepting: must demand a client certificate of the cluster's CA.
+    fn server(&self) -> Arc<rustls::ServerConfig>;
+
+    /// For connecting: carries this node's certificate, trusts the cluster's CA only.
+    fn client(&self) -> Arc<rustls::ClientConfig>;
+
+    /// The name under which a node's certificate was issued.
+    fn server_name(&self, node: NodeId) -> ServerName<'static>;
+
+    /// The node that a verified end-entity certificate (DER) names; `None` for anything that is
+    /// not a node's certificate.
+    fn node_of(&self, certificate: &[u8]) -> Option<NodeId>;
+}
+
+/// Who is at the other end, by certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerCertificate {
+    pub(crate) node: NodeId,
+}
+
+fn h2_only(alpn: &mut Vec<Vec<u8>>) {
+    *alpn = vec![b"h2".to_vec()];
+}
+
+/// Connects to one node at whatever address it has now.
+#[derive(Clone)]
+pub(crate) struct Connector {
+    tls: Arc<dyn PeerTls>,
+    node: NodeId,
+    address: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+impl Connector {
+    pub(crate) fn new(
+        tls: Arc<dyn PeerTls>,
+        node: NodeId,
+        address: Arc<dyn Fn() -> String + Send + Sync>,
+    ) -> Self {
+        Self { tls, node, address }
+    }
+
+    async fn connect(self) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+        let stream = TcpStream::connect((self.address)()).await?;
+        stream.set_nodelay(true)?;
+        let mut config = (*self.tls.client()).clone();
+        h2_only(&mut config.alpn_protocols);
+        let name = self.tls.server_name(self.node);
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let named = node_of(&*self.tls, stream.get_ref().1.peer_certificates());
+        if named != Some(self.node) {
+            metrics::counter!("dtm_cluster_peer_refused_total", "cause" => "certificate").increment(1);
+            let cause = format!("certificate of {} names {named:?}", self.node);
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, cause));
+        }
+        Ok(TokioIo::new(TlsStream::Client(stream)))
+    }
+}
+
+fn node_of(
+    tls: &dyn PeerTls,
+    certificates: Option<&[rustls::pki_types::CertificateDer<'_>]>,
+) -> Option<NodeId> {
+    tls.node_of(certificates?.first()?.as_ref())
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _uri: Uri) -> Self::Future {
+        let connect = self.clone().connect();
+        Box::pin(async move {
+            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "TLS handshake took too long");
+            tokio::time::timeout(HANDSHAKE_TIMEOUT, connect).await.map_err(late)?
+        })
+    }
+}
+
+/// An accepted connection of a node.
+pub(crate) struct PeerStream {
+    stream: TlsStream<TcpStream>,
+    certificate: PeerCertificate,
+}
+
+impl Connected for PeerStream {
+    type ConnectInfo = PeerCertificate;
+
+    fn connect_info(&self) -> PeerCertificate {
+        self.certificate
+    }
+}
+
+impl AsyncRead for PeerStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for PeerStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+/// Accepts, shakes hands, checks the certificate; yields what passed.
+pub(crate) struct Incoming {
+    tls: Arc<dyn PeerTls>,
+    listener: TcpListener,
+    handshakes: Arc<Semaphore>,
+    accepted: mpsc::Sender<io::Result<PeerStream>>,
+}
+
+impl Incoming {
+    /// Starts accepting until cancelled; at most [`HANDSHAKES_MAX`] handshakes at a time.
+    pub(crate) fn start(
+        listener: TcpListener,
+        tls: Arc<dyn PeerTls>,
+        stop: CancellationToken,
+    ) -> mpsc::Receiver<io::Result<PeerStream>> {
+        let (accepted, receiver) = mpsc::channel(ACCEPTED_MAX);
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let incoming = Self { tls, listener, handshakes, accepted };
+        tokio::spawn(async move { stop.run_until_cancelled(incoming.run()).await });
+        receiver
+    }
+
+    async fn run(self) {
+        while !self.accepted.is_closed() {
+            let Ok(permit) = Arc::clone(&self.handshakes).acquire_owned().await else { return };
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "peer connection not accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let (tls, accepted) = (Arc::clone(&self.tls), self.accepted.clone());
+            tokio::spawn(async move {
+                let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shake(stream, &*tls)).await;
+                drop(permit);
+                match shaken {
+                    Ok(Ok(stream)) => {
+                        accepted.send(Ok(stream)).await.ok();
+                    }
+                    Ok(Err(error)) => tracing::warn!(%error, "peer connection refused"),
+                    Err(_) => tracing::warn!("peer handshake took too long"),
+                }
+            });
+        }
+    }
+}
+
+async fn shake(stream: TcpStream, tls: &dyn PeerTls) -> io::Result<PeerStream> {
+    stream.set_nodelay(true)?;
+    let mut config = (*tls.server()).clone();
+    h2_only(&mut config.alpn_protocols);
+    let stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await?;
+    let Some(node) = node_of(tls, stream.get_ref().1.peer_certificates()) else {
+        metrics::counter!("dtm_cluster_peer_refused_total", "cause" => "certificate").increment(1);
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a node's certificate"));
+    };
+    Ok(PeerStream { stream: TlsStream::Server(stream), certificate: PeerCertificate { node } })
+}

@@ -1,0 +1,170 @@
+//! Snapshots as manifests: a frozen view of the rows and the group's bundles, streamed when asked
+//! for; nothing is copied to build one.
+//!
+//! ```text
+//!  sender                                   receiver
+//!  manifest (log id, membership, ledger) -> checks vote, opens a stage
+//!  rows, by range from the frozen view   -> stage, digest
+//!  end (count, digest)                   -> compares; one write switches the rows and notes which
+//!                                           bundles are missing; the log starts anew above
+//!  bundles above what the receiver holds -> record store, fsync; the note is removed
+//! ```
+//!
+//! Bundles come after the log was started anew, because what a log held above its purge mark may
+//! never have been committed and is hidden by that. Cut off in between, the note stays and the
+//! missing bundles are fetched later.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dtm_machine::seams::{StateBatch, StateError, StateRead, StateStore};
+use dtm_types::GroupId;
+use futures::stream::BoxStream;
+use openraft::RaftSnapshotBuilder;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use crate::applied::Applied;
+use crate::log_store::{LogEntry, ReplicaLog};
+use crate::type_config::{LeaderId, PeerNode, TypeConfig};
+
+pub(crate) type Snapshot = openraft::Snapshot<LeaderId, u64, PeerNode, SnapshotData>;
+
+/// First key that is not this crate's own; the machine's rows begin above.
+pub(crate) const ROWS_FROM: &[u8] = &[0x01];
+/// Above every key.
+pub(crate) const ROWS_TO: &[u8] = &[0xff; 64];
+
+/// Rows of a group that arrive beside the ones in force.
+pub trait StagedState: Send + Sync {
+    /// Adds rows in ascending order.
+    fn put(&mut self, rows: Vec<(Bytes, Bytes)>) -> Result<(), StateError>;
+
+    /// Makes the staged rows, and some more, the group's rows in one atomic, durable write.
+    /// Blocking. Without this call the stage is discarded when it is dropped.
+    fn switch(self: Box<Self>, more: StateBatch) -> Result<(), StateError>;
+}
+
+/// Opens the rows of a node's replicas.
+pub trait StateProvider: Send + Sync + 'static {
+    /// The rows of a group, made when there are none.
+    fn open(&self, group: GroupId) -> Result<Arc<dyn StateStore>, StateError>;
+
+    /// An empty stage beside the rows in force.
+    fn stage(&self, group: GroupId) -> Result<Box<dyn StagedState>, StateError>;
+
+    /// Removes every row of the group.
+    fn clear(&self, group: GroupId) -> Result<(), StateError>;
+}
+
+/// A snapshot on its way out, or one that has arrived.
+///
+/// The lock is never contended; openraft wants the type to be `Sync`.
+pub struct SnapshotData(Mutex<Inner>);
+
+enum Inner {
+    View(SnapshotView),
+    Staged(Staged),
+}
+
+/// What arrived: the rows, and the bundles that are still on their way.
+pub(crate) struct Staged {
+    pub(crate) stage: Box<dyn StagedState>,
+    pub(crate) bundles: BoxStream<'static, Result<Vec<LogEntry>, tonic::Status>>,
+}
+
+/// What a sender reads from.
+#[derive(Clone)]
+pub(crate) struct SnapshotView {
+    pub(crate) state: Arc<dyn StateRead>,
+    pub(crate) log: Arc<dyn ReplicaLog>,
+    pub(crate) ledger: (u64, [u8; 32]),
+}
+
+impl SnapshotData {
+    pub(crate) fn view(
+        state: Arc<dyn StateRead>,
+        log: Arc<dyn ReplicaLog>,
+        ledger: (u64, [u8; 32]),
+    ) -> Self {
+        Self(Mutex::new(Inner::View(SnapshotView { state, log, ledger })))
+    }
+
+    pub(crate) fn staged(staged: Staged) -> Self {
+        Self(Mutex::new(Inner::Staged(staged)))
+    }
+
+    pub(crate) fn into_view(self) -> Option<SnapshotView> {
+        match self.0.into_inner() {
+            Inner::View(view) => Some(view),
+            Inner::Staged(_) => None,
+        }
+    }
+
+    pub(crate) fn into_staged(self) -> Result<Staged, NotStaged> {
+        match self.0.into_inner() {
+            Inner::Staged(staged) => Ok(staged),
+            Inner::View(_) => Err(NotStaged),
+        }
+    }
+}
+
+/// A view cannot be installed: only what arrived over the network can.
+#[derive(Debug, thiserror::Error)]
+#[error("snapshot was not received")]
+pub(crate) struct NotStaged;
+
+/// Takes the frozen view and flushes the rows, so that the log may be purged behind it.
+pub(crate) struct SnapshotBuilder {
+    snapshot: Option<Snapshot>,
+    store: Arc<dyn StateStore>,
+    applied: Arc<Applied>,
+}
+
+impl SnapshotBuilder {
+    pub(crate) fn new(
+        snapshot: Option<Snapshot>,
+        store: Arc<dyn StateStore>,
+        applied: Arc<Applied>,
+    ) -> Self {
+        Self { snapshot, store, applied }
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let snapshot = self.snapshot.take().ok_or_else(|| io::Error::other("nothing applied yet"))?;
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || store.flush())
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
+        self.applied.set_flushed(snapshot.meta.last_log_id.map_or(0, |last| last.index));
+        Ok(snapshot)
+    }
+}
+
+/// Digest over rows in order, the same on both sides.
+#[derive(Default)]
+pub(crate) struct RowsDigest {
+    hash: Sha256,
+    pub(crate) rows: u64,
+}
+
+impl RowsDigest {
+    pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) {
+        for part in [key, value] {
+            let bytes = u32::try_from(part.len()).expect("rows are far below 4 GiB");
+            self.hash.update(bytes.to_le_bytes());
+            self.hash.update(part);
+        }
+        self.rows += 1;
+    }
+
+    pub(crate) fn finish(self) -> (u64, [u8; 32]) {
+        (self.rows, self.hash.finalize().into())
+    }
+}
