@@ -154,22 +154,36 @@ pub(crate) fn mask(spec: &TypeSpec, mask: &MaskRule) -> Result<(), String> {
 
 /// Checks that a named type does not hold itself and is not nested too deeply.
 pub(super) fn acyclic(types: &BTreeMap<String, NamedType>, name: &str) -> Result<(), String> {
-    fn walk(types: &BTreeMap<String, NamedType>, name: &str, depth: usize) -> Result<(), String> {
-        if depth > TYPE_DEPTH_MAX {
-            return Err(format!(
-                "types hold one another deeper than {TYPE_DEPTH_MAX} levels"
-            ));
-        }
-        let fields = types
-            .get(name)
-            .map(|t| t.fields.as_slice())
-            .unwrap_or_default();
-        fields
-            .iter()
-            .try_for_each(|field| match field.spec.innermost() {
-                TypeSpec::Named(inner) => walk(types, inner, depth + 1),
-                _ => Ok(()),
-            })
+    height(types, name, 0, &mut BTreeMap::new()).map(|_| ())
+}
+
+/// Levels of named types below a type. Each type is walked once, so that the time is linear in the
+/// size of the definition, however often types use one another.
+fn height<'a>(
+    types: &'a BTreeMap<String, NamedType>,
+    name: &'a str,
+    depth: usize,
+    known: &mut BTreeMap<&'a str, usize>,
+) -> Result<usize, String> {
+    let below = known.get(name).copied();
+    if depth + below.unwrap_or(0) > TYPE_DEPTH_MAX {
+        return Err(format!(
+            "types hold one another deeper than {TYPE_DEPTH_MAX} levels"
+        ));
     }
-    walk(types, name, 0)
+    if let Some(below) = below {
+        return Ok(below);
+    }
+    let mut most = 0;
+    for field in types
+        .get(name)
+        .map(|t| t.fields.as_slice())
+        .unwrap_or_default()
+    {
+        if let TypeSpec::Named(inner) = field.spec.innermost() {
+            most = most.max(1 + height(types, inner, depth + 1, known)?);
+        }
+    }
+    known.insert(name, most);
+    Ok(most)
 }
