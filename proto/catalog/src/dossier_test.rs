@@ -197,3 +197,40 @@ proptest! {
         let _ = DossierGrammars::default().check(&text, None);
     }
 }
+
+/// The rules that a payment with this code breaks or is reported for.
+fn findings(owners: &[&str], code: &str) -> Vec<crate::Rule> {
+    let mut definition = crate::Definition::built_in("payment").expect("built in");
+    definition.dossier_codes.owners = owners.iter().map(|o| (*o).to_owned()).collect();
+    let schema = crate::CompiledSchema::compile(&definition).expect("compiles");
+    let record = format!(
+        r#"{{"dossier_code":"{code}","procedure_code":"1","revenue_item_identification":{{}},"transaction_code":"G"}}"#
+    );
+    match schema.check(record.as_bytes(), &mut crate::Scratch::default()) {
+        crate::Outcome::Accepted { warnings, .. } => warnings.iter().map(|w| w.rule).collect(),
+        crate::Outcome::Refused(refusal) => refusal.violations.iter().map(|v| v.rule).collect(),
+    }
+}
+
+// covers: P-K7
+#[test]
+fn a_number_with_needless_zeros_is_accepted_and_reported() {
+    let report = [crate::Rule::DossierNumber];
+    assert_eq!(findings(&[], "H57.101.02-260125-2200001"), report);
+    assert_eq!(findings(&[], "H57.101.02-260125-220001"), []);
+    assert_eq!(findings(&[], "H57.101.02-260125-2210000"), []);
+}
+
+// covers: P-K3
+#[test]
+fn owner_digits_without_a_registered_system_are_reported() {
+    let registered = owner_digits("G22.001.00").expect("an agency code");
+    assert_eq!(registered, "22");
+    assert_eq!(findings(&[registered], "H57.101.02-260125-220001"), []);
+    let report = [crate::Rule::DossierOwner];
+    assert_eq!(findings(&[registered], "H57.101.02-260125-230001"), report);
+    assert_eq!(
+        findings(&[registered], "H57.101.02-260125-A20001"),
+        [crate::Rule::DossierCode]
+    );
+}
