@@ -1,1 +1,32 @@
 //! Supervised actors: one per source connection.
+//!
+//! ```text
+//!  Sources (root supervisor, one a node)
+//!    ├─ Session tinh-01/main        one actor a connection: check, mask, hash, seal, propose, ack
+//!    ├─ Session tinh-01/nightly
+//!    └─ Session bo-y-te/main
+//! ```
+//! A session's crash is its own: the supervisor counts it and forgets it; the client reconnects and
+//! resumes. Actors own session and flow state only; whatever must last is in a group.
+
+mod admission;
+mod batch;
+mod contract;
+mod error;
+mod limits;
+mod opener;
+mod outbox;
+mod session;
+mod sources;
+mod vault;
+
+pub use admission::{Admission, Permit};
+pub use batch::{OpenedBatch, open_batch};
+pub use contract::{Contract, ContractRequest, Defaults};
+pub use error::Error;
+pub use limits::Limits;
+pub use opener::SessionKeys;
+pub use outbox::Outbox;
+pub use session::SessionHandle;
+pub use sources::{Deps, OpenRequest, Sources, SourcesHandle};
+pub use vault::{KeyVault, VaultError};

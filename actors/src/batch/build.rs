@@ -1,0 +1,294 @@
+//! Builds a batch record by record, then compresses, seals and encodes it once. Hot path.
+//!
+//! ```text
+//!  record -> check, mask, canonical -> hash (salted), resend tag, fingerprint
+//!         -> SealedBody (protobuf, appended) -> LZ4 -> XAES-256-GCM with part A as associated data
+//!         -> AppendBatch command, encoded: these bytes are replicated, logged and stored
+//! ```
+
+use bytes::{Bytes, BytesMut};
+use dtm_ledger::{MerkleRoot, RecordHash};
+use dtm_machine::seams::Entropy;
+use dtm_proto::ingest;
+use dtm_seal::BatchCipher;
+use dtm_types::StreamKey;
+use dtm_types::command::command::Op;
+use dtm_types::command::{Actor, ActorKind, AppendBatch, Command};
+use dtm_types::format::{EntryBody, Envelope, Form, HeaderA, HeaderB, SealedRecord, Suite};
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+use super::keys::BatchKeys;
+use super::record::{Checked, RecordChecker};
+use crate::contract::Contract;
+
+/// Version of part A.
+const HEADER_VERSION: u32 = 1;
+/// Codec 1: canonical JSON.
+const CODEC_JSON: u32 = 1;
+/// A batch shorter than this is not worth compressing.
+const COMPRESS_BYTES_MIN: usize = 512;
+
+/// What cuts a batch: records that differ here never share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Class {
+    pub(crate) security_status: u32,
+    pub(crate) priority: u32,
+}
+
+impl Class {
+    pub(crate) fn of(record: &ingest::Record, contract: &Contract) -> Self {
+        let or = |own: u32, default: u32| if own == 0 { default } else { own };
+        Self {
+            security_status: or(record.security_status, contract.defaults.security_status),
+            priority: or(record.priority, contract.defaults.priority),
+        }
+    }
+}
+
+/// Room left in the source's quarantine.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Quota {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) record_bytes_max: usize,
+}
+
+/// A batch that still takes records.
+pub(crate) struct OpenBatch {
+    class: Class,
+    first: u64,
+    count: u32,
+    body: BytesMut,
+    hashes: Vec<u8>,
+    tags: Vec<u8>,
+    fingerprints: Vec<u8>,
+    has_fingerprints: bool,
+    refusal_bitmap: Vec<u8>,
+    refused: Vec<ingest::RefusedRecord>,
+    quarantine_bytes: u64,
+    quarantine_beyond: u32,
+}
+
+/// A batch ready to be proposed; its bytes never change again.
+pub(crate) struct Sealed {
+    pub(crate) command: Bytes,
+    pub(crate) last: u64,
+    pub(crate) count: u32,
+    pub(crate) refused: Vec<ingest::RefusedRecord>,
+}
+
+impl OpenBatch {
+    pub(crate) fn new(first: u64, class: Class, records_hint: usize, bytes_hint: usize) -> Self {
+        Self {
+            class,
+            first,
+            count: 0,
+            body: BytesMut::with_capacity(bytes_hint + records_hint * 64),
+            hashes: Vec::with_capacity(records_hint * 32),
+            tags: Vec::with_capacity(records_hint * 16),
+            fingerprints: Vec::with_capacity(records_hint * 16),
+            has_fingerprints: false,
+            refusal_bitmap: Vec::new(),
+            refused: Vec::new(),
+            quarantine_bytes: 0,
+            quarantine_beyond: 0,
+        }
+    }
+
+    pub(crate) fn class(&self) -> Class {
+        self.class
+    }
+
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.first + u64::from(self.count)
+    }
+
+    pub(crate) fn plain_bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Adds the next record.
+    pub(crate) fn push(
+        &mut self,
+        record: ingest::Record,
+        contract: &Contract,
+        keys: &BatchKeys,
+        checker: &mut RecordChecker,
+        quota: &mut Quota,
+    ) {
+        let sequence = self.first + u64::from(self.count);
+        let salt = keys.salts.salt(sequence);
+        let checked = checker.check(contract, &record, &salt);
+        self.hashes.extend_from_slice(&RecordHash::of(&salt, &checked.content).0);
+        self.tags.extend_from_slice(&keys.tags.resend_tag(&checked.content));
+        self.fingerprint(&record, contract, keys, checked.refused.is_some());
+        let sealed = self.sealed_record(sequence, record, checked, contract.form, quota);
+        prost::encoding::message::encode(1, &sealed, &mut self.body);
+        self.count += 1;
+    }
+
+    fn fingerprint(&mut self, record: &ingest::Record, contract: &Contract, keys: &BatchKeys, refused: bool) {
+        if contract.ids_by_sequence || record.message_id.is_empty() || refused {
+            self.fingerprints.extend_from_slice(&[0; 16]);
+            return;
+        }
+        self.has_fingerprints = true;
+        let fingerprint = keys.fingerprints.fingerprint(&contract.dataset, &record.message_id);
+        self.fingerprints.extend_from_slice(&fingerprint);
+    }
+
+    fn sealed_record(
+        &mut self,
+        sequence: u64,
+        record: ingest::Record,
+        checked: Checked,
+        form: Form,
+        quota: &mut Quota,
+    ) -> SealedRecord {
+        let mut envelope = record.envelope.unwrap_or_default();
+        envelope.message_id = record.message_id;
+        envelope.event_time_us = record.event_time_us;
+        envelope.warnings = checked.warnings;
+        if checked.masked {
+            envelope.masked_pointers = vec!["*".to_owned()];
+        }
+        let Some(refused) = checked.refused else {
+            return SealedRecord { envelope: some(envelope), payload: checked.content, ..SealedRecord::default() };
+        };
+        let at = self.count as usize;
+        self.refusal_bitmap.resize(at / 8 + 1, 0);
+        self.refusal_bitmap[at / 8] |= 1 << (at % 8);
+        self.refused.push(ingest::RefusedRecord {
+            sequence,
+            message_id: envelope.message_id.clone(),
+            violations: refused.violations.clone(),
+            messages_vi: refused.messages_vi,
+            messages_en: refused.messages_en,
+        });
+        let content = if form == Form::Masked { Bytes::new() } else { checked.content };
+        let kept = content.len().min(quota.record_bytes_max);
+        if quota.records == 0 || quota.bytes < kept as u64 {
+            self.quarantine_beyond += 1;
+            return SealedRecord::default();
+        }
+        quota.records -= 1;
+        quota.bytes -= kept as u64;
+        self.quarantine_bytes += kept as u64;
+        SealedRecord {
+            envelope: some(envelope),
+            payload: content.slice(..kept),
+            violations: refused.violations,
+            ..SealedRecord::default()
+        }
+    }
+
+    /// Compresses, seals and encodes.
+    pub(crate) fn seal(
+        mut self,
+        stream: &StreamKey,
+        session: u64,
+        contract: &Contract,
+        keys: &BatchKeys,
+        stamp: Stamp<'_>,
+    ) -> Sealed {
+        assert!(self.count > 0, "an empty batch is never sealed");
+        let last = self.first + u64::from(self.count) - 1;
+        let plain_bytes = self.body.len() as u64;
+        let (suite, mut text) = compress(&mut self.body);
+        let mut nonce = [0_u8; 24];
+        stamp.entropy.fill(&mut nonce);
+        if !self.refusal_bitmap.is_empty() {
+            self.refusal_bitmap.resize((self.count as usize).div_ceil(8), 0);
+        }
+        let header_a = HeaderA {
+            version: HEADER_VERSION,
+            suite: suite.into(),
+            codec: CODEC_JSON,
+            source: stream.source.as_str().to_owned(),
+            stream: stream.stream.to_string(),
+            session,
+            first_sequence: self.first,
+            last_sequence: last,
+            dataset: contract.dataset.to_string(),
+            schema_version: contract.schema_version,
+            form: contract.form.into(),
+            mode: contract.mode.into(),
+            time_us: stamp.time_us,
+            category: contract.defaults.category.clone(),
+            responsible_agency: contract.defaults.responsible_agency.clone(),
+            security_status: self.class.security_status,
+            priority: self.class.priority,
+            key_id: keys.key_id.clone(),
+            nonce: Bytes::copy_from_slice(&nonce),
+            plain_bytes,
+            count: self.count,
+            refusal_bitmap: std::mem::take(&mut self.refusal_bitmap).into(),
+            record_root: root(&self.hashes),
+            ..HeaderA::default()
+        }
+        .encode_to_vec();
+        let tag = keys.cipher.seal_batch(&nonce, &header_a, &mut text).expect("a batch is far below 64 GiB");
+        let part_b = HeaderB {
+            ciphertext_digest: Bytes::copy_from_slice(&Sha256::digest(&text)),
+            tag: Bytes::copy_from_slice(&tag),
+        };
+        let fingerprints = if self.has_fingerprints { std::mem::take(&mut self.fingerprints) } else { Vec::new() };
+        let body = EntryBody {
+            header_a: header_a.into(),
+            header_b: part_b.encode_to_vec().into(),
+            record_hashes: self.hashes.into(),
+            resend_tags: self.tags.into(),
+            fingerprints: fingerprints.into(),
+            sealed: text.into(),
+        };
+        let append = AppendBatch {
+            body: Some(body),
+            quarantine_bytes: self.quarantine_bytes,
+            quarantine_beyond: self.quarantine_beyond,
+        };
+        let command = Command {
+            request_id: Bytes::copy_from_slice(&stamp.entropy.id16()),
+            actor: Some(Actor { kind: ActorKind::Source.into(), id: stamp.actor_id }),
+            op: Some(Op::AppendBatch(append)),
+        };
+        Sealed {
+            command: command.encode_to_vec().into(),
+            last,
+            count: self.count,
+            refused: self.refused,
+        }
+    }
+}
+
+/// What is not deterministic about a batch.
+pub(crate) struct Stamp<'a> {
+    pub(crate) time_us: i64,
+    pub(crate) entropy: &'a dyn Entropy,
+    /// 16 bytes: the source's id.
+    pub(crate) actor_id: Bytes,
+}
+
+fn some(envelope: Envelope) -> Option<Envelope> {
+    (envelope != Envelope::default()).then_some(envelope)
+}
+
+fn root(hashes: &[u8]) -> Bytes {
+    let leaves = hashes.chunks_exact(32).map(|h| {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(h);
+        hash
+    });
+    Bytes::copy_from_slice(&MerkleRoot::of(leaves).0)
+}
+
+/// LZ4 where it saves at least an eighth; else the bytes as they are.
+fn compress(body: &mut BytesMut) -> (Suite, Vec<u8>) {
+    if body.len() >= COMPRESS_BYTES_MIN {
+        let compressed = lz4_flex::block::compress(body);
+        if compressed.len() < body.len() - body.len() / 8 {
+            return (Suite::Xaes256gcmLz4, compressed);
+        }
+    }
+    (Suite::Xaes256gcm, body.split().to_vec())
+}

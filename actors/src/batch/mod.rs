@@ -1,0 +1,14 @@
+//! Sealed batches: how records become one, and how one is opened again.
+
+mod build;
+mod keys;
+mod open;
+mod record;
+
+pub(crate) use build::{Class, OpenBatch, Quota, Sealed, Stamp};
+pub(crate) use keys::BatchKeys;
+pub use open::{OpenedBatch, open_batch};
+pub(crate) use record::RecordChecker;
+
+#[cfg(test)]
+mod batch_test;

@@ -1,0 +1,161 @@
+//! What one stream may send, compiled once: schema, masks, defaults.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dtm_catalog::definition::Precision;
+use dtm_catalog::{CompiledMask, CompiledSchema, Definition, MaskKey, MaskProfile, MaskRule};
+use dtm_proto::ingest;
+use dtm_types::command::{Agreement, SourceRow};
+use dtm_types::format::{Form, Mode};
+use dtm_types::{ErrorCode, StreamKey};
+
+use crate::error::Error;
+
+/// Everything the record path asks about a stream.
+pub struct Contract {
+    /// Data set.
+    pub dataset: Arc<str>,
+    /// Version of its schema.
+    pub schema_version: u32,
+    /// Checks records as they arrive.
+    pub schema: Arc<CompiledSchema>,
+    /// Masks what arrives raw, where the agreement says so.
+    pub mask: Option<(Arc<CompiledMask>, Arc<MaskKey>)>,
+    /// RAW or MASKED.
+    pub form: Form,
+    /// REALTIME or BATCH.
+    pub mode: Mode,
+    /// Whether message ids are left out of once-only.
+    pub ids_by_sequence: bool,
+    /// For records that do not say.
+    pub defaults: Defaults,
+}
+
+/// What holds for a record that does not say.
+#[derive(Clone, Debug, Default)]
+pub struct Defaults {
+    /// 1 public, 2 internal, 3 restricted.
+    pub security_status: u32,
+    /// 1 low, 2 normal, 3 high.
+    pub priority: u32,
+    /// Category leaf.
+    pub category: String,
+    /// Who answers for the data.
+    pub responsible_agency: String,
+}
+
+/// What a stream asks for, against what was agreed.
+pub struct ContractRequest<'a> {
+    /// The open request.
+    pub open: &'a ingest::Open,
+    /// The source.
+    pub source: &'a SourceRow,
+    /// The data set's definition.
+    pub definition: &'a Definition,
+    /// For keyed pseudonyms.
+    pub mask_key: MaskKey,
+}
+
+impl Contract {
+    /// Holds the request against the agreement and compiles it. Deny by default: without an
+    /// agreement for the data set, the mode and the form nothing is taken.
+    pub fn compile(stream: &StreamKey, request: ContractRequest<'_>) -> Result<Self, Error> {
+        let ContractRequest { open, source, definition, mask_key } = request;
+        let agreement = source
+            .agreements
+            .iter()
+            .find(|a| a.dataset == open.dataset)
+            .ok_or_else(|| not_agreed(stream, format!("no agreement for data set {}", open.dataset)))?;
+        let mode = match open.mode() {
+            Mode::Unspecified => Mode::Realtime,
+            mode => mode,
+        };
+        if !agreement.modes.contains(&mode.into()) {
+            return Err(not_agreed(stream, format!("mode {mode:?} is not agreed for {}", open.dataset)));
+        }
+        let agreed_form = agreement.form();
+        let form = match open.form() {
+            Form::Unspecified => agreed_form,
+            form => form,
+        };
+        if form != agreed_form {
+            return Err(not_agreed(stream, format!("form {form:?} is not agreed: {agreed_form:?} is")));
+        }
+        let broken = |cause: dtm_catalog::Error| Error::Contract { stream: stream.clone(), cause: cause.to_string() };
+        let (schema, mask) = if form == Form::Masked {
+            let profile = profile(stream, agreement, definition)?;
+            if agreement.refuse_raw {
+                let rules: BTreeMap<String, MaskRule> = profile.rules().clone();
+                (CompiledSchema::compile_masked(definition, &rules).map_err(broken)?, None)
+            } else {
+                let mask = CompiledMask::compile(definition, &profile).map_err(broken)?;
+                let schema = CompiledSchema::compile(definition).map_err(broken)?;
+                (schema, Some((Arc::new(mask), Arc::new(mask_key))))
+            }
+        } else {
+            (CompiledSchema::compile(definition).map_err(broken)?, None)
+        };
+        Ok(Self {
+            dataset: open.dataset.as_str().into(),
+            schema_version: definition.version,
+            schema: Arc::new(schema),
+            mask,
+            form,
+            mode,
+            ids_by_sequence: open.ids() == ingest::IdPolicy::Sequence,
+            defaults: defaults(open, agreement, definition),
+        })
+    }
+}
+
+/// The definition's marks, with what the agreement says otherwise.
+fn profile(stream: &StreamKey, agreement: &Agreement, definition: &Definition) -> Result<MaskProfile, Error> {
+    let mut profile = MaskProfile::of_marks(definition);
+    for rule in &agreement.masks {
+        let parsed = parse_rule(&rule.rule).ok_or_else(|| Error::Contract {
+            stream: stream.clone(),
+            cause: format!("agreement names the unknown mask rule {:?} for {}", rule.rule, rule.pointer),
+        })?;
+        profile.set(&rule.pointer, parsed);
+    }
+    Ok(profile)
+}
+
+/// `hide`, `pseudonym`, `partial:FIRST:LAST`, `generalise:year|month|thousand|million`.
+fn parse_rule(text: &str) -> Option<MaskRule> {
+    let mut parts = text.split(':');
+    let rule = match (parts.next()?, parts.next(), parts.next()) {
+        ("hide", None, None) => MaskRule::Hide,
+        ("pseudonym", None, None) => MaskRule::Pseudonym,
+        ("partial", Some(first), Some(last)) => {
+            MaskRule::Partial { first: first.parse().ok()?, last: last.parse().ok()? }
+        }
+        ("generalise", Some("year"), None) => MaskRule::Generalise(Precision::Year),
+        ("generalise", Some("month"), None) => MaskRule::Generalise(Precision::Month),
+        ("generalise", Some("thousand"), None) => MaskRule::Generalise(Precision::Thousand),
+        ("generalise", Some("million"), None) => MaskRule::Generalise(Precision::Million),
+        _ => return None,
+    };
+    parts.next().is_none().then_some(rule)
+}
+
+fn defaults(open: &ingest::Open, agreement: &Agreement, definition: &Definition) -> Defaults {
+    let asked = open.defaults.clone().unwrap_or_default();
+    let or = |asked: u32, agreed: u32, defined: u32| match (asked, agreed) {
+        (0, 0) => defined,
+        (0, agreed) => agreed,
+        (asked, _) => asked,
+    };
+    let text = |asked: String, agreed: &str| if asked.is_empty() { agreed.to_owned() } else { asked };
+    Defaults {
+        security_status: or(asked.security_status, agreement.security_status, definition.security as u32 + 1),
+        priority: or(asked.priority, agreement.priority, definition.priority as u32 + 1),
+        category: text(asked.category, &definition.category),
+        responsible_agency: text(asked.responsible_agency, &agreement.responsible_agency),
+    }
+}
+
+fn not_agreed(stream: &StreamKey, cause: String) -> Error {
+    Error::NotAgreed { stream: stream.clone(), code: ErrorCode::NotAgreed, cause }
+}

@@ -1,0 +1,117 @@
+//! Why a session cannot open or go on.
+
+use dtm_machine::seams::ProposeError;
+use dtm_types::{ErrorCode, StreamKey};
+
+use crate::vault::VaultError;
+
+/// Ends a session; the client sees the code and the text.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The group refused or could not be reached.
+    #[error("stream {stream} cannot reach its group")]
+    Propose {
+        /// The stream.
+        stream: StreamKey,
+        /// Why.
+        source: ProposeError,
+    },
+    /// Another connection holds the stream.
+    #[error("stream {stream} was taken over by session {session}")]
+    Superseded {
+        /// The stream.
+        stream: StreamKey,
+        /// The newer session.
+        session: u64,
+    },
+    /// A limit was hit; its name and value.
+    #[error("stream {stream}: {name} = {value} exceeded by {found}")]
+    Limit {
+        /// The stream.
+        stream: StreamKey,
+        /// What the caller sees.
+        code: ErrorCode,
+        /// Name of the setting.
+        name: &'static str,
+        /// Its value.
+        value: u64,
+        /// What was found.
+        found: u64,
+    },
+    /// The client broke the protocol.
+    #[error("stream {stream}: {cause}")]
+    Protocol {
+        /// The stream.
+        stream: StreamKey,
+        /// In words.
+        cause: String,
+    },
+    /// A key is missing: fail closed.
+    #[error("stream {stream} has no usable key")]
+    Vault {
+        /// The stream.
+        stream: StreamKey,
+        /// Why.
+        source: VaultError,
+    },
+    /// Something that the contracts reserve and this version does not offer.
+    #[error("stream {stream}: {what} is not supported by this version")]
+    NotSupported {
+        /// The stream.
+        stream: StreamKey,
+        /// What.
+        what: &'static str,
+    },
+    /// The agreement does not cover it.
+    #[error("stream {stream}: {cause}")]
+    NotAgreed {
+        /// The stream.
+        stream: StreamKey,
+        /// What the caller sees.
+        code: ErrorCode,
+        /// In words.
+        cause: String,
+    },
+    /// The source's right was revoked.
+    #[error("the right to write stream {stream} was revoked")]
+    Revoked {
+        /// The stream.
+        stream: StreamKey,
+    },
+    /// The node is leaving; connect elsewhere.
+    #[error("the node is draining")]
+    Draining,
+    /// The data set or the masks do not compile.
+    #[error("data set of stream {stream} cannot be used: {cause}")]
+    Contract {
+        /// The stream.
+        stream: StreamKey,
+        /// In words.
+        cause: String,
+    },
+    /// The session's actor is gone.
+    #[error("the session ended")]
+    Gone,
+}
+
+impl Error {
+    /// The code the client sees.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Propose { source, .. } => source.code(),
+            Self::Superseded { .. } => ErrorCode::Superseded,
+            Self::Limit { code, .. } | Self::NotAgreed { code, .. } => *code,
+            Self::Protocol { .. } => ErrorCode::InvalidArgument,
+            Self::Revoked { .. } => ErrorCode::CredentialRevoked,
+            Self::Vault { .. } => ErrorCode::KeyMissing,
+            Self::NotSupported { .. } => ErrorCode::NotSupported,
+            Self::Draining | Self::Gone => ErrorCode::Unavailable,
+            Self::Contract { .. } => ErrorCode::Internal,
+        }
+    }
+
+    /// Whether connecting again may help.
+    pub fn retryable(&self) -> bool {
+        self.code().retryable()
+    }
+}

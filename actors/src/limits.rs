@@ -1,0 +1,58 @@
+//! Every bound of a session, by the name that the configuration and the error texts use.
+
+use std::time::Duration;
+
+/// Limits of one node; a source's own agreement may lower them.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest payload of one record, bytes (default 8 MiB).
+    pub record_bytes_max: usize,
+    /// Largest frame, bytes (default 9 MiB).
+    pub frame_bytes_max: usize,
+    /// Bytes of one stream that may be sent and not yet acked (default 1 MiB). A larger frame is
+    /// taken when nothing else of its stream is in flight.
+    pub stream_in_flight_bytes_max: usize,
+    /// Bytes of all streams of a node (default 256 MiB).
+    pub node_in_flight_bytes_max: usize,
+    /// Streams of one source open at once on this node (default 64).
+    pub streams_open_max: usize,
+    /// Names a source may ever give to streams (default 100,000).
+    pub stream_names_max: u32,
+    /// Sealed batches of one stream on their way to commit (default 4); more wait and merge.
+    pub batches_in_flight_max: usize,
+    /// A batch is closed at this many plain bytes (default 256 KiB).
+    pub batch_bytes_target: usize,
+    /// Refused records a source keeps (default 10,000), and their bytes (default 64 MiB).
+    pub quarantine_records_max: u64,
+    /// See above.
+    pub quarantine_bytes_max: u64,
+    /// Bytes kept of one refused record (default 64 KiB).
+    pub quarantine_record_bytes_max: usize,
+    /// Answers waiting for a client that does not read, bytes (default 4 MiB).
+    pub outbox_bytes_max: usize,
+    /// How long a batch without an outcome is proposed again (default 30 s).
+    pub propose_for: Duration,
+    /// How long opening may take (default 10 s).
+    pub open_within: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            record_bytes_max: 8 << 20,
+            frame_bytes_max: 9 << 20,
+            stream_in_flight_bytes_max: 1 << 20,
+            node_in_flight_bytes_max: 256 << 20,
+            streams_open_max: 64,
+            stream_names_max: 100_000,
+            batches_in_flight_max: 4,
+            batch_bytes_target: 256 << 10,
+            quarantine_records_max: 10_000,
+            quarantine_bytes_max: 64 << 20,
+            quarantine_record_bytes_max: 64 << 10,
+            outbox_bytes_max: 4 << 20,
+            propose_for: Duration::from_secs(30),
+            open_within: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Opening a session: `OpenSession` through the group, keys created where the month has none yet.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dtm_machine::seams::{ProposeError, Proposer};
+use dtm_types::command::command::Op;
+use dtm_types::command::outcome::Result as Answer;
+use dtm_types::command::{Actor, ActorKind, Command, OpenSession, Outcome, PutKey, RefusalKind, SessionOpened};
+use dtm_types::format::WrappedKey;
+use dtm_types::{ErrorCode, GroupId, Month, StreamKey};
+use prost::Message;
+use tokio::sync::oneshot;
+
+use crate::batch::BatchKeys;
+use crate::error::Error;
+use crate::sources::Deps;
+
+/// First pause between two tries.
+const BACKOFF_FIRST: Duration = Duration::from_millis(20);
+/// Longest pause between two tries.
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+/// Wrapped keys that a session needs, as the group holds them.
+#[derive(Clone, Debug)]
+pub struct SessionKeys {
+    /// Data key of the month.
+    pub data: WrappedKey,
+    /// Source key.
+    pub source: WrappedKey,
+}
+
+/// Proposes one command and waits for its outcome. Cancel-safe: the outcome is then lost, its
+/// effect is not.
+pub(crate) async fn propose(
+    proposer: &dyn Proposer,
+    group: GroupId,
+    command: Bytes,
+) -> Result<Outcome, ProposeError> {
+    let (sender, receiver) = oneshot::channel();
+    proposer.propose(group, command, Box::new(move |result| drop(sender.send(result))));
+    receiver.await.unwrap_or(Err(ProposeError::OutcomeUnknown { group, cause: "the answer was dropped".into() }))
+}
+
+/// As [`propose`], and tries the same command again while that may help. The request id makes the
+/// tries one action.
+pub(crate) async fn propose_until(
+    deps: &Deps,
+    stream: &StreamKey,
+    group: GroupId,
+    op: Op,
+    actor_id: &Bytes,
+) -> Result<Outcome, Error> {
+    let command = Command {
+        request_id: Bytes::copy_from_slice(&deps.entropy.id16()),
+        actor: Some(Actor { kind: ActorKind::Source.into(), id: actor_id.clone() }),
+        op: Some(op),
+    };
+    let command = Bytes::from(command.encode_to_vec());
+    let deadline = tokio::time::Instant::now() + deps.limits.open_within;
+    let mut pause = BACKOFF_FIRST;
+    loop {
+        let error = match propose(deps.proposer.as_ref(), group, command.clone()).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => error,
+        };
+        if !error.retryable() || tokio::time::Instant::now() + pause >= deadline {
+            return Err(Error::Propose { stream: stream.clone(), source: error });
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// Opens the session in the group.
+pub(crate) async fn open_session(
+    deps: &Deps,
+    stream: &StreamKey,
+    group: GroupId,
+    open: OpenSession,
+    actor_id: &Bytes,
+) -> Result<SessionOpened, Error> {
+    let names_max = open.stream_names_max;
+    let outcome = propose_until(deps, stream, group, Op::OpenSession(open), actor_id).await?;
+    match outcome.result {
+        Some(Answer::SessionOpened(opened)) => Ok(opened),
+        Some(Answer::Refusal(refusal)) if refusal.kind() == RefusalKind::Limit => Err(Error::Limit {
+            stream: stream.clone(),
+            code: ErrorCode::TooManyStreamNames,
+            name: "stream_names_max",
+            value: u64::from(names_max),
+            found: u64::from(names_max) + 1,
+        }),
+        other => Err(unexpected(stream, &other)),
+    }
+}
+
+/// Expands the keys of a session; proposes the ones that the group does not hold yet.
+pub(crate) async fn keys(
+    deps: &Deps,
+    stream: &StreamKey,
+    group: GroupId,
+    month: Month,
+    held: (Option<WrappedKey>, Option<WrappedKey>),
+    actor_id: &Bytes,
+) -> Result<Arc<BatchKeys>, Error> {
+    let source = match held.1 {
+        Some(key) => key,
+        None => put_key(deps, stream, group, deps.vault.new_source_key(group, &stream.source), actor_id).await?,
+    };
+    let data = match held.0 {
+        Some(key) => key,
+        None => put_key(deps, stream, group, deps.vault.new_data_key(group, &stream.source, month), actor_id).await?,
+    };
+    let vault = |source| Error::Vault { stream: stream.clone(), source };
+    let data_key = deps.vault.open_data_key(group, &data).map_err(vault)?;
+    let source_key = deps.vault.open_source_key(group, &source).map_err(vault)?;
+    Ok(Arc::new(BatchKeys::new(stream, data.key_id, month, &data_key, &source_key)))
+}
+
+/// The key that holds, which is another node's where that one was first.
+async fn put_key(
+    deps: &Deps,
+    stream: &StreamKey,
+    group: GroupId,
+    key: WrappedKey,
+    actor_id: &Bytes,
+) -> Result<WrappedKey, Error> {
+    let outcome = propose_until(deps, stream, group, Op::PutKey(PutKey { key: Some(key) }), actor_id).await?;
+    match outcome.result {
+        Some(Answer::KeyHeld(held)) => held.key.ok_or_else(|| unexpected(stream, &None)),
+        other => Err(unexpected(stream, &other)),
+    }
+}
+
+pub(crate) fn unexpected(stream: &StreamKey, answer: &Option<Answer>) -> Error {
+    Error::Protocol { stream: stream.clone(), cause: format!("the group answered {answer:?}") }
+}

@@ -1,0 +1,239 @@
+//! The session actor: messages, state, what each message does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dtm_machine::seams::ProposeError;
+use dtm_proto::ingest;
+use dtm_proto::ingest::publish_response::Response;
+use dtm_types::command::command::Op;
+use dtm_types::command::{CloseSession, DeclareLost, Outcome};
+use dtm_types::{GroupId, SourceId, StreamKey};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use super::flow::{Flow, Step};
+use crate::admission::Permit;
+use crate::batch::{BatchKeys, Quota};
+use crate::contract::Contract;
+use crate::error::Error;
+use crate::opener;
+use crate::outbox::Outbox;
+use crate::sources::{Deps, SessionGuard};
+
+/// How long a client may stay after it was asked to reconnect.
+const LEAVE_WITHIN: Duration = Duration::from_secs(30);
+
+/// One actor a connection.
+pub(crate) struct Session;
+
+/// What a session starts with.
+pub(crate) struct SessionArgs {
+    pub(crate) deps: Arc<Deps>,
+    pub(crate) stream: StreamKey,
+    pub(crate) group: GroupId,
+    pub(crate) session: u64,
+    pub(crate) next_sequence: u64,
+    pub(crate) loss_to: u64,
+    pub(crate) contract: Contract,
+    pub(crate) keys: Arc<BatchKeys>,
+    pub(crate) quota: Quota,
+    pub(crate) actor_id: Bytes,
+    pub(crate) outbox: Outbox,
+    pub(crate) guard: SessionGuard,
+}
+
+impl std::fmt::Debug for SessionArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionArgs").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+/// Messages of a session.
+pub(crate) enum SessionMessage {
+    /// Records, with the room they take.
+    Frame { frame: ingest::Frame, permit: Permit },
+    /// A batch got its outcome, or none.
+    Outcome { batch: u64, result: Result<Outcome, ProposeError> },
+    /// Propose again what got no outcome.
+    Retry,
+    /// Keys of a new month.
+    Keys(Result<Arc<BatchKeys>, Error>),
+    /// The client lost these records.
+    Lost(ingest::Lost),
+    /// The group answered a declaration of loss.
+    LostDeclared(Result<Outcome, Error>, u64),
+    /// Nothing more comes.
+    Close { finished: bool, asked: bool },
+    /// The group closed the stream.
+    Finished(Result<Outcome, Error>),
+    /// Please connect elsewhere.
+    Reconnect { address: String, after_ms: u64 },
+    /// The time to leave is up.
+    LeaveNow,
+    /// The source's right was revoked.
+    CutOff(SourceId),
+    /// End with an error.
+    Fail(Error),
+}
+
+impl std::fmt::Debug for SessionMessage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SessionMessage")
+    }
+}
+
+/// Everything that changes.
+pub(crate) struct State {
+    flow: Flow,
+    outbox: Outbox,
+    closing: Option<(bool, bool)>,
+    #[allow(dead_code, reason = "held for its Drop: counts the session down")]
+    guard: SessionGuard,
+}
+
+impl Actor for Session {
+    type Msg = SessionMessage;
+    type State = State;
+    type Arguments = SessionArgs;
+
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, args: SessionArgs) -> Result<State, ActorProcessingErr> {
+        metrics::gauge!("dtm_sessions").increment(1.0);
+        tracing::debug!(stream = %args.stream, session = args.session, "session opened");
+        let (outbox, guard) = (args.outbox.clone(), args.guard);
+        let flow = Flow::new(
+            args.deps, args.stream, args.group, args.session, args.next_sequence, args.loss_to, args.contract,
+            args.keys, args.quota, args.actor_id, args.outbox, myself,
+        );
+        Ok(State { flow, outbox, closing: None, guard })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match step(&myself, message, state).await {
+            Ok(()) => finish_when_drained(&myself, state),
+            Err(error) => {
+                tracing::debug!(stream = %state.flow.stream(), %error, "session ends");
+                metrics::counter!("dtm_sessions_failed_total", "code" => error.code().name()).increment(1);
+                state.outbox.end(Err(error));
+                myself.stop(None);
+            }
+        }
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: ActorRef<Self::Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        metrics::gauge!("dtm_sessions").decrement(1.0);
+        state.outbox.end(Err(Error::Gone));
+        Ok(())
+    }
+}
+
+async fn step(myself: &ActorRef<SessionMessage>, message: SessionMessage, state: &mut State) -> Result<(), Error> {
+    match message {
+        SessionMessage::Frame { frame, permit } => state.flow.frame(frame, permit).await,
+        SessionMessage::Outcome { batch, result } => match state.flow.outcome(batch, result)? {
+            Step::Go => Ok(()),
+            Step::RetryAfter(pause) => {
+                myself.send_after(pause, || SessionMessage::Retry);
+                Ok(())
+            }
+        },
+        SessionMessage::Retry => {
+            state.flow.retry();
+            Ok(())
+        }
+        SessionMessage::Keys(keys) => state.flow.rekeyed(keys?).await,
+        SessionMessage::Lost(lost) => declare_lost(myself, lost, state),
+        SessionMessage::LostDeclared(outcome, through) => state.flow.lost_declared(outcome?, through),
+        SessionMessage::Close { finished, asked } => {
+            state.closing.get_or_insert((finished, asked));
+            Ok(())
+        }
+        SessionMessage::Finished(outcome) => {
+            outcome?;
+            end(myself, state);
+            Ok(())
+        }
+        SessionMessage::Reconnect { address, after_ms } => {
+            let reason = "draining".to_owned();
+            let advice = ingest::Reconnect { address, after_ms, reason };
+            state.flow.push(Response::Reconnect(advice))?;
+            myself.send_after(Duration::from_millis(after_ms) + LEAVE_WITHIN, || SessionMessage::LeaveNow);
+            Ok(())
+        }
+        SessionMessage::LeaveNow => Err(Error::Draining),
+        SessionMessage::CutOff(source) if state.flow.stream().source == source => {
+            Err(Error::Revoked { stream: state.flow.stream().clone() })
+        }
+        SessionMessage::CutOff(_) => Ok(()),
+        SessionMessage::Fail(error) => Err(error),
+    }
+}
+
+fn declare_lost(myself: &ActorRef<SessionMessage>, lost: ingest::Lost, state: &State) -> Result<(), Error> {
+    let flow = &state.flow;
+    let op = Op::DeclareLost(DeclareLost {
+        source: flow.stream().source.as_str().to_owned(),
+        stream: flow.stream().stream.to_string(),
+        session: flow.session(),
+        from_sequence: lost.from_sequence,
+        to_sequence: lost.to_sequence,
+    });
+    ask(myself, flow, op, move |outcome| SessionMessage::LostDeclared(outcome, lost.to_sequence));
+    Ok(())
+}
+
+/// Once everything taken is committed, a closing session says so and ends.
+fn finish_when_drained(myself: &ActorRef<SessionMessage>, state: &mut State) {
+    let Some((finished, asked)) = state.closing else { return };
+    if !state.flow.is_drained() {
+        return;
+    }
+    if !finished {
+        if asked {
+            end(myself, state);
+        } else {
+            state.outbox.end(Ok(()));
+            myself.stop(None);
+        }
+        return;
+    }
+    // The close itself is proposed once; its answer ends the session.
+    state.closing = None;
+    let flow = &state.flow;
+    let op = Op::CloseSession(CloseSession {
+        source: flow.stream().source.as_str().to_owned(),
+        stream: flow.stream().stream.to_string(),
+        session: flow.session(),
+        finished: true,
+    });
+    ask(myself, flow, op, SessionMessage::Finished);
+}
+
+fn end(myself: &ActorRef<SessionMessage>, state: &State) {
+    let closed = ingest::Closed { acked_through: state.flow.acked_through() };
+    // A client that let its answers pile up has no use for this one either.
+    let _ = state.outbox.push(Response::Closed(closed));
+    state.outbox.end(Ok(()));
+    myself.stop(None);
+}
+
+/// Proposes aside and messages the answer to self: a handler never waits for the network.
+fn ask(
+    myself: &ActorRef<SessionMessage>,
+    flow: &Flow,
+    op: Op,
+    then: impl FnOnce(Result<Outcome, Error>) -> SessionMessage + Send + 'static,
+) {
+    let (deps, stream, group, actor_id) = flow.parts();
+    let myself = myself.clone();
+    ractor::concurrency::spawn(async move {
+        let outcome = opener::propose_until(&deps, &stream, group, op, &actor_id).await;
+        let _ = myself.cast(then(outcome));
+    });
+}

@@ -1,0 +1,445 @@
+//! The flow of one stream: frames in, sealed batches to the group, acks out. Hot path.
+//!
+//! ```text
+//!  frame -> open batch (merges while batches_in_flight_max are on their way) -> sealed
+//!        -> proposed -> outcome -> [refusals,] cumulative ack, room given back
+//!  no outcome, or GAP behind one -> all of them proposed again, in order, after a pause
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dtm_machine::seams::ProposeError;
+use dtm_proto::ingest;
+use dtm_proto::ingest::publish_response::Response;
+use dtm_types::command::outcome::Result as Answer;
+use dtm_types::command::{Appended, Outcome, Refusal, RefusalKind};
+use dtm_types::{GroupId, Month, StreamKey};
+use ractor::ActorRef;
+
+use super::actor::SessionMessage;
+use crate::admission::Permit;
+use crate::batch::{BatchKeys, Class, OpenBatch, Quota, RecordChecker, Sealed, Stamp};
+use crate::contract::Contract;
+use crate::error::Error;
+use crate::opener;
+use crate::outbox::Outbox;
+use crate::sources::Deps;
+
+/// Pauses between two rounds of proposing again.
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_MAX: Duration = Duration::from_millis(300);
+/// Records checked before other actors get their turn.
+const RECORDS_A_TURN: usize = 256;
+
+/// What the actor should do next.
+pub(crate) enum Step {
+    Go,
+    RetryAfter(Duration),
+}
+
+enum Progress {
+    Waiting,
+    InFlight,
+    Failed,
+    Done(Appended),
+}
+
+struct Pending {
+    id: u64,
+    sealed: Sealed,
+    permits: Vec<Permit>,
+    progress: Progress,
+    /// Microseconds, monotonic.
+    born_us: i64,
+}
+
+/// See the module.
+pub(crate) struct Flow {
+    deps: Arc<Deps>,
+    stream: StreamKey,
+    group: GroupId,
+    session: u64,
+    contract: Contract,
+    keys: Arc<BatchKeys>,
+    checker: RecordChecker,
+    quota: Quota,
+    actor_id: Bytes,
+    outbox: Outbox,
+    myself: ActorRef<SessionMessage>,
+    /// The sequence expected of the client next.
+    next: u64,
+    acked_through: u64,
+    open: Option<(OpenBatch, Vec<Permit>)>,
+    pending: VecDeque<Pending>,
+    next_id: u64,
+    /// Since when outcomes are missing, monotonic microseconds.
+    trouble_since_us: Option<i64>,
+    pause: Duration,
+    retry_scheduled: bool,
+    /// Frames that wait for the keys of a new month.
+    backlog: Option<VecDeque<(ingest::Frame, Permit)>>,
+    last_error: Option<ProposeError>,
+}
+
+impl Flow {
+    #[allow(clippy::too_many_arguments, reason = "the parts of SessionArgs, taken apart once")]
+    pub(crate) fn new(
+        deps: Arc<Deps>,
+        stream: StreamKey,
+        group: GroupId,
+        session: u64,
+        next_sequence: u64,
+        _loss_to: u64,
+        contract: Contract,
+        keys: Arc<BatchKeys>,
+        quota: Quota,
+        actor_id: Bytes,
+        outbox: Outbox,
+        myself: ActorRef<SessionMessage>,
+    ) -> Self {
+        Self {
+            deps,
+            stream,
+            group,
+            session,
+            contract,
+            keys,
+            checker: RecordChecker::new(),
+            quota,
+            actor_id,
+            outbox,
+            myself,
+            next: next_sequence,
+            acked_through: next_sequence - 1,
+            open: None,
+            pending: VecDeque::new(),
+            next_id: 0,
+            trouble_since_us: None,
+            pause: RETRY_FIRST,
+            retry_scheduled: false,
+            backlog: None,
+            last_error: None,
+        }
+    }
+
+    pub(crate) fn stream(&self) -> &StreamKey {
+        &self.stream
+    }
+
+    pub(crate) fn session(&self) -> u64 {
+        self.session
+    }
+
+    pub(crate) fn acked_through(&self) -> u64 {
+        self.acked_through
+    }
+
+    pub(crate) fn parts(&self) -> (Arc<Deps>, StreamKey, GroupId, Bytes) {
+        (Arc::clone(&self.deps), self.stream.clone(), self.group, self.actor_id.clone())
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.open.is_none() && self.pending.is_empty() && self.backlog.is_none()
+    }
+
+    /// Queues an answer.
+    pub(crate) fn push(&self, response: Response) -> Result<(), Error> {
+        if self.outbox.push(response) {
+            return Ok(());
+        }
+        let cause = "the client does not read its answers (outbox_bytes_max)".to_owned();
+        Err(Error::Protocol { stream: self.stream.clone(), cause })
+    }
+
+    /// Takes a frame.
+    pub(crate) async fn frame(&mut self, frame: ingest::Frame, permit: Permit) -> Result<(), Error> {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.push_back((frame, permit));
+            return Ok(());
+        }
+        if Month::of_micros(self.deps.clock.now_us()) != self.keys.month {
+            self.rekey(frame, permit);
+            return Ok(());
+        }
+        if frame.first_sequence > self.next {
+            let rewind = ingest::Rewind {
+                expected_sequence: self.next,
+                reason: ingest::RewindReason::Gap.into(),
+                conflict_sequence: 0,
+            };
+            return self.push(Response::Rewind(rewind));
+        }
+        self.records(frame, permit).await;
+        self.flush();
+        Ok(())
+    }
+
+    /// Adds a frame's records to batches. Records below `next` are resends: they get a batch of
+    /// their own, so that apply can tell the same content from other content.
+    async fn records(&mut self, frame: ingest::Frame, permit: Permit) {
+        let mut sequence = frame.first_sequence;
+        let total = frame.records.len();
+        let bytes = frame.records.iter().map(|r| r.payload.len()).sum::<usize>();
+        let resend_until = self.next;
+        let mut permit = Some(permit);
+        for (n, record) in frame.records.into_iter().enumerate() {
+            let class = Class::of(&record, &self.contract);
+            let resend_ends = n > 0 && sequence == resend_until;
+            let cut = |open: &OpenBatch| resend_ends || self.must_cut(open, class, sequence);
+            if self.open.as_ref().is_some_and(|(open, _)| cut(open)) {
+                self.close_open();
+            }
+            let (open, permits) = self.open.get_or_insert_with(|| {
+                (OpenBatch::new(sequence, class, total - n, bytes), Vec::with_capacity(1))
+            });
+            open.push(record, &self.contract, &self.keys, &mut self.checker, &mut self.quota);
+            if n + 1 == total {
+                permits.extend(permit.take());
+            }
+            sequence += 1;
+            self.next = self.next.max(sequence);
+            if n % RECORDS_A_TURN == RECORDS_A_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        metrics::counter!("dtm_records_received_total").increment(total as u64);
+    }
+
+    fn must_cut(&self, open: &OpenBatch, class: Class, sequence: u64) -> bool {
+        open.class() != class
+            || open.next_sequence() != sequence
+            || open.plain_bytes() >= self.deps.limits.batch_bytes_target
+    }
+
+    /// Seals the open batch, if there is one, and queues it.
+    fn close_open(&mut self) {
+        let Some((open, permits)) = self.open.take() else { return };
+        let stamp = Stamp {
+            time_us: self.deps.clock.now_us(),
+            entropy: self.deps.entropy.as_ref(),
+            actor_id: self.actor_id.clone(),
+        };
+        let sealed = open.seal(&self.stream, self.session, &self.contract, &self.keys, stamp);
+        self.next_id += 1;
+        let born_us = self.deps.clock.monotonic_us();
+        self.pending.push_back(Pending { id: self.next_id, sealed, permits, progress: Progress::Waiting, born_us });
+    }
+
+    /// Proposes what waits, as far as batches_in_flight_max allows; an open batch is closed only
+    /// when it can go at once or is full.
+    fn flush(&mut self) {
+        if self.trouble_since_us.is_some() {
+            return;
+        }
+        let max = self.deps.limits.batches_in_flight_max;
+        let mut flying = self.pending.iter().filter(|p| matches!(p.progress, Progress::InFlight)).count();
+        for n in 0..self.pending.len() {
+            if flying >= max {
+                return;
+            }
+            if matches!(self.pending[n].progress, Progress::Waiting) {
+                self.propose(n);
+                flying += 1;
+            }
+        }
+        if flying < max && self.open.is_some() {
+            self.close_open();
+            self.propose(self.pending.len() - 1);
+        }
+    }
+
+    fn propose(&mut self, at: usize) {
+        let pending = &mut self.pending[at];
+        pending.progress = Progress::InFlight;
+        let (batch, myself) = (pending.id, self.myself.clone());
+        let reply = Box::new(move |result| drop(myself.cast(SessionMessage::Outcome { batch, result })));
+        self.deps.proposer.propose(self.group, pending.sealed.command.clone(), reply);
+    }
+
+    /// A batch got its outcome, or none.
+    pub(crate) fn outcome(&mut self, batch: u64, result: Result<Outcome, ProposeError>) -> Result<Step, Error> {
+        let Some(at) = self.pending.iter().position(|p| p.id == batch) else { return Ok(Step::Go) };
+        match result.map(|outcome| outcome.result) {
+            Ok(Some(Answer::Appended(appended))) => {
+                self.pending[at].progress = Progress::Done(appended);
+                self.acknowledge()?;
+            }
+            Ok(Some(Answer::Refusal(refusal))) => self.refused(at, &refusal)?,
+            Ok(other) => return Err(opener::unexpected(&self.stream, &other)),
+            Err(error) => self.failed(at, error)?,
+        }
+        if self.trouble_since_us.is_none() {
+            self.flush();
+        }
+        Ok(self.next_step())
+    }
+
+    fn refused(&mut self, at: usize, refusal: &Refusal) -> Result<(), Error> {
+        match refusal.kind() {
+            RefusalKind::Superseded => {
+                Err(Error::Superseded { stream: self.stream.clone(), session: refusal.session })
+            }
+            // One before it got no outcome and is proposed again first.
+            RefusalKind::Gap => {
+                let cause = "an earlier batch is missing".to_owned();
+                self.failed(at, ProposeError::OutcomeUnknown { group: self.group, cause })
+            }
+            RefusalKind::Conflict => {
+                self.pending.remove(at);
+                let rewind = ingest::Rewind {
+                    expected_sequence: self.next,
+                    reason: ingest::RewindReason::Conflict.into(),
+                    conflict_sequence: refusal.sequence,
+                };
+                metrics::counter!("dtm_resend_conflicts_total").increment(1);
+                self.push(Response::Rewind(rewind))?;
+                self.acknowledge()
+            }
+            kind => {
+                let cause = format!("the group refused a batch: {kind:?} {}", refusal.detail);
+                Err(Error::Protocol { stream: self.stream.clone(), cause })
+            }
+        }
+    }
+
+    fn failed(&mut self, at: usize, error: ProposeError) -> Result<(), Error> {
+        self.pending[at].progress = Progress::Failed;
+        let now_us = self.deps.clock.monotonic_us();
+        let since = *self.trouble_since_us.get_or_insert(now_us);
+        let patience = i64::try_from(self.deps.limits.propose_for.as_micros()).unwrap_or(i64::MAX);
+        let gave_up = now_us - since > patience;
+        if gave_up || !error.retryable() || matches!(error, ProposeError::Stopped { .. }) {
+            return Err(Error::Propose { stream: self.stream.clone(), source: self.last_error.take().unwrap_or(error) });
+        }
+        if !matches!(&error, ProposeError::OutcomeUnknown { cause, .. } if cause == "an earlier batch is missing") {
+            self.last_error = Some(error);
+        }
+        Ok(())
+    }
+
+    /// In trouble, and nothing is on its way any more: time to propose again.
+    fn next_step(&mut self) -> Step {
+        let flying = self.pending.iter().any(|p| matches!(p.progress, Progress::InFlight));
+        if self.trouble_since_us.is_none() || flying || self.retry_scheduled {
+            return Step::Go;
+        }
+        if !self.pending.iter().any(|p| matches!(p.progress, Progress::Failed)) {
+            self.calm();
+            self.flush();
+            return Step::Go;
+        }
+        self.retry_scheduled = true;
+        let pause = self.pause;
+        self.pause = (self.pause * 2).min(RETRY_MAX);
+        Step::RetryAfter(pause)
+    }
+
+    /// Proposes again, in order, what got no outcome.
+    pub(crate) fn retry(&mut self) {
+        self.retry_scheduled = false;
+        metrics::counter!("dtm_batches_proposed_again_total").increment(1);
+        let max = self.deps.limits.batches_in_flight_max;
+        let mut flying = 0;
+        for n in 0..self.pending.len() {
+            if flying < max && matches!(self.pending[n].progress, Progress::Failed) {
+                self.propose(n);
+                flying += 1;
+            }
+        }
+    }
+
+    fn calm(&mut self) {
+        self.trouble_since_us = None;
+        self.pause = RETRY_FIRST;
+        self.last_error = None;
+    }
+
+    /// Acks every batch at the front that is done: refusals first, then one cumulative ack.
+    fn acknowledge(&mut self) -> Result<(), Error> {
+        let mut ack: Option<ingest::Ack> = None;
+        while matches!(self.pending.front(), Some(Pending { progress: Progress::Done(_), .. })) {
+            let Some(pending) = self.pending.pop_front() else { break };
+            let Progress::Done(appended) = pending.progress else { break };
+            assert!(appended.acked_through >= pending.sealed.last, "ING-1: ack below what was stored");
+            if !pending.sealed.refused.is_empty() {
+                metrics::counter!("dtm_records_refused_total").increment(pending.sealed.refused.len() as u64);
+                self.push(Response::Refused(ingest::Refused { records: pending.sealed.refused }))?;
+            }
+            let seconds = (self.deps.clock.monotonic_us() - pending.born_us) as f64 / 1e6;
+            metrics::histogram!("dtm_ack_seconds").record(seconds);
+            metrics::counter!("dtm_records_acked_total").increment(u64::from(pending.sealed.count));
+            self.acked_through = self.acked_through.max(appended.acked_through);
+            let sum = ack.unwrap_or_default();
+            ack = Some(ingest::Ack {
+                acked_through: self.acked_through,
+                group: self.group.0,
+                offset: appended.offset,
+                leaf_index: appended.leaf_index,
+                incarnation: self.deps.incarnation.0,
+                duplicates: sum.duplicates + appended.duplicates,
+                unverified: sum.unverified + appended.unverified,
+                ..ingest::Ack::default()
+            });
+            drop(pending.permits);
+        }
+        let Some(mut ack) = ack else { return Ok(()) };
+        ack.token = self.token(ack.acked_through);
+        self.push(Response::Ack(ack))
+    }
+
+    /// Shown at the next open: proof that this ack was given (ING-1 is then an alarm).
+    fn token(&self, through: u64) -> Bytes {
+        ack_token(&self.keys, &self.stream, self.deps.incarnation.0, through)
+    }
+
+    /// A new month: everything sealed so far keeps its key; frames wait until the new one holds.
+    fn rekey(&mut self, frame: ingest::Frame, permit: Permit) {
+        self.close_open();
+        self.flush();
+        self.backlog = Some(VecDeque::from([(frame, permit)]));
+        let (deps, stream, group, actor_id) = self.parts();
+        let myself = self.myself.clone();
+        ractor::concurrency::spawn(async move {
+            let month = Month::of_micros(deps.clock.now_us());
+            let keys = opener::keys(&deps, &stream, group, month, (None, None), &actor_id).await;
+            let _ = myself.cast(SessionMessage::Keys(keys));
+        });
+    }
+
+    /// Goes on under the new month's keys.
+    pub(crate) async fn rekeyed(&mut self, keys: Arc<BatchKeys>) -> Result<(), Error> {
+        self.keys = keys;
+        for (frame, permit) in self.backlog.take().unwrap_or_default() {
+            self.frame(frame, permit).await?;
+        }
+        Ok(())
+    }
+
+    /// The group moved the cursor past lost records.
+    pub(crate) fn lost_declared(&mut self, outcome: Outcome, through: u64) -> Result<(), Error> {
+        match outcome.result {
+            Some(Answer::Done(_)) => {
+                self.next = self.next.max(through + 1);
+                self.acked_through = self.acked_through.max(through);
+                let ack = ingest::Ack {
+                    acked_through: self.acked_through,
+                    group: self.group.0,
+                    incarnation: self.deps.incarnation.0,
+                    token: self.token(self.acked_through),
+                    ..ingest::Ack::default()
+                };
+                self.push(Response::Ack(ack))
+            }
+            other => Err(opener::unexpected(&self.stream, &other)),
+        }
+    }
+}
+
+/// 16 bytes under the source's key; no data set can have this name.
+pub(crate) fn ack_token(keys: &BatchKeys, stream: &StreamKey, incarnation: u64, through: u64) -> Bytes {
+    let text = format!("{stream}\0{incarnation}\0{through}");
+    Bytes::copy_from_slice(&keys.fingerprints.fingerprint("\0ack", &text))
+}

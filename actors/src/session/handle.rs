@@ -1,0 +1,108 @@
+//! What the gRPC door holds of a session: admits bytes, then casts.
+
+use dtm_proto::ingest;
+use dtm_types::{ErrorCode, StreamKey};
+use ractor::ActorRef;
+
+use super::actor::SessionMessage;
+use crate::admission::{Admission, InFlight};
+use crate::error::Error;
+use crate::limits::Limits;
+
+/// A session, from the reading side.
+pub struct SessionHandle {
+    actor: ActorRef<SessionMessage>,
+    stream: StreamKey,
+    admission: Admission,
+    in_flight: InFlight,
+    record_bytes_max: usize,
+    frame_bytes_max: usize,
+    in_flight_bytes_max: usize,
+}
+
+impl SessionHandle {
+    pub(crate) fn new(
+        actor: ActorRef<SessionMessage>,
+        stream: StreamKey,
+        admission: Admission,
+        in_flight: InFlight,
+        limits: &Limits,
+    ) -> Self {
+        Self {
+            actor,
+            stream,
+            admission,
+            in_flight,
+            record_bytes_max: limits.record_bytes_max,
+            frame_bytes_max: limits.frame_bytes_max,
+            in_flight_bytes_max: limits.stream_in_flight_bytes_max,
+        }
+    }
+
+    /// Takes a frame: checks its limits, waits for room on the node, hands it to the actor.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] with the name and value of the limit; [`Error::Gone`] after the end.
+    pub async fn frame(&self, frame: ingest::Frame) -> Result<(), Error> {
+        let bytes = self.check(&frame)?;
+        let permit = self.admission.admit(&self.in_flight, bytes).await;
+        self.cast(SessionMessage::Frame { frame, permit })
+    }
+
+    /// The client no longer has these records.
+    pub fn lost(&self, lost: ingest::Lost) -> Result<(), Error> {
+        self.cast(SessionMessage::Lost(lost))
+    }
+
+    /// Nothing more comes; `finished` = never again on this stream.
+    pub fn close(&self, finished: bool) -> Result<(), Error> {
+        self.cast(SessionMessage::Close { finished, asked: true })
+    }
+
+    /// The client's side of the connection ended.
+    pub fn half_closed(&self) {
+        let _ = self.cast(SessionMessage::Close { finished: false, asked: false });
+    }
+
+    /// The connection is gone: what is in flight may still commit, nothing more is taken.
+    pub fn disconnected(&self) {
+        self.actor.stop(Some("disconnected".to_owned()));
+    }
+
+    /// Ends the session with an error that the client sees after what is queued.
+    pub fn fail(&self, error: Error) {
+        let _ = self.cast(SessionMessage::Fail(error));
+    }
+
+    fn cast(&self, message: SessionMessage) -> Result<(), Error> {
+        self.actor.cast(message).map_err(|_| Error::Gone)
+    }
+
+    fn check(&self, frame: &ingest::Frame) -> Result<usize, Error> {
+        if frame.records.is_empty() || frame.first_sequence == 0 {
+            let cause = "a frame holds at least one record and sequences count from 1".to_owned();
+            return Err(Error::Protocol { stream: self.stream.clone(), cause });
+        }
+        let signed = !frame.sender_signature.is_empty() || !frame.sender_root.is_empty();
+        if signed || frame.records.iter().any(|r| !r.salt.is_empty() || !r.blobs.is_empty()) {
+            return Err(Error::NotSupported { stream: self.stream.clone(), what: "a signed frame or a blob" });
+        }
+        let largest = frame.records.iter().map(|r| r.payload.len()).max().unwrap_or(0);
+        self.limit("record_bytes_max", self.record_bytes_max, largest, ErrorCode::TooLarge)?;
+        let bytes = frame.records.iter().map(|r| r.payload.len() + r.message_id.len()).sum();
+        self.limit("frame_bytes_max", self.frame_bytes_max, bytes, ErrorCode::TooLarge)?;
+        let flying = usize::try_from(self.in_flight.bytes()).unwrap_or(usize::MAX);
+        if flying > 0 {
+            let name = "stream_in_flight_bytes_max";
+            self.limit(name, self.in_flight_bytes_max, flying.saturating_add(bytes), ErrorCode::WindowExceeded)?;
+        }
+        Ok(bytes)
+    }
+
+    fn limit(&self, name: &'static str, value: usize, found: usize, code: ErrorCode) -> Result<(), Error> {
+        if found <= value {
+            return Ok(());
+        }
+        Err(Error::Limit { stream: self.stream.clone(), code, name, value: value as u64, found: found as u64 })
+    }
+}

@@ -1,0 +1,16 @@
+//! One actor a connection.
+//!
+//! ```text
+//!  opening ──Opened──> streaming ──Close / half-close / Reconnect──> draining ──> closed
+//!                         │ Superseded, limit, key missing, outcome unknown for too long
+//!                         └────────────────────────────────────────────────────> closed
+//! ```
+//! The actor owns flow state only. Batches that got no outcome are proposed again as they are, in
+//! order (go-back-N): apply's sequence check makes that neither a hole nor a double.
+
+mod actor;
+mod flow;
+mod handle;
+
+pub(crate) use actor::{Session, SessionArgs, SessionMessage};
+pub use handle::SessionHandle;

@@ -1,0 +1,320 @@
+//! The root supervisor of a node's sessions: opens them, counts them, drains them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use dtm_machine::seams::{Clock, Entropy, Proposer};
+use dtm_proto::ingest;
+use dtm_proto::ingest::publish_response::Response;
+use dtm_types::command::OpenSession;
+use dtm_types::{ErrorCode, GroupId, Incarnation, Month, SourceId, StreamKey};
+use parking_lot::Mutex;
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+
+use crate::admission::{Admission, InFlight};
+use crate::batch::Quota;
+use crate::contract::Contract;
+use crate::error::Error;
+use crate::limits::Limits;
+use crate::opener;
+use crate::outbox::Outbox;
+use crate::session::{Session, SessionArgs, SessionHandle, SessionMessage};
+use crate::vault::KeyVault;
+
+/// What every session of a node shares.
+pub struct Deps {
+    /// The way into the groups.
+    pub proposer: Arc<dyn Proposer>,
+    /// The node's keys.
+    pub vault: Arc<dyn KeyVault>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Which life of the cluster.
+    pub incarnation: Incarnation,
+    /// This node's name, for clients and operators.
+    pub node_name: String,
+}
+
+/// A checked request to open a stream: the caller is who it says and the agreement covers it.
+pub struct OpenRequest {
+    /// The stream.
+    pub stream: StreamKey,
+    /// The group that holds it.
+    pub group: GroupId,
+    /// What it may send.
+    pub contract: Contract,
+    /// The client's own words.
+    pub open: ingest::Open,
+    /// 16 bytes: the source's id.
+    pub actor_id: Bytes,
+    /// Whether `acked_through` came with a valid token.
+    pub acked_proven: bool,
+    /// gRPC address of the group's leader where it is another node.
+    pub leader_address: Option<String>,
+}
+
+/// Messages of the supervisor.
+#[derive(Debug)]
+pub(crate) enum SourcesMessage {
+    /// A session asks to be supervised.
+    Adopt(Box<SessionArgs>, tokio::sync::oneshot::Sender<Option<ActorRef<SessionMessage>>>),
+}
+
+/// The supervisor actor: holds no state that a restart would miss.
+struct Supervisor;
+
+/// What callers hold.
+#[derive(Clone)]
+pub struct SourcesHandle(Arc<Sources>);
+
+/// Shared state of the handle.
+pub struct Sources {
+    deps: Arc<Deps>,
+    admission: Admission,
+    supervisor: ActorRef<SourcesMessage>,
+    open: Mutex<HashMap<SourceId, usize>>,
+    sessions: Mutex<HashMap<u64, ActorRef<SessionMessage>>>,
+    next_id: std::sync::atomic::AtomicU64,
+    draining: AtomicBool,
+}
+
+impl SourcesHandle {
+    /// Starts the supervisor.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] where the actor runtime refuses to start it.
+    pub async fn start(deps: Deps) -> Result<Self, Error> {
+        let admission = Admission::new(deps.limits.node_in_flight_bytes_max);
+        let (supervisor, _) = Actor::spawn(None, Supervisor, ()).await.map_err(|_| Error::Gone)?;
+        Ok(Self(Arc::new(Sources {
+            deps: Arc::new(deps),
+            admission,
+            supervisor,
+            open: Mutex::default(),
+            sessions: Mutex::default(),
+            next_id: std::sync::atomic::AtomicU64::new(1),
+            draining: AtomicBool::new(false),
+        })))
+    }
+
+    /// Opens a stream: commits `OpenSession`, prepares its keys, starts its actor. The first answer
+    /// in the outbox is `Opened`. Cancel-safe: a session that was opened and not used is superseded
+    /// by the next one.
+    pub async fn open(&self, request: OpenRequest) -> Result<(SessionHandle, Outbox), Error> {
+        if self.0.draining.load(Ordering::Acquire) {
+            return Err(Error::Draining);
+        }
+        let deps = &self.0.deps;
+        let slot = self.reserve(&request.stream)?;
+        let month = Month::of_micros(deps.clock.now_us());
+        let open = OpenSession {
+            source: request.stream.source.as_str().to_owned(),
+            stream: request.stream.stream.to_string(),
+            dataset: request.contract.dataset.to_string(),
+            schema_version: request.contract.schema_version,
+            mode: request.contract.mode.into(),
+            form: request.contract.form.into(),
+            ids_by_sequence: request.contract.ids_by_sequence,
+            acked_through: request.open.acked_through,
+            incarnation: request.open.incarnation,
+            month: month.0,
+            stream_names_max: deps.limits.stream_names_max,
+            acked_proven: request.acked_proven,
+            quarantine_records_max: deps.limits.quarantine_records_max,
+            quarantine_bytes_max: deps.limits.quarantine_bytes_max,
+        };
+        let opened = opener::open_session(deps, &request.stream, request.group, open, &request.actor_id).await?;
+        let held = (opened.data_key.clone(), opened.source_key.clone());
+        let keys = opener::keys(deps, &request.stream, request.group, month, held, &request.actor_id).await?;
+        let outbox = Outbox::new(deps.limits.outbox_bytes_max);
+        let answer = self.opened(&request, &opened);
+        assert!(outbox.push(Response::Opened(answer)), "a new outbox has room");
+        let in_flight = InFlight::default();
+        let quota = Quota {
+            records: opened.quarantine_records_left,
+            bytes: opened.quarantine_bytes_left,
+            record_bytes_max: deps.limits.quarantine_record_bytes_max,
+        };
+        let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
+        let args = SessionArgs {
+            deps: Arc::clone(deps),
+            stream: request.stream.clone(),
+            group: request.group,
+            session: opened.session,
+            next_sequence: opened.next_sequence,
+            loss_to: opened.loss_to,
+            contract: request.contract,
+            keys,
+            quota,
+            actor_id: request.actor_id,
+            outbox: outbox.clone(),
+            guard: SessionGuard { sources: Arc::clone(&self.0), id, slot },
+        };
+        let actor = self.adopt(args).await?;
+        self.0.sessions.lock().insert(id, actor.clone());
+        let handle = SessionHandle::new(actor, request.stream, self.0.admission.clone(), in_flight, &deps.limits);
+        Ok((handle, outbox))
+    }
+
+    /// Streams open on this node.
+    pub fn sessions(&self) -> usize {
+        self.0.sessions.lock().len()
+    }
+
+    /// Asks every session to move elsewhere, spread over `spread_ms`, and takes no new ones until
+    /// [`SourcesHandle::resume`]. Returns how many were told.
+    pub fn drain(&self, address: &str, spread_ms: u64) -> usize {
+        self.0.draining.store(true, Ordering::Release);
+        let sessions: Vec<_> = self.0.sessions.lock().values().cloned().collect();
+        let count = sessions.len();
+        for (n, actor) in sessions.into_iter().enumerate() {
+            let after_ms = spread_ms * n as u64 / count.max(1) as u64;
+            let _ = actor.cast(SessionMessage::Reconnect { address: address.to_owned(), after_ms });
+        }
+        count
+    }
+
+    /// Takes sessions again.
+    pub fn resume(&self) {
+        self.0.draining.store(false, Ordering::Release);
+    }
+
+    /// Ends every session of a source, as after a revocation. Returns how many.
+    pub fn cut_off(&self, source: &SourceId) -> usize {
+        let sessions: Vec<_> = self.0.sessions.lock().values().cloned().collect();
+        for actor in &sessions {
+            let _ = actor.cast(SessionMessage::CutOff(source.clone()));
+        }
+        sessions.len()
+    }
+
+    async fn adopt(&self, args: SessionArgs) -> Result<ActorRef<SessionMessage>, Error> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let adopt = SourcesMessage::Adopt(Box::new(args), sender);
+        self.0.supervisor.cast(adopt).map_err(|_| Error::Gone)?;
+        receiver.await.ok().flatten().ok_or(Error::Gone)
+    }
+
+    fn reserve(&self, stream: &StreamKey) -> Result<SourceSlot, Error> {
+        let max = self.0.deps.limits.streams_open_max;
+        let mut open = self.0.open.lock();
+        let count = open.entry(stream.source.clone()).or_default();
+        if *count >= max {
+            return Err(Error::Limit {
+                stream: stream.clone(),
+                code: ErrorCode::TooManyStreams,
+                name: "streams_open_max",
+                value: max as u64,
+                found: max as u64 + 1,
+            });
+        }
+        *count += 1;
+        Ok(SourceSlot { sources: Arc::clone(&self.0), source: stream.source.clone() })
+    }
+
+    fn opened(&self, request: &OpenRequest, opened: &dtm_types::command::SessionOpened) -> ingest::Opened {
+        let limits = &self.0.deps.limits;
+        ingest::Opened {
+            session: opened.session,
+            next_sequence: opened.next_sequence,
+            window: Some(ingest::Window {
+                record_bytes_max: limits.record_bytes_max as u64,
+                frame_bytes_max: limits.frame_bytes_max as u64,
+                in_flight_bytes_max: limits.stream_in_flight_bytes_max as u64,
+            }),
+            incarnation: self.0.deps.incarnation.0,
+            group: request.group.0,
+            leader_address: request.leader_address.clone().unwrap_or_default(),
+            loss_from: opened.loss_from,
+            loss_to: opened.loss_to,
+            node: self.0.deps.node_name.clone(),
+            schema_version: request.contract.schema_version,
+        }
+    }
+}
+
+/// Counts a source's open streams down when its session ends, however it ends.
+#[derive(Debug)]
+struct SourceSlot {
+    sources: Arc<Sources>,
+    source: SourceId,
+}
+
+impl Drop for SourceSlot {
+    fn drop(&mut self) {
+        let mut open = self.sources.open.lock();
+        if let Some(count) = open.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// Lives in the session's state: forgets the session when the actor ends.
+#[derive(Debug)]
+pub(crate) struct SessionGuard {
+    sources: Arc<Sources>,
+    id: u64,
+    #[allow(dead_code, reason = "held for its Drop")]
+    slot: SourceSlot,
+}
+
+impl Drop for SessionGuard {
+    fn drop(&mut self) {
+        self.sources.sessions.lock().remove(&self.id);
+    }
+}
+
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sources").field("sessions", &self.sessions.lock().len()).finish_non_exhaustive()
+    }
+}
+
+impl Actor for Supervisor {
+    type Msg = SourcesMessage;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        let SourcesMessage::Adopt(args, reply) = message;
+        let outbox = args.outbox.clone();
+        let spawned = Actor::spawn_linked(None, Session, *args, myself.get_cell()).await;
+        if spawned.is_err() {
+            outbox.end(Err(Error::Gone));
+        }
+        let _ = reply.send(spawned.ok().map(|(actor, _)| actor));
+        Ok(())
+    }
+
+    /// A session's end is never the supervisor's: the default would stop it and every neighbour.
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorFailed(cell, error) = event {
+            metrics::counter!("dtm_sessions_crashed_total").increment(1);
+            tracing::error!(actor = %cell.get_id(), %error, "session crashed; its client reconnects and resumes");
+        }
+        Ok(())
+    }
+}
