@@ -2,4 +2,5 @@
 
 pub mod keys;
 pub mod log;
+pub mod state;
 pub mod vfs;
