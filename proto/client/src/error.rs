@@ -92,6 +92,12 @@ pub enum Error {
     /// The publisher was closed.
     #[error("the publisher is closed")]
     Closed,
+    /// A publisher over a spool takes records through the spool only.
+    #[error("records of this publisher go through its spool")]
+    Spooled,
+    /// The spool failed.
+    #[error(transparent)]
+    Spool(#[from] crate::spool::Error),
 }
 
 fn code_name(code: Option<ErrorCode>, grpc: tonic::Code) -> String {
@@ -115,6 +121,7 @@ impl Error {
                     | tonic::Code::Internal
             ),
             Self::Protocol { .. } => true,
+            Self::Spool(error) => error.retryable(),
             _ => false,
         }
     }

@@ -21,15 +21,23 @@ mod endpoint;
 mod error;
 mod frame;
 mod publisher;
+mod reader;
 mod session;
 mod status;
 mod tls;
+
+pub mod admin;
+pub mod agent;
+pub mod publish;
+pub mod spool;
 
 pub use endpoint::{Credential, Endpoint};
 pub use error::Error;
 pub use frame::{EncodedFrame, FrameBuilder};
 pub use publisher::{Event, Progress, Publisher, PublisherConfig, Snapshot};
+pub use reader::{Reader, RecordStream, stream_status};
 pub use session::{Session, SessionEvent};
+pub use spool::{Spool, SpoolConfig};
 pub use tls::TlsFiles;
 
 pub use dtm_proto::ingest::{Defaults, IdPolicy, Open, Record, Window};

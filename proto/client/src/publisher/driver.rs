@@ -45,6 +45,8 @@ pub(crate) struct Driver {
     pub(crate) leaving: Option<(Instant, String)>,
     pub(crate) close_sent: bool,
     pub(crate) rewinds: u32,
+    /// The store failed: final.
+    pub(crate) broken: Option<Error>,
     pub(crate) last_progress: Instant,
 }
 
@@ -61,6 +63,7 @@ impl Driver {
             leaving: None,
             close_sent: false,
             rewinds: 0,
+            broken: None,
             last_progress: Instant::now(),
             endpoint,
             config,
@@ -82,6 +85,9 @@ impl Driver {
             }
             let exit = self.stream(&mut session).await;
             self.forget_session();
+            if let Some(error) = self.broken.take() {
+                return self.shared.end(error);
+            }
             match exit {
                 Exit::Closed => return self.closed(),
                 Exit::Again(address) => advised = address,

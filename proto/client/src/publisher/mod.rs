@@ -19,10 +19,11 @@ mod stream;
 
 pub use config::{Event, Progress, PublisherConfig, Snapshot};
 
-use crate::{Endpoint, Error, frame};
+use crate::{Endpoint, Error, Spool, frame};
 use dtm_proto::ingest::Record;
 use driver::Driver;
 use state::Shared;
+use store::Store;
 use std::borrow::Borrow;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -44,10 +45,7 @@ impl Publisher {
     /// What the cluster said for good, or the last failure when `open_timeout` has passed.
     pub async fn open(endpoint: Endpoint, config: PublisherConfig) -> Result<Self, Error> {
         let open_timeout = config.open_timeout;
-        let shared = Arc::new(Shared::new(&config));
-        let mut tasks = JoinSet::new();
-        tasks.spawn(Driver::new(endpoint, config, shared.clone()).run());
-        let publisher = Self { shared, _driver: tasks };
+        let publisher = Self::start(endpoint, config, Store::Unknown);
         match open_timeout {
             None => publisher.opened().await?,
             Some(limit) => match tokio::time::timeout(limit, publisher.opened()).await {
@@ -56,6 +54,30 @@ impl Publisher {
             },
         }
         Ok(publisher)
+    }
+
+    /// Sends what a spool holds and will hold, and releases it there. Returns at once: the
+    /// cluster may be away. Records go in through [`Spool::append`], then [`Publisher::spooled`].
+    #[must_use]
+    pub fn over_spool(endpoint: Endpoint, mut config: PublisherConfig, spool: &Spool) -> Self {
+        let queue = spool.queue();
+        let acked = queue.acked();
+        config.acked_through = acked.acked_through;
+        config.incarnation = acked.incarnation;
+        config.ack_token = acked.token;
+        Self::start(endpoint, config, Store::Spool(queue))
+    }
+
+    /// Says that the spool holds more than before.
+    pub fn spooled(&self) {
+        self.shared.wake.notify_one();
+    }
+
+    fn start(endpoint: Endpoint, config: PublisherConfig, store: Store) -> Self {
+        let shared = Arc::new(Shared::new(&config, store));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Driver::new(endpoint, config, shared.clone()).run());
+        Self { shared, _driver: tasks }
     }
 
     async fn opened(&self) -> Result<(), Error> {
@@ -115,6 +137,20 @@ impl Publisher {
     pub async fn flush(&self) -> Result<Progress, Error> {
         let through = self.next_sequence() - 1;
         self.wait_acked(through).await
+    }
+
+    /// The error that ended the publisher, if one did.
+    #[must_use]
+    pub fn ended(&self) -> Option<Error> {
+        self.shared.lock().ended.clone()
+    }
+
+    /// Waits until the publisher ends by an error. Cancel-safe.
+    pub async fn failure(&self) -> Error {
+        match self.shared.wait(|_| None::<()>).await {
+            Err(error) => error,
+            Ok(()) => unreachable!("it looks for nothing"),
+        }
     }
 
     /// Waits until `sequence` is acked. Cancel-safe.

@@ -41,7 +41,7 @@ pub(crate) struct State {
 }
 
 impl Shared {
-    pub(crate) fn new(config: &PublisherConfig) -> Self {
+    pub(crate) fn new(config: &PublisherConfig, store: Store) -> Self {
         let progress = Progress {
             acked_through: config.acked_through,
             incarnation: config.incarnation,
@@ -49,7 +49,7 @@ impl Shared {
             ..Progress::default()
         };
         let state = State {
-            store: Store::Unknown,
+            store,
             send_next: 0,
             acked_through: config.acked_through,
             site_through: 0,
@@ -92,12 +92,15 @@ impl Shared {
                 bytes_max: state.record_bytes_max,
             });
         }
+        if matches!(state.store, Store::Spool(_)) {
+            return Err(Error::Spooled);
+        }
         let unacked = state.store.unacked_bytes();
         let full = unacked > 0 && unacked + record.payload.len() > self.unacked_bytes_max;
-        if full || state.store.next_sequence() == 0 {
+        if full {
             return Ok(None);
         }
-        let sequence = state.store.push(record);
+        let Some(sequence) = state.store.push(record) else { return Ok(None) };
         let wanted = state.wake_bytes;
         if wanted > 0 && state.store.ready_bytes(state.send_next, wanted) >= wanted {
             state.wake_bytes = 0;

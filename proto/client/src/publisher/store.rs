@@ -1,8 +1,9 @@
 //! Where unacked records are kept.
 
 use super::memory::Memory;
+use crate::spool::{self, SpoolQueue};
 use crate::EncodedFrame;
-use dtm_proto::ingest::Record;
+use dtm_proto::ingest::{Ack, Record};
 
 /// Records that are not acked yet, by sequence.
 #[derive(Debug)]
@@ -11,6 +12,8 @@ pub(crate) enum Store {
     Unknown,
     /// In memory only.
     Memory(Memory),
+    /// In a folder of the source; written through [`crate::Spool`].
+    Spool(SpoolQueue),
 }
 
 impl Store {
@@ -19,6 +22,7 @@ impl Store {
         match self {
             Self::Unknown => 0,
             Self::Memory(memory) => memory.next_sequence(),
+            Self::Spool(queue) => queue.next_sequence(),
         }
     }
 
@@ -27,6 +31,7 @@ impl Store {
         match self {
             Self::Unknown => 0,
             Self::Memory(memory) => memory.first_held(),
+            Self::Spool(queue) => queue.first_held(),
         }
     }
 
@@ -35,22 +40,23 @@ impl Store {
         match self {
             Self::Unknown => 0,
             Self::Memory(memory) => memory.bytes(),
+            Self::Spool(queue) => queue.bytes(),
         }
     }
 
     /// Bytes that are not acked.
     pub(crate) fn unacked_bytes(&self) -> usize {
         match self {
-            Self::Unknown => 0,
+            Self::Unknown | Self::Spool(_) => 0,
             Self::Memory(memory) => memory.unacked_bytes(),
         }
     }
 
-    /// Takes a record; the store is known by then.
-    pub(crate) fn push(&mut self, record: &Record) -> u64 {
+    /// Takes a record; `None` where this store does not take records this way.
+    pub(crate) fn push(&mut self, record: &Record) -> Option<u64> {
         match self {
-            Self::Unknown => unreachable!("records are taken after the open"),
-            Self::Memory(memory) => memory.push(record),
+            Self::Unknown | Self::Spool(_) => None,
+            Self::Memory(memory) => Some(memory.push(record)),
         }
     }
 
@@ -59,30 +65,47 @@ impl Store {
         match self {
             Self::Unknown => 0,
             Self::Memory(memory) => memory.ready_bytes(sequence, enough),
+            // Blocks were collected when they were written.
+            Self::Spool(queue) if sequence < queue.next_sequence() => enough.max(1),
+            Self::Spool(_) => 0,
         }
     }
 
     /// A frame that starts at `sequence`.
-    pub(crate) fn frame_from(&mut self, sequence: u64, bytes_max: usize) -> Option<EncodedFrame> {
+    pub(crate) fn frame_from(
+        &mut self,
+        sequence: u64,
+        bytes_max: usize,
+    ) -> Result<Option<EncodedFrame>, spool::Error> {
         match self {
-            Self::Unknown => None,
-            Self::Memory(memory) => memory.frame_from(sequence, bytes_max),
+            Self::Unknown => Ok(None),
+            Self::Memory(memory) => Ok(memory.frame_from(sequence, bytes_max)),
+            Self::Spool(queue) => queue.frame_from(sequence, bytes_max),
         }
     }
 
     /// What lies above `acked_through` is unacked again.
     pub(crate) fn unack(&mut self, acked_through: u64) {
         match self {
-            Self::Unknown => {}
+            Self::Unknown | Self::Spool(_) => {}
             Self::Memory(memory) => memory.unack(acked_through),
         }
     }
 
-    /// Forgets what is acked (and, where there is another site, is there too).
-    pub(crate) fn release(&mut self, through: u64, acked_through: u64, bytes_max: usize) {
+    /// Forgets what lies at or below `release`: acked and, where there is another site, there too.
+    pub(crate) fn release(
+        &mut self,
+        release: u64,
+        ack: Ack,
+        bytes_max: usize,
+    ) -> Result<(), spool::Error> {
         match self {
-            Self::Unknown => {}
-            Self::Memory(memory) => memory.release(through, acked_through, bytes_max),
+            Self::Unknown => Ok(()),
+            Self::Memory(memory) => {
+                memory.release(release, ack.acked_through, bytes_max);
+                Ok(())
+            }
+            Self::Spool(queue) => queue.release(release, ack),
         }
     }
 }

@@ -31,6 +31,9 @@ impl Driver {
         self.last_progress = Instant::now();
         let shared = self.shared.clone();
         loop {
+            if let Some(error) = self.broken.clone() {
+                return Exit::Failed(error);
+            }
             let work = self.plan();
             let done = match &work {
                 Work::Lost(from, to) => session.report_lost(*from, *to).await,
@@ -152,7 +155,13 @@ impl Driver {
         let room = if alone { credit.max(1) } else { credit };
         let mut state = self.shared.lock();
         let next = state.send_next;
-        let frame = state.store.frame_from(next, limit.min(room))?;
+        let frame = match state.store.frame_from(next, limit.min(room)) {
+            Ok(frame) => frame?,
+            Err(error) => {
+                self.broken = Some(error.into());
+                return None;
+            }
+        };
         let bytes = frame.wire_bytes();
         if bytes > credit && !alone {
             // Its first record alone is larger than the credit: the window counts as used up, so
@@ -256,8 +265,10 @@ impl Driver {
             if state.site_through > 0 {
                 release = release.min(state.site_through);
             }
-            let (acked, held_max) = (through, self.config.held_bytes_max);
-            state.store.release(release, acked, held_max);
+            let noted = Ack { acked_through: through, ..ack.clone().unwrap_or_default() };
+            if let Err(error) = state.store.release(release, noted, self.config.held_bytes_max) {
+                self.broken = Some(error.into());
+            }
         }
         self.shared.progress.send_modify(|progress| {
             progress.acked_through = progress.acked_through.max(through);

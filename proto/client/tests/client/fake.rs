@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// What goes wrong on one connection. Frames are counted from 1.
 #[derive(Clone, Debug)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The open is refused.
     Refuse(Status),
     /// The connection ends after the frame was kept and before its ack.
@@ -43,47 +43,47 @@ pub enum Fault {
 
 /// One stream.
 #[derive(Debug, Default)]
-pub struct Held {
-    pub records: BTreeMap<u64, Vec<u8>>,
-    pub cursor: u64,
-    pub session: u64,
-    pub finished: bool,
+pub(crate) struct Held {
+    pub(crate) records: BTreeMap<u64, Vec<u8>>,
+    pub(crate) cursor: u64,
+    pub(crate) session: u64,
+    pub(crate) finished: bool,
     /// Highest cursor of an earlier life, where it was set back.
-    pub lost: Vec<(u64, u64)>,
+    pub(crate) lost: Vec<(u64, u64)>,
 }
 
 #[derive(Debug, Default)]
-pub struct World {
-    pub streams: BTreeMap<String, Held>,
+pub(crate) struct World {
+    pub(crate) streams: BTreeMap<String, Held>,
     /// One entry a connection, in order; none left = no faults.
-    pub script: VecDeque<Vec<Fault>>,
-    pub opens: Vec<Open>,
-    pub frames: u64,
-    pub largest_frame: usize,
-    pub refuse_payload: Option<Vec<u8>>,
-    pub window: Option<Window>,
-    pub site_lag: Option<u64>,
-    pub connections: u64,
+    pub(crate) script: VecDeque<Vec<Fault>>,
+    pub(crate) opens: Vec<Open>,
+    pub(crate) frames: u64,
+    pub(crate) largest_frame: usize,
+    pub(crate) refuse_payload: Option<Vec<u8>>,
+    pub(crate) window: Option<Window>,
+    pub(crate) site_lag: Option<u64>,
+    pub(crate) connections: u64,
 }
 
 #[derive(Clone)]
-pub struct Fake {
-    pub world: Arc<Mutex<World>>,
-    pub address: String,
+pub(crate) struct Fake {
+    pub(crate) world: Arc<Mutex<World>>,
+    pub(crate) address: String,
     stop: Arc<tokio::sync::Notify>,
 }
 
 impl Fake {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::serve(Arc::default(), "127.0.0.1:0").await
     }
 
     /// Another door to the same records.
-    pub async fn beside(&self) -> Self {
+    pub(crate) async fn beside(&self) -> Self {
         Self::serve(self.world.clone(), "127.0.0.1:0").await
     }
 
-    pub async fn serve(world: Arc<Mutex<World>>, address: &str) -> Self {
+    pub(crate) async fn serve(world: Arc<Mutex<World>>, address: &str) -> Self {
         let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = Arc::new(tokio::sync::Notify::new());
@@ -101,15 +101,15 @@ impl Fake {
         Self { world, address, stop }
     }
 
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stop.notify_one();
     }
 
-    pub fn script(&self, connections: impl IntoIterator<Item = Vec<Fault>>) {
+    pub(crate) fn script(&self, connections: impl IntoIterator<Item = Vec<Fault>>) {
         self.world.lock().script = connections.into_iter().collect();
     }
 
-    pub fn payloads(&self, stream: &str) -> Vec<Vec<u8>> {
+    pub(crate) fn payloads(&self, stream: &str) -> Vec<Vec<u8>> {
         let world = self.world.lock();
         world.streams.get(stream).map(|s| s.records.values().cloned().collect()).unwrap_or_default()
     }

@@ -1,5 +1,10 @@
 //! The SDK against an ingest server in this process that can be told to misbehave.
 #![allow(clippy::unwrap_used)]
 
+mod agent;
 mod fake;
+mod publish;
 mod publisher;
+mod python;
+mod speed;
+mod spool;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tonic::Status;
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn record(number: u64) -> Record {
     Record { payload: format!("{{\"n\":{number}}}").into_bytes().into(), ..Record::default() }
@@ -98,6 +98,36 @@ async fn a_silent_server_is_left_and_the_outcome_asked_for() {
         matches!(e, Event::Disconnected { error: Error::OutcomeUnknown { .. } })
     };
     assert!(events.lock().iter().any(unknown));
+}
+
+#[tokio::test]
+async fn an_ack_of_a_part_keeps_the_rest() {
+    // Each ack is three records behind; after the cut the cursor tells the truth.
+    let fake = Fake::start().await;
+    fake.script([vec![Fault::AckLess(3)]]);
+    within(async {
+        let publisher = Publisher::open(endpoint(&[&fake]), config()).await.unwrap();
+        for number in 1..=100 {
+            publisher.send(record(number)).await.unwrap();
+        }
+        publisher.flush().await.unwrap();
+        assert_eq!(publisher.snapshot().held_bytes, 0);
+    })
+    .await;
+    assert_eq!(fake.payloads("s").len(), 100);
+    assert_eq!(fake.world.lock().connections, 2);
+}
+
+#[tokio::test]
+async fn the_status_code_alone_tells_of_a_takeover() {
+    let fake = Fake::start().await;
+    fake.script([vec![Fault::Supersede(1)]]);
+    within(async {
+        let publisher = Publisher::open(endpoint(&[&fake]), config()).await.unwrap();
+        publisher.send(record(1)).await.unwrap();
+        assert!(matches!(publisher.flush().await, Err(Error::Superseded { .. })));
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,0 +1,382 @@
+//! The source-side agent: takes records from a folder or from standard input into a sealed spool,
+//! and sends them whenever the cluster is there.
+//!
+//! ```text
+//!  folder / stdin ─► reading ─► Spool (fsync = taken) ─► Publisher ─► cluster
+//!                      │           ▲                          │
+//!                      └── mark ───┘ (same block)             └─ ack ─► .done
+//! ```
+//!
+//! A block of the spool holds the records and the mark that says how far which file was read: one
+//! write, so that after `kill -9` no line is taken twice and none is left out. A file is renamed
+//! to `NAME.done` after all its records are acked. For standard input the same holds up to the
+//! line that was being read: the writer of a pipe learns of each `taken` by the report.
+
+mod mark;
+mod watch;
+
+use crate::publish::{self, Format, Item, RecordReader};
+use crate::spool::{self, SpoolConfig};
+use crate::{Endpoint, Event, IdPolicy, Publisher, PublisherConfig, Spool};
+use bytes::Bytes;
+use dtm_catalog::Definition;
+use mark::Mark;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use mark::FileMark;
+
+/// Records of one block of the spool, at most, and their bytes, about.
+const BLOCK_RECORDS: usize = 512;
+const BLOCK_BYTES: usize = 192 << 10;
+/// Pause before the spool is tried again when it is full.
+const FULL_PAUSE: Duration = Duration::from_millis(250);
+
+/// Settings of an agent.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Source, data set and limits. Its stream is a prefix: the id of the spool is added, so that
+    /// a new spool never continues the numbers of another.
+    pub publisher: PublisherConfig,
+    /// The spool.
+    pub spool: SpoolConfig,
+    /// What files are.
+    pub format: Format,
+    /// Definition of the data set, for tables.
+    pub definition: Option<Arc<Definition>>,
+    /// Top-level member that is the message id.
+    pub message_id_member: Option<String>,
+    /// Time between two looks at the folder. Default 1 s.
+    pub poll: Duration,
+    /// A file is taken when it did not change for this long. Default 2 s.
+    pub settle: Duration,
+    /// Files that are taken and not yet acked, at most. Default 256.
+    pub files_open_max: usize,
+    /// Whether a loss that the cluster reports is accepted: it is reported, and sending goes on.
+    /// Default: the agent ends with an error.
+    pub accept_loss: bool,
+}
+
+impl AgentConfig {
+    /// An agent with every default.
+    pub fn new(source: &str, dataset: &str, spool: impl Into<PathBuf>) -> Self {
+        let mut publisher = PublisherConfig::new(source, "agent", dataset);
+        publisher.ids = IdPolicy::Sequence;
+        Self {
+            publisher,
+            spool: SpoolConfig::new(spool),
+            format: Format::Auto,
+            definition: Definition::built_in(dataset).map(Arc::new),
+            message_id_member: None,
+            poll: Duration::from_secs(1),
+            settle: Duration::from_secs(2),
+            files_open_max: 256,
+            accept_loss: false,
+        }
+    }
+}
+
+/// Where records come from.
+pub enum Input {
+    /// A folder that is watched.
+    Folder(PathBuf),
+    /// A reader that ends, such as standard input.
+    Reader(Box<dyn Read + Send>),
+}
+
+/// What an agent tells.
+#[derive(Clone, Debug)]
+pub enum Report {
+    /// Everything up to this sequence is in the spool, on disk.
+    Taken {
+        /// The file, or `-`.
+        file: String,
+        /// The last sequence.
+        through: u64,
+    },
+    /// All records of a file are acked; it was renamed.
+    Done {
+        /// The file.
+        file: String,
+    },
+    /// A file cannot be taken; it stays and is not tried again until it changes.
+    Skipped {
+        /// The file.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+    /// A line cannot be a record.
+    Unsendable {
+        /// The file.
+        file: String,
+        /// The line.
+        line: u64,
+        /// Key of the text.
+        reason: &'static str,
+    },
+    /// Taking waits for acks to make room.
+    SpoolFull {
+        /// Bytes in the spool.
+        bytes: u64,
+        /// `spool_bytes_max`.
+        spool_bytes_max: u64,
+    },
+    /// What the publisher tells: refusals, conflicts, connections.
+    Publisher(Event),
+}
+
+/// Receives reports. Must not block.
+pub type OnReport = Arc<dyn Fn(Report) + Send + Sync>;
+
+/// Why an agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The spool.
+    #[error(transparent)]
+    Spool(#[from] spool::Error),
+    /// The cluster said no for good.
+    #[error(transparent)]
+    Client(#[from] crate::Error),
+    /// The input.
+    #[error(transparent)]
+    Input(#[from] publish::Error),
+    /// The folder that is watched.
+    #[error("folder {folder}: {reason}")]
+    Folder {
+        /// The folder.
+        folder: String,
+        /// Why.
+        reason: String,
+    },
+    /// The cluster lost what it had acked and the spool does not hold it any more.
+    #[error("the cluster no longer holds {from} to {to} of stream {stream}, nor does the spool")]
+    Loss {
+        /// The stream.
+        stream: String,
+        /// First lost sequence.
+        from: u64,
+        /// Last lost sequence.
+        to: u64,
+    },
+    /// A part of the agent ended by a fault of the software.
+    #[error("the agent's reader ended without a word")]
+    Reader,
+}
+
+/// Runs until `stop`, or until a reader has ended and everything is acked. Says how far the
+/// stream was acked.
+///
+/// # Errors
+/// [`Error`]: what is in the spool stays there; the next run goes on.
+pub async fn run(
+    endpoint: Endpoint,
+    config: AgentConfig,
+    input: Input,
+    stop: CancellationToken,
+    on_report: OnReport,
+) -> Result<u64, Error> {
+    let settings = config.spool.clone();
+    let spool = blocking(move || Spool::open(settings)).await??;
+    let (losses, mut lost) = mpsc::channel(1);
+    let mut publisher_config = config.publisher.clone();
+    publisher_config.stream =
+        format!("{}.{}", config.publisher.stream, hex::encode(&spool.id()[..8]));
+    let stream = publisher_config.stream.clone();
+    let report = on_report.clone();
+    let publisher_config = publisher_config.on_event(move |event| {
+        if let Event::LossDetected { from, to } = event {
+            losses.try_send((from, to)).ok();
+        }
+        report(Report::Publisher(event));
+    });
+    let publisher = Arc::new(Publisher::over_spool(endpoint, publisher_config, &spool));
+    let intake = Intake {
+        mark: Mark::read(spool.mark()),
+        spool: Some(spool),
+        publisher: publisher.clone(),
+        config: config.clone(),
+        on_report,
+        stop: stop.clone(),
+    };
+    let taking = async {
+        match input {
+            Input::Folder(folder) => watch::watch(intake, folder).await,
+            Input::Reader(reader) => intake.take_reader(reader).await,
+        }
+    };
+    tokio::pin!(taking);
+    loop {
+        tokio::select! {
+            done = &mut taking => {
+                done?;
+                return Ok(publisher.acked().borrow().acked_through);
+            }
+            error = publisher.failure() => return Err(error.into()),
+            Some((from, to)) = lost.recv() => {
+                if !config.accept_loss {
+                    return Err(Error::Loss { stream, from, to });
+                }
+                publisher.confirm_lost(from, to);
+            }
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Reader)
+}
+
+/// Takes records into the spool. Owns its writing half.
+pub(crate) struct Intake {
+    pub(crate) mark: Mark,
+    /// Away only while a blocking call holds it.
+    spool: Option<Spool>,
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) config: AgentConfig,
+    pub(crate) on_report: OnReport,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Intake {
+    pub(crate) fn tell(&self, report: Report) {
+        (self.on_report)(report);
+    }
+
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.spool.as_ref().map_or(0, Spool::next_sequence)
+    }
+
+    /// Puts records and the present mark into the spool; waits while it is full. False when the
+    /// agent is being stopped: nothing was taken then.
+    pub(crate) async fn take(&mut self, file: &str, payloads: &[Bytes]) -> Result<bool, Error> {
+        let member = self.config.message_id_member.as_deref();
+        let records: Arc<Vec<_>> =
+            Arc::new(payloads.iter().map(|p| publish::record_of(p.clone(), member)).collect());
+        let mark = self.mark.write();
+        let mut told = false;
+        loop {
+            let mut spool = self.spool.take().ok_or(Error::Reader)?;
+            let (records, mark) = (records.clone(), mark.clone());
+            let (spool, taken) = blocking(move || {
+                let taken = if records.is_empty() {
+                    spool.remember(mark).map(|()| 0)
+                } else {
+                    spool.append(&records, mark)
+                };
+                (spool, taken)
+            })
+            .await?;
+            self.spool = Some(spool);
+            match taken {
+                Ok(0) => return Ok(true),
+                Ok(through) => {
+                    self.publisher.spooled();
+                    self.tell(Report::Taken { file: file.to_owned(), through });
+                    return Ok(true);
+                }
+                Err(spool::Error::Full { bytes, spool_bytes_max }) => {
+                    if !told {
+                        told = true;
+                        self.tell(Report::SpoolFull { bytes, spool_bytes_max });
+                    }
+                    tokio::select! {
+                        () = self.stop.cancelled() => return Ok(false),
+                        () = tokio::time::sleep(FULL_PAUSE) => {}
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Takes everything that a reader gives, then waits for the acks.
+    async fn take_reader(mut self, reader: Box<dyn Read + Send>) -> Result<(), Error> {
+        let (sender, mut batches) = mpsc::channel::<Result<Vec<Item>, publish::Error>>(2);
+        let (format, definition) = (self.config.format, self.config.definition.clone());
+        let work = move || read_input(reader, format, definition.as_deref(), &sender);
+        std::thread::Builder::new()
+            .name("dtm-agent-read".into())
+            .spawn(work)
+            .map_err(|_| Error::Reader)?;
+        loop {
+            let batch = tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                batch = batches.recv() => batch,
+            };
+            let Some(items) = batch else { break };
+            let payloads = self.payloads("-", items?);
+            if !payloads.is_empty() && !self.take("-", &payloads).await? {
+                return Ok(());
+            }
+        }
+        let through = self.next_sequence() - 1;
+        tokio::select! {
+            () = self.stop.cancelled() => Ok(()),
+            done = self.publisher.wait_acked(through) => Ok(done.map(drop)?),
+        }
+    }
+
+    /// The records among items; the others are told.
+    pub(crate) fn payloads(&self, file: &str, items: Vec<Item>) -> Vec<Bytes> {
+        let keep = |item| match item {
+            Item::Record { payload, .. } => Some(payload),
+            Item::Unsendable { line, reason } => {
+                self.tell(Report::Unsendable { file: file.to_owned(), line, reason });
+                None
+            }
+        };
+        items.into_iter().filter_map(keep).collect()
+    }
+}
+
+/// Reads in its own thread, line by line: what there is goes on at once, so that a slow pipe is
+/// taken record by record.
+fn read_input(
+    reader: Box<dyn Read + Send>,
+    format: Format,
+    definition: Option<&Definition>,
+    sender: &mpsc::Sender<Result<Vec<Item>, publish::Error>>,
+) {
+    let mut reader = match RecordReader::new("-", reader, format, definition) {
+        Ok(reader) => reader,
+        Err(error) => return drop(sender.blocking_send(Err(error))),
+    };
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    // Ends with the input, with an error, or when nobody listens any more.
+    loop {
+        match reader.next_item("-") {
+            Ok(Some(item)) => {
+                if let Item::Record { payload, .. } = &item {
+                    bytes += payload.len();
+                }
+                batch.push(item);
+            }
+            Ok(None) => {
+                if !batch.is_empty() {
+                    sender.blocking_send(Ok(batch)).ok();
+                }
+                return;
+            }
+            Err(error) => {
+                sender.blocking_send(Ok(batch)).ok();
+                sender.blocking_send(Err(error)).ok();
+                return;
+            }
+        }
+        // Collects only while the spool is busy and the next item comes without a wait.
+        let full = batch.len() >= BLOCK_RECORDS || bytes >= BLOCK_BYTES;
+        if full || !reader.has_buffered() || sender.capacity() > 0 {
+            if sender.blocking_send(Ok(std::mem::take(&mut batch))).is_err() {
+                return;
+            }
+            bytes = 0;
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The reading half of a spool: what the publisher sends from, and releases after the ack.
+
+use super::block::Sealer;
+use super::error::Error;
+use super::files::Folder;
+use crate::EncodedFrame;
+use dtm_proto::ingest::Ack;
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often the ack hint is written while nothing is removed.
+const HINT_EVERY: Duration = Duration::from_secs(1);
+
+/// A block with records on disk.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockRef {
+    pub(crate) first: u64,
+    pub(crate) count: u32,
+    pub(crate) path: Arc<Path>,
+    pub(crate) offset: u64,
+    pub(crate) bytes: u32,
+}
+
+impl BlockRef {
+    fn last(&self) -> u64 {
+        self.first + u64::from(self.count) - 1
+    }
+}
+
+/// A file of blocks.
+#[derive(Debug)]
+pub(crate) struct SegmentRef {
+    pub(crate) path: Arc<Path>,
+    pub(crate) first: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What lies in the folder; shared by the two halves. Only synced blocks stand here.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    pub(crate) blocks: VecDeque<BlockRef>,
+    pub(crate) segments: VecDeque<SegmentRef>,
+    pub(crate) disk_bytes: u64,
+    pub(crate) next: u64,
+    pub(crate) acked: Ack,
+}
+
+impl Index {
+    /// Whether acks could still make room.
+    pub(crate) fn unreleased(&self) -> bool {
+        !self.blocks.is_empty()
+    }
+}
+
+/// Frames from the spool.
+#[derive(Debug)]
+pub(crate) struct SpoolQueue {
+    index: Arc<parking_lot::Mutex<Index>>,
+    folder: Arc<Folder>,
+    sealer: Arc<Sealer>,
+    /// The block that was read last: a window smaller than a block takes it in parts.
+    last: Option<EncodedFrame>,
+    hint_at: Instant,
+}
+
+impl SpoolQueue {
+    pub(crate) fn new(
+        index: Arc<parking_lot::Mutex<Index>>,
+        folder: Arc<Folder>,
+        sealer: Arc<Sealer>,
+    ) -> Self {
+        Self { index, folder, sealer, last: None, hint_at: Instant::now() }
+    }
+
+    /// How far an earlier life was acked.
+    pub(crate) fn acked(&self) -> Ack {
+        self.index.lock().acked.clone()
+    }
+
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.index.lock().next
+    }
+
+    pub(crate) fn first_held(&self) -> u64 {
+        let index = self.index.lock();
+        index.blocks.front().map_or(index.next, |block| block.first)
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.index.lock().disk_bytes as usize
+    }
+
+    /// The frame from `sequence` on, of at most `bytes_max` bytes but at least one record.
+    pub(crate) fn frame_from(
+        &mut self,
+        sequence: u64,
+        bytes_max: usize,
+    ) -> Result<Option<EncodedFrame>, Error> {
+        if let Some(part) = self.last.as_ref().and_then(|frame| frame.part(sequence, bytes_max)) {
+            return Ok(Some(part));
+        }
+        let block = {
+            let index = self.index.lock();
+            let at = index.blocks.partition_point(|block| block.last() < sequence);
+            match index.blocks.get(at) {
+                Some(block) if block.first <= sequence => block.clone(),
+                _ => return Ok(None),
+            }
+        };
+        let frame = self.read(&block)?;
+        let part = frame.part(sequence, bytes_max);
+        self.last = Some(frame);
+        Ok(part)
+    }
+
+    fn read(&self, block: &BlockRef) -> Result<EncodedFrame, Error> {
+        let mut bytes = vec![0u8; block.bytes as usize];
+        File::open(&block.path)
+            .and_then(|file| file.read_exact_at(&mut bytes, block.offset))
+            .map_err(|e| Error::io(&block.path, e))?;
+        self.sealer
+            .open(&bytes)
+            .and_then(|(head, _, records)| {
+                EncodedFrame::from_parts(head.first, head.count, records)
+                    .filter(|frame| frame.first_sequence() == block.first)
+            })
+            .ok_or_else(|| Error::Damaged {
+                path: block.path.display().to_string(),
+                offset: block.offset,
+                what: "a block does not read any more",
+            })
+    }
+
+    /// Forgets blocks at or below `release` and removes files that hold nothing else. The last
+    /// file stays.
+    pub(crate) fn release(&mut self, release: u64, ack: Ack) -> Result<(), Error> {
+        let mut removed = Vec::new();
+        let acked = {
+            let mut index = self.index.lock();
+            if ack.acked_through > index.acked.acked_through && !ack.token.is_empty() {
+                index.acked = ack;
+            } else {
+                index.acked.acked_through = index.acked.acked_through.max(ack.acked_through);
+            }
+            while index.blocks.front().is_some_and(|block| block.last() <= release) {
+                index.blocks.pop_front();
+            }
+            while index.segments.len() > 1 && index.segments[1].first <= release.saturating_add(1)
+            {
+                let segment = index.segments.pop_front().expect("more than one");
+                index.disk_bytes -= segment.bytes;
+                removed.push(segment.path);
+            }
+            index.acked.clone()
+        };
+        if removed.is_empty() {
+            if self.hint_at.elapsed() >= HINT_EVERY {
+                self.hint_at = Instant::now();
+                self.folder.write_acked(&acked, false)?;
+            }
+            return Ok(());
+        }
+        self.folder.write_acked(&acked, true)?;
+        for path in removed {
+            fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
+        }
+        self.folder.sync()
+    }
+}
+
+impl Drop for SpoolQueue {
+    fn drop(&mut self) {
+        let acked = self.acked();
+        if acked.acked_through > 0 {
+            // A hint: without it the next open learns the same from the cluster.
+            self.folder.write_acked(&acked, false).ok();
+        }
+    }
+}

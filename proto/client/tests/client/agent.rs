@@ -1,0 +1,164 @@
+//! The agent: what it takes is stored once, through crashes of itself and absence of the cluster.
+
+use crate::fake::{Fake, Fault};
+use dtm_client::Endpoint;
+use dtm_client::agent::{AgentConfig, Error, Input, Report, run};
+use parking_lot::Mutex;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+type Reports = Arc<Mutex<Vec<Report>>>;
+
+struct Agent {
+    task: JoinHandle<Result<u64, Error>>,
+    stop: CancellationToken,
+    reports: Reports,
+}
+
+fn start(address: &str, spool: &Path, input: Input) -> Agent {
+    let mut config = AgentConfig::new("tinh-01", "payment", spool);
+    config.poll = Duration::from_millis(20);
+    config.settle = Duration::from_millis(40);
+    config.publisher.backoff_max = Duration::from_millis(50);
+    config.publisher.ack_timeout = Duration::from_millis(500);
+    config.publisher.frame_bytes_max = 400;
+    config.spool.segment_bytes = 2000;
+    let reports: Reports = Arc::default();
+    let told = reports.clone();
+    let stop = CancellationToken::new();
+    let endpoint = Endpoint::plaintext([address.to_owned()]).unwrap();
+    let on_report = Arc::new(move |report| told.lock().push(report));
+    let task = tokio::spawn(run(endpoint, config, input, stop.clone(), on_report));
+    Agent { task, stop, reports }
+}
+
+async fn until(what: &str, mut look: impl FnMut() -> bool) {
+    for _ in 0..2000 {
+        if look() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}
+
+fn lines(from: u64, to: u64) -> String {
+    (from..=to).map(|n| format!("{{\"n\":{n}}}\n")).collect()
+}
+
+fn stored(fake: &Fake) -> Vec<String> {
+    let names: Vec<String> = fake.world.lock().streams.keys().cloned().collect();
+    assert!(names.len() <= 1, "one spool, one stream: {names:?}");
+    let of = |name: &String| fake.payloads(name);
+    names.iter().flat_map(of).map(|p| String::from_utf8(p).unwrap()).collect()
+}
+
+fn all(from: u64, to: u64) -> Vec<String> {
+    lines(from, to).lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn files_are_taken_while_the_cluster_is_away_and_done_when_it_has_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let inbox = folder.path().join("inbox");
+    fs::create_dir(&inbox).unwrap();
+    fs::write(inbox.join("a.jsonl"), lines(1, 1000)).unwrap();
+    fs::write(inbox.join("b.jsonl.tmp"), "{\"half\":").unwrap();
+    // Reserve a port that nobody answers yet.
+    let gone = Fake::start().await;
+    let address = gone.address.clone();
+    let world = gone.world.clone();
+    gone.stop();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+
+    let agent = start(&address, &folder.path().join("spool"), Input::Folder(inbox.clone()));
+    let reports = agent.reports.clone();
+    until("taken", || {
+        reports.lock().iter().any(|r| matches!(r, Report::Taken { through: 1000, .. }))
+    })
+    .await;
+    assert!(inbox.join("a.jsonl").exists(), "it stays until it is acked");
+    let fake = Fake::serve(world, &address).await;
+    until("done", || inbox.join("a.jsonl.done").exists()).await;
+    assert_eq!(stored(&fake), all(1, 1000));
+    fs::rename(inbox.join("b.jsonl.tmp"), inbox.join("b.jsonl")).unwrap();
+    fs::write(inbox.join("b.jsonl"), lines(1001, 1010)).unwrap();
+    until("done", || inbox.join("b.jsonl.done").exists()).await;
+    assert_eq!(stored(&fake), all(1, 1010));
+    agent.stop.cancel();
+    agent.task.await.unwrap().unwrap();
+    // What is acked leaves the disk.
+    let blocks = fs::read_dir(folder.path().join("spool"))
+        .unwrap()
+        .filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|x| x == "blocks"))
+        .count();
+    assert!(blocks <= 2, "{blocks} files");
+}
+
+/// Aborting the task drops everything at an await point, as `kill -9` would between two system
+/// calls; the spool's own tests cut at any byte.
+// holds: ING-1, ING-2
+#[tokio::test]
+async fn an_agent_that_dies_again_and_again_stores_each_line_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let inbox = folder.path().join("inbox");
+    fs::create_dir(&inbox).unwrap();
+    let fake = Fake::start().await;
+    fake.script((0..6).map(|n| vec![Fault::AckLost(n % 3 + 1)]));
+    for (at, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        let from = at as u64 * 700 + 1;
+        fs::write(inbox.join(format!("{name}.jsonl")), lines(from, from + 699)).unwrap();
+    }
+    for round in 0..12u64 {
+        let spool = folder.path().join("spool");
+        let agent = start(&fake.address, &spool, Input::Folder(inbox.clone()));
+        tokio::time::sleep(Duration::from_millis(40 + round * 13)).await;
+        agent.task.abort();
+        assert!(agent.task.await.unwrap_err().is_cancelled());
+        // A blocking call that was under way ends by itself and lets the folder go.
+        until("free", || dtm_client::Spool::open(dtm_client::SpoolConfig::new(&spool)).is_ok())
+            .await;
+    }
+    let agent = start(&fake.address, &folder.path().join("spool"), Input::Folder(inbox.clone()));
+    until("done", || {
+        ["a", "b", "c", "d"].iter().all(|n| inbox.join(format!("{n}.jsonl.done")).exists())
+    })
+    .await;
+    agent.stop.cancel();
+    agent.task.await.unwrap().unwrap();
+    assert_eq!(stored(&fake), all(1, 2800));
+}
+
+#[tokio::test]
+async fn a_reader_is_taken_to_its_end_and_acked() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::start().await;
+    let text = lines(1, 3000);
+    let input = Input::Reader(Box::new(std::io::Cursor::new(text.into_bytes())));
+    let agent = start(&fake.address, folder.path(), input);
+    let acked = tokio::time::timeout(Duration::from_secs(20), agent.task).await;
+    assert_eq!(acked.expect("in time").unwrap().unwrap(), 3000);
+    assert_eq!(stored(&fake), all(1, 3000));
+}
+
+#[tokio::test]
+async fn a_loss_that_nobody_holds_ends_the_agent_unless_it_may_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::start().await;
+    let one = |text: String| Input::Reader(Box::new(std::io::Cursor::new(text.into_bytes())));
+    // Enough that the files of the first records are removed.
+    let agent = start(&fake.address, folder.path(), one(lines(1, 2000)));
+    agent.task.await.unwrap().unwrap();
+    for held in fake.world.lock().streams.values_mut() {
+        held.cursor = 10;
+        held.records.retain(|sequence, _| *sequence <= 10);
+    }
+    let agent = start(&fake.address, folder.path(), one(lines(2001, 2001)));
+    let error = tokio::time::timeout(Duration::from_secs(20), agent.task).await;
+    let error = error.expect("in time").unwrap().unwrap_err();
+    assert!(matches!(error, Error::Loss { from: 11, to, .. } if to <= 2000), "{error}");
+}
