@@ -241,7 +241,8 @@ mod tests {
     fn payloads_survive_the_log() {
         let configs = vec![BTreeSet::from([1, 2]), BTreeSet::from([2, 3])];
         let nodes = [(1, node(1)), (2, node(2)), (3, node(3)), (4, node(4))];
-        let membership = Membership::new_with_defaults(configs, std::collections::BTreeMap::from(nodes));
+        let nodes = std::collections::BTreeMap::from(nodes);
+        let membership = Membership::new(configs, nodes).expect("joint sets of members");
         let bundle = Bytes::from_static(&[1, 2, 3]);
         let payloads = [
             Payload::Blank,

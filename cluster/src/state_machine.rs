@@ -86,6 +86,14 @@ impl StateMachine {
                     None
                 }
             };
+            if index == 0 {
+                // The first membership of a group; the machine counts from 1 and 0 means none.
+                assert!(bundle.is_none(), "the first entry of a group is its membership");
+                if let Some(responder) = responder {
+                    responder.send(Outcomes::default());
+                }
+                continue;
+            }
             committed.push(Committed { index, bundle });
             responders.push(responder);
         }
@@ -204,10 +212,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok((self.last, self.membership.clone()))
     }
 
-    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
     where
         Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
     {
+        let mut entries = entries.fuse();
         while let Some(first) = entries.next().await {
             let mut chunk = Vec::new();
             let mut bytes = 0;

@@ -1,0 +1,232 @@
+//! A cluster of in-process nodes over memory or disk, with a CA of its own.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dtm_cluster::{ClusterConfig, ClusterNode, Deps, MemoryLogs, MemoryStates, PeerNode, PeerTls};
+use dtm_machine::seams::{Clock, ProposeError, Proposer, ReadView};
+use dtm_types::command::{Command, CountRefusals, Outcome, RefusalCount, command::Op};
+use dtm_types::{ClusterId, GroupId, NodeId, ReplicaId};
+use prost::Message;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// Longest wait for anything.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct TestClock {
+    start: Instant,
+    base_us: AtomicI64,
+}
+
+impl Clock for TestClock {
+    fn now_us(&self) -> i64 {
+        self.base_us.load(Ordering::Relaxed) + self.monotonic_us()
+    }
+
+    fn monotonic_us(&self) -> i64 {
+        i64::try_from(self.start.elapsed().as_micros()).expect("tests end before that")
+    }
+}
+
+pub struct Ca {
+    issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
+}
+
+impl Ca {
+    pub fn new() -> Arc<Self> {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        Arc::new(Self { issuer: rcgen::CertifiedIssuer::self_signed(params, key).expect("a CA") })
+    }
+}
+
+pub fn name_of(node: NodeId) -> String {
+    format!("{node}.node.dtm")
+}
+
+pub struct TestTls {
+    server: Arc<rustls::ServerConfig>,
+    client: Arc<rustls::ClientConfig>,
+    names: Arc<parking_lot::Mutex<HashMap<Vec<u8>, NodeId>>>,
+}
+
+impl TestTls {
+    pub fn new(
+        ca: &Ca,
+        node: NodeId,
+        names: &Arc<parking_lot::Mutex<HashMap<Vec<u8>, NodeId>>>,
+    ) -> Arc<Self> {
+        static PROVIDER: OnceLock<()> = OnceLock::new();
+        PROVIDER.get_or_init(|| {
+            rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+        });
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new(vec![name_of(node)]).expect("parameters");
+        let certificate = params.signed_by(&key, &ca.issuer).expect("a certificate");
+        let chain = vec![certificate.der().clone()];
+        names.lock().insert(certificate.der().to_vec(), node);
+        let private = || PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from(ca.issuer.der().to_vec())).expect("a root");
+        let roots = Arc::new(roots);
+        let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::clone(&roots)).build();
+        let server = rustls::ServerConfig::builder()
+            .with_client_cert_verifier(verifier.expect("a verifier"))
+            .with_single_cert(chain.clone(), private())
+            .expect("a server");
+        let client = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, private())
+            .expect("a client");
+        Arc::new(Self { server: Arc::new(server), client: Arc::new(client), names: Arc::clone(names) })
+    }
+}
+
+impl PeerTls for TestTls {
+    fn server(&self) -> Arc<rustls::ServerConfig> {
+        Arc::clone(&self.server)
+    }
+
+    fn client(&self) -> Arc<rustls::ClientConfig> {
+        Arc::clone(&self.client)
+    }
+
+    fn server_name(&self, node: NodeId) -> ServerName<'static> {
+        ServerName::try_from(name_of(node)).expect("a name")
+    }
+
+    fn node_of(&self, certificate: &[u8]) -> Option<NodeId> {
+        self.names.lock().get(certificate).copied()
+    }
+}
+
+/// What a node keeps over a restart.
+pub struct Disk {
+    pub config: ClusterConfig,
+    pub logs: Arc<MemoryLogs>,
+    pub states: Arc<MemoryStates>,
+    pub tls: Arc<TestTls>,
+}
+
+pub struct Cluster {
+    pub disks: Vec<Disk>,
+    pub nodes: Vec<Option<Arc<ClusterNode>>>,
+    clock: Arc<TestClock>,
+}
+
+impl Cluster {
+    /// Nodes that know nothing of each other yet.
+    pub async fn start(size: u8) -> Self {
+        let ca = Ca::new();
+        let names = Arc::default();
+        let clock = Arc::new(TestClock { start: Instant::now(), base_us: AtomicI64::new(1 << 50) });
+        let mut cluster = Self { disks: Vec::new(), nodes: Vec::new(), clock };
+        for byte in 1..=size {
+            let node = NodeId([byte; 16]);
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let peer_address = listener.local_addr().expect("an address").to_string();
+            let peer = PeerNode { node, peer_address, ..PeerNode::default() };
+            let disk = Disk {
+                config: ClusterConfig::new(ClusterId([7; 16]), peer),
+                logs: Arc::default(),
+                states: Arc::default(),
+                tls: TestTls::new(&ca, node, &names),
+            };
+            cluster.disks.push(disk);
+            cluster.nodes.push(None);
+            cluster.run(usize::from(byte) - 1, listener).await;
+        }
+        cluster
+    }
+
+    async fn run(&mut self, at: usize, listener: TcpListener) {
+        let disk = &self.disks[at];
+        let deps = Deps {
+            logs: Arc::clone(&disk.logs) as _,
+            states: Arc::clone(&disk.states) as _,
+            tls: Arc::clone(&disk.tls) as _,
+            clock: Arc::clone(&self.clock) as _,
+        };
+        let node = ClusterNode::start(disk.config.clone(), deps, listener).await;
+        self.nodes[at] = Some(node.expect("starts"));
+    }
+
+    pub async fn restart(&mut self, at: usize) {
+        let address = self.disks[at].config.node.peer_address.clone();
+        let listener = TcpListener::bind(address).await.expect("the old port");
+        self.run(at, listener).await;
+    }
+
+    /// The node ends without handing anything over; rows that were not flushed are gone.
+    pub async fn kill(&mut self, at: usize) {
+        if let Some(node) = self.nodes[at].take() {
+            node.stop().await;
+            self.disks[at].states.crash();
+        }
+    }
+
+    pub fn node(&self, at: usize) -> &Arc<ClusterNode> {
+        self.nodes[at].as_ref().expect("runs")
+    }
+
+    /// All groups on every node, voters all.
+    pub async fn form(&self, ingest_groups: u32) {
+        self.node(0).bootstrap_single(ingest_groups).await.expect("bootstraps");
+        for group in (0..=ingest_groups).map(GroupId) {
+            self.leader_of(group).await;
+            for at in 1..self.nodes.len() {
+                let node = self.disks[at].config.node.clone();
+                let replica = ReplicaId(at as u64 + 1);
+                self.node(0).add_voter(group, replica, node).await.expect("joins");
+            }
+        }
+    }
+
+    /// Position of the running node that leads a group and that the others agree on.
+    pub async fn leader_of(&self, group: GroupId) -> usize {
+        until("a leader", || {
+            let running = self.nodes.iter().enumerate();
+            running.filter_map(|(at, node)| node.as_ref().map(|node| (at, node))).find_map(|(at, node)| {
+                node.leader(group).is_some_and(|hint| hint.is_self).then_some(at)
+            })
+        })
+        .await
+    }
+}
+
+/// Waits until it gives something; panics after [`PATIENCE`].
+pub async fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "no {what} in time");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub fn command(text: &str) -> Bytes {
+    let count = RefusalCount { prefix: text.into(), code: "unauthenticated".into(), count: 1 };
+    let op = Op::CountRefusals(CountRefusals { counts: vec![count] });
+    let request_id = Bytes::copy_from_slice(&[1; 16]);
+    Command { request_id, op: Some(op), ..Command::default() }.encode_to_vec().into()
+}
+
+pub async fn propose(
+    node: &ClusterNode,
+    group: GroupId,
+    command: Bytes,
+) -> Result<Outcome, ProposeError> {
+    let (sender, receiver) = oneshot::channel();
+    node.propose(group, command, Box::new(move |result| {
+        sender.send(result).ok();
+    }));
+    tokio::time::timeout(PATIENCE, receiver).await.expect("answered in time").expect("answered")
+}

@@ -1,0 +1,76 @@
+//! Commands reach every replica, through leader and follower, over the loss of a node.
+
+use dtm_cluster::ClusterNode;
+use dtm_machine::seams::{Freshness, ReadView};
+use dtm_types::{GroupId, bundle};
+
+use crate::harness::{Cluster, command, propose};
+
+/// Texts of all commands that a node holds, in log order, from what it has confirmed as current.
+async fn held(node: &ClusterNode, group: GroupId, through: u64) -> Vec<String> {
+    let view = node.view(group, Freshness::Current).await.expect("a current view");
+    assert!(view.current);
+    let mut texts = Vec::new();
+    for index in 0..=through {
+        let Ok(bytes) = view.records.bundle(index) else { continue };
+        for command in bundle::decode(&bytes).expect("a bundle").commands {
+            if let Some(dtm_types::command::command::Op::CountRefusals(counts)) = command.op {
+                texts.extend(counts.counts.into_iter().map(|count| count.prefix));
+            }
+        }
+    }
+    texts
+}
+
+// holds: RAFT-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_reach_every_replica() {
+    let cluster = Cluster::start(3).await;
+    cluster.form(2).await;
+    for number in 0..30 {
+        let at = number % 3;
+        let text = format!("c{number}");
+        let group = GroupId(1 + number as u32 % 2);
+        propose(cluster.node(at), group, command(&text)).await.expect("an outcome");
+    }
+    for group in [GroupId(1), GroupId(2)] {
+        let first = held(cluster.node(0), group, 200).await;
+        assert_eq!(first.len(), 15);
+        for at in 1..3 {
+            assert_eq!(held(cluster.node(at), group, 200).await, first, "node {at} of group {group}");
+        }
+    }
+}
+
+// holds: ING-1 ING-2
+// fault: kill
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_the_leader_dies_and_returns() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.form(1).await;
+    let group = GroupId(1);
+    let mut acked = Vec::new();
+    for number in 0..20 {
+        let text = format!("before{number}");
+        propose(cluster.node(number % 3), group, command(&text)).await.expect("an outcome");
+        acked.push(text);
+    }
+    let dead = cluster.leader_of(group).await;
+    cluster.kill(dead).await;
+    let survivor = (dead + 1) % 3;
+    for number in 0..20 {
+        let text = format!("without{number}");
+        if propose(cluster.node(survivor), group, command(&text)).await.is_ok() {
+            acked.push(text);
+        }
+    }
+    assert!(acked.len() > 20, "the two that are left go on");
+    cluster.restart(dead).await;
+    for at in 0..3 {
+        let texts = held(cluster.node(at), group, 500).await;
+        for text in &acked {
+            let copies = texts.iter().filter(|held| *held == text).count();
+            assert_eq!(copies, 1, "{text} on node {at}");
+        }
+    }
+}
