@@ -1,1 +1,3 @@
 //! Fault injectors, planted bugs, checkers.
+
+pub mod checker;
