@@ -1,1 +1,3 @@
 //! Contract suites, sandboxes, process clusters.
+
+pub mod contract;
