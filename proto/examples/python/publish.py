@@ -187,6 +187,7 @@ class Publisher:
     def frame_from(self, sequence):
         """The unacked records from `sequence` on, up to the size of a frame."""
         frame, size = pb.Frame(first_sequence=sequence), 0
+        assert not self.unacked or sequence >= self.unacked[0][0]
         for number, payload in self.unacked:
             if number < sequence:
                 continue
@@ -201,6 +202,8 @@ class Publisher:
         heard, closing = time.monotonic(), False
         while True:
             ended = self.fill(lines)
+            # An ack may have overtaken a rewind: what it covers is gone here and not sent again.
+            send_next = max(send_next, self.acked + 1)
             if self.args.slow:
                 time.sleep(self.args.slow)
             while self.unacked and send_next <= self.unacked[-1][0] and not outgoing.full():

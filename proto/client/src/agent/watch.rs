@@ -118,7 +118,10 @@ async fn take_file(
     let done = intake.mark.find(&name, look.identity).map_or(0, |file| file.items);
     let mut reader = match open(intake, path, &name).await? {
         Ok(reader) => reader,
-        Err(reason) => return Ok(skip(intake, path, look, name, reason, seen)),
+        Err(reason) => {
+            skip(intake, path, look, name, reason, seen);
+            return Ok(());
+        }
     };
     if done == 0 {
         intake.mark.files.push(FileMark {
@@ -143,7 +146,8 @@ async fn take_file(
             Ok(items) => items,
             // What was taken of it stays taken; it is not tried again until it changes.
             Err(error) => {
-                return Ok(skip(intake, path, look, name, error.to_string(), seen));
+                skip(intake, path, look, name, error.to_string(), seen);
+                return Ok(());
             }
         };
         let whole = items.is_empty();

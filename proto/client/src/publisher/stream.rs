@@ -255,6 +255,8 @@ impl Driver {
         {
             let mut state = self.shared.lock();
             state.acked_through = state.acked_through.max(through);
+            // A rewind may have been overtaken by this ack: what it covers is not sent again.
+            state.send_next = state.send_next.max(through + 1);
             if let Some(ack) = &ack {
                 state.site_through = state.site_through.max(ack.site_through);
                 state.counters.duplicates += u64::from(ack.duplicates);

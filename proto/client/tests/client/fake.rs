@@ -64,6 +64,8 @@ pub(crate) struct World {
     pub(crate) window: Option<Window>,
     pub(crate) site_lag: Option<u64>,
     pub(crate) connections: u64,
+    /// Sequences that came again with other content.
+    pub(crate) renumbered: Vec<u64>,
 }
 
 #[derive(Clone)]
@@ -111,6 +113,7 @@ impl Fake {
 
     pub(crate) fn payloads(&self, stream: &str) -> Vec<Vec<u8>> {
         let world = self.world.lock();
+        assert!(world.renumbered.is_empty(), "renumbered: {:?}", world.renumbered);
         world.streams.get(stream).map(|s| s.records.values().cloned().collect()).unwrap_or_default()
     }
 }
@@ -310,7 +313,11 @@ fn store(
     let mut refused = Vec::new();
     for (sequence, record) in (frame.first_sequence..).zip(frame.records) {
         if sequence <= held.cursor {
-            assert_eq!(held.records.get(&sequence).unwrap(), &record.payload.to_vec());
+            // A sequence names one record for good, in every resend.
+            if held.records.get(&sequence).is_some_and(|old| *old != record.payload) {
+                world.renumbered.push(sequence);
+                return Err(Status::internal("renumbered"));
+            }
             continue;
         }
         if refuse.as_deref() == Some(&record.payload) {

@@ -91,6 +91,14 @@ async fn a_lost_frame_is_sent_again_after_the_rewind() {
 }
 
 #[tokio::test]
+async fn acks_that_overtake_rewinds_renumber_nothing() {
+    // Every frame in flight behind the gap is answered with the same rewind.
+    let script = vec![vec![Fault::Gap(1)], vec![]];
+    let (fake, _) = through(script, 3000).await;
+    assert_eq!(fake.world.lock().connections, 1);
+}
+
+#[tokio::test]
 async fn a_silent_server_is_left_and_the_outcome_asked_for() {
     let (fake, events) = through(vec![vec![Fault::Silent(2)]], 100).await;
     assert_eq!(fake.world.lock().connections, 2);
