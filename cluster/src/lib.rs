@@ -17,8 +17,10 @@ mod forward;
 mod group;
 mod lifecycle;
 mod log_store;
+mod maintain;
 mod membership;
 mod network;
+mod placement;
 mod raft;
 mod read_view;
 mod registry;
@@ -26,6 +28,7 @@ mod roots;
 mod snapshot;
 mod state_machine;
 mod states;
+mod status;
 mod type_config;
 
 pub use applied::Head;
@@ -37,6 +40,7 @@ pub use log_store::{
     NodeLogs, ReplicaLog,
 };
 pub use network::PeerTls;
+pub use status::{GroupStatus, ReplicaStatus};
 pub use snapshot::{StagedState, StateProvider};
-pub use states::MemoryStates;
+pub use states::{DbStates, MemoryStates};
 pub use type_config::PeerNode;

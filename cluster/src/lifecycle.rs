@@ -1,12 +1,16 @@
 //! A node's life in the cluster: start, bootstrap, stop.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_machine::seams::{ProposeError, Proposer, Reply};
+use dtm_proto::cluster as wire;
 use dtm_proto::cluster::peer_service_server::PeerServiceServer;
-use dtm_types::{GroupId, ReplicaId};
+use dtm_types::command::command::Op;
+use dtm_types::command::{Admin, ClusterRow, Genesis, GroupRow, NodeRow, ReplicaRow, admin};
+use dtm_types::{GroupId, NodeId, ReplicaId, format};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{ClusterConfig, Deps};
 use crate::error::Error;
+use crate::maintain;
 use crate::network::{Incoming, Links, MESSAGE_BYTES_MAX, OriginGuard, PeerServer};
 use crate::registry::Registry;
 
@@ -30,6 +35,7 @@ pub struct ClusterNode {
     registry: Arc<Registry>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    requests: AtomicU64,
 }
 
 impl ClusterNode {
@@ -69,26 +75,103 @@ impl ClusterNode {
                 tracing::error!(%error, "peer port ended");
             }
         });
-        Ok(Arc::new(Self { config, registry, stop, tasks }))
+        let requests = AtomicU64::new(0);
+        let node = Arc::new(Self { config, registry, stop, tasks, requests });
+        node.spawn(Arc::clone(&node).control());
+        let flush_interval = Duration::from_millis(node.config.flush_interval_ms);
+        let registry = Arc::clone(&node.registry);
+        node.spawn(maintain::run(registry, flush_interval, node.config.log_entries_kept));
+        Ok(node)
     }
 
-    /// Creates group meta and the ingest groups with this node as their only voter. Once in a
-    /// cluster's life, on its first node. The first command of each group (genesis) is the
-    /// caller's to propose.
-    pub async fn bootstrap_single(&self, ingest_groups: u32) -> Result<(), Error> {
-        for group in (0..=ingest_groups).map(GroupId) {
-            let started = self.registry.create(group, ReplicaId(1)).await?;
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(work).await;
+        });
+    }
+
+    /// Makes a new cluster of this one node: group meta and the ingest groups with this node as
+    /// their only voter, the genesis of each, and the first rows of meta: cluster, node, groups.
+    /// Once in a cluster's life. Other nodes are added by putting their rows into meta.
+    pub async fn bootstrap_single(&self, cluster: ClusterRow, node: NodeRow) -> Result<(), Error> {
+        let replica = ReplicaId(1);
+        let groups = (0..=cluster.ingest_groups).map(GroupId);
+        for group in groups.clone() {
+            let started = self.registry.create(group, replica).await?;
             started.initialize(self.config.node.clone()).await?;
+        }
+        for group in groups.clone() {
+            let genesis = format::Genesis {
+                cluster_id: Bytes::copy_from_slice(&self.config.cluster.0),
+                group: group.0,
+                incarnation: self.config.incarnation.0,
+                cause: "bootstrap".to_owned(),
+                ..format::Genesis::default()
+            };
+            self.submit(group, Op::Genesis(Genesis { genesis: Some(genesis) })).await?;
+        }
+        let node_id = node.node.clone();
+        let admin = |op| Admin { op: Some(op), ..Admin::default() };
+        self.act(admin(admin::Op::PutCluster(cluster))).await?;
+        self.act(admin(admin::Op::PutNode(node))).await?;
+        for group in groups {
+            let replica = ReplicaRow { replica: replica.0, node: node_id.clone(), removed: false };
+            let replicas = vec![replica];
+            let row = GroupRow { group: group.0, replicas, next_replica_id: 2 };
+            self.act(admin(admin::Op::PutGroup(row))).await?;
         }
         Ok(())
     }
 
-    /// Stops every group and the peer port. Logs and rows stay as they are.
+    /// Hands a group to a node that has a voter of it and nearly everything in its log.
+    pub async fn transfer(&self, group: GroupId, to: NodeId) -> Result<(), Error> {
+        let found = self.registry.group(group);
+        let found = found.ok_or_else(|| Error::Unknown(format!("group {group}")))?;
+        let (members, _) = found.members();
+        let target = members.iter().find(|(_, peer)| peer.node == to).map(|(&replica, _)| replica);
+        let target = target.ok_or_else(|| Error::Unknown(format!("replica on node {to}")))?;
+        let (_, leader) = found.leader().ok_or_else(|| Error::Timeout("a leader".to_owned()))?;
+        let request = wire::ReconcileRequest {
+            group: group.0,
+            voters: Vec::new(),
+            preferred_leader: target,
+        };
+        self.ask_reconcile(&leader, request).await?;
+        Ok(())
+    }
+
+    /// Hands over every group that this node leads and another can lead. Bounded: what could not
+    /// be handed over in time is named in the error.
+    pub async fn drain(&self) -> Result<(), Error> {
+        let groups = self.registry.groups();
+        let given = groups.iter().map(|group| group.give_up_leadership());
+        let failed: Vec<String> = futures::future::join_all(given)
+            .await
+            .into_iter()
+            .filter_map(|given| given.err().map(|error| error.to_string()))
+            .collect();
+        if failed.is_empty() { Ok(()) } else { Err(Error::Timeout(failed.join("; "))) }
+    }
+
+    /// A planned stop: leadership is handed over first, then [`ClusterNode::stop`].
+    pub async fn leave(&self) {
+        if let Err(error) = self.drain().await {
+            tracing::warn!(%error, "stopping with leadership in hand");
+        }
+        self.stop().await;
+    }
+
+    /// Stops every group and the peer port at once. Logs and rows stay as they are.
     pub async fn stop(&self) {
-        self.registry.stop().await;
         self.stop.cancel();
+        self.registry.stop().await;
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    pub(crate) fn next_request(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn config(&self) -> &ClusterConfig {

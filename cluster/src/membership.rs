@@ -1,34 +1,144 @@
-//! Changing who belongs to a group: a node's replica is created empty, learns, then votes.
+//! Bringing a group to the members it should have, on its leader: a replica learns, then votes;
+//! what left votes no more. One step a call, so that a call never waits long and may be repeated.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use dtm_proto::cluster as wire;
-use dtm_types::{GroupId, ReplicaId};
+use dtm_types::ReplicaId;
+use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::error::Error;
-use crate::lifecycle::ClusterNode;
+use crate::group::Group;
 use crate::type_config::PeerNode;
 
-impl ClusterNode {
-    /// Adds a replica on a node and makes it a voter. Must be called on the group's leader; the id
-    /// must never have been used in this group. May be called again after a failure.
-    pub async fn add_voter(
-        &self,
-        group: GroupId,
-        replica: ReplicaId,
-        node: PeerNode,
-    ) -> Result<(), Error> {
-        let found = self.registry().group(group);
-        let found = found.ok_or_else(|| Error::Unknown(format!("group {group}")))?;
-        let link = self.registry().links().to(node.node, &node.peer_address);
-        let target = wire::Target { group: group.0, replica: replica.0 };
-        let request = wire::CreateReplicaRequest { target: Some(target) };
-        let created = link.control().create_replica(link.guard().stamp(request)).await;
-        created.map_err(|status| found.failed(status))?;
-        let group = Arc::clone(&found);
-        group.raft.add_learner(replica.0, node, true).await.map_err(|e| found.failed(e))?;
-        let voters = openraft::ChangeMembers::AddVoterIds([replica.0].into());
-        group.raft.change_membership(voters, true).await.map_err(|e| found.failed(e))?;
+/// A learner this close to the leader may vote; a follower this close may lead.
+const LAG_ENTRIES_MAX: u64 = 256;
+const STEP_TIMEOUT: Duration = Duration::from_secs(20);
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Group {
+    /// One step towards these voters; true when they are the voters and nobody else is a member.
+    pub(crate) async fn step_to_voters(&self, voters: &BTreeMap<u64, PeerNode>) -> Result<bool, Error> {
+        let (members, configs) = self.members();
+        let asked: BTreeSet<u64> = voters.keys().copied().collect();
+        if configs.len() > 1 {
+            // A change was left half way by an earlier leader: it is finished first.
+            self.change(ChangeMembers::ReplaceAllVoters(asked), false).await?;
+            return Ok(false);
+        }
+        if let Some((&replica, node)) = voters.iter().find(|(id, _)| !members.contains_key(id)) {
+            let learning = self.raft.add_learner(replica, node.clone(), false);
+            self.within(STEP_TIMEOUT, learning).await?;
+            return Ok(false);
+        }
+        let readdressed: BTreeMap<u64, PeerNode> = voters
+            .iter()
+            .filter(|(id, node)| members.get(id).is_some_and(|known| known != *node))
+            .map(|(&id, node)| (id, node.clone()))
+            .collect();
+        if !readdressed.is_empty() {
+            self.change(ChangeMembers::SetNodes(readdressed), true).await?;
+            return Ok(false);
+        }
+        let current = configs.into_iter().next().unwrap_or_default();
+        if current == asked {
+            let superfluous: BTreeSet<u64> =
+                members.keys().copied().filter(|id| !asked.contains(id)).collect();
+            if superfluous.is_empty() {
+                return Ok(true);
+            }
+            self.change(ChangeMembers::RemoveNodes(superfluous), false).await?;
+            return Ok(false);
+        }
+        let lagging = asked.difference(&current).any(|id| !self.is_caught_up(*id));
+        if !lagging {
+            self.change(ChangeMembers::ReplaceAllVoters(asked), false).await?;
+        }
+        Ok(false)
+    }
+
+    async fn change(&self, change: ChangeMembers<u64, PeerNode>, retain: bool) -> Result<(), Error> {
+        self.within(STEP_TIMEOUT, self.raft.change_membership(change, retain)).await?;
         Ok(())
+    }
+
+    async fn within<T, E: std::fmt::Display>(
+        &self,
+        limit: Duration,
+        step: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Error> {
+        let late = |_| Error::Timeout(format!("a membership step of group {}", self.id));
+        tokio::time::timeout(limit, step).await.map_err(late)?.map_err(|error| self.failed(error))
+    }
+
+    /// Members with their nodes, and the voter sets in force.
+    pub(crate) fn members(&self) -> (BTreeMap<u64, PeerNode>, Vec<BTreeSet<u64>>) {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let nodes = membership.nodes().map(|(&id, node)| (id, node.clone())).collect();
+        (nodes, membership.get_joint_config().clone())
+    }
+
+    /// On the leader: whether a member holds nearly everything and answers.
+    pub(crate) fn is_caught_up(&self, replica: u64) -> bool {
+        if replica == self.replica.0 {
+            return true;
+        }
+        let metrics = self.raft.data_metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log.map_or(0, |last| last.index);
+        let matched = metrics.replication.as_ref().and_then(|all| all.get(&replica).copied().flatten());
+        matched.is_some_and(|matched| matched.index + LAG_ENTRIES_MAX >= last)
+    }
+
+    /// Hands leadership to a voter and waits until this replica follows somebody. Must lead.
+    pub(crate) async fn transfer_to(&self, to: ReplicaId) -> Result<(), Error> {
+        if to == self.replica {
+            return Ok(());
+        }
+        if !self.is_caught_up(to.0) {
+            return Err(Error::Refused(format!("replica {to} of group {} lags", self.id)));
+        }
+        let trigger = self.raft.trigger();
+        trigger.transfer_leader(to.0).await.map_err(|error| self.failed(error))?;
+        let mut metrics = self.raft.server_metrics();
+        let followed = async {
+            loop {
+                let leader = metrics.borrow_watched().current_leader;
+                if leader.is_some_and(|leader| leader != self.replica.0) {
+                    return true;
+                }
+                if metrics.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        match tokio::time::timeout(TRANSFER_TIMEOUT, followed).await {
+            Ok(true) => Ok(()),
+            _ => Err(Error::Timeout(format!("leadership transfer of group {}", self.id))),
+        }
+    }
+
+    /// Hands leadership to any voter that is able to lead; nothing to do where this one follows or
+    /// votes alone.
+    pub(crate) async fn give_up_leadership(&self) -> Result<(), Error> {
+        if !self.is_leader() {
+            return Ok(());
+        }
+        let (_, configs) = self.members();
+        let voters: BTreeSet<u64> = configs.into_iter().flatten().collect();
+        let mut last = Ok(());
+        for voter in voters.into_iter().filter(|&id| id != self.replica.0) {
+            if !self.is_caught_up(voter) {
+                continue;
+            }
+            last = self.transfer_to(ReplicaId(voter)).await;
+            if last.is_ok() {
+                return Ok(());
+            }
+        }
+        last
     }
 }

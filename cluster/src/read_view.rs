@@ -11,6 +11,8 @@ use dtm_types::GroupId;
 use crate::group::Group;
 use crate::lifecycle::ClusterNode;
 
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
 #[async_trait]
 impl ReadView for ClusterNode {
     async fn view(&self, group: GroupId, freshness: Freshness) -> Result<GroupView, ReadError> {
@@ -43,8 +45,22 @@ impl ReadView for ClusterNode {
     }
 }
 
-/// Asks the leader, here or elsewhere, which index a read must have seen.
+/// Asks the leader, here or elsewhere, which index a read must have seen; waits for one.
 async fn read_index(group: &Arc<Group>, wait: Duration) -> Result<u64, String> {
+    let deadline = tokio::time::Instant::now() + wait;
+    loop {
+        let cause = match ask_leader(group, wait).await {
+            Ok(index) => return Ok(index),
+            Err(cause) => cause,
+        };
+        if tokio::time::Instant::now() + RETRY_PAUSE >= deadline {
+            return Err(cause);
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+async fn ask_leader(group: &Arc<Group>, wait: Duration) -> Result<u64, String> {
     if group.is_leader() {
         return group.read_index_here(wait).await.map_err(|error| error.to_string());
     }

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dtm_proto::cluster as wire;
 use dtm_types::{GroupId, ReplicaId};
 use parking_lot::RwLock;
 
 use crate::config::{ClusterConfig, Deps};
+use crate::convert;
 use crate::error::Error;
 use crate::group::Group;
 use crate::network::Links;
@@ -95,6 +97,30 @@ impl Registry {
         let in_log = |source| Error::Log { group, source };
         self.deps.logs.drop_replica(group, present.replica).map_err(in_log)?;
         Ok(self.deps.states.clear(group)?)
+    }
+
+    /// One step of a group that is led here towards what was asked; true when nothing is left to do.
+    pub(crate) async fn reconcile(&self, request: wire::ReconcileRequest) -> Result<bool, Error> {
+        let id = GroupId(request.group);
+        let group = self.group(id).ok_or_else(|| Error::Unknown(format!("group {id}")))?;
+        if !group.is_leader() {
+            return Err(Error::Refused(format!("group {id} is led elsewhere")));
+        }
+        let mut voters = BTreeMap::new();
+        for member in request.voters {
+            let node = member.node.ok_or_else(|| Error::Refused("member without node".to_owned()))?;
+            let node = convert::node_from_wire(node).map_err(|e| Error::Refused(e.to_string()))?;
+            voters.insert(member.replica, node);
+        }
+        if !voters.is_empty() && !group.step_to_voters(&voters).await? {
+            return Ok(false);
+        }
+        let preferred = ReplicaId(request.preferred_leader);
+        if preferred == ReplicaId(0) || preferred == group.replica {
+            return Ok(true);
+        }
+        group.transfer_to(preferred).await?;
+        Ok(false)
     }
 
     /// Stops every replica; logs and rows stay.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dtm_machine::seams::{MemoryStateStore, StateBatch, StateError, StateRead, StateStore};
 use dtm_types::GroupId;
+use dtm_storage::state::{Error as DbError, Staging, StateDb};
 use parking_lot::Mutex;
 
 use crate::snapshot::{ROWS_TO, StagedState, StateProvider};
@@ -69,5 +70,56 @@ impl StagedState for MemoryStage {
         batch.ops.extend(more.ops);
         self.store.write(batch)?;
         self.store.flush()
+    }
+}
+
+/// Rows in the node's RocksDB.
+#[derive(Clone)]
+pub struct DbStates {
+    db: StateDb,
+}
+
+impl DbStates {
+    /// Serves the groups of one store.
+    pub fn new(db: StateDb) -> Self {
+        Self { db }
+    }
+}
+
+fn state_error(group: GroupId) -> impl Fn(DbError) -> StateError {
+    move |error| StateError { group, cause: error.to_string() }
+}
+
+impl StateProvider for DbStates {
+    fn open(&self, group: GroupId) -> Result<Arc<dyn StateStore>, StateError> {
+        let store = self.db.group(group).map_err(state_error(group))?;
+        Ok(store)
+    }
+
+    fn stage(&self, group: GroupId) -> Result<Box<dyn StagedState>, StateError> {
+        let staging = self.db.stage(group).map_err(state_error(group))?;
+        Ok(Box::new(DbStage { group, staging }))
+    }
+
+    fn clear(&self, group: GroupId) -> Result<(), StateError> {
+        self.db.drop_group(group).map_err(state_error(group))
+    }
+}
+
+struct DbStage {
+    group: GroupId,
+    staging: Staging,
+}
+
+impl StagedState for DbStage {
+    fn put(&mut self, rows: Vec<(Bytes, Bytes)>) -> Result<(), StateError> {
+        let mut batch = StateBatch::default();
+        rows.into_iter().for_each(|(key, value)| batch.put(key, value));
+        self.staging.write(&batch).map_err(state_error(self.group))
+    }
+
+    fn switch(self: Box<Self>, more: StateBatch) -> Result<(), StateError> {
+        let group = self.group;
+        self.staging.commit(&more).map_err(state_error(group))
     }
 }

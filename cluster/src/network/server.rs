@@ -299,6 +299,15 @@ impl PeerService for PeerServer {
         Ok(Response::new(wire::CreateReplicaResponse {}))
     }
 
+    async fn reconcile(
+        &self,
+        request: Request<wire::ReconcileRequest>,
+    ) -> Result<Response<wire::ReconcileResponse>, Status> {
+        self.guard.check(&request)?;
+        let settled = self.registry.reconcile(request.into_inner()).await.map_err(stopped)?;
+        Ok(Response::new(wire::ReconcileResponse { settled }))
+    }
+
     async fn heads(
         &self,
         request: Request<wire::HeadsRequest>,

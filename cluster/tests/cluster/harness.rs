@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dtm_cluster::{ClusterConfig, ClusterNode, Deps, MemoryLogs, MemoryStates, PeerNode, PeerTls};
 use dtm_machine::seams::{Clock, ProposeError, Proposer, ReadView};
-use dtm_types::command::{Command, CountRefusals, Outcome, RefusalCount, command::Op};
-use dtm_types::{ClusterId, GroupId, NodeId, ReplicaId};
+use dtm_types::command::{
+    Admin, ClusterRow, Command, CountRefusals, NodeRow, Outcome, RefusalCount, admin, command::Op,
+};
+use dtm_types::{ClusterId, GroupId, NodeId};
 use prost::Message;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpListener;
@@ -175,17 +177,39 @@ impl Cluster {
         self.nodes[at].as_ref().expect("runs")
     }
 
-    /// All groups on every node, voters all.
+    /// A cluster of all nodes: the first makes it, the others are put into meta; returns when every
+    /// group has a voter on every node.
     pub async fn form(&self, ingest_groups: u32) {
-        self.node(0).bootstrap_single(ingest_groups).await.expect("bootstraps");
-        for group in (0..=ingest_groups).map(GroupId) {
-            self.leader_of(group).await;
-            for at in 1..self.nodes.len() {
-                let node = self.disks[at].config.node.clone();
-                let replica = ReplicaId(at as u64 + 1);
-                self.node(0).add_voter(group, replica, node).await.expect("joins");
-            }
+        let cluster = ClusterRow {
+            cluster_id: vec![7; 16].into(),
+            incarnation: 1,
+            ingest_groups,
+            ..ClusterRow::default()
+        };
+        self.node(0).bootstrap_single(cluster, self.row(0)).await.expect("bootstraps");
+        for at in 1..self.nodes.len() {
+            let op = Op::Admin(Admin { op: Some(admin::Op::PutNode(self.row(at))), ..Admin::default() });
+            let command = Command { op: Some(op), ..Command::default() }.encode_to_vec();
+            propose(self.node(0), GroupId::META, command.into()).await.expect("joins");
         }
+        until("every group has all voters", || {
+            let status = self.nodes.iter().flatten().map(|node| node.status()).collect::<Vec<_>>();
+            let whole = status.iter().all(|groups| {
+                groups.len() == ingest_groups as usize + 1
+                    && groups.iter().all(|group| {
+                        let voters = group.replicas.iter().filter(|replica| replica.is_voter);
+                        voters.count() == self.nodes.len().min(3)
+                    })
+            });
+            whole.then_some(())
+        })
+        .await;
+    }
+
+    pub fn row(&self, at: usize) -> NodeRow {
+        let peer = &self.disks[at].config.node;
+        let node = Bytes::copy_from_slice(&peer.node.0);
+        NodeRow { node, peer_address: peer.peer_address.clone(), ..NodeRow::default() }
     }
 
     /// Position of the running node that leads a group and that the others agree on.

@@ -4,7 +4,7 @@ use dtm_cluster::ClusterNode;
 use dtm_machine::seams::{Freshness, ReadView};
 use dtm_types::{GroupId, bundle};
 
-use crate::harness::{Cluster, command, propose};
+use crate::harness::{Cluster, command, propose, until};
 
 /// Texts of all commands that a node holds, in log order, from what it has confirmed as current.
 async fn held(node: &ClusterNode, group: GroupId, through: u64) -> Vec<String> {
@@ -73,4 +73,24 @@ async fn nothing_is_lost_when_the_leader_dies_and_returns() {
             assert_eq!(copies, 1, "{text} on node {at}");
         }
     }
+}
+
+// holds: LIVE-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaders_spread_and_leave_a_draining_node() {
+    let cluster = Cluster::start(3).await;
+    cluster.form(5).await;
+    until("two groups led by each node", || {
+        let spread = (0..3).all(|at| {
+            (0..6).filter(|&id| is_led_by(&cluster, GroupId(id), at)).count() == 2
+        });
+        spread.then_some(())
+    })
+    .await;
+    cluster.node(1).drain().await.expect("drains");
+    assert!((0..6).all(|id| !is_led_by(&cluster, GroupId(id), 1)));
+}
+
+fn is_led_by(cluster: &Cluster, group: GroupId, at: usize) -> bool {
+    cluster.node(at).leader(group).is_some_and(|hint| hint.is_self)
 }

@@ -1,0 +1,67 @@
+//! The slow work of a node: rows are flushed, snapshots taken, the log purged behind what is
+//! flushed (ING-1), memory given back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+
+use crate::error::Error;
+use crate::group::Group;
+use crate::registry::Registry;
+
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Runs until it is dropped.
+pub(crate) async fn run(registry: Arc<Registry>, flush_interval: Duration, entries_kept: u64) {
+    let mut since_flush = Duration::ZERO;
+    let tick = Duration::from_secs(1).min(flush_interval);
+    loop {
+        tokio::time::sleep(tick).await;
+        since_flush += tick;
+        let groups = registry.groups();
+        groups.iter().for_each(|group| group.release_memory());
+        if since_flush < flush_interval {
+            continue;
+        }
+        since_flush = Duration::ZERO;
+        for group in groups {
+            if let Err(error) = group.maintain(entries_kept).await {
+                tracing::warn!(group = group.id.0, %error, "flush and purge put off");
+            }
+        }
+    }
+}
+
+impl Group {
+    /// The log's memory is needed for what is not applied here or not replicated from here.
+    fn release_memory(&self) {
+        let metrics = self.raft.data_metrics();
+        let metrics = metrics.borrow_watched();
+        let applied = self.applied.head().index;
+        let replicated = metrics.replication.iter().flat_map(|all| all.values());
+        let slowest = replicated.map(|matched| matched.map_or(0, |matched| matched.index)).min();
+        self.log.release(slowest.map_or(applied, |slowest| slowest.min(applied)));
+    }
+
+    /// Flushes rows, takes a manifest, purges behind it. Nothing to do when nothing was applied.
+    pub(crate) async fn maintain(&self, entries_kept: u64) -> Result<(), Error> {
+        let applied = self.applied.head().index;
+        if applied == self.applied.flushed() || self.applied.failure().is_some() {
+            return Ok(());
+        }
+        let trigger = self.raft.trigger();
+        trigger.snapshot().await.map_err(|error| self.failed(error))?;
+        // The builder flushes before the snapshot counts, and raises the flushed mark.
+        let wait = self.raft.wait(Some(SNAPSHOT_TIMEOUT));
+        let taken = |metrics: &openraft::RaftMetrics<crate::type_config::TypeConfig>| {
+            metrics.snapshot.is_some_and(|snapshot| snapshot.index >= applied)
+        };
+        wait.metrics(taken, "snapshot taken").await.map_err(|error| self.failed(error))?;
+        let through = applied.saturating_sub(entries_kept);
+        if through > 0 {
+            trigger.purge_log(through).await.map_err(|error| self.failed(error))?;
+        }
+        Ok(())
+    }
+}

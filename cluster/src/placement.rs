@@ -1,0 +1,305 @@
+//! The controller: on the leader of meta it compares what meta says with what is, and takes small
+//! steps. It keeps nothing between two rounds but a counter, so any leader of meta can go on.
+//!
+//! ```text
+//!  nodes, groups (rows of meta) ──> too few replicas: allocate an id (compare-and-set), create it
+//!                               ──> members differ:   ask the group's leader for one step
+//!                               ──> leaders crowd:    ask for one transfer a round
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dtm_machine::reads;
+use dtm_machine::seams::{Proposer, StateRead};
+use dtm_proto::cluster as wire;
+use dtm_types::command::{
+    Actor, ActorKind, Admin, Command, GroupRow, NodeRow, Outcome, ReplicaRow, admin, command,
+    outcome,
+};
+use dtm_types::{GroupId, NodeId};
+use prost::Message;
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+
+use crate::convert;
+use crate::error::Error;
+use crate::lifecycle::ClusterNode;
+use crate::type_config::PeerNode;
+
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A node's row as a group's membership names it.
+pub(crate) fn peer_of(row: &NodeRow) -> Option<PeerNode> {
+    Some(PeerNode {
+        node: NodeId::from_slice(&row.node)?,
+        site: row.site.clone(),
+        zone: row.zone.clone(),
+        peer_address: row.peer_address.clone(),
+        grpc_address: row.grpc_address.clone(),
+        https_address: row.https_address.clone(),
+    })
+}
+
+/// What meta says, read at one moment.
+struct Plan {
+    /// Nodes that were not removed.
+    nodes: BTreeMap<NodeId, NodeRow>,
+    groups: Vec<GroupRow>,
+}
+
+impl Plan {
+    fn read(state: &dyn StateRead) -> Result<Self, Error> {
+        let rows = reads::nodes(state)?.into_iter().filter(|row| !row.removed);
+        let nodes = rows.filter_map(|row| Some((NodeId::from_slice(&row.node)?, row))).collect();
+        Ok(Self { nodes, groups: reads::groups(state)? })
+    }
+
+    /// Replicas in force of a group, with their nodes.
+    fn replicas(&self, group: &GroupRow) -> BTreeMap<u64, PeerNode> {
+        let live = group.replicas.iter().filter(|replica| !replica.removed);
+        live.filter_map(|replica| {
+            let row = self.nodes.get(&NodeId::from_slice(&replica.node)?)?;
+            Some((replica.replica, peer_of(row)?))
+        })
+        .collect()
+    }
+
+    /// The row that a group should have next; `None` when it is as it should be.
+    fn next_row(&self, group: &GroupRow, voters_max: usize) -> Option<GroupRow> {
+        let mut row = group.clone();
+        let mut is_changed = false;
+        for replica in row.replicas.iter_mut().filter(|replica| !replica.removed) {
+            let node = NodeId::from_slice(&replica.node).unwrap_or_default();
+            if !self.nodes.contains_key(&node) {
+                replica.removed = true;
+                is_changed = true;
+            }
+        }
+        let present: BTreeSet<NodeId> = self.replicas(&row).values().map(|peer| peer.node).collect();
+        if present.len() < voters_max.min(self.nodes.len()) {
+            let load = self.load();
+            let free = self.nodes.keys().filter(|node| !present.contains(node));
+            let node = free.min_by_key(|node| (load.get(node).copied().unwrap_or(0), **node))?;
+            let replica = row.next_replica_id.max(1);
+            let bytes = Bytes::copy_from_slice(&node.0);
+            row.replicas.push(ReplicaRow { replica, node: bytes, removed: false });
+            row.next_replica_id = replica + 1;
+            is_changed = true;
+        }
+        is_changed.then_some(row)
+    }
+
+    /// Replicas a node.
+    fn load(&self) -> BTreeMap<NodeId, usize> {
+        let mut load = BTreeMap::new();
+        for peer in self.groups.iter().flat_map(|group| self.replicas(group).into_values()) {
+            *load.entry(peer.node).or_default() += 1;
+        }
+        load
+    }
+
+    /// The replica that should lead: groups go round over the voters that are not draining.
+    fn preferred_leader(&self, group: &GroupRow) -> Option<u64> {
+        let replicas = self.replicas(group);
+        let mut able: Vec<(NodeId, u64)> = replicas
+            .iter()
+            .filter(|(_, peer)| self.nodes.get(&peer.node).is_some_and(|row| !row.draining))
+            .map(|(&replica, peer)| (peer.node, replica))
+            .collect();
+        able.sort_unstable();
+        let turn = group.group as usize % able.len().max(1);
+        able.get(turn).map(|&(_, replica)| replica)
+    }
+}
+
+impl ClusterNode {
+    /// Runs until the node stops; acts only while this node leads meta.
+    pub(crate) async fn control(self: Arc<Self>) {
+        let pause = Duration::from_millis(self.config().control_interval_ms);
+        loop {
+            tokio::time::sleep(pause).await;
+            if let Err(error) = self.control_once().await {
+                tracing::warn!(%error, "controller round ended early");
+            }
+        }
+    }
+
+    async fn control_once(&self) -> Result<(), Error> {
+        let Some(meta) = self.registry().group(GroupId::META) else { return Ok(()) };
+        if !meta.is_leader() {
+            return Ok(());
+        }
+        let plan = Plan::read(&*meta.store.freeze())?;
+        let mut may_transfer = true;
+        for group in &plan.groups {
+            if let Some(next) = plan.next_row(group, self.config().voters_max) {
+                self.write_group(next, group.next_replica_id).await?;
+                continue;
+            }
+            match self.reconcile_group(&plan, group, may_transfer).await {
+                Ok(is_settled) => may_transfer &= is_settled,
+                Err(error) => {
+                    may_transfer = false;
+                    tracing::info!(group = group.group, %error, "group not yet as it should be");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_group(&self, row: GroupRow, expected: u64) -> Result<(), Error> {
+        let op = admin::Op::PutGroup(row);
+        self.act(Admin { op: Some(op), expected_version: Some(expected), ..Admin::default() }).await
+    }
+
+    /// True when nothing had to be done.
+    async fn reconcile_group(
+        &self,
+        plan: &Plan,
+        group: &GroupRow,
+        may_transfer: bool,
+    ) -> Result<bool, Error> {
+        let voters = plan.replicas(group);
+        let preferred = plan.preferred_leader(group).filter(|_| may_transfer);
+        let found = self.registry().group(GroupId(group.group));
+        let members = found.as_ref().map(|found| found.members().0).unwrap_or_default();
+        for (&replica, peer) in voters.iter().filter(|(id, _)| !members.contains_key(id)) {
+            self.create_replica(group.group, replica, peer).await?;
+        }
+        let Some((_, leader)) = found.as_ref().and_then(|found| found.leader()) else {
+            return Ok(false);
+        };
+        let voters = voters.iter();
+        let request = wire::ReconcileRequest {
+            group: group.group,
+            voters: voters
+                .map(|(&replica, node)| wire::Member { replica, node: Some(convert::node_to_wire(node)) })
+                .collect(),
+            preferred_leader: preferred.unwrap_or(0),
+        };
+        self.ask_reconcile(&leader, request).await
+    }
+
+    async fn create_replica(&self, group: u32, replica: u64, peer: &PeerNode) -> Result<(), Error> {
+        if peer.node == self.config().node.node {
+            self.registry().create(GroupId(group), dtm_types::ReplicaId(replica)).await?;
+            return Ok(());
+        }
+        let link = self.registry().links().to(peer.node, &peer.peer_address);
+        let target = Some(wire::Target { group, replica });
+        let request = link.guard().stamp(wire::CreateReplicaRequest { target });
+        let mut client = link.control();
+        let created = tokio::time::timeout(STEP_TIMEOUT, client.create_replica(request)).await;
+        let created = created.map_err(|_| Error::Timeout(format!("replica on {}", peer.node)))?;
+        created.map_err(|status| Error::Refused(status.message().to_owned()))?;
+        Ok(())
+    }
+
+    pub(crate) async fn ask_reconcile(
+        &self,
+        leader: &PeerNode,
+        request: wire::ReconcileRequest,
+    ) -> Result<bool, Error> {
+        if leader.node == self.config().node.node {
+            return self.registry().reconcile(request).await;
+        }
+        let link = self.registry().links().to(leader.node, &leader.peer_address);
+        let request = link.guard().stamp(request);
+        let mut client = link.control();
+        let answer = tokio::time::timeout(STEP_TIMEOUT, client.reconcile(request)).await;
+        let answer = answer.map_err(|_| Error::Timeout("reconcile".to_owned()))?;
+        let answer = answer.map_err(|status| Error::Refused(status.message().to_owned()))?;
+        Ok(answer.into_inner().settled)
+    }
+
+    /// An administrative action of the node itself, in meta.
+    pub(crate) async fn act(&self, admin: Admin) -> Result<(), Error> {
+        let outcome = self.submit(GroupId::META, command::Op::Admin(admin)).await?;
+        match outcome.result {
+            Some(outcome::Result::Refusal(refusal)) => Err(Error::Refused(refusal.detail)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Proposes one command of the node itself and waits for its outcome.
+    pub(crate) async fn submit(&self, group: GroupId, op: command::Op) -> Result<Outcome, Error> {
+        let id = Bytes::copy_from_slice(&self.config().node.node.0);
+        let actor = Some(Actor { kind: ActorKind::Node.into(), id });
+        let request_id = self.next_request_id();
+        let command = Command { request_id, actor, op: Some(op) };
+        let (sender, receiver) = oneshot::channel();
+        let reply = Box::new(move |result| {
+            sender.send(result).ok();
+        });
+        self.propose(group, command.encode_to_vec().into(), reply);
+        let lost = |_| Error::Timeout(format!("a command of group {group}"));
+        Ok(receiver.await.map_err(lost)??)
+    }
+
+    /// Unique as long as boot counters are: no randomness is needed.
+    fn next_request_id(&self) -> Bytes {
+        let mut hash = Sha256::new();
+        hash.update(self.config().node.node.0);
+        hash.update(self.config().boot_counter.to_le_bytes());
+        hash.update(self.next_request().to_le_bytes());
+        Bytes::copy_from_slice(&hash.finalize()[..16])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(byte: u8, draining: bool) -> NodeRow {
+        NodeRow { node: vec![byte; 16].into(), draining, ..NodeRow::default() }
+    }
+
+    fn plan(nodes: &[NodeRow], groups: Vec<GroupRow>) -> Plan {
+        let nodes = nodes.iter().map(|row| (NodeId::from_slice(&row.node).expect("16"), row.clone()));
+        Plan { nodes: nodes.collect(), groups }
+    }
+
+    fn group(id: u32, nodes: &[u8]) -> GroupRow {
+        let replicas = nodes.iter().zip(1..).map(|(&byte, replica)| ReplicaRow {
+            replica,
+            node: vec![byte; 16].into(),
+            removed: false,
+        });
+        let next_replica_id = nodes.len() as u64 + 1;
+        GroupRow { group: id, replicas: replicas.collect(), next_replica_id }
+    }
+
+    #[test]
+    fn a_group_grows_one_fresh_replica_at_a_time() {
+        let nodes = [node(1, false), node(2, false), node(3, false), node(4, false)];
+        let plan = plan(&nodes, vec![group(1, &[1])]);
+        let second = plan.next_row(&plan.groups[0], 3).expect("too few");
+        assert_eq!((second.replicas.len(), second.next_replica_id), (2, 3));
+        let third = plan.next_row(&second, 3).expect("too few");
+        assert_eq!(third.replicas[2].replica, 3);
+        assert_eq!(plan.next_row(&third, 3), None);
+    }
+
+    #[test]
+    fn a_removed_node_is_replaced_under_a_new_id() {
+        let nodes = [node(1, false), node(2, false), node(4, false)];
+        let plan = plan(&nodes, vec![group(1, &[1, 2, 3])]);
+        let row = plan.next_row(&plan.groups[0], 3).expect("one is gone");
+        assert!(row.replicas[2].removed);
+        assert_eq!((row.replicas[3].replica, row.next_replica_id), (4, 5));
+        assert_eq!(plan.next_row(&row, 3), None);
+    }
+
+    #[test]
+    fn leaders_go_round_and_leave_draining_nodes_alone() {
+        let groups: Vec<GroupRow> = (0..6).map(|id| group(id, &[1, 2, 3])).collect();
+        let all = plan(&[node(1, false), node(2, false), node(3, false)], groups.clone());
+        let chosen: Vec<_> = groups.iter().map(|g| all.preferred_leader(g)).collect();
+        assert_eq!(chosen, [1, 2, 3, 1, 2, 3].map(Some));
+        let one_drains = plan(&[node(1, false), node(2, true), node(3, false)], groups.clone());
+        assert!(groups.iter().all(|g| one_drains.preferred_leader(g) != Some(2)));
+    }
+}

@@ -1,0 +1,93 @@
+//! What an operator sees of a node's groups.
+
+use dtm_types::{GroupId, NodeId, ReplicaId};
+use openraft::async_runtime::watch::WatchReceiver;
+
+use crate::applied::Head;
+use crate::group::Group;
+use crate::lifecycle::ClusterNode;
+
+/// One replica, as the group's leader sees it (only its own, on a follower).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Its node.
+    pub node: NodeId,
+    /// False for a learner.
+    pub is_voter: bool,
+    /// Last index known to be on its disk; `None` where this node does not know.
+    pub matched: Option<u64>,
+}
+
+/// One group, as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// The replica on this node.
+    pub replica: ReplicaId,
+    /// Raft term.
+    pub term: u64,
+    /// Who leads, where known.
+    pub leader: Option<NodeId>,
+    /// Last index in this node's log.
+    pub last_index: u64,
+    /// Ledger at the applied index.
+    pub head: Head,
+    /// Index through which rows are on disk.
+    pub flushed_index: u64,
+    /// Index through which the log is purged.
+    pub purged_index: u64,
+    /// Bytes of commands not yet answered.
+    pub queued_bytes: usize,
+    /// Members.
+    pub replicas: Vec<ReplicaStatus>,
+    /// Why the group does not serve here, where it does not.
+    pub failure: Option<String>,
+}
+
+impl Group {
+    fn status(&self) -> GroupStatus {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let replication = metrics.replication.as_ref();
+        let matched = |replica: u64| {
+            if replica == self.replica.0 {
+                return metrics.last_log_index;
+            }
+            let matched = replication.and_then(|all| all.get(&replica).copied().flatten());
+            matched.map(|log_id| log_id.index)
+        };
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        let replicas = membership.nodes().map(|(&replica, peer)| ReplicaStatus {
+            replica: ReplicaId(replica),
+            node: peer.node,
+            is_voter: voters.contains(&replica),
+            matched: matched(replica),
+        });
+        let leader = metrics.current_leader.and_then(|leader| membership.get_node(&leader));
+        let stopped = metrics.running_state.as_ref().err().map(ToString::to_string);
+        GroupStatus {
+            group: self.id,
+            replica: self.replica,
+            term: metrics.current_term,
+            leader: leader.map(|peer| peer.node),
+            last_index: metrics.last_log_index.unwrap_or(0),
+            head: self.applied.head(),
+            flushed_index: self.applied.flushed(),
+            purged_index: metrics.purged.map_or(0, |purged| purged.index),
+            queued_bytes: self.bundler.queued_bytes(),
+            replicas: replicas.collect(),
+            failure: self.applied.failure().or(stopped),
+        }
+    }
+}
+
+impl ClusterNode {
+    /// Every group with a replica on this node, ascending.
+    pub fn status(&self) -> Vec<GroupStatus> {
+        self.registry().groups().iter().map(|group| group.status()).collect()
+    }
+}
