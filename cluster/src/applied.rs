@@ -29,6 +29,7 @@ pub(crate) struct Applied {
     kept: Mutex<VecDeque<Head>>,
     flushed: AtomicU64,
     failure: Mutex<Option<String>>,
+    alarm: Mutex<Option<String>>,
 }
 
 impl Applied {
@@ -38,6 +39,7 @@ impl Applied {
             kept: Mutex::new(VecDeque::new()),
             flushed: AtomicU64::new(0),
             failure: Mutex::new(None),
+            alarm: Mutex::new(None),
         }
     }
 
@@ -83,6 +85,15 @@ impl Applied {
 
     pub(crate) fn failure(&self) -> Option<String> {
         self.failure.lock().clone()
+    }
+
+    /// Raises an alarm that stays; the group goes on.
+    pub(crate) fn flag(&self, alarm: String) {
+        self.alarm.lock().get_or_insert(alarm);
+    }
+
+    pub(crate) fn alarm(&self) -> Option<String> {
+        self.alarm.lock().clone()
     }
 
     /// Waits until the index is applied; false when the time is over. Cancel-safe.

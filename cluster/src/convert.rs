@@ -28,7 +28,7 @@ const MEMBERSHIP: u8 = 0xf1;
 
 /// What was stored or sent does not read as what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A payload of a kind that this software does not know: the group stops on this node.
     #[error("log payload of unknown kind {0:#04x}")]
     UnknownKind(u8),

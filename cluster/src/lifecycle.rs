@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::maintain;
 use crate::network::{Incoming, Links, MESSAGE_BYTES_MAX, OriginGuard, PeerServer};
 use crate::registry::Registry;
+use crate::roots;
 
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
@@ -80,6 +81,7 @@ impl ClusterNode {
         node.spawn(Arc::clone(&node).control());
         let flush_interval = Duration::from_millis(node.config.flush_interval_ms);
         let registry = Arc::clone(&node.registry);
+        node.spawn(roots::watch(Arc::clone(&registry)));
         node.spawn(maintain::run(registry, flush_interval, node.config.log_entries_kept));
         Ok(node)
     }

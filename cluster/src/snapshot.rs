@@ -61,7 +61,7 @@ pub trait StateProvider: Send + Sync + 'static {
 /// A snapshot on its way out, or one that has arrived.
 ///
 /// The lock is never contended; openraft wants the type to be `Sync`.
-pub struct SnapshotData(Mutex<Inner>);
+pub(crate) struct SnapshotData(Mutex<Inner>);
 
 enum Inner {
     View(SnapshotView),

@@ -43,6 +43,8 @@ pub struct GroupStatus {
     pub queued_bytes: usize,
     /// Members.
     pub replicas: Vec<ReplicaStatus>,
+    /// A safety property that was seen broken (RAFT-1).
+    pub alarm: Option<String>,
     /// Why the group does not serve here, where it does not.
     pub failure: Option<String>,
 }
@@ -80,6 +82,7 @@ impl Group {
             purged_index: metrics.purged.map_or(0, |purged| purged.index),
             queued_bytes: self.bundler.queued_bytes(),
             replicas: replicas.collect(),
+            alarm: self.applied.alarm(),
             failure: self.applied.failure().or(stopped),
         }
     }

@@ -11,7 +11,7 @@ use openraft::raft::responder::Responder;
 
 /// openraft, instantiated for this system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TypeConfig;
+pub(crate) struct TypeConfig;
 
 impl RaftTypeConfig for TypeConfig {
     type D = BundleBytes;
@@ -47,7 +47,7 @@ pub(crate) type WriteResult = openraft::raft::ClientWriteResult<TypeConfig>;
 
 /// A bundle as it is stored (`dtm_types::bundle`): replicated verbatim.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct BundleBytes(pub Bytes);
+pub(crate) struct BundleBytes(pub(crate) Bytes);
 
 impl fmt::Debug for BundleBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,7 +63,7 @@ impl fmt::Display for BundleBytes {
 
 /// What apply decided, one outcome a command of the bundle, in order.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outcomes(pub Vec<Outcome>);
+pub(crate) struct Outcomes(pub(crate) Vec<Outcome>);
 
 /// A node as the membership of a group names it. Addresses change by a membership entry only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,11 +83,11 @@ pub struct PeerNode {
 }
 
 /// Calls a closure with the result; the closure is dropped uncalled when the group stops.
-pub struct CallbackResponder<T>(Box<dyn FnOnce(T) + Send>);
+pub(crate) struct CallbackResponder<T>(Box<dyn FnOnce(T) + Send>);
 
 impl<T> CallbackResponder<T> {
     /// Wraps a closure. It runs on the apply path: it must be cheap.
-    pub fn new(callback: impl FnOnce(T) + Send + 'static) -> Self {
+    pub(crate) fn new(callback: impl FnOnce(T) + Send + 'static) -> Self {
         Self(Box::new(callback))
     }
 }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::Uri;
 use tonic::transport::server::Connected;
 
@@ -112,6 +112,12 @@ impl tower::Service<Uri> for Connector {
 pub(crate) struct PeerStream {
     stream: TlsStream<TcpStream>,
     certificate: PeerCertificate,
+    /// Its streams never end by themselves: when the node stops the connection is cut here.
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+fn cut() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "this node stops")
 }
 
 impl Connected for PeerStream {
@@ -128,6 +134,9 @@ impl AsyncRead for PeerStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.stopped.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(cut()));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -168,6 +177,7 @@ pub(crate) struct Incoming {
     listener: TcpListener,
     handshakes: Arc<Semaphore>,
     accepted: mpsc::Sender<io::Result<PeerStream>>,
+    stop: CancellationToken,
 }
 
 impl Incoming {
@@ -179,7 +189,7 @@ impl Incoming {
     ) -> mpsc::Receiver<io::Result<PeerStream>> {
         let (accepted, receiver) = mpsc::channel(ACCEPTED_MAX);
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        let incoming = Self { tls, listener, handshakes, accepted };
+        let incoming = Self { tls, listener, handshakes, accepted, stop: stop.clone() };
         tokio::spawn(async move { stop.run_until_cancelled(incoming.run()).await });
         receiver
     }
@@ -196,8 +206,10 @@ impl Incoming {
                 }
             };
             let (tls, accepted) = (Arc::clone(&self.tls), self.accepted.clone());
+            let stopped = self.stop.clone().cancelled_owned();
             tokio::spawn(async move {
-                let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shake(stream, &*tls)).await;
+                let shaking = shake(stream, &*tls, stopped);
+                let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking).await;
                 drop(permit);
                 match shaken {
                     Ok(Ok(stream)) => {
@@ -211,7 +223,11 @@ impl Incoming {
     }
 }
 
-async fn shake(stream: TcpStream, tls: &dyn PeerTls) -> io::Result<PeerStream> {
+async fn shake(
+    stream: TcpStream,
+    tls: &dyn PeerTls,
+    stopped: WaitForCancellationFutureOwned,
+) -> io::Result<PeerStream> {
     stream.set_nodelay(true)?;
     let mut config = (*tls.server()).clone();
     h2_only(&mut config.alpn_protocols);
@@ -220,5 +236,6 @@ async fn shake(stream: TcpStream, tls: &dyn PeerTls) -> io::Result<PeerStream> {
         metrics::counter!("dtm_cluster_peer_refused_total", "cause" => "certificate").increment(1);
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a node's certificate"));
     };
-    Ok(PeerStream { stream: TlsStream::Server(stream), certificate: PeerCertificate { node } })
+    let certificate = PeerCertificate { node };
+    Ok(PeerStream { stream: TlsStream::Server(stream), certificate, stopped: Box::pin(stopped) })
 }

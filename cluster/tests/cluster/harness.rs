@@ -18,9 +18,9 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 /// Longest wait for anything.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct TestClock {
+pub(crate) struct TestClock {
     start: Instant,
     base_us: AtomicI64,
 }
@@ -35,12 +35,12 @@ impl Clock for TestClock {
     }
 }
 
-pub struct Ca {
+pub(crate) struct Ca {
     issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
 }
 
 impl Ca {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let mut params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let key = rcgen::KeyPair::generate().expect("a key");
@@ -48,18 +48,18 @@ impl Ca {
     }
 }
 
-pub fn name_of(node: NodeId) -> String {
+pub(crate) fn name_of(node: NodeId) -> String {
     format!("{node}.node.dtm")
 }
 
-pub struct TestTls {
+pub(crate) struct TestTls {
     server: Arc<rustls::ServerConfig>,
     client: Arc<rustls::ClientConfig>,
     names: Arc<parking_lot::Mutex<HashMap<Vec<u8>, NodeId>>>,
 }
 
 impl TestTls {
-    pub fn new(
+    pub(crate) fn new(
         ca: &Ca,
         node: NodeId,
         names: &Arc<parking_lot::Mutex<HashMap<Vec<u8>, NodeId>>>,
@@ -109,22 +109,22 @@ impl PeerTls for TestTls {
 }
 
 /// What a node keeps over a restart.
-pub struct Disk {
-    pub config: ClusterConfig,
-    pub logs: Arc<MemoryLogs>,
-    pub states: Arc<MemoryStates>,
-    pub tls: Arc<TestTls>,
+pub(crate) struct Disk {
+    pub(crate) config: ClusterConfig,
+    pub(crate) logs: Arc<MemoryLogs>,
+    pub(crate) states: Arc<MemoryStates>,
+    pub(crate) tls: Arc<TestTls>,
 }
 
-pub struct Cluster {
-    pub disks: Vec<Disk>,
-    pub nodes: Vec<Option<Arc<ClusterNode>>>,
+pub(crate) struct Cluster {
+    pub(crate) disks: Vec<Disk>,
+    pub(crate) nodes: Vec<Option<Arc<ClusterNode>>>,
     clock: Arc<TestClock>,
 }
 
 impl Cluster {
     /// Nodes that know nothing of each other yet.
-    pub async fn start(size: u8) -> Self {
+    pub(crate) async fn start(size: u8) -> Self {
         let ca = Ca::new();
         let names = Arc::default();
         let clock = Arc::new(TestClock { start: Instant::now(), base_us: AtomicI64::new(1 << 50) });
@@ -159,27 +159,27 @@ impl Cluster {
         self.nodes[at] = Some(node.expect("starts"));
     }
 
-    pub async fn restart(&mut self, at: usize) {
+    pub(crate) async fn restart(&mut self, at: usize) {
         let address = self.disks[at].config.node.peer_address.clone();
         let listener = TcpListener::bind(address).await.expect("the old port");
         self.run(at, listener).await;
     }
 
     /// The node ends without handing anything over; rows that were not flushed are gone.
-    pub async fn kill(&mut self, at: usize) {
+    pub(crate) async fn kill(&mut self, at: usize) {
         if let Some(node) = self.nodes[at].take() {
             node.stop().await;
             self.disks[at].states.crash();
         }
     }
 
-    pub fn node(&self, at: usize) -> &Arc<ClusterNode> {
+    pub(crate) fn node(&self, at: usize) -> &Arc<ClusterNode> {
         self.nodes[at].as_ref().expect("runs")
     }
 
     /// A cluster of all nodes: the first makes it, the others are put into meta; returns when every
     /// group has a voter on every node.
-    pub async fn form(&self, ingest_groups: u32) {
+    pub(crate) async fn form(&self, ingest_groups: u32) {
         let cluster = ClusterRow {
             cluster_id: vec![7; 16].into(),
             incarnation: 1,
@@ -206,14 +206,14 @@ impl Cluster {
         .await;
     }
 
-    pub fn row(&self, at: usize) -> NodeRow {
+    pub(crate) fn row(&self, at: usize) -> NodeRow {
         let peer = &self.disks[at].config.node;
         let node = Bytes::copy_from_slice(&peer.node.0);
         NodeRow { node, peer_address: peer.peer_address.clone(), ..NodeRow::default() }
     }
 
     /// Position of the running node that leads a group and that the others agree on.
-    pub async fn leader_of(&self, group: GroupId) -> usize {
+    pub(crate) async fn leader_of(&self, group: GroupId) -> usize {
         until("a leader", || {
             let running = self.nodes.iter().enumerate();
             running.filter_map(|(at, node)| node.as_ref().map(|node| (at, node))).find_map(|(at, node)| {
@@ -225,7 +225,7 @@ impl Cluster {
 }
 
 /// Waits until it gives something; panics after [`PATIENCE`].
-pub async fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = found() {
@@ -236,14 +236,14 @@ pub async fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-pub fn command(text: &str) -> Bytes {
+pub(crate) fn command(text: &str) -> Bytes {
     let count = RefusalCount { prefix: text.into(), code: "unauthenticated".into(), count: 1 };
     let op = Op::CountRefusals(CountRefusals { counts: vec![count] });
     let request_id = Bytes::copy_from_slice(&[1; 16]);
     Command { request_id, op: Some(op), ..Command::default() }.encode_to_vec().into()
 }
 
-pub async fn propose(
+pub(crate) async fn propose(
     node: &ClusterNode,
     group: GroupId,
     command: Bytes,
