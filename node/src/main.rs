@@ -1,2 +1,64 @@
-//! The node.
-fn main() {}
+//! The binary `dtm`: a node, its tools, and the operator's command line.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use dtm_ctl::args::{Cli, Command};
+use dtm_ctl::{Exit, Failure};
+use dtm_machine::seams::Clock;
+use dtm_node::system::SystemClock;
+use dtm_node::{cli, config, serve, telemetry};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::keep_files_private();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.to_string(), Exit::Failed as u8),
+    };
+    runtime.block_on(run(&cli))
+}
+
+async fn run(cli: &Cli) -> ExitCode {
+    if let Command::Serve(file) = &cli.command {
+        return serve_node(&file.config).await;
+    }
+    let now_us = SystemClock::start().now_us();
+    match cli::run(&cli.command, &cli.globals, now_us).await {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => {}
+        Err(error) => return fail(&error.tell(&cli.globals), error.exit()),
+    }
+    match dtm_ctl::run(cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail_with(&failure, cli),
+    }
+}
+
+async fn serve_node(path: &std::path::Path) -> ExitCode {
+    let loaded =
+        config::load(path).and_then(|config| config::check_files(path, &config).map(|()| config));
+    let config = match loaded {
+        Ok(config) => config,
+        Err(error) => return fail(&error.to_string(), config::EXIT_CONFIG),
+    };
+    match serve::run(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string(), error.exit()),
+    }
+}
+
+fn fail_with(failure: &Failure, cli: &Cli) -> ExitCode {
+    fail(&failure.tell(cli.globals.lang), failure.exit() as u8)
+}
+
+fn fail(text: &str, code: u8) -> ExitCode {
+    eprintln!("dtm: {text}");
+    ExitCode::from(code)
+}

@@ -18,7 +18,7 @@ mod confirm;
 mod identity;
 mod source_key;
 
-pub use access::{Decision, Operation};
+pub use access::{Decision, Operation, authorize, decide};
 pub use caller::{Caller, Credential, Role};
 pub use certificate::Certificate;
 pub use confirm::{confirm_node, confirm_operator, confirm_source_key};

@@ -1,1 +1,49 @@
-//! Operator commands of the dtm binary.
+//! Operator commands of the `dtm` binary: the command line, contexts, output, and every command
+//! that talks to a cluster. Commands of the node itself (`serve`, `cluster init` …) are declared
+//! in [`args`] and carried out by the binary.
+//!
+//! ```text
+//!  args ─▶ run ─▶ commands ─▶ Remote (context, channel, credential) ─▶ gRPC
+//!                     └──────▶ output (table or JSON, Vietnamese or English)
+//! ```
+//! Owner of the state: the contexts file of the user. Results go to stdout, everything else to
+//! stderr.
+
+pub mod args;
+mod commands;
+pub mod contexts;
+mod failure;
+mod output;
+mod remote;
+mod request;
+
+pub use failure::{Exit, Failure};
+pub use output::{Printer, confirm};
+pub use remote::Remote;
+pub use request::{Request, make_request, write_new};
+
+use args::{Cli, Command};
+
+/// Carries out a command that talks to a cluster, or manages contexts.
+///
+/// # Errors
+/// [`Failure`] with the text for the user and the exit code.
+///
+/// # Panics
+/// On a command of the node itself, which the binary carries out.
+pub async fn run(cli: &Cli) -> Result<(), Failure> {
+    let globals = &cli.globals;
+    match &cli.command {
+        Command::Cluster(command) => commands::cluster::run(command, globals).await,
+        Command::Operator(command) => commands::operator::run(command, globals).await,
+        Command::Source(command) => commands::source::run(command, globals).await,
+        Command::Dataset(command) => commands::dataset::run(command, globals).await,
+        Command::Records(command) => commands::records::run(command, globals).await,
+        Command::Quarantine(command) => commands::quarantine::run(command, globals).await,
+        Command::Console(command) => commands::console::run(command, globals).await,
+        Command::Key(command) => commands::key::run(command, globals).await,
+        Command::Ledger(command) => commands::ledger::run(command, globals).await,
+        Command::Context(command) => commands::context::run(command, globals),
+        other => panic!("the binary carries out {other:?} itself"),
+    }
+}

@@ -1,0 +1,251 @@
+//! Commands that the binary carries out itself: those of one node and its files.
+
+use std::io::Read;
+use std::path::Path;
+
+use dtm_ctl::args::{
+    ClusterCommand, Command, ConfigCommand, ConfigFile, DocsPage, Globals, InitArgs, JoinArgs,
+    NodeArgs,
+};
+use dtm_ctl::contexts::{self, Context, Contexts};
+use dtm_ctl::{Exit, Failure, Printer};
+use serde_json::json;
+
+use crate::doctor::{self, Verdict};
+use crate::pki::{self, InitOptions};
+use crate::{config, join, keyring, telemetry};
+
+/// Why a local command failed, with its exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration does not hold.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// As the remote commands fail.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+    /// Certificates and files.
+    #[error(transparent)]
+    Pki(#[from] pki::Error),
+    /// Joining.
+    #[error(transparent)]
+    Join(#[from] join::Error),
+}
+
+impl Error {
+    /// The process's exit code.
+    pub fn exit(&self) -> u8 {
+        match self {
+            Self::Config(_) => config::EXIT_CONFIG,
+            Self::Failure(failure) => failure.exit() as u8,
+            Self::Pki(_) | Self::Join(_) => Exit::Failed as u8,
+        }
+    }
+
+    /// What to tell the user.
+    pub fn tell(&self, globals: &Globals) -> String {
+        match self {
+            Self::Failure(failure) => failure.tell(globals.lang),
+            Self::Join(join::Error::Token) => Printer::new(globals).text("cli.bad_token", &[]),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// Carries out a command of the node's own; `false` where it is not one of them.
+///
+/// # Errors
+/// [`Error`].
+pub async fn run(command: &Command, globals: &Globals, now_us: i64) -> Result<bool, Error> {
+    let printer = Printer::new(globals);
+    match command {
+        Command::Config(command) => configuration(command, &printer)?,
+        Command::Doctor(file) => examine(file, &printer, now_us)?,
+        Command::Cluster(ClusterCommand::Init(args)) => init(args, &printer, now_us)?,
+        Command::Cluster(ClusterCommand::Join(args)) => join_cluster(args, &printer).await?,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn configuration(command: &ConfigCommand, printer: &Printer<'_>) -> Result<(), Error> {
+    match command {
+        ConfigCommand::Check(ConfigFile { config: path }) => {
+            let config = config::load(path)?;
+            config::check_files(path, &config)?;
+            let name = path.display().to_string();
+            printer.done(
+                "cli.config_fine",
+                &[("name", &name)],
+                &json!({ "config": name, "holds": true }),
+            );
+        }
+        ConfigCommand::Show(ConfigFile { config: path }) => show(&config::load(path)?, printer),
+        ConfigCommand::Docs { page } => printer.raw(
+            match page {
+                DocsPage::Config => config::markdown(),
+                DocsPage::Metrics => telemetry::markdown(),
+            }
+            .trim_end(),
+        ),
+    }
+    Ok(())
+}
+
+/// As a file that gives the same; secrets are files, so nothing is left out.
+fn show(config: &config::Config, printer: &Printer<'_>) {
+    let mut document = serde_json::Map::new();
+    let (mut text, mut current) = (String::new(), "");
+    for (section, key, value) in config.rows() {
+        if section != current {
+            text.push_str(&format!(
+                "{}[{section}]\n",
+                if current.is_empty() { "" } else { "\n" }
+            ));
+            current = section;
+        }
+        text.push_str(&format!("{key} = {value}\n"));
+        document.insert(format!("{section}.{key}"), json!(value));
+    }
+    if printer.is_json() {
+        printer.json(&document.into())
+    } else {
+        printer.raw(text.trim_end())
+    }
+}
+
+fn examine(file: &ConfigFile, printer: &Printer<'_>, now_us: i64) -> Result<(), Error> {
+    let config = if file.config.exists() {
+        Some(config::load(&file.config)?)
+    } else {
+        None
+    };
+    let findings = doctor::examine(config.as_ref(), now_us);
+    let rows = findings.iter().map(|finding| {
+        let verdict = match finding.verdict {
+            Verdict::Ok => "doctor.verdict.ok",
+            Verdict::Warning => "doctor.verdict.warning",
+            Verdict::Bad => "doctor.verdict.bad",
+        };
+        vec![
+            printer.text(&format!("doctor.{}", finding.check), &[]),
+            printer.text(verdict, &[]),
+            finding.found.clone(),
+            finding.remedy.clone(),
+        ]
+    });
+    printer.table(
+        &["check", "state", "found", "remedy"],
+        rows.collect(),
+        &json!(findings),
+    );
+    if findings
+        .iter()
+        .any(|finding| finding.verdict == Verdict::Bad)
+    {
+        return Err(Failure::Verdict {
+            key: "cli.doctor_bad",
+            exit: Exit::Unhealthy,
+        }
+        .into());
+    }
+    Ok(())
+}
+
+fn options(node: &NodeArgs, cluster_name: &str, operator: &str, groups: u32) -> InitOptions {
+    InitOptions {
+        folder: node.folder.clone(),
+        cluster_name: cluster_name.to_owned(),
+        node_name: node.node.clone(),
+        site: node.site.clone(),
+        zone: node.zone.clone(),
+        advertise: node.advertise.clone(),
+        listen: [node.https, node.grpc, node.peers],
+        operator: operator.to_owned(),
+        ingest_groups: groups,
+    }
+}
+
+fn init(args: &InitArgs, printer: &Printer<'_>, now_us: i64) -> Result<(), Error> {
+    let options = options(&args.node, &args.name, &args.operator, args.groups);
+    let made = pki::cluster_init(&options, now_us, &|data, master, issuing| {
+        keyring::create(data, master, issuing, now_us)
+            .map_err(|e| pki::Error::Keyring(e.to_string()))
+    })?;
+    let [ca, certificate, key] = &made.operator_files;
+    if !args.no_context {
+        let file = contexts::path();
+        let mut all = Contexts::load(&file)?;
+        let host = args
+            .node
+            .advertise
+            .first()
+            .map(String::as_str)
+            .unwrap_or_default();
+        let context = Context {
+            address: vec![config::host_and_port(host, args.node.grpc.port())],
+            ca: ca.clone(),
+            certificate: Some(certificate.clone()),
+            key: Some(key.clone()),
+            ..Context::default()
+        };
+        all.add(&args.name, context)?;
+        all.current = Some(args.name.clone());
+        all.save(&file)?;
+    }
+    let text = |path: &Path| path.display().to_string();
+    let config = text(&made.config);
+    let document = json!({
+        "cluster_id": made.cluster.to_string(), "node_id": made.node.to_string(), "config": config,
+        "ca": text(ca), "operator_certificate": text(certificate), "operator_key": text(key),
+        "root_folder": text(&made.root_folder), "master_key": text(&made.master_key),
+    });
+    printer.done(
+        "cli.cluster_made",
+        &[("name", &args.name), ("config", &config)],
+        &document,
+    );
+    printer.say("cli.keep_root", &[("name", &text(&made.root_folder))]);
+    printer.say("cli.keep_master", &[("name", &text(&made.master_key))]);
+    printer.say("cli.next_serve", &[("config", &config)]);
+    Ok(())
+}
+
+/// A token has 134 bytes; more is not read.
+const TOKEN_BYTES_MAX: u64 = 1_024;
+
+async fn join_cluster(args: &JoinArgs, printer: &Printer<'_>) -> Result<(), Error> {
+    let mut token = zeroize::Zeroizing::new(String::new());
+    let failed = Failure::file(&args.token_file);
+    let read = if args.token_file == Path::new("-") {
+        std::io::stdin()
+            .take(TOKEN_BYTES_MAX)
+            .read_to_string(&mut token)
+    } else {
+        let file = std::fs::File::open(&args.token_file);
+        file.and_then(|file| file.take(TOKEN_BYTES_MAX).read_to_string(&mut token))
+    };
+    read.map_err(failed)?;
+    let config = join::join(&options(&args.node, "", "", 0), &args.address, &token).await?;
+    let config = config.display().to_string();
+    let document = json!({ "node": args.node.node, "config": config });
+    printer.done(
+        "cli.node_joined",
+        &[("name", &args.node.node), ("config", &config)],
+        &document,
+    );
+    printer.say(
+        "cli.keep_master",
+        &[(
+            "name",
+            &args
+                .node
+                .folder
+                .join("keys/master.key")
+                .display()
+                .to_string(),
+        )],
+    );
+    printer.say("cli.next_serve", &[("config", &config)]);
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! The table of keys. One line a key: type, default as it would stand in the file, range of its
+//! measure, unit.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::Value;
+use super::read::Source;
+
+/// What is known about a key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Section of the file.
+    pub section: &'static str,
+    /// Name in the section.
+    pub name: &'static str,
+    /// Kind of value.
+    pub kind: &'static str,
+    /// Default as it would stand in the file; empty = compulsory.
+    pub default: &'static str,
+    /// Least and greatest measure.
+    pub range: (u64, u64),
+    /// Unit of the measure.
+    pub unit: &'static str,
+    /// What it is for.
+    pub doc: &'static str,
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+const TIB: u64 = 1024 * GIB;
+
+macro_rules! config {
+    ($($(#[doc = $section_doc:literal])+ $section:ident: $Section:ident {
+        $($(#[doc = $doc:literal])+ $key:ident: $kind:ty = $default:literal, $low:tt..=$high:expr, $unit:literal;)*
+    })*) => {
+        /// The configuration of a node.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Config {
+            $($(#[doc = $section_doc])+ pub $section: $Section,)*
+        }
+
+        $($(#[doc = $section_doc])+
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $Section {
+            $($(#[doc = $doc])+ pub $key: $kind,)*
+        })*
+
+        /// Every key, in the order of the documentation.
+        pub const KEYS: &[Key] = &[$($(Key {
+            section: stringify!($section),
+            name: stringify!($key),
+            kind: <$kind as Value>::KIND,
+            default: $default,
+            range: ($low, $high),
+            unit: $unit,
+            doc: concat!($($doc),+),
+        },)*)*];
+
+        /// Sections with what they are about.
+        pub(super) const SECTIONS: &[(&str, &str)] = &[$((stringify!($section), concat!($($section_doc),+)),)*];
+
+        impl Config {
+            pub(super) fn take(source: &mut Source<'_>) -> Option<Self> {
+                // Every key is taken before the first missing one ends it, so that all are reported.
+                $(let $section = {
+                    $(let $key = source.take::<$kind>(stringify!($section), stringify!($key));)*
+                    (|| Some($Section { $($key: $key?,)* }))()
+                };)*
+                Some(Self { $($section: $section?,)* })
+            }
+
+            /// `section.key` and value as it would stand in the file, in the order of [`KEYS`].
+            pub fn rows(&self) -> Vec<(&'static str, &'static str, String)> {
+                vec![$($((stringify!($section), stringify!($key), self.$section.$key.show()),)*)*]
+            }
+        }
+    };
+}
+
+config! {
+    /// Who this node is, where its data lies and where it listens.
+    node: Node {
+        /// Name of the node, unique in the cluster.
+        name: String = "", 1..=64, "characters";
+        /// Site: a place that can fail as a whole.
+        site: String = "\"main\"", 1..=64, "characters";
+        /// Zone within the site, such as a rack or a room.
+        zone: String = "\"main\"", 1..=64, "characters";
+        /// Folder of log, state and keyring. One node alone uses it.
+        data: PathBuf = "\"data\"", 1..=4096, "bytes";
+        /// Where HTTPS is served: health, metrics, the live page.
+        https: SocketAddr = "\"0.0.0.0:8443\"", 0..=65_535, "port";
+        /// Where sources and operators connect (gRPC).
+        grpc: SocketAddr = "\"0.0.0.0:9443\"", 0..=65_535, "port";
+        /// Where the other nodes connect.
+        peers: SocketAddr = "\"0.0.0.0:9444\"", 0..=65_535, "port";
+        /// Names or addresses under which others reach this node; they stand in its certificate. The first is told to clients and peers.
+        advertise: Vec<String> = "", 1..=16, "names";
+    }
+    /// Certificates, and how many connections are taken.
+    tls: Tls {
+        /// Certificate chain of the node (PEM), itself first. Replaced while running: see `reload_interval_ms`.
+        certificate: PathBuf = "\"tls/node.pem\"", 1..=4096, "bytes";
+        /// Private key of the node (PEM), mode 0600.
+        key: PathBuf = "\"tls/node.key\"", 1..=4096, "bytes";
+        /// Root certificates of the cluster (PEM). Callers must chain to one of them.
+        ca: PathBuf = "\"tls/ca.pem\"", 1..=4096, "bytes";
+        /// How often the three files are looked at for a change.
+        reload_interval_ms: u64 = "5_000", 100..=3_600_000, "ms";
+        /// A connection that has not finished its TLS handshake by then is dropped.
+        handshake_timeout_ms: u64 = "5_000", 100..=60_000, "ms";
+        /// Open connections a port.
+        connections_max: u64 = "4_096", 16..=65_536, "connections";
+        /// Open connections of one address a port.
+        connections_per_address_max: u64 = "1_024", 1..=65_536, "connections";
+    }
+    /// Keys that are not certificates.
+    keys: Keys {
+        /// File of the master key that seals the keyring, mode 0600. Keep a copy in a safe: without it no data can be read.
+        master_key_file: PathBuf = "\"keys/master.key\"", 1..=4096, "bytes";
+    }
+    /// Bounds on what is taken in. A source's own limits may be lower.
+    limits: Limits {
+        /// Largest record.
+        record_bytes_max: u64 = "8_388_608", 1_024..=(64 * MIB), "bytes";
+        /// Largest frame of a client: many records.
+        frame_bytes_max: u64 = "9_437_184", 2_048..=(72 * MIB), "bytes";
+        /// Largest message between nodes.
+        peer_message_bytes_max: u64 = "16_777_216", MIB..=(128 * MIB), "bytes";
+        /// Largest bundle of batches; a larger record is a bundle of its own.
+        bundle_bytes_max: u64 = "1_048_576", 65_536..=(8 * MIB), "bytes";
+        /// Streams of one source open at once.
+        streams_open_max: u64 = "64", 1..=4_096, "streams";
+        /// Stream names of one source, ever.
+        stream_names_max: u64 = "100_000", 1..=10_000_000, "names";
+        /// Bytes of one stream that are sent and not yet acknowledged. A larger frame is admitted when nothing else of its stream is in flight.
+        stream_in_flight_bytes_max: u64 = "1_048_576", 65_536..=(256 * MIB), "bytes";
+        /// The same over all streams of the node.
+        node_in_flight_bytes_max: u64 = "268_435_456", MIB..=(64 * GIB), "bytes";
+        /// Refused records kept for one source; beyond it they are only counted.
+        quarantine_records_max: u64 = "10_000", 0..=10_000_000, "records";
+        /// Bytes of refused records kept for one source; beyond it they are only counted.
+        quarantine_bytes_max: u64 = "67_108_864", 0..=(16 * GIB), "bytes";
+        /// Disk kept free for entries of the log and the ledger when the disk is full.
+        disk_reserved_bytes: u64 = "268_435_456", (64 * MIB)..=(64 * GIB), "bytes";
+    }
+    /// The node's one log of all its groups.
+    log: Log {
+        /// Size of a segment file.
+        segment_bytes: u64 = "67_108_864", MIB..=(4 * GIB), "bytes";
+        /// Above this the group that pins the oldest segment is flushed, snapshotted and purged.
+        total_bytes_max: u64 = "4_294_967_296", (64 * MIB)..=(4 * TIB), "bytes";
+    }
+    /// The state machine's rows (RocksDB). Payloads do not go there.
+    state: State {
+        /// Memory for blocks that were read.
+        block_cache_bytes: u64 = "134_217_728", (8 * MIB)..=(256 * GIB), "bytes";
+        /// Memory for rows that were not flushed, over all groups.
+        write_buffer_bytes: u64 = "134_217_728", (8 * MIB)..=(64 * GIB), "bytes";
+    }
+    /// How the groups agree. The same on every node.
+    raft: Raft {
+        /// How often a leader shows that it lives.
+        heartbeat_ms: u64 = "150", 10..=10_000, "ms";
+        /// Least silence after which a follower stands for election.
+        election_min_ms: u64 = "900", 50..=60_000, "ms";
+        /// Greatest silence after which a follower stands for election.
+        election_max_ms: u64 = "1_800", 100..=120_000, "ms";
+        /// Most bytes in one append to a follower (or one entry, where it is larger).
+        append_bytes_max: u64 = "4_194_304", 65_536..=(64 * MIB), "bytes";
+        /// A node whose clock is further from the median of its peers neither leads nor stamps.
+        clock_offset_ms_max: u64 = "500", 10..=60_000, "ms";
+    }
+    /// Used once, when the cluster is made.
+    cluster: Cluster {
+        /// Ingest groups of a new cluster.
+        ingest_groups: u64 = "12", 1..=1_024, "groups";
+    }
+    /// What the node says about itself.
+    telemetry: Telemetry {
+        /// Log level, or a filter such as `info,dtm_cluster=debug`.
+        log: String = "\"info\"", 1..=1_024, "characters";
+    }
+}

@@ -1,0 +1,86 @@
+//! The node's configuration: one TOML file, environment overrides, nothing else.
+//!
+//! [`keys`] is the one table of keys; the typed structs, the reader, the checks and
+//! `docs/config.md` all come from it. Settings of the cluster live in the meta group, not here.
+//! Secrets are named by file only, so a configuration can always be shown. What is read is a
+//! value: nobody owns state here.
+//!
+//! Order of precedence: `DTM__SECTION__KEY` in the environment, the file, the default. Every
+//! problem of a file is reported in one go, each with its place and what to do; the process then
+//! ends with exit code 78 and has written nothing.
+
+mod check;
+mod docs;
+mod keys;
+mod read;
+mod value;
+
+pub use check::check_files;
+pub use docs::markdown;
+pub use keys::{Cluster, Config, KEYS, Key, Keys, Limits, Log, Node, Raft, State, Telemetry, Tls};
+pub use read::{load, parse};
+pub use value::Value;
+
+use std::fmt;
+
+impl Config {
+    /// Address that others are told for a listening port: the first advertised name.
+    pub fn advertised(&self, listen: std::net::SocketAddr) -> String {
+        host_and_port(
+            self.node
+                .advertise
+                .first()
+                .map(String::as_str)
+                .unwrap_or_default(),
+            listen.port(),
+        )
+    }
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+pub(crate) fn host_and_port(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+/// Exit code of a process whose configuration does not hold (EX_CONFIG).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// One thing that is wrong, where, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// `FILE:LINE`, or the environment variable.
+    pub place: String,
+    /// `section.key`, where it is about one.
+    pub key: String,
+    /// What is wrong.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.place)?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        write!(f, "{}; {}", self.what, self.remedy)
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", lines(.0))]
+pub struct Error(pub Vec<Problem>);
+
+fn lines(problems: &[Problem]) -> String {
+    problems
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}

@@ -1,0 +1,297 @@
+//! Reads file and environment, collecting every problem with its place.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::keys::SECTIONS;
+use super::{Config, Error, KEYS, Problem, Value};
+
+/// Largest configuration file that is read, bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads a file with the overrides of the process's environment. Paths in it are relative to its
+/// folder.
+///
+/// # Errors
+/// Every problem found, each with its place and what to do.
+pub fn load(path: &Path) -> Result<Config, Error> {
+    let one = |what: String, remedy: &str| {
+        let place = path.display().to_string();
+        Error(vec![Problem {
+            place,
+            key: String::new(),
+            what,
+            remedy: remedy.into(),
+        }])
+    };
+    let bytes = fs::metadata(path)
+        .map_err(|e| {
+            one(
+                format!("cannot be read ({e})"),
+                "name the file with --config, or make one with dtm cluster init",
+            )
+        })?
+        .len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(one(
+            format!("has {bytes} bytes"),
+            "a configuration has at most 1 MiB",
+        ));
+    }
+    let text = fs::read_to_string(path)
+        .map_err(|e| one(format!("cannot be read ({e})"), "it must be UTF-8 text"))?;
+    let environment = std::env::vars().filter(|(name, _)| name.starts_with("DTM__"));
+    let mut config = parse(path, &text, environment)?;
+    let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+    let folder = fs::canonicalize(&folder).unwrap_or(folder);
+    for file in [
+        &mut config.node.data,
+        &mut config.tls.certificate,
+        &mut config.tls.key,
+        &mut config.tls.ca,
+        &mut config.keys.master_key_file,
+    ] {
+        *file = folder.join(file.as_path());
+    }
+    Ok(config)
+}
+
+/// Reads text and overrides without touching files. `path` is named in messages only.
+///
+/// # Errors
+/// Every problem found.
+pub fn parse(
+    path: &Path,
+    text: &str,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<Config, Error> {
+    let mut problems = Vec::new();
+    let table = match DeTable::parse(text) {
+        Ok(table) => table.into_inner(),
+        Err(error) => {
+            let place = place(path, text, error.span().map_or(0, |span| span.start));
+            let what = format!("not TOML: {}", error.message());
+            let remedy = "mend the line; docs/config.md shows an example".into();
+            return Err(Error(vec![Problem {
+                place,
+                key: String::new(),
+                what,
+                remedy,
+            }]));
+        }
+    };
+    let environment: BTreeMap<String, String> = environment.into_iter().collect();
+    unknown_keys(path, text, &table, &mut problems);
+    unknown_variables(&environment, &mut problems);
+    let mut source = Source {
+        path,
+        text,
+        table: &table,
+        environment: &environment,
+        problems,
+    };
+    let config = Config::take(&mut source);
+    let mut problems = source.problems;
+    if let Some(config) = &config {
+        super::check::check_values(path, config, &mut problems);
+    }
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(Error(problems)),
+    }
+}
+
+/// Where values come from while a configuration is read.
+pub(super) struct Source<'a> {
+    path: &'a Path,
+    text: &'a str,
+    table: &'a DeTable<'a>,
+    environment: &'a BTreeMap<String, String>,
+    problems: Vec<Problem>,
+}
+
+impl Source<'_> {
+    /// The value of a key; `None` after noting a problem.
+    pub(super) fn take<V: Value>(&mut self, section: &str, name: &str) -> Option<V> {
+        let key = KEYS
+            .iter()
+            .find(|key| key.section == section && key.name == name)?;
+        let variable = variable(section, name);
+        let (place, found, value) = if let Some(text) = self.environment.get(&variable) {
+            (variable, text.clone(), V::read_text(text))
+        } else if let Some(value) = find(self.table, section, name) {
+            let span = value.span();
+            let place = place(self.path, self.text, span.start);
+            let found = self.text.get(span).unwrap_or_default().to_owned();
+            (place, found, V::read(value.get_ref()))
+        } else {
+            let place = self.path.display().to_string();
+            (place, key.default.to_owned(), default(key.default))
+        };
+        let (low, high) = key.range;
+        let name = format!("{section}.{name}");
+        let problem = match value {
+            Some(value) if (low..=high).contains(&value.measure()) => return Some(value),
+            Some(value) => Problem {
+                place,
+                key: name,
+                what: format!(
+                    "{} is outside {low} to {high} {}",
+                    value.measure(),
+                    key.unit
+                ),
+                remedy: "choose a value inside".into(),
+            },
+            None if found.is_empty() => Problem {
+                place,
+                key: name,
+                what: "is compulsory and missing".into(),
+                remedy: format!("add it under [{section}] as a {}", key.kind),
+            },
+            None => Problem {
+                place,
+                key: name,
+                what: format!("{found} is not a {}", key.kind),
+                remedy: format!(
+                    "write it like {}",
+                    if key.default.is_empty() {
+                        "[\"name\"]"
+                    } else {
+                        key.default
+                    }
+                ),
+            },
+        };
+        self.problems.push(problem);
+        None
+    }
+}
+
+fn default<V: Value>(text: &str) -> Option<V> {
+    if text.is_empty() {
+        return None;
+    }
+    let value = DeValue::parse(text).expect("defaults are TOML: a test reads them all");
+    V::read(value.get_ref())
+}
+
+fn find<'a>(table: &'a DeTable<'a>, section: &str, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+    table.get(section)?.get_ref().as_table()?.get(name)
+}
+
+fn variable(section: &str, name: &str) -> String {
+    format!("DTM__{}__{}", section.to_uppercase(), name.to_uppercase())
+}
+
+fn place(path: &Path, text: &str, offset: usize) -> String {
+    let line = text
+        .as_bytes()
+        .iter()
+        .take(offset)
+        .filter(|&&b| b == b'\n')
+        .count()
+        + 1;
+    format!("{}:{line}", path.display())
+}
+
+fn unknown_keys(path: &Path, text: &str, table: &DeTable<'_>, problems: &mut Vec<Problem>) {
+    let mut note = |offset, key: String, what: &str, near: Option<&str>| {
+        let remedy = match near {
+            Some(near) => format!("did you mean {near}? Otherwise remove it"),
+            None => "remove it; docs/config.md lists every key".into(),
+        };
+        problems.push(Problem {
+            place: place(path, text, offset),
+            key,
+            what: what.into(),
+            remedy,
+        });
+    };
+    for (section, value) in table {
+        let name = section.get_ref().as_ref();
+        if !SECTIONS.iter().any(|(known, _)| *known == name) {
+            let near = nearest(name, SECTIONS.iter().map(|(known, _)| *known));
+            note(
+                section.span().start,
+                name.to_owned(),
+                "unknown section",
+                near,
+            );
+            continue;
+        }
+        let Some(keys) = value.get_ref().as_table() else {
+            note(
+                value.span().start,
+                name.to_owned(),
+                "is a section, not a value",
+                None,
+            );
+            continue;
+        };
+        for key in keys.keys() {
+            let key_name = key.get_ref().as_ref();
+            let mut known = KEYS.iter().filter(|k| k.section == name).map(|k| k.name);
+            if !known.clone().any(|k| k == key_name) {
+                let near = nearest(key_name, &mut known);
+                note(
+                    key.span().start,
+                    format!("{name}.{key_name}"),
+                    "unknown key",
+                    near,
+                );
+            }
+        }
+    }
+}
+
+fn unknown_variables(environment: &BTreeMap<String, String>, problems: &mut Vec<Problem>) {
+    for name in environment.keys() {
+        if !KEYS
+            .iter()
+            .any(|key| variable(key.section, key.name) == *name)
+        {
+            problems.push(Problem {
+                place: name.clone(),
+                key: String::new(),
+                what: "names no key".into(),
+                remedy: "unset it; the form is DTM__SECTION__KEY".into(),
+            });
+        }
+    }
+}
+
+/// The known name that differs in the fewest letters, where that is two or at most a third.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|candidate| (distance(name, candidate), candidate))
+        .filter(|(distance, candidate)| {
+            *distance < candidate.len() && *distance <= (candidate.len() / 3).max(2)
+        })
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Letters to insert, remove or change. Bounded: names are cut at 64 bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let a = &a.as_bytes()[..a.len().min(64)];
+    let b = &b.as_bytes()[..b.len().min(64)];
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+#[path = "read_test.rs"]
+mod tests;

@@ -1,0 +1,127 @@
+use super::*;
+
+const LEAST: &str = "[node]\nname = \"n1\"\nadvertise = [\"127.0.0.1\"]\n";
+
+fn read(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let environment = environment
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    parse(Path::new("dtm.toml"), text, environment)
+        .map_err(|error| error.0.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn defaults_hold_and_stand_in_their_ranges() {
+    let config = read(LEAST, &[]).expect("reads");
+    assert_eq!(config.limits.record_bytes_max, 8 << 20);
+    assert_eq!(config.limits.frame_bytes_max, 9 << 20);
+    assert_eq!(config.limits.node_in_flight_bytes_max, 256 << 20);
+    assert_eq!(config.cluster.ingest_groups, 12);
+    assert_eq!(config.node.grpc.port(), 9443);
+}
+
+#[test]
+fn what_is_shown_reads_back_as_the_same() {
+    let config = read(LEAST, &[("DTM__NODE__SITE", "hà nội")]).expect("reads");
+    let mut text = String::new();
+    let mut current = "";
+    for (section, key, value) in config.rows() {
+        if section != current {
+            text.push_str(&format!("[{section}]\n"));
+            current = section;
+        }
+        text.push_str(&format!("{key} = {value}\n"));
+    }
+    assert_eq!(read(&text, &[]).expect("reads"), config);
+}
+
+#[test]
+fn unknown_keys_are_refused_with_line_and_remedy() {
+    let text = format!("{LEAST}zoen = \"a\"\n\n[limit]\nx = 1\n[raft]\nqqqq = 1\n");
+    let problems = read(&text, &[]).expect_err("refused");
+    assert_eq!(
+        problems,
+        [
+            "dtm.toml:6: limit: unknown section; did you mean limits? Otherwise remove it",
+            "dtm.toml:4: node.zoen: unknown key; did you mean zone? Otherwise remove it",
+            "dtm.toml:9: raft.qqqq: unknown key; remove it; docs/config.md lists every key",
+        ]
+    );
+}
+
+#[test]
+fn wrong_kinds_ranges_and_missing_keys_come_in_one_report() {
+    let text = "[node]\ngrpc = \"nowhere\"\nadvertise = []\n[limits]\nstreams_open_max = 0\nframe_bytes_max = \"big\"\n";
+    let problems = read(text, &[]).expect_err("refused");
+    assert_eq!(problems.len(), 5, "{problems:#?}");
+    let has = |start: &str| {
+        assert!(
+            problems.iter().any(|p| p.starts_with(start)),
+            "{start}: {problems:#?}"
+        )
+    };
+    has("dtm.toml: node.name: is compulsory and missing; add it under [node]");
+    has("dtm.toml:2: node.grpc: \"nowhere\" is not a address and port");
+    has("dtm.toml:3: node.advertise: 0 is outside 1 to 16 names");
+    has("dtm.toml:5: limits.streams_open_max: 0 is outside 1 to 4096 streams");
+    has("dtm.toml:6: limits.frame_bytes_max: \"big\" is not a whole number");
+}
+
+#[test]
+fn broken_toml_names_its_line() {
+    let problems = read("[node]\nname = \"n1\n", &[]).expect_err("refused");
+    assert!(
+        problems[0].starts_with("dtm.toml:2: not TOML"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn the_environment_wins_and_its_unknown_names_are_refused() {
+    let config = read(
+        LEAST,
+        &[
+            ("DTM__NODE__NAME", "n9"),
+            ("DTM__LIMITS__STREAMS_OPEN_MAX", "8"),
+        ],
+    )
+    .expect("reads");
+    assert_eq!(
+        (config.node.name.as_str(), config.limits.streams_open_max),
+        ("n9", 8)
+    );
+    let problems = read(LEAST, &[("DTM__NODE__NMAE", "x")]).expect_err("refused");
+    assert_eq!(
+        problems,
+        ["DTM__NODE__NMAE: names no key; unset it; the form is DTM__SECTION__KEY"]
+    );
+    let problems = read(LEAST, &[("DTM__RAFT__HEARTBEAT_MS", "soon")]).expect_err("refused");
+    assert!(
+        problems[0].starts_with("DTM__RAFT__HEARTBEAT_MS: raft.heartbeat_ms: soon is not a whole")
+    );
+}
+
+#[test]
+fn values_that_do_not_fit_together_are_refused() {
+    let text =
+        format!("{LEAST}[limits]\nrecord_bytes_max = 20_000_000\n[raft]\nelection_min_ms = 200\n");
+    let problems = read(&text, &[]).expect_err("refused");
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+}
+
+#[test]
+fn every_default_is_toml() {
+    for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
+        assert!(
+            DeValue::parse(key.default).is_ok(),
+            "{}.{}",
+            key.section,
+            key.name
+        );
+        assert!(
+            !key.doc.trim().is_empty() && key.range.0 <= key.range.1,
+            "{}",
+            key.name
+        );
+    }
+}

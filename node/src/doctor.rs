@@ -1,0 +1,356 @@
+//! `dtm doctor`: is this machine fit to run a node?
+//!
+//! Each check looks at one thing and says what it found, whether that is well, and what to do.
+//! It changes nothing but a scratch file in the data folder, which it removes.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Instant;
+
+use dtm_identity::Certificate;
+
+use crate::config::Config;
+use crate::pki;
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Well.
+    Ok,
+    /// Works, but look at it.
+    Warning,
+    /// A node will not run well, or not at all.
+    Bad,
+}
+
+/// One line of the report.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Finding {
+    /// What was looked at; `doctor.CHECK` in the catalogue of texts.
+    pub check: &'static str,
+    /// How it came out.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do; empty where all is well.
+    pub remedy: String,
+}
+
+impl Finding {
+    fn new(check: &'static str, verdict: Verdict, found: String, remedy: &str) -> Self {
+        let remedy = if verdict == Verdict::Ok {
+            String::new()
+        } else {
+            remedy.to_owned()
+        };
+        Self {
+            check,
+            verdict,
+            found,
+            remedy,
+        }
+    }
+}
+
+/// Writes of the disk check.
+const SYNC_ROUNDS: usize = 32;
+/// A median fdatasync above this is slow.
+const SYNC_SLOW_US: u128 = 10_000;
+/// Above this every acknowledgement suffers.
+const SYNC_BAD_US: u128 = 100_000;
+/// Files a node may need: segments, SSTs, connections.
+const OPEN_FILES_WANTED: u64 = 16_384;
+/// Certificates closer to their end than this are to be renewed.
+const RENEW_DAYS: i64 = 30;
+const DAY_US: i64 = 86_400_000_000;
+
+/// Runs every check. `config` is `None` where there is no configuration that holds; then only
+/// the machine is looked at.
+pub fn examine(config: Option<&Config>, now_us: i64) -> Vec<Finding> {
+    let mut findings = vec![
+        Finding::new(
+            "version",
+            Verdict::Ok,
+            format!("dtm {}", env!("CARGO_PKG_VERSION")),
+            "",
+        ),
+        clock(now_us),
+        clock_discipline(),
+        open_files(),
+    ];
+    match config {
+        None => findings.push(Finding::new(
+            "config",
+            Verdict::Warning,
+            "none".into(),
+            "name it with --config to check disk and certificates too",
+        )),
+        Some(config) => {
+            findings.push(disk_sync(&config.node.data));
+            findings.push(disk_space(
+                &config.node.data,
+                config.limits.disk_reserved_bytes,
+            ));
+            findings.push(certificate("certificate", &config.tls.certificate, now_us));
+            findings.push(certificate("ca", &config.tls.ca, now_us));
+            findings.extend(
+                crate::config::check_files(Path::new("doctor"), config)
+                    .err()
+                    .into_iter()
+                    .flat_map(|e| {
+                        e.0.into_iter().map(|p| {
+                            Finding::new(
+                                "files",
+                                Verdict::Bad,
+                                format!("{}: {}", p.key, p.what),
+                                &p.remedy,
+                            )
+                        })
+                    }),
+            );
+        }
+    }
+    findings
+}
+
+/// A clock before this build was made is wrong.
+fn clock(now_us: i64) -> Finding {
+    const BUILT_AFTER_US: i64 = 1_788_000_000_000_000;
+    let verdict = if now_us >= BUILT_AFTER_US {
+        Verdict::Ok
+    } else {
+        Verdict::Bad
+    };
+    Finding::new(
+        "clock",
+        verdict,
+        format!("{} s since 1970", now_us / 1_000_000),
+        "set the clock, then run chrony or systemd-timesyncd",
+    )
+}
+
+/// Whether the kernel's clock is disciplined by somebody (adjtimex).
+fn clock_discipline() -> Finding {
+    // SAFETY: all zero is a valid timex; with modes 0 the call only reads the clock's state into it.
+    #[allow(unsafe_code)]
+    let (state, timex) = unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        (libc::adjtimex(&raw mut timex), timex)
+    };
+    let synchronised = state >= 0 && timex.status & libc::STA_UNSYNC == 0;
+    let found = if synchronised {
+        format!("synchronised, error at most {} us", timex.maxerror)
+    } else {
+        "not synchronised".into()
+    };
+    let verdict = if synchronised {
+        Verdict::Ok
+    } else {
+        Verdict::Warning
+    };
+    Finding::new(
+        "clock_discipline",
+        verdict,
+        found,
+        "run chrony or systemd-timesyncd: a node whose clock is 500 ms off neither leads nor stamps",
+    )
+}
+
+fn open_files() -> Finding {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the pointer is to a local that outlives the call.
+    #[allow(unsafe_code)]
+    let read = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    let verdict = if read == 0 && limit.rlim_max >= OPEN_FILES_WANTED {
+        Verdict::Ok
+    } else {
+        Verdict::Warning
+    };
+    Finding::new(
+        "open_files",
+        verdict,
+        format!("{} now, at most {}", limit.rlim_cur, limit.rlim_max),
+        "raise it to 16384: LimitNOFILE= in the service, or ulimit -n",
+    )
+}
+
+fn disk_sync(folder: &Path) -> Finding {
+    let remedy = "use a disk with power-loss protection and nothing else on it";
+    match sync_times(folder) {
+        Err(error) => Finding::new(
+            "disk_sync",
+            Verdict::Bad,
+            format!("{}: {error}", folder.display()),
+            "make the data folder writable for this user",
+        ),
+        Ok(mut times) => {
+            times.sort_unstable();
+            let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+            let verdict = match median {
+                0..=SYNC_SLOW_US => Verdict::Ok,
+                _ if median <= SYNC_BAD_US => Verdict::Warning,
+                _ => Verdict::Bad,
+            };
+            Finding::new(
+                "disk_sync",
+                verdict,
+                format!("fdatasync of 4 KiB: median {median} us, worst {worst} us"),
+                remedy,
+            )
+        }
+    }
+}
+
+/// Microseconds of each fdatasync after a 4 KiB write.
+fn sync_times(folder: &Path) -> io::Result<Vec<u128>> {
+    let path = folder.join(format!("doctor-{}.tmp", std::process::id()));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    let measured = (|| {
+        let mut times = Vec::with_capacity(SYNC_ROUNDS);
+        for _ in 0..SYNC_ROUNDS {
+            file.write_all(&[0x5a; 4096])?;
+            let start = Instant::now();
+            file.sync_data()?;
+            times.push(start.elapsed().as_micros());
+        }
+        Ok(times)
+    })();
+    fs::remove_file(&path)?;
+    measured
+}
+
+fn disk_space(folder: &Path, reserved: u64) -> Finding {
+    let remedy = "free space or choose a larger disk: below the reserve nothing is taken in";
+    match free_bytes(folder) {
+        Err(error) => Finding::new(
+            "disk_space",
+            Verdict::Bad,
+            format!("{}: {error}", folder.display()),
+            "make the data folder",
+        ),
+        Ok(free) => {
+            let verdict = match free {
+                _ if free <= reserved => Verdict::Bad,
+                _ if free / 8 <= reserved => Verdict::Warning,
+                _ => Verdict::Ok,
+            };
+            Finding::new(
+                "disk_space",
+                verdict,
+                format!("{} MiB free, {} MiB reserved", free >> 20, reserved >> 20),
+                remedy,
+            )
+        }
+    }
+}
+
+/// Bytes that this user may still write where a folder lies.
+///
+/// # Errors
+/// What the operating system said.
+pub fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let path = std::ffi::CString::new(folder.as_os_str().as_bytes())?;
+    // SAFETY: the path ends with a zero byte, the buffer outlives the call, all zero is a valid one.
+    #[allow(unsafe_code)]
+    let (answer, facts) = unsafe {
+        let mut facts: libc::statvfs = std::mem::zeroed();
+        (libc::statvfs(path.as_ptr(), &raw mut facts), facts)
+    };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+}
+
+fn certificate(check: &'static str, path: &Path, now_us: i64) -> Finding {
+    let remedy = "renew it: files are taken up without a restart";
+    let end = pki::read_certificates(path)
+        .map_err(|e| e.to_string())
+        .and_then(|chain| end_us(&chain[0]));
+    match end {
+        Err(error) => Finding::new(check, Verdict::Bad, error, "run dtm config check"),
+        Ok(end_us) => {
+            let days = (end_us - now_us).div_euclid(DAY_US);
+            let verdict = match days {
+                ..0 => Verdict::Bad,
+                0..RENEW_DAYS => Verdict::Warning,
+                _ => Verdict::Ok,
+            };
+            Finding::new(
+                check,
+                verdict,
+                format!("{days} days left ({})", path.display()),
+                remedy,
+            )
+        }
+    }
+}
+
+fn end_us(der: &[u8]) -> Result<i64, String> {
+    match Certificate::parse(der) {
+        Ok(own) => Ok(own.not_after_us),
+        Err(_) => x509_parser::parse_x509_certificate(der)
+            .map(|(_, root)| {
+                root.validity()
+                    .not_after
+                    .timestamp()
+                    .saturating_mul(1_000_000)
+            })
+            .map_err(|_| "not a certificate".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_US: i64 = 1_795_000_000_000_000;
+
+    #[test]
+    fn a_fit_folder_is_measured_and_left_clean() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let sync = disk_sync(scratch.path());
+        assert!(sync.found.contains("median"), "{sync:?}");
+        assert_eq!(fs::read_dir(scratch.path()).expect("reads").count(), 0);
+        assert_ne!(disk_space(scratch.path(), 0).found, "");
+        assert_eq!(disk_space(scratch.path(), u64::MAX).verdict, Verdict::Bad);
+        assert_eq!(
+            disk_sync(&scratch.path().join("none")).verdict,
+            Verdict::Bad
+        );
+    }
+
+    #[test]
+    fn certificates_near_their_end_are_told() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let path = scratch.path().join("ca.pem");
+        let authority = pki::make_authority("t", NOW_US).expect("made");
+        fs::write(&path, pki::to_pem([&authority.root])).expect("written");
+        let days = i64::from(pki::ROOT_DAYS);
+        for (at_days, verdict) in [
+            (0, Verdict::Ok),
+            (days - 3, Verdict::Warning),
+            (days + 1, Verdict::Bad),
+        ] {
+            assert_eq!(
+                certificate("ca", &path, NOW_US + at_days * DAY_US).verdict,
+                verdict
+            );
+        }
+    }
+
+    #[test]
+    fn an_old_clock_is_bad() {
+        assert_eq!(clock(0).verdict, Verdict::Bad);
+        assert_eq!(clock(NOW_US).verdict, Verdict::Ok);
+    }
+}

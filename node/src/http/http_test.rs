@@ -1,0 +1,199 @@
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use dtm_identity::{Identity, Role};
+use dtm_types::NodeId;
+use dtm_types::command::OperatorRow;
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+
+use super::*;
+use crate::pki::{Subject, make_authority, make_request};
+use crate::tls::PeerInfo;
+
+const CLUSTER: ClusterId = ClusterId([7; 16]);
+const NOW_US: i64 = 1_795_000_000_000_000;
+
+struct Fixed {
+    operators: Vec<OperatorRow>,
+    readiness: Readiness,
+}
+
+#[async_trait::async_trait]
+impl LiveStatus for Fixed {
+    async fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+    async fn overview(&self) -> Overview {
+        let node = NodeLine {
+            name: "<n1>".into(),
+            reachable: true,
+            ..NodeLine::default()
+        };
+        let source = SourceLine {
+            source: "tinh-01".into(),
+            title_vi: "Tỉnh 01".into(),
+            records: 1_234_567,
+            ..SourceLine::default()
+        };
+        Overview {
+            cluster: "thử".into(),
+            nodes: vec![node],
+            sources: vec![source],
+            ack_p99_ms: 1.5,
+            ..Overview::default()
+        }
+    }
+    async fn operator(&self, name: &str) -> Option<OperatorRow> {
+        self.operators.iter().find(|row| row.name == name).cloned()
+    }
+}
+
+fn certificate(role: Role, cluster: ClusterId) -> PeerInfo {
+    let authority = make_authority("t", NOW_US).expect("made");
+    let request = make_request("x").expect("made");
+    let subject = Subject {
+        identity: Identity::Operator {
+            cluster,
+            name: "lan".into(),
+            role,
+        },
+        names: vec![],
+        days: 9,
+    };
+    let mut chain = authority
+        .issuing
+        .sign(&request.der, &subject, NOW_US)
+        .expect("signed");
+    PeerInfo {
+        address: SocketAddr::from(([127, 0, 0, 1], 1)),
+        certificate: Some(Arc::new(chain.swap_remove(0))),
+    }
+}
+
+fn row(info: &PeerInfo, role: Role) -> OperatorRow {
+    let facts =
+        dtm_identity::Certificate::parse(info.certificate.as_ref().expect("held")).expect("ours");
+    OperatorRow {
+        name: "lan".into(),
+        role: role.name().into(),
+        certificate_digest: facts.digest.to_vec().into(),
+        not_after_us: facts.not_after_us,
+        ..OperatorRow::default()
+    }
+}
+
+fn pages(operators: Vec<OperatorRow>, readiness: Readiness) -> (Router, Arc<LinkKey>) {
+    let link = Arc::new(LinkKey::new([1; 32], NodeId([1; 16])));
+    let router = router(Pages {
+        status: Arc::new(Fixed {
+            operators,
+            readiness,
+        }),
+        metrics: Arc::new(|| "dtm_up 1\n".into()),
+        link: Arc::clone(&link),
+        cluster: CLUSTER,
+        now_us: Arc::new(|| NOW_US),
+    });
+    (router, link)
+}
+
+async fn ask(
+    router: &Router,
+    path: &str,
+    peer: Option<&PeerInfo>,
+    lang: &str,
+) -> (u16, HeaderMap, String) {
+    let mut request = http::Request::get(path)
+        .header(ACCEPT_LANGUAGE, lang)
+        .body(Body::empty())
+        .expect("a request");
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(peer.clone());
+    }
+    let answer = router.clone().oneshot(request).await.expect("infallible");
+    let (head, body) = answer.into_parts();
+    let bytes = body.collect().await.expect("a body").to_bytes();
+    (
+        head.status.as_u16(),
+        head.headers,
+        String::from_utf8_lossy(&bytes).into_owned(),
+    )
+}
+
+#[tokio::test]
+async fn only_health_is_open() {
+    let (router, _) = pages(vec![], Readiness::Ready);
+    assert_eq!(ask(&router, "/healthz", None, "vi").await.0, 200);
+    assert_eq!(ask(&router, "/readyz", None, "vi").await.0, 200);
+    for path in ["/", "/metrics", "/?t=1-2"] {
+        let (status, headers, body) = ask(&router, path, None, "en").await;
+        assert_eq!(status, 401, "{path}");
+        assert_eq!(headers[CONTENT_TYPE], "application/problem+json");
+        assert!(body.contains("\"code\":\"unauthenticated\""), "{body}");
+    }
+    assert_eq!(ask(&router, "/nothing", None, "vi").await.0, 404);
+    let (router, _) = pages(
+        vec![],
+        Readiness::NotReady {
+            reason: "no quorum".into(),
+        },
+    );
+    assert_eq!(ask(&router, "/readyz", None, "vi").await.0, 503);
+}
+
+#[tokio::test]
+async fn an_operator_in_force_sees_page_and_metrics() {
+    let peer = certificate(Role::Operator, CLUSTER);
+    let good = row(&peer, Role::Operator);
+    let (router, _) = pages(vec![good.clone()], Readiness::Ready);
+    assert_eq!(
+        ask(&router, "/metrics", Some(&peer), "vi").await.2,
+        "dtm_up 1\n"
+    );
+    assert_eq!(ask(&router, "/", Some(&peer), "vi").await.0, 200);
+    let revoked = OperatorRow {
+        revoked: true,
+        ..good.clone()
+    };
+    for (rows, status) in [(vec![], 401), (vec![revoked], 401)] {
+        assert_eq!(
+            ask(&pages(rows, Readiness::Ready).0, "/", Some(&peer), "vi")
+                .await
+                .0,
+            status
+        );
+    }
+    let foreign = certificate(Role::Operator, ClusterId([8; 16]));
+    assert_eq!(ask(&router, "/", Some(&foreign), "vi").await.0, 409);
+    let approver = certificate(Role::Approver, CLUSTER);
+    let (router, _) = pages(vec![row(&approver, Role::Approver)], Readiness::Ready);
+    assert_eq!(ask(&router, "/metrics", Some(&approver), "vi").await.0, 403);
+    assert_eq!(ask(&router, "/", Some(&approver), "vi").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_link_shows_the_page_in_both_languages_and_not_the_metrics() {
+    let (router, link) = pages(vec![], Readiness::Ready);
+    let (token, _) = link.issue(NOW_US);
+    let (status, headers, vi) = ask(&router, &format!("/?t={token}"), None, "fr, vi;q=0.5").await;
+    assert_eq!(status, 200);
+    assert!(vi.contains("<html lang=\"vi\">") && vi.contains("1.234.567") && vi.contains("1,5 ms"));
+    assert!(vi.contains("&#60;n1&#62;"), "names are escaped");
+    assert!(!vi.contains("page."), "every word has its text");
+    assert!(!vi.contains("<script"));
+    assert!(
+        headers["content-security-policy"]
+            .to_str()
+            .expect("text")
+            .contains("style-src 'sha256-")
+    );
+    let (_, _, en) = ask(&router, &format!("/?t={token}&lang=en"), None, "vi").await;
+    assert!(en.contains("<html lang=\"en\">") && en.contains("1,234,567") && !en.contains("page."));
+    assert_eq!(
+        ask(&router, &format!("/metrics?t={token}"), None, "vi")
+            .await
+            .0,
+        401
+    );
+}

@@ -1,0 +1,111 @@
+//! What the pages ask of the cluster.
+
+use async_trait::async_trait;
+use dtm_types::command::OperatorRow;
+
+/// Whether this node can commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Meta and every ingest group have a leader, and the node takes sessions.
+    Ready,
+    /// Not now.
+    NotReady {
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// The cluster for the live page. Bounded: lists are cut by whoever makes them.
+#[derive(Clone, Debug, Default)]
+pub struct Overview {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Name of the answering node.
+    pub node: String,
+    /// Every node.
+    pub nodes: Vec<NodeLine>,
+    /// Every group.
+    pub groups: Vec<GroupLine>,
+    /// Sources, at most a few hundred.
+    pub sources: Vec<SourceLine>,
+    /// Sources that are registered and not in the list.
+    pub sources_more: u64,
+    /// Records stored today.
+    pub records_today: u64,
+    /// Records refused today.
+    pub refused_today: u64,
+    /// Median time to an acknowledgement on this node, milliseconds.
+    pub ack_p50_ms: f64,
+    /// 99th percentile of the same.
+    pub ack_p99_ms: f64,
+}
+
+/// One node.
+#[derive(Clone, Debug, Default)]
+pub struct NodeLine {
+    /// Its name.
+    pub name: String,
+    /// Its site.
+    pub site: String,
+    /// Its zone.
+    pub zone: String,
+    /// gRPC address.
+    pub address: String,
+    /// Whether it answers.
+    pub reachable: bool,
+    /// Whether it is being emptied.
+    pub draining: bool,
+    /// Groups that it leads.
+    pub groups_led: u32,
+    /// Open streams.
+    pub sessions: u32,
+}
+
+/// One group.
+#[derive(Clone, Debug, Default)]
+pub struct GroupLine {
+    /// Its number; 0 is meta.
+    pub group: u32,
+    /// Name of the leading node, empty where there is none.
+    pub leader: String,
+    /// Term.
+    pub term: u64,
+    /// Replicas that keep up, of how many.
+    pub replicas_healthy: u32,
+    /// All replicas.
+    pub replicas: u32,
+    /// Committed index.
+    pub committed: u64,
+    /// Leaves in its ledger.
+    pub ledger_size: u64,
+}
+
+/// One source.
+#[derive(Clone, Debug, Default)]
+pub struct SourceLine {
+    /// Its code.
+    pub source: String,
+    /// Its title in Vietnamese.
+    pub title_vi: String,
+    /// Its title in English; may be empty.
+    pub title_en: String,
+    /// Open streams.
+    pub streams: u32,
+    /// Records stored today.
+    pub records: u64,
+    /// Records refused today.
+    pub refused: u64,
+    /// 99th percentile of its acknowledgements, milliseconds; 0 = none lately.
+    pub ack_p99_ms: f64,
+}
+
+/// How the pages see the cluster.
+#[async_trait]
+pub trait LiveStatus: Send + Sync + 'static {
+    /// Whether this node can commit. Bounded in time.
+    async fn readiness(&self) -> Readiness;
+    /// Everything on the live page. Bounded in time; what is not known stays empty.
+    async fn overview(&self) -> Overview;
+    /// The row behind an operator's certificate.
+    async fn operator(&self, name: &str) -> Option<OperatorRow>;
+}

@@ -1,0 +1,22 @@
+//! The outer shell of a node: configuration, certificates, listeners, pages, telemetry.
+//!
+//! ```text
+//!  main ─▶ cli ─▶ config ─▶ pki files ─▶ tls listeners ─▶ gRPC services, HTTPS pages
+//!                                 └─▶ telemetry (logs, metrics), doctor
+//! ```
+//! Nothing here knows Raft; the pages see the cluster through one trait.
+
+pub mod cli;
+pub mod config;
+pub mod doctor;
+pub mod handover;
+pub mod http;
+pub mod join;
+pub mod join_token;
+pub mod keyring;
+pub mod pki;
+pub mod serve;
+pub mod shell;
+pub mod telemetry;
+pub mod tls;
+pub mod system;

@@ -1,0 +1,111 @@
+//! Writes and reads certificate and key files.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use super::Error;
+
+/// Largest certificate or key file that is read, bytes.
+pub(crate) const FILE_BYTES_MAX: u64 = 1 << 20;
+
+pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Io {
+        what,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Makes a folder (0700) and those above it; one that is there stays as it is.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn make_folder(path: &Path) -> Result<(), Error> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(failed("make folder", path))
+}
+
+/// Writes a new file of mode 0600 and syncs it and its folder.
+///
+/// # Errors
+/// [`Error::Exists`], [`Error::Io`].
+pub fn write_private(path: &Path, content: &[u8]) -> Result<(), Error> {
+    write(path, content, 0o600)
+}
+
+/// Writes a new file of mode 0644 and syncs it and its folder.
+///
+/// # Errors
+/// [`Error::Exists`], [`Error::Io`].
+pub fn write_public(path: &Path, content: &[u8]) -> Result<(), Error> {
+    write(path, content, 0o644)
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
+    dtm_ctl::write_new(path, content, mode).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => Error::Exists {
+            path: path.to_owned(),
+        },
+        _ => Error::Io {
+            what: "write",
+            path: path.to_owned(),
+            source,
+        },
+    })
+}
+
+/// Certificates of a PEM file, in order; at least one.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Malformed`].
+pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let malformed = |what: String| Error::Malformed {
+        path: path.to_owned(),
+        what,
+    };
+    let pem = read(path)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let all = all.map_err(|e| malformed(format!("not PEM ({e})")))?;
+    if all.is_empty() {
+        return Err(malformed("holds no certificate".into()));
+    }
+    Ok(all)
+}
+
+/// A whole file, bounded.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let bytes = fs::metadata(path).map_err(failed("read", path))?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(Error::Malformed {
+            path: path.to_owned(),
+            what: format!("{bytes} bytes are too many"),
+        });
+    }
+    fs::read(path).map_err(failed("read", path))
+}
+
+/// Certificates as PEM text.
+pub(crate) fn to_pem<'a>(
+    certificates: impl IntoIterator<Item = &'a CertificateDer<'static>>,
+) -> String {
+    let mut text = String::new();
+    for certificate in certificates {
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        for line in STANDARD.encode(certificate).as_bytes().chunks(64) {
+            text.push_str(std::str::from_utf8(line).expect("base64 is ASCII"));
+            text.push('\n');
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    text
+}

@@ -1,0 +1,230 @@
+//! Certificates in use, and their exchange while the node runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use dtm_identity::Identity;
+use dtm_types::{ClusterId, NodeId};
+use parking_lot::RwLock;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::{Door, Error, VERSIONS, provider};
+use crate::config::Tls;
+use crate::pki;
+
+/// The node's certificates and the configurations made from them.
+pub struct Material {
+    files: [PathBuf; 3],
+    current: RwLock<Arc<Current>>,
+}
+
+struct Current {
+    https: Arc<ServerConfig>,
+    grpc: Arc<ServerConfig>,
+    peers: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+    own: dtm_identity::Certificate,
+}
+
+impl Material {
+    /// Reads the three files.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub fn load(tls: &Tls) -> Result<Arc<Self>, Error> {
+        let files = [tls.certificate.clone(), tls.key.clone(), tls.ca.clone()];
+        let current = Current::read(&files)?;
+        Ok(Arc::new(Self {
+            files,
+            current: RwLock::new(Arc::new(current)),
+        }))
+    }
+
+    /// Reads the files again and, where they hold, uses them from the next connection on. A node
+    /// stays who it is: another node's certificate is refused.
+    ///
+    /// # Errors
+    /// As [`Material::load`]; the old certificates stay in use.
+    pub fn reload(&self) -> Result<(), Error> {
+        let next = Current::read(&self.files)?;
+        let same = next.own.identity == self.current.read().own.identity;
+        if !same {
+            let what = format!(
+                "is of {}, this node is {}",
+                next.own.identity,
+                self.current.read().own.identity
+            );
+            return Err(Error::Unusable {
+                path: self.files[0].clone(),
+                what,
+            });
+        }
+        *self.current.write() = Arc::new(next);
+        Ok(())
+    }
+
+    /// How a door answers now.
+    pub fn server(&self, door: Door) -> Arc<ServerConfig> {
+        let current = self.current.read();
+        Arc::clone(match door {
+            Door::Https => &current.https,
+            Door::Grpc => &current.grpc,
+            Door::Peers => &current.peers,
+        })
+    }
+
+    /// How this node calls others now: with its own certificate, trusting the cluster's root.
+    pub fn client(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.current.read().client)
+    }
+
+    /// The cluster and node that the certificate names.
+    pub fn node(&self) -> (ClusterId, NodeId) {
+        match self.current.read().own.identity {
+            Identity::Node { cluster, node } => (cluster, node),
+            // Current::read lets nothing else in.
+            _ => unreachable!("the node's certificate names a node"),
+        }
+    }
+
+    /// End of the node's certificate, Unix microseconds.
+    pub fn not_after_us(&self) -> i64 {
+        self.current.read().own.not_after_us
+    }
+}
+
+impl Current {
+    fn read(files: &[PathBuf; 3]) -> Result<Self, Error> {
+        let [certificate, key, ca] = files;
+        let chain = pki::read_certificates(certificate)?;
+        let own = node_certificate(certificate, &chain)?;
+        let ca_chain = pki::read_certificates(ca)?;
+        let roots = Arc::new(roots(ca, &ca_chain)?);
+        // A node that joins knows the root by its digest only: this door shows it.
+        let shown: Vec<_> = chain.iter().chain(&ca_chain).cloned().collect();
+        let server = |door| {
+            let chain = if door == Door::Grpc { &shown } else { &chain };
+            server_config(door, chain, key, &roots, certificate)
+        };
+        let client = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(VERSIONS)
+            .map_err(|e| unusable(certificate, &e))?
+            .with_root_certificates(Arc::clone(&roots))
+            .with_client_auth_cert(chain.clone(), private_key(key)?)
+            .map_err(|e| unusable(key, &e))?;
+        let mut client = client;
+        client.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Self {
+            https: server(Door::Https)?,
+            grpc: server(Door::Grpc)?,
+            peers: server(Door::Peers)?,
+            client: Arc::new(client),
+            own,
+        })
+    }
+}
+
+fn unusable(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::Unusable {
+        path: path.to_owned(),
+        what: error.to_string(),
+    }
+}
+
+fn node_certificate(
+    path: &Path,
+    chain: &[CertificateDer<'static>],
+) -> Result<dtm_identity::Certificate, Error> {
+    let own = dtm_identity::Certificate::parse(&chain[0]).map_err(|e| unusable(path, &e))?;
+    match own.identity {
+        Identity::Node { .. } => Ok(own),
+        other => Err(unusable(path, &format!("names {other}, not a node"))),
+    }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    let pem = zeroize::Zeroizing::new(pki::read(path)?);
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| unusable(path, &"holds no private key (PEM)"))
+}
+
+fn roots(path: &Path, certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots
+            .add(certificate.clone())
+            .map_err(|e| unusable(path, &e))?;
+    }
+    Ok(roots)
+}
+
+fn server_config(
+    door: Door,
+    chain: &[CertificateDer<'static>],
+    key: &Path,
+    roots: &Arc<RootCertStore>,
+    certificate: &Path,
+) -> Result<Arc<ServerConfig>, Error> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider());
+    let verifier = match door {
+        Door::Peers => verifier,
+        Door::Https | Door::Grpc => verifier.allow_unauthenticated(),
+    };
+    let verifier = verifier.build().map_err(|e| unusable(certificate, &e))?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)
+        .map_err(|e| unusable(certificate, &e))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain.to_vec(), private_key(key)?)
+        .map_err(|e| unusable(key, &e))?;
+    config.alpn_protocols = match door {
+        Door::Https => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Door::Grpc | Door::Peers => vec![b"h2".to_vec()],
+    };
+    // Without resumption each connection is checked against the roots of now.
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+/// Looks at the files every `interval` and reloads them when one has changed; ends with
+/// `shutdown`. A change that does not hold is logged and tried again at the next change.
+pub async fn watch(
+    material: Arc<Material>,
+    interval: Duration,
+    shutdown: tokio_util::sync::CancellationToken,
+) {
+    let mut seen = stamps(&material.files);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(interval) => {}
+        }
+        let now = stamps(&material.files);
+        if now == seen {
+            continue;
+        }
+        seen = now;
+        match material.reload() {
+            Ok(()) => tracing::info!(
+                not_after_us = material.not_after_us(),
+                "certificates reloaded"
+            ),
+            Err(error) => {
+                tracing::error!(%error, "certificates not reloaded: the old ones stay in use")
+            }
+        }
+    }
+}
+
+/// Time and size of each file; a missing one counts as a change of its own.
+fn stamps(files: &[PathBuf; 3]) -> [Option<(SystemTime, u64)>; 3] {
+    [0, 1, 2].map(|i| {
+        let data = fs::metadata(&files[i]).ok()?;
+        Some((data.modified().ok()?, data.len()))
+    })
+}

@@ -1,0 +1,595 @@
+//! The command line: nouns and verbs. What is local to a node (`serve`, `cluster init` …) is
+//! declared here with the rest and carried out by the binary.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dtm_types::text::Lang;
+
+/// The command line of `dtm`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dtm",
+    version,
+    about = "Clustered intake of records: sealed, ordered, acknowledged once a majority has them on disk.",
+    after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 10 unhealthy, 20 verification failed, 78 bad configuration."
+)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Globals {
+    /// How results are printed.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Language of what is printed: vi or en.
+    #[arg(long, global = true, env = "DTM_LANG", value_parser = parse_lang, default_value = "vi")]
+    pub lang: Lang,
+    /// Context to use instead of the current one.
+    #[arg(long, global = true, env = "DTM_CONTEXT")]
+    pub context: Option<String>,
+    /// Do not ask before something is destroyed.
+    #[arg(long, global = true)]
+    pub yes: bool,
+    /// Why; it stands in the ledger beside the action.
+    #[arg(long, global = true, default_value = "")]
+    pub reason: String,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs: one JSON document, or one a line where results stream.
+    Json,
+}
+
+fn parse_lang(text: &str) -> Result<Lang, String> {
+    Lang::parse(text).ok_or_else(|| "vi or en".to_owned())
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node.
+    Serve(ConfigFile),
+    /// Make, join and run a cluster.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// People and scripts that administer the cluster.
+    #[command(subcommand)]
+    Operator(OperatorCommand),
+    /// Systems that send.
+    #[command(subcommand)]
+    Source(SourceCommand),
+    /// Data contracts.
+    #[command(subcommand)]
+    Dataset(DatasetCommand),
+    /// Send a file, a folder or standard input.
+    Publish(PublishArgs),
+    /// Watch, spool and send: the source side of a long connection.
+    Agent(AgentArgs),
+    /// Read back what was accepted.
+    #[command(subcommand)]
+    Records(RecordsCommand),
+    /// Records that were refused, and why.
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+    /// This node's configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// The live page.
+    #[command(subcommand)]
+    Console(ConsoleCommand),
+    /// Keys of the cluster.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// The ledgers.
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
+    /// Clusters that this command line knows.
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Is this machine fit to run a node?
+    Doctor(ConfigFile),
+}
+
+/// Where a node's configuration is.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigFile {
+    /// Configuration file.
+    #[arg(long, env = "DTM_CONFIG", default_value = "dtm.toml")]
+    pub config: PathBuf,
+}
+
+/// `dtm cluster`.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Make a new cluster of one node: certificates, keys, configuration.
+    Init(InitArgs),
+    /// Make the files of a node that joins a running cluster.
+    Join(JoinArgs),
+    /// Make a one-time token with which one node may join; it holds for an hour.
+    Token {
+        /// Site of the node.
+        #[arg(long, default_value = "main")]
+        site: String,
+        /// Zone of the node.
+        #[arg(long, default_value = "main")]
+        zone: String,
+    },
+    /// Nodes, groups, leaders. Exit code 10 when something is not healthy.
+    Status,
+    /// Move leadership of a group, or of all groups a node leads.
+    Transfer {
+        /// Group; without it, all that `--from` leads.
+        #[arg(long, default_value_t = 0)]
+        group: u32,
+        /// Node that leads now (name or id).
+        #[arg(long)]
+        from: Option<String>,
+        /// Node that is to lead (name or id).
+        #[arg(long)]
+        to: Option<String>,
+    },
+    /// Empty a node of leaders and sessions before it is stopped.
+    Drain {
+        /// Node (name or id).
+        node: String,
+        /// Take it back into service.
+        #[arg(long)]
+        resume: bool,
+    },
+    /// Take a node out for good.
+    Remove {
+        /// Node (name or id).
+        node: String,
+    },
+}
+
+/// What a new node is called and where it listens.
+#[derive(Clone, Debug, Args)]
+pub struct NodeArgs {
+    /// Folder to make everything in.
+    #[arg(long, default_value = "dtm")]
+    pub folder: PathBuf,
+    /// Name of the node.
+    #[arg(long, default_value = "n1")]
+    pub node: String,
+    /// Site of the node.
+    #[arg(long, default_value = "main")]
+    pub site: String,
+    /// Zone of the node.
+    #[arg(long, default_value = "main")]
+    pub zone: String,
+    /// Names or addresses under which others reach it; the first is told to them.
+    #[arg(long, value_delimiter = ',', default_value = "localhost,127.0.0.1")]
+    pub advertise: Vec<String>,
+    /// HTTPS address.
+    #[arg(long, default_value = "0.0.0.0:8443")]
+    pub https: SocketAddr,
+    /// gRPC address.
+    #[arg(long, default_value = "0.0.0.0:9443")]
+    pub grpc: SocketAddr,
+    /// Peers' address.
+    #[arg(long, default_value = "0.0.0.0:9444")]
+    pub peers: SocketAddr,
+}
+
+/// `dtm cluster init`.
+#[derive(Clone, Debug, Args)]
+pub struct InitArgs {
+    /// The first node.
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// Name of the cluster; also of the context that is added.
+    #[arg(long, default_value = "dtm")]
+    pub name: String,
+    /// First operator.
+    #[arg(long, default_value = "admin")]
+    pub operator: String,
+    /// Ingest groups.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub groups: u32,
+    /// Do not add a context for the first operator.
+    #[arg(long)]
+    pub no_context: bool,
+}
+
+/// `dtm cluster join`.
+#[derive(Clone, Debug, Args)]
+pub struct JoinArgs {
+    /// The node that joins.
+    #[command(flatten)]
+    pub node: NodeArgs,
+    /// gRPC address of a node of the cluster.
+    #[arg(long)]
+    pub address: String,
+    /// File with the token of `dtm cluster token`, or `-` for standard input.
+    #[arg(long)]
+    pub token_file: PathBuf,
+}
+
+/// `dtm operator`.
+#[derive(Debug, Subcommand)]
+pub enum OperatorCommand {
+    /// Make a key here and have its certificate signed.
+    Add {
+        /// Unique name: a-z 0-9 . - _
+        name: String,
+        /// operator, approver or auditor.
+        #[arg(long, default_value = "operator", value_parser = ["operator", "approver", "auditor"])]
+        role: String,
+        /// Folder for key and certificate.
+        #[arg(long, default_value = ".")]
+        out: PathBuf,
+        /// Days of validity.
+        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(i64).range(1..=3650))]
+        days: i64,
+    },
+    /// Who may administer.
+    List,
+    /// Cut an operator off, at once and for good.
+    Revoke {
+        /// Name.
+        name: String,
+    },
+}
+
+/// `dtm source`.
+#[derive(Debug, Subcommand)]
+pub enum SourceCommand {
+    /// Register a system, or change its agreement with `--update`.
+    Add(SourceArgs),
+    /// Registered systems.
+    List,
+    /// One system: agreements, keys, streams.
+    Show {
+        /// Code.
+        source: String,
+    },
+    /// Its keys.
+    #[command(subcommand)]
+    Key(SourceKeyCommand),
+    /// Make a key here and have a certificate for the system signed.
+    Certificate {
+        /// Code.
+        source: String,
+        /// Folder for key and certificate.
+        #[arg(long, default_value = ".")]
+        out: PathBuf,
+        /// Days of validity.
+        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(i64).range(1..=3650))]
+        days: i64,
+    },
+}
+
+/// `dtm source add`.
+#[derive(Clone, Debug, Args)]
+pub struct SourceArgs {
+    /// Code: a-z 0-9 . - _
+    pub source: String,
+    /// Title in Vietnamese.
+    #[arg(long, default_value = "")]
+    pub title: String,
+    /// Title in English.
+    #[arg(long, default_value = "")]
+    pub title_en: String,
+    /// Code of the agency.
+    #[arg(long, default_value = "")]
+    pub agency: String,
+    /// Class of the system.
+    #[arg(long, default_value = "")]
+    pub class: String,
+    /// Sector.
+    #[arg(long, default_value = "")]
+    pub sector: String,
+    /// Locality.
+    #[arg(long, default_value = "")]
+    pub locality: String,
+    /// Data sets it may send.
+    #[arg(long = "dataset", value_delimiter = ',', required = true)]
+    pub datasets: Vec<String>,
+    /// Ways it may send.
+    #[arg(long = "mode", value_enum, value_delimiter = ',', default_values_t = [SendMode::Realtime, SendMode::Batch])]
+    pub modes: Vec<SendMode>,
+    /// Whether personal data arrives raw or is masked at the edge.
+    #[arg(long, value_enum, default_value_t = SendForm::Raw)]
+    pub form: SendForm,
+    /// Under masked: refuse raw values instead of masking them.
+    #[arg(long)]
+    pub refuse_raw: bool,
+    /// It is registered already: change it.
+    #[arg(long)]
+    pub update: bool,
+    /// Take nothing from it until further notice.
+    #[arg(long)]
+    pub suspend: bool,
+}
+
+/// Ways to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SendMode {
+    /// As it happens.
+    Realtime,
+    /// In files.
+    Batch,
+}
+
+/// Raw or masked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SendForm {
+    /// As it is.
+    Raw,
+    /// Personal data masked.
+    Masked,
+}
+
+/// `dtm source key`.
+#[derive(Debug, Subcommand)]
+pub enum SourceKeyCommand {
+    /// Make a key; it is shown once. Older keys go on until they expire or are revoked.
+    Issue {
+        /// Code.
+        source: String,
+        /// Days of validity.
+        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(i64).range(1..=3650))]
+        days: i64,
+        /// Write the key to this new file (0600) instead of showing it.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Cut a key off, at once and for good.
+    Revoke {
+        /// Code.
+        source: String,
+        /// Id of the key, as `dtm source show` prints it.
+        key_id: String,
+    },
+}
+
+/// `dtm dataset`.
+#[derive(Debug, Subcommand)]
+pub enum DatasetCommand {
+    /// Published data sets.
+    List,
+    /// The definition of a data set.
+    Show {
+        /// Code.
+        dataset: String,
+    },
+    /// Publish a definition file: a new data set, or a new version of one.
+    Publish {
+        /// Definition file.
+        file: PathBuf,
+    },
+}
+
+/// `dtm publish`.
+#[derive(Clone, Debug, Args)]
+pub struct PublishArgs {
+    /// Files or folders: JSON lines, a JSON array, or CSV with a header; `-` = standard input.
+    #[arg(required = true)]
+    pub inputs: Vec<PathBuf>,
+    /// Data set.
+    #[arg(long)]
+    pub dataset: String,
+    /// Source; default: the context's.
+    #[arg(long)]
+    pub source: Option<String>,
+    /// Stream; default: the digest of the file, so that a second run resumes.
+    #[arg(long)]
+    pub stream: Option<String>,
+    /// Schema version; 0 = newest.
+    #[arg(long, default_value_t = 0)]
+    pub schema_version: u32,
+    /// Member that holds each record's own id.
+    #[arg(long)]
+    pub id_member: Option<String>,
+    /// Personal data arrives raw or masked.
+    #[arg(long, value_enum, default_value_t = SendForm::Raw)]
+    pub form: SendForm,
+}
+
+/// `dtm agent`.
+#[derive(Clone, Debug, Args)]
+pub struct AgentArgs {
+    /// Folder to watch, or `-` for standard input.
+    pub input: PathBuf,
+    /// Data set.
+    #[arg(long)]
+    pub dataset: String,
+    /// Source; default: the context's.
+    #[arg(long)]
+    pub source: Option<String>,
+    /// Stream.
+    #[arg(long)]
+    pub stream: Option<String>,
+    /// Folder of the sealed spool.
+    #[arg(long)]
+    pub spool: PathBuf,
+    /// File of the key that seals the spool (made when missing, 0600).
+    #[arg(long)]
+    pub spool_key: PathBuf,
+}
+
+/// `dtm records`.
+#[derive(Debug, Subcommand)]
+pub enum RecordsCommand {
+    /// From a position to the end of what is stored.
+    Read(ReadArgs),
+    /// The same, then on with what comes, until interrupted.
+    Tail(ReadArgs),
+    /// One record, by sequence or by message id.
+    Lookup {
+        /// Source; default: the context's.
+        #[arg(long)]
+        source: Option<String>,
+        /// Stream, with `--sequence`.
+        #[arg(long, default_value = "")]
+        stream: String,
+        /// Sequence in the stream.
+        #[arg(long, default_value_t = 0)]
+        sequence: u64,
+        /// Data set, with `--id`.
+        #[arg(long, default_value = "")]
+        dataset: String,
+        /// Message id.
+        #[arg(long, default_value = "")]
+        id: String,
+    },
+}
+
+/// `dtm records read`, `dtm records tail`.
+#[derive(Clone, Debug, Args)]
+pub struct ReadArgs {
+    /// Data set.
+    #[arg(long, default_value = "")]
+    pub dataset: String,
+    /// Source; default: the context's.
+    #[arg(long)]
+    pub source: Option<String>,
+    /// Stream; only with a source.
+    #[arg(long, default_value = "")]
+    pub stream: String,
+    /// Position of an earlier answer (hexadecimal).
+    #[arg(long, default_value = "")]
+    pub position: String,
+    /// Most records; 0 = no limit.
+    #[arg(long, default_value_t = 0)]
+    pub limit: u64,
+    /// Include everything that was committed before the call.
+    #[arg(long)]
+    pub current: bool,
+    /// Digests instead of payloads.
+    #[arg(long)]
+    pub digests: bool,
+    /// What it is read for; it stands in the ledger.
+    #[arg(long, default_value = "")]
+    pub purpose: String,
+}
+
+/// `dtm quarantine`.
+#[derive(Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// Refused records with their first reason.
+    List {
+        /// Source; default: the context's.
+        #[arg(long)]
+        source: Option<String>,
+        /// Most records.
+        #[arg(long, default_value_t = 100)]
+        limit: u64,
+    },
+    /// One refused record with every reason.
+    Show {
+        /// Id, as the list prints it.
+        id: String,
+        /// Source; default: the context's.
+        #[arg(long)]
+        source: Option<String>,
+    },
+}
+
+/// `dtm config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Read file and environment and the files they name; say what is wrong.
+    Check(ConfigFile),
+    /// What is in force. Secrets are files and never shown.
+    Show(ConfigFile),
+    /// Print a generated page of the documentation.
+    Docs {
+        /// Which.
+        #[arg(long, value_enum, default_value_t = DocsPage::Config)]
+        page: DocsPage,
+    },
+}
+
+/// Generated pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DocsPage {
+    /// docs/config.md
+    Config,
+    /// docs/metrics.md
+    Metrics,
+}
+
+/// `dtm console`.
+#[derive(Debug, Subcommand)]
+pub enum ConsoleCommand {
+    /// Print a link to the live page; it holds for ten minutes.
+    Open,
+}
+
+/// `dtm key`.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a new cluster key and wrap every data key under it.
+    Rotate,
+}
+
+/// `dtm ledger`.
+#[derive(Debug, Subcommand)]
+pub enum LedgerCommand {
+    /// Size and root of every replica's ledger. Exit code 20 where two differ at one size.
+    Checkpoint,
+}
+
+/// `dtm context`.
+#[derive(Debug, Subcommand)]
+pub enum ContextCommand {
+    /// Add or replace a context.
+    Add(ContextArgs),
+    /// Make a context the current one.
+    Use {
+        /// Name.
+        name: String,
+    },
+    /// Known contexts.
+    List,
+}
+
+/// `dtm context add`.
+#[derive(Clone, Debug, Args)]
+pub struct ContextArgs {
+    /// Name.
+    pub name: String,
+    /// gRPC addresses, `host:port`.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub address: Vec<String>,
+    /// Root certificates of the cluster (PEM).
+    #[arg(long)]
+    pub ca: PathBuf,
+    /// Certificate chain (PEM).
+    #[arg(long, requires = "key")]
+    pub certificate: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, requires = "certificate")]
+    pub key: Option<PathBuf>,
+    /// File with a source key.
+    #[arg(long, conflicts_with = "certificate")]
+    pub source_key_file: Option<PathBuf>,
+    /// Source that this context speaks for.
+    #[arg(long)]
+    pub source: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,375 @@
+//! `dtm cluster token|status|transfer|drain|remove`.
+
+use dtm_proto::admin::{
+    ClusterStatusRequest, ClusterStatusResponse, CreateJoinTokenRequest, DrainNodeRequest,
+    GroupStatus, NodeStatus, RemoveNodeRequest, TransferLeaderRequest,
+};
+use serde_json::{Value, json};
+
+use super::text::{id, time};
+use crate::args::{ClusterCommand, Globals};
+use crate::{Exit, Failure, Printer, Remote, confirm};
+
+pub(crate) async fn run(command: &ClusterCommand, globals: &Globals) -> Result<(), Failure> {
+    let printer = Printer::new(globals);
+    match command {
+        ClusterCommand::Init(_) | ClusterCommand::Join(_) => {
+            panic!("the binary carries out init and join itself")
+        }
+        ClusterCommand::Token { site, zone } => token(globals, &printer, site, zone).await,
+        ClusterCommand::Status => status(globals, &printer).await,
+        ClusterCommand::Transfer { group, from, to } => {
+            transfer(globals, &printer, *group, from.as_deref(), to.as_deref()).await
+        }
+        ClusterCommand::Drain { node, resume } => drain(globals, &printer, node, *resume).await,
+        ClusterCommand::Remove { node } => {
+            confirm(globals, "cli.confirm_remove_node", &[("name", node)])?;
+            let remote = Remote::connect(globals).await?;
+            let target = node_id(&remote, node).await?;
+            let request = RemoveNodeRequest {
+                context: remote.why(),
+                node: target.into(),
+            };
+            remote.admin().remove_node(remote.request(request)).await?;
+            printer.done(
+                "cli.node_removed",
+                &[("name", node)],
+                &json!({ "removed": node }),
+            );
+            Ok(())
+        }
+    }
+}
+
+/// The cluster's status.
+pub(super) async fn fetch(remote: &Remote) -> Result<ClusterStatusResponse, Failure> {
+    Ok(remote
+        .admin()
+        .cluster_status(remote.request(ClusterStatusRequest {}))
+        .await?
+        .into_inner())
+}
+
+async fn token(
+    globals: &Globals,
+    printer: &Printer<'_>,
+    site: &str,
+    zone: &str,
+) -> Result<(), Failure> {
+    let remote = Remote::connect(globals).await?;
+    let request = CreateJoinTokenRequest {
+        context: remote.why(),
+        site: site.into(),
+        zone: zone.into(),
+    };
+    let made = remote
+        .admin()
+        .create_join_token(remote.request(request))
+        .await?
+        .into_inner();
+    if printer.is_json() {
+        printer.json(&json!({ "token": made.token, "expires": time(made.expires_us) }));
+    } else {
+        eprintln!(
+            "{}",
+            printer.text("cli.token_made", &[("time", &time(made.expires_us))])
+        );
+        printer.raw(&made.token);
+    }
+    Ok(())
+}
+
+/// A node by name or id.
+async fn node_id(remote: &Remote, named: &str) -> Result<Vec<u8>, Failure> {
+    if let Ok(id) = uuid::Uuid::parse_str(named) {
+        return Ok(id.as_bytes().to_vec());
+    }
+    let status = fetch(remote).await?;
+    let rows = status.nodes.into_iter().filter_map(|node| node.node);
+    let mut found = rows.filter(|row| row.name == named && !row.removed);
+    found
+        .next()
+        .map(|row| row.node.to_vec())
+        .ok_or_else(|| Failure::usage("cli.unknown_node", &[("name", named)]))
+}
+
+async fn transfer(
+    globals: &Globals,
+    printer: &Printer<'_>,
+    group: u32,
+    from: Option<&str>,
+    to: Option<&str>,
+) -> Result<(), Failure> {
+    if group == 0 && from.is_none() {
+        return Err(Failure::usage("cli.transfer_what", &[]));
+    }
+    let remote = Remote::connect(globals).await?;
+    let mut ends = [Vec::new(), Vec::new()];
+    for (end, named) in ends.iter_mut().zip([from, to]) {
+        if let Some(named) = named {
+            *end = node_id(&remote, named).await?;
+        }
+    }
+    let [from_node, to_node] = ends.map(Into::into);
+    let request = TransferLeaderRequest {
+        context: remote.why(),
+        group,
+        from_node,
+        to_node,
+    };
+    let moved = remote
+        .admin()
+        .transfer_leader(remote.request(request))
+        .await?
+        .into_inner()
+        .moved;
+    printer.done(
+        "cli.leaders_moved",
+        &[("count", &moved.to_string())],
+        &json!({ "moved": moved }),
+    );
+    Ok(())
+}
+
+async fn drain(
+    globals: &Globals,
+    printer: &Printer<'_>,
+    named: &str,
+    resume: bool,
+) -> Result<(), Failure> {
+    let remote = Remote::connect(globals).await?;
+    let node = node_id(&remote, named).await?.into();
+    let request = DrainNodeRequest {
+        context: remote.why(),
+        node,
+        resume,
+    };
+    let done = remote
+        .admin()
+        .drain_node(remote.request(request))
+        .await?
+        .into_inner();
+    let (leaders, sessions) = (
+        done.leaders_moved.to_string(),
+        done.sessions_told.to_string(),
+    );
+    let key = if resume {
+        "cli.node_resumed"
+    } else {
+        "cli.node_drained"
+    };
+    printer.done(
+        key,
+        &[("name", named), ("leaders", &leaders), ("sessions", &sessions)],
+        &json!({ "node": named, "leaders_moved": done.leaders_moved, "sessions_told": done.sessions_told }),
+    );
+    Ok(())
+}
+
+async fn status(globals: &Globals, printer: &Printer<'_>) -> Result<(), Failure> {
+    let remote = Remote::connect(globals).await?;
+    let status = fetch(&remote).await?;
+    let troubles = troubles(&status, printer);
+    let document = to_json(&status, &troubles);
+    if printer.is_json() {
+        printer.json(&document);
+    } else {
+        let cluster = status.cluster.clone().unwrap_or_default();
+        printer.say(
+            "cli.cluster_line",
+            &[
+                ("name", &cluster.name),
+                ("id", &id(&cluster.cluster_id)),
+                ("incarnation", &cluster.incarnation.to_string()),
+            ],
+        );
+        printer.raw("");
+        let columns = [
+            "node",
+            "place",
+            "grpc",
+            "state",
+            "groups_led",
+            "streams",
+            "version",
+        ];
+        printer.table(
+            &columns,
+            status
+                .nodes
+                .iter()
+                .map(|node| node_row(node, printer))
+                .collect(),
+            &Value::Null,
+        );
+        printer.raw("");
+        let columns = [
+            "group",
+            "leader",
+            "term",
+            "committed",
+            "replicas",
+            "records",
+            "refused",
+        ];
+        printer.table(
+            &columns,
+            status
+                .groups
+                .iter()
+                .map(|g| group_row(g, &status))
+                .collect(),
+            &Value::Null,
+        );
+        for trouble in &troubles {
+            printer.raw(&format!("! {trouble}"));
+        }
+    }
+    if troubles.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Verdict {
+            key: "cli.unhealthy",
+            exit: Exit::Unhealthy,
+        })
+    }
+}
+
+/// Name of a node by its id.
+pub(super) fn node_name(status: &ClusterStatusResponse, node: &[u8]) -> String {
+    let mut rows = status.nodes.iter().filter_map(|n| n.node.as_ref());
+    let found = rows
+        .find(|row| row.node == node)
+        .map(|row| row.name.clone());
+    found.unwrap_or_else(|| {
+        if node.is_empty() {
+            "-".into()
+        } else {
+            id(node)
+        }
+    })
+}
+
+fn node_row(node: &NodeStatus, printer: &Printer<'_>) -> Vec<String> {
+    let row = node.node.clone().unwrap_or_default();
+    let state = match node {
+        _ if !node.stopped_reason.is_empty() => "cli.state.stopped",
+        _ if !node.reachable => "cli.state.unreachable",
+        _ if row.draining => "cli.state.draining",
+        _ => "cli.state.running",
+    };
+    vec![
+        row.name,
+        format!("{}/{}", row.site, row.zone),
+        row.grpc_address,
+        printer.text(state, &[]),
+        node.groups_led.to_string(),
+        node.sessions.to_string(),
+        row.software_version,
+    ]
+}
+
+fn group_row(group: &GroupStatus, status: &ClusterStatusResponse) -> Vec<String> {
+    let name = if group.group == 0 {
+        "meta".to_owned()
+    } else {
+        group.group.to_string()
+    };
+    let healthy = group
+        .replicas
+        .iter()
+        .filter(|r| r.health == "healthy")
+        .count();
+    let most = |of: fn(&dtm_proto::admin::ReplicaStatus) -> u64| {
+        group.replicas.iter().map(of).max().unwrap_or(0).to_string()
+    };
+    vec![
+        name,
+        node_name(status, &group.leader_node),
+        group.term.to_string(),
+        group.committed_index.to_string(),
+        format!("{healthy}/{}", group.replicas.len()),
+        most(|r| r.records),
+        most(|r| r.refused),
+    ]
+}
+
+/// What is not as it should be, in words.
+fn troubles(status: &ClusterStatusResponse, printer: &Printer<'_>) -> Vec<String> {
+    let mut found = Vec::new();
+    if !status.meta_current {
+        found.push(printer.text("cli.trouble.meta", &[]));
+    }
+    for node in &status.nodes {
+        let row = node.node.clone().unwrap_or_default();
+        if row.removed {
+            continue;
+        }
+        if !node.stopped_reason.is_empty() {
+            found.push(printer.text(
+                "cli.trouble.stopped",
+                &[("name", &row.name), ("reason", &node.stopped_reason)],
+            ));
+        } else if !node.reachable {
+            found.push(printer.text("cli.trouble.unreachable", &[("name", &row.name)]));
+        }
+    }
+    for group in &status.groups {
+        let number = group.group.to_string();
+        if group.leader_node.is_empty() {
+            found.push(printer.text("cli.trouble.no_leader", &[("group", &number)]));
+        }
+        for replica in group
+            .replicas
+            .iter()
+            .filter(|r| r.health != "healthy" && r.health != "unreachable")
+        {
+            let node = node_name(status, &replica.node);
+            found.push(printer.text(
+                "cli.trouble.replica",
+                &[
+                    ("group", &number),
+                    ("name", &node),
+                    ("state", &replica.health),
+                ],
+            ));
+        }
+    }
+    found
+}
+
+fn to_json(status: &ClusterStatusResponse, troubles: &[String]) -> Value {
+    let cluster = status.cluster.clone().unwrap_or_default();
+    let nodes = status.nodes.iter().map(|node| {
+        let row = node.node.clone().unwrap_or_default();
+        json!({
+            "id": id(&row.node), "name": row.name, "site": row.site, "zone": row.zone,
+            "grpc_address": row.grpc_address, "peer_address": row.peer_address, "https_address": row.https_address,
+            "reachable": node.reachable, "draining": row.draining, "removed": row.removed,
+            "groups_led": node.groups_led, "sessions": node.sessions, "stopped_reason": node.stopped_reason,
+            "disk_free_bytes": node.disk_free_bytes, "clock_offset_us": node.clock_offset_us,
+            "software_version": row.software_version, "boot_counter": row.boot_counter,
+        })
+    });
+    let groups = status.groups.iter().map(|group| {
+        let replicas = group.replicas.iter().map(|replica| {
+            json!({
+                "replica": replica.replica, "node": id(&replica.node), "voter": replica.voter,
+                "last_index": replica.last_index, "applied_index": replica.applied_index,
+                "ledger_size": replica.ledger_size, "ledger_root": hex::encode(&replica.ledger_root),
+                "health": replica.health, "records": replica.records, "refused": replica.refused,
+            })
+        });
+        json!({
+            "group": group.group, "term": group.term, "leader": id(&group.leader_node),
+            "committed_index": group.committed_index, "replicas": replicas.collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "cluster": { "id": id(&cluster.cluster_id), "name": cluster.name, "incarnation": cluster.incarnation,
+                     "ingest_groups": cluster.ingest_groups },
+        "nodes": nodes.collect::<Vec<_>>(), "groups": groups.collect::<Vec<_>>(),
+        "answering_node": id(&status.answering_node), "meta_current": status.meta_current,
+        "healthy": troubles.is_empty(), "troubles": troubles,
+    })
+}

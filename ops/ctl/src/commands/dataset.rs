@@ -1,0 +1,97 @@
+//! `dtm dataset list|show|publish`.
+
+use std::fs;
+
+use dtm_proto::admin::{ListDatasetsRequest, PublishDatasetRequest};
+use dtm_types::command::DatasetRow;
+use serde_json::json;
+
+use super::text::time;
+use crate::args::{DatasetCommand, Globals};
+use crate::{Failure, Printer, Remote};
+
+/// Largest definition that is sent, bytes.
+const DEFINITION_BYTES_MAX: u64 = 1 << 20;
+
+pub(crate) async fn run(command: &DatasetCommand, globals: &Globals) -> Result<(), Failure> {
+    let printer = Printer::new(globals);
+    match command {
+        DatasetCommand::List => {
+            let remote = Remote::connect(globals).await?;
+            let datasets = fetch(&remote, "").await?;
+            let rows = datasets.iter().map(|d| {
+                vec![
+                    d.dataset.clone(),
+                    d.schema_version.to_string(),
+                    time(d.published_us),
+                    hex::encode(&d.digest),
+                ]
+            });
+            let document: Vec<_> = datasets.iter().map(to_json).collect();
+            printer.table(
+                &["dataset", "version", "published", "digest"],
+                rows.collect(),
+                &json!(document),
+            );
+        }
+        DatasetCommand::Show { dataset } => {
+            let remote = Remote::connect(globals).await?;
+            let versions = fetch(&remote, dataset).await?;
+            let newest = versions.iter().max_by_key(|row| row.schema_version);
+            let Some(newest) = newest else {
+                return Err(Failure::usage("cli.unknown_dataset", &[("name", dataset)]));
+            };
+            if printer.is_json() {
+                let mut document = to_json(newest);
+                document["definition"] = json!(newest.definition);
+                printer.json(&document);
+            } else {
+                printer.raw(newest.definition.trim_end());
+            }
+        }
+        DatasetCommand::Publish { file } => {
+            let bytes = fs::metadata(file).map_err(Failure::file(file))?.len();
+            if bytes > DEFINITION_BYTES_MAX {
+                return Err(Failure::usage(
+                    "cli.definition_too_large",
+                    &[("name", &file.display().to_string())],
+                ));
+            }
+            let definition = fs::read_to_string(file).map_err(Failure::file(file))?;
+            let remote = Remote::connect(globals).await?;
+            let message = PublishDatasetRequest {
+                context: remote.why(),
+                definition,
+            };
+            let made = remote
+                .admin()
+                .publish_dataset(remote.request(message))
+                .await?
+                .into_inner();
+            let version = made.schema_version.to_string();
+            printer.done(
+                "cli.dataset_published",
+                &[("name", &made.dataset), ("version", &version)],
+                &json!({ "dataset": made.dataset, "schema_version": made.schema_version, "digest": hex::encode(&made.digest) }),
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn fetch(remote: &Remote, dataset: &str) -> Result<Vec<DatasetRow>, Failure> {
+    let request = remote.request(ListDatasetsRequest {
+        dataset: dataset.into(),
+    });
+    Ok(remote
+        .admin()
+        .list_datasets(request)
+        .await?
+        .into_inner()
+        .datasets)
+}
+
+fn to_json(row: &DatasetRow) -> serde_json::Value {
+    json!({ "dataset": row.dataset, "schema_version": row.schema_version, "published": time(row.published_us),
+            "digest": hex::encode(&row.digest) })
+}

@@ -1,0 +1,13 @@
+//! One module a noun.
+
+pub(crate) mod cluster;
+pub(crate) mod console;
+pub(crate) mod context;
+pub(crate) mod dataset;
+pub(crate) mod key;
+pub(crate) mod ledger;
+pub(crate) mod operator;
+pub(crate) mod quarantine;
+pub(crate) mod records;
+pub(crate) mod source;
+mod text;

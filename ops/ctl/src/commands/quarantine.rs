@@ -1,0 +1,139 @@
+//! `dtm quarantine list|show`.
+
+use dtm_proto::records::{QuarantineRequest, QuarantinedRecord};
+use serde_json::{Value, json};
+
+use super::text::time;
+use crate::args::{Globals, QuarantineCommand};
+use crate::{Failure, Printer, Remote};
+
+/// Most records that `show` looks through.
+const SEARCH_RECORDS_MAX: u64 = 100_000;
+
+pub(crate) async fn run(command: &QuarantineCommand, globals: &Globals) -> Result<(), Failure> {
+    let printer = Printer::new(globals);
+    let remote = Remote::connect(globals).await?;
+    match command {
+        QuarantineCommand::List { source, limit } => {
+            list(&remote, &printer, source.as_deref(), *limit).await
+        }
+        QuarantineCommand::Show { id, source } => {
+            show(&remote, &printer, source.as_deref(), id).await
+        }
+    }
+}
+
+async fn list(
+    remote: &Remote,
+    printer: &Printer<'_>,
+    source: Option<&str>,
+    limit: u64,
+) -> Result<(), Failure> {
+    let message = QuarantineRequest {
+        source: remote.source(source),
+        records_max: limit,
+        ..Default::default()
+    };
+    let mut stream = remote
+        .records()
+        .quarantine(remote.request(message))
+        .await?
+        .into_inner();
+    let (mut rows, mut document, mut beyond) = (Vec::new(), Vec::new(), 0);
+    while let Some(page) = stream.message().await? {
+        for record in &page.records {
+            let reason = messages(record, printer).next().unwrap_or_default();
+            rows.push(vec![
+                record.id.clone(),
+                format!("{}/{}", record.source, record.stream),
+                record.sequence.to_string(),
+                record.dataset.clone(),
+                time(record.group_time_us),
+                reason,
+            ]);
+            document.push(to_json(record));
+        }
+        beyond = beyond.max(page.beyond_quota);
+    }
+    printer.table(
+        &["id", "stream", "sequence", "dataset", "time", "reason"],
+        rows,
+        &json!({ "records": document, "beyond_quota": beyond }),
+    );
+    if beyond > 0 {
+        printer.say("cli.beyond_quota", &[("count", &beyond.to_string())]);
+    }
+    Ok(())
+}
+
+async fn show(
+    remote: &Remote,
+    printer: &Printer<'_>,
+    source: Option<&str>,
+    id: &str,
+) -> Result<(), Failure> {
+    let message = QuarantineRequest {
+        source: remote.source(source),
+        records_max: SEARCH_RECORDS_MAX,
+        ..Default::default()
+    };
+    let mut stream = remote
+        .records()
+        .quarantine(remote.request(message))
+        .await?
+        .into_inner();
+    while let Some(page) = stream.message().await? {
+        let Some(record) = page.records.iter().find(|record| record.id == id) else {
+            continue;
+        };
+        if printer.is_json() {
+            printer.json(&to_json(record));
+            return Ok(());
+        }
+        let place = format!("{}/{} #{}", record.source, record.stream, record.sequence);
+        printer.say(
+            "cli.refused_record",
+            &[
+                ("id", id),
+                ("place", &place),
+                ("time", &time(record.group_time_us)),
+            ],
+        );
+        for message in messages(record, printer) {
+            printer.raw(&format!("  - {message}"));
+        }
+        if !record.payload.is_empty() {
+            printer.raw(&String::from_utf8_lossy(&record.payload));
+        }
+        return Ok(());
+    }
+    Err(Failure::usage("cli.no_record", &[]))
+}
+
+/// The reasons in the user's language, the other one where there is none.
+fn messages<'a>(
+    record: &'a QuarantinedRecord,
+    printer: &Printer<'_>,
+) -> impl Iterator<Item = String> + 'a {
+    let is_vi = printer.is_vi();
+    let (first, second) = (&record.messages_vi, &record.messages_en);
+    let chosen = match (is_vi, first.is_empty(), second.is_empty()) {
+        (true, false, _) | (false, _, true) => first,
+        _ => second,
+    };
+    chosen.iter().cloned()
+}
+
+/// One refused record.
+pub(super) fn to_json(record: &QuarantinedRecord) -> Value {
+    let violations = record.violations.iter().map(|v| {
+        json!({ "pointer": v.pointer, "rule": v.rule, "expected": v.expected, "found": v.found })
+    });
+    json!({
+        "id": record.id, "source": record.source, "stream": record.stream, "sequence": record.sequence,
+        "dataset": record.dataset, "message_id": record.message_id, "time": time(record.group_time_us),
+        "violations": violations.collect::<Vec<_>>(), "messages_vi": record.messages_vi,
+        "messages_en": record.messages_en,
+        "payload": (!record.payload.is_empty()).then(|| String::from_utf8_lossy(&record.payload).into_owned()),
+    })
+}

@@ -1,0 +1,324 @@
+//! `dtm source add|list|show|key|certificate`.
+
+use dtm_proto::admin::{
+    IssueSourceCertificateRequest, IssueSourceKeyRequest, ListSourcesRequest, PutSourceRequest,
+    RevokeSourceKeyRequest, SourceDetail,
+};
+use dtm_types::command::{Agreement, SourceRow};
+use dtm_types::format::{Form, Mode};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::text::{id, pem, time};
+use crate::args::{Globals, SendForm, SendMode, SourceArgs, SourceCommand, SourceKeyCommand};
+use crate::{Failure, Printer, Remote, confirm, make_request, write_new};
+
+pub(crate) async fn run(command: &SourceCommand, globals: &Globals) -> Result<(), Failure> {
+    let printer = Printer::new(globals);
+    let remote = Remote::connect(globals).await?;
+    match command {
+        SourceCommand::Add(args) => add(&remote, &printer, args).await,
+        SourceCommand::List => {
+            let sources = fetch(&remote, "").await?;
+            let rows = sources.iter().map(row).collect();
+            let document: Vec<_> = sources.iter().map(to_json).collect();
+            printer.table(
+                &[
+                    "source", "title", "agency", "group", "datasets", "streams", "records",
+                    "refused",
+                ],
+                rows,
+                &json!(document),
+            );
+            Ok(())
+        }
+        SourceCommand::Show { source } => show(&remote, &printer, source).await,
+        SourceCommand::Key(command) => key(&remote, &printer, command, globals).await,
+        SourceCommand::Certificate { source, out, days } => {
+            let (key, certificate) = (
+                out.join(format!("{source}.key")),
+                out.join(format!("{source}.pem")),
+            );
+            let request = make_request(source)?;
+            write_new(&key, request.key_pem.as_bytes(), 0o600).map_err(Failure::file(&key))?;
+            let message = IssueSourceCertificateRequest {
+                context: remote.why(),
+                source: source.clone(),
+                certificate_request: request.der.into(),
+                valid_days: *days,
+            };
+            let made = match remote
+                .admin()
+                .issue_source_certificate(remote.request(message))
+                .await
+            {
+                Ok(made) => made.into_inner(),
+                Err(status) => {
+                    let _ = std::fs::remove_file(&key);
+                    return Err(status.into());
+                }
+            };
+            let chain = pem(&made.certificate_chain);
+            write_new(&certificate, chain.as_bytes(), 0o644)
+                .map_err(Failure::file(&certificate))?;
+            let (key, certificate) = (key.display().to_string(), certificate.display().to_string());
+            let document = json!({ "source": source, "certificate": certificate, "key": key });
+            printer.done(
+                "cli.certificate_made",
+                &[("name", source), ("file", &certificate)],
+                &document,
+            );
+            Ok(())
+        }
+    }
+}
+
+async fn fetch(remote: &Remote, source: &str) -> Result<Vec<SourceDetail>, Failure> {
+    let request = remote.request(ListSourcesRequest {
+        source: source.into(),
+    });
+    Ok(remote
+        .admin()
+        .list_sources(request)
+        .await?
+        .into_inner()
+        .sources)
+}
+
+async fn add(remote: &Remote, printer: &Printer<'_>, args: &SourceArgs) -> Result<(), Failure> {
+    let modes: Vec<i32> = args
+        .modes
+        .iter()
+        .map(|mode| {
+            i32::from(match mode {
+                SendMode::Realtime => Mode::Realtime,
+                SendMode::Batch => Mode::Batch,
+            })
+        })
+        .collect();
+    let form = match args.form {
+        SendForm::Raw => Form::Raw,
+        SendForm::Masked => Form::Masked,
+    };
+    let agreements = args.datasets.iter().map(|dataset| Agreement {
+        dataset: dataset.clone(),
+        modes: modes.clone(),
+        form: form.into(),
+        refuse_raw: args.refuse_raw,
+        ..Agreement::default()
+    });
+    let row = SourceRow {
+        source: args.source.clone(),
+        title_vi: args.title.clone(),
+        title_en: args.title_en.clone(),
+        agency_code: args.agency.clone(),
+        class: args.class.clone(),
+        sector: args.sector.clone(),
+        locality: args.locality.clone(),
+        agreements: agreements.collect(),
+        suspended: args.suspend,
+        ..SourceRow::default()
+    };
+    let message = PutSourceRequest {
+        context: remote.why(),
+        source: Some(row),
+        update: args.update,
+    };
+    let made = remote
+        .admin()
+        .put_source(remote.request(message))
+        .await?
+        .into_inner();
+    let group = made.group.to_string();
+    let document = json!({ "source": args.source, "group": made.group, "version": made.version });
+    printer.done(
+        "cli.source_added",
+        &[("name", &args.source), ("group", &group)],
+        &document,
+    );
+    Ok(())
+}
+
+async fn show(remote: &Remote, printer: &Printer<'_>, source: &str) -> Result<(), Failure> {
+    let mut found = fetch(remote, source).await?;
+    let Some(detail) = found.pop() else {
+        return Err(Failure::usage("cli.unknown_source", &[("name", source)]));
+    };
+    if printer.is_json() {
+        printer.json(&to_json(&detail));
+        return Ok(());
+    }
+    let head = [
+        "source", "title", "agency", "group", "datasets", "streams", "records", "refused",
+    ];
+    printer.table(&head, vec![row(&detail)], &Value::Null);
+    let state = |revoked: bool| {
+        printer.text(
+            if revoked {
+                "cli.state.revoked"
+            } else {
+                "cli.state.in_force"
+            },
+            &[],
+        )
+    };
+    let keys = detail.keys.iter();
+    let keys: Vec<_> = keys
+        .map(|k| {
+            vec![
+                hex::encode(&k.key_id),
+                state(k.revoked),
+                time(k.not_before_us),
+                time(k.not_after_us),
+            ]
+        })
+        .collect();
+    printer.raw("");
+    printer.table(&["key", "state", "from", "until"], keys, &Value::Null);
+    let streams = detail.streams.iter().map(|s| {
+        vec![
+            s.stream.clone(),
+            s.dataset.clone(),
+            s.through.to_string(),
+            s.records.to_string(),
+            s.refused.to_string(),
+            s.duplicates.to_string(),
+            time(s.last_time_us),
+        ]
+    });
+    printer.raw("");
+    printer.table(
+        &[
+            "stream",
+            "dataset",
+            "through",
+            "records",
+            "refused",
+            "duplicates",
+            "last",
+        ],
+        streams.collect(),
+        &Value::Null,
+    );
+    Ok(())
+}
+
+async fn key(
+    remote: &Remote,
+    printer: &Printer<'_>,
+    command: &SourceKeyCommand,
+    globals: &Globals,
+) -> Result<(), Failure> {
+    match command {
+        SourceKeyCommand::Issue { source, days, out } => {
+            let message = IssueSourceKeyRequest {
+                context: remote.why(),
+                source: source.clone(),
+                valid_days: *days,
+            };
+            let made = remote
+                .admin()
+                .issue_source_key(remote.request(message))
+                .await?
+                .into_inner();
+            let shown = Zeroizing::new(made.key);
+            let (key_id, until) = (hex::encode(&made.key_id), time(made.not_after_us));
+            match out {
+                Some(path) => {
+                    write_new(path, format!("{}\n", shown.as_str()).as_bytes(), 0o600)
+                        .map_err(Failure::file(path))?;
+                    let file = path.display().to_string();
+                    let document = json!({ "source": source, "key_id": key_id, "not_after": until, "file": file });
+                    printer.done(
+                        "cli.key_written",
+                        &[("name", source), ("file", &file), ("time", &until)],
+                        &document,
+                    );
+                }
+                None if printer.is_json() => {
+                    printer.json(&json!({ "source": source, "key_id": key_id, "not_after": until, "key": shown.as_str() }));
+                }
+                None => {
+                    eprintln!(
+                        "{}",
+                        printer.text("cli.key_shown", &[("name", source), ("time", &until)])
+                    );
+                    printer.raw(&shown);
+                }
+            }
+        }
+        SourceKeyCommand::Revoke { source, key_id } => {
+            let bytes = hex::decode(key_id)
+                .map_err(|_| Failure::usage("cli.bad_key_id", &[("name", key_id)]))?;
+            confirm(
+                globals,
+                "cli.confirm_revoke_key",
+                &[("name", source), ("key", key_id)],
+            )?;
+            let message = RevokeSourceKeyRequest {
+                context: remote.why(),
+                source: source.clone(),
+                key_id: bytes.into(),
+            };
+            remote
+                .admin()
+                .revoke_source_key(remote.request(message))
+                .await?;
+            printer.done(
+                "cli.key_revoked",
+                &[("name", source), ("key", key_id)],
+                &json!({ "source": source, "revoked": key_id }),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn totals(detail: &SourceDetail) -> (u64, u64) {
+    detail.streams.iter().fold((0, 0), |(records, refused), s| {
+        (records + s.records, refused + s.refused)
+    })
+}
+
+fn row(detail: &SourceDetail) -> Vec<String> {
+    let source = detail.source.clone().unwrap_or_default();
+    let (records, refused) = totals(detail);
+    let datasets: Vec<_> = source
+        .agreements
+        .iter()
+        .map(|a| a.dataset.as_str())
+        .collect();
+    vec![
+        source.source.clone(),
+        source.title_vi.clone(),
+        source.agency_code.clone(),
+        source.group.to_string(),
+        datasets.join(","),
+        detail.streams.len().to_string(),
+        records.to_string(),
+        refused.to_string(),
+    ]
+}
+
+fn to_json(detail: &SourceDetail) -> Value {
+    let source = detail.source.clone().unwrap_or_default();
+    let agreements = source.agreements.iter().map(|a| {
+        let modes: Vec<_> = a.modes.iter().filter_map(|m| Mode::try_from(*m).ok()).map(|m| m.as_str_name()).collect();
+        json!({ "dataset": a.dataset, "modes": modes, "form": a.form().as_str_name(), "refuse_raw": a.refuse_raw })
+    });
+    let keys = detail.keys.iter().map(|k| {
+        json!({ "key_id": hex::encode(&k.key_id), "revoked": k.revoked, "not_before": time(k.not_before_us),
+                "not_after": time(k.not_after_us) })
+    });
+    let streams = detail.streams.iter().map(|s| {
+        json!({ "stream": s.stream, "dataset": s.dataset, "through": s.through, "records": s.records,
+                "refused": s.refused, "duplicates": s.duplicates, "last": time(s.last_time_us), "finished": s.finished })
+    });
+    json!({
+        "source": source.source, "id": id(&source.id), "title_vi": source.title_vi, "title_en": source.title_en,
+        "agency_code": source.agency_code, "class": source.class, "sector": source.sector, "locality": source.locality,
+        "group": source.group, "suspended": source.suspended, "version": source.version,
+        "agreements": agreements.collect::<Vec<_>>(), "keys": keys.collect::<Vec<_>>(),
+        "streams": streams.collect::<Vec<_>>(),
+    })
+}

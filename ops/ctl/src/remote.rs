@@ -1,0 +1,119 @@
+//! A connection to the cluster of the context.
+
+use std::fs;
+
+use dtm_client::{Credential, Endpoint, TlsFiles};
+use dtm_proto::admin::Context as Why;
+use dtm_proto::admin::admin_service_client::AdminServiceClient;
+use dtm_proto::records::records_service_client::RecordsServiceClient;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::Channel;
+use zeroize::Zeroizing;
+
+use crate::Failure;
+use crate::args::Globals;
+use crate::contexts::{self, Context, Contexts};
+
+/// Largest answer that is taken, bytes.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
+
+/// A connection, and what goes with each call.
+pub struct Remote {
+    channel: Channel,
+    credential: Option<MetadataValue<Ascii>>,
+    context: Context,
+    reason: String,
+}
+
+impl Remote {
+    /// Connects to the first address of the context that answers.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] without a context, [`Failure::Client`] where no address answers.
+    pub async fn connect(globals: &Globals) -> Result<Self, Failure> {
+        let (endpoint, credential, context) = Self::endpoint(globals)?;
+        let mut last = None;
+        for address in endpoint.seeds() {
+            match endpoint.channel(address).await {
+                Ok(channel) => {
+                    return Ok(Self {
+                        channel,
+                        credential,
+                        context,
+                        reason: globals.reason.clone(),
+                    });
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.expect("an endpoint has at least one address").into())
+    }
+
+    /// What the SDK needs to connect by itself, with the context.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`], [`Failure::Client`], [`Failure::File`].
+    pub fn endpoint(
+        globals: &Globals,
+    ) -> Result<(Endpoint, Option<MetadataValue<Ascii>>, Context), Failure> {
+        let contexts = Contexts::load(&contexts::path())?;
+        let context = contexts.pick(globals.context.as_deref())?.clone();
+        let files = TlsFiles {
+            ca: context.ca.clone(),
+            certificate: context.certificate.clone(),
+            key: context.key.clone(),
+        };
+        let mut endpoint = Endpoint::new(context.address.clone(), &files)?;
+        let mut credential = None;
+        if let Some(file) = &context.source_key_file {
+            let key = Zeroizing::new(fs::read_to_string(file).map_err(Failure::file(file))?);
+            endpoint = endpoint.with_credential(Credential::source_key(&key)?);
+            let text = Zeroizing::new(format!("Bearer {}", key.trim()));
+            let mut value = MetadataValue::try_from(text.as_str()).map_err(|_| {
+                Failure::usage("cli.bad_key_file", &[("name", &file.display().to_string())])
+            })?;
+            value.set_sensitive(true);
+            credential = Some(value);
+        }
+        Ok((endpoint, credential, context))
+    }
+
+    /// The administration of the cluster.
+    pub fn admin(&self) -> AdminServiceClient<Channel> {
+        AdminServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// Stored records.
+    pub fn records(&self) -> RecordsServiceClient<Channel> {
+        RecordsServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// A request with the context's credential.
+    pub fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        if let Some(credential) = &self.credential {
+            request
+                .metadata_mut()
+                .insert("authorization", credential.clone());
+        }
+        request
+    }
+
+    /// Why, under a fresh request id: a repeated call with the same one is one action.
+    pub fn why(&self) -> Option<Why> {
+        let request_id = uuid::Uuid::now_v7().as_bytes().to_vec().into();
+        Some(Why {
+            reason: self.reason.clone(),
+            request_id,
+            second_factor: String::new(),
+        })
+    }
+
+    /// The named source, else the context's; empty where neither is there.
+    pub fn source(&self, named: Option<&str>) -> String {
+        named
+            .or(self.context.source.as_deref())
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
