@@ -199,12 +199,14 @@ impl Cluster {
         }
     }
 
-    /// Administration, through whatever node answers.
+    /// Administration, through whatever running node answers.
     ///
     /// # Errors
     /// Certificate files that cannot be used.
     pub(crate) fn admin(&self) -> Result<Admin> {
-        let endpoint = Endpoint::new(self.addresses(), &self.operator_files())?;
+        let running = self.nodes.iter().filter(|node| node.is_running());
+        let addresses: Vec<_> = running.map(|node| node.listen.grpc.to_string()).collect();
+        let endpoint = Endpoint::new(addresses, &self.operator_files())?;
         Ok(Admin::new(
             endpoint.with_connect_timeout(Duration::from_secs(2)),
         ))

@@ -54,6 +54,8 @@ pub(crate) async fn run(settings: &Settings) -> Result<bool> {
         Err(error) => {
             screen.keep();
             cluster.stop().await;
+            let logs = cluster.path("n*.log").display().to_string();
+            eprintln!("{}", say.text("logs", &[("logs", &logs)]));
             return Err(error);
         }
     };

@@ -13,7 +13,7 @@ use crate::say::Say;
 /// Pause between two looks.
 const EVERY: Duration = Duration::from_millis(300);
 /// Longest wait for one answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Longest wait for a state.
 const WITHIN: Duration = Duration::from_secs(120);
 
@@ -36,8 +36,8 @@ async fn wait(
     say: Say,
     missing: impl Fn(&ClusterStatusResponse) -> Option<String>,
 ) -> Result<ClusterStatusResponse> {
-    let admin = cluster.admin()?;
     let until = clock::now() + WITHIN;
+    let admin = cluster.admin()?;
     loop {
         cluster.check()?;
         let what = match look(&admin).await {
