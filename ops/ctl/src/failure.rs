@@ -31,6 +31,15 @@ pub enum Failure {
     /// No connection.
     #[error(transparent)]
     Client(#[from] dtm_client::Error),
+    /// What was to be published.
+    #[error(transparent)]
+    Publish(#[from] dtm_client::publish::Error),
+    /// The agent.
+    #[error(transparent)]
+    Agent(#[from] dtm_client::agent::Error),
+    /// The definition of a data set does not read.
+    #[error(transparent)]
+    Definition(#[from] dtm_catalog::Error),
     /// A file.
     #[error("{path}: {source}")]
     File {

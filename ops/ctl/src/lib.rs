@@ -43,6 +43,8 @@ pub async fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Console(command) => commands::console::run(command, globals).await,
         Command::Key(command) => commands::key::run(command, globals).await,
         Command::Ledger(command) => commands::ledger::run(command, globals).await,
+        Command::Publish(args) => commands::publish::run(args, globals).await,
+        Command::Agent(args) => commands::agent::run(args, globals).await,
         Command::Context(command) => commands::context::run(command, globals),
         other => panic!("the binary carries out {other:?} itself"),
     }

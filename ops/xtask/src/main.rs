@@ -1,10 +1,11 @@
 //! `cargo xtask`: code generation, generated documents and the tidy checks.
 
 mod codegen;
+mod tidy;
 
 use anyhow::{Result, bail};
 
-const USAGE: &str = "cargo xtask codegen | codegen --check";
+const USAGE: &str = "cargo xtask codegen | codegen --check | tidy";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -12,6 +13,7 @@ fn main() -> Result<()> {
     match words.as_slice() {
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
+        ["tidy"] => tidy::check(),
         _ => bail!("usage: {USAGE}"),
     }
 }

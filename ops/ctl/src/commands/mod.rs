@@ -1,5 +1,6 @@
 //! One module a noun.
 
+pub(crate) mod agent;
 pub(crate) mod cluster;
 pub(crate) mod console;
 pub(crate) mod context;
@@ -7,6 +8,7 @@ pub(crate) mod dataset;
 pub(crate) mod key;
 pub(crate) mod ledger;
 pub(crate) mod operator;
+pub(crate) mod publish;
 pub(crate) mod quarantine;
 pub(crate) mod records;
 pub(crate) mod source;

@@ -1,5 +1,7 @@
 //! `dtm operator add|list|revoke`.
 
+use std::path::Path;
+
 use dtm_proto::admin::{AddOperatorRequest, ListOperatorsRequest, RevokeOperatorRequest};
 use serde_json::json;
 
@@ -16,38 +18,7 @@ pub(crate) async fn run(command: &OperatorCommand, globals: &Globals) -> Result<
             out,
             days,
         } => {
-            let (key, certificate) = (
-                out.join(format!("{name}.key")),
-                out.join(format!("{name}.pem")),
-            );
-            let remote = Remote::connect(globals).await?;
-            let request = make_request(name)?;
-            // The key first: a certificate without its key is of no use.
-            write_new(&key, request.key_pem.as_bytes(), 0o600).map_err(Failure::file(&key))?;
-            let message = AddOperatorRequest {
-                context: remote.why(),
-                name: name.clone(),
-                role: role.clone(),
-                certificate_request: request.der.into(),
-                valid_days: *days,
-            };
-            let made = match remote.admin().add_operator(remote.request(message)).await {
-                Ok(made) => made.into_inner(),
-                Err(status) => {
-                    // Nobody holds a certificate for it.
-                    let _ = std::fs::remove_file(&key);
-                    return Err(status.into());
-                }
-            };
-            let chain = pem(&made.certificate_chain);
-            write_new(&certificate, chain.as_bytes(), 0o644)
-                .map_err(Failure::file(&certificate))?;
-            let (key, certificate) = (key.display().to_string(), certificate.display().to_string());
-            printer.done(
-                "cli.operator_added",
-                &[("name", name), ("role", role), ("file", &certificate)],
-                &json!({ "name": name, "role": role, "certificate": certificate, "key": key }),
-            );
+            add(globals, &printer, name, role, out, *days).await?;
         }
         OperatorCommand::List => {
             let remote = Remote::connect(globals).await?;
@@ -103,5 +74,48 @@ pub(crate) async fn run(command: &OperatorCommand, globals: &Globals) -> Result<
             );
         }
     }
+    Ok(())
+}
+
+/// Makes the key here; only the request leaves this machine.
+async fn add(
+    globals: &Globals,
+    printer: &Printer<'_>,
+    name: &str,
+    role: &str,
+    out: &Path,
+    days: i64,
+) -> Result<(), Failure> {
+    let (key, certificate) = (
+        out.join(format!("{name}.key")),
+        out.join(format!("{name}.pem")),
+    );
+    let remote = Remote::connect(globals).await?;
+    let request = make_request(name)?;
+    // The key first: a certificate without its key is of no use.
+    write_new(&key, request.key_pem.as_bytes(), 0o600).map_err(Failure::file(&key))?;
+    let message = AddOperatorRequest {
+        context: remote.why(),
+        name: name.to_owned(),
+        role: role.to_owned(),
+        certificate_request: request.der.into(),
+        valid_days: days,
+    };
+    let made = match remote.admin().add_operator(remote.request(message)).await {
+        Ok(made) => made.into_inner(),
+        Err(status) => {
+            // Nobody holds a certificate for it.
+            let _ = std::fs::remove_file(&key);
+            return Err(status.into());
+        }
+    };
+    let chain = pem(&made.certificate_chain);
+    write_new(&certificate, chain.as_bytes(), 0o644).map_err(Failure::file(&certificate))?;
+    let (key, certificate) = (key.display().to_string(), certificate.display().to_string());
+    printer.done(
+        "cli.operator_added",
+        &[("name", name), ("role", role), ("file", &certificate)],
+        &json!({ "name": name, "role": role, "certificate": certificate, "key": key }),
+    );
     Ok(())
 }

@@ -1,0 +1,263 @@
+//! Nouns of what is sent and read back: sources, data sets, records.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// `dtm source`.
+#[derive(Debug, Subcommand)]
+pub enum SourceCommand {
+    /// Register a system, or change its agreement with `--update`.
+    Add(SourceArgs),
+    /// Registered systems.
+    List,
+    /// One system: agreements, keys, streams.
+    Show {
+        /// Code.
+        source: String,
+    },
+    /// Its keys.
+    #[command(subcommand)]
+    Key(SourceKeyCommand),
+    /// Make a key here and have a certificate for the system signed.
+    Certificate {
+        /// Code.
+        source: String,
+        /// Folder for key and certificate.
+        #[arg(long, default_value = ".")]
+        out: PathBuf,
+        /// Days of validity.
+        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(i64).range(1..=3650))]
+        days: i64,
+    },
+}
+
+/// `dtm source add`.
+#[derive(Clone, Debug, Args)]
+pub struct SourceArgs {
+    /// Code: a-z 0-9 . - _
+    pub source: String,
+    /// Title in Vietnamese.
+    #[arg(long, default_value = "")]
+    pub title: String,
+    /// Title in English.
+    #[arg(long, default_value = "")]
+    pub title_en: String,
+    /// Code of the agency.
+    #[arg(long, default_value = "")]
+    pub agency: String,
+    /// Class of the system.
+    #[arg(long, default_value = "")]
+    pub class: String,
+    /// Sector.
+    #[arg(long, default_value = "")]
+    pub sector: String,
+    /// Locality.
+    #[arg(long, default_value = "")]
+    pub locality: String,
+    /// Data sets it may send.
+    #[arg(long = "dataset", value_delimiter = ',', required = true)]
+    pub datasets: Vec<String>,
+    /// Ways it may send.
+    #[arg(long = "mode", value_enum, value_delimiter = ',', default_values_t = [SendMode::Realtime, SendMode::Batch])]
+    pub modes: Vec<SendMode>,
+    /// Whether personal data arrives raw or is masked at the edge.
+    #[arg(long, value_enum, default_value_t = SendForm::Raw)]
+    pub form: SendForm,
+    /// Under masked: refuse raw values instead of masking them.
+    #[arg(long)]
+    pub refuse_raw: bool,
+    /// It is registered already: change it.
+    #[arg(long)]
+    pub update: bool,
+    /// Take nothing from it until further notice.
+    #[arg(long)]
+    pub suspend: bool,
+}
+
+/// Ways to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SendMode {
+    /// As it happens.
+    Realtime,
+    /// In files.
+    Batch,
+}
+
+/// Raw or masked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SendForm {
+    /// As it is.
+    Raw,
+    /// Personal data masked.
+    Masked,
+}
+
+/// `dtm source key`.
+#[derive(Debug, Subcommand)]
+pub enum SourceKeyCommand {
+    /// Make a key; it is shown once. Older keys go on until they expire or are revoked.
+    Issue {
+        /// Code.
+        source: String,
+        /// Days of validity.
+        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(i64).range(1..=3650))]
+        days: i64,
+        /// Write the key to this new file (0600) instead of showing it.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Cut a key off, at once and for good.
+    Revoke {
+        /// Code.
+        source: String,
+        /// Id of the key, as `dtm source show` prints it.
+        key_id: String,
+    },
+}
+
+/// `dtm dataset`.
+#[derive(Debug, Subcommand)]
+pub enum DatasetCommand {
+    /// Published data sets.
+    List,
+    /// The definition of a data set.
+    Show {
+        /// Code.
+        dataset: String,
+    },
+    /// Publish a definition file: a new data set, or a new version of one.
+    Publish {
+        /// Definition file.
+        file: PathBuf,
+    },
+}
+
+/// `dtm publish`.
+#[derive(Clone, Debug, Args)]
+pub struct PublishArgs {
+    /// Files or folders: JSON lines, a JSON array, or CSV with a header; `-` = standard input.
+    #[arg(required = true)]
+    pub inputs: Vec<PathBuf>,
+    /// Data set.
+    #[arg(long)]
+    pub dataset: String,
+    /// Source; default: the context's.
+    #[arg(long)]
+    pub source: Option<String>,
+    /// Stream; default: the digest of the file, so that a second run resumes.
+    #[arg(long)]
+    pub stream: Option<String>,
+    /// Schema version; 0 = newest.
+    #[arg(long, default_value_t = 0)]
+    pub schema_version: u32,
+    /// Member that holds each record's own id.
+    #[arg(long)]
+    pub id_member: Option<String>,
+    /// Personal data arrives raw or masked.
+    #[arg(long, value_enum, default_value_t = SendForm::Raw)]
+    pub form: SendForm,
+}
+
+/// `dtm agent`.
+#[derive(Clone, Debug, Args)]
+pub struct AgentArgs {
+    /// Folder to watch, or `-` for standard input.
+    pub input: PathBuf,
+    /// Data set.
+    #[arg(long)]
+    pub dataset: String,
+    /// Source; default: the context's.
+    #[arg(long)]
+    pub source: Option<String>,
+    /// Stream.
+    #[arg(long)]
+    pub stream: Option<String>,
+    /// Folder of the sealed spool.
+    #[arg(long)]
+    pub spool: PathBuf,
+    /// Member that holds each record's own id.
+    #[arg(long)]
+    pub id_member: Option<String>,
+    /// Report what the cluster no longer holds as lost and go on, instead of stopping.
+    #[arg(long)]
+    pub accept_loss: bool,
+}
+
+/// `dtm records`.
+#[derive(Debug, Subcommand)]
+pub enum RecordsCommand {
+    /// From a position to the end of what is stored.
+    Read(ReadArgs),
+    /// The same, then on with what comes, until interrupted.
+    Tail(ReadArgs),
+    /// One record, by sequence or by message id.
+    Lookup {
+        /// Source; default: the context's.
+        #[arg(long)]
+        source: Option<String>,
+        /// Stream, with `--sequence`.
+        #[arg(long, default_value = "")]
+        stream: String,
+        /// Sequence in the stream.
+        #[arg(long, default_value_t = 0)]
+        sequence: u64,
+        /// Data set, with `--id`.
+        #[arg(long, default_value = "")]
+        dataset: String,
+        /// Message id.
+        #[arg(long, default_value = "")]
+        id: String,
+    },
+}
+
+/// `dtm records read`, `dtm records tail`.
+#[derive(Clone, Debug, Args)]
+pub struct ReadArgs {
+    /// Data set.
+    #[arg(long, default_value = "")]
+    pub dataset: String,
+    /// Source; default: the context's.
+    #[arg(long)]
+    pub source: Option<String>,
+    /// Stream; only with a source.
+    #[arg(long, default_value = "")]
+    pub stream: String,
+    /// Position of an earlier answer (hexadecimal).
+    #[arg(long, default_value = "")]
+    pub position: String,
+    /// Most records; 0 = no limit.
+    #[arg(long, default_value_t = 0)]
+    pub limit: u64,
+    /// Include everything that was committed before the call.
+    #[arg(long)]
+    pub current: bool,
+    /// Digests instead of payloads.
+    #[arg(long)]
+    pub digests: bool,
+    /// What it is read for; it stands in the ledger.
+    #[arg(long, default_value = "")]
+    pub purpose: String,
+}
+
+/// `dtm quarantine`.
+#[derive(Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// Refused records with their first reason.
+    List {
+        /// Source; default: the context's.
+        #[arg(long)]
+        source: Option<String>,
+        /// Most records.
+        #[arg(long, default_value_t = 100)]
+        limit: u64,
+    },
+    /// One refused record with every reason.
+    Show {
+        /// Id, as the list prints it.
+        id: String,
+        /// Source; default: the context's.
+        #[arg(long)]
+        source: Option<String>,
+    },
+}

@@ -1,0 +1,78 @@
+//! `dtm agent`: watch, spool, send, until told to stop.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dtm_client::agent::{self, AgentConfig, Input, Report};
+use dtm_client::{Event, IdPolicy};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::publish::definition;
+use crate::args::{AgentArgs, Globals};
+use crate::{Failure, Printer, Remote};
+
+pub(crate) async fn run(args: &AgentArgs, globals: &Globals) -> Result<(), Failure> {
+    let printer = Printer::new(globals);
+    let (endpoint, _, context) = Remote::endpoint(globals)?;
+    let Some(source) = args.source.clone().or(context.source) else {
+        return Err(Failure::usage("cli.no_source", &[]));
+    };
+    let mut config = AgentConfig::new(&source, &args.dataset, &args.spool);
+    // An agent starts without the cluster too: then the built-in definition has to do.
+    if let Ok(remote) = Remote::connect(globals).await {
+        config.definition = definition(&remote, &args.dataset, 0).await?;
+    }
+    if let Some(stream) = &args.stream {
+        config.publisher.stream = stream.clone();
+    }
+    if let Some(member) = &args.id_member {
+        config.message_id_member = Some(member.clone());
+        config.publisher.ids = IdPolicy::MessageId;
+    }
+    config.accept_loss = args.accept_loss;
+    let input = if args.input == Path::new("-") {
+        Input::Reader(Box::new(std::io::stdin()))
+    } else {
+        Input::Folder(args.input.clone())
+    };
+    let stop = CancellationToken::new();
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(Failure::file(Path::new("SIGTERM")))?;
+    let working = agent::run(endpoint, config, input, stop.clone(), Arc::new(tell));
+    tokio::pin!(working);
+    let acked = loop {
+        tokio::select! {
+            done = &mut working => break done?,
+            _ = terminate.recv() => stop.cancel(),
+            _ = tokio::signal::ctrl_c() => stop.cancel(),
+        }
+    };
+    printer.done(
+        "cli.agent_ended",
+        &[("count", &acked.to_string())],
+        &json!({ "acked_through": acked }),
+    );
+    Ok(())
+}
+
+/// One JSON line a report on stderr, for whatever keeps the agent running.
+fn tell(report: Report) {
+    let line = match report {
+        Report::Taken { file, through } => json!({ "taken": file, "through": through }),
+        Report::Done { file } => json!({ "done": file }),
+        Report::Skipped { file, reason } => json!({ "skipped": file, "reason": reason }),
+        Report::Unsendable { file, line, reason } => {
+            json!({ "unsendable": file, "line": line, "reason": reason })
+        }
+        Report::SpoolFull {
+            bytes,
+            spool_bytes_max,
+        } => json!({ "spool_full": bytes, "spool_bytes_max": spool_bytes_max }),
+        // Reasons may quote the record: they stay in the quarantine.
+        Report::Publisher(Event::Refused(records)) => json!({ "refused": records.len() }),
+        Report::Publisher(event) => json!({ "publisher": format!("{event:?}") }),
+    };
+    eprintln!("{line}");
+}

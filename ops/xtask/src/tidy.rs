@@ -1,0 +1,286 @@
+//! The house rules that a compiler does not know: layers, engines, sizes, words.
+//!
+//! `cargo xtask tidy` reads `cargo metadata` and the committed files and lists every breach; it
+//! changes nothing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+/// Layer of each crate. Dependencies point to a lower layer; the exceptions stand in `WITHIN`.
+const LAYERS: &[(&str, u32)] = &[
+    ("dtm-types", 0),
+    ("dtm-machine", 1),
+    ("dtm-ledger", 1),
+    ("dtm-seal", 1),
+    ("dtm-catalog", 1),
+    ("dtm-proto", 2),
+    ("dtm-client", 2),
+    ("dtm-storage", 2),
+    ("dtm-cluster", 2),
+    ("dtm-actors", 3),
+    ("dtm-identity", 4),
+    ("dtm-ctl", 4),
+    ("dtm", 5),
+    ("dtm-demo", 6),
+    ("dtm-xtask", 6),
+    ("dtm-tests", 6),
+    ("dtm-chaos", 6),
+    ("dtm-benches", 6),
+];
+
+/// Allowed inside one layer: (from, to).
+const WITHIN: &[(&str, &str)] = &[
+    ("dtm-cluster", "dtm-storage"),
+    ("dtm-cluster", "dtm-proto"),
+    ("dtm-client", "dtm-proto"),
+    ("dtm-machine", "dtm-ledger"),
+    ("dtm-machine", "dtm-seal"),
+    ("dtm-machine", "dtm-catalog"),
+];
+
+/// Layer of what may import anything and is imported by nothing but its like.
+const OUTSIDE: u32 = 6;
+
+/// One foreign engine, one owner.
+const OWNERS: &[(&str, &str)] = &[
+    ("openraft", "dtm-cluster"),
+    ("rocksdb", "dtm-storage"),
+    ("ractor", "dtm-actors"),
+    ("aes-gcm", "dtm-seal"),
+];
+
+/// Crates that know no runtime, clock, randomness or files.
+const PURE: &[&str] = &[
+    "dtm-types",
+    "dtm-machine",
+    "dtm-ledger",
+    "dtm-seal",
+    "dtm-catalog",
+];
+/// What they must not depend on.
+const IMPURE: &[&str] = &[
+    "tokio",
+    "getrandom",
+    "rand",
+    "tonic",
+    "axum",
+    "hyper",
+    "rustls",
+    "libc",
+    "nix",
+];
+
+const FILE_LINES_MAX: usize = 500;
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// Words that tell of a workplace instead of the product. In halves, so that this file is clean.
+const BANNED: &[(&str, &str)] = &[
+    ("/work", "/main"),
+    ("/work", "/shared"),
+    ("/work/", ".library"),
+    ("sub", "agent"),
+    ("../", "shared"),
+];
+
+/// Lists every breach.
+pub(crate) fn check() -> Result<()> {
+    let mut breaches = layers()?;
+    for path in committed()? {
+        let Ok(text) = fs::read_to_string(&path) else {
+            continue;
+        };
+        words(&path, &text, &mut breaches);
+        if path.ends_with(".rs") && !path.contains("/generated/") {
+            sizes(&path, &text, &mut breaches);
+        }
+    }
+    if breaches.is_empty() {
+        return Ok(());
+    }
+    for breach in &breaches {
+        eprintln!("{breach}");
+    }
+    bail!(
+        "{} breaches of the house rules (CONTRIBUTING.md)",
+        breaches.len()
+    );
+}
+
+fn committed() -> Result<Vec<String>> {
+    let output = Command::new("git")
+        .args(["ls-files", "-z"])
+        .output()
+        .context("run git ls-files")?;
+    let names = String::from_utf8(output.stdout).context("file names are UTF-8")?;
+    Ok(names
+        .split('\0')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Dependencies of tests do not count: tests may import anything.
+fn layers() -> Result<Vec<String>> {
+    let metadata = MetadataCommand::new()
+        .no_deps()
+        .exec()
+        .context("run cargo metadata")?;
+    let known: BTreeMap<&str, u32> = LAYERS.iter().copied().collect();
+    let mut breaches = Vec::new();
+    for package in &metadata.packages {
+        let from = package.name.as_str();
+        let Some(&layer) = known.get(from) else {
+            breaches.push(format!(
+                "{from}: has no layer; add it to LAYERS in ops/xtask/src/tidy.rs"
+            ));
+            continue;
+        };
+        for dependency in package
+            .dependencies
+            .iter()
+            .filter(|d| d.kind == DependencyKind::Normal)
+        {
+            let to = dependency.name.as_str();
+            if let Some(&below) = known.get(to) {
+                let allowed = below < layer || layer == OUTSIDE || WITHIN.contains(&(from, to));
+                if !allowed {
+                    breaches.push(format!("{from} (layer {layer}) depends on {to} (layer {below}): dependencies point down"));
+                }
+            }
+            if layer != OUTSIDE
+                && OWNERS
+                    .iter()
+                    .any(|(engine, owner)| *engine == to && *owner != from)
+            {
+                breaches.push(format!(
+                    "{from} names {to}: one foreign engine, one owner crate"
+                ));
+            }
+            if PURE.contains(&from) && IMPURE.contains(&to) {
+                breaches.push(format!("{from} depends on {to}: it is pure"));
+            }
+        }
+    }
+    Ok(breaches)
+}
+
+fn words(path: &str, text: &str, breaches: &mut Vec<String>) {
+    for (number, line) in text.lines().enumerate() {
+        for (first, second) in BANNED {
+            if line.contains(&format!("{first}{second}")) {
+                breaches.push(format!(
+                    "{path}:{}: names something outside the product",
+                    number + 1
+                ));
+            }
+        }
+    }
+}
+
+fn sizes(path: &str, text: &str, breaches: &mut Vec<String>) {
+    let lines = text.lines().count();
+    if lines > FILE_LINES_MAX && !is_test(path) {
+        breaches.push(format!(
+            "{path}: {lines} lines, at most {FILE_LINES_MAX}: cut it"
+        ));
+    }
+    if !text.trim_start().starts_with("//!") && !is_test(path) {
+        breaches.push(format!("{path}: has no module documentation (//!)"));
+    }
+    for (start, length) in long_functions(text) {
+        breaches.push(format!(
+            "{path}:{start}: function of {length} lines, at most {FUNCTION_LINES_MAX}"
+        ));
+    }
+}
+
+fn is_test(path: &str) -> bool {
+    path.ends_with("_test.rs") || path.contains("/tests/") || path.starts_with("tests/")
+}
+
+/// First line and length of functions that are too long. rustfmt closes a function at the
+/// indentation it was opened with, so no parser is needed.
+fn long_functions(text: &str) -> Vec<(usize, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let indent = line.len() - line.trim_start().len();
+        if !opens_function(line.trim_start()) || line.trim_end().ends_with(';') {
+            continue;
+        }
+        let end = lines[start..]
+            .iter()
+            .position(|l| *l == format!("{}}}", " ".repeat(indent)));
+        let length = end.map_or(0, |end| end + 1);
+        if length > FUNCTION_LINES_MAX {
+            found.push((start + 1, length));
+        }
+    }
+    found
+}
+
+fn opens_function(line: &str) -> bool {
+    let mut rest = line;
+    for prefix in [
+        "pub(crate) ",
+        "pub(super) ",
+        "pub ",
+        "const ",
+        "async ",
+        "unsafe ",
+    ] {
+        rest = rest.strip_prefix(prefix).unwrap_or(rest);
+    }
+    rest.starts_with("fn ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_functions_are_found_and_short_ones_are_not() {
+        let body = "    x();\n".repeat(80);
+        let text =
+            format!("pub(crate) async fn long() {{\n{body}}}\n\nfn short() {{\n    x();\n}}\n");
+        assert_eq!(long_functions(&text), [(1, 82)]);
+        let nested = format!(
+            "impl A {{\n    fn long() {{\n{}    }}\n}}\n",
+            "        x();\n".repeat(70)
+        );
+        assert_eq!(long_functions(&nested), [(2, 72)]);
+    }
+
+    #[test]
+    fn big_undocumented_and_foreign_files_are_breaches() {
+        let mut breaches = Vec::new();
+        sizes("a/src/b.rs", &"x\n".repeat(501), &mut breaches);
+        assert_eq!(breaches.len(), 2, "{breaches:?}");
+        breaches.clear();
+        sizes("a/src/b_test.rs", &"x\n".repeat(501), &mut breaches);
+        assert!(breaches.is_empty());
+        let foreign = ["/work", "/main"].concat();
+        words("a", &format!("see {foreign}/x\n"), &mut breaches);
+        assert_eq!(breaches.len(), 1);
+    }
+
+    #[test]
+    fn the_tables_agree() {
+        for (from, to) in WITHIN {
+            let layer = |name: &str| {
+                LAYERS
+                    .iter()
+                    .find(|(known, _)| *known == name)
+                    .map(|(_, layer)| *layer)
+            };
+            assert!(
+                layer(from).is_some() && layer(from) == layer(to),
+                "{from} to {to} is no exception"
+            );
+        }
+    }
+}
