@@ -1,6 +1,6 @@
 //! What one stream may send, compiled once: schema, masks, defaults.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use dtm_catalog::definition::Precision;
@@ -9,8 +9,12 @@ use dtm_proto::ingest;
 use dtm_types::command::{Agreement, SourceRow};
 use dtm_types::format::{Form, Mode};
 use dtm_types::{ErrorCode, StreamKey};
+use parking_lot::Mutex;
 
 use crate::error::Error;
+
+/// Compiled validators that are kept.
+const COMPILED_MAX: usize = 1_024;
 
 /// Everything the record path asks about a stream.
 pub struct Contract {
@@ -54,13 +58,28 @@ pub struct ContractRequest<'a> {
     /// The data set's definition.
     pub definition: &'a Definition,
     /// For keyed pseudonyms.
-    pub mask_key: MaskKey,
+    pub mask_key: Arc<MaskKey>,
 }
 
-impl Contract {
-    /// Holds the request against the agreement and compiles it. Deny by default: without an
-    /// agreement for the data set, the mode and the form nothing is taken.
-    pub fn compile(stream: &StreamKey, request: ContractRequest<'_>) -> Result<Self, Error> {
+/// Compiled validators, shared by every stream with the same data set, form and masks.
+#[derive(Default)]
+pub struct Contracts {
+    compiled: Mutex<HashMap<String, Compiled>>,
+}
+
+#[derive(Clone)]
+struct Compiled {
+    schema: Arc<CompiledSchema>,
+    mask: Option<Arc<CompiledMask>>,
+}
+
+impl Contracts {
+    /// Holds the request against the agreement and compiles it, or takes what is compiled. Deny by
+    /// default: without an agreement for the data set, the mode and the form nothing is taken.
+    ///
+    /// # Errors
+    /// [`Error::NotAgreed`], [`Error::Contract`].
+    pub fn contract(&self, stream: &StreamKey, request: ContractRequest<'_>) -> Result<Contract, Error> {
         let ContractRequest { open, source, definition, mask_key } = request;
         let agreement = source
             .agreements
@@ -82,31 +101,61 @@ impl Contract {
         if form != agreed_form {
             return Err(not_agreed(stream, format!("form {form:?} is not agreed: {agreed_form:?} is")));
         }
-        let broken = |cause: dtm_catalog::Error| Error::Contract { stream: stream.clone(), cause: cause.to_string() };
-        let (schema, mask) = if form == Form::Masked {
-            let profile = profile(stream, agreement, definition)?;
-            if agreement.refuse_raw {
-                let rules: BTreeMap<String, MaskRule> = profile.rules().clone();
-                (CompiledSchema::compile_masked(definition, &rules).map_err(broken)?, None)
-            } else {
-                let mask = CompiledMask::compile(definition, &profile).map_err(broken)?;
-                let schema = CompiledSchema::compile(definition).map_err(broken)?;
-                (schema, Some((Arc::new(mask), Arc::new(mask_key))))
-            }
-        } else {
-            (CompiledSchema::compile(definition).map_err(broken)?, None)
-        };
-        Ok(Self {
+        let compiled = self.compiled(stream, agreement, definition, form)?;
+        Ok(Contract {
             dataset: open.dataset.as_str().into(),
             schema_version: definition.version,
-            schema: Arc::new(schema),
-            mask,
+            schema: compiled.schema,
+            mask: compiled.mask.map(|mask| (mask, mask_key)),
             form,
             mode,
             ids_by_sequence: open.ids() == ingest::IdPolicy::Sequence,
             defaults: defaults(open, agreement, definition),
         })
     }
+
+    fn compiled(
+        &self,
+        stream: &StreamKey,
+        agreement: &Agreement,
+        definition: &Definition,
+        form: Form,
+    ) -> Result<Compiled, Error> {
+        let key = format!(
+            "{}\0{}\0{form:?}\0{}\0{:?}",
+            definition.id, definition.version, agreement.refuse_raw, agreement.masks
+        );
+        if let Some(compiled) = self.compiled.lock().get(&key) {
+            return Ok(compiled.clone());
+        }
+        let compiled = compile(stream, agreement, definition, form)?;
+        let mut cache = self.compiled.lock();
+        if cache.len() >= COMPILED_MAX {
+            cache.clear();
+        }
+        cache.insert(key, compiled.clone());
+        Ok(compiled)
+    }
+}
+
+fn compile(
+    stream: &StreamKey,
+    agreement: &Agreement,
+    definition: &Definition,
+    form: Form,
+) -> Result<Compiled, Error> {
+    let broken = |cause: dtm_catalog::Error| Error::Contract { stream: stream.clone(), cause: cause.to_string() };
+    let raw = || CompiledSchema::compile(definition).map(Arc::new).map_err(broken);
+    if form != Form::Masked {
+        return Ok(Compiled { schema: raw()?, mask: None });
+    }
+    let profile = profile(stream, agreement, definition)?;
+    if agreement.refuse_raw {
+        let schema = CompiledSchema::compile_masked(definition, profile.rules()).map_err(broken)?;
+        return Ok(Compiled { schema: Arc::new(schema), mask: None });
+    }
+    let mask = CompiledMask::compile(definition, &profile).map_err(broken)?;
+    Ok(Compiled { schema: raw()?, mask: Some(Arc::new(mask)) })
 }
 
 /// The definition's marks, with what the agreement says otherwise.

@@ -22,10 +22,9 @@ mod vault;
 
 pub use admission::{Admission, Permit};
 pub use batch::{OpenedBatch, open_batch};
-pub use contract::{Contract, ContractRequest, Defaults};
+pub use contract::{Contract, ContractRequest, Contracts, Defaults};
 pub use error::Error;
 pub use limits::Limits;
-pub use opener::SessionKeys;
 pub use outbox::Outbox;
 pub use session::SessionHandle;
 pub use sources::{Deps, OpenRequest, Sources, SourcesHandle};

@@ -22,15 +22,6 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause between two tries.
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
-/// Wrapped keys that a session needs, as the group holds them.
-#[derive(Clone, Debug)]
-pub struct SessionKeys {
-    /// Data key of the month.
-    pub data: WrappedKey,
-    /// Source key.
-    pub source: WrappedKey,
-}
-
 /// Proposes one command and waits for its outcome. Cancel-safe: the outcome is then lost, its
 /// effect is not.
 pub(crate) async fn propose(

@@ -148,7 +148,6 @@ impl SourcesHandle {
             group: request.group,
             session: opened.session,
             next_sequence: opened.next_sequence,
-            loss_to: opened.loss_to,
             contract: request.contract,
             keys,
             quota,

@@ -1,5 +1,7 @@
 //! The seam to the node's keys: actors make and open data keys without seeing the keyring.
 
+use std::sync::Arc;
+
 use dtm_catalog::MaskKey;
 use dtm_seal::{DataKey, SourceKey};
 use dtm_types::format::WrappedKey;
@@ -11,12 +13,14 @@ pub trait KeyVault: Send + Sync {
     fn new_data_key(&self, group: GroupId, source: &SourceId, month: Month) -> WrappedKey;
     /// A fresh source key, wrapped.
     fn new_source_key(&self, group: GroupId, source: &SourceId) -> WrappedKey;
-    /// Opens a wrapped data key.
+    /// A fresh key for the details beside a group's leaves, wrapped.
+    fn new_audit_key(&self, group: GroupId, month: Month) -> WrappedKey;
+    /// Opens a wrapped data or audit key.
     fn open_data_key(&self, group: GroupId, row: &WrappedKey) -> Result<DataKey, VaultError>;
     /// Opens a wrapped source key.
     fn open_source_key(&self, group: GroupId, row: &WrappedKey) -> Result<SourceKey, VaultError>;
     /// The cluster's key for keyed pseudonyms, the same for all sources so that joins hold.
-    fn mask_key(&self) -> MaskKey;
+    fn mask_key(&self) -> Arc<MaskKey>;
 }
 
 /// A key cannot be opened on this node. Fail closed.

@@ -1,16 +1,8 @@
 //! `dtm serve`: the shell with its services.
 
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use dtm_machine::seams::{Clock, Entropy};
-use dtm_types::command::OperatorRow;
-
 use crate::config::{Config, EXIT_CONFIG};
-use crate::http::{self, LinkKey, LiveStatus, Overview, Pages, Readiness};
 use crate::shell::{self, Shell};
-use crate::system::{OsEntropy, SystemClock};
-use crate::{keyring, tls};
+use crate::{keyring, runtime, tls};
 
 /// Why a node did not run to its planned end.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +13,9 @@ pub enum Error {
     /// The keyring cannot be opened.
     #[error(transparent)]
     Keyring(#[from] dtm_storage::keys::Error),
+    /// Data folder, groups or sessions.
+    #[error(transparent)]
+    Run(#[from] runtime::Error),
 }
 
 impl Error {
@@ -30,6 +25,7 @@ impl Error {
             Self::Keyring(_)
             | Self::Shell(shell::Error::Tls(tls::Error::File(_) | tls::Error::Unusable { .. }))
             | Self::Shell(shell::Error::Telemetry(_)) => EXIT_CONFIG,
+            Self::Run(error) => error.exit(),
             Self::Shell(_) => 1,
         }
     }
@@ -40,39 +36,7 @@ impl Error {
 /// # Errors
 /// [`Error`]; nothing was written where its exit code is 78.
 pub async fn run(config: Config) -> Result<(), Error> {
-    let _keyring = keyring::open(&config)?;
+    let keyring = keyring::open(&config)?;
     let shell = Shell::start(config).await?;
-    let (cluster, node) = shell.material.node();
-    let clock = Arc::new(SystemClock::start());
-    let mut key = [0; 32];
-    OsEntropy.fill(&mut key);
-    let pages = http::router(Pages {
-        status: Arc::new(Alone { node: shell.config.node.name.clone() }),
-        metrics: Arc::clone(&shell.metrics),
-        link: Arc::new(LinkKey::new(key, node)),
-        cluster,
-        now_us: Arc::new(move || clock.now_us()),
-    });
-    tls::serve_https(pages, shell.https.run(shell.shutdown.clone()), shell.shutdown.clone()).await;
-    Ok(())
-}
-
-/// A node before its groups run: alive, not ready.
-struct Alone {
-    node: String,
-}
-
-#[async_trait]
-impl LiveStatus for Alone {
-    async fn readiness(&self) -> Readiness {
-        Readiness::NotReady { reason: "the groups of this node do not run".into() }
-    }
-
-    async fn overview(&self) -> Overview {
-        Overview { node: self.node.clone(), ..Overview::default() }
-    }
-
-    async fn operator(&self, _: &str) -> Option<OperatorRow> {
-        None
-    }
+    Ok(runtime::run(shell, keyring).await?)
 }

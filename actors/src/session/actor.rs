@@ -34,7 +34,6 @@ pub(crate) struct SessionArgs {
     pub(crate) group: GroupId,
     pub(crate) session: u64,
     pub(crate) next_sequence: u64,
-    pub(crate) loss_to: u64,
     pub(crate) contract: Contract,
     pub(crate) keys: Arc<BatchKeys>,
     pub(crate) quota: Quota,
@@ -102,7 +101,7 @@ impl Actor for Session {
         tracing::debug!(stream = %args.stream, session = args.session, "session opened");
         let (outbox, guard) = (args.outbox.clone(), args.guard);
         let flow = Flow::new(
-            args.deps, args.stream, args.group, args.session, args.next_sequence, args.loss_to, args.contract,
+            args.deps, args.stream, args.group, args.session, args.next_sequence, args.contract,
             args.keys, args.quota, args.actor_id, args.outbox, myself,
         );
         Ok(State { flow, outbox, closing: None, guard })

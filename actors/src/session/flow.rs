@@ -92,7 +92,6 @@ impl Flow {
         group: GroupId,
         session: u64,
         next_sequence: u64,
-        _loss_to: u64,
         contract: Contract,
         keys: Arc<BatchKeys>,
         quota: Quota,

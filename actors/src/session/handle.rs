@@ -74,6 +74,11 @@ impl SessionHandle {
         let _ = self.cast(SessionMessage::Fail(error));
     }
 
+    /// The client broke the protocol, in words.
+    pub fn protocol(&self, cause: &str) -> Error {
+        Error::Protocol { stream: self.stream.clone(), cause: cause.to_owned() }
+    }
+
     fn cast(&self, message: SessionMessage) -> Result<(), Error> {
         self.actor.cast(message).map_err(|_| Error::Gone)
     }

@@ -12,7 +12,7 @@ mod resolve;
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub use built_in::BUILT_IN_IDS;
+pub use built_in::{BUILT_IN_IDS, built_in_text};
 pub(crate) use resolve::mask as check_mask;
 
 use crate::Error;

@@ -25,6 +25,27 @@ pub struct ReadRequest {
     #[prost(string, tag = "8")]
     pub purpose: ::prost::alloc::string::String,
 }
+/// What a position holds; opaque to clients.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Position {
+    #[prost(uint64, tag = "1")]
+    pub incarnation: u64,
+    /// Reading a data set or a source: the last batch seen of each group.
+    #[prost(message, repeated, tag = "2")]
+    pub groups: ::prost::alloc::vec::Vec<GroupPosition>,
+    /// Reading one stream: the last sequence seen.
+    #[prost(uint64, tag = "3")]
+    pub sequence: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupPosition {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    #[prost(uint64, tag = "2")]
+    pub index: u64,
+    #[prost(uint32, tag = "3")]
+    pub ordinal: u32,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReadResponse {
     #[prost(message, repeated, tag = "1")]

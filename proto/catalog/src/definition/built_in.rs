@@ -17,6 +17,12 @@ const TEXTS: &[&str] = &[
     include_str!("../../definitions/payment.toml"),
 ];
 
+/// The definition file of a built-in data set, as it is published when a cluster is founded.
+pub fn built_in_text(id: &str) -> Option<&'static str> {
+    let at = BUILT_IN_IDS.iter().position(|known| *known == id)?;
+    Some(TEXTS[at])
+}
+
 pub(super) fn definition(id: &str) -> Option<Definition> {
     let at = BUILT_IN_IDS.iter().position(|known| *known == id)?;
     let definition = Definition::parse(TEXTS[at], &format!("{id}.toml"));

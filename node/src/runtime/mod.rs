@@ -1,0 +1,17 @@
+//! Running a node: opens what is on disk, starts the groups, opens the doors, stops in order.
+//!
+//! ```text
+//!  data folder ─▶ log, rows ─▶ groups (peer port) ─▶ sessions ─▶ gRPC and HTTPS doors
+//!                                   └─▶ founding: genesis of each group, first rows of meta
+//!  stop: sessions told ▶ leaderships handed over ▶ doors closed ▶ groups stopped
+//! ```
+
+mod boot;
+mod found;
+mod peers;
+mod run;
+mod vault;
+
+pub use run::Error;
+pub(crate) use run::run;
+pub(crate) use vault::NodeVault;

@@ -1,0 +1,336 @@
+//! A node's run, from open files to a planned stop.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dtm_actors::{Contracts, Deps as SessionDeps, KeyVault, Limits, SourcesHandle};
+use dtm_cluster::{ClusterConfig, ClusterNode, DbStates, Deps as ClusterDeps, NodeLogs, PeerNode, Timing};
+use dtm_machine::seams::{Clock, Entropy};
+use dtm_proto::admin::admin_service_server::AdminServiceServer;
+use dtm_proto::admin::join_service_server::JoinServiceServer;
+use dtm_proto::admin::node_service_server::NodeServiceServer;
+use dtm_proto::ingest::ingest_service_server::IngestServiceServer;
+use dtm_proto::records::records_service_server::RecordsServiceServer;
+use dtm_storage::keys::Keyring;
+use dtm_storage::log::{LogConfig, LogIdentity, NodeLog};
+use dtm_storage::state::{Owner, StateConfig, StateDb};
+use dtm_storage::vfs::RealVfs;
+use dtm_types::command::{ClusterRow, NodeRow};
+use dtm_types::{ClusterId, Incarnation, NodeId};
+
+use super::peers::Peers;
+use super::{NodeVault, boot, found};
+use crate::config::Config;
+use crate::http::{self, LinkKey, Pages};
+use crate::pki::{self, Genesis};
+use crate::services::{AdminDoor, IngestDoor, JoinDoor, Live, NodeDoor, PeerCalls, RecordsDoor, Shared};
+use crate::shell::{RenderMetrics, Shell};
+use crate::system::{OsEntropy, SystemClock};
+use crate::tls;
+
+/// The first life of a cluster.
+const FIRST: Incarnation = Incarnation(1);
+/// Sessions are told to leave over this long at a planned stop.
+const LEAVE: Duration = Duration::from_millis(300);
+/// What a message may hold besides its frame.
+const MESSAGE_SLACK_BYTES: usize = 1 << 20;
+
+/// Why a node did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log.
+    #[error("the log cannot be opened: {0}")]
+    Log(#[from] dtm_storage::log::Error),
+    /// The rows.
+    #[error("the state cannot be opened: {0}")]
+    State(#[from] dtm_storage::state::Error),
+    /// The groups.
+    #[error("the groups cannot be started: {0}")]
+    Cluster(#[from] dtm_cluster::Error),
+    /// Files of the node.
+    #[error(transparent)]
+    Pki(#[from] pki::Error),
+    /// A file of the data folder.
+    #[error("{path}: {source}")]
+    File {
+        /// Where.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Keys.
+    #[error("{0}")]
+    Keys(String),
+    /// Sessions.
+    #[error("sessions cannot be started: {0}")]
+    Sessions(#[from] dtm_actors::Error),
+}
+
+impl Error {
+    /// The process's exit code: what an operator must mend in files is 78.
+    pub fn exit(&self) -> u8 {
+        use dtm_storage::{log, state};
+        match self {
+            Self::Log(log::Error::Foreign { .. } | log::Error::Version { .. } | log::Error::Locked { .. })
+            | Self::State(
+                state::Error::OtherCluster { .. }
+                | state::Error::OtherNode { .. }
+                | state::Error::Format { .. }
+                | state::Error::InUse { .. },
+            )
+            | Self::Pki(_)
+            | Self::File { .. }
+            | Self::Keys(_) => crate::config::EXIT_CONFIG,
+            Self::Log(_) | Self::State(_) | Self::Cluster(_) | Self::Sessions(_) => 1,
+        }
+    }
+}
+
+/// Runs the node until `shell.shutdown`.
+pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
+    let config = shell.config.clone();
+    let (cluster_id, node) = shell.material.node();
+    let data = config.node.data.clone();
+    let genesis = Genesis::read(&data)?;
+    let boot_counter = boot::raise(&data).map_err(|source| Error::File { path: data.join("boot"), source })?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+    let keyring = Arc::new(keyring);
+    let vault = vault(&keyring, &entropy, genesis.is_some())?;
+    let log = open_log(&data, &config, cluster_id, node)?;
+    let states = StateDb::open(&data.join("state"), Owner { cluster: cluster_id, node }, &state_config(&config))?;
+    let row = own_row(&config, node, boot_counter, &shell);
+    let peers = Peers::new(Arc::clone(&shell.material));
+    let mut cluster_config = ClusterConfig::new(cluster_id, peer_node(&row, node));
+    cluster_config.boot_counter = boot_counter;
+    cluster_config.timing = Timing {
+        heartbeat_ms: config.raft.heartbeat_ms,
+        election_min_ms: config.raft.election_min_ms,
+        election_max_ms: config.raft.election_max_ms,
+    };
+    let deps = ClusterDeps {
+        logs: Arc::new(NodeLogs::new(Arc::clone(&log), FIRST)),
+        states: Arc::new(DbStates::new(states)),
+        tls: peers,
+        clock: Arc::clone(&clock),
+    };
+    let founding = genesis.is_some() && log.groups().is_empty();
+    let cluster = ClusterNode::start(cluster_config, deps, shell.peers.into_tcp()).await?;
+    if let (true, Some(genesis)) = (founding, &genesis) {
+        cluster.bootstrap_single(cluster_row(genesis, cluster_id, &keyring), row.clone()).await?;
+    }
+    let sources = SourcesHandle::start(SessionDeps {
+        proposer: cluster.clone(),
+        vault: Arc::clone(&vault),
+        clock: Arc::clone(&clock),
+        entropy: Arc::clone(&entropy),
+        limits: limits(&config),
+        incarnation: FIRST,
+        node_name: config.node.name.clone(),
+    })
+    .await?;
+    let mut link = [0; 32];
+    entropy.fill(&mut link);
+    let ca = pki::read_certificates(&config.tls.ca)?.iter().map(|c| c.to_vec()).collect();
+    let shared = Arc::new(Shared {
+        cluster_id,
+        incarnation: FIRST,
+        node,
+        row,
+        cluster,
+        log,
+        peers: PeerCalls::new(Arc::clone(&shell.material)),
+        sources,
+        contracts: Contracts::default(),
+        directory: Default::default(),
+        vault,
+        keyring,
+        clock,
+        entropy,
+        link: Arc::new(LinkKey::new(link, node)),
+        ca,
+        config,
+        reads: Shared::read_places(),
+    });
+    if let Some(genesis) = genesis {
+        tokio::spawn(found_cluster(Arc::clone(&shared), genesis));
+    }
+    let shutdown = shell.shutdown.clone();
+    let pages = tokio::spawn(tls::serve_https(
+        pages(&shared, shell.metrics),
+        shell.https.run(shutdown.clone()),
+        shutdown.clone(),
+    ));
+    let grpc = tokio::spawn(serve_grpc(Arc::clone(&shared), shell.grpc, shutdown.clone()));
+    tracing::info!("node runs");
+    shutdown.cancelled().await;
+    stop(&shared).await;
+    let _ = tokio::join!(pages, grpc);
+    shared.cluster.stop().await;
+    tracing::info!("node stopped");
+    Ok(())
+}
+
+/// A planned stop: sources move, leaders hand over, and only then the groups stop.
+async fn stop(shared: &Arc<Shared>) {
+    let spread = u64::try_from(LEAVE.as_millis()).unwrap_or(0);
+    shared.sources.drain("", spread);
+    if let Err(error) = shared.cluster.drain().await {
+        tracing::warn!(%error, "leaderships could not be handed over");
+    }
+    tokio::time::sleep(LEAVE).await;
+}
+
+async fn found_cluster(shared: Arc<Shared>, genesis: Genesis) {
+    // Each try waits for a leader by itself; a node that is told to stop ends this with the process.
+    for _ in 0..20 {
+        match found::found(&shared, &genesis).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "founding is not complete, trying again"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tracing::error!("the cluster could not be founded; restart the node to try again");
+}
+
+async fn serve_grpc(
+    shared: Arc<Shared>,
+    listener: tls::Listener,
+    shutdown: tokio_util::sync::CancellationToken,
+) {
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    health_reporter.set_serving::<IngestServiceServer<IngestDoor>>().await;
+    health_reporter.set_serving::<RecordsServiceServer<RecordsDoor>>().await;
+    health_reporter.set_serving::<AdminServiceServer<AdminDoor>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(dtm_proto::DESCRIPTORS)
+        .build_v1()
+        .expect("the committed descriptors decode");
+    let frame = usize::try_from(shared.config.limits.frame_bytes_max).unwrap_or(usize::MAX) + MESSAGE_SLACK_BYTES;
+    let ingest = IngestServiceServer::new(IngestDoor(Arc::clone(&shared))).max_decoding_message_size(frame);
+    let records = RecordsServiceServer::new(RecordsDoor(Arc::clone(&shared))).max_encoding_message_size(usize::MAX);
+    let admin = AdminServiceServer::new(AdminDoor(Arc::clone(&shared)));
+    let nodes = NodeServiceServer::new(NodeDoor(Arc::clone(&shared)));
+    let join = JoinServiceServer::new(JoinDoor(shared));
+    let served = tls::grpc_server()
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(ingest)
+        .add_service(records)
+        .add_service(admin)
+        .add_service(nodes)
+        .add_service(join)
+        .serve_with_incoming_shutdown(listener.run(shutdown.clone()), shutdown.cancelled());
+    let ended = tokio::select! {
+        ended = served => ended,
+        // Streams that live for months do not end by themselves.
+        () = async { shutdown.cancelled().await; tokio::time::sleep(Duration::from_secs(3)).await } => Ok(()),
+    };
+    if let Err(error) = ended {
+        tracing::error!(%error, "the gRPC port ended");
+    }
+}
+
+fn pages(shared: &Arc<Shared>, metrics: RenderMetrics) -> axum::Router {
+    let clock = Arc::clone(&shared.clock);
+    http::router(Pages {
+        status: Arc::new(Live { shared: Arc::clone(shared), acks: Arc::new(|| (0.0, 0.0)) }),
+        metrics,
+        link: Arc::clone(&shared.link),
+        cluster: shared.cluster_id,
+        now_us: Arc::new(move || clock.now_us()),
+    })
+}
+
+fn vault(keyring: &Arc<Keyring>, entropy: &Arc<dyn Entropy>, founding: bool) -> Result<Arc<dyn KeyVault>, Error> {
+    let failed = |cause: &dyn std::fmt::Display| Error::Keys(cause.to_string());
+    match NodeVault::new(Arc::clone(keyring), Arc::clone(entropy)) {
+        Ok(vault) => Ok(Arc::new(vault)),
+        Err(_) if founding => {
+            NodeVault::found(keyring, entropy.as_ref()).map_err(|e| failed(&e))?;
+            let vault = NodeVault::new(Arc::clone(keyring), Arc::clone(entropy)).map_err(|e| failed(&e))?;
+            Ok(Arc::new(vault))
+        }
+        Err(cause) => Err(failed(&cause)),
+    }
+}
+
+fn cluster_row(genesis: &Genesis, cluster: ClusterId, keyring: &Keyring) -> ClusterRow {
+    ClusterRow {
+        cluster_id: Bytes::copy_from_slice(&cluster.0),
+        name: genesis.cluster_name.clone(),
+        incarnation: FIRST.0,
+        ingest_groups: genesis.ingest_groups,
+        production: false,
+        cluster_key_id: Bytes::copy_from_slice(&keyring.current().0),
+    }
+}
+
+fn open_log(data: &Path, config: &Config, cluster: ClusterId, node: NodeId) -> Result<Arc<NodeLog>, Error> {
+    let settings = LogConfig {
+        segment_bytes: config.log.segment_bytes,
+        disk_reserve_bytes: config.limits.disk_reserved_bytes,
+        ..LogConfig::default()
+    };
+    let identity = LogIdentity { cluster: u128::from_be_bytes(cluster.0), node: u128::from_be_bytes(node.0) };
+    let (log, recovery) = NodeLog::open(Arc::new(RealVfs), &data.join("log"), settings, identity)?;
+    tracing::info!(?recovery, "log opened");
+    Ok(Arc::new(log))
+}
+
+fn state_config(config: &Config) -> StateConfig {
+    let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    StateConfig {
+        block_cache_bytes: bytes(config.state.block_cache_bytes),
+        write_buffer_bytes: bytes(config.state.write_buffer_bytes),
+        ..StateConfig::default()
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let set = &config.limits;
+    Limits {
+        record_bytes_max: bytes(set.record_bytes_max),
+        frame_bytes_max: bytes(set.frame_bytes_max),
+        stream_in_flight_bytes_max: bytes(set.stream_in_flight_bytes_max),
+        node_in_flight_bytes_max: bytes(set.node_in_flight_bytes_max),
+        streams_open_max: bytes(set.streams_open_max),
+        stream_names_max: u32::try_from(set.stream_names_max).unwrap_or(u32::MAX),
+        quarantine_records_max: set.quarantine_records_max,
+        quarantine_bytes_max: set.quarantine_bytes_max,
+        ..Limits::default()
+    }
+}
+
+fn own_row(config: &Config, node: NodeId, boot_counter: u64, shell: &Shell) -> NodeRow {
+    let host = config.node.advertise.first().map(String::as_str).unwrap_or_default();
+    let port = |listener: &tls::Listener, asked: SocketAddr| listener.address().map_or(asked.port(), |a| a.port());
+    let at = |port| crate::config::host_and_port(host, port);
+    NodeRow {
+        node: Bytes::copy_from_slice(&node.0),
+        name: config.node.name.clone(),
+        site: config.node.site.clone(),
+        zone: config.node.zone.clone(),
+        grpc_address: at(port(&shell.grpc, config.node.grpc)),
+        peer_address: at(port(&shell.peers, config.node.peers)),
+        https_address: at(port(&shell.https, config.node.https)),
+        boot_counter,
+        software_version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..NodeRow::default()
+    }
+}
+
+fn peer_node(row: &NodeRow, node: NodeId) -> PeerNode {
+    PeerNode {
+        node,
+        site: row.site.clone(),
+        zone: row.zone.clone(),
+        peer_address: row.peer_address.clone(),
+        grpc_address: row.grpc_address.clone(),
+        https_address: row.https_address.clone(),
+    }
+}

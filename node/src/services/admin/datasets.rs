@@ -1,0 +1,67 @@
+//! Data sets.
+
+use bytes::Bytes;
+use dtm_catalog::{CompiledSchema, Definition};
+use dtm_identity::{Caller, Operation};
+use dtm_machine::reads;
+use dtm_proto::admin as wire;
+use dtm_types::ErrorCode;
+use dtm_types::command::DatasetRow;
+use dtm_types::command::admin::Op;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tonic::{Request, Status};
+
+use super::AdminDoor;
+use crate::services::status::{internal, status};
+
+impl AdminDoor {
+    pub(super) async fn publish_dataset(
+        &self,
+        request: Request<wire::PublishDatasetRequest>,
+    ) -> Result<wire::PublishDatasetResponse, Status> {
+        let asked = request.get_ref();
+        let asker = self.asker(&request, Operation::PublishDataset, asked.context.as_ref()).await?;
+        // What does not compile is never published; the error names line and key.
+        let refused = |error: dtm_catalog::Error| status(ErrorCode::InvalidArgument, error);
+        let definition = Definition::parse(&asked.definition, "definition").map_err(refused)?;
+        CompiledSchema::compile(&definition).map_err(refused)?;
+        let row = dataset_row(&definition, &asked.definition);
+        let answer = wire::PublishDatasetResponse {
+            dataset: row.dataset.clone(),
+            schema_version: row.schema_version,
+            digest: row.digest.clone(),
+        };
+        let detail = json!({"dataset": row.dataset, "schema_version": row.schema_version});
+        self.act(asker, Op::PutDataset(row), None, detail).await?;
+        Ok(answer)
+    }
+
+    pub(super) async fn list_datasets(
+        &self,
+        request: Request<wire::ListDatasetsRequest>,
+    ) -> Result<wire::ListDatasetsResponse, Status> {
+        let caller = self.0.caller(&request).await?;
+        let owner = match &caller {
+            Caller::Source { source, .. } => Some(source.as_str().to_owned()),
+            _ => None,
+        };
+        self.0.permit(&caller, Operation::ListDatasets, owner.as_deref())?;
+        let meta = self.0.directory.meta_now(self.0.view()).await?;
+        let mut datasets = reads::datasets(meta.state.as_ref()).map_err(internal)?;
+        let wanted = &request.get_ref().dataset;
+        datasets.retain(|row| wanted.is_empty() || row.dataset == *wanted);
+        Ok(wire::ListDatasetsResponse { datasets })
+    }
+}
+
+/// The row of a definition that was checked.
+pub(crate) fn dataset_row(definition: &Definition, text: &str) -> DatasetRow {
+    DatasetRow {
+        dataset: definition.id.clone(),
+        schema_version: definition.version,
+        definition: text.to_owned(),
+        digest: Bytes::copy_from_slice(&Sha256::digest(text.as_bytes())),
+        published_us: 0,
+    }
+}

@@ -1,0 +1,87 @@
+//! `dtm.admin.v1`: what operators do. Every change goes through [`act`](super::act): one command of
+//! meta with its leaf in the same entry.
+
+mod cluster;
+mod datasets;
+mod keys;
+mod operators;
+mod sources;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dtm_identity::{Caller, Operation};
+use dtm_proto::admin as wire;
+use dtm_proto::admin::admin_service_server::AdminService;
+use tonic::{Request, Response, Status};
+
+use super::auth::address;
+use super::shared::Shared;
+use super::{Action, Actor, act};
+
+/// The service.
+pub(crate) struct AdminDoor(pub(crate) Arc<Shared>);
+
+/// A confirmed caller with the reason and request id of the call.
+struct Asker {
+    caller: Caller,
+    address: String,
+    reason: String,
+    request_id: Bytes,
+}
+
+impl AdminDoor {
+    async fn asker<T>(
+        &self,
+        request: &Request<T>,
+        operation: Operation,
+        context: Option<&wire::Context>,
+    ) -> Result<Asker, Status> {
+        let caller = self.0.allow(request, operation, None).await?;
+        let context = context.cloned().unwrap_or_default();
+        Ok(Asker { caller, address: address(request), reason: context.reason, request_id: context.request_id })
+    }
+
+    async fn act(
+        &self,
+        asker: Asker,
+        op: dtm_types::command::admin::Op,
+        expected_version: Option<u64>,
+        detail: serde_json::Value,
+    ) -> Result<dtm_types::command::Done, Status> {
+        let actor = Actor::of(&asker.caller, asker.address);
+        let action = Action { op, expected_version, reason: asker.reason, request_id: asker.request_id, detail };
+        act(&self.0, actor, action).await
+    }
+}
+
+macro_rules! calls {
+    ($($name:ident: $request:ident -> $response:ident;)*) => {
+        #[tonic::async_trait]
+        impl AdminService for AdminDoor {
+            $(async fn $name(&self, request: Request<wire::$request>) -> Result<Response<wire::$response>, Status> {
+                AdminDoor::$name(self, request).await.map(Response::new)
+            })*
+        }
+    };
+}
+
+calls! {
+    cluster_status: ClusterStatusRequest -> ClusterStatusResponse;
+    create_join_token: CreateJoinTokenRequest -> CreateJoinTokenResponse;
+    transfer_leader: TransferLeaderRequest -> TransferLeaderResponse;
+    drain_node: DrainNodeRequest -> DrainNodeResponse;
+    remove_node: RemoveNodeRequest -> RemoveNodeResponse;
+    put_source: PutSourceRequest -> PutSourceResponse;
+    list_sources: ListSourcesRequest -> ListSourcesResponse;
+    issue_source_key: IssueSourceKeyRequest -> IssueSourceKeyResponse;
+    revoke_source_key: RevokeSourceKeyRequest -> RevokeSourceKeyResponse;
+    issue_source_certificate: IssueSourceCertificateRequest -> IssueSourceCertificateResponse;
+    publish_dataset: PublishDatasetRequest -> PublishDatasetResponse;
+    list_datasets: ListDatasetsRequest -> ListDatasetsResponse;
+    add_operator: AddOperatorRequest -> AddOperatorResponse;
+    list_operators: ListOperatorsRequest -> ListOperatorsResponse;
+    revoke_operator: RevokeOperatorRequest -> RevokeOperatorResponse;
+    rotate_cluster_key: RotateClusterKeyRequest -> RotateClusterKeyResponse;
+    console_link: ConsoleLinkRequest -> ConsoleLinkResponse;
+}

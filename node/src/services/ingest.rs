@@ -1,0 +1,137 @@
+//! `dtm.ingest.v1`: the door of the sources.
+//!
+//! One reading task a connection: it takes frames off the wire only when there is room for them, so
+//! that a source that is too loud is slowed by its own connection and nobody else's.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use dtm_actors::{ContractRequest, OpenRequest, SessionHandle};
+use dtm_identity::Operation;
+use dtm_machine::reads;
+use dtm_machine::seams::{Freshness, ReadView};
+use dtm_proto::ingest::ingest_service_server::IngestService;
+use dtm_proto::ingest::publish_request::Request as Asked;
+use dtm_proto::ingest::{Open, PublishRequest, PublishResponse, StatusRequest, StatusResponse};
+use dtm_types::{ErrorCode, GroupId, StreamKey};
+use futures::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::shared::Shared;
+use super::status::{internal, of_session, status};
+
+/// How long a client may wait before its first request.
+const OPEN_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// The service.
+pub(crate) struct IngestDoor(pub(crate) Arc<Shared>);
+
+type Answers = Pin<Box<dyn Stream<Item = Result<PublishResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl IngestService for IngestDoor {
+    type PublishStream = Answers;
+
+    async fn publish(&self, request: Request<Streaming<PublishRequest>>) -> Result<Response<Answers>, Status> {
+        let caller = self.0.caller(&request).await?;
+        let mut requests = request.into_inner();
+        let first = tokio::time::timeout(OPEN_WITHIN, requests.message()).await;
+        let first = first.map_err(|_| status(ErrorCode::InvalidArgument, "no open request within 10 s"))??;
+        let Some(PublishRequest { request: Some(Asked::Open(open)) }) = first else {
+            return Err(status(ErrorCode::InvalidArgument, "the first request of a stream is Open"));
+        };
+        self.0.permit(&caller, Operation::Publish, Some(&open.source))?;
+        let request = self.checked(open).await?;
+        let (session, outbox) = self.0.sources.open(request).await.map_err(|e| of_session(&e))?;
+        tokio::spawn(read(requests, session));
+        let answers = outbox.map(|answer| answer.map_err(|error| of_session(&error)));
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let asked = request.get_ref();
+        self.0.allow(&request, Operation::StreamStatus, Some(&asked.source)).await?;
+        let stream = stream_key(&asked.source, &asked.stream)?;
+        let row = self.0.directory.source(self.0.view(), &asked.source).await?;
+        let group = GroupId(row.group);
+        let view = self.0.cluster.view(group, Freshness::Current).await.map_err(|e| status(e.code(), &e))?;
+        let cursor = reads::cursor(view.state.as_ref(), &stream).map_err(internal)?.unwrap_or_default();
+        Ok(Response::new(StatusResponse {
+            acked_through: cursor.through,
+            site_through: 0,
+            session: cursor.session,
+            incarnation: self.0.incarnation.0,
+            group: group.0,
+            leader_address: self.0.cluster.leader(group).map(|l| l.address).unwrap_or_default(),
+            dataset: cursor.dataset,
+            records: cursor.records,
+            refused: cursor.refused,
+            duplicates: cursor.duplicates,
+            finished: cursor.closed,
+        }))
+    }
+}
+
+impl IngestDoor {
+    /// Holds the request against source, agreement and data set.
+    async fn checked(&self, open: Open) -> Result<OpenRequest, Status> {
+        let shared = &self.0;
+        let stream = stream_key(&open.source, &open.stream)?;
+        let source = shared.directory.source(shared.view(), &open.source).await?;
+        if source.suspended {
+            return Err(status(ErrorCode::PermissionDenied, format!("source {} is suspended", open.source)));
+        }
+        if open.incarnation > shared.incarnation.0 {
+            let detail = format!("the client saw incarnation {}, this node is of {}", open.incarnation, shared.incarnation);
+            return Err(status(ErrorCode::WrongIncarnation, detail));
+        }
+        let definition =
+            shared.directory.definition(shared.view(), &open.dataset, open.schema_version).await?;
+        let request = ContractRequest {
+            open: &open,
+            source: &source,
+            definition: &definition,
+            mask_key: shared.vault.mask_key(),
+        };
+        let contract = shared.contracts.contract(&stream, request).map_err(|e| of_session(&e))?;
+        let group = GroupId(source.group);
+        let leader_address = shared.cluster.leader(group).filter(|l| !l.is_self).map(|l| l.address);
+        Ok(OpenRequest {
+            stream,
+            group,
+            contract,
+            actor_id: source.id.clone(),
+            acked_proven: !open.ack_token.is_empty(),
+            open,
+            leader_address,
+        })
+    }
+}
+
+fn stream_key(source: &str, stream: &str) -> Result<StreamKey, Status> {
+    StreamKey::parse(source, stream).ok_or_else(|| {
+        let rule = "a source code is 1 to 64 of a-z 0-9 . - _, a stream name 1 to 128 bytes without control characters";
+        status(ErrorCode::InvalidArgument, rule)
+    })
+}
+
+/// Reads a connection to its end.
+async fn read(mut requests: Streaming<PublishRequest>, session: SessionHandle) {
+    loop {
+        let asked = match requests.message().await {
+            Ok(Some(PublishRequest { request: Some(asked) })) => asked,
+            Ok(Some(_)) => continue,
+            Ok(None) => return session.half_closed(),
+            Err(_) => return session.disconnected(),
+        };
+        let taken = match asked {
+            Asked::Frame(frame) => session.frame(frame).await,
+            Asked::Lost(lost) => session.lost(lost),
+            Asked::Close(close) => session.close(close.finished),
+            Asked::Open(_) => Err(session.protocol("a stream is opened once")),
+        };
+        if let Err(error) = taken {
+            return session.fail(error);
+        }
+    }
+}

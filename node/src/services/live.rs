@@ -1,0 +1,296 @@
+//! The cluster as this node sees it: for `dtm cluster status` and the page.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dtm_machine::reads;
+use dtm_machine::seams::{Freshness, ReadView};
+use dtm_proto::admin as wire;
+use dtm_seal::Secret;
+use dtm_types::command::OperatorRow;
+use dtm_types::{ErrorCode, GroupId, KeyId};
+use tonic::Status;
+
+use super::shared::Shared;
+use super::status::{internal, status};
+use crate::http::{GroupLine, LiveStatus, NodeLine, Overview, Readiness, SourceLine};
+use crate::pki::Issuing;
+
+/// Sources on the page.
+const SOURCES_MAX: usize = 200;
+/// Streams counted of one source on the page.
+const STREAMS_MAX: usize = 64;
+/// How long the page waits for the cluster.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Shared {
+    /// Nodes, groups, replicas: this node's own view and what every other node says of itself.
+    pub(crate) async fn status(&self) -> Result<wire::ClusterStatusResponse, Status> {
+        let meta = match self.directory.meta_now(self.view()).await {
+            Ok(meta) => meta,
+            Err(_) => self.directory.meta(self.view()).await?,
+        };
+        let state = meta.state.as_ref();
+        let mut rows = reads::nodes(state).map_err(internal)?;
+        rows.retain(|row| !row.removed);
+        let mut groups = self.local_groups();
+        let others = rows.iter().filter(|row| row.node != self.node.0.as_slice());
+        let asked = others.map(|row| async move { (row.node.clone(), self.peers.local_status(row).await) });
+        let answers: BTreeMap<Bytes, Option<wire::LocalStatusResponse>> =
+            futures::future::join_all(asked).await.into_iter().collect();
+        for answer in answers.values().flatten() {
+            merge(&mut groups, &answer.groups);
+        }
+        let led = led_by(&groups);
+        let nodes = rows
+            .into_iter()
+            .map(|row| {
+                let mut status = match answers.get(&row.node) {
+                    None => self.local_node(),
+                    Some(Some(answer)) => answer.node.clone().unwrap_or_default(),
+                    Some(None) => wire::NodeStatus::default(),
+                };
+                status.reachable = !matches!(answers.get(&row.node), Some(None));
+                status.groups_led = led.get(&row.node).copied().unwrap_or_default();
+                wire::NodeStatus { node: Some(row), ..status }
+            })
+            .collect();
+        Ok(wire::ClusterStatusResponse {
+            cluster: reads::cluster(state).map_err(internal)?,
+            nodes,
+            groups,
+            answering_node: Bytes::copy_from_slice(&self.node.0),
+            meta_current: meta.current,
+        })
+    }
+
+    /// This node about itself.
+    pub(crate) fn local_node(&self) -> wire::NodeStatus {
+        wire::NodeStatus {
+            node: Some(self.row.clone()),
+            reachable: true,
+            groups_led: 0,
+            sessions: u32::try_from(self.sources.sessions()).unwrap_or(u32::MAX),
+            stopped_reason: self.stopped().unwrap_or_default(),
+            disk_free_bytes: self.disk_free_bytes(),
+            clock_offset_us: 0,
+        }
+    }
+
+    /// The groups as this node sees them, each with this node's own replica.
+    pub(crate) fn local_groups(&self) -> Vec<wire::GroupStatus> {
+        self.cluster.status().into_iter().map(|group| self.group_status(&group)).collect()
+    }
+
+    fn group_status(&self, group: &dtm_cluster::GroupStatus) -> wire::GroupStatus {
+        let own = group.replicas.iter().find(|r| r.replica == group.replica);
+        let health = match (&group.failure, &group.alarm) {
+            (Some(_), _) => "stopped",
+            (None, Some(_)) => "differs",
+            (None, None) => "healthy",
+        };
+        let (records, refused) = self.counters(group.group);
+        let replica = wire::ReplicaStatus {
+            replica: group.replica.0,
+            node: Bytes::copy_from_slice(&self.node.0),
+            voter: own.is_some_and(|r| r.is_voter),
+            last_index: group.last_index,
+            applied_index: group.head.index,
+            ledger_size: group.head.ledger_size,
+            ledger_root: Bytes::copy_from_slice(&group.head.ledger_root),
+            health: health.to_owned(),
+            records,
+            refused,
+        };
+        wire::GroupStatus {
+            group: group.group.0,
+            term: group.term,
+            leader_node: group.leader.map(|n| Bytes::copy_from_slice(&n.0)).unwrap_or_default(),
+            replicas: vec![replica],
+            committed_index: group.head.index,
+        }
+    }
+
+    fn counters(&self, group: GroupId) -> (u64, u64) {
+        let view = futures::FutureExt::now_or_never(self.cluster.view(group, Freshness::Local));
+        let head = view.and_then(Result::ok).and_then(|view| reads::head(view.state.as_ref()).ok());
+        head.map_or((0, 0), |head| (head.records, head.refused))
+    }
+
+    /// First reason of the log's fail-stop latch.
+    pub(crate) fn stopped(&self) -> Option<String> {
+        self.log.stopped().map(|reason| reason.to_string())
+    }
+
+    fn disk_free_bytes(&self) -> u64 {
+        dtm_storage::vfs::Vfs::free_bytes(&dtm_storage::vfs::RealVfs, &self.config.node.data).unwrap_or_default()
+    }
+
+    /// The issuing certificate; every node holds it in its keyring.
+    pub(crate) fn issuing(&self) -> Result<Issuing, Status> {
+        crate::keyring::issuing(&self.keyring)
+            .ok_or_else(|| status(ErrorCode::KeyMissing, "the keyring of this node holds no issuing certificate"))
+    }
+
+    /// A new cluster key, held by every node before it is current anywhere.
+    pub(crate) async fn distribute_cluster_key(&self) -> Result<KeyId, Status> {
+        let now_us = self.clock.now_us();
+        let id = self.keyring.generate(now_us).map_err(internal)?;
+        let key = self.keyring.cluster_key(id).map_err(internal)?;
+        let meta = self.directory.meta_now(self.view()).await?;
+        let mut rows = reads::nodes(meta.state.as_ref()).map_err(internal)?;
+        rows.retain(|row| !row.removed && row.node != self.node.0.as_slice());
+        for make_current in [false, true] {
+            for row in &rows {
+                let request = wire::AdoptClusterKeyRequest {
+                    key_id: Bytes::copy_from_slice(&id.0),
+                    key: if make_current { Bytes::new() } else { Bytes::copy_from_slice(key.expose()) },
+                    created_us: now_us,
+                    make_current,
+                };
+                self.peers.adopt_key(row, request).await?;
+            }
+        }
+        self.keyring.make_current(id).map_err(internal)?;
+        Ok(id)
+    }
+}
+
+/// Adds what another node says of its own replicas.
+fn merge(groups: &mut Vec<wire::GroupStatus>, more: &[wire::GroupStatus]) {
+    for other in more {
+        match groups.iter_mut().find(|g| g.group == other.group) {
+            None => groups.push(other.clone()),
+            Some(group) => {
+                if other.term > group.term || group.leader_node.is_empty() {
+                    group.term = group.term.max(other.term);
+                    group.leader_node = other.leader_node.clone();
+                }
+                group.committed_index = group.committed_index.max(other.committed_index);
+                group.replicas.extend(other.replicas.iter().cloned());
+            }
+        }
+    }
+}
+
+/// Groups led by each node.
+fn led_by(groups: &[wire::GroupStatus]) -> BTreeMap<Bytes, u32> {
+    let mut led = BTreeMap::new();
+    for group in groups {
+        *led.entry(group.leader_node.clone()).or_default() += 1;
+    }
+    led
+}
+
+/// The page's view.
+pub(crate) struct Live {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) acks: Arc<dyn Fn() -> (f64, f64) + Send + Sync>,
+}
+
+#[async_trait]
+impl LiveStatus for Live {
+    async fn readiness(&self) -> Readiness {
+        let cluster = &self.shared.cluster;
+        if let Some(reason) = self.shared.stopped() {
+            return Readiness::NotReady { reason };
+        }
+        let groups = std::iter::once(GroupId::META).chain(cluster.ingest_groups());
+        for group in groups {
+            if cluster.leader(group).is_none() {
+                return Readiness::NotReady { reason: format!("group {group} has no leader") };
+            }
+        }
+        let current = cluster.view(GroupId::META, Freshness::Current);
+        match tokio::time::timeout(PATIENCE, current).await {
+            Ok(Ok(_)) => Readiness::Ready,
+            Ok(Err(error)) => Readiness::NotReady { reason: error.to_string() },
+            Err(_) => Readiness::NotReady { reason: "meta does not answer in time".to_owned() },
+        }
+    }
+
+    async fn overview(&self) -> Overview {
+        let status = tokio::time::timeout(PATIENCE, self.shared.status()).await;
+        let status = status.ok().and_then(Result::ok).unwrap_or_default();
+        let (ack_p50_ms, ack_p99_ms) = (self.acks)();
+        let name_of = |node: &Bytes| {
+            let found = status.nodes.iter().filter_map(|n| n.node.as_ref()).find(|n| n.node == *node);
+            found.map(|n| n.name.clone()).unwrap_or_default()
+        };
+        let sources = self.sources().await.unwrap_or_default();
+        let most = |pick: fn(&wire::ReplicaStatus) -> u64| -> u64 {
+            status.groups.iter().map(|g| g.replicas.iter().map(pick).max().unwrap_or(0)).sum()
+        };
+        Overview {
+            cluster: status.cluster.as_ref().map(|c| c.name.clone()).unwrap_or_default(),
+            node: self.shared.row.name.clone(),
+            nodes: status.nodes.iter().map(node_line).collect(),
+            groups: status.groups.iter().map(|g| group_line(g, name_of(&g.leader_node))).collect(),
+            sources,
+            sources_more: 0,
+            records_today: most(|r| r.records),
+            refused_today: most(|r| r.refused),
+            ack_p50_ms,
+            ack_p99_ms,
+        }
+    }
+
+    async fn operator(&self, name: &str) -> Option<OperatorRow> {
+        let meta = self.shared.directory.meta(self.shared.view()).await.ok()?;
+        reads::operator(meta.state.as_ref(), name).ok().flatten()
+    }
+}
+
+impl Live {
+    async fn sources(&self) -> Option<Vec<SourceLine>> {
+        let shared = &self.shared;
+        let meta = shared.directory.meta(shared.view()).await.ok()?;
+        let rows = reads::sources(meta.state.as_ref(), None, SOURCES_MAX).ok()?;
+        let mut lines = Vec::with_capacity(rows.len());
+        for row in rows {
+            let mut line = SourceLine {
+                source: row.source.clone(),
+                title_vi: row.title_vi,
+                title_en: row.title_en,
+                ..SourceLine::default()
+            };
+            if let Ok(view) = shared.cluster.view(GroupId(row.group), Freshness::Local).await {
+                let streams = reads::streams(view.state.as_ref(), &row.source, STREAMS_MAX).unwrap_or_default();
+                line.streams = u32::try_from(streams.len()).unwrap_or(u32::MAX);
+                line.records = streams.iter().map(|(_, c)| c.records).sum();
+                line.refused = streams.iter().map(|(_, c)| c.refused).sum();
+            }
+            lines.push(line);
+        }
+        Some(lines)
+    }
+}
+
+fn node_line(status: &wire::NodeStatus) -> NodeLine {
+    let row = status.node.clone().unwrap_or_default();
+    NodeLine {
+        name: row.name,
+        site: row.site,
+        zone: row.zone,
+        address: row.grpc_address,
+        reachable: status.reachable,
+        draining: row.draining,
+        groups_led: status.groups_led,
+        sessions: status.sessions,
+    }
+}
+
+fn group_line(status: &wire::GroupStatus, leader: String) -> GroupLine {
+    GroupLine {
+        group: status.group,
+        leader,
+        term: status.term,
+        replicas_healthy: u32::try_from(status.replicas.iter().filter(|r| r.health == "healthy").count()).unwrap_or(0),
+        replicas: u32::try_from(status.replicas.len()).unwrap_or(0),
+        committed: status.committed_index,
+        ledger_size: status.replicas.iter().map(|r| r.ledger_size).max().unwrap_or(0),
+    }
+}

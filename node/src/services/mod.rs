@@ -1,0 +1,26 @@
+//! The gRPC services of a node: intake, reading, administration, joining.
+//!
+//! Each call: who is calling (certificate or key, held against meta), may they (one table), then
+//! the work through the seams. Owner of the state: [`Shared`]; the services themselves hold none.
+
+mod admin;
+mod audit;
+mod auth;
+mod directory;
+mod ingest;
+mod join;
+mod live;
+mod peers;
+mod read;
+mod records;
+mod shared;
+mod status;
+
+pub(crate) use admin::AdminDoor;
+pub(crate) use audit::{Action, Actor, act};
+pub(crate) use ingest::IngestDoor;
+pub(crate) use join::JoinDoor;
+pub(crate) use live::Live;
+pub(crate) use peers::{NodeDoor, PeerCalls};
+pub(crate) use records::RecordsDoor;
+pub(crate) use shared::Shared;

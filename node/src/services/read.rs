@@ -1,0 +1,170 @@
+//! Opens stored batches again. Blocking: runs on a blocking thread, one bundle at a time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dtm_actors::{KeyVault, OpenedBatch, open_batch};
+use dtm_machine::reads;
+use dtm_machine::seams::GroupView;
+use dtm_proto::records::{QuarantinedRecord, StoredRecord};
+use dtm_seal::DataKey;
+use dtm_types::command::command::Op;
+use dtm_types::command::{Bundle, Command};
+use dtm_types::format::{EntryBody, Place, SealedRecord, Violation};
+use dtm_types::text::Lang;
+use dtm_types::{ErrorCode, KeyId, bundle};
+use sha2::{Digest, Sha256};
+use tonic::Status;
+
+use super::status::{internal, status};
+
+/// Keys that a reader keeps at hand.
+const KEYS_MAX: usize = 1_024;
+
+/// Reads batches of one group.
+pub(crate) struct BatchReader {
+    view: GroupView,
+    vault: Arc<dyn KeyVault>,
+    keys: HashMap<KeyId, Arc<DataKey>>,
+    /// The bundle that was read last: its batches are usually read one after the other.
+    last: Option<(u64, Arc<Bundle>)>,
+}
+
+impl BatchReader {
+    pub(crate) fn new(view: GroupView, vault: Arc<dyn KeyVault>) -> Self {
+        Self { view, vault, keys: HashMap::new(), last: None }
+    }
+
+    pub(crate) fn view(&self) -> &GroupView {
+        &self.view
+    }
+
+    /// The records of a batch that were stored: neither refused nor doubled.
+    pub(crate) fn stored(&mut self, place: &Place, digests_only: bool) -> Result<Vec<StoredRecord>, Status> {
+        let (body, batch) = self.open(place)?;
+        let mut found = Vec::with_capacity(batch.records.len());
+        for (n, record) in batch.records.into_iter().enumerate() {
+            if bit(&place.refusal_bitmap, n) || bit(&place.duplicate_bitmap, n) {
+                continue;
+            }
+            found.push(self.record(place, &body, n, record, digests_only));
+        }
+        Ok(found)
+    }
+
+    /// The refused records of a batch.
+    pub(crate) fn refused(&mut self, place: &Place, with_payload: bool) -> Result<Vec<QuarantinedRecord>, Status> {
+        let (_, batch) = self.open(place)?;
+        let group = self.view.group;
+        let refused = batch.records.into_iter().enumerate().filter(|(n, _)| bit(&place.refusal_bitmap, *n));
+        Ok(refused
+            .map(|(n, record)| QuarantinedRecord {
+                id: format!("{group}-{}-{}-{n}", place.index, place.ordinal),
+                source: place.source.clone(),
+                stream: place.stream.clone(),
+                sequence: place.first_sequence + n as u64,
+                dataset: place.dataset.clone(),
+                message_id: record.envelope.map(|e| e.message_id).unwrap_or_default(),
+                group_time_us: place.group_time_us,
+                messages_vi: record.violations.iter().map(|v| message(v, Lang::Vi)).collect(),
+                messages_en: record.violations.iter().map(|v| message(v, Lang::En)).collect(),
+                violations: record.violations,
+                payload: if with_payload { record.payload } else { Bytes::new() },
+            })
+            .collect())
+    }
+
+    fn record(
+        &self,
+        place: &Place,
+        body: &EntryBody,
+        n: usize,
+        record: SealedRecord,
+        digests_only: bool,
+    ) -> StoredRecord {
+        StoredRecord {
+            source: place.source.clone(),
+            stream: place.stream.clone(),
+            sequence: place.first_sequence + n as u64,
+            dataset: place.dataset.clone(),
+            schema_version: place.schema_version,
+            envelope: if digests_only { None } else { record.envelope },
+            payload_digest: Bytes::copy_from_slice(&Sha256::digest(&record.payload)),
+            payload: if digests_only { Bytes::new() } else { record.payload },
+            record_hash: body.record_hashes.slice(n * 32..(n + 1) * 32),
+            group: self.view.group.0,
+            offset: place.index,
+            leaf_index: place.leaf_index,
+            group_time_us: place.group_time_us,
+            form: 0,
+            mode: 0,
+        }
+    }
+
+    fn open(&mut self, place: &Place) -> Result<(EntryBody, OpenedBatch), Status> {
+        let key = self.key(place)?;
+        let bundle = self.bundle(place.index)?;
+        let command: Option<&Command> = bundle.commands.get(place.ordinal as usize);
+        let Some(Op::AppendBatch(append)) = command.and_then(|c| c.op.as_ref()) else {
+            return Err(internal(format!("no batch at {}-{}", place.index, place.ordinal)));
+        };
+        let body = append.body.clone().unwrap_or_default();
+        let opened = open_batch(&body, &key).map_err(|cause| {
+            status(ErrorCode::Damaged, format!("batch {}-{} of group {}: {cause}", place.index, place.ordinal, self.view.group))
+        })?;
+        // Digests and plaintext must be of the same length before any is served.
+        if body.record_hashes.len() != opened.records.len() * 32 {
+            return Err(internal(format!("hashes of batch {}-{} do not fit", place.index, place.ordinal)));
+        }
+        Ok((body, opened))
+    }
+
+    fn bundle(&mut self, index: u64) -> Result<Arc<Bundle>, Status> {
+        if let Some((last, bundle)) = &self.last
+            && *last == index
+        {
+            return Ok(Arc::clone(bundle));
+        }
+        let bytes = self.view.records.bundle(index).map_err(|e| status(ErrorCode::Damaged, e))?;
+        let bundle = Arc::new(bundle::decode(&bytes).map_err(|e| status(ErrorCode::Damaged, e))?);
+        self.last = Some((index, Arc::clone(&bundle)));
+        Ok(bundle)
+    }
+
+    fn key(&mut self, place: &Place) -> Result<Arc<DataKey>, Status> {
+        let id = KeyId::from_slice(&place.key_id).ok_or_else(|| internal("a key id has 16 bytes"))?;
+        if let Some(key) = self.keys.get(&id) {
+            return Ok(Arc::clone(key));
+        }
+        let row = reads::key(self.view.state.as_ref(), id).map_err(internal)?;
+        let row = row.ok_or_else(|| status(ErrorCode::KeyMissing, format!("key {id}")))?;
+        let key = self.vault.open_data_key(self.view.group, &row).map_err(|e| status(ErrorCode::KeyMissing, e))?;
+        let key = Arc::new(key);
+        if self.keys.len() >= KEYS_MAX {
+            self.keys.clear();
+        }
+        self.keys.insert(id, Arc::clone(&key));
+        Ok(key)
+    }
+}
+
+fn bit(bitmap: &[u8], at: usize) -> bool {
+    bitmap.get(at / 8).is_some_and(|byte| byte & (1 << (at % 8)) != 0)
+}
+
+/// A stored violation in words.
+pub(crate) fn message(violation: &Violation, lang: Lang) -> String {
+    let Some(rule) = dtm_catalog::Rule::from_name(&violation.rule) else {
+        return violation.rule.clone();
+    };
+    let known = dtm_catalog::Violation {
+        pointer: violation.pointer.clone(),
+        rule,
+        expected: violation.expected.clone(),
+        found: violation.found.clone(),
+        found_bytes: violation.found_bytes,
+        byte_offset: violation.byte_offset,
+    };
+    known.message(lang)
+}

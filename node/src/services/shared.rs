@@ -1,0 +1,55 @@
+//! What every service of a node shares.
+
+use std::sync::Arc;
+
+use dtm_actors::{Contracts, KeyVault, SourcesHandle};
+use dtm_cluster::ClusterNode;
+use dtm_machine::seams::{Clock, Entropy, ReadView};
+use dtm_storage::keys::Keyring;
+use dtm_storage::log::NodeLog;
+use dtm_types::command::NodeRow;
+use dtm_types::{ClusterId, Incarnation, NodeId};
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::http::LinkKey;
+
+use super::directory::Directory;
+use super::peers::PeerCalls;
+
+/// Reads of stored records that run at a time on a node; more wait.
+const READS_MAX: usize = 16;
+
+/// The node behind its doors.
+pub(crate) struct Shared {
+    pub(crate) cluster_id: ClusterId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) node: NodeId,
+    pub(crate) row: NodeRow,
+    pub(crate) cluster: Arc<ClusterNode>,
+    pub(crate) log: Arc<NodeLog>,
+    pub(crate) peers: PeerCalls,
+    pub(crate) sources: SourcesHandle,
+    pub(crate) contracts: Contracts,
+    pub(crate) directory: Directory,
+    pub(crate) vault: Arc<dyn KeyVault>,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) link: Arc<LinkKey>,
+    pub(crate) ca: Vec<Vec<u8>>,
+    pub(crate) config: Config,
+    pub(crate) reads: Arc<Semaphore>,
+}
+
+impl Shared {
+    /// Reading the groups.
+    pub(crate) fn view(&self) -> &dyn ReadView {
+        self.cluster.as_ref()
+    }
+
+    /// Places for readers.
+    pub(crate) fn read_places() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(READS_MAX))
+    }
+}
