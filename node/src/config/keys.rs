@@ -181,6 +181,6 @@ config! {
     /// What the node says about itself.
     telemetry: Telemetry {
         /// Log level, or a filter such as `info,dtm_cluster=debug`.
-        log: String = "\"info\"", 1..=1_024, "characters";
+        log: String = "\"info,openraft=warn\"", 1..=1_024, "characters";
     }
 }
