@@ -79,19 +79,36 @@ impl Contracts {
     ///
     /// # Errors
     /// [`Error::NotAgreed`], [`Error::Contract`].
-    pub fn contract(&self, stream: &StreamKey, request: ContractRequest<'_>) -> Result<Contract, Error> {
-        let ContractRequest { open, source, definition, mask_key } = request;
+    pub fn contract(
+        &self,
+        stream: &StreamKey,
+        request: ContractRequest<'_>,
+    ) -> Result<Contract, Error> {
+        let ContractRequest {
+            open,
+            source,
+            definition,
+            mask_key,
+        } = request;
         let agreement = source
             .agreements
             .iter()
             .find(|a| a.dataset == open.dataset)
-            .ok_or_else(|| not_agreed(stream, format!("no agreement for data set {}", open.dataset)))?;
+            .ok_or_else(|| {
+                not_agreed(
+                    stream,
+                    format!("no agreement for data set {}", open.dataset),
+                )
+            })?;
         let mode = match open.mode() {
             Mode::Unspecified => Mode::Realtime,
             mode => mode,
         };
         if !agreement.modes.contains(&mode.into()) {
-            return Err(not_agreed(stream, format!("mode {mode:?} is not agreed for {}", open.dataset)));
+            return Err(not_agreed(
+                stream,
+                format!("mode {mode:?} is not agreed for {}", open.dataset),
+            ));
         }
         let agreed_form = agreement.form();
         let form = match open.form() {
@@ -99,7 +116,10 @@ impl Contracts {
             form => form,
         };
         if form != agreed_form {
-            return Err(not_agreed(stream, format!("form {form:?} is not agreed: {agreed_form:?} is")));
+            return Err(not_agreed(
+                stream,
+                format!("form {form:?} is not agreed: {agreed_form:?} is"),
+            ));
         }
         let compiled = self.compiled(stream, agreement, definition, form)?;
         Ok(Contract {
@@ -144,27 +164,50 @@ fn compile(
     definition: &Definition,
     form: Form,
 ) -> Result<Compiled, Error> {
-    let broken = |cause: dtm_catalog::Error| Error::Contract { stream: stream.clone(), cause: cause.to_string() };
-    let raw = || CompiledSchema::compile(definition).map(Arc::new).map_err(broken);
+    let broken = |cause: dtm_catalog::Error| Error::Contract {
+        stream: stream.clone(),
+        cause: cause.to_string(),
+    };
+    let raw = || {
+        CompiledSchema::compile(definition)
+            .map(Arc::new)
+            .map_err(broken)
+    };
     if form != Form::Masked {
-        return Ok(Compiled { schema: raw()?, mask: None });
+        return Ok(Compiled {
+            schema: raw()?,
+            mask: None,
+        });
     }
     let profile = profile(stream, agreement, definition)?;
     if agreement.refuse_raw {
         let schema = CompiledSchema::compile_masked(definition, profile.rules()).map_err(broken)?;
-        return Ok(Compiled { schema: Arc::new(schema), mask: None });
+        return Ok(Compiled {
+            schema: Arc::new(schema),
+            mask: None,
+        });
     }
     let mask = CompiledMask::compile(definition, &profile).map_err(broken)?;
-    Ok(Compiled { schema: raw()?, mask: Some(Arc::new(mask)) })
+    Ok(Compiled {
+        schema: raw()?,
+        mask: Some(Arc::new(mask)),
+    })
 }
 
 /// The definition's marks, with what the agreement says otherwise.
-fn profile(stream: &StreamKey, agreement: &Agreement, definition: &Definition) -> Result<MaskProfile, Error> {
+fn profile(
+    stream: &StreamKey,
+    agreement: &Agreement,
+    definition: &Definition,
+) -> Result<MaskProfile, Error> {
     let mut profile = MaskProfile::of_marks(definition);
     for rule in &agreement.masks {
         let parsed = parse_rule(&rule.rule).ok_or_else(|| Error::Contract {
             stream: stream.clone(),
-            cause: format!("agreement names the unknown mask rule {:?} for {}", rule.rule, rule.pointer),
+            cause: format!(
+                "agreement names the unknown mask rule {:?} for {}",
+                rule.rule, rule.pointer
+            ),
         })?;
         profile.set(&rule.pointer, parsed);
     }
@@ -177,9 +220,10 @@ fn parse_rule(text: &str) -> Option<MaskRule> {
     let rule = match (parts.next()?, parts.next(), parts.next()) {
         ("hide", None, None) => MaskRule::Hide,
         ("pseudonym", None, None) => MaskRule::Pseudonym,
-        ("partial", Some(first), Some(last)) => {
-            MaskRule::Partial { first: first.parse().ok()?, last: last.parse().ok()? }
-        }
+        ("partial", Some(first), Some(last)) => MaskRule::Partial {
+            first: first.parse().ok()?,
+            last: last.parse().ok()?,
+        },
         ("generalise", Some("year"), None) => MaskRule::Generalise(Precision::Year),
         ("generalise", Some("month"), None) => MaskRule::Generalise(Precision::Month),
         ("generalise", Some("thousand"), None) => MaskRule::Generalise(Precision::Thousand),
@@ -196,15 +240,33 @@ fn defaults(open: &ingest::Open, agreement: &Agreement, definition: &Definition)
         (0, agreed) => agreed,
         (asked, _) => asked,
     };
-    let text = |asked: String, agreed: &str| if asked.is_empty() { agreed.to_owned() } else { asked };
+    let text = |asked: String, agreed: &str| {
+        if asked.is_empty() {
+            agreed.to_owned()
+        } else {
+            asked
+        }
+    };
     Defaults {
-        security_status: or(asked.security_status, agreement.security_status, definition.security as u32 + 1),
-        priority: or(asked.priority, agreement.priority, definition.priority as u32 + 1),
+        security_status: or(
+            asked.security_status,
+            agreement.security_status,
+            definition.security as u32 + 1,
+        ),
+        priority: or(
+            asked.priority,
+            agreement.priority,
+            definition.priority as u32 + 1,
+        ),
         category: text(asked.category, &definition.category),
         responsible_agency: text(asked.responsible_agency, &agreement.responsible_agency),
     }
 }
 
 fn not_agreed(stream: &StreamKey, cause: String) -> Error {
-    Error::NotAgreed { stream: stream.clone(), code: ErrorCode::NotAgreed, cause }
+    Error::NotAgreed {
+        stream: stream.clone(),
+        code: ErrorCode::NotAgreed,
+        cause,
+    }
 }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use dtm_machine::seams::{ProposeError, Proposer};
 use dtm_types::command::command::Op;
 use dtm_types::command::outcome::Result as Answer;
-use dtm_types::command::{Actor, ActorKind, Command, OpenSession, Outcome, PutKey, RefusalKind, SessionOpened};
+use dtm_types::command::{
+    Actor, ActorKind, Command, OpenSession, Outcome, PutKey, RefusalKind, SessionOpened,
+};
 use dtm_types::format::WrappedKey;
 use dtm_types::{ErrorCode, GroupId, Month, StreamKey};
 use prost::Message;
@@ -30,8 +32,15 @@ pub(crate) async fn propose(
     command: Bytes,
 ) -> Result<Outcome, ProposeError> {
     let (sender, receiver) = oneshot::channel();
-    proposer.propose(group, command, Box::new(move |result| drop(sender.send(result))));
-    receiver.await.unwrap_or(Err(ProposeError::OutcomeUnknown { group, cause: "the answer was dropped".into() }))
+    proposer.propose(
+        group,
+        command,
+        Box::new(move |result| drop(sender.send(result))),
+    );
+    receiver.await.unwrap_or(Err(ProposeError::OutcomeUnknown {
+        group,
+        cause: "the answer was dropped".into(),
+    }))
 }
 
 /// As [`propose`], and tries the same command again while that may help. The request id makes the
@@ -45,7 +54,10 @@ pub(crate) async fn propose_until(
 ) -> Result<Outcome, Error> {
     let command = Command {
         request_id: Bytes::copy_from_slice(&deps.entropy.id16()),
-        actor: Some(Actor { kind: ActorKind::Source.into(), id: actor_id.clone() }),
+        actor: Some(Actor {
+            kind: ActorKind::Source.into(),
+            id: actor_id.clone(),
+        }),
         op: Some(op),
     };
     let command = Bytes::from(command.encode_to_vec());
@@ -57,7 +69,10 @@ pub(crate) async fn propose_until(
             Err(error) => error,
         };
         if !error.retryable() || tokio::time::Instant::now() + pause >= deadline {
-            return Err(Error::Propose { stream: stream.clone(), source: error });
+            return Err(Error::Propose {
+                stream: stream.clone(),
+                source: error,
+            });
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(BACKOFF_MAX);
@@ -76,13 +91,15 @@ pub(crate) async fn open_session(
     let outcome = propose_until(deps, stream, group, Op::OpenSession(open), actor_id).await?;
     match outcome.result {
         Some(Answer::SessionOpened(opened)) => Ok(opened),
-        Some(Answer::Refusal(refusal)) if refusal.kind() == RefusalKind::Limit => Err(Error::Limit {
-            stream: stream.clone(),
-            code: ErrorCode::TooManyStreamNames,
-            name: "stream_names_max",
-            value: u64::from(names_max),
-            found: u64::from(names_max) + 1,
-        }),
+        Some(Answer::Refusal(refusal)) if refusal.kind() == RefusalKind::Limit => {
+            Err(Error::Limit {
+                stream: stream.clone(),
+                code: ErrorCode::TooManyStreamNames,
+                name: "stream_names_max",
+                value: u64::from(names_max),
+                found: u64::from(names_max) + 1,
+            })
+        }
         other => Err(unexpected(stream, &other)),
     }
 }
@@ -98,16 +115,43 @@ pub(crate) async fn keys(
 ) -> Result<Arc<BatchKeys>, Error> {
     let source = match held.1 {
         Some(key) => key,
-        None => put_key(deps, stream, group, deps.vault.new_source_key(group, &stream.source), actor_id).await?,
+        None => {
+            put_key(
+                deps,
+                stream,
+                group,
+                deps.vault.new_source_key(group, &stream.source),
+                actor_id,
+            )
+            .await?
+        }
     };
     let data = match held.0 {
         Some(key) => key,
-        None => put_key(deps, stream, group, deps.vault.new_data_key(group, &stream.source, month), actor_id).await?,
+        None => {
+            put_key(
+                deps,
+                stream,
+                group,
+                deps.vault.new_data_key(group, &stream.source, month),
+                actor_id,
+            )
+            .await?
+        }
     };
-    let vault = |source| Error::Vault { stream: stream.clone(), source };
+    let vault = |source| Error::Vault {
+        stream: stream.clone(),
+        source,
+    };
     let data_key = deps.vault.open_data_key(group, &data).map_err(vault)?;
     let source_key = deps.vault.open_source_key(group, &source).map_err(vault)?;
-    Ok(Arc::new(BatchKeys::new(stream, data.key_id, month, &data_key, &source_key)))
+    Ok(Arc::new(BatchKeys::new(
+        stream,
+        data.key_id,
+        month,
+        &data_key,
+        &source_key,
+    )))
 }
 
 /// The key that holds, which is another node's where that one was first.
@@ -118,7 +162,14 @@ async fn put_key(
     key: WrappedKey,
     actor_id: &Bytes,
 ) -> Result<WrappedKey, Error> {
-    let outcome = propose_until(deps, stream, group, Op::PutKey(PutKey { key: Some(key) }), actor_id).await?;
+    let outcome = propose_until(
+        deps,
+        stream,
+        group,
+        Op::PutKey(PutKey { key: Some(key) }),
+        actor_id,
+    )
+    .await?;
     match outcome.result {
         Some(Answer::KeyHeld(held)) => held.key.ok_or_else(|| unexpected(stream, &None)),
         other => Err(unexpected(stream, &other)),
@@ -126,5 +177,8 @@ async fn put_key(
 }
 
 pub(crate) fn unexpected(stream: &StreamKey, answer: &Option<Answer>) -> Error {
-    Error::Protocol { stream: stream.clone(), cause: format!("the group answered {answer:?}") }
+    Error::Protocol {
+        stream: stream.clone(),
+        cause: format!("the group answered {answer:?}"),
+    }
 }

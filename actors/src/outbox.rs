@@ -37,7 +37,11 @@ struct Queue {
 impl Outbox {
     /// An empty outbox.
     pub fn new(bytes_max: usize) -> Self {
-        let inner = Inner { queue: Mutex::default(), waker: AtomicWaker::new(), bytes_max };
+        let inner = Inner {
+            queue: Mutex::default(),
+            waker: AtomicWaker::new(),
+            bytes_max,
+        };
         Self(Arc::new(inner))
     }
 
@@ -48,7 +52,9 @@ impl Outbox {
         if queue.closed || queue.bytes > self.0.bytes_max {
             return false;
         }
-        if let (Response::Ack(new), Some(Response::Ack(old))) = (&response, queue.waiting.back_mut()) {
+        if let (Response::Ack(new), Some(Response::Ack(old))) =
+            (&response, queue.waiting.back_mut())
+        {
             *old = merged(old, new);
         } else {
             queue.bytes += response_bytes(&response);
@@ -72,7 +78,11 @@ impl Outbox {
 }
 
 fn merged(old: &Ack, new: &Ack) -> Ack {
-    Ack { duplicates: old.duplicates + new.duplicates, unverified: old.unverified + new.unverified, ..new.clone() }
+    Ack {
+        duplicates: old.duplicates + new.duplicates,
+        unverified: old.unverified + new.unverified,
+        ..new.clone()
+    }
 }
 
 fn response_bytes(response: &Response) -> usize {
@@ -90,7 +100,9 @@ impl Stream for Outbox {
         let mut queue = self.0.queue.lock();
         if let Some(response) = queue.waiting.pop_front() {
             queue.bytes = queue.bytes.saturating_sub(response_bytes(&response));
-            return Poll::Ready(Some(Ok(PublishResponse { response: Some(response) })));
+            return Poll::Ready(Some(Ok(PublishResponse {
+                response: Some(response),
+            })));
         }
         match queue.end.take() {
             Some(Err(error)) => Poll::Ready(Some(Err(error))),
@@ -108,7 +120,11 @@ mod tests {
     use super::*;
 
     fn ack(through: u64) -> Response {
-        Response::Ack(Ack { acked_through: through, duplicates: 1, ..Ack::default() })
+        Response::Ack(Ack {
+            acked_through: through,
+            duplicates: 1,
+            ..Ack::default()
+        })
     }
 
     #[tokio::test]
@@ -118,7 +134,14 @@ mod tests {
         outbox.end(Ok(()));
         assert!(!outbox.push(ack(3)));
         let only = outbox.next().await.expect("one").expect("fine").response;
-        assert_eq!(only, Some(Response::Ack(Ack { acked_through: 2, duplicates: 2, ..Ack::default() })));
+        assert_eq!(
+            only,
+            Some(Response::Ack(Ack {
+                acked_through: 2,
+                duplicates: 2,
+                ..Ack::default()
+            }))
+        );
         assert!(outbox.next().await.is_none());
     }
 
@@ -126,8 +149,13 @@ mod tests {
     async fn a_client_that_does_not_read_is_bounded() {
         let outbox = Outbox::new(100);
         let refused = || {
-            let record = dtm_proto::ingest::RefusedRecord { message_id: "x".repeat(60), ..Default::default() };
-            Response::Refused(dtm_proto::ingest::Refused { records: vec![record] })
+            let record = dtm_proto::ingest::RefusedRecord {
+                message_id: "x".repeat(60),
+                ..Default::default()
+            };
+            Response::Refused(dtm_proto::ingest::Refused {
+                records: vec![record],
+            })
         };
         let taken = (0..10).filter(|_| outbox.push(refused())).count();
         assert_eq!(taken, 2);

@@ -63,7 +63,10 @@ pub struct OpenRequest {
 #[derive(Debug)]
 pub(crate) enum SourcesMessage {
     /// A session asks to be supervised.
-    Adopt(Box<SessionArgs>, tokio::sync::oneshot::Sender<Option<ActorRef<SessionMessage>>>),
+    Adopt(
+        Box<SessionArgs>,
+        tokio::sync::oneshot::Sender<Option<ActorRef<SessionMessage>>>,
+    ),
 }
 
 /// The supervisor actor: holds no state that a restart would miss.
@@ -91,7 +94,9 @@ impl SourcesHandle {
     /// [`Error::Gone`] where the actor runtime refuses to start it.
     pub async fn start(deps: Deps) -> Result<Self, Error> {
         let admission = Admission::new(deps.limits.node_in_flight_bytes_max);
-        let (supervisor, _) = Actor::spawn(None, Supervisor, ()).await.map_err(|_| Error::Gone)?;
+        let (supervisor, _) = Actor::spawn(None, Supervisor, ())
+            .await
+            .map_err(|_| Error::Gone)?;
         Ok(Self(Arc::new(Sources {
             deps: Arc::new(deps),
             admission,
@@ -129,12 +134,30 @@ impl SourcesHandle {
             quarantine_records_max: deps.limits.quarantine_records_max,
             quarantine_bytes_max: deps.limits.quarantine_bytes_max,
         };
-        let opened = opener::open_session(deps, &request.stream, request.group, open, &request.actor_id).await?;
+        let opened = opener::open_session(
+            deps,
+            &request.stream,
+            request.group,
+            open,
+            &request.actor_id,
+        )
+        .await?;
         let held = (opened.data_key.clone(), opened.source_key.clone());
-        let keys = opener::keys(deps, &request.stream, request.group, month, held, &request.actor_id).await?;
+        let keys = opener::keys(
+            deps,
+            &request.stream,
+            request.group,
+            month,
+            held,
+            &request.actor_id,
+        )
+        .await?;
         let outbox = Outbox::new(deps.limits.outbox_bytes_max);
         let answer = self.opened(&request, &opened);
-        assert!(outbox.push(Response::Opened(answer)), "a new outbox has room");
+        assert!(
+            outbox.push(Response::Opened(answer)),
+            "a new outbox has room"
+        );
         let in_flight = InFlight::default();
         let quota = Quota {
             records: opened.quarantine_records_left,
@@ -153,11 +176,21 @@ impl SourcesHandle {
             quota,
             actor_id: request.actor_id,
             outbox: outbox.clone(),
-            guard: SessionGuard { sources: Arc::clone(&self.0), id, slot },
+            guard: SessionGuard {
+                sources: Arc::clone(&self.0),
+                id,
+                slot,
+            },
         };
         let actor = self.adopt(args).await?;
         self.0.sessions.lock().insert(id, actor.clone());
-        let handle = SessionHandle::new(actor, request.stream, self.0.admission.clone(), in_flight, &deps.limits);
+        let handle = SessionHandle::new(
+            actor,
+            request.stream,
+            self.0.admission.clone(),
+            in_flight,
+            &deps.limits,
+        );
         Ok((handle, outbox))
     }
 
@@ -174,7 +207,10 @@ impl SourcesHandle {
         let count = sessions.len();
         for (n, actor) in sessions.into_iter().enumerate() {
             let after_ms = spread_ms * n as u64 / count.max(1) as u64;
-            let _ = actor.cast(SessionMessage::Reconnect { address: address.to_owned(), after_ms });
+            let _ = actor.cast(SessionMessage::Reconnect {
+                address: address.to_owned(),
+                after_ms,
+            });
         }
         count
     }
@@ -214,10 +250,17 @@ impl SourcesHandle {
             });
         }
         *count += 1;
-        Ok(SourceSlot { sources: Arc::clone(&self.0), source: stream.source.clone() })
+        Ok(SourceSlot {
+            sources: Arc::clone(&self.0),
+            source: stream.source.clone(),
+        })
     }
 
-    fn opened(&self, request: &OpenRequest, opened: &dtm_types::command::SessionOpened) -> ingest::Opened {
+    fn opened(
+        &self,
+        request: &OpenRequest,
+        opened: &dtm_types::command::SessionOpened,
+    ) -> ingest::Opened {
         let limits = &self.0.deps.limits;
         ingest::Opened {
             session: opened.session,
@@ -274,7 +317,9 @@ impl Drop for SessionGuard {
 
 impl std::fmt::Debug for Sources {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sources").field("sessions", &self.sessions.lock().len()).finish_non_exhaustive()
+        f.debug_struct("Sources")
+            .field("sessions", &self.sessions.lock().len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -103,11 +103,30 @@ pub(crate) struct BundlerParts {
 
 impl Bundler {
     pub(crate) fn start(parts: BundlerParts, stop: CancellationToken) -> Arc<Self> {
-        let BundlerParts { group, replica, node, config, raft, log, links, clock } = parts;
+        let BundlerParts {
+            group,
+            replica,
+            node,
+            config,
+            raft,
+            log,
+            links,
+            clock,
+        } = parts;
         let queue = Mutex::new(Queue::default());
         let wake = Notify::new();
-        let bundler =
-            Arc::new(Self { group, replica, node, config, raft, log, links, clock, queue, wake });
+        let bundler = Arc::new(Self {
+            group,
+            replica,
+            node,
+            config,
+            raft,
+            log,
+            links,
+            clock,
+            queue,
+            wake,
+        });
         tokio::spawn(Arc::clone(&bundler).run(stop));
         bundler
     }
@@ -133,15 +152,29 @@ impl Bundler {
             let mut queue = self.queue.lock();
             let bytes = command.len();
             if let Some(cause) = &queue.closed {
-                ProposeError::Unavailable { group, cause: cause.clone() }
+                ProposeError::Unavailable {
+                    group,
+                    cause: cause.clone(),
+                }
             } else if queue.bytes > 0 && queue.bytes + bytes > self.config.queue_bytes_max {
-                ProposeError::Overloaded { group, retry_after_ms: OVERLOAD_RETRY_AFTER_MS }
+                ProposeError::Overloaded {
+                    group,
+                    retry_after_ms: OVERLOAD_RETRY_AFTER_MS,
+                }
             } else {
                 let deadline = Instant::now() + self.config.leader_wait;
                 let number = queue.next;
                 queue.next += 1;
                 queue.bytes += bytes;
-                queue.items.insert(number, Item { command, reply, deadline, is_forwarded });
+                queue.items.insert(
+                    number,
+                    Item {
+                        command,
+                        reply,
+                        deadline,
+                        is_forwarded,
+                    },
+                );
                 drop(queue);
                 self.wake.notify_one();
                 return;
@@ -160,7 +193,11 @@ impl Bundler {
                 Route::There(link) => self.forward_ready(&link),
                 Route::Nowhere => self.expire("no leader"),
             };
-            let pause = if must_retry { RETRY_PAUSE } else { Duration::from_secs(3600) };
+            let pause = if must_retry {
+                RETRY_PAUSE
+            } else {
+                Duration::from_secs(3600)
+            };
             tokio::select! {
                 () = self.wake.notified() => {}
                 changed = metrics.changed() => if changed.is_err() { break },
@@ -175,9 +212,9 @@ impl Bundler {
         match metrics.current_leader {
             Some(leader) if leader == self.replica.0 => Route::Here,
             Some(leader) => match metrics.membership_config.get_node(&leader) {
-                Some(PeerNode { node, peer_address, .. }) => {
-                    Route::There(self.links.to(*node, peer_address))
-                }
+                Some(PeerNode {
+                    node, peer_address, ..
+                }) => Route::There(self.links.to(*node, peer_address)),
                 None => Route::Nowhere,
             },
             None => Route::Nowhere,
@@ -201,7 +238,11 @@ impl Bundler {
         let group = self.group;
         for item in late {
             let cause = cause.to_owned();
-            self.answer(item.command.len(), item.reply, Err(ProposeError::Unavailable { group, cause }));
+            self.answer(
+                item.command.len(),
+                item.reply,
+                Err(ProposeError::Unavailable { group, cause }),
+            );
         }
         is_left
     }
@@ -227,12 +268,23 @@ impl Bundler {
                     continue;
                 }
             }
-            let mut builder =
-                bundle::Builder::new(self.clock.now_us(), &self.node.0, bytes + 8 * taken.items.len());
-            taken.items.iter().for_each(|(_, item)| builder.push(&item.command));
+            let mut builder = bundle::Builder::new(
+                self.clock.now_us(),
+                &self.node.0,
+                bytes + 8 * taken.items.len(),
+            );
+            taken
+                .items
+                .iter()
+                .for_each(|(_, item)| builder.push(&item.command));
             let data = BundleBytes(builder.finish());
             let responder = CallbackResponder::new(move |result| taken.finish(result));
-            if self.raft.client_write_ff(data, Some(responder)).await.is_err() {
+            if self
+                .raft
+                .client_write_ff(data, Some(responder))
+                .await
+                .is_err()
+            {
                 return true;
             }
         }
@@ -244,7 +296,10 @@ impl Bundler {
         match error {
             LogError::DiskFull => ProposeError::DiskFull { group },
             LogError::Stopped(reason) => ProposeError::Stopped { reason },
-            other => ProposeError::Unavailable { group, cause: other.to_string() },
+            other => ProposeError::Unavailable {
+                group,
+                cause: other.to_string(),
+            },
         }
     }
 
@@ -264,23 +319,34 @@ impl Bundler {
             items.push(entry.remove_entry());
         }
         queue.in_flight += 1;
-        Some(Taken { bundler: Arc::clone(self), items })
+        Some(Taken {
+            bundler: Arc::clone(self),
+            items,
+        })
     }
 
     /// Forwards what the link takes; true when something is left.
     fn forward_ready(self: &Arc<Self>, link: &Arc<Link>) -> bool {
         let forwarder = link.forwarder();
         loop {
-            let Some((number, item)) = self.queue.lock().items.pop_first() else { return false };
+            let Some((number, item)) = self.queue.lock().items.pop_first() else {
+                return false;
+            };
             if item.is_forwarded {
                 // The sender looks for the leader itself.
-                let error = ProposeError::NotLeader { group: self.group, leader: None };
+                let error = ProposeError::NotLeader {
+                    group: self.group,
+                    leader: None,
+                };
                 self.answer(item.command.len(), item.reply, Err(error));
                 continue;
             }
             if item.deadline <= Instant::now() {
                 let cause = "the leader does not answer".to_owned();
-                let error = ProposeError::Unavailable { group: self.group, cause };
+                let error = ProposeError::Unavailable {
+                    group: self.group,
+                    cause,
+                };
                 self.answer(item.command.len(), item.reply, Err(error));
                 continue;
             }
@@ -289,7 +355,9 @@ impl Bundler {
             let slot = Arc::new(Mutex::new(Some(item)));
             let (for_answer, bundler) = (Arc::clone(&slot), Arc::downgrade(self));
             let answer = Box::new(move |forwarded| {
-                if let (Some(bundler), Some(item)) = (Weak::upgrade(&bundler), for_answer.lock().take()) {
+                if let (Some(bundler), Some(item)) =
+                    (Weak::upgrade(&bundler), for_answer.lock().take())
+                {
                     bundler.forwarded(number, item, forwarded);
                 }
             });
@@ -326,7 +394,11 @@ impl Bundler {
         let group = self.group;
         for (_, item) in closed.into_iter().flatten() {
             let cause = "this replica has stopped".to_owned();
-            self.answer(item.command.len(), item.reply, Err(ProposeError::Unavailable { group, cause }));
+            self.answer(
+                item.command.len(),
+                item.reply,
+                Err(ProposeError::Unavailable { group, cause }),
+            );
         }
         self.wake.notify_one();
     }
@@ -334,7 +406,9 @@ impl Bundler {
     /// Keeps nodes that disagree on who leads from sending commands around at full speed.
     fn is_backing_off(&self) -> bool {
         let mut queue = self.queue.lock();
-        let is_waiting = queue.not_before.is_some_and(|moment| moment > Instant::now());
+        let is_waiting = queue
+            .not_before
+            .is_some_and(|moment| moment > Instant::now());
         if !is_waiting {
             queue.not_before = None;
         }
@@ -351,7 +425,11 @@ impl Bundler {
         let group = self.group;
         for (_, item) in items {
             let cause = cause.to_owned();
-            self.answer(item.command.len(), item.reply, Err(ProposeError::Unavailable { group, cause }));
+            self.answer(
+                item.command.len(),
+                item.reply,
+                Err(ProposeError::Unavailable { group, cause }),
+            );
         }
     }
 }
@@ -369,15 +447,20 @@ impl Taken {
 
     fn refuse(mut self, error: &ProposeError) {
         for (_, item) in self.items.drain(..) {
-            self.bundler.answer(item.command.len(), item.reply, Err(error.clone()));
+            self.bundler
+                .answer(item.command.len(), item.reply, Err(error.clone()));
         }
     }
 
     fn unknown(&mut self, cause: &str) {
         let group = self.bundler.group;
         for (_, item) in self.items.drain(..) {
-            let error = ProposeError::OutcomeUnknown { group, cause: cause.to_owned() };
-            self.bundler.answer(item.command.len(), item.reply, Err(error));
+            let error = ProposeError::OutcomeUnknown {
+                group,
+                cause: cause.to_owned(),
+            };
+            self.bundler
+                .answer(item.command.len(), item.reply, Err(error));
         }
     }
 
@@ -388,7 +471,8 @@ impl Taken {
                 let commands = self.items.len();
                 assert_eq!(outcomes.len(), commands, "one outcome a command");
                 for ((_, item), outcome) in self.items.drain(..).zip(outcomes) {
-                    self.bundler.answer(item.command.len(), item.reply, Ok(outcome));
+                    self.bundler
+                        .answer(item.command.len(), item.reply, Ok(outcome));
                 }
             }
             Err(ClientWriteError::ForwardToLeader(_)) => {

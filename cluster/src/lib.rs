@@ -40,7 +40,7 @@ pub use log_store::{
     NodeLogs, ReplicaLog,
 };
 pub use network::PeerTls;
-pub use status::{GroupStatus, ReplicaStatus};
 pub use snapshot::{StagedState, StateProvider};
 pub use states::{DbStates, MemoryStates};
+pub use status::{GroupStatus, ReplicaStatus};
 pub use type_config::PeerNode;

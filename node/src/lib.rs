@@ -19,6 +19,6 @@ mod runtime;
 pub mod serve;
 mod services;
 pub mod shell;
+pub mod system;
 pub mod telemetry;
 pub mod tls;
-pub mod system;

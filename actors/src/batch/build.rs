@@ -120,21 +120,31 @@ impl OpenBatch {
         let sequence = self.first + u64::from(self.count);
         let salt = keys.salts.salt(sequence);
         let checked = checker.check(contract, &record, &salt);
-        self.hashes.extend_from_slice(&RecordHash::of(&salt, &checked.content).0);
-        self.tags.extend_from_slice(&keys.tags.resend_tag(&checked.content));
+        self.hashes
+            .extend_from_slice(&RecordHash::of(&salt, &checked.content).0);
+        self.tags
+            .extend_from_slice(&keys.tags.resend_tag(&checked.content));
         self.fingerprint(&record, contract, keys, checked.refused.is_some());
         let sealed = self.sealed_record(sequence, record, checked, contract.form, quota);
         prost::encoding::message::encode(1, &sealed, &mut self.body);
         self.count += 1;
     }
 
-    fn fingerprint(&mut self, record: &ingest::Record, contract: &Contract, keys: &BatchKeys, refused: bool) {
+    fn fingerprint(
+        &mut self,
+        record: &ingest::Record,
+        contract: &Contract,
+        keys: &BatchKeys,
+        refused: bool,
+    ) {
         if contract.ids_by_sequence || record.message_id.is_empty() || refused {
             self.fingerprints.extend_from_slice(&[0; 16]);
             return;
         }
         self.has_fingerprints = true;
-        let fingerprint = keys.fingerprints.fingerprint(&contract.dataset, &record.message_id);
+        let fingerprint = keys
+            .fingerprints
+            .fingerprint(&contract.dataset, &record.message_id);
         self.fingerprints.extend_from_slice(&fingerprint);
     }
 
@@ -154,7 +164,11 @@ impl OpenBatch {
             envelope.masked_pointers = vec!["*".to_owned()];
         }
         let Some(refused) = checked.refused else {
-            return SealedRecord { envelope: some(envelope), payload: checked.content, ..SealedRecord::default() };
+            return SealedRecord {
+                envelope: some(envelope),
+                payload: checked.content,
+                ..SealedRecord::default()
+            };
         };
         let at = self.count as usize;
         self.refusal_bitmap.resize(at / 8 + 1, 0);
@@ -166,7 +180,11 @@ impl OpenBatch {
             messages_vi: refused.messages_vi,
             messages_en: refused.messages_en,
         });
-        let content = if form == Form::Masked { Bytes::new() } else { checked.content };
+        let content = if form == Form::Masked {
+            Bytes::new()
+        } else {
+            checked.content
+        };
         let kept = content.len().min(quota.record_bytes_max);
         if quota.records == 0 || quota.bytes < kept as u64 {
             self.quarantine_beyond += 1;
@@ -199,7 +217,8 @@ impl OpenBatch {
         let mut nonce = [0_u8; 24];
         stamp.entropy.fill(&mut nonce);
         if !self.refusal_bitmap.is_empty() {
-            self.refusal_bitmap.resize((self.count as usize).div_ceil(8), 0);
+            self.refusal_bitmap
+                .resize((self.count as usize).div_ceil(8), 0);
         }
         let header_a = HeaderA {
             version: HEADER_VERSION,
@@ -228,12 +247,19 @@ impl OpenBatch {
             ..HeaderA::default()
         }
         .encode_to_vec();
-        let tag = keys.cipher.seal_batch(&nonce, &header_a, &mut text).expect("a batch is far below 64 GiB");
+        let tag = keys
+            .cipher
+            .seal_batch(&nonce, &header_a, &mut text)
+            .expect("a batch is far below 64 GiB");
         let part_b = HeaderB {
             ciphertext_digest: Bytes::copy_from_slice(&Sha256::digest(&text)),
             tag: Bytes::copy_from_slice(&tag),
         };
-        let fingerprints = if self.has_fingerprints { std::mem::take(&mut self.fingerprints) } else { Vec::new() };
+        let fingerprints = if self.has_fingerprints {
+            std::mem::take(&mut self.fingerprints)
+        } else {
+            Vec::new()
+        };
         let body = EntryBody {
             header_a: header_a.into(),
             header_b: part_b.encode_to_vec().into(),
@@ -249,7 +275,10 @@ impl OpenBatch {
         };
         let command = Command {
             request_id: Bytes::copy_from_slice(&stamp.entropy.id16()),
-            actor: Some(Actor { kind: ActorKind::Source.into(), id: stamp.actor_id }),
+            actor: Some(Actor {
+                kind: ActorKind::Source.into(),
+                id: stamp.actor_id,
+            }),
             op: Some(Op::AppendBatch(append)),
         };
         Sealed {

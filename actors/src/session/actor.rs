@@ -44,16 +44,24 @@ pub(crate) struct SessionArgs {
 
 impl std::fmt::Debug for SessionArgs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SessionArgs").field("stream", &self.stream).finish_non_exhaustive()
+        f.debug_struct("SessionArgs")
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
     }
 }
 
 /// Messages of a session.
 pub(crate) enum SessionMessage {
     /// Records, with the room they take.
-    Frame { frame: ingest::Frame, permit: Permit },
+    Frame {
+        frame: ingest::Frame,
+        permit: Permit,
+    },
     /// A batch got its outcome, or none.
-    Outcome { batch: u64, result: Result<Outcome, ProposeError> },
+    Outcome {
+        batch: u64,
+        result: Result<Outcome, ProposeError>,
+    },
     /// Propose again what got no outcome.
     Retry,
     /// Keys of a new month.
@@ -96,15 +104,33 @@ impl Actor for Session {
     type State = State;
     type Arguments = SessionArgs;
 
-    async fn pre_start(&self, myself: ActorRef<Self::Msg>, args: SessionArgs) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        args: SessionArgs,
+    ) -> Result<State, ActorProcessingErr> {
         metrics::gauge!("dtm_sessions").increment(1.0);
         tracing::debug!(stream = %args.stream, session = args.session, "session opened");
         let (outbox, guard) = (args.outbox.clone(), args.guard);
         let flow = Flow::new(
-            args.deps, args.stream, args.group, args.session, args.next_sequence, args.contract,
-            args.keys, args.quota, args.actor_id, args.outbox, myself,
+            args.deps,
+            args.stream,
+            args.group,
+            args.session,
+            args.next_sequence,
+            args.contract,
+            args.keys,
+            args.quota,
+            args.actor_id,
+            args.outbox,
+            myself,
         );
-        Ok(State { flow, outbox, closing: None, guard })
+        Ok(State {
+            flow,
+            outbox,
+            closing: None,
+            guard,
+        })
     }
 
     async fn handle(
@@ -117,7 +143,8 @@ impl Actor for Session {
             Ok(()) => finish_when_drained(&myself, state),
             Err(error) => {
                 tracing::debug!(stream = %state.flow.stream(), %error, "session ends");
-                metrics::counter!("dtm_sessions_failed_total", "code" => error.code().name()).increment(1);
+                metrics::counter!("dtm_sessions_failed_total", "code" => error.code().name())
+                    .increment(1);
                 state.outbox.end(Err(error));
                 myself.stop(None);
             }
@@ -125,14 +152,22 @@ impl Actor for Session {
         Ok(())
     }
 
-    async fn post_stop(&self, _: ActorRef<Self::Msg>, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(
+        &self,
+        _: ActorRef<Self::Msg>,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         metrics::gauge!("dtm_sessions").decrement(1.0);
         state.outbox.end(Err(Error::Gone));
         Ok(())
     }
 }
 
-async fn step(myself: &ActorRef<SessionMessage>, message: SessionMessage, state: &mut State) -> Result<(), Error> {
+async fn step(
+    myself: &ActorRef<SessionMessage>,
+    message: SessionMessage,
+    state: &mut State,
+) -> Result<(), Error> {
     match message {
         SessionMessage::Frame { frame, permit } => state.flow.frame(frame, permit).await,
         SessionMessage::Outcome { batch, result } => match state.flow.outcome(batch, result)? {
@@ -148,7 +183,9 @@ async fn step(myself: &ActorRef<SessionMessage>, message: SessionMessage, state:
         }
         SessionMessage::Keys(keys) => state.flow.rekeyed(keys?).await,
         SessionMessage::Lost(lost) => declare_lost(myself, lost, state),
-        SessionMessage::LostDeclared(outcome, through) => state.flow.lost_declared(outcome?, through),
+        SessionMessage::LostDeclared(outcome, through) => {
+            state.flow.lost_declared(outcome?, through)
+        }
         SessionMessage::Close { finished, asked } => {
             state.closing.get_or_insert((finished, asked));
             Ok(())
@@ -160,21 +197,33 @@ async fn step(myself: &ActorRef<SessionMessage>, message: SessionMessage, state:
         }
         SessionMessage::Reconnect { address, after_ms } => {
             let reason = "draining".to_owned();
-            let advice = ingest::Reconnect { address, after_ms, reason };
+            let advice = ingest::Reconnect {
+                address,
+                after_ms,
+                reason,
+            };
             state.flow.push(Response::Reconnect(advice))?;
-            myself.send_after(Duration::from_millis(after_ms) + LEAVE_WITHIN, || SessionMessage::LeaveNow);
+            myself.send_after(Duration::from_millis(after_ms) + LEAVE_WITHIN, || {
+                SessionMessage::LeaveNow
+            });
             Ok(())
         }
         SessionMessage::LeaveNow => Err(Error::Draining),
         SessionMessage::CutOff(source) if state.flow.stream().source == source => {
-            Err(Error::Revoked { stream: state.flow.stream().clone() })
+            Err(Error::Revoked {
+                stream: state.flow.stream().clone(),
+            })
         }
         SessionMessage::CutOff(_) => Ok(()),
         SessionMessage::Fail(error) => Err(error),
     }
 }
 
-fn declare_lost(myself: &ActorRef<SessionMessage>, lost: ingest::Lost, state: &State) -> Result<(), Error> {
+fn declare_lost(
+    myself: &ActorRef<SessionMessage>,
+    lost: ingest::Lost,
+    state: &State,
+) -> Result<(), Error> {
     let flow = &state.flow;
     let op = Op::DeclareLost(DeclareLost {
         source: flow.stream().source.as_str().to_owned(),
@@ -183,13 +232,17 @@ fn declare_lost(myself: &ActorRef<SessionMessage>, lost: ingest::Lost, state: &S
         from_sequence: lost.from_sequence,
         to_sequence: lost.to_sequence,
     });
-    ask(myself, flow, op, move |outcome| SessionMessage::LostDeclared(outcome, lost.to_sequence));
+    ask(myself, flow, op, move |outcome| {
+        SessionMessage::LostDeclared(outcome, lost.to_sequence)
+    });
     Ok(())
 }
 
 /// Once everything taken is committed, a closing session says so and ends.
 fn finish_when_drained(myself: &ActorRef<SessionMessage>, state: &mut State) {
-    let Some((finished, asked)) = state.closing else { return };
+    let Some((finished, asked)) = state.closing else {
+        return;
+    };
     if !state.flow.is_drained() {
         return;
     }
@@ -215,7 +268,9 @@ fn finish_when_drained(myself: &ActorRef<SessionMessage>, state: &mut State) {
 }
 
 fn end(myself: &ActorRef<SessionMessage>, state: &State) {
-    let closed = ingest::Closed { acked_through: state.flow.acked_through() };
+    let closed = ingest::Closed {
+        acked_through: state.flow.acked_through(),
+    };
     // A client that let its answers pile up has no use for this one either.
     let _ = state.outbox.push(Response::Closed(closed));
     state.outbox.end(Ok(()));

@@ -85,7 +85,10 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    #[allow(clippy::too_many_arguments, reason = "the parts of SessionArgs, taken apart once")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the parts of SessionArgs, taken apart once"
+    )]
     pub(crate) fn new(
         deps: Arc<Deps>,
         stream: StreamKey,
@@ -137,7 +140,12 @@ impl Flow {
     }
 
     pub(crate) fn parts(&self) -> (Arc<Deps>, StreamKey, GroupId, Bytes) {
-        (Arc::clone(&self.deps), self.stream.clone(), self.group, self.actor_id.clone())
+        (
+            Arc::clone(&self.deps),
+            self.stream.clone(),
+            self.group,
+            self.actor_id.clone(),
+        )
     }
 
     pub(crate) fn is_drained(&self) -> bool {
@@ -150,11 +158,18 @@ impl Flow {
             return Ok(());
         }
         let cause = "the client does not read its answers (outbox_bytes_max)".to_owned();
-        Err(Error::Protocol { stream: self.stream.clone(), cause })
+        Err(Error::Protocol {
+            stream: self.stream.clone(),
+            cause,
+        })
     }
 
     /// Takes a frame.
-    pub(crate) async fn frame(&mut self, frame: ingest::Frame, permit: Permit) -> Result<(), Error> {
+    pub(crate) async fn frame(
+        &mut self,
+        frame: ingest::Frame,
+        permit: Permit,
+    ) -> Result<(), Error> {
         if let Some(backlog) = &mut self.backlog {
             backlog.push_back((frame, permit));
             return Ok(());
@@ -192,9 +207,18 @@ impl Flow {
                 self.close_open();
             }
             let (open, permits) = self.open.get_or_insert_with(|| {
-                (OpenBatch::new(sequence, class, total - n, bytes), Vec::with_capacity(1))
+                (
+                    OpenBatch::new(sequence, class, total - n, bytes),
+                    Vec::with_capacity(1),
+                )
             });
-            open.push(record, &self.contract, &self.keys, &mut self.checker, &mut self.quota);
+            open.push(
+                record,
+                &self.contract,
+                &self.keys,
+                &mut self.checker,
+                &mut self.quota,
+            );
             if n + 1 == total {
                 permits.extend(permit.take());
             }
@@ -215,16 +239,30 @@ impl Flow {
 
     /// Seals the open batch, if there is one, and queues it.
     fn close_open(&mut self) {
-        let Some((open, permits)) = self.open.take() else { return };
+        let Some((open, permits)) = self.open.take() else {
+            return;
+        };
         let stamp = Stamp {
             time_us: self.deps.clock.now_us(),
             entropy: self.deps.entropy.as_ref(),
             actor_id: self.actor_id.clone(),
         };
-        let sealed = open.seal(&self.stream, self.session, &self.contract, &self.keys, stamp);
+        let sealed = open.seal(
+            &self.stream,
+            self.session,
+            &self.contract,
+            &self.keys,
+            stamp,
+        );
         self.next_id += 1;
         let born_us = self.deps.clock.monotonic_us();
-        self.pending.push_back(Pending { id: self.next_id, sealed, permits, progress: Progress::Waiting, born_us });
+        self.pending.push_back(Pending {
+            id: self.next_id,
+            sealed,
+            permits,
+            progress: Progress::Waiting,
+            born_us,
+        });
     }
 
     /// Proposes what waits, as far as batches_in_flight_max allows; an open batch is closed only
@@ -234,7 +272,11 @@ impl Flow {
             return;
         }
         let max = self.deps.limits.batches_in_flight_max;
-        let mut flying = self.pending.iter().filter(|p| matches!(p.progress, Progress::InFlight)).count();
+        let mut flying = self
+            .pending
+            .iter()
+            .filter(|p| matches!(p.progress, Progress::InFlight))
+            .count();
         for n in 0..self.pending.len() {
             if flying >= max {
                 return;
@@ -254,13 +296,22 @@ impl Flow {
         let pending = &mut self.pending[at];
         pending.progress = Progress::InFlight;
         let (batch, myself) = (pending.id, self.myself.clone());
-        let reply = Box::new(move |result| drop(myself.cast(SessionMessage::Outcome { batch, result })));
-        self.deps.proposer.propose(self.group, pending.sealed.command.clone(), reply);
+        let reply =
+            Box::new(move |result| drop(myself.cast(SessionMessage::Outcome { batch, result })));
+        self.deps
+            .proposer
+            .propose(self.group, pending.sealed.command.clone(), reply);
     }
 
     /// A batch got its outcome, or none.
-    pub(crate) fn outcome(&mut self, batch: u64, result: Result<Outcome, ProposeError>) -> Result<Step, Error> {
-        let Some(at) = self.pending.iter().position(|p| p.id == batch) else { return Ok(Step::Go) };
+    pub(crate) fn outcome(
+        &mut self,
+        batch: u64,
+        result: Result<Outcome, ProposeError>,
+    ) -> Result<Step, Error> {
+        let Some(at) = self.pending.iter().position(|p| p.id == batch) else {
+            return Ok(Step::Go);
+        };
         match result.map(|outcome| outcome.result) {
             Ok(Some(Answer::Appended(appended))) => {
                 self.pending[at].progress = Progress::Done(appended);
@@ -278,13 +329,20 @@ impl Flow {
 
     fn refused(&mut self, at: usize, refusal: &Refusal) -> Result<(), Error> {
         match refusal.kind() {
-            RefusalKind::Superseded => {
-                Err(Error::Superseded { stream: self.stream.clone(), session: refusal.session })
-            }
+            RefusalKind::Superseded => Err(Error::Superseded {
+                stream: self.stream.clone(),
+                session: refusal.session,
+            }),
             // One before it got no outcome and is proposed again first.
             RefusalKind::Gap => {
                 let cause = "an earlier batch is missing".to_owned();
-                self.failed(at, ProposeError::OutcomeUnknown { group: self.group, cause })
+                self.failed(
+                    at,
+                    ProposeError::OutcomeUnknown {
+                        group: self.group,
+                        cause,
+                    },
+                )
             }
             RefusalKind::Conflict => {
                 self.pending.remove(at);
@@ -299,7 +357,10 @@ impl Flow {
             }
             kind => {
                 let cause = format!("the group refused a batch: {kind:?} {}", refusal.detail);
-                Err(Error::Protocol { stream: self.stream.clone(), cause })
+                Err(Error::Protocol {
+                    stream: self.stream.clone(),
+                    cause,
+                })
             }
         }
     }
@@ -311,9 +372,13 @@ impl Flow {
         let patience = i64::try_from(self.deps.limits.propose_for.as_micros()).unwrap_or(i64::MAX);
         let gave_up = now_us - since > patience;
         if gave_up || !error.retryable() || matches!(error, ProposeError::Stopped { .. }) {
-            return Err(Error::Propose { stream: self.stream.clone(), source: self.last_error.take().unwrap_or(error) });
+            return Err(Error::Propose {
+                stream: self.stream.clone(),
+                source: self.last_error.take().unwrap_or(error),
+            });
         }
-        if !matches!(&error, ProposeError::OutcomeUnknown { cause, .. } if cause == "an earlier batch is missing") {
+        if !matches!(&error, ProposeError::OutcomeUnknown { cause, .. } if cause == "an earlier batch is missing")
+        {
             self.last_error = Some(error);
         }
         Ok(())
@@ -321,11 +386,18 @@ impl Flow {
 
     /// In trouble, and nothing is on its way any more: time to propose again.
     fn next_step(&mut self) -> Step {
-        let flying = self.pending.iter().any(|p| matches!(p.progress, Progress::InFlight));
+        let flying = self
+            .pending
+            .iter()
+            .any(|p| matches!(p.progress, Progress::InFlight));
         if self.trouble_since_us.is_none() || flying || self.retry_scheduled {
             return Step::Go;
         }
-        if !self.pending.iter().any(|p| matches!(p.progress, Progress::Failed)) {
+        if !self
+            .pending
+            .iter()
+            .any(|p| matches!(p.progress, Progress::Failed))
+        {
             self.calm();
             self.flush();
             return Step::Go;
@@ -359,13 +431,29 @@ impl Flow {
     /// Acks every batch at the front that is done: refusals first, then one cumulative ack.
     fn acknowledge(&mut self) -> Result<(), Error> {
         let mut ack: Option<ingest::Ack> = None;
-        while matches!(self.pending.front(), Some(Pending { progress: Progress::Done(_), .. })) {
-            let Some(pending) = self.pending.pop_front() else { break };
-            let Progress::Done(appended) = pending.progress else { break };
-            assert!(appended.acked_through >= pending.sealed.last, "ING-1: ack below what was stored");
+        while matches!(
+            self.pending.front(),
+            Some(Pending {
+                progress: Progress::Done(_),
+                ..
+            })
+        ) {
+            let Some(pending) = self.pending.pop_front() else {
+                break;
+            };
+            let Progress::Done(appended) = pending.progress else {
+                break;
+            };
+            assert!(
+                appended.acked_through >= pending.sealed.last,
+                "ING-1: ack below what was stored"
+            );
             if !pending.sealed.refused.is_empty() {
-                metrics::counter!("dtm_records_refused_total").increment(pending.sealed.refused.len() as u64);
-                self.push(Response::Refused(ingest::Refused { records: pending.sealed.refused }))?;
+                metrics::counter!("dtm_records_refused_total")
+                    .increment(pending.sealed.refused.len() as u64);
+                self.push(Response::Refused(ingest::Refused {
+                    records: pending.sealed.refused,
+                }))?;
             }
             let seconds = (self.deps.clock.monotonic_us() - pending.born_us) as f64 / 1e6;
             metrics::histogram!("dtm_ack_seconds").record(seconds);
@@ -438,7 +526,12 @@ impl Flow {
 }
 
 /// 16 bytes under the source's key; no data set can have this name.
-pub(crate) fn ack_token(keys: &BatchKeys, stream: &StreamKey, incarnation: u64, through: u64) -> Bytes {
+pub(crate) fn ack_token(
+    keys: &BatchKeys,
+    stream: &StreamKey,
+    incarnation: u64,
+    through: u64,
+) -> Bytes {
     let text = format!("{stream}\0{incarnation}\0{through}");
     Bytes::copy_from_slice(&keys.fingerprints.fingerprint("\0ack", &text))
 }

@@ -52,7 +52,10 @@ impl<T> Finding<T> {
 
 impl<T> Default for Finding<T> {
     fn default() -> Self {
-        Self { count: 0, listed: Vec::new() }
+        Self {
+            count: 0,
+            listed: Vec::new(),
+        }
     }
 }
 
@@ -76,7 +79,12 @@ pub struct NodeVerdict {
 impl NodeVerdict {
     /// True when all four properties hold.
     pub fn holds(&self) -> bool {
-        let bad = [self.lost.count, self.doubled.count, self.out_of_order.count, self.invented.count];
+        let bad = [
+            self.lost.count,
+            self.doubled.count,
+            self.out_of_order.count,
+            self.invented.count,
+        ];
         bad == [0; 4]
     }
 }
@@ -103,20 +111,41 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "sent {} acked {} refused or duplicate {}", self.sent, self.acked, self.excused)?;
+        writeln!(
+            f,
+            "sent {} acked {} refused or duplicate {}",
+            self.sent, self.acked, self.excused
+        )?;
         for node in &self.nodes {
-            let NodeVerdict { lost, doubled, out_of_order, invented, .. } = node;
+            let NodeVerdict {
+                lost,
+                doubled,
+                out_of_order,
+                invented,
+                ..
+            } = node;
             writeln!(
                 f,
                 "{}: stored {} lost {} doubled {} out of order {} invented {}",
-                node.node, node.stored, lost.count, doubled.count, out_of_order.count, invented.count
+                node.node,
+                node.stored,
+                lost.count,
+                doubled.count,
+                out_of_order.count,
+                invented.count
             )?;
             for range in lost.listed.iter().take(5) {
-                writeln!(f, "  ING-1 lost {} {}..={}", range.stream, range.from, range.to)?;
+                writeln!(
+                    f,
+                    "  ING-1 lost {} {}..={}",
+                    range.stream, range.from, range.to
+                )?;
             }
-            for (id, found) in
-                [("ING-2", &doubled.listed), ("ING-3", &out_of_order.listed), ("ING-4", &invented.listed)]
-            {
+            for (id, found) in [
+                ("ING-2", &doubled.listed),
+                ("ING-3", &out_of_order.listed),
+                ("ING-4", &invented.listed),
+            ] {
                 for place in found.iter().take(5) {
                     writeln!(f, "  {id} {} {}", place.stream, place.sequence)?;
                 }

@@ -16,8 +16,17 @@ pub(crate) const INLINE: u8 = 0;
 pub(crate) const POINTER: u8 = 1;
 
 /// Appends a leaf that is stored whole; returns its index.
-pub(crate) fn append(ctx: &mut Context<'_, '_>, kind: LeafKind, object_ids: Vec<String>, detail_digest: Bytes) -> u64 {
-    let leaf = Leaf { object_ids, detail_digest, ..blank(ctx, kind) };
+pub(crate) fn append(
+    ctx: &mut Context<'_, '_>,
+    kind: LeafKind,
+    object_ids: Vec<String>,
+    detail_digest: Bytes,
+) -> u64 {
+    let leaf = Leaf {
+        object_ids,
+        detail_digest,
+        ..blank(ctx, kind)
+    };
     append_whole(ctx, &leaf)
 }
 
@@ -33,7 +42,11 @@ pub(crate) fn append_whole(ctx: &mut Context<'_, '_>, leaf: &Leaf) -> u64 {
 }
 
 /// Appends the leaf of a batch; its row points to the batch.
-pub(crate) fn append_batch(ctx: &mut Context<'_, '_>, body: &EntryBody, duplicate_bitmap: Bytes) -> u64 {
+pub(crate) fn append_batch(
+    ctx: &mut Context<'_, '_>,
+    body: &EntryBody,
+    duplicate_bitmap: Bytes,
+) -> u64 {
     let leaf = of_batch(blank(ctx, LeafKind::Batch), body, duplicate_bitmap);
     let index = append_hash(ctx, &leaf.encode_to_vec());
     let mut row = Vec::with_capacity(13);

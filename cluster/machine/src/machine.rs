@@ -56,7 +56,10 @@ pub struct Machine {
 impl Machine {
     /// Loads the mirror from rows; an empty store is a group before its genesis.
     pub fn load(group: GroupId, state: &dyn StateRead) -> Result<Self, ApplyError> {
-        Ok(Self { group, mirror: Mirror::load(group, state)? })
+        Ok(Self {
+            group,
+            mirror: Mirror::load(group, state)?,
+        })
     }
 
     /// Index of the last entry applied; 0 = none.
@@ -89,7 +92,11 @@ impl Machine {
         let mut outcomes = Vec::with_capacity(entries.len());
         for entry in entries {
             let applied = self.mirror.head.applied_index;
-            assert!(entry.index > applied, "RAFT-1: entry {} applied after {applied}", entry.index);
+            assert!(
+                entry.index > applied,
+                "RAFT-1: entry {} applied after {applied}",
+                entry.index
+            );
             outcomes.push(self.apply_entry(&mut rows, entry)?);
             self.mirror.head.applied_index = entry.index;
         }
@@ -98,10 +105,19 @@ impl Machine {
         Ok(outcomes)
     }
 
-    fn apply_entry(&mut self, rows: &mut Overlay<'_>, entry: &Committed) -> Result<Vec<Outcome>, ApplyError> {
-        let Some(bytes) = &entry.bundle else { return Ok(Vec::new()) };
-        let bundle = bundle::decode(bytes)
-            .map_err(|source| ApplyError::Bundle { group: self.group, index: entry.index, source })?;
+    fn apply_entry(
+        &mut self,
+        rows: &mut Overlay<'_>,
+        entry: &Committed,
+    ) -> Result<Vec<Outcome>, ApplyError> {
+        let Some(bytes) = &entry.bundle else {
+            return Ok(Vec::new());
+        };
+        let bundle = bundle::decode(bytes).map_err(|source| ApplyError::Bundle {
+            group: self.group,
+            index: entry.index,
+            source,
+        })?;
         let group_time_us = self.mirror.head.group_time_us.max(bundle.time_us);
         self.mirror.head.group_time_us = group_time_us;
         let mut outcomes = Vec::with_capacity(bundle.commands.len());
@@ -109,7 +125,8 @@ impl Machine {
             let mut ctx = Context {
                 group: self.group,
                 index: entry.index,
-                ordinal: u32::try_from(ordinal).expect("a bundle of 1 MiB holds fewer than 2^32 commands"),
+                ordinal: u32::try_from(ordinal)
+                    .expect("a bundle of 1 MiB holds fewer than 2^32 commands"),
                 group_time_us,
                 actor_id: command.actor.map(|actor| actor.id).unwrap_or_default(),
                 request_id: command.request_id,

@@ -18,7 +18,11 @@ pub(crate) struct Overlay<'a> {
 
 impl<'a> Overlay<'a> {
     pub(crate) fn new(group: GroupId, below: &'a dyn StateRead) -> Self {
-        Self { group, below, changed: BTreeMap::new() }
+        Self {
+            group,
+            below,
+            changed: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ApplyError> {
@@ -30,13 +34,20 @@ impl<'a> Overlay<'a> {
 
     /// A row that holds a message.
     pub(crate) fn row<M: Message + Default>(&self, key: &[u8]) -> Result<Option<M>, ApplyError> {
-        self.get(key)?.map(|bytes| decode_row(self.group, key, bytes)).transpose()
+        self.get(key)?
+            .map(|bytes| decode_row(self.group, key, bytes))
+            .transpose()
     }
 
     /// A row that holds a big-endian number; 0 where there is none.
     pub(crate) fn number(&self, key: &[u8]) -> Result<u64, ApplyError> {
-        let Some(bytes) = self.get(key)? else { return Ok(0) };
-        let bytes: [u8; 8] = bytes.as_ref().try_into().map_err(|_| malformed(self.group, key, "8 bytes expected"))?;
+        let Some(bytes) = self.get(key)? else {
+            return Ok(0);
+        };
+        let bytes: [u8; 8] = bytes
+            .as_ref()
+            .try_into()
+            .map_err(|_| malformed(self.group, key, "8 bytes expected"))?;
         Ok(u64::from_be_bytes(bytes))
     }
 
@@ -66,11 +77,19 @@ impl<'a> Overlay<'a> {
     }
 }
 
-pub(crate) fn decode_row<M: Message + Default>(group: GroupId, key: &[u8], bytes: Bytes) -> Result<M, ApplyError> {
+pub(crate) fn decode_row<M: Message + Default>(
+    group: GroupId,
+    key: &[u8],
+    bytes: Bytes,
+) -> Result<M, ApplyError> {
     M::decode(bytes).map_err(|e| malformed(group, key, &e.to_string()))
 }
 
 pub(crate) fn malformed(group: GroupId, key: &[u8], cause: &str) -> ApplyError {
     let key = key.iter().map(|b| format!("{b:02x}")).collect();
-    ApplyError::Row { group, key, cause: cause.to_owned() }
+    ApplyError::Row {
+        group,
+        key,
+        cause: cause.to_owned(),
+    }
 }

@@ -1,7 +1,9 @@
 //! Typed reads over a group's rows, for everyone above apply.
 
 use bytes::Bytes;
-use dtm_types::command::{ClusterRow, DatasetRow, GroupRow, NodeRow, OperatorRow, SourceKeyRow, SourceRow};
+use dtm_types::command::{
+    ClusterRow, DatasetRow, GroupRow, NodeRow, OperatorRow, SourceKeyRow, SourceRow,
+};
 use dtm_types::format::{
     Cursor, GroupHead, KeyPurpose, Place, QuarantineQuota, QuarantineRow, WrappedKey,
 };
@@ -20,7 +22,10 @@ fn row<M: Message + Default>(state: &dyn StateRead, key: &[u8]) -> Result<Option
 
 fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, StateError> {
     let group = dtm_types::GroupId::default();
-    M::decode(bytes).map_err(|e| StateError { group, cause: format!("row does not decode: {e}") })
+    M::decode(bytes).map_err(|e| StateError {
+        group,
+        cause: format!("row does not decode: {e}"),
+    })
 }
 
 fn rows<M: Message + Default>(
@@ -35,7 +40,10 @@ fn rows<M: Message + Default>(
         from = from.max(after);
     }
     let found = state.scan(&from, &to, limit)?;
-    found.into_iter().map(|(key, value)| Ok((key, decode(value)?))).collect()
+    found
+        .into_iter()
+        .map(|(key, value)| Ok((key, decode(value)?)))
+        .collect()
 }
 
 /// How far the group has applied.
@@ -49,13 +57,24 @@ pub fn source(state: &dyn StateRead, source: &str) -> Result<Option<SourceRow>, 
 }
 
 /// Sources of meta after a code, in order.
-pub fn sources(state: &dyn StateRead, after: Option<&str>, limit: usize) -> Result<Vec<SourceRow>, StateError> {
+pub fn sources(
+    state: &dyn StateRead,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<SourceRow>, StateError> {
     let after = after.map(|name| keys::named(table::SOURCE, name));
-    Ok(rows(state, Key::of(table::SOURCE), after, limit)?.into_iter().map(|(_, row)| row).collect())
+    Ok(rows(state, Key::of(table::SOURCE), after, limit)?
+        .into_iter()
+        .map(|(_, row)| row)
+        .collect())
 }
 
 /// One key of a source.
-pub fn source_key(state: &dyn StateRead, source: &str, key_id: &[u8]) -> Result<Option<SourceKeyRow>, StateError> {
+pub fn source_key(
+    state: &dyn StateRead,
+    source: &str,
+    key_id: &[u8],
+) -> Result<Option<SourceKeyRow>, StateError> {
     row(state, &keys::source_key(source, key_id))
 }
 
@@ -65,21 +84,35 @@ pub fn source_keys(state: &dyn StateRead, source: &str) -> Result<Vec<SourceKeyR
     let found = state.scan(&from, &to, SCAN_ROWS)?;
     // The counter of keys stands among them under a one-byte id.
     let key_length = from.len() + 8;
-    found.into_iter().filter(|(key, _)| key.len() == key_length).map(|(_, value)| decode(value)).collect()
+    found
+        .into_iter()
+        .filter(|(key, _)| key.len() == key_length)
+        .map(|(_, value)| decode(value))
+        .collect()
 }
 
 /// A version of a data set; the newest where no version is named.
-pub fn dataset(state: &dyn StateRead, id: &str, version: Option<u32>) -> Result<Option<DatasetRow>, StateError> {
+pub fn dataset(
+    state: &dyn StateRead,
+    id: &str,
+    version: Option<u32>,
+) -> Result<Option<DatasetRow>, StateError> {
     if let Some(version) = version {
         return row(state, &keys::dataset(id, version));
     }
     let (from, to) = Key::of(table::DATASET).name(id).range();
-    state.last(&from, &to)?.map(|(_, value)| decode(value)).transpose()
+    state
+        .last(&from, &to)?
+        .map(|(_, value)| decode(value))
+        .transpose()
 }
 
 /// Every version of every data set.
 pub fn datasets(state: &dyn StateRead) -> Result<Vec<DatasetRow>, StateError> {
-    Ok(rows(state, Key::of(table::DATASET), None, SCAN_ROWS)?.into_iter().map(|(_, row)| row).collect())
+    Ok(rows(state, Key::of(table::DATASET), None, SCAN_ROWS)?
+        .into_iter()
+        .map(|(_, row)| row)
+        .collect())
 }
 
 /// An operator by name.
@@ -89,7 +122,10 @@ pub fn operator(state: &dyn StateRead, name: &str) -> Result<Option<OperatorRow>
 
 /// All operators.
 pub fn operators(state: &dyn StateRead) -> Result<Vec<OperatorRow>, StateError> {
-    Ok(rows(state, Key::of(table::OPERATOR), None, SCAN_ROWS)?.into_iter().map(|(_, row)| row).collect())
+    Ok(rows(state, Key::of(table::OPERATOR), None, SCAN_ROWS)?
+        .into_iter()
+        .map(|(_, row)| row)
+        .collect())
 }
 
 /// A node.
@@ -99,7 +135,10 @@ pub fn node(state: &dyn StateRead, id: NodeId) -> Result<Option<NodeRow>, StateE
 
 /// All nodes, removed ones included.
 pub fn nodes(state: &dyn StateRead) -> Result<Vec<NodeRow>, StateError> {
-    Ok(rows(state, Key::of(table::NODE), None, SCAN_ROWS)?.into_iter().map(|(_, row)| row).collect())
+    Ok(rows(state, Key::of(table::NODE), None, SCAN_ROWS)?
+        .into_iter()
+        .map(|(_, row)| row)
+        .collect())
 }
 
 /// A group and its replicas.
@@ -109,7 +148,10 @@ pub fn group(state: &dyn StateRead, group: u32) -> Result<Option<GroupRow>, Stat
 
 /// All groups.
 pub fn groups(state: &dyn StateRead) -> Result<Vec<GroupRow>, StateError> {
-    Ok(rows(state, Key::of(table::GROUP), None, SCAN_ROWS)?.into_iter().map(|(_, row)| row).collect())
+    Ok(rows(state, Key::of(table::GROUP), None, SCAN_ROWS)?
+        .into_iter()
+        .map(|(_, row)| row)
+        .collect())
 }
 
 /// The cluster's row.
@@ -123,7 +165,11 @@ pub fn cursor(state: &dyn StateRead, stream: &StreamKey) -> Result<Option<Cursor
 }
 
 /// Streams of a source with their cursors, at most `limit`.
-pub fn streams(state: &dyn StateRead, source: &str, limit: usize) -> Result<Vec<(String, Cursor)>, StateError> {
+pub fn streams(
+    state: &dyn StateRead,
+    source: &str,
+    limit: usize,
+) -> Result<Vec<(String, Cursor)>, StateError> {
     let prefix = Key::of(table::CURSOR).name(source);
     let skip = 1 + source.len() + 1;
     let found = rows::<Cursor>(state, prefix, None, limit)?;
@@ -137,9 +183,16 @@ pub fn streams(state: &dyn StateRead, source: &str, limit: usize) -> Result<Vec<
 }
 
 /// Batches in commit order after (index, ordinal), at most `limit`.
-pub fn places_after(state: &dyn StateRead, after: Option<(u64, u32)>, limit: usize) -> Result<Vec<Place>, StateError> {
+pub fn places_after(
+    state: &dyn StateRead,
+    after: Option<(u64, u32)>,
+    limit: usize,
+) -> Result<Vec<Place>, StateError> {
     let after = after.map(|(index, ordinal)| keys::place(index, ordinal));
-    Ok(rows(state, Key::of(table::PLACE), after, limit)?.into_iter().map(|(_, row)| row).collect())
+    Ok(rows(state, Key::of(table::PLACE), after, limit)?
+        .into_iter()
+        .map(|(_, row)| row)
+        .collect())
 }
 
 /// The batch at (index, ordinal).
@@ -205,9 +258,16 @@ pub fn key_of(
 }
 
 /// Every wrapped key of the group after an id, at most `limit`.
-pub fn keys_after(state: &dyn StateRead, after: Option<KeyId>, limit: usize) -> Result<Vec<WrappedKey>, StateError> {
+pub fn keys_after(
+    state: &dyn StateRead,
+    after: Option<KeyId>,
+    limit: usize,
+) -> Result<Vec<WrappedKey>, StateError> {
     let after = after.map(keys::key);
-    Ok(rows(state, Key::of(table::KEY), after, limit)?.into_iter().map(|(_, row)| row).collect())
+    Ok(rows(state, Key::of(table::KEY), after, limit)?
+        .into_iter()
+        .map(|(_, row)| row)
+        .collect())
 }
 
 /// Quarantined batches of a source after (index, ordinal): (index, ordinal, row).
@@ -218,7 +278,8 @@ pub fn quarantined(
     limit: usize,
 ) -> Result<Vec<(u64, u32, QuarantineRow)>, StateError> {
     let after = after.map(|(index, ordinal)| keys::quarantine(source, index, ordinal));
-    let found = rows::<QuarantineRow>(state, Key::of(table::QUARANTINE).name(source), after, limit)?;
+    let found =
+        rows::<QuarantineRow>(state, Key::of(table::QUARANTINE).name(source), after, limit)?;
     Ok(found
         .into_iter()
         .filter_map(|(key, row)| {

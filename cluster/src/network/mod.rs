@@ -19,5 +19,5 @@ pub(crate) use factory::Factory;
 pub(crate) use link::{Link, Links, MESSAGE_BYTES_MAX};
 pub(crate) use origin::OriginGuard;
 pub(crate) use server::PeerServer;
-pub use tls::PeerTls;
 pub(crate) use tls::Incoming;
+pub use tls::PeerTls;

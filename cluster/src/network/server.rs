@@ -44,9 +44,14 @@ impl PeerServer {
 fn find(registry: &Registry, target: Option<wire::Target>) -> Result<Arc<Group>, Status> {
     let target = target.ok_or_else(|| Status::invalid_argument("no target"))?;
     let group = registry.group(GroupId(target.group));
-    group.filter(|group| group.replica == ReplicaId(target.replica)).ok_or_else(|| {
-        Status::not_found(format!("no replica {} of group {}", target.replica, target.group))
-    })
+    group
+        .filter(|group| group.replica == ReplicaId(target.replica))
+        .ok_or_else(|| {
+            Status::not_found(format!(
+                "no replica {} of group {}",
+                target.replica, target.group
+            ))
+        })
 }
 
 fn invalid(error: convert::Error) -> Status {
@@ -81,7 +86,9 @@ async fn append_answers(
             .ok()
     });
     let answers = group.raft.stream_append(input);
-    answers.map(|answer| answer.map(append_to_wire).map_err(stopped)).boxed()
+    answers
+        .map(|answer| answer.map(append_to_wire).map_err(stopped))
+        .boxed()
 }
 
 /// `take_while` and `map` in one: the stream ends at the first `None`.
@@ -109,29 +116,42 @@ fn append_from_wire(
         vote: convert::vote_from_wire(request.vote)?,
         prev_log_id: request.prev.map(convert::log_id_from_wire),
         leader_commit: request.commit.map(convert::log_id_from_wire),
-        entries: request.entries.into_iter().map(convert::entry_from_wire).collect::<Result<_, _>>()?,
+        entries: request
+            .entries
+            .into_iter()
+            .map(convert::entry_from_wire)
+            .collect::<Result<_, _>>()?,
     })
 }
 
 fn append_to_wire(result: StreamAppendResult<TypeConfig>) -> wire::AppendResponse {
     use wire::append_response::Result as Answer;
     let result = match result {
-        Ok(through) => {
-            Answer::Appended(wire::Appended { through: through.as_ref().map(convert::log_id_to_wire) })
+        Ok(through) => Answer::Appended(wire::Appended {
+            through: through.as_ref().map(convert::log_id_to_wire),
+        }),
+        Err(StreamAppendError::Conflict(log_id)) => {
+            Answer::Conflict(convert::log_id_to_wire(&log_id))
         }
-        Err(StreamAppendError::Conflict(log_id)) => Answer::Conflict(convert::log_id_to_wire(&log_id)),
-        Err(StreamAppendError::HigherVote(vote)) => Answer::HigherVote(convert::vote_to_wire(&vote)),
+        Err(StreamAppendError::HigherVote(vote)) => {
+            Answer::HigherVote(convert::vote_to_wire(&vote))
+        }
     };
-    wire::AppendResponse { result: Some(result) }
+    wire::AppendResponse {
+        result: Some(result),
+    }
 }
 
-async fn heartbeat(registry: Arc<Registry>, request: wire::HeartbeatRequest) -> wire::HeartbeatResponse {
+async fn heartbeat(
+    registry: Arc<Registry>,
+    request: wire::HeartbeatRequest,
+) -> wire::HeartbeatResponse {
     use wire::heartbeat_response::Result as Answer;
     let id = request.id;
     let result = match try_heartbeat(&registry, request).await {
-        Ok(Ok(through)) => {
-            Answer::Appended(wire::Appended { through: through.as_ref().map(convert::log_id_to_wire) })
-        }
+        Ok(Ok(through)) => Answer::Appended(wire::Appended {
+            through: through.as_ref().map(convert::log_id_to_wire),
+        }),
         Ok(Err(StreamAppendError::Conflict(log_id))) => {
             Answer::Conflict(convert::log_id_to_wire(&log_id))
         }
@@ -140,7 +160,10 @@ async fn heartbeat(registry: Arc<Registry>, request: wire::HeartbeatRequest) -> 
         }
         Err(status) => Answer::Failed(status.message().to_owned()),
     };
-    wire::HeartbeatResponse { id, result: Some(result) }
+    wire::HeartbeatResponse {
+        id,
+        result: Some(result),
+    }
 }
 
 async fn try_heartbeat(
@@ -165,14 +188,21 @@ async fn heartbeats(
     answers: mpsc::Sender<Result<wire::HeartbeatResponses, Status>>,
 ) {
     while let Ok(Some(batch)) = batches.message().await {
-        let handled: FuturesUnordered<_> =
-            batch.items.into_iter().map(|item| heartbeat(Arc::clone(&registry), item)).collect();
+        let handled: FuturesUnordered<_> = batch
+            .items
+            .into_iter()
+            .map(|item| heartbeat(Arc::clone(&registry), item))
+            .collect();
         let answers = answers.clone();
         // A group that is slow to answer holds up nobody else's heartbeat.
         tokio::spawn(async move {
             let mut handled = handled.ready_chunks(ANSWERS_MAX);
             while let Some(items) = handled.next().await {
-                if answers.send(Ok(wire::HeartbeatResponses { items })).await.is_err() {
+                if answers
+                    .send(Ok(wire::HeartbeatResponses { items }))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -192,7 +222,9 @@ impl PeerService for PeerServer {
     ) -> Result<Response<Self::AppendStream>, Status> {
         self.guard.check(&request)?;
         let answers = append_answers(Arc::clone(&self.registry), request.into_inner());
-        Ok(Response::new(futures::stream::once(answers).flatten().boxed()))
+        Ok(Response::new(
+            futures::stream::once(answers).flatten().boxed(),
+        ))
     }
 
     async fn heartbeat(
@@ -201,7 +233,11 @@ impl PeerService for PeerServer {
     ) -> Result<Response<Self::HeartbeatStream>, Status> {
         self.guard.check(&request)?;
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
-        tokio::spawn(heartbeats(Arc::clone(&self.registry), request.into_inner(), answers));
+        tokio::spawn(heartbeats(
+            Arc::clone(&self.registry),
+            request.into_inner(),
+            answers,
+        ));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
@@ -238,7 +274,11 @@ impl PeerService for PeerServer {
         let from = convert::vote_from_wire(message.from).map_err(invalid)?;
         let last = message.last.map(convert::log_id_from_wire);
         let ask = TransferLeaderRequest::new(from, message.to, last);
-        let answer = group.raft.handle_transfer_leader(ask).await.map_err(stopped)?;
+        let answer = group
+            .raft
+            .handle_transfer_leader(ask)
+            .await
+            .map_err(stopped)?;
         let mut response = wire::TransferLeaderResponse::default();
         match answer {
             Ok(()) => {}
@@ -261,11 +301,15 @@ impl PeerService for PeerServer {
         let mut chunks = request.into_inner();
         let first = chunks.message().await?.and_then(|chunk| chunk.part);
         let Some(wire::snapshot_chunk::Part::Manifest(manifest)) = first else {
-            return Err(Status::invalid_argument("a snapshot begins with its manifest"));
+            return Err(Status::invalid_argument(
+                "a snapshot begins with its manifest",
+            ));
         };
         let group = self.group(manifest.target)?;
         let states = self.registry.states();
-        snapshot::receive(&group, states, manifest, chunks).await.map(Response::new)
+        snapshot::receive(&group, states, manifest, chunks)
+            .await
+            .map(Response::new)
     }
 
     async fn forward(
@@ -274,7 +318,10 @@ impl PeerService for PeerServer {
     ) -> Result<Response<Self::ForwardStream>, Status> {
         self.guard.check(&request)?;
         let registry = Arc::clone(&self.registry);
-        Ok(Response::new(forward::serve(registry, request.into_inner())))
+        Ok(Response::new(forward::serve(
+            registry,
+            request.into_inner(),
+        )))
     }
 
     async fn read_index(
@@ -283,7 +330,10 @@ impl PeerService for PeerServer {
     ) -> Result<Response<wire::ReadIndexResponse>, Status> {
         self.guard.check(&request)?;
         let group = self.group(request.into_inner().target)?;
-        let index = group.read_index_here(READ_INDEX_TIMEOUT).await.map_err(stopped)?;
+        let index = group
+            .read_index_here(READ_INDEX_TIMEOUT)
+            .await
+            .map_err(stopped)?;
         Ok(Response::new(wire::ReadIndexResponse { index }))
     }
 
@@ -295,7 +345,10 @@ impl PeerService for PeerServer {
         let target = request.into_inner().target;
         let target = target.ok_or_else(|| Status::invalid_argument("no target"))?;
         let (group, replica) = (GroupId(target.group), ReplicaId(target.replica));
-        self.registry.create(group, replica).await.map_err(stopped)?;
+        self.registry
+            .create(group, replica)
+            .await
+            .map_err(stopped)?;
         Ok(Response::new(wire::CreateReplicaResponse {}))
     }
 
@@ -304,7 +357,11 @@ impl PeerService for PeerServer {
         request: Request<wire::ReconcileRequest>,
     ) -> Result<Response<wire::ReconcileResponse>, Status> {
         self.guard.check(&request)?;
-        let settled = self.registry.reconcile(request.into_inner()).await.map_err(stopped)?;
+        let settled = self
+            .registry
+            .reconcile(request.into_inner())
+            .await
+            .map_err(stopped)?;
         Ok(Response::new(wire::ReconcileResponse { settled }))
     }
 
@@ -317,8 +374,16 @@ impl PeerService for PeerServer {
         let groups = targets
             .filter_map(|target| {
                 let group = find(&self.registry, Some(target)).ok()?;
-                let heads = group.applied.heads().iter().map(crate::roots::head_to_wire).collect();
-                Some(wire::GroupHeads { target: Some(target), heads })
+                let heads = group
+                    .applied
+                    .heads()
+                    .iter()
+                    .map(crate::roots::head_to_wire)
+                    .collect();
+                Some(wire::GroupHeads {
+                    target: Some(target),
+                    heads,
+                })
             })
             .collect();
         Ok(Response::new(wire::HeadsResponse { groups }))
@@ -330,6 +395,8 @@ impl PeerService for PeerServer {
     ) -> Result<Response<wire::HeldResponse>, Status> {
         self.guard.check(&request)?;
         let group = self.group(request.into_inner().target)?;
-        Ok(Response::new(wire::HeldResponse { through: group.applied.head().index }))
+        Ok(Response::new(wire::HeldResponse {
+            through: group.applied.head().index,
+        }))
     }
 }

@@ -11,7 +11,10 @@ pub(super) fn raise(data: &Path) -> io::Result<u64> {
     let path = data.join(FILE);
     let last = match fs::read_to_string(&path) {
         Ok(text) => text.trim().parse::<u64>().map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{} holds no number", path.display()))
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} holds no number", path.display()),
+            )
         })?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         Err(error) => return Err(error),
@@ -34,9 +37,15 @@ mod tests {
     fn the_counter_only_rises() {
         let folder = std::env::temp_dir().join(format!("dtm-boot-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
-        assert_eq!((raise(&folder).expect("one"), raise(&folder).expect("two")), (1, 2));
+        assert_eq!(
+            (raise(&folder).expect("one"), raise(&folder).expect("two")),
+            (1, 2)
+        );
         fs::write(folder.join(FILE), "x").expect("writes");
-        assert!(raise(&folder).is_err(), "a damaged counter is not taken for a new node");
+        assert!(
+            raise(&folder).is_err(),
+            "a damaged counter is not taken for a new node"
+        );
         fs::remove_dir_all(&folder).expect("removes");
     }
 }

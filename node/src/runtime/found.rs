@@ -22,8 +22,16 @@ pub(super) async fn found(shared: &Arc<Shared>, genesis: &Genesis) -> Result<(),
     let state = meta.state.as_ref();
     let failed = |e: StateError| Status::internal(e.to_string());
     let operator = operator(shared, genesis)?;
-    if reads::operator(state, &operator.name).map_err(failed)?.is_none() {
-        step(shared, Op::PutOperator(operator), json!({"operator": genesis.operator_name})).await?;
+    if reads::operator(state, &operator.name)
+        .map_err(failed)?
+        .is_none()
+    {
+        step(
+            shared,
+            Op::PutOperator(operator),
+            json!({"operator": genesis.operator_name}),
+        )
+        .await?;
     }
     for id in BUILT_IN_IDS {
         if reads::dataset(state, id, None).map_err(failed)?.is_none()
@@ -51,8 +59,9 @@ async fn step(shared: &Arc<Shared>, op: Op, detail: serde_json::Value) -> Result
 }
 
 fn operator(shared: &Arc<Shared>, genesis: &Genesis) -> Result<OperatorRow, Status> {
-    let digest = hex::decode(&genesis.operator_certificate_digest)
-        .map_err(|_| Status::internal("genesis.toml: operator_certificate_digest is not hexadecimal"))?;
+    let digest = hex::decode(&genesis.operator_certificate_digest).map_err(|_| {
+        Status::internal("genesis.toml: operator_certificate_digest is not hexadecimal")
+    })?;
     Ok(OperatorRow {
         id: Bytes::copy_from_slice(&shared.entropy.id16()),
         name: genesis.operator_name.clone(),

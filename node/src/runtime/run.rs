@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_actors::{Contracts, Deps as SessionDeps, KeyVault, Limits, SourcesHandle};
-use dtm_cluster::{ClusterConfig, ClusterNode, DbStates, Deps as ClusterDeps, NodeLogs, PeerNode, Timing};
+use dtm_cluster::{
+    ClusterConfig, ClusterNode, DbStates, Deps as ClusterDeps, NodeLogs, PeerNode, Timing,
+};
 use dtm_machine::seams::{Clock, Entropy};
 use dtm_proto::admin::admin_service_server::AdminServiceServer;
 use dtm_proto::admin::join_service_server::JoinServiceServer;
@@ -26,7 +28,9 @@ use super::{NodeVault, boot, found};
 use crate::config::Config;
 use crate::http::{self, LinkKey, Pages};
 use crate::pki::{self, Genesis};
-use crate::services::{AdminDoor, IngestDoor, JoinDoor, Live, NodeDoor, PeerCalls, RecordsDoor, Shared};
+use crate::services::{
+    AdminDoor, IngestDoor, JoinDoor, Live, NodeDoor, PeerCalls, RecordsDoor, Shared,
+};
 use crate::shell::{RenderMetrics, Shell};
 use crate::system::{OsEntropy, SystemClock};
 use crate::tls;
@@ -74,7 +78,9 @@ impl Error {
     pub fn exit(&self) -> u8 {
         use dtm_storage::{log, state};
         match self {
-            Self::Log(log::Error::Foreign { .. } | log::Error::Version { .. } | log::Error::Locked { .. })
+            Self::Log(
+                log::Error::Foreign { .. } | log::Error::Version { .. } | log::Error::Locked { .. },
+            )
             | Self::State(
                 state::Error::OtherCluster { .. }
                 | state::Error::OtherNode { .. }
@@ -95,13 +101,23 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
     let (cluster_id, node) = shell.material.node();
     let data = config.node.data.clone();
     let genesis = Genesis::read(&data)?;
-    let boot_counter = boot::raise(&data).map_err(|source| Error::File { path: data.join("boot"), source })?;
+    let boot_counter = boot::raise(&data).map_err(|source| Error::File {
+        path: data.join("boot"),
+        source,
+    })?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
     let keyring = Arc::new(keyring);
     let vault = vault(&keyring, &entropy, genesis.is_some())?;
     let log = open_log(&data, &config, cluster_id, node)?;
-    let states = StateDb::open(&data.join("state"), Owner { cluster: cluster_id, node }, &state_config(&config))?;
+    let states = StateDb::open(
+        &data.join("state"),
+        Owner {
+            cluster: cluster_id,
+            node,
+        },
+        &state_config(&config),
+    )?;
     let row = own_row(&config, node, boot_counter, &shell);
     let peers = Peers::new(Arc::clone(&shell.material));
     let mut cluster_config = ClusterConfig::new(cluster_id, peer_node(&row, node));
@@ -120,7 +136,9 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
     let founding = genesis.is_some() && log.groups().is_empty();
     let cluster = ClusterNode::start(cluster_config, deps, shell.peers.into_tcp()).await?;
     if let (true, Some(genesis)) = (founding, &genesis) {
-        cluster.bootstrap_single(cluster_row(genesis, cluster_id, &keyring), row.clone()).await?;
+        cluster
+            .bootstrap_single(cluster_row(genesis, cluster_id, &keyring), row.clone())
+            .await?;
     }
     let sources = SourcesHandle::start(SessionDeps {
         proposer: cluster.clone(),
@@ -134,7 +152,10 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
     .await?;
     let mut link = [0; 32];
     entropy.fill(&mut link);
-    let ca = pki::read_certificates(&config.tls.ca)?.iter().map(|c| c.to_vec()).collect();
+    let ca = pki::read_certificates(&config.tls.ca)?
+        .iter()
+        .map(|c| c.to_vec())
+        .collect();
     let shared = Arc::new(Shared {
         cluster_id,
         incarnation: FIRST,
@@ -164,7 +185,11 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
         shell.https.run(shutdown.clone()),
         shutdown.clone(),
     ));
-    let grpc = tokio::spawn(serve_grpc(Arc::clone(&shared), shell.grpc, shutdown.clone()));
+    let grpc = tokio::spawn(serve_grpc(
+        Arc::clone(&shared),
+        shell.grpc,
+        shutdown.clone(),
+    ));
     tracing::info!("node runs");
     shutdown.cancelled().await;
     stop(&shared).await;
@@ -202,16 +227,25 @@ async fn serve_grpc(
     shutdown: tokio_util::sync::CancellationToken,
 ) {
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    health_reporter.set_serving::<IngestServiceServer<IngestDoor>>().await;
-    health_reporter.set_serving::<RecordsServiceServer<RecordsDoor>>().await;
-    health_reporter.set_serving::<AdminServiceServer<AdminDoor>>().await;
+    health_reporter
+        .set_serving::<IngestServiceServer<IngestDoor>>()
+        .await;
+    health_reporter
+        .set_serving::<RecordsServiceServer<RecordsDoor>>()
+        .await;
+    health_reporter
+        .set_serving::<AdminServiceServer<AdminDoor>>()
+        .await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(dtm_proto::DESCRIPTORS)
         .build_v1()
         .expect("the committed descriptors decode");
-    let frame = usize::try_from(shared.config.limits.frame_bytes_max).unwrap_or(usize::MAX) + MESSAGE_SLACK_BYTES;
-    let ingest = IngestServiceServer::new(IngestDoor(Arc::clone(&shared))).max_decoding_message_size(frame);
-    let records = RecordsServiceServer::new(RecordsDoor(Arc::clone(&shared))).max_encoding_message_size(usize::MAX);
+    let frame = usize::try_from(shared.config.limits.frame_bytes_max).unwrap_or(usize::MAX)
+        + MESSAGE_SLACK_BYTES;
+    let ingest =
+        IngestServiceServer::new(IngestDoor(Arc::clone(&shared))).max_decoding_message_size(frame);
+    let records = RecordsServiceServer::new(RecordsDoor(Arc::clone(&shared)))
+        .max_encoding_message_size(usize::MAX);
     let admin = AdminServiceServer::new(AdminDoor(Arc::clone(&shared)));
     let nodes = NodeServiceServer::new(NodeDoor(Arc::clone(&shared)));
     let join = JoinServiceServer::new(JoinDoor(shared));
@@ -237,7 +271,10 @@ async fn serve_grpc(
 fn pages(shared: &Arc<Shared>, metrics: RenderMetrics) -> axum::Router {
     let clock = Arc::clone(&shared.clock);
     http::router(Pages {
-        status: Arc::new(Live { shared: Arc::clone(shared), acks: Arc::new(|| (0.0, 0.0)) }),
+        status: Arc::new(Live {
+            shared: Arc::clone(shared),
+            acks: Arc::new(|| (0.0, 0.0)),
+        }),
         metrics,
         link: Arc::clone(&shared.link),
         cluster: shared.cluster_id,
@@ -245,13 +282,18 @@ fn pages(shared: &Arc<Shared>, metrics: RenderMetrics) -> axum::Router {
     })
 }
 
-fn vault(keyring: &Arc<Keyring>, entropy: &Arc<dyn Entropy>, founding: bool) -> Result<Arc<dyn KeyVault>, Error> {
+fn vault(
+    keyring: &Arc<Keyring>,
+    entropy: &Arc<dyn Entropy>,
+    founding: bool,
+) -> Result<Arc<dyn KeyVault>, Error> {
     let failed = |cause: &dyn std::fmt::Display| Error::Keys(cause.to_string());
     match NodeVault::new(Arc::clone(keyring), Arc::clone(entropy)) {
         Ok(vault) => Ok(Arc::new(vault)),
         Err(_) if founding => {
             NodeVault::found(keyring, entropy.as_ref()).map_err(|e| failed(&e))?;
-            let vault = NodeVault::new(Arc::clone(keyring), Arc::clone(entropy)).map_err(|e| failed(&e))?;
+            let vault =
+                NodeVault::new(Arc::clone(keyring), Arc::clone(entropy)).map_err(|e| failed(&e))?;
             Ok(Arc::new(vault))
         }
         Err(cause) => Err(failed(&cause)),
@@ -269,13 +311,21 @@ fn cluster_row(genesis: &Genesis, cluster: ClusterId, keyring: &Keyring) -> Clus
     }
 }
 
-fn open_log(data: &Path, config: &Config, cluster: ClusterId, node: NodeId) -> Result<Arc<NodeLog>, Error> {
+fn open_log(
+    data: &Path,
+    config: &Config,
+    cluster: ClusterId,
+    node: NodeId,
+) -> Result<Arc<NodeLog>, Error> {
     let settings = LogConfig {
         segment_bytes: config.log.segment_bytes,
         disk_reserve_bytes: config.limits.disk_reserved_bytes,
         ..LogConfig::default()
     };
-    let identity = LogIdentity { cluster: u128::from_be_bytes(cluster.0), node: u128::from_be_bytes(node.0) };
+    let identity = LogIdentity {
+        cluster: u128::from_be_bytes(cluster.0),
+        node: u128::from_be_bytes(node.0),
+    };
     let (log, recovery) = NodeLog::open(Arc::new(RealVfs), &data.join("log"), settings, identity)?;
     tracing::info!(?recovery, "log opened");
     Ok(Arc::new(log))
@@ -307,8 +357,15 @@ fn limits(config: &Config) -> Limits {
 }
 
 fn own_row(config: &Config, node: NodeId, boot_counter: u64, shell: &Shell) -> NodeRow {
-    let host = config.node.advertise.first().map(String::as_str).unwrap_or_default();
-    let port = |listener: &tls::Listener, asked: SocketAddr| listener.address().map_or(asked.port(), |a| a.port());
+    let host = config
+        .node
+        .advertise
+        .first()
+        .map(String::as_str)
+        .unwrap_or_default();
+    let port = |listener: &tls::Listener, asked: SocketAddr| {
+        listener.address().map_or(asked.port(), |a| a.port())
+    };
     let at = |port| crate::config::host_and_port(host, port);
     NodeRow {
         node: Bytes::copy_from_slice(&node.0),

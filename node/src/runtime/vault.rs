@@ -26,9 +26,18 @@ impl NodeVault {
     /// # Errors
     /// The keyring holds none of 32 bytes: it was not made by `dtm cluster init`.
     pub fn new(keyring: Arc<Keyring>, entropy: Arc<dyn Entropy>) -> Result<Self, &'static str> {
-        let secret = keyring.secret(MASK_SECRET).ok_or("the keyring holds no key for pseudonyms")?;
-        let bytes = secret.as_slice().try_into().map_err(|_| "the key for pseudonyms is not 32 bytes long")?;
-        Ok(Self { keyring, entropy, mask: Arc::new(MaskKey::new(bytes)) })
+        let secret = keyring
+            .secret(MASK_SECRET)
+            .ok_or("the keyring holds no key for pseudonyms")?;
+        let bytes = secret
+            .as_slice()
+            .try_into()
+            .map_err(|_| "the key for pseudonyms is not 32 bytes long")?;
+        Ok(Self {
+            keyring,
+            entropy,
+            mask: Arc::new(MaskKey::new(bytes)),
+        })
     }
 
     /// Puts a pseudonym key into a new keyring.
@@ -42,12 +51,24 @@ impl NodeVault {
     }
 
     /// A fresh key, wrapped, as the row that a group is to hold.
-    pub fn fresh(&self, purpose: KeyPurpose, group: GroupId, source: Option<&SourceId>, month: Month) -> WrappedKey {
+    pub fn fresh(
+        &self,
+        purpose: KeyPurpose,
+        group: GroupId,
+        source: Option<&SourceId>,
+        month: Month,
+    ) -> WrappedKey {
         let key_id = KeyId(self.entropy.id16());
         let mut bytes = zeroize::Zeroizing::new([0_u8; 32]);
         self.entropy.fill(bytes.as_mut());
         let key = DataKey::from_bytes(&mut bytes);
-        let context = WrapContext { purpose, group, source, month, key_id };
+        let context = WrapContext {
+            purpose,
+            group,
+            source,
+            month,
+            key_id,
+        };
         self.keyring.wrap_data_key(&context, &key)
     }
 }
@@ -66,11 +87,15 @@ impl KeyVault for NodeVault {
     }
 
     fn open_data_key(&self, group: GroupId, row: &WrappedKey) -> Result<DataKey, VaultError> {
-        self.keyring.unwrap_data_key(group, row).map_err(|e| error(row, &e))
+        self.keyring
+            .unwrap_data_key(group, row)
+            .map_err(|e| error(row, &e))
     }
 
     fn open_source_key(&self, group: GroupId, row: &WrappedKey) -> Result<SourceKey, VaultError> {
-        self.keyring.unwrap_data_key(group, row).map_err(|e| error(row, &e))
+        self.keyring
+            .unwrap_data_key(group, row)
+            .map_err(|e| error(row, &e))
     }
 
     fn mask_key(&self) -> Arc<MaskKey> {
@@ -79,5 +104,8 @@ impl KeyVault for NodeVault {
 }
 
 fn error(row: &WrappedKey, error: &keys::Error) -> VaultError {
-    VaultError { key: KeyId::from_slice(&row.key_id).unwrap_or_default(), cause: error.to_string() }
+    VaultError {
+        key: KeyId::from_slice(&row.key_id).unwrap_or_default(),
+        cause: error.to_string(),
+    }
 }

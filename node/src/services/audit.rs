@@ -38,15 +38,24 @@ impl Actor {
     pub(crate) fn of(caller: &Caller, address: String) -> Self {
         let (kind, id) = match caller {
             Caller::Node { node } => (ActorKind::Node, Bytes::copy_from_slice(&node.0)),
-            Caller::Operator { certificate_digest, .. } => {
-                (ActorKind::Operator, Bytes::copy_from_slice(&certificate_digest[..16]))
-            }
-            Caller::Source { source, .. } => {
-                (ActorKind::Source, Bytes::copy_from_slice(&Sha256::digest(source.as_str())[..16]))
-            }
+            Caller::Operator {
+                certificate_digest, ..
+            } => (
+                ActorKind::Operator,
+                Bytes::copy_from_slice(&certificate_digest[..16]),
+            ),
+            Caller::Source { source, .. } => (
+                ActorKind::Source,
+                Bytes::copy_from_slice(&Sha256::digest(source.as_str())[..16]),
+            ),
             Caller::Anonymous => (ActorKind::Unspecified, Bytes::new()),
         };
-        Self { kind, id, name: caller.to_string(), address }
+        Self {
+            kind,
+            id,
+            name: caller.to_string(),
+            address,
+        }
     }
 
     /// This node itself.
@@ -87,7 +96,14 @@ pub(crate) async fn act(shared: &Shared, actor: Actor, action: Action) -> Result
         expected_version: action.expected_version,
         op: Some(action.op),
     };
-    let outcome = propose(shared, GroupId::META, request_id, &actor, Command::Admin(admin)).await?;
+    let outcome = propose(
+        shared,
+        GroupId::META,
+        request_id,
+        &actor,
+        Command::Admin(admin),
+    )
+    .await?;
     match outcome.result {
         Some(Answer::Done(done)) => {
             tracing::info!(request_id = %request_id, actor = %actor.name, leaf = done.leaf_index, "administrative action");
@@ -120,19 +136,31 @@ pub(crate) async fn propose(
 ) -> Result<Outcome, Status> {
     let command = dtm_types::command::Command {
         request_id: Bytes::copy_from_slice(&request_id.0),
-        actor: Some(Who { kind: actor.kind.into(), id: actor.id.clone() }),
+        actor: Some(Who {
+            kind: actor.kind.into(),
+            id: actor.id.clone(),
+        }),
         op: Some(op),
     };
     let command = Bytes::from(command.encode_to_vec());
     let mut last = None;
     for _ in 0..TRIES {
         let (sender, receiver) = oneshot::channel();
-        shared.cluster.propose(group, command.clone(), Box::new(move |result| drop(sender.send(result))));
+        shared.cluster.propose(
+            group,
+            command.clone(),
+            Box::new(move |result| drop(sender.send(result))),
+        );
         match receiver.await {
             Ok(Ok(outcome)) => return Ok(outcome),
             Ok(Err(error)) if error.retryable() => last = Some(error),
             Ok(Err(error)) => return Err(status(error.code(), &error)),
-            Err(_) => last = Some(ProposeError::OutcomeUnknown { group, cause: "the answer was dropped".into() }),
+            Err(_) => {
+                last = Some(ProposeError::OutcomeUnknown {
+                    group,
+                    cause: "the answer was dropped".into(),
+                })
+            }
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -159,10 +187,16 @@ async fn sealed(
     text.extend_from_slice(detail.to_string().as_bytes());
     let digest = Bytes::copy_from_slice(&Sha256::digest(&text));
     let key_row = audit_key(shared, actor).await?;
-    let key = shared.vault.open_data_key(GroupId::META, &key_row).map_err(|e| status(ErrorCode::KeyMissing, e))?;
+    let key = shared
+        .vault
+        .open_data_key(GroupId::META, &key_row)
+        .map_err(|e| status(ErrorCode::KeyMissing, e))?;
     let mut nonce = [0_u8; 24];
     shared.entropy.fill(&mut nonce);
-    let tag = key.cipher().seal_batch(&nonce, &request_id.0, &mut text).map_err(internal)?;
+    let tag = key
+        .cipher()
+        .seal_batch(&nonce, &request_id.0, &mut text)
+        .map_err(internal)?;
     // version ‖ key id ‖ nonce ‖ tag ‖ ciphertext
     let mut sealed = Vec::with_capacity(57 + text.len());
     sealed.push(1);
@@ -177,13 +211,21 @@ async fn sealed(
 async fn audit_key(shared: &Shared, actor: &Actor) -> Result<WrappedKey, Status> {
     let month = Month::of_micros(shared.clock.now_us());
     let meta = shared.directory.meta(shared.view()).await?;
-    let held = dtm_machine::reads::key_of(meta.state.as_ref(), KeyPurpose::Audit, "", month.0).map_err(internal)?;
+    let held = dtm_machine::reads::key_of(meta.state.as_ref(), KeyPurpose::Audit, "", month.0)
+        .map_err(internal)?;
     if let Some(held) = held {
         return Ok(held);
     }
     let fresh = shared.vault.new_audit_key(GroupId::META, month);
     let op = Command::PutKey(PutKey { key: Some(fresh) });
-    let outcome = propose(shared, GroupId::META, RequestId(shared.entropy.id16()), actor, op).await?;
+    let outcome = propose(
+        shared,
+        GroupId::META,
+        RequestId(shared.entropy.id16()),
+        actor,
+        op,
+    )
+    .await?;
     match outcome.result {
         Some(Answer::KeyHeld(held)) => held.key.ok_or_else(|| internal("no key in the answer")),
         other => Err(internal(format!("meta answered {other:?}"))),

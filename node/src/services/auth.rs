@@ -20,8 +20,14 @@ impl Shared {
     /// Unauthenticated, with what is wrong; nothing is told about which sources exist.
     pub(crate) async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         if let Some(header) = request.metadata().get("authorization") {
-            let text = header.to_str().ok().and_then(|text| text.strip_prefix(BEARER));
-            let key = text.map(str::trim).ok_or(dtm_identity::Error::SourceKey).and_then(SourceKey::parse);
+            let text = header
+                .to_str()
+                .ok()
+                .and_then(|text| text.strip_prefix(BEARER));
+            let key = text
+                .map(str::trim)
+                .ok_or(dtm_identity::Error::SourceKey)
+                .and_then(SourceKey::parse);
             return self.by_key(&key.map_err(|e| of_identity(&e))?).await;
         }
         let Some(peer) = request.extensions().get::<PeerInfo>() else {
@@ -47,7 +53,9 @@ impl Shared {
     }
 
     async fn confirm(&self, caller: &Caller) -> Result<(), Status> {
-        let Caller::Operator { name, .. } = caller else { return Ok(()) };
+        let Caller::Operator { name, .. } = caller else {
+            return Ok(());
+        };
         let meta = self.directory.meta(self.view()).await?;
         let row = reads::operator(meta.state.as_ref(), name).map_err(super::status::internal)?;
         if confirm_operator(caller, row.as_ref(), self.clock.now_us()).is_ok() {
@@ -71,11 +79,19 @@ impl Shared {
     }
 
     /// The table's answer for a confirmed caller.
-    pub(crate) fn permit(&self, caller: &Caller, operation: Operation, owner: Option<&str>) -> Result<(), Status> {
+    pub(crate) fn permit(
+        &self,
+        caller: &Caller,
+        operation: Operation,
+        owner: Option<&str>,
+    ) -> Result<(), Status> {
         let owner = match owner {
             None => None,
             Some(name) => Some(SourceId::parse(name).ok_or_else(|| {
-                status(dtm_types::ErrorCode::InvalidArgument, "a source code is 1 to 64 of a-z 0-9 . - _")
+                status(
+                    dtm_types::ErrorCode::InvalidArgument,
+                    "a source code is 1 to 64 of a-z 0-9 . - _",
+                )
             })?),
         };
         authorize(caller, operation, owner.as_ref()).map_err(|e| of_identity(&e))
@@ -84,5 +100,9 @@ impl Shared {
 
 /// Where a call comes from, for the ledger's sealed details.
 pub(crate) fn address<T>(request: &Request<T>) -> String {
-    request.extensions().get::<PeerInfo>().map(|peer| peer.address.to_string()).unwrap_or_default()
+    request
+        .extensions()
+        .get::<PeerInfo>()
+        .map(|peer| peer.address.to_string())
+        .unwrap_or_default()
 }

@@ -25,33 +25,55 @@ pub(crate) struct Directory {
 impl Directory {
     /// Meta as this node has applied it.
     pub(crate) async fn meta(&self, view: &dyn ReadView) -> Result<GroupView, Status> {
-        view.view(GroupId::META, Freshness::Local).await.map_err(|e| status(e.code(), &e))
+        view.view(GroupId::META, Freshness::Local)
+            .await
+            .map_err(|e| status(e.code(), &e))
     }
 
     /// Meta with everything committed before the call.
     pub(crate) async fn meta_now(&self, view: &dyn ReadView) -> Result<GroupView, Status> {
-        view.view(GroupId::META, Freshness::Current).await.map_err(|e| status(e.code(), &e))
+        view.view(GroupId::META, Freshness::Current)
+            .await
+            .map_err(|e| status(e.code(), &e))
     }
 
     /// A source.
-    pub(crate) async fn source(&self, view: &dyn ReadView, source: &str) -> Result<SourceRow, Status> {
+    pub(crate) async fn source(
+        &self,
+        view: &dyn ReadView,
+        source: &str,
+    ) -> Result<SourceRow, Status> {
         let meta = self.meta(view).await?;
         if let Some(row) = reads::source(meta.state.as_ref(), source).map_err(internal)? {
             return Ok(row);
         }
         let meta = self.meta_now(view).await?;
         let row = reads::source(meta.state.as_ref(), source).map_err(internal)?;
-        row.ok_or_else(|| super::status::status_with(ErrorCode::UnknownSource, source, &[("name", source.to_owned())]))
+        row.ok_or_else(|| {
+            super::status::status_with(
+                ErrorCode::UnknownSource,
+                source,
+                &[("name", source.to_owned())],
+            )
+        })
     }
 
     /// Keys of a source, local.
-    pub(crate) async fn source_keys(&self, view: &dyn ReadView, source: &str) -> Result<Vec<SourceKeyRow>, Status> {
+    pub(crate) async fn source_keys(
+        &self,
+        view: &dyn ReadView,
+        source: &str,
+    ) -> Result<Vec<SourceKeyRow>, Status> {
         let meta = self.meta(view).await?;
         reads::source_keys(meta.state.as_ref(), source).map_err(internal)
     }
 
     /// Keys of a source, confirmed with the leader.
-    pub(crate) async fn source_keys_now(&self, view: &dyn ReadView, source: &str) -> Result<Vec<SourceKeyRow>, Status> {
+    pub(crate) async fn source_keys_now(
+        &self,
+        view: &dyn ReadView,
+        source: &str,
+    ) -> Result<Vec<SourceKeyRow>, Status> {
         let meta = self.meta_now(view).await?;
         reads::source_keys(meta.state.as_ref(), source).map_err(internal)
     }
@@ -65,7 +87,9 @@ impl Directory {
     ) -> Result<Arc<Definition>, Status> {
         let wanted = (version > 0).then_some(version);
         let key = (dataset.to_owned(), version);
-        if version > 0 && let Some(found) = self.definitions.lock().get(&key) {
+        if version > 0
+            && let Some(found) = self.definitions.lock().get(&key)
+        {
             return Ok(Arc::clone(found));
         }
         let meta = self.meta(view).await?;
@@ -75,15 +99,27 @@ impl Directory {
             row = reads::dataset(meta.state.as_ref(), dataset, wanted).map_err(internal)?;
         }
         let Some(row) = row else {
-            let name = format!("{dataset}{}", wanted.map(|v| format!(" v{v}")).unwrap_or_default());
-            let code = if version > 0 { ErrorCode::UnknownSchemaVersion } else { ErrorCode::UnknownDataset };
-            return Err(super::status::status_with(code, &name, &[("name", name.clone())]));
+            let name = format!(
+                "{dataset}{}",
+                wanted.map(|v| format!(" v{v}")).unwrap_or_default()
+            );
+            let code = if version > 0 {
+                ErrorCode::UnknownSchemaVersion
+            } else {
+                ErrorCode::UnknownDataset
+            };
+            return Err(super::status::status_with(
+                code,
+                &name,
+                &[("name", name.clone())],
+            ));
         };
         let key = (row.dataset.clone(), row.schema_version);
         if let Some(found) = self.definitions.lock().get(&key) {
             return Ok(Arc::clone(found));
         }
-        let definition = Arc::new(Definition::parse(&row.definition, &row.dataset).map_err(internal)?);
+        let definition =
+            Arc::new(Definition::parse(&row.definition, &row.dataset).map_err(internal)?);
         let mut cache = self.definitions.lock();
         if cache.len() >= DEFINITIONS_MAX {
             cache.clear();

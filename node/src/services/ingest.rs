@@ -32,37 +32,74 @@ type Answers = Pin<Box<dyn Stream<Item = Result<PublishResponse, Status>> + Send
 impl IngestService for IngestDoor {
     type PublishStream = Answers;
 
-    async fn publish(&self, request: Request<Streaming<PublishRequest>>) -> Result<Response<Answers>, Status> {
+    async fn publish(
+        &self,
+        request: Request<Streaming<PublishRequest>>,
+    ) -> Result<Response<Answers>, Status> {
         let caller = self.0.caller(&request).await?;
         let mut requests = request.into_inner();
         let first = tokio::time::timeout(OPEN_WITHIN, requests.message()).await;
-        let first = first.map_err(|_| status(ErrorCode::InvalidArgument, "no open request within 10 s"))??;
-        let Some(PublishRequest { request: Some(Asked::Open(open)) }) = first else {
-            return Err(status(ErrorCode::InvalidArgument, "the first request of a stream is Open"));
+        let first = first
+            .map_err(|_| status(ErrorCode::InvalidArgument, "no open request within 10 s"))??;
+        let Some(PublishRequest {
+            request: Some(Asked::Open(open)),
+        }) = first
+        else {
+            return Err(status(
+                ErrorCode::InvalidArgument,
+                "the first request of a stream is Open",
+            ));
         };
-        self.0.permit(&caller, Operation::Publish, Some(&open.source))?;
+        self.0
+            .permit(&caller, Operation::Publish, Some(&open.source))?;
         let request = self.checked(open).await?;
-        let (session, outbox) = self.0.sources.open(request).await.map_err(|e| of_session(&e))?;
+        let (session, outbox) = self
+            .0
+            .sources
+            .open(request)
+            .await
+            .map_err(|e| of_session(&e))?;
         tokio::spawn(read(requests, session));
         let answers = outbox.map(|answer| answer.map_err(|error| of_session(&error)));
         Ok(Response::new(Box::pin(answers)))
     }
 
-    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+    async fn status(
+        &self,
+        request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
         let asked = request.get_ref();
-        self.0.allow(&request, Operation::StreamStatus, Some(&asked.source)).await?;
+        self.0
+            .allow(&request, Operation::StreamStatus, Some(&asked.source))
+            .await?;
         let stream = stream_key(&asked.source, &asked.stream)?;
-        let row = self.0.directory.source(self.0.view(), &asked.source).await?;
+        let row = self
+            .0
+            .directory
+            .source(self.0.view(), &asked.source)
+            .await?;
         let group = GroupId(row.group);
-        let view = self.0.cluster.view(group, Freshness::Current).await.map_err(|e| status(e.code(), &e))?;
-        let cursor = reads::cursor(view.state.as_ref(), &stream).map_err(internal)?.unwrap_or_default();
+        let view = self
+            .0
+            .cluster
+            .view(group, Freshness::Current)
+            .await
+            .map_err(|e| status(e.code(), &e))?;
+        let cursor = reads::cursor(view.state.as_ref(), &stream)
+            .map_err(internal)?
+            .unwrap_or_default();
         Ok(Response::new(StatusResponse {
             acked_through: cursor.through,
             site_through: 0,
             session: cursor.session,
             incarnation: self.0.incarnation.0,
             group: group.0,
-            leader_address: self.0.cluster.leader(group).map(|l| l.address).unwrap_or_default(),
+            leader_address: self
+                .0
+                .cluster
+                .leader(group)
+                .map(|l| l.address)
+                .unwrap_or_default(),
             dataset: cursor.dataset,
             records: cursor.records,
             refused: cursor.refused,
@@ -79,23 +116,38 @@ impl IngestDoor {
         let stream = stream_key(&open.source, &open.stream)?;
         let source = shared.directory.source(shared.view(), &open.source).await?;
         if source.suspended {
-            return Err(status(ErrorCode::PermissionDenied, format!("source {} is suspended", open.source)));
+            return Err(status(
+                ErrorCode::PermissionDenied,
+                format!("source {} is suspended", open.source),
+            ));
         }
         if open.incarnation > shared.incarnation.0 {
-            let detail = format!("the client saw incarnation {}, this node is of {}", open.incarnation, shared.incarnation);
+            let detail = format!(
+                "the client saw incarnation {}, this node is of {}",
+                open.incarnation, shared.incarnation
+            );
             return Err(status(ErrorCode::WrongIncarnation, detail));
         }
-        let definition =
-            shared.directory.definition(shared.view(), &open.dataset, open.schema_version).await?;
+        let definition = shared
+            .directory
+            .definition(shared.view(), &open.dataset, open.schema_version)
+            .await?;
         let request = ContractRequest {
             open: &open,
             source: &source,
             definition: &definition,
             mask_key: shared.vault.mask_key(),
         };
-        let contract = shared.contracts.contract(&stream, request).map_err(|e| of_session(&e))?;
+        let contract = shared
+            .contracts
+            .contract(&stream, request)
+            .map_err(|e| of_session(&e))?;
         let group = GroupId(source.group);
-        let leader_address = shared.cluster.leader(group).filter(|l| !l.is_self).map(|l| l.address);
+        let leader_address = shared
+            .cluster
+            .leader(group)
+            .filter(|l| !l.is_self)
+            .map(|l| l.address);
         Ok(OpenRequest {
             stream,
             group,
@@ -119,7 +171,9 @@ fn stream_key(source: &str, stream: &str) -> Result<StreamKey, Status> {
 async fn read(mut requests: Streaming<PublishRequest>, session: SessionHandle) {
     loop {
         let asked = match requests.message().await {
-            Ok(Some(PublishRequest { request: Some(asked) })) => asked,
+            Ok(Some(PublishRequest {
+                request: Some(asked),
+            })) => asked,
             Ok(Some(_)) => continue,
             Ok(None) => return session.half_closed(),
             Err(_) => return session.disconnected(),

@@ -38,7 +38,8 @@ impl Shared {
         rows.retain(|row| !row.removed);
         let mut groups = self.local_groups();
         let others = rows.iter().filter(|row| row.node != self.node.0.as_slice());
-        let asked = others.map(|row| async move { (row.node.clone(), self.peers.local_status(row).await) });
+        let asked =
+            others.map(|row| async move { (row.node.clone(), self.peers.local_status(row).await) });
         let answers: BTreeMap<Bytes, Option<wire::LocalStatusResponse>> =
             futures::future::join_all(asked).await.into_iter().collect();
         for answer in answers.values().flatten() {
@@ -55,7 +56,10 @@ impl Shared {
                 };
                 status.reachable = !matches!(answers.get(&row.node), Some(None));
                 status.groups_led = led.get(&row.node).copied().unwrap_or_default();
-                wire::NodeStatus { node: Some(row), ..status }
+                wire::NodeStatus {
+                    node: Some(row),
+                    ..status
+                }
             })
             .collect();
         Ok(wire::ClusterStatusResponse {
@@ -82,7 +86,11 @@ impl Shared {
 
     /// The groups as this node sees them, each with this node's own replica.
     pub(crate) fn local_groups(&self) -> Vec<wire::GroupStatus> {
-        self.cluster.status().into_iter().map(|group| self.group_status(&group)).collect()
+        self.cluster
+            .status()
+            .into_iter()
+            .map(|group| self.group_status(&group))
+            .collect()
     }
 
     fn group_status(&self, group: &dtm_cluster::GroupStatus) -> wire::GroupStatus {
@@ -108,7 +116,10 @@ impl Shared {
         wire::GroupStatus {
             group: group.group.0,
             term: group.term,
-            leader_node: group.leader.map(|n| Bytes::copy_from_slice(&n.0)).unwrap_or_default(),
+            leader_node: group
+                .leader
+                .map(|n| Bytes::copy_from_slice(&n.0))
+                .unwrap_or_default(),
             replicas: vec![replica],
             committed_index: group.head.index,
         }
@@ -116,7 +127,9 @@ impl Shared {
 
     fn counters(&self, group: GroupId) -> (u64, u64) {
         let view = futures::FutureExt::now_or_never(self.cluster.view(group, Freshness::Local));
-        let head = view.and_then(Result::ok).and_then(|view| reads::head(view.state.as_ref()).ok());
+        let head = view
+            .and_then(Result::ok)
+            .and_then(|view| reads::head(view.state.as_ref()).ok());
         head.map_or((0, 0), |head| (head.records, head.refused))
     }
 
@@ -126,13 +139,18 @@ impl Shared {
     }
 
     fn disk_free_bytes(&self) -> u64 {
-        dtm_storage::vfs::Vfs::free_bytes(&dtm_storage::vfs::RealVfs, &self.config.node.data).unwrap_or_default()
+        dtm_storage::vfs::Vfs::free_bytes(&dtm_storage::vfs::RealVfs, &self.config.node.data)
+            .unwrap_or_default()
     }
 
     /// The issuing certificate; every node holds it in its keyring.
     pub(crate) fn issuing(&self) -> Result<Issuing, Status> {
-        crate::keyring::issuing(&self.keyring)
-            .ok_or_else(|| status(ErrorCode::KeyMissing, "the keyring of this node holds no issuing certificate"))
+        crate::keyring::issuing(&self.keyring).ok_or_else(|| {
+            status(
+                ErrorCode::KeyMissing,
+                "the keyring of this node holds no issuing certificate",
+            )
+        })
     }
 
     /// A new cluster key, held by every node before it is current anywhere.
@@ -147,7 +165,11 @@ impl Shared {
             for row in &rows {
                 let request = wire::AdoptClusterKeyRequest {
                     key_id: Bytes::copy_from_slice(&id.0),
-                    key: if make_current { Bytes::new() } else { Bytes::copy_from_slice(key.expose()) },
+                    key: if make_current {
+                        Bytes::new()
+                    } else {
+                        Bytes::copy_from_slice(key.expose())
+                    },
                     created_us: now_us,
                     make_current,
                 };
@@ -201,14 +223,20 @@ impl LiveStatus for Live {
         let groups = std::iter::once(GroupId::META).chain(cluster.ingest_groups());
         for group in groups {
             if cluster.leader(group).is_none() {
-                return Readiness::NotReady { reason: format!("group {group} has no leader") };
+                return Readiness::NotReady {
+                    reason: format!("group {group} has no leader"),
+                };
             }
         }
         let current = cluster.view(GroupId::META, Freshness::Current);
         match tokio::time::timeout(PATIENCE, current).await {
             Ok(Ok(_)) => Readiness::Ready,
-            Ok(Err(error)) => Readiness::NotReady { reason: error.to_string() },
-            Err(_) => Readiness::NotReady { reason: "meta does not answer in time".to_owned() },
+            Ok(Err(error)) => Readiness::NotReady {
+                reason: error.to_string(),
+            },
+            Err(_) => Readiness::NotReady {
+                reason: "meta does not answer in time".to_owned(),
+            },
         }
     }
 
@@ -217,18 +245,34 @@ impl LiveStatus for Live {
         let status = status.ok().and_then(Result::ok).unwrap_or_default();
         let (ack_p50_ms, ack_p99_ms) = (self.acks)();
         let name_of = |node: &Bytes| {
-            let found = status.nodes.iter().filter_map(|n| n.node.as_ref()).find(|n| n.node == *node);
+            let found = status
+                .nodes
+                .iter()
+                .filter_map(|n| n.node.as_ref())
+                .find(|n| n.node == *node);
             found.map(|n| n.name.clone()).unwrap_or_default()
         };
         let sources = self.sources().await.unwrap_or_default();
         let most = |pick: fn(&wire::ReplicaStatus) -> u64| -> u64 {
-            status.groups.iter().map(|g| g.replicas.iter().map(pick).max().unwrap_or(0)).sum()
+            status
+                .groups
+                .iter()
+                .map(|g| g.replicas.iter().map(pick).max().unwrap_or(0))
+                .sum()
         };
         Overview {
-            cluster: status.cluster.as_ref().map(|c| c.name.clone()).unwrap_or_default(),
+            cluster: status
+                .cluster
+                .as_ref()
+                .map(|c| c.name.clone())
+                .unwrap_or_default(),
             node: self.shared.row.name.clone(),
             nodes: status.nodes.iter().map(node_line).collect(),
-            groups: status.groups.iter().map(|g| group_line(g, name_of(&g.leader_node))).collect(),
+            groups: status
+                .groups
+                .iter()
+                .map(|g| group_line(g, name_of(&g.leader_node)))
+                .collect(),
             sources,
             sources_more: 0,
             records_today: most(|r| r.records),
@@ -257,8 +301,13 @@ impl Live {
                 title_en: row.title_en,
                 ..SourceLine::default()
             };
-            if let Ok(view) = shared.cluster.view(GroupId(row.group), Freshness::Local).await {
-                let streams = reads::streams(view.state.as_ref(), &row.source, STREAMS_MAX).unwrap_or_default();
+            if let Ok(view) = shared
+                .cluster
+                .view(GroupId(row.group), Freshness::Local)
+                .await
+            {
+                let streams = reads::streams(view.state.as_ref(), &row.source, STREAMS_MAX)
+                    .unwrap_or_default();
                 line.streams = u32::try_from(streams.len()).unwrap_or(u32::MAX);
                 line.records = streams.iter().map(|(_, c)| c.records).sum();
                 line.refused = streams.iter().map(|(_, c)| c.refused).sum();
@@ -288,9 +337,21 @@ fn group_line(status: &wire::GroupStatus, leader: String) -> GroupLine {
         group: status.group,
         leader,
         term: status.term,
-        replicas_healthy: u32::try_from(status.replicas.iter().filter(|r| r.health == "healthy").count()).unwrap_or(0),
+        replicas_healthy: u32::try_from(
+            status
+                .replicas
+                .iter()
+                .filter(|r| r.health == "healthy")
+                .count(),
+        )
+        .unwrap_or(0),
         replicas: u32::try_from(status.replicas.len()).unwrap_or(0),
         committed: status.committed_index,
-        ledger_size: status.replicas.iter().map(|r| r.ledger_size).max().unwrap_or(0),
+        ledger_size: status
+            .replicas
+            .iter()
+            .map(|r| r.ledger_size)
+            .max()
+            .unwrap_or(0),
     }
 }

@@ -41,14 +41,26 @@ impl PeerCalls {
     pub(crate) async fn local_status(&self, row: &NodeRow) -> Option<wire::LocalStatusResponse> {
         let call = async {
             let mut client = self.client(row).await.ok()?;
-            client.local_status(wire::LocalStatusRequest {}).await.ok().map(Response::into_inner)
+            client
+                .local_status(wire::LocalStatusRequest {})
+                .await
+                .ok()
+                .map(Response::into_inner)
         };
         tokio::time::timeout(PATIENCE, call).await.ok().flatten()
     }
 
     /// Hands a cluster key to a node.
-    pub(crate) async fn adopt_key(&self, row: &NodeRow, request: wire::AdoptClusterKeyRequest) -> Result<(), Status> {
-        self.client(row).await?.adopt_cluster_key(request).await.map(|_| ())
+    pub(crate) async fn adopt_key(
+        &self,
+        row: &NodeRow,
+        request: wire::AdoptClusterKeyRequest,
+    ) -> Result<(), Status> {
+        self.client(row)
+            .await?
+            .adopt_cluster_key(request)
+            .await
+            .map(|_| ())
     }
 
     /// Empties a node, or lets it take sessions again.
@@ -57,11 +69,16 @@ impl PeerCalls {
         row: &NodeRow,
         request: wire::DrainLocalRequest,
     ) -> Result<wire::DrainLocalResponse, Status> {
-        self.client(row).await?.drain_local(request).await.map(Response::into_inner)
+        self.client(row)
+            .await?
+            .drain_local(request)
+            .await
+            .map(Response::into_inner)
     }
 
     async fn client(&self, row: &NodeRow) -> Result<NodeServiceClient<Channel>, Status> {
-        let node = NodeId::from_slice(&row.node).ok_or_else(|| internal("a node id has 16 bytes"))?;
+        let node =
+            NodeId::from_slice(&row.node).ok_or_else(|| internal("a node id has 16 bytes"))?;
         let name = ServerName::try_from(crate::pki::peer_name(node)).map_err(internal)?;
         let tls = TlsConnector::from(self.material.client());
         let address: Arc<str> = row.grpc_address.as_str().into();
@@ -73,9 +90,16 @@ impl PeerCalls {
                 Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, tcp).await?))
             }
         });
-        let endpoint = endpoint.connect_timeout(PATIENCE).timeout(Duration::from_secs(30));
+        let endpoint = endpoint
+            .connect_timeout(PATIENCE)
+            .timeout(Duration::from_secs(30));
         let channel = endpoint.connect_with_connector(connector).await;
-        let unreachable = |e| status(ErrorCode::Unavailable, format!("node {} does not answer: {e}", row.name));
+        let unreachable = |e| {
+            status(
+                ErrorCode::Unavailable,
+                format!("node {} does not answer: {e}", row.name),
+            )
+        };
         Ok(NodeServiceClient::new(channel.map_err(unreachable)?))
     }
 }
@@ -102,7 +126,12 @@ impl Shared {
     }
 
     fn led(&self) -> u32 {
-        let led = self.cluster.status().iter().filter(|g| g.leader == Some(self.node)).count();
+        let led = self
+            .cluster
+            .status()
+            .iter()
+            .filter(|g| g.leader == Some(self.node))
+            .count();
         u32::try_from(led).unwrap_or(u32::MAX)
     }
 }
@@ -138,7 +167,10 @@ impl NodeService for NodeDoor {
             .try_into()
             .map_err(|_| status(ErrorCode::InvalidArgument, "a cluster key has 32 bytes"))?;
         let key = ClusterKey::from_bytes(&mut bytes);
-        self.0.keyring.adopt(id, key, asked.created_us).map_err(internal)?;
+        self.0
+            .keyring
+            .adopt(id, key, asked.created_us)
+            .map_err(internal)?;
         Ok(Response::new(wire::AdoptClusterKeyResponse {}))
     }
 

@@ -33,7 +33,12 @@ pub(crate) struct BatchReader {
 
 impl BatchReader {
     pub(crate) fn new(view: GroupView, vault: Arc<dyn KeyVault>) -> Self {
-        Self { view, vault, keys: HashMap::new(), last: None }
+        Self {
+            view,
+            vault,
+            keys: HashMap::new(),
+            last: None,
+        }
     }
 
     pub(crate) fn view(&self) -> &GroupView {
@@ -41,7 +46,11 @@ impl BatchReader {
     }
 
     /// The records of a batch that were stored: neither refused nor doubled.
-    pub(crate) fn stored(&mut self, place: &Place, digests_only: bool) -> Result<Vec<StoredRecord>, Status> {
+    pub(crate) fn stored(
+        &mut self,
+        place: &Place,
+        digests_only: bool,
+    ) -> Result<Vec<StoredRecord>, Status> {
         let (body, batch) = self.open(place)?;
         let mut found = Vec::with_capacity(batch.records.len());
         for (n, record) in batch.records.into_iter().enumerate() {
@@ -54,10 +63,18 @@ impl BatchReader {
     }
 
     /// The refused records of a batch.
-    pub(crate) fn refused(&mut self, place: &Place, with_payload: bool) -> Result<Vec<QuarantinedRecord>, Status> {
+    pub(crate) fn refused(
+        &mut self,
+        place: &Place,
+        with_payload: bool,
+    ) -> Result<Vec<QuarantinedRecord>, Status> {
         let (_, batch) = self.open(place)?;
         let group = self.view.group;
-        let refused = batch.records.into_iter().enumerate().filter(|(n, _)| bit(&place.refusal_bitmap, *n));
+        let refused = batch
+            .records
+            .into_iter()
+            .enumerate()
+            .filter(|(n, _)| bit(&place.refusal_bitmap, *n));
         Ok(refused
             .map(|(n, record)| QuarantinedRecord {
                 id: format!("{group}-{}-{}-{n}", place.index, place.ordinal),
@@ -67,10 +84,22 @@ impl BatchReader {
                 dataset: place.dataset.clone(),
                 message_id: record.envelope.map(|e| e.message_id).unwrap_or_default(),
                 group_time_us: place.group_time_us,
-                messages_vi: record.violations.iter().map(|v| message(v, Lang::Vi)).collect(),
-                messages_en: record.violations.iter().map(|v| message(v, Lang::En)).collect(),
+                messages_vi: record
+                    .violations
+                    .iter()
+                    .map(|v| message(v, Lang::Vi))
+                    .collect(),
+                messages_en: record
+                    .violations
+                    .iter()
+                    .map(|v| message(v, Lang::En))
+                    .collect(),
                 violations: record.violations,
-                payload: if with_payload { record.payload } else { Bytes::new() },
+                payload: if with_payload {
+                    record.payload
+                } else {
+                    Bytes::new()
+                },
             })
             .collect())
     }
@@ -91,7 +120,11 @@ impl BatchReader {
             schema_version: place.schema_version,
             envelope: if digests_only { None } else { record.envelope },
             payload_digest: Bytes::copy_from_slice(&Sha256::digest(&record.payload)),
-            payload: if digests_only { Bytes::new() } else { record.payload },
+            payload: if digests_only {
+                Bytes::new()
+            } else {
+                record.payload
+            },
             record_hash: body.record_hashes.slice(n * 32..(n + 1) * 32),
             group: self.view.group.0,
             offset: place.index,
@@ -107,15 +140,27 @@ impl BatchReader {
         let bundle = self.bundle(place.index)?;
         let command: Option<&Command> = bundle.commands.get(place.ordinal as usize);
         let Some(Op::AppendBatch(append)) = command.and_then(|c| c.op.as_ref()) else {
-            return Err(internal(format!("no batch at {}-{}", place.index, place.ordinal)));
+            return Err(internal(format!(
+                "no batch at {}-{}",
+                place.index, place.ordinal
+            )));
         };
         let body = append.body.clone().unwrap_or_default();
         let opened = open_batch(&body, &key).map_err(|cause| {
-            status(ErrorCode::Damaged, format!("batch {}-{} of group {}: {cause}", place.index, place.ordinal, self.view.group))
+            status(
+                ErrorCode::Damaged,
+                format!(
+                    "batch {}-{} of group {}: {cause}",
+                    place.index, place.ordinal, self.view.group
+                ),
+            )
         })?;
         // Digests and plaintext must be of the same length before any is served.
         if body.record_hashes.len() != opened.records.len() * 32 {
-            return Err(internal(format!("hashes of batch {}-{} do not fit", place.index, place.ordinal)));
+            return Err(internal(format!(
+                "hashes of batch {}-{} do not fit",
+                place.index, place.ordinal
+            )));
         }
         Ok((body, opened))
     }
@@ -126,20 +171,28 @@ impl BatchReader {
         {
             return Ok(Arc::clone(bundle));
         }
-        let bytes = self.view.records.bundle(index).map_err(|e| status(ErrorCode::Damaged, e))?;
+        let bytes = self
+            .view
+            .records
+            .bundle(index)
+            .map_err(|e| status(ErrorCode::Damaged, e))?;
         let bundle = Arc::new(bundle::decode(&bytes).map_err(|e| status(ErrorCode::Damaged, e))?);
         self.last = Some((index, Arc::clone(&bundle)));
         Ok(bundle)
     }
 
     fn key(&mut self, place: &Place) -> Result<Arc<DataKey>, Status> {
-        let id = KeyId::from_slice(&place.key_id).ok_or_else(|| internal("a key id has 16 bytes"))?;
+        let id =
+            KeyId::from_slice(&place.key_id).ok_or_else(|| internal("a key id has 16 bytes"))?;
         if let Some(key) = self.keys.get(&id) {
             return Ok(Arc::clone(key));
         }
         let row = reads::key(self.view.state.as_ref(), id).map_err(internal)?;
         let row = row.ok_or_else(|| status(ErrorCode::KeyMissing, format!("key {id}")))?;
-        let key = self.vault.open_data_key(self.view.group, &row).map_err(|e| status(ErrorCode::KeyMissing, e))?;
+        let key = self
+            .vault
+            .open_data_key(self.view.group, &row)
+            .map_err(|e| status(ErrorCode::KeyMissing, e))?;
         let key = Arc::new(key);
         if self.keys.len() >= KEYS_MAX {
             self.keys.clear();
@@ -150,7 +203,9 @@ impl BatchReader {
 }
 
 fn bit(bitmap: &[u8], at: usize) -> bool {
-    bitmap.get(at / 8).is_some_and(|byte| byte & (1 << (at % 8)) != 0)
+    bitmap
+        .get(at / 8)
+        .is_some_and(|byte| byte & (1 << (at % 8)) != 0)
 }
 
 /// A stored violation in words.

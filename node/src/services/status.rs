@@ -17,30 +17,50 @@ pub(crate) fn status(code: ErrorCode, detail: impl std::fmt::Display) -> Status 
 }
 
 /// As [`status`], with machine-readable values such as a leader's address or a limit.
-pub(crate) fn status_with(code: ErrorCode, detail: impl std::fmt::Display, values: &[(&str, String)]) -> Status {
+pub(crate) fn status_with(
+    code: ErrorCode,
+    detail: impl std::fmt::Display,
+    values: &[(&str, String)],
+) -> Status {
     let name = values.first().map_or("", |(_, value)| value.as_str());
     let text = render(Lang::En, &format!("error.{code}"), &[("name", name)]);
-    let mut metadata: HashMap<String, String> =
-        values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-    metadata.insert("message_vi".to_owned(), render(Lang::Vi, &format!("error.{code}"), &[("name", name)]));
+    let mut metadata: HashMap<String, String> = values
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), value.clone()))
+        .collect();
+    metadata.insert(
+        "message_vi".to_owned(),
+        render(Lang::Vi, &format!("error.{code}"), &[("name", name)]),
+    );
     metadata.insert("page".to_owned(), format!("docs/errors/{code}.md"));
     let mut details = ErrorDetails::with_error_info(code.name(), DOMAIN, metadata);
     if code.retryable() {
         details.set_retry_info(Some(Duration::from_millis(200)));
     }
-    Status::with_error_details(Code::from(code.grpc_code()), format!("{text}: {detail}"), details)
+    Status::with_error_details(
+        Code::from(code.grpc_code()),
+        format!("{text}: {detail}"),
+        details,
+    )
 }
 
 /// A session's error as the client sees it.
 pub(crate) fn of_session(error: &dtm_actors::Error) -> Status {
     let detail = chain(error);
     match error {
-        dtm_actors::Error::Limit { name, value, .. } => {
-            status_with(error.code(), detail, &[("limit", (*name).to_owned()), ("value", value.to_string())])
-        }
-        dtm_actors::Error::Propose { source: dtm_machine::seams::ProposeError::NotLeader { leader, .. }, .. } => {
-            status_with(error.code(), detail, &[("leader_address", leader.clone().unwrap_or_default())])
-        }
+        dtm_actors::Error::Limit { name, value, .. } => status_with(
+            error.code(),
+            detail,
+            &[("limit", (*name).to_owned()), ("value", value.to_string())],
+        ),
+        dtm_actors::Error::Propose {
+            source: dtm_machine::seams::ProposeError::NotLeader { leader, .. },
+            ..
+        } => status_with(
+            error.code(),
+            detail,
+            &[("leader_address", leader.clone().unwrap_or_default())],
+        ),
         _ => status(error.code(), detail),
     }
 }

@@ -53,7 +53,10 @@ impl EncodedFrame {
     /// The same records under other sequences: for load generators that send one frame again.
     #[must_use]
     pub fn renumbered(&self, first: u64) -> Self {
-        Self { first, ..self.clone() }
+        Self {
+            first,
+            ..self.clone()
+        }
     }
 
     /// The records, decoded.
@@ -77,7 +80,11 @@ impl EncodedFrame {
             cut_record(&mut rest).ok()?;
             found += 1;
         }
-        (found == count && count > 0 && first > 0).then_some(Self { first, count, bytes })
+        (found == count && count > 0 && first > 0).then_some(Self {
+            first,
+            count,
+            bytes,
+        })
     }
 
     pub(crate) fn raw(&self) -> &Bytes {
@@ -107,7 +114,11 @@ impl EncodedFrame {
             }
             (count, end) = (count + 1, after);
         }
-        Some(Self { first: sequence, count, bytes: part.slice(..end) })
+        Some(Self {
+            first: sequence,
+            count,
+            bytes: part.slice(..end),
+        })
     }
 
     /// Bytes of the whole `PublishRequest`.
@@ -154,13 +165,18 @@ impl FrameBuilder {
     /// A frame that will start at `first`.
     #[must_use]
     pub fn new(first: u64) -> Self {
-        Self { first, count: 0, bytes: BytesMut::new() }
+        Self {
+            first,
+            count: 0,
+            bytes: BytesMut::new(),
+        }
     }
 
     /// Adds a record and says its sequence.
     pub fn push(&mut self, record: &Record) -> u64 {
         let length = record.encoded_len();
-        self.bytes.reserve(1 + encoded_len_varint(length as u64) + length);
+        self.bytes
+            .reserve(1 + encoded_len_varint(length as u64) + length);
         self.bytes.put_u8(FIELD_2);
         encode_varint(length as u64, &mut self.bytes);
         record.encode_raw(&mut self.bytes);
@@ -185,8 +201,11 @@ impl FrameBuilder {
         if self.count == 0 {
             return None;
         }
-        let frame =
-            EncodedFrame { first: self.first, count: self.count, bytes: self.bytes.split().freeze() };
+        let frame = EncodedFrame {
+            first: self.first,
+            count: self.count,
+            bytes: self.bytes.split().freeze(),
+        };
         self.first += u64::from(self.count);
         self.count = 0;
         Some(frame)
@@ -206,7 +225,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn record(size: usize) -> Record {
-        Record { payload: vec![b'x'; size].into(), message_id: size.to_string(), ..Record::default() }
+        Record {
+            payload: vec![b'x'; size].into(),
+            message_id: size.to_string(),
+            ..Record::default()
+        }
     }
 
     proptest! {

@@ -45,7 +45,10 @@ impl Session {
         tokio::time::timeout(waited, Self::open_now(endpoint, address, open))
             .await
             .unwrap_or_else(|_| {
-                Err(Error::OutcomeUnknown { address: address.to_owned(), waited })
+                Err(Error::OutcomeUnknown {
+                    address: address.to_owned(),
+                    waited,
+                })
             })
     }
 
@@ -53,8 +56,12 @@ impl Session {
         let channel = endpoint.channel(address).await?;
         let stream: Arc<str> = open.stream.as_str().into();
         let (outbound, frames) = mpsc::channel(OUTBOUND_FRAMES);
-        let first = PublishRequest { request: Some(Request::Open(open)) };
-        outbound.try_send(Outbound::Message(first)).expect("the channel is new and empty");
+        let first = PublishRequest {
+            request: Some(Request::Open(open)),
+        };
+        outbound
+            .try_send(Outbound::Message(first))
+            .expect("the channel is new and empty");
 
         let refused = |status: Status| status::error_of(address, &stream, &status);
         let mut grpc =
@@ -63,10 +70,12 @@ impl Session {
             address: address.to_owned(),
             reason: status::innermost(&e),
         })?;
-        let path =
-            http::uri::PathAndQuery::from_static("/dtm.ingest.v1.IngestService/Publish");
+        let path = http::uri::PathAndQuery::from_static("/dtm.ingest.v1.IngestService/Publish");
         let request = endpoint.request(ReceiverStream::new(frames));
-        let answer = grpc.streaming(request, path, PublishCodec).await.map_err(refused)?;
+        let answer = grpc
+            .streaming(request, path, PublishCodec)
+            .await
+            .map_err(refused)?;
         let mut inbound = answer.into_inner();
         let first = inbound.message().await.map_err(refused)?;
         let Some(Response::Opened(opened)) = first.and_then(|answer| answer.response) else {
@@ -81,7 +90,13 @@ impl Session {
                 what: "sequences count from 1",
             });
         }
-        Ok(Self { address: address.into(), stream, opened, outbound, inbound })
+        Ok(Self {
+            address: address.into(),
+            stream,
+            opened,
+            outbound,
+            inbound,
+        })
     }
 
     /// Where this session is connected.
@@ -115,8 +130,14 @@ impl Session {
     /// # Errors
     /// [`Error::Connect`] when the connection is gone.
     pub async fn report_lost(&self, from_sequence: u64, to_sequence: u64) -> Result<(), Error> {
-        let request = Request::Lost(Lost { from_sequence, to_sequence });
-        self.send(Outbound::Message(PublishRequest { request: Some(request) })).await
+        let request = Request::Lost(Lost {
+            from_sequence,
+            to_sequence,
+        });
+        self.send(Outbound::Message(PublishRequest {
+            request: Some(request),
+        }))
+        .await
     }
 
     /// Asks to close; `finished` says that nothing will ever follow on this stream. The answer is
@@ -126,7 +147,10 @@ impl Session {
     /// [`Error::Connect`] when the connection is gone.
     pub async fn close(&self, finished: bool) -> Result<(), Error> {
         let request = Request::Close(Close { finished });
-        self.send(Outbound::Message(PublishRequest { request: Some(request) })).await
+        self.send(Outbound::Message(PublishRequest {
+            request: Some(request),
+        }))
+        .await
     }
 
     /// The next thing the server says; `None` at the end of the call. Cancel-safe.
@@ -152,7 +176,10 @@ impl Session {
     }
 
     fn gone(&self) -> Error {
-        Error::Connect { address: self.address.to_string(), reason: "connection is gone".into() }
+        Error::Connect {
+            address: self.address.to_string(),
+            reason: "connection is gone".into(),
+        }
     }
 }
 

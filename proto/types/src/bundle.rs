@@ -52,9 +52,16 @@ impl Builder {
         let mut buffer = BytesMut::with_capacity(capacity + 64);
         buffer.put_u8(VERSION);
         buffer.put_u32_le(0);
-        let head = Bundle { time_us, node: Bytes::copy_from_slice(node), commands: Vec::new() };
+        let head = Bundle {
+            time_us,
+            node: Bytes::copy_from_slice(node),
+            commands: Vec::new(),
+        };
         head.encode_raw(&mut buffer);
-        Self { buffer, commands: 0 }
+        Self {
+            buffer,
+            commands: 0,
+        }
     }
 
     /// Adds one encoded [`Command`](crate::command::Command).
@@ -103,11 +110,17 @@ pub fn decode(bytes: &Bytes) -> Result<Bundle, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Command, command::Op, CloseSession};
+    use crate::command::{CloseSession, Command, command::Op};
 
     fn command(stream: &str) -> Command {
-        let op = Op::CloseSession(CloseSession { stream: stream.into(), ..Default::default() });
-        Command { op: Some(op), ..Default::default() }
+        let op = Op::CloseSession(CloseSession {
+            stream: stream.into(),
+            ..Default::default()
+        });
+        Command {
+            op: Some(op),
+            ..Default::default()
+        }
     }
 
     #[test]
@@ -117,7 +130,11 @@ mod tests {
             builder.push(&command(stream).encode_to_vec());
         }
         let bytes = builder.finish();
-        let expected = Bundle { time_us: 7, node: vec![9; 16].into(), commands: vec![command("a"), command("b")] };
+        let expected = Bundle {
+            time_us: 7,
+            node: vec![9; 16].into(),
+            commands: vec![command("a"), command("b")],
+        };
         assert_eq!(&bytes[PREFIX_BYTES..], expected.encode_to_vec());
         assert_eq!(decode(&bytes), Ok(expected));
     }

@@ -11,7 +11,8 @@ pub mod text;
 
 pub use error_code::ErrorCode;
 pub use ids::{
-    ClusterId, GroupId, Incarnation, KeyId, NodeId, ReplicaId, RequestId, SessionId, SourceId, StreamKey,
+    ClusterId, GroupId, Incarnation, KeyId, NodeId, ReplicaId, RequestId, SessionId, SourceId,
+    StreamKey,
 };
 pub use month::Month;
 

@@ -37,10 +37,15 @@ fn civil_year_month(days: i64) -> (i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month)
 }
@@ -52,9 +57,19 @@ mod tests {
     #[test]
     fn months_follow_the_calendar() {
         let day = 86_400_000_000;
-        for (days, text) in [(0, "1970-01"), (30, "1970-01"), (31, "1970-02"), (19_782, "2024-02"), (19_783, "2024-03"), (20_788, "2026-12")] {
+        for (days, text) in [
+            (0, "1970-01"),
+            (30, "1970-01"),
+            (31, "1970-02"),
+            (19_782, "2024-02"),
+            (19_783, "2024-03"),
+            (20_788, "2026-12"),
+        ] {
             assert_eq!(Month::of_micros(days * day).to_string(), text);
         }
-        assert_eq!(Month::of_micros(20_788 * day).previous().to_string(), "2026-11");
+        assert_eq!(
+            Month::of_micros(20_788 * day).previous().to_string(),
+            "2026-11"
+        );
     }
 }

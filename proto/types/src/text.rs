@@ -76,7 +76,12 @@ mod tests {
     use super::*;
 
     fn placeholders(text: &str) -> Vec<&str> {
-        let mut names: Vec<&str> = text.split('{').skip(1).filter_map(|part| part.split_once('}')).map(|(n, _)| n).collect();
+        let mut names: Vec<&str> = text
+            .split('{')
+            .skip(1)
+            .filter_map(|part| part.split_once('}'))
+            .map(|(n, _)| n)
+            .collect();
         names.sort_unstable();
         names
     }
@@ -84,7 +89,9 @@ mod tests {
     #[test]
     fn both_languages_hold_the_same_keys_and_placeholders() {
         for (key, vi) in VI.iter() {
-            let en = EN.get(key).unwrap_or_else(|| panic!("{key} has no English text"));
+            let en = EN
+                .get(key)
+                .unwrap_or_else(|| panic!("{key} has no English text"));
             assert_eq!(placeholders(vi), placeholders(en), "{key}");
         }
         for key in EN.keys() {
@@ -94,8 +101,13 @@ mod tests {
 
     #[test]
     fn no_key_stands_twice() {
-        for file in [include_str!("../text/vi.txt"), include_str!("../text/en.txt")] {
-            let keys = file.lines().filter(|l| !l.starts_with('#') && l.contains('='));
+        for file in [
+            include_str!("../text/vi.txt"),
+            include_str!("../text/en.txt"),
+        ] {
+            let keys = file
+                .lines()
+                .filter(|l| !l.starts_with('#') && l.contains('='));
             assert_eq!(keys.count(), parse(file).len());
         }
     }
@@ -108,7 +120,10 @@ mod tests {
     #[test]
     fn every_error_code_has_a_text() {
         for code in crate::ErrorCode::ALL {
-            assert!(VI.contains_key(format!("error.{code}").as_str()), "error.{code}");
+            assert!(
+                VI.contains_key(format!("error.{code}").as_str()),
+                "error.{code}"
+            );
         }
     }
 }

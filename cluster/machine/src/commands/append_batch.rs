@@ -34,7 +34,10 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, append: AppendBatch) -> Result<Ou
         Err(cause) => return Ok(refused(RefusalKind::Malformed, cause)),
     };
     let Some(mut mirror) = ctx.mirror.take(&stream, ctx.rows)? else {
-        return Ok(refused(RefusalKind::NotFound, "the stream was never opened"));
+        return Ok(refused(
+            RefusalKind::NotFound,
+            "the stream was never opened",
+        ));
     };
     let outcome = decide(ctx, &append, body, &header, &stream, &mut mirror);
     ctx.mirror.keep(stream, mirror);
@@ -64,7 +67,10 @@ fn decide(
     };
     if mirror.known_key != Some(key) {
         if ctx.rows.get(&keys::key(key))?.is_none() {
-            return Ok(refused(RefusalKind::UnknownKey, &format!("key {key} is not held")));
+            return Ok(refused(
+                RefusalKind::UnknownKey,
+                &format!("key {key} is not held"),
+            ));
         }
         mirror.known_key = Some(key);
     }
@@ -85,12 +91,22 @@ fn store(
     let refused_count = count_bits(&header.refusal_bitmap);
     let leaf_index = leaves::append_batch(ctx, body, doubled.clone());
     put_place(ctx, header, stream, leaf_index, doubled);
-    resend::remember(ctx, stream, mirror, header.first_sequence, &body.resend_tags)?;
+    resend::remember(
+        ctx,
+        stream,
+        mirror,
+        header.first_sequence,
+        &body.resend_tags,
+    )?;
     if refused_count > 0 {
         quarantine(ctx, append, header, refused_count)?;
     }
     let cursor = &mut mirror.cursor;
-    assert_eq!(cursor.through + 1, header.first_sequence, "ING-3: {stream} would have a hole");
+    assert_eq!(
+        cursor.through + 1,
+        header.first_sequence,
+        "ING-3: {stream} would have a hole"
+    );
     cursor.through = header.last_sequence;
     cursor.offset = ctx.index;
     cursor.leaf_index = leaf_index;
@@ -120,8 +136,18 @@ fn already(
     stream: &StreamKey,
     mirror: &mut StreamMirror,
 ) -> Result<Outcome, ApplyError> {
-    match resend::compare(ctx, stream, mirror, header.first_sequence, &body.resend_tags)? {
-        Resend::Conflict(sequence) => Ok(refused_at(RefusalKind::Conflict, sequence, mirror.cursor.session)),
+    match resend::compare(
+        ctx,
+        stream,
+        mirror,
+        header.first_sequence,
+        &body.resend_tags,
+    )? {
+        Resend::Conflict(sequence) => Ok(refused_at(
+            RefusalKind::Conflict,
+            sequence,
+            mirror.cursor.session,
+        )),
         Resend::Same { unverified } => {
             if unverified > 0 {
                 mirror.cursor.unverified += unverified;
@@ -142,18 +168,25 @@ fn already(
 /// The shape of a batch; apply trusts no proposer.
 fn check(append: &AppendBatch) -> Result<(&EntryBody, HeaderA, StreamKey), &'static str> {
     let body = append.body.as_ref().ok_or("no entry body")?;
-    let header = HeaderA::decode(body.header_a.clone()).map_err(|_| "part A of the header does not decode")?;
-    let part_b = HeaderB::decode(body.header_b.clone()).map_err(|_| "part B of the header does not decode")?;
-    let stream = StreamKey::parse(&header.source, &header.stream).ok_or("source or stream name is not allowed")?;
+    let header = HeaderA::decode(body.header_a.clone())
+        .map_err(|_| "part A of the header does not decode")?;
+    let part_b = HeaderB::decode(body.header_b.clone())
+        .map_err(|_| "part B of the header does not decode")?;
+    let stream = StreamKey::parse(&header.source, &header.stream)
+        .ok_or("source or stream name is not allowed")?;
     let count = header.count as usize;
-    let span = header.last_sequence.checked_sub(header.first_sequence).and_then(|d| d.checked_add(1));
+    let span = header
+        .last_sequence
+        .checked_sub(header.first_sequence)
+        .and_then(|d| d.checked_add(1));
     if header.version != HEADER_VERSION {
         return Err("unknown version of the header");
     }
     if count == 0 || header.first_sequence == 0 || span != Some(u64::from(header.count)) {
         return Err("count and sequences do not agree");
     }
-    if body.record_hashes.len() != count * HASH_BYTES || body.resend_tags.len() != count * TAG_BYTES {
+    if body.record_hashes.len() != count * HASH_BYTES || body.resend_tags.len() != count * TAG_BYTES
+    {
         return Err("hashes or tags do not agree with the count");
     }
     if !body.fingerprints.is_empty() && body.fingerprints.len() != count * TAG_BYTES {
@@ -175,7 +208,11 @@ fn check(append: &AppendBatch) -> Result<(&EntryBody, HeaderA, StreamKey), &'sta
 }
 
 /// Marks records whose message id is already held; remembers the others. ING-2.
-fn fingerprints(ctx: &mut Context<'_, '_>, body: &EntryBody, header: &HeaderA) -> Result<Bytes, ApplyError> {
+fn fingerprints(
+    ctx: &mut Context<'_, '_>,
+    body: &EntryBody,
+    header: &HeaderA,
+) -> Result<Bytes, ApplyError> {
     if body.fingerprints.is_empty() {
         return Ok(Bytes::new());
     }
@@ -188,7 +225,10 @@ fn fingerprints(ctx: &mut Context<'_, '_>, body: &EntryBody, header: &HeaderA) -
         }
         let key = keys::fingerprint(month, fingerprint);
         let held = ctx.rows.get(&key)?.is_some()
-            || ctx.rows.get(&keys::fingerprint(month.previous(), fingerprint))?.is_some();
+            || ctx
+                .rows
+                .get(&keys::fingerprint(month.previous(), fingerprint))?
+                .is_some();
         if held {
             bitmap[record / 8] |= 1 << (record % 8);
             any = true;
@@ -203,7 +243,13 @@ fn fingerprints(ctx: &mut Context<'_, '_>, body: &EntryBody, header: &HeaderA) -
     Ok(if any { bitmap.into() } else { Bytes::new() })
 }
 
-fn put_place(ctx: &mut Context<'_, '_>, header: &HeaderA, stream: &StreamKey, leaf_index: u64, doubled: Bytes) {
+fn put_place(
+    ctx: &mut Context<'_, '_>,
+    header: &HeaderA,
+    stream: &StreamKey,
+    leaf_index: u64,
+    doubled: Bytes,
+) {
     let place = Place {
         index: ctx.index,
         ordinal: ctx.ordinal,
@@ -219,14 +265,21 @@ fn put_place(ctx: &mut Context<'_, '_>, header: &HeaderA, stream: &StreamKey, le
         group_time_us: ctx.group_time_us,
         key_id: header.key_id.clone(),
     };
-    ctx.rows.put_row(keys::place(ctx.index, ctx.ordinal), &place);
+    ctx.rows
+        .put_row(keys::place(ctx.index, ctx.ordinal), &place);
     let mut pointer = Vec::with_capacity(12);
     pointer.extend_from_slice(&ctx.index.to_be_bytes());
     pointer.extend_from_slice(&ctx.ordinal.to_be_bytes());
-    ctx.rows.put(keys::stream_place(stream, header.last_sequence), pointer);
+    ctx.rows
+        .put(keys::stream_place(stream, header.last_sequence), pointer);
 }
 
-fn quarantine(ctx: &mut Context<'_, '_>, append: &AppendBatch, header: &HeaderA, count: u32) -> Result<(), ApplyError> {
+fn quarantine(
+    ctx: &mut Context<'_, '_>,
+    append: &AppendBatch,
+    header: &HeaderA,
+    count: u32,
+) -> Result<(), ApplyError> {
     let key = keys::quota(&header.source);
     let mut quota: QuarantineQuota = ctx.rows.row(&key)?.unwrap_or_default();
     quota.records += u64::from(count.saturating_sub(append.quarantine_beyond));
@@ -240,7 +293,10 @@ fn quarantine(ctx: &mut Context<'_, '_>, append: &AppendBatch, header: &HeaderA,
         group_time_us: ctx.group_time_us,
         dataset: header.dataset.clone(),
     };
-    ctx.rows.put_row(keys::quarantine(&header.source, ctx.index, ctx.ordinal), &row);
+    ctx.rows.put_row(
+        keys::quarantine(&header.source, ctx.index, ctx.ordinal),
+        &row,
+    );
     Ok(())
 }
 
@@ -249,5 +305,7 @@ fn count_bits(bitmap: &[u8]) -> u32 {
 }
 
 fn bit(bitmap: &[u8], at: usize) -> bool {
-    bitmap.get(at / 8).is_some_and(|byte| byte & (1 << (at % 8)) != 0)
+    bitmap
+        .get(at / 8)
+        .is_some_and(|byte| byte & (1 << (at % 8)) != 0)
 }

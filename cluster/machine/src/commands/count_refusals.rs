@@ -12,11 +12,21 @@ use crate::machine::ApplyError;
 const COUNTS_MAX: usize = 1_001;
 
 /// Appends one leaf; each object id is "prefix code count".
-pub(crate) fn apply(ctx: &mut Context<'_, '_>, command: CountRefusals) -> Result<Outcome, ApplyError> {
+pub(crate) fn apply(
+    ctx: &mut Context<'_, '_>,
+    command: CountRefusals,
+) -> Result<Outcome, ApplyError> {
     if command.counts.is_empty() || command.counts.len() > COUNTS_MAX {
-        return Ok(refused(RefusalKind::Limit, "between 1 and 1001 counts a leaf"));
+        return Ok(refused(
+            RefusalKind::Limit,
+            "between 1 and 1001 counts a leaf",
+        ));
     }
-    let ids = command.counts.iter().map(|c| format!("{} {} {}", c.prefix, c.code, c.count)).collect();
+    let ids = command
+        .counts
+        .iter()
+        .map(|c| format!("{} {} {}", c.prefix, c.code, c.count))
+        .collect();
     let leaf_index = leaves::append(ctx, LeafKind::Refusals, ids, Bytes::new());
     Ok(done(ctx, leaf_index))
 }

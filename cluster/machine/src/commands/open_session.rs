@@ -1,10 +1,10 @@
 //! `OpenSession`: a newer connection fences an older one here, in apply, not in memory.
 
 use bytes::Bytes;
+use dtm_types::StreamKey;
 use dtm_types::command::outcome::Result as Answer;
 use dtm_types::command::{OpenSession, Outcome, RefusalKind, SessionOpened};
 use dtm_types::format::{Cursor, KeyPurpose, LeafKind, QuarantineQuota};
-use dtm_types::StreamKey;
 
 use super::{Context, answer, put_key, refused};
 use crate::machine::ApplyError;
@@ -14,10 +14,15 @@ use crate::{keys, leaves};
 /// Raises the stream's session and says where it goes on.
 pub(crate) fn apply(ctx: &mut Context<'_, '_>, open: OpenSession) -> Result<Outcome, ApplyError> {
     let Some(stream) = StreamKey::parse(&open.source, &open.stream) else {
-        return Ok(refused(RefusalKind::Malformed, "source or stream name is not allowed"));
+        return Ok(refused(
+            RefusalKind::Malformed,
+            "source or stream name is not allowed",
+        ));
     };
     let found = ctx.mirror.take(&stream, ctx.rows)?;
-    let repeated = found.as_ref().is_some_and(|m| !ctx.request_id.is_empty() && m.cursor.opened_by == ctx.request_id);
+    let repeated = found
+        .as_ref()
+        .is_some_and(|m| !ctx.request_id.is_empty() && m.cursor.opened_by == ctx.request_id);
     let mut mirror = match found {
         Some(mirror) => mirror,
         None => match first_open(ctx, &open)? {
@@ -34,7 +39,10 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, open: OpenSession) -> Result<Outc
         mirror.cursor.ids_by_sequence = open.ids_by_sequence;
         mirror.cursor.closed = false;
         mirror.cursor.opened_by = ctx.request_id.clone();
-        let ids = vec![stream.to_string(), format!("session={}", mirror.cursor.session)];
+        let ids = vec![
+            stream.to_string(),
+            format!("session={}", mirror.cursor.session),
+        ];
         mirror.cursor.leaf_index = leaves::append(ctx, LeafKind::Session, ids, Bytes::new());
         ctx.rows.put_row(keys::cursor(&stream), &mirror.cursor);
     }
@@ -44,19 +52,33 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, open: OpenSession) -> Result<Outc
 }
 
 /// `None` when the source has used up its stream names.
-fn first_open(ctx: &mut Context<'_, '_>, open: &OpenSession) -> Result<Option<StreamMirror>, ApplyError> {
+fn first_open(
+    ctx: &mut Context<'_, '_>,
+    open: &OpenSession,
+) -> Result<Option<StreamMirror>, ApplyError> {
     let names = ctx.rows.number(&keys::names(&open.source))?;
     if names >= u64::from(open.stream_names_max) {
         return Ok(None);
     }
     ctx.rows.put_number(keys::names(&open.source), names + 1);
     ctx.mirror.head.streams += 1;
-    Ok(Some(StreamMirror { cursor: Cursor::default(), slot: None, known_key: None }))
+    Ok(Some(StreamMirror {
+        cursor: Cursor::default(),
+        slot: None,
+        known_key: None,
+    }))
 }
 
-fn opened(ctx: &Context<'_, '_>, open: &OpenSession, cursor: &Cursor) -> Result<Outcome, ApplyError> {
+fn opened(
+    ctx: &Context<'_, '_>,
+    open: &OpenSession,
+    cursor: &Cursor,
+) -> Result<Outcome, ApplyError> {
     let lost = open.acked_through > cursor.through;
-    let quota: QuarantineQuota = ctx.rows.row(&keys::quota(&open.source))?.unwrap_or_default();
+    let quota: QuarantineQuota = ctx
+        .rows
+        .row(&keys::quota(&open.source))?
+        .unwrap_or_default();
     Ok(answer(Answer::SessionOpened(SessionOpened {
         session: cursor.session,
         next_sequence: cursor.through + 1,

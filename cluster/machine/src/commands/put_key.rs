@@ -19,20 +19,40 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, command: PutKey) -> Result<Outcom
     let Some(id) = KeyId::from_slice(&key.key_id) else {
         return Ok(refused(RefusalKind::Malformed, "a key id has 16 bytes"));
     };
-    if key.purpose() == KeyPurpose::Unspecified || key.wrapped.is_empty() || key.cluster_key_id.len() != 16 {
-        return Ok(refused(RefusalKind::Malformed, "purpose, wrapped bytes and cluster key are needed"));
+    if key.purpose() == KeyPurpose::Unspecified
+        || key.wrapped.is_empty()
+        || key.cluster_key_id.len() != 16
+    {
+        return Ok(refused(
+            RefusalKind::Malformed,
+            "purpose, wrapped bytes and cluster key are needed",
+        ));
     }
     if let Some(held) = held(ctx.rows, key.purpose, &key.source, key.month)? {
-        return Ok(answer(Answer::KeyHeld(KeyHeld { key: Some(held), stored_now: false })));
+        return Ok(answer(Answer::KeyHeld(KeyHeld {
+            key: Some(held),
+            stored_now: false,
+        })));
     }
     if ctx.rows.get(&keys::key(id))?.is_some() {
         return Ok(refused(RefusalKind::Exists, "this key id is in use"));
     }
-    ctx.rows.put(keys::key_of(key.purpose, &key.source, key.month), key.key_id.clone());
+    ctx.rows.put(
+        keys::key_of(key.purpose, &key.source, key.month),
+        key.key_id.clone(),
+    );
     ctx.rows.put_row(keys::key(id), &key);
-    let ids = vec![format!("key={id}"), format!("purpose={}", key.purpose), key.source.clone(), format!("month={}", key.month)];
+    let ids = vec![
+        format!("key={id}"),
+        format!("purpose={}", key.purpose),
+        key.source.clone(),
+        format!("month={}", key.month),
+    ];
     leaves::append(ctx, LeafKind::Key, ids, Bytes::new());
-    Ok(answer(Answer::KeyHeld(KeyHeld { key: Some(key), stored_now: true })))
+    Ok(answer(Answer::KeyHeld(KeyHeld {
+        key: Some(key),
+        stored_now: true,
+    })))
 }
 
 /// The key that holds for (purpose, source, month).
@@ -42,7 +62,9 @@ pub(crate) fn held(
     source: &str,
     month: u32,
 ) -> Result<Option<WrappedKey>, ApplyError> {
-    let Some(id) = rows.get(&keys::key_of(purpose, source, month))? else { return Ok(None) };
+    let Some(id) = rows.get(&keys::key_of(purpose, source, month))? else {
+        return Ok(None);
+    };
     match KeyId::from_slice(&id) {
         Some(id) => rows.row(&keys::key(id)),
         None => Ok(None),

@@ -33,7 +33,10 @@ pub(super) fn compare(
             unverified += 1;
             continue;
         }
-        if slot.as_ref().is_none_or(|s| s.base != Slot::base_of(sequence)) {
+        if slot
+            .as_ref()
+            .is_none_or(|s| s.base != Slot::base_of(sequence))
+        {
             slot = load(ctx, stream, sequence)?;
         }
         match &slot {
@@ -79,7 +82,11 @@ pub(super) fn remember(
 }
 
 /// The slot that holds a sequence, if it has not been overwritten.
-fn load(ctx: &Context<'_, '_>, stream: &StreamKey, sequence: u64) -> Result<Option<Slot>, ApplyError> {
+fn load(
+    ctx: &Context<'_, '_>,
+    stream: &StreamKey,
+    sequence: u64,
+) -> Result<Option<Slot>, ApplyError> {
     let bytes = ctx.rows.get(&keys::tags(stream, sequence))?;
     let slot = bytes.as_deref().and_then(Slot::decode);
     Ok(slot.filter(|slot| slot.base == Slot::base_of(sequence)))

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use dtm_types::command::Outcome;
 use dtm_types::{ErrorCode, GroupId};
 
-
 /// Called exactly once with what became of a command. Cheap: it runs on the apply path.
 pub type Reply = Box<dyn FnOnce(Result<Outcome, ProposeError>) + Send>;
 

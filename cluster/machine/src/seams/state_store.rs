@@ -42,7 +42,8 @@ pub trait StateRead: Send + Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError>;
 
     /// Rows with `from <= key < to`, ascending, at most `limit`.
-    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StateError>;
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize)
+    -> Result<Vec<(Bytes, Bytes)>, StateError>;
 
     /// The last row with `from <= key < to`.
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError>;
@@ -87,7 +88,10 @@ pub struct MemoryStateStore {
 impl MemoryStateStore {
     /// An empty store.
     pub fn new(group: GroupId) -> Self {
-        Self { group, ..Self::default() }
+        Self {
+            group,
+            ..Self::default()
+        }
     }
 
     /// Forgets what was not flushed, as a crash would.
@@ -97,11 +101,13 @@ impl MemoryStateStore {
 }
 
 fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    lock.read()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    lock.write()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 struct Frozen(Arc<Rows>);
@@ -111,9 +117,16 @@ impl StateRead for Frozen {
         Ok(self.0.get(key).map(|v| Bytes::copy_from_slice(v)))
     }
 
-    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StateError> {
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
         let range = self.0.range(from.to_vec()..to.to_vec()).take(limit);
-        Ok(range.map(|(k, v)| (Bytes::copy_from_slice(k), Bytes::copy_from_slice(v))).collect())
+        Ok(range
+            .map(|(k, v)| (Bytes::copy_from_slice(k), Bytes::copy_from_slice(v)))
+            .collect())
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
@@ -127,7 +140,12 @@ impl StateRead for MemoryStateStore {
         Frozen(Arc::clone(&read(&self.rows))).get(key)
     }
 
-    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StateError> {
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
         Frozen(Arc::clone(&read(&self.rows))).scan(from, to, limit)
     }
 

@@ -5,17 +5,17 @@ use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, ReadView};
 use dtm_proto::admin as wire;
+use dtm_types::command::RewrapKeys;
 use dtm_types::command::admin::Op;
 use dtm_types::command::command::Op as Command;
-use dtm_types::command::RewrapKeys;
 use dtm_types::{GroupId, KeyId, RequestId};
 use serde_json::json;
 use tonic::{Request, Status};
 
 use super::AdminDoor;
+use crate::services::Actor;
 use crate::services::audit::propose;
 use crate::services::status::{internal, status};
-use crate::services::Actor;
 
 /// Keys wrapped anew in one command.
 const REWRAP_KEYS: usize = 256;
@@ -27,10 +27,18 @@ impl AdminDoor {
         request: Request<wire::RotateClusterKeyRequest>,
     ) -> Result<wire::RotateClusterKeyResponse, Status> {
         let asked = request.get_ref();
-        let asker = self.asker(&request, Operation::RotateClusterKey, asked.context.as_ref()).await?;
+        let asker = self
+            .asker(
+                &request,
+                Operation::RotateClusterKey,
+                asked.context.as_ref(),
+            )
+            .await?;
         let cluster_key = self.0.distribute_cluster_key().await?;
         let meta = self.0.directory.meta_now(self.0.view()).await?;
-        let mut row = reads::cluster(meta.state.as_ref()).map_err(internal)?.unwrap_or_default();
+        let mut row = reads::cluster(meta.state.as_ref())
+            .map_err(internal)?
+            .unwrap_or_default();
         row.cluster_key_id = Bytes::copy_from_slice(&cluster_key.0);
         let detail = json!({"cluster_key": cluster_key.to_string()});
         let actor = Actor::of(&asker.caller, asker.address.clone());
@@ -40,20 +48,34 @@ impl AdminDoor {
         for group in groups {
             keys_rewrapped += self.rewrap(group, &actor).await?;
         }
-        Ok(wire::RotateClusterKeyResponse { cluster_key_id: Bytes::copy_from_slice(&cluster_key.0), keys_rewrapped })
+        Ok(wire::RotateClusterKeyResponse {
+            cluster_key_id: Bytes::copy_from_slice(&cluster_key.0),
+            keys_rewrapped,
+        })
     }
 
     async fn rewrap(&self, group: GroupId, actor: &Actor) -> Result<u64, Status> {
         let mut after: Option<KeyId> = None;
         let mut count = 0;
         loop {
-            let view = self.0.cluster.view(group, Freshness::Current).await.map_err(|e| status(e.code(), &e))?;
-            let held = reads::keys_after(view.state.as_ref(), after, REWRAP_KEYS).map_err(internal)?;
-            let Some(last) = held.last() else { return Ok(count) };
+            let view = self
+                .0
+                .cluster
+                .view(group, Freshness::Current)
+                .await
+                .map_err(|e| status(e.code(), &e))?;
+            let held =
+                reads::keys_after(view.state.as_ref(), after, REWRAP_KEYS).map_err(internal)?;
+            let Some(last) = held.last() else {
+                return Ok(count);
+            };
             after = KeyId::from_slice(&last.key_id);
             let current = self.0.keyring.current();
             let mut keys = Vec::with_capacity(held.len());
-            for row in held.iter().filter(|row| row.cluster_key_id != current.0.as_slice()) {
+            for row in held
+                .iter()
+                .filter(|row| row.cluster_key_id != current.0.as_slice())
+            {
                 keys.push(self.0.keyring.rewrap(group, row, group).map_err(internal)?);
             }
             if keys.is_empty() {

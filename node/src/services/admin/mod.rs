@@ -39,7 +39,12 @@ impl AdminDoor {
     ) -> Result<Asker, Status> {
         let caller = self.0.allow(request, operation, None).await?;
         let context = context.cloned().unwrap_or_default();
-        Ok(Asker { caller, address: address(request), reason: context.reason, request_id: context.request_id })
+        Ok(Asker {
+            caller,
+            address: address(request),
+            reason: context.reason,
+            request_id: context.request_id,
+        })
     }
 
     async fn act(
@@ -50,7 +55,13 @@ impl AdminDoor {
         detail: serde_json::Value,
     ) -> Result<dtm_types::command::Done, Status> {
         let actor = Actor::of(&asker.caller, asker.address);
-        let action = Action { op, expected_version, reason: asker.reason, request_id: asker.request_id, detail };
+        let action = Action {
+            op,
+            expected_version,
+            reason: asker.reason,
+            request_id: asker.request_id,
+            detail,
+        };
         act(&self.0, actor, action).await
     }
 }

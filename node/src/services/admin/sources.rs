@@ -30,7 +30,9 @@ impl AdminDoor {
         request: Request<wire::PutSourceRequest>,
     ) -> Result<wire::PutSourceResponse, Status> {
         let asked = request.get_ref();
-        let asker = self.asker(&request, Operation::PutSource, asked.context.as_ref()).await?;
+        let asker = self
+            .asker(&request, Operation::PutSource, asked.context.as_ref())
+            .await?;
         let mut row = asked.source.clone().unwrap_or_default();
         self.check_agreements(&row).await?;
         let expected = asked.update.then_some(row.version);
@@ -39,16 +41,29 @@ impl AdminDoor {
         }
         let detail = json!({"source": row.source, "title": row.title_vi, "agency": row.agency_code,
             "datasets": row.agreements.iter().map(|a| a.dataset.clone()).collect::<Vec<_>>()});
-        let done = self.act(asker, Op::PutSource(row), expected, detail).await?;
-        Ok(wire::PutSourceResponse { group: done.group, version: done.version })
+        let done = self
+            .act(asker, Op::PutSource(row), expected, detail)
+            .await?;
+        Ok(wire::PutSourceResponse {
+            group: done.group,
+            version: done.version,
+        })
     }
 
     /// An agreement names a published data set, modes and a form; masks must fit the definition.
     async fn check_agreements(&self, row: &SourceRow) -> Result<(), Status> {
         for agreement in &row.agreements {
-            self.0.directory.definition(self.0.view(), &agreement.dataset, 0).await?;
-            if agreement.modes.is_empty() || agreement.form() == dtm_types::format::Form::Unspecified {
-                let detail = format!("the agreement for {} needs modes and a form", agreement.dataset);
+            self.0
+                .directory
+                .definition(self.0.view(), &agreement.dataset, 0)
+                .await?;
+            if agreement.modes.is_empty()
+                || agreement.form() == dtm_types::format::Form::Unspecified
+            {
+                let detail = format!(
+                    "the agreement for {} needs modes and a form",
+                    agreement.dataset
+                );
                 return Err(status(ErrorCode::InvalidArgument, detail));
             }
         }
@@ -61,27 +76,46 @@ impl AdminDoor {
     ) -> Result<wire::ListSourcesResponse, Status> {
         let source = request.get_ref().source.clone();
         let owner = (!source.is_empty()).then_some(source.as_str());
-        self.0.allow(&request, Operation::ListSources, owner).await?;
+        self.0
+            .allow(&request, Operation::ListSources, owner)
+            .await?;
         let meta = self.0.directory.meta_now(self.0.view()).await?;
         let state = meta.state.as_ref();
         let rows = match owner {
-            Some(source) => reads::source(state, source).map_err(internal)?.into_iter().collect(),
+            Some(source) => reads::source(state, source)
+                .map_err(internal)?
+                .into_iter()
+                .collect(),
             None => reads::sources(state, None, SOURCES_MAX).map_err(internal)?,
         };
         let mut sources = Vec::with_capacity(rows.len());
         for row in rows {
             let mut keys = reads::source_keys(state, &row.source).map_err(internal)?;
-            keys.iter_mut().for_each(|key| key.secret_hash = Bytes::new());
-            let streams = if owner.is_some() { self.streams(&row).await? } else { Vec::new() };
-            sources.push(wire::SourceDetail { source: Some(row), keys, streams });
+            keys.iter_mut()
+                .for_each(|key| key.secret_hash = Bytes::new());
+            let streams = if owner.is_some() {
+                self.streams(&row).await?
+            } else {
+                Vec::new()
+            };
+            sources.push(wire::SourceDetail {
+                source: Some(row),
+                keys,
+                streams,
+            });
         }
         Ok(wire::ListSourcesResponse { sources })
     }
 
     async fn streams(&self, row: &SourceRow) -> Result<Vec<wire::StreamDetail>, Status> {
-        let view = self.0.cluster.view(GroupId(row.group), Freshness::Local).await;
+        let view = self
+            .0
+            .cluster
+            .view(GroupId(row.group), Freshness::Local)
+            .await;
         let view = view.map_err(|e| status(e.code(), &e))?;
-        let found = reads::streams(view.state.as_ref(), &row.source, STREAMS_MAX).map_err(internal)?;
+        let found =
+            reads::streams(view.state.as_ref(), &row.source, STREAMS_MAX).map_err(internal)?;
         Ok(found
             .into_iter()
             .map(|(stream, cursor)| wire::StreamDetail {
@@ -102,12 +136,19 @@ impl AdminDoor {
         request: Request<wire::IssueSourceKeyRequest>,
     ) -> Result<wire::IssueSourceKeyResponse, Status> {
         let asked = request.get_ref();
-        let asker = self.asker(&request, Operation::IssueSourceKey, asked.context.as_ref()).await?;
+        let asker = self
+            .asker(&request, Operation::IssueSourceKey, asked.context.as_ref())
+            .await?;
         let source = source_id(&asked.source)?;
         let days = match asked.valid_days {
             0 => KEY_DAYS,
             days if (1..=KEY_DAYS).contains(&days) => days,
-            days => return Err(status(ErrorCode::InvalidArgument, format!("valid_days is 1 to {KEY_DAYS}, not {days}"))),
+            days => {
+                return Err(status(
+                    ErrorCode::InvalidArgument,
+                    format!("valid_days is 1 to {KEY_DAYS}, not {days}"),
+                ));
+            }
         };
         let (mut key_id, mut secret) = ([0_u8; 8], [0_u8; 32]);
         self.0.entropy.fill(&mut key_id);
@@ -124,7 +165,8 @@ impl AdminDoor {
             revoked: false,
         };
         let not_after_us = row.not_after_us;
-        let detail = json!({"source": row.source, "key": hex::encode(key_id), "not_after_us": not_after_us});
+        let detail =
+            json!({"source": row.source, "key": hex::encode(key_id), "not_after_us": not_after_us});
         self.act(asker, Op::PutSourceKey(row), None, detail).await?;
         Ok(wire::IssueSourceKeyResponse {
             key: key.reveal().to_string(),
@@ -138,11 +180,17 @@ impl AdminDoor {
         request: Request<wire::RevokeSourceKeyRequest>,
     ) -> Result<wire::RevokeSourceKeyResponse, Status> {
         let asked = request.get_ref();
-        let asker = self.asker(&request, Operation::RevokeSourceKey, asked.context.as_ref()).await?;
+        let asker = self
+            .asker(&request, Operation::RevokeSourceKey, asked.context.as_ref())
+            .await?;
         let source = source_id(&asked.source)?;
-        let op = RevokeSourceKey { source: asked.source.clone(), key_id: asked.key_id.clone() };
+        let op = RevokeSourceKey {
+            source: asked.source.clone(),
+            key_id: asked.key_id.clone(),
+        };
         let detail = json!({"source": asked.source, "key": hex::encode(&asked.key_id)});
-        self.act(asker, Op::RevokeSourceKey(op), None, detail).await?;
+        self.act(asker, Op::RevokeSourceKey(op), None, detail)
+            .await?;
         // Streams of this source on this node open anew with a key that holds.
         self.0.sources.cut_off(&source);
         Ok(wire::RevokeSourceKeyResponse {})
@@ -153,25 +201,50 @@ impl AdminDoor {
         request: Request<wire::IssueSourceCertificateRequest>,
     ) -> Result<wire::IssueSourceCertificateResponse, Status> {
         let asked = request.get_ref();
-        let asker = self.asker(&request, Operation::IssueSourceCertificate, asked.context.as_ref()).await?;
+        let asker = self
+            .asker(
+                &request,
+                Operation::IssueSourceCertificate,
+                asked.context.as_ref(),
+            )
+            .await?;
         let source = source_id(&asked.source)?;
-        let row = self.0.directory.source(self.0.view(), &asked.source).await?;
-        let identity = Identity::Source { cluster: self.0.cluster_id, source };
+        let row = self
+            .0
+            .directory
+            .source(self.0.view(), &asked.source)
+            .await?;
+        let identity = Identity::Source {
+            cluster: self.0.cluster_id,
+            source,
+        };
         let days = u32::try_from(asked.valid_days).unwrap_or(0).clamp(1, 365);
-        let subject = Subject { identity, names: Vec::new(), days };
-        let chain = self.0.issuing()?.sign(&asked.certificate_request, &subject, self.0.clock.now_us());
+        let subject = Subject {
+            identity,
+            names: Vec::new(),
+            days,
+        };
+        let chain =
+            self.0
+                .issuing()?
+                .sign(&asked.certificate_request, &subject, self.0.clock.now_us());
         let chain = chain.map_err(|e| status(ErrorCode::InvalidArgument, e))?;
         // The issue is a leaf: the source's row is written again with what was issued beside it.
         let digest = crate::pki::Issuing::facts(&chain).map_err(internal)?.digest;
         let expected = Some(row.version);
         let detail = json!({"source": row.source, "certificate": hex::encode(digest)});
-        self.act(asker, Op::PutSource(row), expected, detail).await?;
+        self.act(asker, Op::PutSource(row), expected, detail)
+            .await?;
         let certificate_chain = chain.iter().map(|c| Bytes::copy_from_slice(c)).collect();
         Ok(wire::IssueSourceCertificateResponse { certificate_chain })
     }
 }
 
 fn source_id(source: &str) -> Result<SourceId, Status> {
-    SourceId::parse(source)
-        .ok_or_else(|| status(ErrorCode::InvalidArgument, "a source code is 1 to 64 of a-z 0-9 . - _"))
+    SourceId::parse(source).ok_or_else(|| {
+        status(
+            ErrorCode::InvalidArgument,
+            "a source code is 1 to 64 of a-z 0-9 . - _",
+        )
+    })
 }

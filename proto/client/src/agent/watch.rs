@@ -79,11 +79,7 @@ async fn finish(intake: &mut Intake, folder: &Path) -> Result<(), Error> {
 }
 
 /// Files that did not change for a while and are not taken whole, by name.
-fn settled(
-    intake: &Intake,
-    folder: &Path,
-    seen: &mut Seen,
-) -> Result<Vec<(PathBuf, Look)>, Error> {
+fn settled(intake: &Intake, folder: &Path, seen: &mut Seen) -> Result<Vec<(PathBuf, Look)>, Error> {
     let files = files_of(folder)?;
     let now = Instant::now();
     seen.since.retain(|path, _| files.contains(path));
@@ -91,13 +87,17 @@ fn settled(
     let mut ready = Vec::new();
     for path in files {
         let Some(look) = look(&path) else { continue };
-        let whole = intake.mark.files.iter().any(|file| {
-            file.identity == look.identity && file.whole && path.ends_with(&file.name)
-        });
+        let whole =
+            intake.mark.files.iter().any(|file| {
+                file.identity == look.identity && file.whole && path.ends_with(&file.name)
+            });
         if whole || seen.skipped.get(&path) == Some(&look) {
             continue;
         }
-        let entry = seen.since.entry(path.clone()).or_insert_with(|| (look.clone(), now));
+        let entry = seen
+            .since
+            .entry(path.clone())
+            .or_insert_with(|| (look.clone(), now));
         if entry.0 != look {
             *entry = (look, now);
         } else if now.duration_since(entry.1) >= intake.config.settle {
@@ -114,8 +114,14 @@ async fn take_file(
     look: &Look,
     seen: &mut Seen,
 ) -> Result<(), Error> {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let done = intake.mark.find(&name, look.identity).map_or(0, |file| file.items);
+    let name = path
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let done = intake
+        .mark
+        .find(&name, look.identity)
+        .map_or(0, |file| file.items);
     let mut reader = match open(intake, path, &name).await? {
         Ok(reader) => reader,
         Err(reason) => {
@@ -159,7 +165,10 @@ async fn take_file(
         }
         let payloads = intake.payloads(&name, items);
         let last = intake.next_sequence() + payloads.len() as u64 - 1;
-        let mark = intake.mark.find(&name, look.identity).ok_or(Error::Reader)?;
+        let mark = intake
+            .mark
+            .find(&name, look.identity)
+            .ok_or(Error::Reader)?;
         mark.items = passed.max(done);
         mark.whole = whole;
         mark.bytes = look.bytes;
@@ -187,14 +196,7 @@ async fn open(
     .await
 }
 
-fn skip(
-    intake: &Intake,
-    path: &Path,
-    look: &Look,
-    file: String,
-    reason: String,
-    seen: &mut Seen,
-) {
+fn skip(intake: &Intake, path: &Path, look: &Look, file: String, reason: String, seen: &mut Seen) {
     seen.skipped.insert(path.to_owned(), look.clone());
     intake.tell(Report::Skipped { file, reason });
 }
@@ -203,7 +205,9 @@ fn skip(
 fn next_block(reader: &mut RecordReader, name: &str) -> Result<Vec<Item>, publish::Error> {
     let (mut items, mut bytes) = (Vec::new(), 0);
     while items.len() < BLOCK_RECORDS && bytes < BLOCK_BYTES {
-        let Some(item) = reader.next_item(name)? else { break };
+        let Some(item) = reader.next_item(name)? else {
+            break;
+        };
         if let Item::Record { payload, .. } = &item {
             bytes += payload.len();
         }
@@ -222,5 +226,8 @@ fn look(path: &Path) -> Option<Look> {
 }
 
 fn failed(folder: &Path, error: &std::io::Error) -> Error {
-    Error::Folder { folder: folder.display().to_string(), reason: error.to_string() }
+    Error::Folder {
+        folder: folder.display().to_string(),
+        reason: error.to_string(),
+    }
 }

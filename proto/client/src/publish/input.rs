@@ -44,7 +44,12 @@ impl Format {
         if name.ends_with(".jsonl") || name.ends_with(".ndjson") {
             return Self::JsonLines;
         }
-        match start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start().first() {
+        match start
+            .strip_prefix(b"\xef\xbb\xbf")
+            .unwrap_or(start)
+            .trim_ascii_start()
+            .first()
+        {
             Some(b'[') => Self::JsonArray,
             Some(b'{') | None => Self::JsonLines,
             Some(_) if name.ends_with(".json") => Self::JsonLines,
@@ -121,7 +126,10 @@ impl Error {
     }
 
     fn io(file: &Path, error: &io::Error) -> Self {
-        Self::Io { file: file.display().to_string(), reason: error.to_string() }
+        Self::Io {
+            file: file.display().to_string(),
+            reason: error.to_string(),
+        }
     }
 }
 
@@ -142,7 +150,8 @@ pub(crate) async fn digest(path: PathBuf) -> Result<([u8; 32], u64), Error> {
         }
     };
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| Error::io(&shown, &e))
+    done.unwrap_or_else(|e| Err(io::Error::other(e)))
+        .map_err(|e| Error::io(&shown, &e))
 }
 
 /// Plain files of a folder that are not hidden and not done, by name.
@@ -161,7 +170,10 @@ pub(crate) fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 
 /// Neither hidden, nor half-written by convention, nor done.
 pub(crate) fn is_input(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(".");
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or(".");
     let unfinished = [".tmp", ".part", ".partial", ".done", "~"];
     !name.starts_with('.') && !unfinished.iter().any(|end| name.ends_with(end))
 }
@@ -190,13 +202,16 @@ impl Batches {
         let (sender, receiver) = mpsc::channel(BATCHES);
         let (format, definition) = (options.format, options.definition.clone());
         let read = Arc::new(AtomicU64::new(0));
-        let counted = Box::new(CountedRead { input, read: read.clone() });
+        let counted = Box::new(CountedRead {
+            input,
+            read: read.clone(),
+        });
         let work = move || {
-            let mut reader =
-                match RecordReader::new(&name, counted, format, definition.as_deref()) {
-                    Ok(reader) => reader,
-                    Err(error) => return drop(sender.blocking_send(Err(error))),
-                };
+            let mut reader = match RecordReader::new(&name, counted, format, definition.as_deref())
+            {
+                Ok(reader) => reader,
+                Err(error) => return drop(sender.blocking_send(Err(error))),
+            };
             // Ends with the input, or when nobody listens any more.
             loop {
                 let batch = next_batch(&mut reader, &name, &read);
@@ -209,7 +224,10 @@ impl Batches {
         std::thread::Builder::new()
             .name("dtm-publish-read".into())
             .spawn(work)
-            .map_err(|e| Error::Io { file: "reading thread".into(), reason: e.to_string() })?;
+            .map_err(|e| Error::Io {
+                file: "reading thread".into(),
+                reason: e.to_string(),
+            })?;
         Ok(Self(receiver))
     }
 
@@ -219,20 +237,21 @@ impl Batches {
     }
 }
 
-fn next_batch(
-    reader: &mut RecordReader,
-    name: &str,
-    read: &AtomicU64,
-) -> Result<Batch, Error> {
+fn next_batch(reader: &mut RecordReader, name: &str, read: &AtomicU64) -> Result<Batch, Error> {
     let (mut items, mut bytes) = (Vec::new(), 0);
     while items.len() < BATCH_ITEMS && bytes < BATCH_BYTES {
-        let Some(item) = reader.next_item(name)? else { break };
+        let Some(item) = reader.next_item(name)? else {
+            break;
+        };
         if let Item::Record { payload, .. } = &item {
             bytes += payload.len();
         }
         items.push(item);
     }
-    Ok(Batch { items, bytes_read: read.load(Ordering::Relaxed) })
+    Ok(Batch {
+        items,
+        bytes_read: read.load(Ordering::Relaxed),
+    })
 }
 
 struct CountedRead {

@@ -91,7 +91,9 @@ impl Driver {
             match exit {
                 Exit::Closed => return self.closed(),
                 Exit::Again(address) => advised = address,
-                Exit::Failed(error) if error.retryable() => self.tell(Event::Disconnected { error }),
+                Exit::Failed(error) if error.retryable() => {
+                    self.tell(Event::Disconnected { error })
+                }
                 Exit::Failed(error) => return self.shared.end(error),
             }
         }
@@ -140,11 +142,11 @@ impl Driver {
                     address = leader;
                     continue;
                 }
-                Err(Error::Rejected { leader: Some(leader), ref address, .. })
-                    if may_redirect && leader != *address =>
-                {
-                    (None, Some(leader))
-                }
+                Err(Error::Rejected {
+                    leader: Some(leader),
+                    ref address,
+                    ..
+                }) if may_redirect && leader != *address => (None, Some(leader)),
                 Err(error) if error.retryable() => (Some(error), None),
                 Err(error) => return Err(error),
             };
@@ -153,7 +155,8 @@ impl Driver {
                 address = leader;
                 continue;
             }
-            self.pause(error.expect("either a leader or an error")).await;
+            self.pause(error.expect("either a leader or an error"))
+                .await;
             may_redirect = true;
             address = self.next_seed();
         }

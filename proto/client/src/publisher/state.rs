@@ -100,7 +100,9 @@ impl Shared {
         if full {
             return Ok(None);
         }
-        let Some(sequence) = state.store.push(record) else { return Ok(None) };
+        let Some(sequence) = state.store.push(record) else {
+            return Ok(None);
+        };
         let wanted = state.wake_bytes;
         if wanted > 0 && state.store.ready_bytes(state.send_next, wanted) >= wanted {
             state.wake_bytes = 0;
@@ -148,9 +150,14 @@ impl Shared {
     /// Why there is no session yet.
     pub(crate) fn last_failure(&self, waited: Duration) -> Error {
         let state = self.lock();
-        state.ended.clone().or_else(|| state.last_failure.clone()).unwrap_or_else(|| {
-            Error::OutcomeUnknown { address: "every seed address".into(), waited }
-        })
+        state
+            .ended
+            .clone()
+            .or_else(|| state.last_failure.clone())
+            .unwrap_or_else(|| Error::OutcomeUnknown {
+                address: "every seed address".into(),
+                waited,
+            })
     }
 
     /// Ends the publisher for good.

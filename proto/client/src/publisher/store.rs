@@ -1,8 +1,8 @@
 //! Where unacked records are kept.
 
 use super::memory::Memory;
-use crate::spool::{self, SpoolQueue};
 use crate::EncodedFrame;
+use crate::spool::{self, SpoolQueue};
 use dtm_proto::ingest::{Ack, Record};
 
 /// Records that are not acked yet, by sequence.

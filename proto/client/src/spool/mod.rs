@@ -51,7 +51,11 @@ const BLOCKS_MAX: usize = 1_000_000;
 impl SpoolConfig {
     /// A spool in this folder with every default.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), spool_bytes_max: 1 << 30, segment_bytes: 8 << 20 }
+        Self {
+            folder: folder.into(),
+            spool_bytes_max: 1 << 30,
+            segment_bytes: 8 << 20,
+        }
     }
 }
 
@@ -141,7 +145,9 @@ impl Spool {
         for record in records {
             builder.push(record);
         }
-        let Some(frame) = builder.finish() else { return Ok(self.next - 1) };
+        let Some(frame) = builder.finish() else {
+            return Ok(self.next - 1);
+        };
         self.admit(frame.bytes() as u64 + mark.len() as u64)?;
         if self.file_bytes >= self.config.segment_bytes {
             self.roll()?;
@@ -166,7 +172,9 @@ impl Spool {
 
     fn admit(&self, bytes: u64) -> Result<(), Error> {
         if let Some(reason) = &self.failed {
-            return Err(Error::Stopped { reason: reason.clone() });
+            return Err(Error::Stopped {
+                reason: reason.clone(),
+            });
         }
         let index = self.index.lock();
         let full = index.disk_bytes + bytes > self.config.spool_bytes_max;
@@ -181,9 +189,15 @@ impl Spool {
 
     fn write_block(&mut self, count: u32, records: &[u8]) -> Result<(), Error> {
         if let Some(reason) = &self.failed {
-            return Err(Error::Stopped { reason: reason.clone() });
+            return Err(Error::Stopped {
+                reason: reason.clone(),
+            });
         }
-        let head = BlockHead { first: self.next, count, mark_bytes: self.mark.len() as u32 };
+        let head = BlockHead {
+            first: self.next,
+            count,
+            mark_bytes: self.mark.len() as u32,
+        };
         let sealed = self.sealer.seal(head, &self.mark, records)?;
         let written = self
             .file
@@ -221,7 +235,11 @@ impl Spool {
         self.file = file;
         self.path = path.clone();
         self.file_bytes = 0;
-        self.index.lock().segments.push_back(SegmentRef { path, first: self.next, bytes: 0 });
+        self.index.lock().segments.push_back(SegmentRef {
+            path,
+            first: self.next,
+            bytes: 0,
+        });
         self.write_block(0, &[])
     }
 }

@@ -28,11 +28,31 @@ pub(crate) fn recover(folder: &Folder, sealer: &Sealer) -> Result<Recovered, Err
     let Some((first, _)) = segments.first() else {
         // The first run. The ack hint alone would not be: it is written after blocks.
         let (file, path) = folder.new_segment(1)?;
-        let mut index = Index { next: 1, acked, ..Index::default() };
-        index.segments.push_back(SegmentRef { path: path.clone(), first: 1, bytes: 0 });
-        return Ok(Recovered { index, file, path, file_bytes: 0, mark: Bytes::new(), next: 1 });
+        let mut index = Index {
+            next: 1,
+            acked,
+            ..Index::default()
+        };
+        index.segments.push_back(SegmentRef {
+            path: path.clone(),
+            first: 1,
+            bytes: 0,
+        });
+        return Ok(Recovered {
+            index,
+            file,
+            path,
+            file_bytes: 0,
+            mark: Bytes::new(),
+            next: 1,
+        });
     };
-    let mut scan = Scan { sealer, next: *first, index: Index::default(), mark: Bytes::new() };
+    let mut scan = Scan {
+        sealer,
+        next: *first,
+        index: Index::default(),
+        mark: Bytes::new(),
+    };
     let last = segments.len() - 1;
     for (at, (first, path)) in segments.iter().enumerate() {
         if *first != scan.next {
@@ -48,12 +68,21 @@ pub(crate) fn recover(folder: &Folder, sealer: &Sealer) -> Result<Recovered, Err
         .open(&path)
         .map_err(|e| Error::io(&path, e))?;
     if file.metadata().map_err(|e| Error::io(&path, e))?.len() > file_bytes {
-        file.set_len(file_bytes).and_then(|()| file.sync_all()).map_err(|e| Error::io(&path, e))?;
+        file.set_len(file_bytes)
+            .and_then(|()| file.sync_all())
+            .map_err(|e| Error::io(&path, e))?;
     }
     let mut index = scan.index;
     index.next = scan.next;
     index.acked = acked;
-    Ok(Recovered { index, file, path, file_bytes, mark: scan.mark, next: scan.next })
+    Ok(Recovered {
+        index,
+        file,
+        path,
+        file_bytes,
+        mark: scan.mark,
+        next: scan.next,
+    })
 }
 
 struct Scan<'a> {
@@ -97,7 +126,11 @@ impl Scan<'_> {
             at = end;
         }
         self.index.disk_bytes += at as u64;
-        self.index.segments.push_back(SegmentRef { path, first, bytes: at as u64 });
+        self.index.segments.push_back(SegmentRef {
+            path,
+            first,
+            bytes: at as u64,
+        });
         Ok(())
     }
 }
@@ -110,5 +143,9 @@ fn reads_later(bytes: &[u8], from: usize) -> bool {
 }
 
 fn damaged(path: &Path, offset: usize, what: &'static str) -> Error {
-    Error::Damaged { path: path.display().to_string(), offset: offset as u64, what }
+    Error::Damaged {
+        path: path.display().to_string(),
+        offset: offset as u64,
+        what,
+    }
 }

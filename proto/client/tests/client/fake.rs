@@ -89,8 +89,10 @@ impl Fake {
         let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = Arc::new(tokio::sync::Notify::new());
-        let service = IngestServiceServer::new(Door { world: world.clone() })
-            .max_decoding_message_size(16 << 20);
+        let service = IngestServiceServer::new(Door {
+            world: world.clone(),
+        })
+        .max_decoding_message_size(16 << 20);
         let ended = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -100,7 +102,11 @@ impl Fake {
                 () = ended.notified() => {}
             }
         });
-        Self { world, address, stop }
+        Self {
+            world,
+            address,
+            stop,
+        }
     }
 
     pub(crate) fn stop(&self) {
@@ -113,8 +119,16 @@ impl Fake {
 
     pub(crate) fn payloads(&self, stream: &str) -> Vec<Vec<u8>> {
         let world = self.world.lock();
-        assert!(world.renumbered.is_empty(), "renumbered: {:?}", world.renumbered);
-        world.streams.get(stream).map(|s| s.records.values().cloned().collect()).unwrap_or_default()
+        assert!(
+            world.renumbered.is_empty(),
+            "renumbered: {:?}",
+            world.renumbered
+        );
+        world
+            .streams
+            .get(stream)
+            .map(|s| s.records.values().cloned().collect())
+            .unwrap_or_default()
     }
 }
 
@@ -147,15 +161,22 @@ impl IngestService for Door {
         let world = self.world.lock();
         let held = world.streams.get(&request.get_ref().stream);
         let acked_through = held.map_or(0, |held| held.cursor);
-        Ok(Response::new(StatusResponse { acked_through, ..StatusResponse::default() }))
+        Ok(Response::new(StatusResponse {
+            acked_through,
+            ..StatusResponse::default()
+        }))
     }
 }
 
 type Out = mpsc::Sender<Result<PublishResponse, Status>>;
 
 async fn say(out: &Out, answer: Answer) -> Result<(), Status> {
-    let answer = PublishResponse { response: Some(answer) };
-    out.send(Ok(answer)).await.map_err(|_| Status::cancelled("gone"))
+    let answer = PublishResponse {
+        response: Some(answer),
+    };
+    out.send(Ok(answer))
+        .await
+        .map_err(|_| Status::cancelled("gone"))
 }
 
 async fn connection(
@@ -191,7 +212,11 @@ async fn connection(
             window,
             incarnation: 1,
             leader_address: leader.unwrap_or_default(),
-            loss_from: if held.cursor < acked { held.cursor + 1 } else { 0 },
+            loss_from: if held.cursor < acked {
+                held.cursor + 1
+            } else {
+                0
+            },
             loss_to: if held.cursor < acked { acked } else { 0 },
             node: "fake".into(),
             ..Opened::default()
@@ -202,7 +227,9 @@ async fn connection(
     say(out, Answer::Opened(opened)).await?;
     let mut frames = 0u64;
     while let Some(message) = input.message().await? {
-        let Some(asked) = message.request else { continue };
+        let Some(asked) = message.request else {
+            continue;
+        };
         match asked {
             Asked::Open(_) => return Err(Status::invalid_argument("a second open")),
             Asked::Lost(lost) => {
@@ -251,7 +278,10 @@ async fn one_frame(
         }
     }
     let answers = store(world, stream, session, faults, frame)?;
-    if faults.iter().any(|fault| matches!(fault, Fault::AckLost(n) if *n == number)) {
+    if faults
+        .iter()
+        .any(|fault| matches!(fault, Fault::AckLost(n) if *n == number))
+    {
         return Err(cut());
     }
     for answer in answers {
@@ -261,8 +291,11 @@ async fn one_frame(
         if let Fault::Advise(n, address) = fault
             && *n == number
         {
-            let advice =
-                Reconnect { address: address.clone(), after_ms: 1000, reason: "drain".into() };
+            let advice = Reconnect {
+                address: address.clone(),
+                after_ms: 1000,
+                reason: "drain".into(),
+            };
             say(out, Answer::Reconnect(advice)).await?;
         }
     }
@@ -314,14 +347,21 @@ fn store(
     for (sequence, record) in (frame.first_sequence..).zip(frame.records) {
         if sequence <= held.cursor {
             // A sequence names one record for good, in every resend.
-            if held.records.get(&sequence).is_some_and(|old| *old != record.payload) {
+            if held
+                .records
+                .get(&sequence)
+                .is_some_and(|old| *old != record.payload)
+            {
                 world.renumbered.push(sequence);
                 return Err(Status::internal("renumbered"));
             }
             continue;
         }
         if refuse.as_deref() == Some(&record.payload) {
-            refused.push(RefusedRecord { sequence, ..RefusedRecord::default() });
+            refused.push(RefusedRecord {
+                sequence,
+                ..RefusedRecord::default()
+            });
         }
         let before = held.records.insert(sequence, record.payload.to_vec());
         assert!(before.is_none(), "sequence {sequence} is kept twice");

@@ -11,7 +11,10 @@ use std::path::{Path, PathBuf};
 const CANARY: &str = "CANARY-6f1d";
 
 fn record(number: u64) -> Record {
-    Record { payload: format!("{{\"{CANARY}\":{number}}}").into_bytes().into(), ..Record::default() }
+    Record {
+        payload: format!("{{\"{CANARY}\":{number}}}").into_bytes().into(),
+        ..Record::default()
+    }
 }
 
 fn open(folder: &Path) -> Result<Spool, Error> {
@@ -63,9 +66,15 @@ fn what_was_taken_is_there_after_a_restart_and_nothing_is_in_clear() {
     for entry in fs::read_dir(folder.path()).unwrap() {
         let path = entry.unwrap().path();
         let bytes = fs::read(&path).unwrap();
-        assert!(!bytes.windows(CANARY.len()).any(|w| w == CANARY.as_bytes()), "{path:?}");
+        assert!(
+            !bytes.windows(CANARY.len()).any(|w| w == CANARY.as_bytes()),
+            "{path:?}"
+        );
     }
-    let mode = fs::metadata(folder.path().join("key")).unwrap().permissions().mode();
+    let mode = fs::metadata(folder.path().join("key"))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
@@ -83,7 +92,10 @@ fn a_full_spool_takes_nothing_and_says_its_limit() {
         }
         assert!(taken < 100, "it has a bound");
     };
-    assert!(error.to_string().contains("spool_bytes_max = 400"), "{error}");
+    assert!(
+        error.to_string().contains("spool_bytes_max = 400"),
+        "{error}"
+    );
     assert!(error.retryable());
     assert_eq!(spool.next_sequence(), taken + 1);
 }

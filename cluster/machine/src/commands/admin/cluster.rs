@@ -10,25 +10,40 @@ use crate::keys::{self, table};
 
 /// Writes a group's replicas. `expected` is the next replica id that the proposer saw: it only
 /// rises, so that no replica id is ever given twice.
-pub(super) fn put_group(ctx: &mut Context<'_, '_>, row: GroupRow, expected: Option<u64>) -> Decision {
+pub(super) fn put_group(
+    ctx: &mut Context<'_, '_>,
+    row: GroupRow,
+    expected: Option<u64>,
+) -> Decision {
     let key = keys::by_group(table::GROUP, row.group);
     let old: Option<GroupRow> = ctx.rows.row(&key)?;
     let next = old.as_ref().map_or(0, |g| g.next_replica_id);
     if expected.is_some_and(|version| version != next) || row.next_replica_id < next {
-        return Ok(Err(refused(RefusalKind::Version, "the group was changed meanwhile")));
+        return Ok(Err(refused(
+            RefusalKind::Version,
+            "the group was changed meanwhile",
+        )));
     }
     let ids: BTreeSet<u64> = row.replicas.iter().map(|r| r.replica).collect();
     let fresh = ids.len() == row.replicas.len() && ids.iter().all(|&id| id < row.next_replica_id);
     let kept = old.iter().flat_map(|g| &g.replicas).all(|o| {
-        row.replicas.iter().any(|r| r.replica == o.replica && r.node == o.node && (r.removed || !o.removed))
+        row.replicas
+            .iter()
+            .any(|r| r.replica == o.replica && r.node == o.node && (r.removed || !o.removed))
     });
     if !fresh || !kept {
-        return Ok(Err(refused(RefusalKind::Malformed, "replica ids are never used again, replicas never forgotten")));
+        return Ok(Err(refused(
+            RefusalKind::Malformed,
+            "replica ids are never used again, replicas never forgotten",
+        )));
     }
     let object = format!("group={}", row.group);
     let version = row.next_replica_id;
     ctx.rows.put_row(key, &row);
-    Ok(Ok(Effect { version, ..Effect::on(vec![object]) }))
+    Ok(Ok(Effect {
+        version,
+        ..Effect::on(vec![object])
+    }))
 }
 
 /// Writes the cluster's row; the incarnation never goes back, groups are never taken away.
@@ -36,13 +51,22 @@ pub(super) fn put_cluster(ctx: &mut Context<'_, '_>, row: ClusterRow) -> Decisio
     let old: Option<ClusterRow> = ctx.rows.row(&[table::CLUSTER])?;
     if let Some(old) = old {
         if old.cluster_id != row.cluster_id {
-            return Ok(Err(refused(RefusalKind::Malformed, "a cluster keeps its id")));
+            return Ok(Err(refused(
+                RefusalKind::Malformed,
+                "a cluster keeps its id",
+            )));
         }
         if row.incarnation < old.incarnation || row.ingest_groups < old.ingest_groups {
-            return Ok(Err(refused(RefusalKind::Version, "incarnation and number of groups only rise")));
+            return Ok(Err(refused(
+                RefusalKind::Version,
+                "incarnation and number of groups only rise",
+            )));
         }
     }
-    let ids = vec![format!("incarnation={}", row.incarnation), format!("ingest_groups={}", row.ingest_groups)];
+    let ids = vec![
+        format!("incarnation={}", row.incarnation),
+        format!("ingest_groups={}", row.ingest_groups),
+    ];
     ctx.rows.put_row(vec![table::CLUSTER], &row);
     Ok(Ok(Effect::on(ids)))
 }

@@ -28,7 +28,10 @@ pub(super) struct Effect {
 
 impl Effect {
     pub(super) fn on(object_ids: Vec<String>) -> Self {
-        Self { object_ids, ..Self::default() }
+        Self {
+            object_ids,
+            ..Self::default()
+        }
     }
 }
 
@@ -41,7 +44,10 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, admin: Admin) -> Result<Outcome, 
         return Ok(outcome);
     }
     let Some(op) = admin.op else {
-        return Ok(refused(RefusalKind::Malformed, "the action is empty or newer than this software"));
+        return Ok(refused(
+            RefusalKind::Malformed,
+            "the action is empty or newer than this software",
+        ));
     };
     let expected = admin.expected_version;
     let decision = match op {
@@ -58,7 +64,10 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, admin: Admin) -> Result<Outcome, 
         Op::UseJoinToken(join) => nodes::use_token(ctx, join),
         Op::PutGroup(row) => cluster::put_group(ctx, row, expected),
         Op::PutCluster(row) => cluster::put_cluster(ctx, row),
-        Op::ResendQuarantined(_) => Ok(Err(refused(RefusalKind::WrongGroup, "not an action of meta"))),
+        Op::ResendQuarantined(_) => Ok(Err(refused(
+            RefusalKind::WrongGroup,
+            "not an action of meta",
+        ))),
     };
     let effect = match decision? {
         Ok(effect) => effect,
@@ -66,7 +75,10 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, admin: Admin) -> Result<Outcome, 
     };
     let leaf_index = leaves::append(ctx, LeafKind::Admin, effect.object_ids, admin.detail_digest);
     if !admin.sealed_detail.is_empty() {
-        ctx.rows.put(keys::Key::of(table::DETAIL).u64(leaf_index).done(), admin.sealed_detail);
+        ctx.rows.put(
+            keys::Key::of(table::DETAIL).u64(leaf_index).done(),
+            admin.sealed_detail,
+        );
     }
     let outcome = answer(Answer::Done(Done {
         offset: ctx.index,

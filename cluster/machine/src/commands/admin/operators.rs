@@ -13,10 +13,17 @@ const ROLES: [&str; 3] = ["operator", "approver", "auditor"];
 pub(super) fn put(ctx: &mut Context<'_, '_>, row: OperatorRow) -> Decision {
     let name_fine = (1..=64).contains(&row.name.len()) && !row.name.chars().any(char::is_control);
     if !name_fine || !ROLES.contains(&row.role.as_str()) || row.certificate_digest.len() != 32 {
-        return Ok(Err(refused(RefusalKind::Malformed, "name, role (operator, approver, auditor) and certificate are needed")));
+        return Ok(Err(refused(
+            RefusalKind::Malformed,
+            "name, role (operator, approver, auditor) and certificate are needed",
+        )));
     }
-    let ids = vec![format!("operator={}", uuid(&row.id)), format!("role={}", row.role)];
-    ctx.rows.put_row(keys::named(table::OPERATOR, &row.name), &row);
+    let ids = vec![
+        format!("operator={}", uuid(&row.id)),
+        format!("role={}", row.role),
+    ];
+    ctx.rows
+        .put_row(keys::named(table::OPERATOR, &row.name), &row);
     Ok(Ok(Effect::on(ids)))
 }
 
@@ -33,5 +40,7 @@ pub(super) fn revoke(ctx: &mut Context<'_, '_>, name: &str) -> Decision {
 }
 
 fn uuid(id: &[u8]) -> String {
-    dtm_types::NodeId::from_slice(id).map(|id| id.to_string()).unwrap_or_default()
+    dtm_types::NodeId::from_slice(id)
+        .map(|id| id.to_string())
+        .unwrap_or_default()
 }
