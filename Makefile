@@ -3,41 +3,45 @@
 # make fix       format and regenerate
 # make bench     against the peers    make bench-short / test-long: see CONTRIBUTING.md
 .DEFAULT_GOAL := test
-.PHONY: demo test verify fix bench bench-short test-long bootstrap
+.PHONY: demo test verify fix bench bench-short test-long bootstrap build
 
 CARGO_FLAGS := --release --locked
+BIN := $(or $(CARGO_TARGET_DIR),target)/release
 
 bootstrap:
 	@ops/bootstrap.sh
 
-demo: bootstrap
-	@[ -x "$${CARGO_TARGET_DIR:-target}/release/dtm" ] || echo "First build: RocksDB alone takes about 15 minutes on two cores; later builds take seconds."
-	cargo build $(CARGO_FLAGS) -p dtm
-	@DTM_BIN="$${CARGO_TARGET_DIR:-target}/release/dtm" ops/demo.sh
+# Always the whole workspace: with fewer packages cargo unifies other features and compiles RocksDB again.
+build: bootstrap
+	@[ -x "$(BIN)/dtm" ] || echo "First build: about 15 minutes on two cores, most of it RocksDB; later builds take seconds."
+	cargo build $(CARGO_FLAGS) --workspace
 
-test: bootstrap
+demo: build
+	@DTM_BIN="$(BIN)/dtm" "$(BIN)/dtm-demo"
+
+test: build
 	cargo test $(CARGO_FLAGS) --workspace
 
-test-long: bootstrap
-	cargo test $(CARGO_FLAGS) --workspace -- --include-ignored
+test-long: build
+	DTM_LONG=1 cargo test $(CARGO_FLAGS) --workspace -- --include-ignored
 
-verify: bootstrap
+verify: build
 	cargo fmt --all --check
-	cargo xtask tidy
-	cargo xtask codegen --check
+	$(BIN)/dtm-xtask tidy
+	$(BIN)/dtm-xtask codegen --check
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --workspace --no-deps
-	cargo run $(CARGO_FLAGS) --quiet -p dtm -- config docs | diff -u docs/config.md -
-	cargo run $(CARGO_FLAGS) --quiet -p dtm -- config docs --page metrics | diff -u docs/metrics.md -
+	$(BIN)/dtm config docs | diff -u docs/config.md -
+	$(BIN)/dtm config docs --page metrics | diff -u docs/metrics.md -
 
-fix: bootstrap
-	cargo xtask codegen
+fix: build
+	$(BIN)/dtm-xtask codegen
 	cargo fmt --all
-	cargo run $(CARGO_FLAGS) --quiet -p dtm -- config docs > docs/config.md.next && mv docs/config.md.next docs/config.md
-	cargo run $(CARGO_FLAGS) --quiet -p dtm -- config docs --page metrics > docs/metrics.md.next && mv docs/metrics.md.next docs/metrics.md
+	$(BIN)/dtm config docs > docs/config.md.next && mv docs/config.md.next docs/config.md
+	$(BIN)/dtm config docs --page metrics > docs/metrics.md.next && mv docs/metrics.md.next docs/metrics.md
 
-bench: bootstrap
-	cargo run $(CARGO_FLAGS) -p dtm-benches -- full
+bench: build
+	$(BIN)/dtm-bench full
 
-bench-short: bootstrap
-	cargo run $(CARGO_FLAGS) -p dtm-benches -- short
+bench-short: build
+	$(BIN)/dtm-bench short

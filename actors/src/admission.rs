@@ -18,28 +18,19 @@ pub struct Admission {
 impl Admission {
     /// A budget of `node_in_flight_bytes_max`.
     pub fn new(node_in_flight_bytes_max: usize) -> Self {
-        let units = u32::try_from(node_in_flight_bytes_max.div_ceil(UNIT_BYTES))
-            .unwrap_or(u32::MAX)
-            .max(1);
-        Self {
-            node: Arc::new(Semaphore::new(units as usize)),
-            units_max: units,
-        }
+        let units =
+            u32::try_from(node_in_flight_bytes_max.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).max(1);
+        Self { node: Arc::new(Semaphore::new(units as usize)), units_max: units }
     }
 
     /// Waits for room for a frame; not reading on meanwhile is the back-pressure. Cancel-safe.
     pub async fn admit(&self, stream: &InFlight, bytes: usize) -> Permit {
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES))
-            .unwrap_or(u32::MAX)
-            .clamp(1, self.units_max);
+        let units =
+            u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.units_max);
         let node = Arc::clone(&self.node).acquire_many_owned(units).await;
         let node = node.expect("the semaphore is never closed");
         stream.0.fetch_add(bytes as u64, Ordering::AcqRel);
-        Permit {
-            _node: node,
-            stream: stream.clone(),
-            bytes: bytes as u64,
-        }
+        Permit { _node: node, stream: stream.clone(), bytes: bytes as u64 }
     }
 }
 

@@ -84,21 +84,10 @@ impl Contracts {
         stream: &StreamKey,
         request: ContractRequest<'_>,
     ) -> Result<Contract, Error> {
-        let ContractRequest {
-            open,
-            source,
-            definition,
-            mask_key,
-        } = request;
-        let agreement = source
-            .agreements
-            .iter()
-            .find(|a| a.dataset == open.dataset)
-            .ok_or_else(|| {
-                not_agreed(
-                    stream,
-                    format!("no agreement for data set {}", open.dataset),
-                )
+        let ContractRequest { open, source, definition, mask_key } = request;
+        let agreement =
+            source.agreements.iter().find(|a| a.dataset == open.dataset).ok_or_else(|| {
+                not_agreed(stream, format!("no agreement for data set {}", open.dataset))
             })?;
         let mode = match open.mode() {
             Mode::Unspecified => Mode::Realtime,
@@ -168,30 +157,17 @@ fn compile(
         stream: stream.clone(),
         cause: cause.to_string(),
     };
-    let raw = || {
-        CompiledSchema::compile(definition)
-            .map(Arc::new)
-            .map_err(broken)
-    };
+    let raw = || CompiledSchema::compile(definition).map(Arc::new).map_err(broken);
     if form != Form::Masked {
-        return Ok(Compiled {
-            schema: raw()?,
-            mask: None,
-        });
+        return Ok(Compiled { schema: raw()?, mask: None });
     }
     let profile = profile(stream, agreement, definition)?;
     if agreement.refuse_raw {
         let schema = CompiledSchema::compile_masked(definition, profile.rules()).map_err(broken)?;
-        return Ok(Compiled {
-            schema: Arc::new(schema),
-            mask: None,
-        });
+        return Ok(Compiled { schema: Arc::new(schema), mask: None });
     }
     let mask = CompiledMask::compile(definition, &profile).map_err(broken)?;
-    Ok(Compiled {
-        schema: raw()?,
-        mask: Some(Arc::new(mask)),
-    })
+    Ok(Compiled { schema: raw()?, mask: Some(Arc::new(mask)) })
 }
 
 /// The definition's marks, with what the agreement says otherwise.
@@ -220,10 +196,9 @@ fn parse_rule(text: &str) -> Option<MaskRule> {
     let rule = match (parts.next()?, parts.next(), parts.next()) {
         ("hide", None, None) => MaskRule::Hide,
         ("pseudonym", None, None) => MaskRule::Pseudonym,
-        ("partial", Some(first), Some(last)) => MaskRule::Partial {
-            first: first.parse().ok()?,
-            last: last.parse().ok()?,
-        },
+        ("partial", Some(first), Some(last)) => {
+            MaskRule::Partial { first: first.parse().ok()?, last: last.parse().ok()? }
+        }
         ("generalise", Some("year"), None) => MaskRule::Generalise(Precision::Year),
         ("generalise", Some("month"), None) => MaskRule::Generalise(Precision::Month),
         ("generalise", Some("thousand"), None) => MaskRule::Generalise(Precision::Thousand),
@@ -241,11 +216,7 @@ fn defaults(open: &ingest::Open, agreement: &Agreement, definition: &Definition)
         (asked, _) => asked,
     };
     let text = |asked: String, agreed: &str| {
-        if asked.is_empty() {
-            agreed.to_owned()
-        } else {
-            asked
-        }
+        if asked.is_empty() { agreed.to_owned() } else { asked }
     };
     Defaults {
         security_status: or(
@@ -253,20 +224,12 @@ fn defaults(open: &ingest::Open, agreement: &Agreement, definition: &Definition)
             agreement.security_status,
             definition.security as u32 + 1,
         ),
-        priority: or(
-            asked.priority,
-            agreement.priority,
-            definition.priority as u32 + 1,
-        ),
+        priority: or(asked.priority, agreement.priority, definition.priority as u32 + 1),
         category: text(asked.category, &definition.category),
         responsible_agency: text(asked.responsible_agency, &agreement.responsible_agency),
     }
 }
 
 fn not_agreed(stream: &StreamKey, cause: String) -> Error {
-    Error::NotAgreed {
-        stream: stream.clone(),
-        code: ErrorCode::NotAgreed,
-        cause,
-    }
+    Error::NotAgreed { stream: stream.clone(), code: ErrorCode::NotAgreed, cause }
 }

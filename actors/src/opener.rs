@@ -32,11 +32,7 @@ pub(crate) async fn propose(
     command: Bytes,
 ) -> Result<Outcome, ProposeError> {
     let (sender, receiver) = oneshot::channel();
-    proposer.propose(
-        group,
-        command,
-        Box::new(move |result| drop(sender.send(result))),
-    );
+    proposer.propose(group, command, Box::new(move |result| drop(sender.send(result))));
     receiver.await.unwrap_or(Err(ProposeError::OutcomeUnknown {
         group,
         cause: "the answer was dropped".into(),
@@ -54,10 +50,7 @@ pub(crate) async fn propose_until(
 ) -> Result<Outcome, Error> {
     let command = Command {
         request_id: Bytes::copy_from_slice(&deps.entropy.id16()),
-        actor: Some(Actor {
-            kind: ActorKind::Source.into(),
-            id: actor_id.clone(),
-        }),
+        actor: Some(Actor { kind: ActorKind::Source.into(), id: actor_id.clone() }),
         op: Some(op),
     };
     let command = Bytes::from(command.encode_to_vec());
@@ -69,10 +62,7 @@ pub(crate) async fn propose_until(
             Err(error) => error,
         };
         if !error.retryable() || tokio::time::Instant::now() + pause >= deadline {
-            return Err(Error::Propose {
-                stream: stream.clone(),
-                source: error,
-            });
+            return Err(Error::Propose { stream: stream.clone(), source: error });
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(BACKOFF_MAX);
@@ -116,14 +106,8 @@ pub(crate) async fn keys(
     let source = match held.1 {
         Some(key) => key,
         None => {
-            put_key(
-                deps,
-                stream,
-                group,
-                deps.vault.new_source_key(group, &stream.source),
-                actor_id,
-            )
-            .await?
+            put_key(deps, stream, group, deps.vault.new_source_key(group, &stream.source), actor_id)
+                .await?
         }
     };
     let data = match held.0 {
@@ -139,19 +123,10 @@ pub(crate) async fn keys(
             .await?
         }
     };
-    let vault = |source| Error::Vault {
-        stream: stream.clone(),
-        source,
-    };
+    let vault = |source| Error::Vault { stream: stream.clone(), source };
     let data_key = deps.vault.open_data_key(group, &data).map_err(vault)?;
     let source_key = deps.vault.open_source_key(group, &source).map_err(vault)?;
-    Ok(Arc::new(BatchKeys::new(
-        stream,
-        data.key_id,
-        month,
-        &data_key,
-        &source_key,
-    )))
+    Ok(Arc::new(BatchKeys::new(stream, data.key_id, month, &data_key, &source_key)))
 }
 
 /// The key that holds, which is another node's where that one was first.
@@ -162,14 +137,8 @@ async fn put_key(
     key: WrappedKey,
     actor_id: &Bytes,
 ) -> Result<WrappedKey, Error> {
-    let outcome = propose_until(
-        deps,
-        stream,
-        group,
-        Op::PutKey(PutKey { key: Some(key) }),
-        actor_id,
-    )
-    .await?;
+    let outcome =
+        propose_until(deps, stream, group, Op::PutKey(PutKey { key: Some(key) }), actor_id).await?;
     match outcome.result {
         Some(Answer::KeyHeld(held)) => held.key.ok_or_else(|| unexpected(stream, &None)),
         other => Err(unexpected(stream, &other)),
@@ -177,8 +146,5 @@ async fn put_key(
 }
 
 pub(crate) fn unexpected(stream: &StreamKey, answer: &Option<Answer>) -> Error {
-    Error::Protocol {
-        stream: stream.clone(),
-        cause: format!("the group answered {answer:?}"),
-    }
+    Error::Protocol { stream: stream.clone(), cause: format!("the group answered {answer:?}") }
 }

@@ -37,11 +37,7 @@ struct Queue {
 impl Outbox {
     /// An empty outbox.
     pub fn new(bytes_max: usize) -> Self {
-        let inner = Inner {
-            queue: Mutex::default(),
-            waker: AtomicWaker::new(),
-            bytes_max,
-        };
+        let inner = Inner { queue: Mutex::default(), waker: AtomicWaker::new(), bytes_max };
         Self(Arc::new(inner))
     }
 
@@ -100,9 +96,7 @@ impl Stream for Outbox {
         let mut queue = self.0.queue.lock();
         if let Some(response) = queue.waiting.pop_front() {
             queue.bytes = queue.bytes.saturating_sub(response_bytes(&response));
-            return Poll::Ready(Some(Ok(PublishResponse {
-                response: Some(response),
-            })));
+            return Poll::Ready(Some(Ok(PublishResponse { response: Some(response) })));
         }
         match queue.end.take() {
             Some(Err(error)) => Poll::Ready(Some(Err(error))),
@@ -120,11 +114,7 @@ mod tests {
     use super::*;
 
     fn ack(through: u64) -> Response {
-        Response::Ack(Ack {
-            acked_through: through,
-            duplicates: 1,
-            ..Ack::default()
-        })
+        Response::Ack(Ack { acked_through: through, duplicates: 1, ..Ack::default() })
     }
 
     #[tokio::test]
@@ -136,11 +126,7 @@ mod tests {
         let only = outbox.next().await.expect("one").expect("fine").response;
         assert_eq!(
             only,
-            Some(Response::Ack(Ack {
-                acked_through: 2,
-                duplicates: 2,
-                ..Ack::default()
-            }))
+            Some(Response::Ack(Ack { acked_through: 2, duplicates: 2, ..Ack::default() }))
         );
         assert!(outbox.next().await.is_none());
     }
@@ -153,9 +139,7 @@ mod tests {
                 message_id: "x".repeat(60),
                 ..Default::default()
             };
-            Response::Refused(dtm_proto::ingest::Refused {
-                records: vec![record],
-            })
+            Response::Refused(dtm_proto::ingest::Refused { records: vec![record] })
         };
         let taken = (0..10).filter(|_| outbox.push(refused())).count();
         assert_eq!(taken, 2);

@@ -63,10 +63,7 @@ pub struct OpenRequest {
 #[derive(Debug)]
 pub(crate) enum SourcesMessage {
     /// A session asks to be supervised.
-    Adopt(
-        Box<SessionArgs>,
-        tokio::sync::oneshot::Sender<Option<ActorRef<SessionMessage>>>,
-    ),
+    Adopt(Box<SessionArgs>, tokio::sync::oneshot::Sender<Option<ActorRef<SessionMessage>>>),
 }
 
 /// The supervisor actor: holds no state that a restart would miss.
@@ -94,9 +91,7 @@ impl SourcesHandle {
     /// [`Error::Gone`] where the actor runtime refuses to start it.
     pub async fn start(deps: Deps) -> Result<Self, Error> {
         let admission = Admission::new(deps.limits.node_in_flight_bytes_max);
-        let (supervisor, _) = Actor::spawn(None, Supervisor, ())
-            .await
-            .map_err(|_| Error::Gone)?;
+        let (supervisor, _) = Actor::spawn(None, Supervisor, ()).await.map_err(|_| Error::Gone)?;
         Ok(Self(Arc::new(Sources {
             deps: Arc::new(deps),
             admission,
@@ -134,30 +129,16 @@ impl SourcesHandle {
             quarantine_records_max: deps.limits.quarantine_records_max,
             quarantine_bytes_max: deps.limits.quarantine_bytes_max,
         };
-        let opened = opener::open_session(
-            deps,
-            &request.stream,
-            request.group,
-            open,
-            &request.actor_id,
-        )
-        .await?;
+        let opened =
+            opener::open_session(deps, &request.stream, request.group, open, &request.actor_id)
+                .await?;
         let held = (opened.data_key.clone(), opened.source_key.clone());
-        let keys = opener::keys(
-            deps,
-            &request.stream,
-            request.group,
-            month,
-            held,
-            &request.actor_id,
-        )
-        .await?;
+        let keys =
+            opener::keys(deps, &request.stream, request.group, month, held, &request.actor_id)
+                .await?;
         let outbox = Outbox::new(deps.limits.outbox_bytes_max);
         let answer = self.opened(&request, &opened);
-        assert!(
-            outbox.push(Response::Opened(answer)),
-            "a new outbox has room"
-        );
+        assert!(outbox.push(Response::Opened(answer)), "a new outbox has room");
         let in_flight = InFlight::default();
         let quota = Quota {
             records: opened.quarantine_records_left,
@@ -176,11 +157,7 @@ impl SourcesHandle {
             quota,
             actor_id: request.actor_id,
             outbox: outbox.clone(),
-            guard: SessionGuard {
-                sources: Arc::clone(&self.0),
-                id,
-                slot,
-            },
+            guard: SessionGuard { sources: Arc::clone(&self.0), id, slot },
         };
         let actor = self.adopt(args).await?;
         self.0.sessions.lock().insert(id, actor.clone());
@@ -207,10 +184,7 @@ impl SourcesHandle {
         let count = sessions.len();
         for (n, actor) in sessions.into_iter().enumerate() {
             let after_ms = spread_ms * n as u64 / count.max(1) as u64;
-            let _ = actor.cast(SessionMessage::Reconnect {
-                address: address.to_owned(),
-                after_ms,
-            });
+            let _ = actor.cast(SessionMessage::Reconnect { address: address.to_owned(), after_ms });
         }
         count
     }
@@ -250,10 +224,7 @@ impl SourcesHandle {
             });
         }
         *count += 1;
-        Ok(SourceSlot {
-            sources: Arc::clone(&self.0),
-            source: stream.source.clone(),
-        })
+        Ok(SourceSlot { sources: Arc::clone(&self.0), source: stream.source.clone() })
     }
 
     fn opened(

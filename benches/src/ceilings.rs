@@ -45,10 +45,7 @@ pub struct Ceilings {
 pub fn probe(folder: &Path) -> Result<Probe, Error> {
     let mut syncs = sync_times(folder, 4096, Duration::from_millis(120), 4000)?;
     let mut trips = round_trips(2000)?;
-    Ok(Probe {
-        fdatasync_us: middle(&mut syncs),
-        rtt_us: middle(&mut trips),
-    })
+    Ok(Probe { fdatasync_us: middle(&mut syncs), rtt_us: middle(&mut trips) })
 }
 
 /// Measures all ceilings in a few seconds.
@@ -91,12 +88,7 @@ pub fn measure(folder: &Path) -> Result<Ceilings, Error> {
         })
         .to_vec();
     let rtt_us = middle(&mut round_trips(5000)?);
-    Ok(Ceilings {
-        fdatasync_per_s,
-        aes_gcm_mb_per_s,
-        sha256_mb_per_s,
-        rtt_us,
-    })
+    Ok(Ceilings { fdatasync_per_s, aes_gcm_mb_per_s, sha256_mb_per_s, rtt_us })
 }
 
 fn mb_per_s(bytes: usize, mut work: impl FnMut()) -> f64 {

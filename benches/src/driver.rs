@@ -111,10 +111,7 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// [`Error::Unsupported`] on an arm without this drill.
     async fn kill_busiest(&mut self) -> Result<usize, Error> {
-        Err(Error::Unsupported {
-            arm: self.arm(),
-            what: "a kill of the busiest node",
-        })
+        Err(Error::Unsupported { arm: self.arm(), what: "a kill of the busiest node" })
     }
 
     /// Starts a killed node again; returns when it takes part.
@@ -122,10 +119,7 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// [`Error::Unsupported`] on an arm without this drill.
     async fn restart(&mut self, _node: usize) -> Result<(), Error> {
-        Err(Error::Unsupported {
-            arm: self.arm(),
-            what: "a restart",
-        })
+        Err(Error::Unsupported { arm: self.arm(), what: "a restart" })
     }
 
     /// Ends all processes of the arm. The folder stays for the caller.

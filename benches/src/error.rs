@@ -62,17 +62,11 @@ impl Error {
 
     /// Wraps the status of a gRPC call.
     pub fn grpc(arm: &'static str) -> impl FnOnce(tonic::Status) -> Self {
-        move |status| Self::Grpc {
-            arm,
-            status: Box::new(status),
-        }
+        move |status| Self::Grpc { arm, status: Box::new(status) }
     }
 
     /// A protocol failure of an arm.
     pub fn protocol(arm: &'static str, what: impl Into<String>) -> Self {
-        Self::Protocol {
-            arm,
-            what: what.into(),
-        }
+        Self::Protocol { arm, what: what.into() }
     }
 }

@@ -112,18 +112,10 @@ pub async fn run(driver: &mut dyn Driver, load: &Load) -> Result<Outcome, Error>
         tasks.spawn(lane.run(connection, load.offer, refill, (start, load.sources)));
     }
     tokio::time::sleep_until(from.into()).await;
-    let before = (
-        Usage::of(&driver.pids()),
-        Usage::own(),
-        driver.counters().await?,
-    );
+    let before = (Usage::of(&driver.pids()), Usage::own(), driver.counters().await?);
     let kills = kill_repeatedly(driver, load.drill, until).await?;
     tokio::time::sleep_until(until.into()).await;
-    let after = (
-        Usage::of(&driver.pids()),
-        Usage::own(),
-        driver.counters().await?,
-    );
+    let after = (Usage::of(&driver.pids()), Usage::own(), driver.counters().await?);
     sending.store(false, Ordering::Release);
     let mut outcome = collect(tasks, load, &kills).await?;
     outcome.servers = after.0.since(before.0);
@@ -171,8 +163,7 @@ pub async fn one_each(driver: &dyn Driver, load: &Load) -> Result<Vec<Acked>, Er
         let mut lane = Lane::new(source, load, (now(), now()), Arc::default());
         tasks.spawn(async move {
             let mut acked = Vec::new();
-            lane.send(&mut *connection, &mut Vec::new(), std::iter::once(now()))
-                .await?;
+            lane.send(&mut *connection, &mut Vec::new(), std::iter::once(now())).await?;
             while lane.open > 0 {
                 lane.take_acks(&mut *connection, &mut acked).await?;
             }
@@ -214,10 +205,7 @@ async fn collect(
         for (kill, longest) in kills.iter().zip(&mut outcome.ack_gaps_s) {
             *longest = lane.stall_at(*kill).as_secs_f64().max(*longest);
         }
-        let failure = lane
-            .failure
-            .as_ref()
-            .map(|f| format!("source {}: {f}", lane.source));
+        let failure = lane.failure.as_ref().map(|f| format!("source {}: {f}", lane.source));
         outcome.failures.extend(failure);
         let at = lane.source as usize;
         outcome.known[at] = lane.into_acked();
@@ -265,10 +253,7 @@ impl Lane {
         (from, until): (Instant, Instant),
         sending: Arc<AtomicBool>,
     ) -> Self {
-        let next = load
-            .known
-            .get(source as usize)
-            .map_or(1, |known| known.sent + 1);
+        let next = load.known.get(source as usize).map_or(1, |known| known.sent + 1);
         Self {
             source,
             records: Arc::clone(&load.records),
@@ -309,10 +294,7 @@ impl Lane {
     /// The longest stall that was open at `moment` or began within 2 s after it.
     fn stall_at(&self, moment: Instant) -> Duration {
         let late = moment + Duration::from_secs(2);
-        let near = self
-            .stalls
-            .iter()
-            .filter(|(from, to)| *from <= late && *to >= moment);
+        let near = self.stalls.iter().filter(|(from, to)| *from <= late && *to >= moment);
         near.map(|(from, to)| *to - *from).max().unwrap_or_default()
     }
 
@@ -329,8 +311,7 @@ impl Lane {
             let room = window - self.open;
             if sending && room >= refill {
                 let due = now();
-                self.send(&mut *source, &mut buffer, (0..room).map(|_| due))
-                    .await?;
+                self.send(&mut *source, &mut buffer, (0..room).map(|_| due)).await?;
             }
             if self.open == 0 && !sending {
                 return Ok(());
@@ -387,13 +368,7 @@ impl Lane {
             self.open += 1;
         }
         let record_bytes = self.records.record_bytes();
-        source
-            .send(Window {
-                first,
-                bytes: buffer,
-                record_bytes,
-            })
-            .await
+        source.send(Window { first, bytes: buffer, record_bytes }).await
     }
 
     async fn take_acks(
@@ -446,10 +421,6 @@ impl Lane {
             .zip(&self.in_flight)
             .filter_map(|(sequence, sent)| sent.is_none().then_some(sequence))
             .collect();
-        Acked {
-            through: self.base - 1,
-            beyond,
-            sent: self.next - 1,
-        }
+        Acked { through: self.base - 1, beyond, sent: self.next - 1 }
     }
 }

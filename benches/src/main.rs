@@ -126,32 +126,15 @@ async fn work(options: Options) -> anyhow::Result<()> {
             measure(&name, vec![plan_of(run)?], &data, dry).await
         }
         Command::Short => measure("short", short_plans(), &data, false).await,
-        Command::Full {
-            workload,
-            size,
-            arms,
-        } => {
-            let arms = if arms.is_empty() {
-                usual_arms(workload)
-            } else {
-                arms
-            };
+        Command::Full { workload, size, arms } => {
+            let arms = if arms.is_empty() { usual_arms(workload) } else { arms };
             let mut plan = Plan::new(workload, size, &known(arms)?);
             (plan.rounds, plan.warm_up_s, plan.seconds, plan.kills) = (5, 10.0, 60.0, 30);
-            measure(
-                &format!("full {workload:?} {size} B"),
-                vec![plan],
-                &data,
-                false,
-            )
-            .await
+            measure(&format!("full {workload:?} {size} B"), vec![plan], &data, false).await
         }
         Command::Ceilings => {
             let home = Home::new(&data, "ceilings")?;
-            println!(
-                "{}",
-                serde_json::to_string_pretty(&ceilings::measure(home.path())?)?
-            );
+            println!("{}", serde_json::to_string_pretty(&ceilings::measure(home.path())?)?);
             Ok(())
         }
         Command::Arms => {
@@ -185,10 +168,7 @@ fn known(names: Vec<String>) -> anyhow::Result<Vec<String>> {
 }
 
 fn names(arms: &[&str]) -> Vec<String> {
-    arms.iter()
-        .map(|arm| (*arm).to_owned())
-        .filter(|arm| arms::make(arm).is_some())
-        .collect()
+    arms.iter().map(|arm| (*arm).to_owned()).filter(|arm| arms::make(arm).is_some()).collect()
 }
 
 fn usual_arms(workload: Workload) -> Vec<String> {
@@ -211,13 +191,7 @@ fn usual_arms(workload: Workload) -> Vec<String> {
 
 fn short_plans() -> Vec<Plan> {
     let mut plans = Vec::new();
-    let five = [
-        "ours",
-        "nats-always",
-        "nats-default",
-        "etcd/txn=16",
-        "rabbitmq",
-    ];
+    let five = ["ours", "nats-always", "nats-default", "etcd/txn=16", "rabbitmq"];
     plans.push(Plan::new(Workload::W3, 1024, &names(&five)));
     let mut one = Plan::new(Workload::W1, 1024, &usual_arms(Workload::W1));
     (one.rounds, one.warm_up_s, one.seconds) = (1, 1.0, 5.0);
@@ -246,10 +220,7 @@ async fn measure(name: &str, plans: Vec<Plan>, data: &PathBuf, dry: bool) -> any
         all.push(series(plan, data).await?);
     }
     if dry {
-        println!(
-            "{}",
-            report::markdown("dry run", &report::commit(), &all, &ceilings)
-        );
+        println!("{}", report::markdown("dry run", &report::commit(), &all, &ceilings));
     } else {
         println!("{}", report::write(name, &all, &ceilings)?);
     }

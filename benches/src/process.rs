@@ -41,19 +41,10 @@ impl Process {
             .process_group(0)
             .spawn()
             .map_err(|source| match source.kind() {
-                std::io::ErrorKind::NotFound => Error::Missing {
-                    program: program.clone(),
-                },
-                _ => Error::Io {
-                    what: format!("start {program}"),
-                    source,
-                },
+                std::io::ErrorKind::NotFound => Error::Missing { program: program.clone() },
+                _ => Error::Io { what: format!("start {program}"), source },
             })?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            log: log.to_owned(),
-        })
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
     }
 
     /// Process id.
@@ -86,10 +77,7 @@ impl Process {
                     source: std::io::Error::other("ended"),
                 })
             }
-            Err(source) => Err(Error::Io {
-                what: format!("watch {}", self.name),
-                source,
-            }),
+            Err(source) => Err(Error::Io { what: format!("watch {}", self.name), source }),
         }
     }
 }
@@ -110,12 +98,7 @@ pub fn free_ports(count: usize) -> Result<Vec<u16>, Error> {
         held.push(TcpListener::bind("127.0.0.1:0").map_err(Error::io("find a free port"))?);
     }
     held.iter()
-        .map(|listener| {
-            Ok(listener
-                .local_addr()
-                .map_err(Error::io("read a port"))?
-                .port())
-        })
+        .map(|listener| Ok(listener.local_addr().map_err(Error::io("read a port"))?.port()))
         .collect()
 }
 
@@ -131,11 +114,7 @@ impl Wait {
     /// Waits at most `seconds` for `what`.
     pub fn new(what: &str, seconds: u64) -> Self {
         let deadline = now() + Duration::from_secs(seconds);
-        Self {
-            what: what.to_owned(),
-            seconds,
-            deadline,
-        }
+        Self { what: what.to_owned(), seconds, deadline }
     }
 
     /// Sleeps 100 ms before the condition is asked again.
@@ -147,10 +126,7 @@ impl Wait {
             process.check_alive()?;
         }
         if now() >= self.deadline {
-            return Err(Error::Timeout {
-                what: self.what.clone(),
-                seconds: self.seconds,
-            });
+            return Err(Error::Timeout { what: self.what.clone(), seconds: self.seconds });
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
         Ok(())

@@ -51,15 +51,10 @@ impl Records {
     /// # Panics
     /// When `record_bytes` is below [`RECORD_BYTES_MIN`] or above 1 MiB.
     pub fn new(record_bytes: usize, seed: u64) -> Self {
-        assert!(
-            (RECORD_BYTES_MIN..=1 << 20).contains(&record_bytes),
-            "record size {record_bytes}"
-        );
+        assert!((RECORD_BYTES_MIN..=1 << 20).contains(&record_bytes), "record size {record_bytes}");
         let mut raw = vec![0_u8; POOL_BYTES / 4 * 3];
         rand::rngs::StdRng::seed_from_u64(seed).fill_bytes(&mut raw);
-        let pool = base64::engine::general_purpose::STANDARD_NO_PAD
-            .encode(raw)
-            .into_bytes();
+        let pool = base64::engine::general_purpose::STANDARD_NO_PAD.encode(raw).into_bytes();
         let fixed = HEAD.len()
             + CODE_BYTES
             + STATE.len()
@@ -79,12 +74,7 @@ impl Records {
         } else {
             (free, Vec::new())
         };
-        Self {
-            record_bytes,
-            random_bytes,
-            note,
-            pool,
-        }
+        Self { record_bytes, random_bytes, note, pool }
     }
 
     /// Bytes of each record.
@@ -98,10 +88,7 @@ impl Records {
     /// When the source or the sequence does not fit the dossier code.
     pub fn write(&self, source: u32, sequence: u64, out: &mut Vec<u8>) {
         assert!(source < SOURCES_MAX, "source {source}");
-        assert!(
-            (1..=SEQUENCE_MAX).contains(&sequence),
-            "sequence {sequence}"
-        );
+        assert!((1..=SEQUENCE_MAX).contains(&sequence), "sequence {sequence}");
         let before = out.len();
         out.extend_from_slice(HEAD);
         digits(out, u64::from(source / 100), 3);
@@ -118,11 +105,7 @@ impl Records {
         out.extend_from_slice(CONTENT);
         out.extend_from_slice(self.random(source, sequence));
         out.extend_from_slice(TAIL);
-        assert_eq!(
-            out.len() - before,
-            self.record_bytes,
-            "a record has the agreed size"
-        );
+        assert_eq!(out.len() - before, self.record_bytes, "a record has the agreed size");
     }
 
     /// Which record these bytes are: `(source, sequence)`, or `None` when they are not, byte for
@@ -162,8 +145,7 @@ fn digits(out: &mut Vec<u8>, mut value: u64, width: usize) {
 
 fn number(text: &[u8]) -> Option<u64> {
     text.iter().try_fold(0_u64, |value, byte| {
-        byte.is_ascii_digit()
-            .then(|| value * 10 + u64::from(byte - b'0'))
+        byte.is_ascii_digit().then(|| value * 10 + u64::from(byte - b'0'))
     })
 }
 
@@ -180,11 +162,7 @@ mod tests {
                 records.write(source, sequence, &mut bytes);
                 assert_eq!(bytes.len(), size);
                 let value: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
-                assert_eq!(
-                    serde_json::to_vec(&value).expect("JSON"),
-                    bytes,
-                    "canonical"
-                );
+                assert_eq!(serde_json::to_vec(&value).expect("JSON"), bytes, "canonical");
                 assert_eq!(records.identify(&bytes), Some((source, sequence)));
                 let last = bytes.len() - 3;
                 bytes[last] ^= 1;

@@ -26,15 +26,9 @@ pub fn folder() -> PathBuf {
 pub fn machine() -> Value {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     let memory = read("/proc/meminfo");
-    let memory = memory
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))
-        .unwrap_or_default();
+    let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
     json!({
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
         "cpu": model.trim_start_matches([' ', '\t', ':']),
@@ -46,21 +40,12 @@ pub fn machine() -> Value {
 /// Commit of the tree, with `+` when it has changes.
 pub fn commit() -> String {
     let git = |args: &[&str]| -> String {
-        let output = Command::new("git")
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args(args)
-            .output();
-        output.map_or_else(
-            |_| String::new(),
-            |o| String::from_utf8_lossy(&o.stdout).trim().into(),
-        )
+        let output =
+            Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output();
+        output.map_or_else(|_| String::new(), |o| String::from_utf8_lossy(&o.stdout).trim().into())
     };
     let dirty = !git(&["status", "--porcelain", "--untracked-files=no"]).is_empty();
-    format!(
-        "{}{}",
-        git(&["rev-parse", "HEAD"]),
-        if dirty { "+" } else { "" }
-    )
+    format!("{}{}", git(&["rev-parse", "HEAD"]), if dirty { "+" } else { "" })
 }
 
 /// Writes everything and returns the Markdown.
@@ -111,15 +96,9 @@ fn merge_latest(
     let mut peers = old["peers"].as_object().cloned().unwrap_or_default();
     for series in all {
         for arm in &series.plan.arms {
-            let key = format!(
-                "{:?} {} B {arm}",
-                series.plan.workload, series.plan.record_bytes
-            );
+            let key = format!("{:?} {} B {arm}", series.plan.workload, series.plan.record_bytes);
             let rate = series.figure(arm, |run| run.acked_per_s);
-            peers.insert(
-                key,
-                json!({"acked_per_s": rate, "commit": commit, "run": name}),
-            );
+            peers.insert(key, json!({"acked_per_s": rate, "commit": commit, "run": name}));
         }
     }
     let plans: Vec<Value> = all.iter().map(|series| json!(series.plan)).collect();
@@ -133,19 +112,14 @@ fn merge_latest(
 
 fn settings(all: &[Series]) -> BTreeMap<String, Value> {
     let runs = all.iter().flat_map(|series| &series.runs);
-    runs.map(|run| (run.arm.clone(), run.settings.clone()))
-        .collect()
+    runs.map(|run| (run.arm.clone(), run.settings.clone())).collect()
 }
 
 /// A sentence when a single-valued target lost more than a tenth.
 fn regression(id: &str, old: Option<&Value>, new: &Target) -> Option<String> {
     let (before, after) = (old?["value"].as_f64()?, new.value.as_f64()?);
     let lower_is_better = new.gate.as_f64()? > new.goal.as_f64()?;
-    let worse = if lower_is_better {
-        after > before * 1.1
-    } else {
-        after < before * 0.9
-    };
+    let worse = if lower_is_better { after > before * 1.1 } else { after < before * 0.9 };
     worse.then(|| format!("regression: {id} was {before}, is {after} ({})", new.of))
 }
 
@@ -166,19 +140,9 @@ pub fn markdown(name: &str, commit: &str, all: &[Series], ceilings: &Ceilings) -
         out.push_str("|---|---|---|---|---|---|---|\n");
         for (id, target) in found {
             let passed = if target.pass { "yes" } else { "**no**" };
-            let Target {
-                value,
-                interval,
-                gate,
-                goal,
-                of,
-                ..
-            } = target;
-            writeln!(
-                out,
-                "| {id} | {value} | {interval} | {gate} | {goal} | {passed} | {of} |"
-            )
-            .expect("a string grows");
+            let Target { value, interval, gate, goal, of, .. } = target;
+            writeln!(out, "| {id} | {value} | {interval} | {gate} | {goal} | {passed} | {of} |")
+                .expect("a string grows");
         }
     }
     out.push_str("\n## Ceilings\n\n| what | bytes | figure |\n|---|---|---|\n");
@@ -191,12 +155,7 @@ pub fn markdown(name: &str, commit: &str, all: &[Series], ceilings: &Ceilings) -
             writeln!(out, "| {what} | {bytes} | {figure:.0} {unit} |").expect("a string grows");
         }
     }
-    writeln!(
-        out,
-        "| loopback round trip | 1 | {:.1} us |",
-        ceilings.rtt_us
-    )
-    .expect("grows");
+    writeln!(out, "| loopback round trip | 1 | {:.1} us |", ceilings.rtt_us).expect("grows");
     out
 }
 
@@ -211,13 +170,7 @@ fn table(out: &mut String, series: &Series) {
     if series.unsteady {
         out.push_str("No round was steady (fdatasync or loopback moved by more than 20 %); all are kept.\n\n");
     } else if series.kept.len() < plan.rounds as usize {
-        writeln!(
-            out,
-            "Rounds kept: {} of {}.\n",
-            series.kept.len(),
-            plan.rounds
-        )
-        .expect("grows");
+        writeln!(out, "Rounds kept: {} of {}.\n", series.kept.len(), plan.rounds).expect("grows");
     }
     out.push_str(
         "| arm | acked/s (95 %) | ours / arm | p50 | p99 | p99.9 ms | CPU-us servers + client | \
@@ -230,9 +183,7 @@ fn table(out: &mut String, series: &Series) {
         writeln!(
             out,
             "| {arm} | {} | {} | {:.2} | {:.2} | {:.2} | {:.1} + {:.1} | {:.2} | {:.0} | {} |",
-            series
-                .figure(arm, |run| run.acked_per_s)
-                .map_or_else(|| "-".into(), spread),
+            series.figure(arm, |run| run.acked_per_s).map_or_else(|| "-".into(), spread),
             ratio
                 .filter(|_| arm != "ours")
                 .map_or_else(|| "-".into(), |m| format!("{:.2}", m.value)),
@@ -250,33 +201,15 @@ fn table(out: &mut String, series: &Series) {
 }
 
 fn spread(median: Median) -> String {
-    format!(
-        "{:.0} ({:.0} to {:.0})",
-        median.value, median.low, median.high
-    )
+    format!("{:.0} ({:.0} to {:.0})", median.value, median.low, median.high)
 }
 
 fn verdict(runs: &[&Run]) -> String {
     let failed = runs.iter().filter(|run| run.acked_per_s == 0.0).count();
     if failed > 0 {
-        let why = runs
-            .iter()
-            .find_map(|run| run.failures.first().cloned())
-            .unwrap_or_default();
-        return format!(
-            "**{failed} of {} failed** {}",
-            runs.len(),
-            why.replace('|', "/")
-        );
+        let why = runs.iter().find_map(|run| run.failures.first().cloned()).unwrap_or_default();
+        return format!("**{failed} of {} failed** {}", runs.len(), why.replace('|', "/"));
     }
-    let read: u64 = runs
-        .iter()
-        .flat_map(|run| &run.read_back)
-        .map(|node| node.read)
-        .sum();
-    if read == 0 {
-        "nothing stored".to_owned()
-    } else {
-        format!("clean, {read} read")
-    }
+    let read: u64 = runs.iter().flat_map(|run| &run.read_back).map(|node| node.read).sum();
+    if read == 0 { "nothing stored".to_owned() } else { format!("clean, {read} read") }
 }

@@ -28,9 +28,7 @@ pub struct Series {
 impl Series {
     /// The runs of an arm in the rounds that count, by round.
     pub fn runs_of(&self, arm: &str) -> impl Iterator<Item = &Run> {
-        self.runs
-            .iter()
-            .filter(move |run| run.arm == arm && self.kept.contains(&run.round))
+        self.runs.iter().filter(move |run| run.arm == arm && self.kept.contains(&run.round))
     }
 
     /// Median of one figure of an arm.
@@ -41,10 +39,8 @@ impl Series {
     /// Per-round ratios of one figure, `over` / `under`, in the rounds that have both. A peer
     /// that failed gives no ratio; ours that failed gives 0.
     pub fn ratios(&self, over: &str, under: &str, figure: impl Fn(&Run) -> f64) -> Vec<f64> {
-        let below: BTreeMap<u32, f64> = self
-            .runs_of(under)
-            .map(|run| (run.round, figure(run)))
-            .collect();
+        let below: BTreeMap<u32, f64> =
+            self.runs_of(under).map(|run| (run.round, figure(run))).collect();
         self.runs_of(over)
             .filter_map(|run| {
                 let under = *below.get(&run.round)?;
@@ -75,27 +71,17 @@ pub async fn series(plan: Plan, folder: &Path) -> Result<Series, Error> {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
-    let mut kept: Vec<u32> = (0..plan.rounds)
-        .filter(|round| is_steady(&runs, *round))
-        .collect();
+    let mut kept: Vec<u32> = (0..plan.rounds).filter(|round| is_steady(&runs, *round)).collect();
     let unsteady = kept.is_empty();
     if unsteady {
         kept = (0..plan.rounds).collect();
     }
-    Ok(Series {
-        plan,
-        runs,
-        kept,
-        unsteady,
-    })
+    Ok(Series { plan, runs, kept, unsteady })
 }
 
 fn is_steady(runs: &[Run], round: u32) -> bool {
     let probes = |figure: fn(&Run) -> f64| -> Vec<f64> {
-        runs.iter()
-            .filter(|run| run.round == round)
-            .map(figure)
-            .collect()
+        runs.iter().filter(|run| run.round == round).map(figure).collect()
     };
     steady(&probes(|run| run.probe.fdatasync_us)) && steady(&probes(|run| run.probe.rtt_us))
 }
@@ -120,11 +106,7 @@ fn line(plan: &Plan, run: &Run) -> String {
         text.push_str("\n    failed: ");
         text.push_str(failure);
     }
-    for (node, verdict) in run
-        .read_back
-        .iter()
-        .enumerate()
-        .filter(|(_, verdict)| !verdict.clean())
+    for (node, verdict) in run.read_back.iter().enumerate().filter(|(_, verdict)| !verdict.clean())
     {
         text.push_str(&format!("\n    node {node} read back wrong: {verdict:?}"));
     }

@@ -18,11 +18,7 @@ pub struct Median {
 
 /// Median and interval; `None` without values.
 pub fn median(values: &[f64]) -> Option<Median> {
-    let mut sorted: Vec<f64> = values
-        .iter()
-        .copied()
-        .filter(|value| value.is_finite())
-        .collect();
+    let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);
     let count = sorted.len();
     if count == 0 {
@@ -30,12 +26,7 @@ pub fn median(values: &[f64]) -> Option<Median> {
     }
     let middle = f64::midpoint(sorted[(count - 1) / 2], sorted[count / 2]);
     let rank = interval_rank(count);
-    Some(Median {
-        value: middle,
-        low: sorted[rank],
-        high: sorted[count - 1 - rank],
-        count,
-    })
+    Some(Median { value: middle, low: sorted[rank], high: sorted[count - 1 - rank], count })
 }
 
 /// Largest `k` for which [k-th lowest, k-th highest] covers the median with at least 95 %; the

@@ -63,11 +63,7 @@ impl Stat {
         // The name in parentheses may itself hold blanks and parentheses.
         let rest = &text[text.rfind(')')? + 2..];
         let fields: Vec<&str> = rest.split(' ').collect();
-        let at = |index: usize| {
-            fields
-                .get(index)
-                .and_then(|field| field.parse::<u64>().ok())
-        };
+        let at = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
         Some(Self {
             parent: u32::try_from(at(1)?).ok()?,
             ticks: at(11)? + at(12)?,
@@ -78,22 +74,14 @@ impl Stat {
 
 fn written(folder: &Path) -> Option<u64> {
     let text = std::fs::read_to_string(folder.join("io")).ok()?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("write_bytes: "))?
-        .trim()
-        .parse()
-        .ok()
+    text.lines().find_map(|line| line.strip_prefix("write_bytes: "))?.trim().parse().ok()
 }
 
 fn family(roots: &[u32]) -> BTreeSet<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     for entry in entries {
-        let Some(pid) = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<u32>().ok())
-        else {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
         if let Some(stat) = Stat::read(&entry.path()) {
@@ -121,10 +109,7 @@ mod tests {
         while Usage::own().since(before).cpu_us < 20_000 {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
-        let mut child = std::process::Command::new("sleep")
-            .arg("30")
-            .spawn()
-            .expect("sleep");
+        let mut child = std::process::Command::new("sleep").arg("30").spawn().expect("sleep");
         assert!(family(&[std::process::id()]).contains(&child.id()));
         assert!(Usage::of(&[child.id()]).rss_bytes > 0);
         child.kill().expect("our own child");

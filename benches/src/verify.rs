@@ -123,11 +123,7 @@ mod tests {
     }
 
     fn through(through: u64, sent: u64) -> Acked {
-        Acked {
-            through,
-            sent,
-            ..Acked::default()
-        }
+        Acked { through, sent, ..Acked::default() }
     }
 
     #[test]
@@ -144,11 +140,7 @@ mod tests {
         assert_eq!(read(&[1, 2, 2, 3], &through(3, 3)).doubled, 1);
         assert_eq!(read(&[1, 3, 2], &through(3, 3)).disordered, 1);
         assert_eq!(read(&[1, 2, 3, 4], &through(3, 3)).foreign, 1);
-        let beyond = Acked {
-            through: 1,
-            beyond: BTreeSet::from([3]),
-            sent: 3,
-        };
+        let beyond = Acked { through: 1, beyond: BTreeSet::from([3]), sent: 3 };
         assert_eq!(read(&[1, 2], &beyond).missing, 1);
         assert!(read(&[1, 3], &beyond).clean());
     }

@@ -204,8 +204,7 @@ pub async fn run_once(plan: &Plan, name: &str, round: u32, folder: &Path) -> Res
     run.settings = driver.settings();
     driver.stop().await;
     if run.failures.is_empty() && run.acked_per_s_unchecked == 0.0 {
-        run.failures
-            .push("nothing was acknowledged in the measured time".to_owned());
+        run.failures.push("nothing was acknowledged in the measured time".to_owned());
     }
     if run.failures.is_empty() && run.read_back.iter().all(Verdict::clean) {
         run.acked_per_s = run.acked_per_s_unchecked;
@@ -221,9 +220,7 @@ async fn steps(
 ) -> Result<(), Error> {
     driver.setup(setup).await?;
     let mut load = Load {
-        offer: Offer::Saturate {
-            window: setup.window,
-        },
+        offer: Offer::Saturate { window: setup.window },
         sources: plan.sources,
         warm_up: Duration::from_secs_f64(plan.warm_up_s),
         measured: Duration::from_secs_f64(plan.seconds),
@@ -260,9 +257,7 @@ async fn crowd(driver: &mut dyn Driver, load: &mut Load, run_: &mut Run) -> Resu
     tokio::time::sleep(load.measured).await;
     let grown = Usage::of(&pids).rss_bytes.saturating_sub(before);
     drop(idle);
-    load.offer = Offer::Open {
-        per_s: f64::from(load.sources) / 2.0,
-    };
+    load.offer = Offer::Open { per_s: f64::from(load.sources) / 2.0 };
     let mut trickle = run(driver, load).await?;
     load.known = std::mem::take(&mut trickle.known);
     let start = now();
@@ -293,8 +288,7 @@ fn fill(run: &mut Run, plan: &Plan, outcome: &Outcome) {
     run.rss_bytes = outcome.servers.rss_bytes;
     run.counters.clone_from(&outcome.counters);
     run.ack_gaps_s.clone_from(&outcome.ack_gaps_s);
-    run.failures
-        .extend(outcome.failures.iter().take(5).cloned());
+    run.failures.extend(outcome.failures.iter().take(5).cloned());
 }
 
 async fn read_back(

@@ -112,21 +112,11 @@ mod tests {
     fn heads_are_kept_at_fixed_indexes_and_bounded() {
         let applied = Applied::new();
         for index in 0..=HEAD_STRIDE * (HEADS_MAX as u64 + 9) + 5 {
-            applied.publish(Head {
-                index,
-                ..Head::default()
-            });
+            applied.publish(Head { index, ..Head::default() });
         }
         let heads = applied.heads();
         assert_eq!(heads.len(), HEADS_MAX + 1);
-        assert!(
-            heads[..HEADS_MAX]
-                .iter()
-                .all(|head| head.index % HEAD_STRIDE == 0)
-        );
-        assert_eq!(
-            heads.last().map(|head| head.index),
-            Some(applied.head().index)
-        );
+        assert!(heads[..HEADS_MAX].iter().all(|head| head.index % HEAD_STRIDE == 0));
+        assert_eq!(heads.last().map(|head| head.index), Some(applied.head().index));
     }
 }

@@ -103,30 +103,11 @@ pub(crate) struct BundlerParts {
 
 impl Bundler {
     pub(crate) fn start(parts: BundlerParts, stop: CancellationToken) -> Arc<Self> {
-        let BundlerParts {
-            group,
-            replica,
-            node,
-            config,
-            raft,
-            log,
-            links,
-            clock,
-        } = parts;
+        let BundlerParts { group, replica, node, config, raft, log, links, clock } = parts;
         let queue = Mutex::new(Queue::default());
         let wake = Notify::new();
-        let bundler = Arc::new(Self {
-            group,
-            replica,
-            node,
-            config,
-            raft,
-            log,
-            links,
-            clock,
-            queue,
-            wake,
-        });
+        let bundler =
+            Arc::new(Self { group, replica, node, config, raft, log, links, clock, queue, wake });
         tokio::spawn(Arc::clone(&bundler).run(stop));
         bundler
     }
@@ -152,29 +133,15 @@ impl Bundler {
             let mut queue = self.queue.lock();
             let bytes = command.len();
             if let Some(cause) = &queue.closed {
-                ProposeError::Unavailable {
-                    group,
-                    cause: cause.clone(),
-                }
+                ProposeError::Unavailable { group, cause: cause.clone() }
             } else if queue.bytes > 0 && queue.bytes + bytes > self.config.queue_bytes_max {
-                ProposeError::Overloaded {
-                    group,
-                    retry_after_ms: OVERLOAD_RETRY_AFTER_MS,
-                }
+                ProposeError::Overloaded { group, retry_after_ms: OVERLOAD_RETRY_AFTER_MS }
             } else {
                 let deadline = Instant::now() + self.config.leader_wait;
                 let number = queue.next;
                 queue.next += 1;
                 queue.bytes += bytes;
-                queue.items.insert(
-                    number,
-                    Item {
-                        command,
-                        reply,
-                        deadline,
-                        is_forwarded,
-                    },
-                );
+                queue.items.insert(number, Item { command, reply, deadline, is_forwarded });
                 drop(queue);
                 self.wake.notify_one();
                 return;
@@ -193,11 +160,7 @@ impl Bundler {
                 Route::There(link) => self.forward_ready(&link),
                 Route::Nowhere => self.expire("no leader"),
             };
-            let pause = if must_retry {
-                RETRY_PAUSE
-            } else {
-                Duration::from_secs(3600)
-            };
+            let pause = if must_retry { RETRY_PAUSE } else { Duration::from_secs(3600) };
             tokio::select! {
                 () = self.wake.notified() => {}
                 changed = metrics.changed() => if changed.is_err() { break },
@@ -212,9 +175,9 @@ impl Bundler {
         match metrics.current_leader {
             Some(leader) if leader == self.replica.0 => Route::Here,
             Some(leader) => match metrics.membership_config.get_node(&leader) {
-                Some(PeerNode {
-                    node, peer_address, ..
-                }) => Route::There(self.links.to(*node, peer_address)),
+                Some(PeerNode { node, peer_address, .. }) => {
+                    Route::There(self.links.to(*node, peer_address))
+                }
                 None => Route::Nowhere,
             },
             None => Route::Nowhere,
@@ -273,18 +236,10 @@ impl Bundler {
                 &self.node.0,
                 bytes + 8 * taken.items.len(),
             );
-            taken
-                .items
-                .iter()
-                .for_each(|(_, item)| builder.push(&item.command));
+            taken.items.iter().for_each(|(_, item)| builder.push(&item.command));
             let data = BundleBytes(builder.finish());
             let responder = CallbackResponder::new(move |result| taken.finish(result));
-            if self
-                .raft
-                .client_write_ff(data, Some(responder))
-                .await
-                .is_err()
-            {
+            if self.raft.client_write_ff(data, Some(responder)).await.is_err() {
                 return true;
             }
         }
@@ -296,10 +251,7 @@ impl Bundler {
         match error {
             LogError::DiskFull => ProposeError::DiskFull { group },
             LogError::Stopped(reason) => ProposeError::Stopped { reason },
-            other => ProposeError::Unavailable {
-                group,
-                cause: other.to_string(),
-            },
+            other => ProposeError::Unavailable { group, cause: other.to_string() },
         }
     }
 
@@ -319,10 +271,7 @@ impl Bundler {
             items.push(entry.remove_entry());
         }
         queue.in_flight += 1;
-        Some(Taken {
-            bundler: Arc::clone(self),
-            items,
-        })
+        Some(Taken { bundler: Arc::clone(self), items })
     }
 
     /// Forwards what the link takes; true when something is left.
@@ -334,19 +283,13 @@ impl Bundler {
             };
             if item.is_forwarded {
                 // The sender looks for the leader itself.
-                let error = ProposeError::NotLeader {
-                    group: self.group,
-                    leader: None,
-                };
+                let error = ProposeError::NotLeader { group: self.group, leader: None };
                 self.answer(item.command.len(), item.reply, Err(error));
                 continue;
             }
             if item.deadline <= Instant::now() {
                 let cause = "the leader does not answer".to_owned();
-                let error = ProposeError::Unavailable {
-                    group: self.group,
-                    cause,
-                };
+                let error = ProposeError::Unavailable { group: self.group, cause };
                 self.answer(item.command.len(), item.reply, Err(error));
                 continue;
             }
@@ -373,7 +316,7 @@ impl Bundler {
     fn forwarded(&self, number: u64, item: Item, forwarded: Forwarded) {
         let bytes = item.command.len();
         match forwarded {
-            Forwarded::Outcome(outcome) => self.answer(bytes, item.reply, Ok(outcome)),
+            Forwarded::Outcome(outcome) => self.answer(bytes, item.reply, Ok(*outcome)),
             Forwarded::Failed(error) => self.answer(bytes, item.reply, Err(error)),
             Forwarded::NotTaken => self.put_back([(number, item)]),
         }
@@ -406,9 +349,7 @@ impl Bundler {
     /// Keeps nodes that disagree on who leads from sending commands around at full speed.
     fn is_backing_off(&self) -> bool {
         let mut queue = self.queue.lock();
-        let is_waiting = queue
-            .not_before
-            .is_some_and(|moment| moment > Instant::now());
+        let is_waiting = queue.not_before.is_some_and(|moment| moment > Instant::now());
         if !is_waiting {
             queue.not_before = None;
         }
@@ -447,20 +388,15 @@ impl Taken {
 
     fn refuse(mut self, error: &ProposeError) {
         for (_, item) in self.items.drain(..) {
-            self.bundler
-                .answer(item.command.len(), item.reply, Err(error.clone()));
+            self.bundler.answer(item.command.len(), item.reply, Err(error.clone()));
         }
     }
 
     fn unknown(&mut self, cause: &str) {
         let group = self.bundler.group;
         for (_, item) in self.items.drain(..) {
-            let error = ProposeError::OutcomeUnknown {
-                group,
-                cause: cause.to_owned(),
-            };
-            self.bundler
-                .answer(item.command.len(), item.reply, Err(error));
+            let error = ProposeError::OutcomeUnknown { group, cause: cause.to_owned() };
+            self.bundler.answer(item.command.len(), item.reply, Err(error));
         }
     }
 
@@ -471,8 +407,7 @@ impl Taken {
                 let commands = self.items.len();
                 assert_eq!(outcomes.len(), commands, "one outcome a command");
                 for ((_, item), outcome) in self.items.drain(..).zip(outcomes) {
-                    self.bundler
-                        .answer(item.command.len(), item.reply, Ok(outcome));
+                    self.bundler.answer(item.command.len(), item.reply, Ok(outcome));
                 }
             }
             Err(ClientWriteError::ForwardToLeader(_)) => {

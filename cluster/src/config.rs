@@ -83,10 +83,7 @@ impl ClusterConfig {
             allow_log_reversion: None,
             ..openraft::Config::default()
         };
-        config
-            .validate()
-            .map(Arc::new)
-            .map_err(|error| Error::Settings(error.to_string()))
+        config.validate().map(Arc::new).map_err(|error| Error::Settings(error.to_string()))
     }
 }
 
@@ -103,11 +100,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self {
-            heartbeat_ms: 150,
-            election_min_ms: 600,
-            election_max_ms: 1_200,
-        }
+        Self { heartbeat_ms: 150, election_min_ms: 600, election_max_ms: 1_200 }
     }
 }
 

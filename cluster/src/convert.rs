@@ -50,10 +50,7 @@ pub(crate) enum Error {
 
 impl Error {
     pub(crate) fn malformed(what: &'static str, cause: impl std::fmt::Display) -> Self {
-        Self::Malformed {
-            what,
-            cause: cause.to_string(),
-        }
+        Self::Malformed { what, cause: cause.to_string() }
     }
 }
 
@@ -101,10 +98,7 @@ pub(crate) fn entry_to_log(entry: &Entry) -> LogEntry {
 
 pub(crate) fn entry_from_log(entry: LogEntry) -> Result<Entry, Error> {
     let log_id = log_id(entry.term, entry.leader, entry.index);
-    Ok(Entry {
-        log_id,
-        payload: payload_from_bytes(entry.payload)?,
-    })
+    Ok(Entry { log_id, payload: payload_from_bytes(entry.payload)? })
 }
 
 pub(crate) fn log_id(term: u64, leader: u64, index: u64) -> LogId {
@@ -113,11 +107,7 @@ pub(crate) fn log_id(term: u64, leader: u64, index: u64) -> LogId {
 
 pub(crate) fn position(log_id: &LogId) -> LogPosition {
     let LeaderId { term, node_id } = log_id.leader_id;
-    LogPosition {
-        index: log_id.index,
-        term,
-        leader: node_id,
-    }
+    LogPosition { index: log_id.index, term, leader: node_id }
 }
 
 pub(crate) fn log_id_of(position: LogPosition) -> LogId {
@@ -126,11 +116,7 @@ pub(crate) fn log_id_of(position: LogPosition) -> LogId {
 
 pub(crate) fn log_id_to_wire(log_id: &LogId) -> wire::LogId {
     let LeaderId { term, node_id } = log_id.leader_id;
-    wire::LogId {
-        term,
-        leader: node_id,
-        index: log_id.index,
-    }
+    wire::LogId { term, leader: node_id, index: log_id.index }
 }
 
 pub(crate) fn log_id_from_wire(message: wire::LogId) -> LogId {
@@ -139,20 +125,13 @@ pub(crate) fn log_id_from_wire(message: wire::LogId) -> LogId {
 
 pub(crate) fn vote_to_wire(vote: &Vote) -> wire::Vote {
     let LeaderId { term, node_id } = vote.leader_id;
-    wire::Vote {
-        term,
-        replica: node_id,
-        committed: vote.committed,
-    }
+    wire::Vote { term, replica: node_id, committed: vote.committed }
 }
 
 pub(crate) fn vote_from_wire(message: Option<wire::Vote>) -> Result<Vote, Error> {
     let message = message.ok_or(Error::Missing("vote"))?;
     let leader_id = LeaderId::new(message.term, message.replica);
-    Ok(Vote {
-        leader_id,
-        committed: message.committed,
-    })
+    Ok(Vote { leader_id, committed: message.committed })
 }
 
 pub(crate) fn vote_to_bytes(vote: &Vote) -> Bytes {
@@ -178,25 +157,17 @@ pub(crate) fn membership_to_wire(membership: &Membership) -> wire::Membership {
     let members = membership.nodes();
     wire::Membership {
         configs: configs
-            .map(|set| wire::VoterSet {
-                replicas: set.iter().copied().collect(),
-            })
+            .map(|set| wire::VoterSet { replicas: set.iter().copied().collect() })
             .collect(),
         members: members
-            .map(|(&replica, node)| wire::Member {
-                replica,
-                node: Some(node_to_wire(node)),
-            })
+            .map(|(&replica, node)| wire::Member { replica, node: Some(node_to_wire(node)) })
             .collect(),
     }
 }
 
 pub(crate) fn membership_from_wire(message: wire::Membership) -> Result<Membership, Error> {
-    let configs: Vec<BTreeSet<u64>> = message
-        .configs
-        .into_iter()
-        .map(|set| set.replicas.into_iter().collect())
-        .collect();
+    let configs: Vec<BTreeSet<u64>> =
+        message.configs.into_iter().map(|set| set.replicas.into_iter().collect()).collect();
     let mut nodes = std::collections::BTreeMap::new();
     for member in message.members {
         let node = member.node.ok_or(Error::Missing("node of a member"))?;
@@ -222,10 +193,7 @@ pub(crate) fn stored_membership_from_wire(
         return Ok(StoredMembership::default());
     };
     let membership = membership_from_wire(message.membership.unwrap_or_default())?;
-    Ok(StoredMembership::new(
-        message.log_id.map(log_id_from_wire),
-        membership,
-    ))
+    Ok(StoredMembership::new(message.log_id.map(log_id_from_wire), membership))
 }
 
 pub(crate) fn node_to_wire(node: &PeerNode) -> wire::PeerNode {
@@ -260,10 +228,7 @@ pub(crate) fn entry_to_wire(entry: &Entry) -> wire::Entry {
 
 pub(crate) fn entry_from_wire(message: wire::Entry) -> Result<Entry, Error> {
     let log_id = message.log_id.ok_or(Error::Missing("log id of an entry"))?;
-    Ok(Entry {
-        log_id: log_id_from_wire(log_id),
-        payload: payload_from_bytes(message.payload)?,
-    })
+    Ok(Entry { log_id: log_id_from_wire(log_id), payload: payload_from_bytes(message.payload)? })
 }
 
 #[cfg(test)]
@@ -271,11 +236,7 @@ mod tests {
     use super::*;
 
     fn node(byte: u8) -> PeerNode {
-        PeerNode {
-            node: NodeId([byte; 16]),
-            peer_address: "h:1".into(),
-            ..PeerNode::default()
-        }
+        PeerNode { node: NodeId([byte; 16]), peer_address: "h:1".into(), ..PeerNode::default() }
     }
 
     #[test]
@@ -291,10 +252,7 @@ mod tests {
             Payload::Membership(membership),
         ];
         for payload in payloads {
-            let entry = Entry {
-                log_id: log_id(3, 2, 9),
-                payload,
-            };
+            let entry = Entry { log_id: log_id(3, 2, 9), payload };
             let stored = entry_to_log(&entry);
             assert_eq!(entry_from_log(stored).expect("reads back"), entry);
         }
@@ -305,13 +263,7 @@ mod tests {
     #[test]
     fn unknown_kinds_are_refused() {
         assert_eq!(payload_from_bytes(Bytes::new()), Err(Error::Empty));
-        assert_eq!(
-            payload_from_bytes(Bytes::from_static(&[0])),
-            Err(Error::UnknownKind(0))
-        );
-        assert_eq!(
-            payload_from_bytes(Bytes::from_static(&[0xff])),
-            Err(Error::UnknownKind(0xff))
-        );
+        assert_eq!(payload_from_bytes(Bytes::from_static(&[0])), Err(Error::UnknownKind(0)));
+        assert_eq!(payload_from_bytes(Bytes::from_static(&[0xff])), Err(Error::UnknownKind(0xff)));
     }
 }

@@ -34,7 +34,7 @@ const ANSWERS_MAX: usize = 1024;
 /// What became of a forwarded command.
 pub(crate) enum Forwarded {
     /// Applied on the leader.
-    Outcome(Outcome),
+    Outcome(Box<Outcome>),
     /// Never left this node, or the receiver did not lead: it can be queued again.
     NotTaken,
     /// Refused, or unknown.
@@ -69,10 +69,7 @@ impl Forwarder {
             last_id: 0,
         };
         tokio::spawn(worker.run());
-        Arc::new(Self {
-            jobs,
-            in_flight_bytes,
-        })
+        Arc::new(Self { jobs, in_flight_bytes })
     }
 
     /// Takes a command unless too much is on its way; then the answer comes back uncalled.
@@ -88,16 +85,10 @@ impl Forwarder {
             self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
             return Err(answer);
         }
-        self.jobs
-            .try_send(Job {
-                group,
-                command,
-                answer,
-            })
-            .map_err(|refused| {
-                self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
-                refused.into_inner().answer
-            })
+        self.jobs.try_send(Job { group, command, answer }).map_err(|refused| {
+            self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
+            refused.into_inner().answer
+        })
     }
 }
 
@@ -135,8 +126,7 @@ impl Worker {
     fn give_back(&mut self, first: Job) {
         let mut next = Some(first);
         while let Some(job) = next {
-            self.in_flight_bytes
-                .fetch_sub(job.command.len(), Ordering::AcqRel);
+            self.in_flight_bytes.fetch_sub(job.command.len(), Ordering::AcqRel);
             (job.answer)(Forwarded::NotTaken);
             next = self.jobs.try_recv().ok();
         }
@@ -187,32 +177,12 @@ impl Worker {
         let mut items = Vec::new();
         let mut bytes = 0;
         let mut next = Some(first);
-        while let Some(Job {
-            group,
-            command,
-            answer,
-        }) = next
-        {
+        while let Some(Job { group, command, answer }) = next {
             self.last_id += 1;
             bytes += command.len();
-            self.waiting.insert(
-                self.last_id,
-                Waiting {
-                    group,
-                    bytes: command.len(),
-                    answer,
-                },
-            );
-            items.push(wire::ForwardItem {
-                id: self.last_id,
-                group: group.0,
-                command,
-            });
-            next = if bytes < MESSAGE_BYTES_MAX {
-                self.jobs.try_recv().ok()
-            } else {
-                None
-            };
+            self.waiting.insert(self.last_id, Waiting { group, bytes: command.len(), answer });
+            items.push(wire::ForwardItem { id: self.last_id, group: group.0, command });
+            next = if bytes < MESSAGE_BYTES_MAX { self.jobs.try_recv().ok() } else { None };
         }
         wire::ForwardRequest { items }
     }
@@ -224,8 +194,7 @@ impl Worker {
         let answer = answer.ok_or_else(|| Status::unavailable("forward stream ended"))??;
         for item in answer.items {
             if let Some(waiting) = self.waiting.remove(&item.id) {
-                self.in_flight_bytes
-                    .fetch_sub(waiting.bytes, Ordering::AcqRel);
+                self.in_flight_bytes.fetch_sub(waiting.bytes, Ordering::AcqRel);
                 (waiting.answer)(from_wire(waiting.group, item.result));
             }
         }
@@ -234,21 +203,10 @@ impl Worker {
 
     /// The stream broke: what was sent may have been committed or not.
     fn lose(&mut self, status: &Status) {
-        for (
-            _,
-            Waiting {
-                group,
-                bytes,
-                answer,
-            },
-        ) in self.waiting.drain()
-        {
+        for (_, Waiting { group, bytes, answer }) in self.waiting.drain() {
             self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
             let cause = format!("connection to the leader was lost: {}", status.message());
-            answer(Forwarded::Failed(ProposeError::OutcomeUnknown {
-                group,
-                cause,
-            }));
+            answer(Forwarded::Failed(ProposeError::OutcomeUnknown { group, cause }));
         }
     }
 }
@@ -258,26 +216,22 @@ fn from_wire(group: GroupId, result: Option<wire::forward_answer::Result>) -> Fo
     let unknown = |cause: String| Forwarded::Failed(ProposeError::OutcomeUnknown { group, cause });
     match result {
         Some(Sent::Outcome(bytes)) => match Outcome::decode(bytes) {
-            Ok(outcome) => Forwarded::Outcome(outcome),
+            Ok(outcome) => Forwarded::Outcome(Box::new(outcome)),
             Err(error) => unknown(error.to_string()),
         },
         Some(Sent::Error(error)) => match ErrorCode::from_name(&error.code) {
             Some(ErrorCode::NotLeader) => Forwarded::NotTaken,
-            Some(ErrorCode::Unavailable) => Forwarded::Failed(ProposeError::Unavailable {
-                group,
-                cause: error.cause,
-            }),
+            Some(ErrorCode::Unavailable) => {
+                Forwarded::Failed(ProposeError::Unavailable { group, cause: error.cause })
+            }
             Some(ErrorCode::Overloaded) => {
                 let retry_after_ms = error.retry_after_ms;
-                Forwarded::Failed(ProposeError::Overloaded {
-                    group,
-                    retry_after_ms,
-                })
+                Forwarded::Failed(ProposeError::Overloaded { group, retry_after_ms })
             }
             Some(ErrorCode::DiskFull) => Forwarded::Failed(ProposeError::DiskFull { group }),
-            Some(ErrorCode::NodeStopped) => Forwarded::Failed(ProposeError::Stopped {
-                reason: error.cause,
-            }),
+            Some(ErrorCode::NodeStopped) => {
+                Forwarded::Failed(ProposeError::Stopped { reason: error.cause })
+            }
             _ => unknown(error.cause),
         },
         None => unknown("an answer without result".to_owned()),
@@ -298,10 +252,7 @@ fn to_wire(id: u64, result: Result<Outcome, ProposeError>) -> wire::ForwardAnswe
             cause: error.to_string(),
         }),
     };
-    wire::ForwardAnswer {
-        id,
-        result: Some(result),
-    }
+    wire::ForwardAnswer { id, result: Some(result) }
 }
 
 /// The receiving side of one peer's stream: commands join the bundles of the groups led here.
@@ -334,10 +285,7 @@ async fn take_requests(
             });
             match registry.group(group) {
                 Some(group) => group.bundler.push_forwarded(item.command, reply),
-                None => reply(Err(ProposeError::NotLeader {
-                    group,
-                    leader: None,
-                })),
+                None => reply(Err(ProposeError::NotLeader { group, leader: None })),
             }
         }
     }
@@ -349,9 +297,7 @@ async fn send_answers(
 ) {
     let mut items = Vec::new();
     while gathered.recv_many(&mut items, ANSWERS_MAX).await > 0 {
-        let response = wire::ForwardResponse {
-            items: std::mem::take(&mut items),
-        };
+        let response = wire::ForwardResponse { items: std::mem::take(&mut items) };
         if responses.send(Ok(response)).await.is_err() {
             return;
         }

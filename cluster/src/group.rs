@@ -48,33 +48,19 @@ impl Group {
         let log = deps.logs.open(id, replica).map_err(in_log)?;
         let marks = log.marks();
         if let Some(cause) = marks.recovering {
-            return Err(Error::Recovering {
-                group: id,
-                replica,
-                cause,
-            });
+            return Err(Error::Recovering { group: id, replica, cause });
         }
         let store = deps.states.open(id)?;
         let applied = Arc::new(Applied::new());
         let failed = |cause: String| Error::Raft { group: id, cause };
-        let machine = StateMachine::load(
-            id,
-            Arc::clone(&store),
-            Arc::clone(&log),
-            Arc::clone(&applied),
-        )
-        .map_err(|error| failed(error.to_string()))?;
+        let machine =
+            StateMachine::load(id, Arc::clone(&store), Arc::clone(&log), Arc::clone(&applied))
+                .map_err(|error| failed(error.to_string()))?;
         let purged = marks.purged.map_or(0, |purged| purged.index);
         if purged > applied.head().index {
-            let cause = format!(
-                "rows end at {}, the log begins above {purged}",
-                applied.head().index
-            );
-            return Err(Error::Recovering {
-                group: id,
-                replica,
-                cause,
-            });
+            let cause =
+                format!("rows end at {}, the log begins above {purged}", applied.head().index);
+            return Err(Error::Recovering { group: id, replica, cause });
         }
         let log_store = LogStore::new(Arc::clone(&log), Arc::clone(&applied));
         let factory = Factory::new(id, Arc::clone(links));
@@ -97,33 +83,17 @@ impl Group {
         };
         let bundler = Bundler::start(parts, stop.clone());
         let links = Arc::clone(links);
-        Ok(Arc::new(Self {
-            id,
-            replica,
-            raft,
-            log,
-            store,
-            applied,
-            bundler,
-            links,
-            stop,
-        }))
+        Ok(Arc::new(Self { id, replica, raft, log, store, applied, bundler, links, stop }))
     }
 
     /// Makes this replica the only voter of a new group. Once in a group's life.
     pub(crate) async fn initialize(&self, node: PeerNode) -> Result<(), Error> {
         let members = BTreeMap::from([(self.replica.0, node)]);
-        self.raft
-            .initialize(members)
-            .await
-            .map_err(|error| self.failed(error))
+        self.raft.initialize(members).await.map_err(|error| self.failed(error))
     }
 
     pub(crate) fn failed(&self, error: impl std::fmt::Display) -> Error {
-        Error::Raft {
-            group: self.id,
-            cause: error.to_string(),
-        }
+        Error::Raft { group: self.id, cause: error.to_string() }
     }
 
     /// True when this replica leads, as far as it knows.
@@ -144,9 +114,7 @@ impl Group {
     pub(crate) async fn read_index_here(&self, within: Duration) -> Result<u64, Error> {
         let confirmed = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
         let late = |_| Error::Timeout("confirming leadership".to_owned());
-        let linearizer = tokio::time::timeout(within, confirmed)
-            .await
-            .map_err(late)?;
+        let linearizer = tokio::time::timeout(within, confirmed).await.map_err(late)?;
         let linearizer = linearizer.map_err(|error| self.failed(error))?;
         Ok(linearizer.read_log_id().index())
     }
@@ -160,9 +128,7 @@ impl Group {
     }
 
     pub(crate) fn records(&self) -> Arc<dyn RecordStore> {
-        Arc::new(Records {
-            log: Arc::clone(&self.log),
-        })
+        Arc::new(Records { log: Arc::clone(&self.log) })
     }
 }
 
@@ -175,14 +141,10 @@ impl RecordStore for Records {
     fn bundle(&self, index: u64) -> Result<Bytes, RecordError> {
         let entry = self.log.read_record(index).map_err(|error| match error {
             LogError::NotFound(index) => RecordError::NotHeld(index),
-            LogError::Damaged(index) => RecordError::Damaged {
-                index,
-                cause: "checksum of the log block".to_owned(),
-            },
-            other => RecordError::Io {
-                index,
-                cause: other.to_string(),
-            },
+            LogError::Damaged(index) => {
+                RecordError::Damaged { index, cause: "checksum of the log block".to_owned() }
+            }
+            other => RecordError::Io { index, cause: other.to_string() },
         })?;
         if convert::is_bundle(&entry.payload) {
             Ok(entry.payload)

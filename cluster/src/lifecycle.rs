@@ -58,10 +58,7 @@ impl ClusterNode {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let incoming = Incoming::start(listener, Arc::clone(&deps.tls), stop.clone());
-        let server = PeerServer {
-            registry: Arc::clone(&registry),
-            guard,
-        };
+        let server = PeerServer { registry: Arc::clone(&registry), guard };
         let service = PeerServiceServer::new(server)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -80,22 +77,12 @@ impl ClusterNode {
             }
         });
         let requests = AtomicU64::new(0);
-        let node = Arc::new(Self {
-            config,
-            registry,
-            stop,
-            tasks,
-            requests,
-        });
+        let node = Arc::new(Self { config, registry, stop, tasks, requests });
         node.spawn(Arc::clone(&node).control());
         let flush_interval = Duration::from_millis(node.config.flush_interval_ms);
         let registry = Arc::clone(&node.registry);
         node.spawn(roots::watch(Arc::clone(&registry)));
-        node.spawn(maintain::run(
-            registry,
-            flush_interval,
-            node.config.log_entries_kept,
-        ));
+        node.spawn(maintain::run(registry, flush_interval, node.config.log_entries_kept));
         Ok(node)
     }
 
@@ -124,33 +111,16 @@ impl ClusterNode {
                 cause: "bootstrap".to_owned(),
                 ..format::Genesis::default()
             };
-            self.submit(
-                group,
-                Op::Genesis(Genesis {
-                    genesis: Some(genesis),
-                }),
-            )
-            .await?;
+            self.submit(group, Op::Genesis(Genesis { genesis: Some(genesis) })).await?;
         }
         let node_id = node.node.clone();
-        let admin = |op| Admin {
-            op: Some(op),
-            ..Admin::default()
-        };
+        let admin = |op| Admin { op: Some(op), ..Admin::default() };
         self.act(admin(admin::Op::PutCluster(cluster))).await?;
         self.act(admin(admin::Op::PutNode(node))).await?;
         for group in groups {
-            let replica = ReplicaRow {
-                replica: replica.0,
-                node: node_id.clone(),
-                removed: false,
-            };
+            let replica = ReplicaRow { replica: replica.0, node: node_id.clone(), removed: false };
             let replicas = vec![replica];
-            let row = GroupRow {
-                group: group.0,
-                replicas,
-                next_replica_id: 2,
-            };
+            let row = GroupRow { group: group.0, replicas, next_replica_id: 2 };
             self.act(admin(admin::Op::PutGroup(row))).await?;
         }
         Ok(())
@@ -161,19 +131,11 @@ impl ClusterNode {
         let found = self.registry.group(group);
         let found = found.ok_or_else(|| Error::Unknown(format!("group {group}")))?;
         let (members, _) = found.members();
-        let target = members
-            .iter()
-            .find(|(_, peer)| peer.node == to)
-            .map(|(&replica, _)| replica);
+        let target = members.iter().find(|(_, peer)| peer.node == to).map(|(&replica, _)| replica);
         let target = target.ok_or_else(|| Error::Unknown(format!("replica on node {to}")))?;
-        let (_, leader) = found
-            .leader()
-            .ok_or_else(|| Error::Timeout("a leader".to_owned()))?;
-        let request = wire::ReconcileRequest {
-            group: group.0,
-            voters: Vec::new(),
-            preferred_leader: target,
-        };
+        let (_, leader) = found.leader().ok_or_else(|| Error::Timeout("a leader".to_owned()))?;
+        let request =
+            wire::ReconcileRequest { group: group.0, voters: Vec::new(), preferred_leader: target };
         self.ask_reconcile(&leader, request).await?;
         Ok(())
     }
@@ -188,11 +150,7 @@ impl ClusterNode {
             .into_iter()
             .filter_map(|given| given.err().map(|error| error.to_string()))
             .collect();
-        if failed.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Timeout(failed.join("; ")))
-        }
+        if failed.is_empty() { Ok(()) } else { Err(Error::Timeout(failed.join("; "))) }
     }
 
     /// A planned stop: leadership is handed over first, then [`ClusterNode::stop`].
@@ -224,12 +182,7 @@ impl ClusterNode {
     }
 
     pub(crate) fn known_groups(&self) -> Vec<GroupId> {
-        self.registry
-            .groups()
-            .iter()
-            .map(|group| group.id)
-            .filter(|id| !id.is_meta())
-            .collect()
+        self.registry.groups().iter().map(|group| group.id).filter(|id| !id.is_meta()).collect()
     }
 }
 

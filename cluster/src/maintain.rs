@@ -40,11 +40,8 @@ impl Group {
         let metrics = metrics.borrow_watched();
         let applied = self.applied.head().index;
         let replicated = metrics.replication.iter().flat_map(|all| all.values());
-        let slowest = replicated
-            .map(|matched| matched.map_or(0, |matched| matched.index))
-            .min();
-        self.log
-            .release(slowest.map_or(applied, |slowest| slowest.min(applied)));
+        let slowest = replicated.map(|matched| matched.map_or(0, |matched| matched.index)).min();
+        self.log.release(slowest.map_or(applied, |slowest| slowest.min(applied)));
     }
 
     /// Flushes rows, takes a manifest, purges behind it. Nothing to do when nothing was applied.
@@ -54,26 +51,16 @@ impl Group {
             return Ok(());
         }
         let trigger = self.raft.trigger();
-        trigger
-            .snapshot()
-            .await
-            .map_err(|error| self.failed(error))?;
+        trigger.snapshot().await.map_err(|error| self.failed(error))?;
         // The builder flushes before the snapshot counts, and raises the flushed mark.
         let wait = self.raft.wait(Some(SNAPSHOT_TIMEOUT));
         let taken = |metrics: &openraft::RaftMetrics<crate::type_config::TypeConfig>| {
-            metrics
-                .snapshot
-                .is_some_and(|snapshot| snapshot.index >= applied)
+            metrics.snapshot.is_some_and(|snapshot| snapshot.index >= applied)
         };
-        wait.metrics(taken, "snapshot taken")
-            .await
-            .map_err(|error| self.failed(error))?;
+        wait.metrics(taken, "snapshot taken").await.map_err(|error| self.failed(error))?;
         let through = applied.saturating_sub(entries_kept);
         if through > 0 {
-            trigger
-                .purge_log(through)
-                .await
-                .map_err(|error| self.failed(error))?;
+            trigger.purge_log(through).await.map_err(|error| self.failed(error))?;
         }
         Ok(())
     }

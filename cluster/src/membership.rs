@@ -27,8 +27,7 @@ impl Group {
         let asked: BTreeSet<u64> = voters.keys().copied().collect();
         if configs.len() > 1 {
             // A change was left half way by an earlier leader: it is finished first.
-            self.change(ChangeMembers::ReplaceAllVoters(asked), false)
-                .await?;
+            self.change(ChangeMembers::ReplaceAllVoters(asked), false).await?;
             return Ok(false);
         }
         if let Some((&replica, node)) = voters.iter().find(|(id, _)| !members.contains_key(id)) {
@@ -42,28 +41,22 @@ impl Group {
             .map(|(&id, node)| (id, node.clone()))
             .collect();
         if !readdressed.is_empty() {
-            self.change(ChangeMembers::SetNodes(readdressed), true)
-                .await?;
+            self.change(ChangeMembers::SetNodes(readdressed), true).await?;
             return Ok(false);
         }
         let current = configs.into_iter().next().unwrap_or_default();
         if current == asked {
-            let superfluous: BTreeSet<u64> = members
-                .keys()
-                .copied()
-                .filter(|id| !asked.contains(id))
-                .collect();
+            let superfluous: BTreeSet<u64> =
+                members.keys().copied().filter(|id| !asked.contains(id)).collect();
             if superfluous.is_empty() {
                 return Ok(true);
             }
-            self.change(ChangeMembers::RemoveNodes(superfluous), false)
-                .await?;
+            self.change(ChangeMembers::RemoveNodes(superfluous), false).await?;
             return Ok(false);
         }
         let lagging = asked.difference(&current).any(|id| !self.is_caught_up(*id));
         if !lagging {
-            self.change(ChangeMembers::ReplaceAllVoters(asked), false)
-                .await?;
+            self.change(ChangeMembers::ReplaceAllVoters(asked), false).await?;
         }
         Ok(false)
     }
@@ -73,8 +66,7 @@ impl Group {
         change: ChangeMembers<u64, PeerNode>,
         retain: bool,
     ) -> Result<(), Error> {
-        self.within(STEP_TIMEOUT, self.raft.change_membership(change, retain))
-            .await?;
+        self.within(STEP_TIMEOUT, self.raft.change_membership(change, retain)).await?;
         Ok(())
     }
 
@@ -84,10 +76,7 @@ impl Group {
         step: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Error> {
         let late = |_| Error::Timeout(format!("a membership step of group {}", self.id));
-        tokio::time::timeout(limit, step)
-            .await
-            .map_err(late)?
-            .map_err(|error| self.failed(error))
+        tokio::time::timeout(limit, step).await.map_err(late)?.map_err(|error| self.failed(error))
     }
 
     /// Members with their nodes, and the voter sets in force.
@@ -95,10 +84,7 @@ impl Group {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
-        let nodes = membership
-            .nodes()
-            .map(|(&id, node)| (id, node.clone()))
-            .collect();
+        let nodes = membership.nodes().map(|(&id, node)| (id, node.clone())).collect();
         (nodes, membership.get_joint_config().clone())
     }
 
@@ -110,10 +96,8 @@ impl Group {
         let metrics = self.raft.data_metrics();
         let metrics = metrics.borrow_watched();
         let last = metrics.last_log.map_or(0, |last| last.index);
-        let matched = metrics
-            .replication
-            .as_ref()
-            .and_then(|all| all.get(&replica).copied().flatten());
+        let matched =
+            metrics.replication.as_ref().and_then(|all| all.get(&replica).copied().flatten());
         matched.is_some_and(|matched| matched.index + LAG_ENTRIES_MAX >= last)
     }
 
@@ -123,16 +107,10 @@ impl Group {
             return Ok(());
         }
         if !self.is_caught_up(to.0) {
-            return Err(Error::Refused(format!(
-                "replica {to} of group {} lags",
-                self.id
-            )));
+            return Err(Error::Refused(format!("replica {to} of group {} lags", self.id)));
         }
         let trigger = self.raft.trigger();
-        trigger
-            .transfer_leader(to.0)
-            .await
-            .map_err(|error| self.failed(error))?;
+        trigger.transfer_leader(to.0).await.map_err(|error| self.failed(error))?;
         let mut metrics = self.raft.server_metrics();
         let followed = async {
             loop {
@@ -147,10 +125,7 @@ impl Group {
         };
         match tokio::time::timeout(TRANSFER_TIMEOUT, followed).await {
             Ok(true) => Ok(()),
-            _ => Err(Error::Timeout(format!(
-                "leadership transfer of group {}",
-                self.id
-            ))),
+            _ => Err(Error::Timeout(format!("leadership transfer of group {}", self.id))),
         }
     }
 

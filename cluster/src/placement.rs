@@ -53,13 +53,8 @@ struct Plan {
 impl Plan {
     fn read(state: &dyn StateRead) -> Result<Self, Error> {
         let rows = reads::nodes(state)?.into_iter().filter(|row| !row.removed);
-        let nodes = rows
-            .filter_map(|row| Some((NodeId::from_slice(&row.node)?, row)))
-            .collect();
-        Ok(Self {
-            nodes,
-            groups: reads::groups(state)?,
-        })
+        let nodes = rows.filter_map(|row| Some((NodeId::from_slice(&row.node)?, row))).collect();
+        Ok(Self { nodes, groups: reads::groups(state)? })
     }
 
     /// Replicas in force of a group, with their nodes.
@@ -91,11 +86,7 @@ impl Plan {
             let node = free.min_by_key(|node| (load.get(node).copied().unwrap_or(0), **node))?;
             let replica = row.next_replica_id.max(1);
             let bytes = Bytes::copy_from_slice(&node.0);
-            row.replicas.push(ReplicaRow {
-                replica,
-                node: bytes,
-                removed: false,
-            });
+            row.replicas.push(ReplicaRow { replica, node: bytes, removed: false });
             row.next_replica_id = replica + 1;
             is_changed = true;
         }
@@ -105,11 +96,7 @@ impl Plan {
     /// Replicas a node.
     fn load(&self) -> BTreeMap<NodeId, usize> {
         let mut load = BTreeMap::new();
-        for peer in self
-            .groups
-            .iter()
-            .flat_map(|group| self.replicas(group).into_values())
-        {
+        for peer in self.groups.iter().flat_map(|group| self.replicas(group).into_values()) {
             *load.entry(peer.node).or_default() += 1;
         }
         load
@@ -168,12 +155,7 @@ impl ClusterNode {
 
     async fn write_group(&self, row: GroupRow, expected: u64) -> Result<(), Error> {
         let op = admin::Op::PutGroup(row);
-        self.act(Admin {
-            op: Some(op),
-            expected_version: Some(expected),
-            ..Admin::default()
-        })
-        .await
+        self.act(Admin { op: Some(op), expected_version: Some(expected), ..Admin::default() }).await
     }
 
     /// True when nothing had to be done.
@@ -186,10 +168,7 @@ impl ClusterNode {
         let voters = plan.replicas(group);
         let preferred = plan.preferred_leader(group).filter(|_| may_transfer);
         let found = self.registry().group(GroupId(group.group));
-        let members = found
-            .as_ref()
-            .map(|found| found.members().0)
-            .unwrap_or_default();
+        let members = found.as_ref().map(|found| found.members().0).unwrap_or_default();
         for (&replica, peer) in voters.iter().filter(|(id, _)| !members.contains_key(id)) {
             self.create_replica(group.group, replica, peer).await?;
         }
@@ -212,9 +191,7 @@ impl ClusterNode {
 
     async fn create_replica(&self, group: u32, replica: u64, peer: &PeerNode) -> Result<(), Error> {
         if peer.node == self.config().node.node {
-            self.registry()
-                .create(GroupId(group), dtm_types::ReplicaId(replica))
-                .await?;
+            self.registry().create(GroupId(group), dtm_types::ReplicaId(replica)).await?;
             return Ok(());
         }
         let link = self.registry().links().to(peer.node, &peer.peer_address);
@@ -235,10 +212,7 @@ impl ClusterNode {
         if leader.node == self.config().node.node {
             return self.registry().reconcile(request).await;
         }
-        let link = self
-            .registry()
-            .links()
-            .to(leader.node, &leader.peer_address);
+        let link = self.registry().links().to(leader.node, &leader.peer_address);
         let request = link.guard().stamp(request);
         let mut client = link.control();
         let answer = tokio::time::timeout(STEP_TIMEOUT, client.reconcile(request)).await;
@@ -249,9 +223,7 @@ impl ClusterNode {
 
     /// An administrative action of the node itself, in meta.
     pub(crate) async fn act(&self, admin: Admin) -> Result<(), Error> {
-        let outcome = self
-            .submit(GroupId::META, command::Op::Admin(admin))
-            .await?;
+        let outcome = self.submit(GroupId::META, command::Op::Admin(admin)).await?;
         match outcome.result {
             Some(outcome::Result::Refusal(refusal)) => Err(Error::Refused(refusal.detail)),
             _ => Ok(()),
@@ -261,16 +233,9 @@ impl ClusterNode {
     /// Proposes one command of the node itself and waits for its outcome.
     pub(crate) async fn submit(&self, group: GroupId, op: command::Op) -> Result<Outcome, Error> {
         let id = Bytes::copy_from_slice(&self.config().node.node.0);
-        let actor = Some(Actor {
-            kind: ActorKind::Node.into(),
-            id,
-        });
+        let actor = Some(Actor { kind: ActorKind::Node.into(), id });
         let request_id = self.next_request_id();
-        let command = Command {
-            request_id,
-            actor,
-            op: Some(op),
-        };
+        let command = Command { request_id, actor, op: Some(op) };
         let (sender, receiver) = oneshot::channel();
         let reply = Box::new(move |result| {
             sender.send(result).ok();
@@ -295,21 +260,13 @@ mod tests {
     use super::*;
 
     fn node(byte: u8, draining: bool) -> NodeRow {
-        NodeRow {
-            node: vec![byte; 16].into(),
-            draining,
-            ..NodeRow::default()
-        }
+        NodeRow { node: vec![byte; 16].into(), draining, ..NodeRow::default() }
     }
 
     fn plan(nodes: &[NodeRow], groups: Vec<GroupRow>) -> Plan {
-        let nodes = nodes
-            .iter()
-            .map(|row| (NodeId::from_slice(&row.node).expect("16"), row.clone()));
-        Plan {
-            nodes: nodes.collect(),
-            groups,
-        }
+        let nodes =
+            nodes.iter().map(|row| (NodeId::from_slice(&row.node).expect("16"), row.clone()));
+        Plan { nodes: nodes.collect(), groups }
     }
 
     fn group(id: u32, nodes: &[u8]) -> GroupRow {
@@ -319,21 +276,12 @@ mod tests {
             removed: false,
         });
         let next_replica_id = nodes.len() as u64 + 1;
-        GroupRow {
-            group: id,
-            replicas: replicas.collect(),
-            next_replica_id,
-        }
+        GroupRow { group: id, replicas: replicas.collect(), next_replica_id }
     }
 
     #[test]
     fn a_group_grows_one_fresh_replica_at_a_time() {
-        let nodes = [
-            node(1, false),
-            node(2, false),
-            node(3, false),
-            node(4, false),
-        ];
+        let nodes = [node(1, false), node(2, false), node(3, false), node(4, false)];
         let plan = plan(&nodes, vec![group(1, &[1])]);
         let second = plan.next_row(&plan.groups[0], 3).expect("too few");
         assert_eq!((second.replicas.len(), second.next_replica_id), (2, 3));
@@ -355,20 +303,10 @@ mod tests {
     #[test]
     fn leaders_go_round_and_leave_draining_nodes_alone() {
         let groups: Vec<GroupRow> = (0..6).map(|id| group(id, &[1, 2, 3])).collect();
-        let all = plan(
-            &[node(1, false), node(2, false), node(3, false)],
-            groups.clone(),
-        );
+        let all = plan(&[node(1, false), node(2, false), node(3, false)], groups.clone());
         let chosen: Vec<_> = groups.iter().map(|g| all.preferred_leader(g)).collect();
         assert_eq!(chosen, [1, 2, 3, 1, 2, 3].map(Some));
-        let one_drains = plan(
-            &[node(1, false), node(2, true), node(3, false)],
-            groups.clone(),
-        );
-        assert!(
-            groups
-                .iter()
-                .all(|g| one_drains.preferred_leader(g) != Some(2))
-        );
+        let one_drains = plan(&[node(1, false), node(2, true), node(3, false)], groups.clone());
+        assert!(groups.iter().all(|g| one_drains.preferred_leader(g) != Some(2)));
     }
 }

@@ -16,10 +16,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 #[async_trait]
 impl ReadView for ClusterNode {
     async fn view(&self, group: GroupId, freshness: Freshness) -> Result<GroupView, ReadError> {
-        let found = self
-            .registry()
-            .group(group)
-            .ok_or(ReadError::NotHere(group))?;
+        let found = self.registry().group(group).ok_or(ReadError::NotHere(group))?;
         if let Some(cause) = found.applied.failure() {
             return Err(ReadError::Damaged { group, cause });
         }
@@ -29,18 +26,11 @@ impl ReadView for ClusterNode {
             let unavailable = |cause: String| ReadError::Unavailable { group, cause };
             let index = read_index(&found, wait).await.map_err(unavailable)?;
             if !found.applied.wait_for(index, wait).await {
-                return Err(unavailable(format!(
-                    "index {index} is not applied here in time"
-                )));
+                return Err(unavailable(format!("index {index} is not applied here in time")));
             }
         }
         let records = found.records();
-        Ok(GroupView {
-            group,
-            state: found.store.freeze(),
-            records,
-            current,
-        })
+        Ok(GroupView { group, state: found.store.freeze(), records, current })
     }
 
     fn ingest_groups(&self) -> Vec<GroupId> {
@@ -51,11 +41,7 @@ impl ReadView for ClusterNode {
         let found = self.registry().group(group)?;
         let (_, node) = found.leader()?;
         let is_self = node.node == self.config().node.node;
-        Some(LeaderHint {
-            node: node.node,
-            address: node.grpc_address,
-            is_self,
-        })
+        Some(LeaderHint { node: node.node, address: node.grpc_address, is_self })
     }
 }
 
@@ -76,24 +62,14 @@ async fn read_index(group: &Arc<Group>, wait: Duration) -> Result<u64, String> {
 
 async fn ask_leader(group: &Arc<Group>, wait: Duration) -> Result<u64, String> {
     if group.is_leader() {
-        return group
-            .read_index_here(wait)
-            .await
-            .map_err(|error| error.to_string());
+        return group.read_index_here(wait).await.map_err(|error| error.to_string());
     }
     let (replica, node) = group.leader().ok_or_else(|| "no leader".to_owned())?;
     let link = group.links.to(node.node, &node.peer_address);
-    let target = wire::Target {
-        group: group.id.0,
-        replica: replica.0,
-    };
-    let request = link.guard().stamp(wire::ReadIndexRequest {
-        target: Some(target),
-    });
+    let target = wire::Target { group: group.id.0, replica: replica.0 };
+    let request = link.guard().stamp(wire::ReadIndexRequest { target: Some(target) });
     let mut client = link.control();
     let answer = tokio::time::timeout(wait, client.read_index(request)).await;
     let answer = answer.map_err(|_| "the leader does not answer".to_owned())?;
-    answer
-        .map(|answer| answer.into_inner().index)
-        .map_err(|status| status.message().to_owned())
+    answer.map(|answer| answer.into_inner().index).map_err(|status| status.message().to_owned())
 }

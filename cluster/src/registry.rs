@@ -27,13 +27,7 @@ pub(crate) struct Registry {
 impl Registry {
     pub(crate) fn new(config: ClusterConfig, deps: Deps, links: Arc<Links>) -> Arc<Self> {
         let groups = RwLock::new(BTreeMap::new());
-        Arc::new(Self {
-            config,
-            deps,
-            links,
-            groups,
-            starting: tokio::sync::Mutex::new(()),
-        })
+        Arc::new(Self { config, deps, links, groups, starting: tokio::sync::Mutex::new(()) })
     }
 
     pub(crate) fn group(&self, group: GroupId) -> Option<Arc<Group>> {
@@ -66,11 +60,7 @@ impl Registry {
             }
             if present.replica > replica {
                 let present = present.replica;
-                return Err(Error::OtherReplica {
-                    group,
-                    present,
-                    asked: replica,
-                });
+                return Err(Error::OtherReplica { group, present, asked: replica });
             }
             self.remove_locked(group).await?;
         }
@@ -100,38 +90,27 @@ impl Registry {
     }
 
     /// Stops a replica and forgets its log and rows for ever.
-    pub(crate) async fn remove(&self, group: GroupId) -> Result<(), Error> {
-        let _one_at_a_time = self.starting.lock().await;
-        self.remove_locked(group).await
-    }
-
     async fn remove_locked(&self, group: GroupId) -> Result<(), Error> {
         let Some(present) = self.groups.write().remove(&group) else {
             return Ok(());
         };
         present.stop().await;
         let in_log = |source| Error::Log { group, source };
-        self.deps
-            .logs
-            .drop_replica(group, present.replica)
-            .map_err(in_log)?;
+        self.deps.logs.drop_replica(group, present.replica).map_err(in_log)?;
         Ok(self.deps.states.clear(group)?)
     }
 
     /// One step of a group that is led here towards what was asked; true when nothing is left to do.
     pub(crate) async fn reconcile(&self, request: wire::ReconcileRequest) -> Result<bool, Error> {
         let id = GroupId(request.group);
-        let group = self
-            .group(id)
-            .ok_or_else(|| Error::Unknown(format!("group {id}")))?;
+        let group = self.group(id).ok_or_else(|| Error::Unknown(format!("group {id}")))?;
         if !group.is_leader() {
             return Err(Error::Refused(format!("group {id} is led elsewhere")));
         }
         let mut voters = BTreeMap::new();
         for member in request.voters {
-            let node = member
-                .node
-                .ok_or_else(|| Error::Refused("member without node".to_owned()))?;
+            let node =
+                member.node.ok_or_else(|| Error::Refused("member without node".to_owned()))?;
             let node = convert::node_from_wire(node).map_err(|e| Error::Refused(e.to_string()))?;
             voters.insert(member.replica, node);
         }

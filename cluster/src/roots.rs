@@ -25,11 +25,7 @@ pub(crate) fn head_to_wire(head: &Head) -> wire::Head {
 
 fn head_from_wire(head: &wire::Head) -> Option<Head> {
     let ledger_root = head.ledger_root[..].try_into().ok()?;
-    Some(Head {
-        index: head.index,
-        ledger_size: head.ledger_size,
-        ledger_root,
-    })
+    Some(Head { index: head.index, ledger_size: head.ledger_size, ledger_root })
 }
 
 /// Runs until it is dropped.
@@ -44,18 +40,13 @@ pub(crate) async fn watch(registry: Arc<Registry>) {
 
 async fn compare_all(group: &Arc<Group>) {
     let (members, _) = group.members();
-    let others = members
-        .iter()
-        .filter(|(replica, _)| **replica != group.replica.0);
+    let others = members.iter().filter(|(replica, _)| **replica != group.replica.0);
     futures::future::join_all(others.map(|(&replica, peer)| compare(group, replica, peer))).await;
 }
 
 async fn compare(group: &Arc<Group>, replica: u64, peer: &PeerNode) {
     let link = group.links.to(peer.node, &peer.peer_address);
-    let targets = vec![wire::Target {
-        group: group.id.0,
-        replica,
-    }];
+    let targets = vec![wire::Target { group: group.id.0, replica }];
     let request = link.guard().stamp(wire::HeadsRequest { targets });
     let mut client = link.control();
     let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_TIMEOUT, client.heads(request)).await else {
@@ -97,26 +88,15 @@ mod tests {
     use super::*;
 
     fn head(index: u64, root: u8) -> Head {
-        Head {
-            index,
-            ledger_size: index,
-            ledger_root: [root; 32],
-        }
+        Head { index, ledger_size: index, ledger_root: [root; 32] }
     }
 
     // holds: RAFT-1
     #[test]
     fn a_difference_is_found_at_the_newest_common_index() {
         let ours = [head(64, 1), head(128, 2), head(130, 3)];
-        assert_eq!(
-            newest_difference(&ours, &[head(64, 1), head(128, 2), head(131, 9)]),
-            None
-        );
-        assert_eq!(
-            newest_difference(&ours, &[head(65, 9)]),
-            None,
-            "nothing in common"
-        );
+        assert_eq!(newest_difference(&ours, &[head(64, 1), head(128, 2), head(131, 9)]), None);
+        assert_eq!(newest_difference(&ours, &[head(65, 9)]), None, "nothing in common");
         let found = newest_difference(&ours, &[head(64, 1), head(128, 9)]);
         assert_eq!(found, Some((head(128, 2), head(128, 9))));
     }

@@ -128,11 +128,7 @@ impl SnapshotBuilder {
         store: Arc<dyn StateStore>,
         applied: Arc<Applied>,
     ) -> Self {
-        Self {
-            snapshot,
-            store,
-            applied,
-        }
+        Self { snapshot, store, applied }
     }
 }
 
@@ -140,17 +136,14 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let snapshot = self
-            .snapshot
-            .take()
-            .ok_or_else(|| io::Error::other("nothing applied yet"))?;
+        let snapshot =
+            self.snapshot.take().ok_or_else(|| io::Error::other("nothing applied yet"))?;
         let store = Arc::clone(&self.store);
         tokio::task::spawn_blocking(move || store.flush())
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
-        self.applied
-            .set_flushed(snapshot.meta.last_log_id.map_or(0, |last| last.index));
+        self.applied.set_flushed(snapshot.meta.last_log_id.map_or(0, |last| last.index));
         Ok(snapshot)
     }
 }

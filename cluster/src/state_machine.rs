@@ -54,15 +54,7 @@ impl StateMachine {
     ) -> Result<Self, io::Error> {
         let machine = Machine::load(group, &*store).map_err(io::Error::other)?;
         let (last, membership) = read_applied(&*store)?;
-        let loaded = Self {
-            group,
-            store,
-            log,
-            machine,
-            last,
-            membership,
-            applied,
-        };
+        let loaded = Self { group, store, log, machine, last, membership, applied };
         loaded.publish();
         // What was read back is what the disk holds.
         loaded.applied.set_flushed(loaded.last_index());
@@ -75,11 +67,7 @@ impl StateMachine {
 
     fn publish(&self) {
         let (ledger_size, ledger_root) = self.machine.ledger_head();
-        self.applied.publish(Head {
-            index: self.last_index(),
-            ledger_size,
-            ledger_root,
-        });
+        self.applied.publish(Head { index: self.last_index(), ledger_size, ledger_root });
     }
 
     fn apply_chunk(
@@ -91,11 +79,7 @@ impl StateMachine {
         for (entry, responder) in chunk {
             let index = entry.log_id.index;
             let next = self.last.map_or(0, |last| last.index + 1);
-            assert_eq!(
-                index, next,
-                "entries are applied without a hole (group {})",
-                self.group
-            );
+            assert_eq!(index, next, "entries are applied without a hole (group {})", self.group);
             self.last = Some(entry.log_id);
             let bundle = match entry.payload {
                 Payload::Normal(bundle) => Some(bundle.0),
@@ -107,10 +91,7 @@ impl StateMachine {
             };
             if index == 0 {
                 // The first membership of a group; the machine counts from 1 and 0 means none.
-                assert!(
-                    bundle.is_none(),
-                    "the first entry of a group is its membership"
-                );
+                assert!(bundle.is_none(), "the first entry of a group is its membership");
                 if let Some(responder) = responder {
                     responder.send(Outcomes::default());
                 }
@@ -120,10 +101,8 @@ impl StateMachine {
             responders.push(responder);
         }
         let mut batch = StateBatch::default();
-        let outcomes = self
-            .machine
-            .apply(&*self.store, &committed, &mut batch)
-            .map_err(io::Error::other)?;
+        let outcomes =
+            self.machine.apply(&*self.store, &committed, &mut batch).map_err(io::Error::other)?;
         batch.put(APPLIED_KEY, applied_row(self.last, &self.membership));
         self.store.write(batch).map_err(io::Error::other)?;
         self.publish();
@@ -142,34 +121,20 @@ impl StateMachine {
         };
         let ledger = self.machine.ledger_head();
         let data = SnapshotData::view(self.store.freeze(), Arc::clone(&self.log), ledger);
-        Some(Snapshot {
-            meta,
-            snapshot: data,
-        })
+        Some(Snapshot { meta, snapshot: data })
     }
 
     async fn install(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<()> {
         let staged = data.into_staged().map_err(io::Error::other)?;
-        let last = meta
-            .last_log_id
-            .ok_or_else(|| io::Error::other("snapshot of nothing"))?;
-        let missing = wire::MissingBundles {
-            from: self.last_index() + 1,
-            to: last.index,
-        };
+        let last = meta.last_log_id.ok_or_else(|| io::Error::other("snapshot of nothing"))?;
+        let missing = wire::MissingBundles { from: self.last_index() + 1, to: last.index };
         let mut more = StateBatch::default();
-        more.put(
-            APPLIED_KEY,
-            applied_row(meta.last_log_id, &meta.last_membership),
-        );
+        more.put(APPLIED_KEY, applied_row(meta.last_log_id, &meta.last_membership));
         more.put(MISSING_KEY, missing.encode_to_vec());
         staged.stage.switch(more).map_err(io::Error::other)?;
         self.machine = Machine::load(self.group, &*self.store).map_err(io::Error::other)?;
         (self.last, self.membership) = read_applied(&*self.store)?;
-        assert_eq!(
-            self.last, meta.last_log_id,
-            "the switched rows are those of the snapshot"
-        );
+        assert_eq!(self.last, meta.last_log_id, "the switched rows are those of the snapshot");
         self.applied.set_flushed(self.last_index());
         let position = convert::position(&last);
         wait_flushed(|flushed| self.log.reset(position, flushed)).await?;
@@ -235,10 +200,7 @@ fn parse_applied(row: &Bytes) -> Result<(Option<LogId>, StoredMembership), conve
     match row.first() {
         Some(&ROW_VERSION) => {}
         other => {
-            return Err(convert::Error::malformed(
-                "applied row",
-                format!("version {other:?}"),
-            ));
+            return Err(convert::Error::malformed("applied row", format!("version {other:?}")));
         }
     }
     let row = wire::AppliedRow::decode(row.slice(1..))
@@ -275,8 +237,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 }
                 next = entries.next().now_or_never().flatten();
             }
-            self.apply_chunk(chunk)
-                .map_err(|error| self.failed(error))?;
+            self.apply_chunk(chunk).map_err(|error| self.failed(error))?;
         }
         Ok(())
     }
@@ -294,9 +255,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &SnapshotMeta,
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
-        self.install(meta, snapshot)
-            .await
-            .map_err(|error| self.failed(error))
+        self.install(meta, snapshot).await.map_err(|error| self.failed(error))
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {

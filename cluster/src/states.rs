@@ -20,11 +20,7 @@ pub struct MemoryStates {
 impl MemoryStates {
     fn store(&self, group: GroupId) -> Arc<MemoryStateStore> {
         let mut stores = self.stores.lock();
-        Arc::clone(
-            stores
-                .entry(group)
-                .or_insert_with(|| Arc::new(MemoryStateStore::new(group))),
-        )
+        Arc::clone(stores.entry(group).or_insert_with(|| Arc::new(MemoryStateStore::new(group))))
     }
 
     /// Forgets what was not flushed, as a crash would.
@@ -39,10 +35,7 @@ impl StateProvider for MemoryStates {
     }
 
     fn stage(&self, group: GroupId) -> Result<Box<dyn StagedState>, StateError> {
-        Ok(Box::new(MemoryStage {
-            store: self.store(group),
-            rows: StateBatch::default(),
-        }))
+        Ok(Box::new(MemoryStage { store: self.store(group), rows: StateBatch::default() }))
     }
 
     fn clear(&self, group: GroupId) -> Result<(), StateError> {
@@ -67,8 +60,7 @@ struct MemoryStage {
 
 impl StagedState for MemoryStage {
     fn put(&mut self, rows: Vec<(Bytes, Bytes)>) -> Result<(), StateError> {
-        rows.into_iter()
-            .for_each(|(key, value)| self.rows.put(key, value));
+        rows.into_iter().for_each(|(key, value)| self.rows.put(key, value));
         Ok(())
     }
 
@@ -95,10 +87,7 @@ impl DbStates {
 }
 
 fn state_error(group: GroupId) -> impl Fn(DbError) -> StateError {
-    move |error| StateError {
-        group,
-        cause: error.to_string(),
-    }
+    move |error| StateError { group, cause: error.to_string() }
 }
 
 impl StateProvider for DbStates {
@@ -125,8 +114,7 @@ struct DbStage {
 impl StagedState for DbStage {
     fn put(&mut self, rows: Vec<(Bytes, Bytes)>) -> Result<(), StateError> {
         let mut batch = StateBatch::default();
-        rows.into_iter()
-            .for_each(|(key, value)| batch.put(key, value));
+        rows.into_iter().for_each(|(key, value)| batch.put(key, value));
         self.staging.write(&batch).map_err(state_error(self.group))
     }
 

@@ -69,14 +69,8 @@ impl Group {
             is_voter: voters.contains(&replica),
             matched: matched(replica),
         });
-        let leader = metrics
-            .current_leader
-            .and_then(|leader| membership.get_node(&leader));
-        let stopped = metrics
-            .running_state
-            .as_ref()
-            .err()
-            .map(ToString::to_string);
+        let leader = metrics.current_leader.and_then(|leader| membership.get_node(&leader));
+        let stopped = metrics.running_state.as_ref().err().map(ToString::to_string);
         GroupStatus {
             group: self.id,
             replica: self.replica,
@@ -97,10 +91,6 @@ impl Group {
 impl ClusterNode {
     /// Every group with a replica on this node, ascending.
     pub fn status(&self) -> Vec<GroupStatus> {
-        self.registry()
-            .groups()
-            .iter()
-            .map(|group| group.status())
-            .collect()
+        self.registry().groups().iter().map(|group| group.status()).collect()
     }
 }

@@ -98,28 +98,17 @@ fn show(config: &config::Config, printer: &Printer<'_>) {
     let (mut text, mut current) = (String::new(), "");
     for (section, key, value) in config.rows() {
         if section != current {
-            text.push_str(&format!(
-                "{}[{section}]\n",
-                if current.is_empty() { "" } else { "\n" }
-            ));
+            text.push_str(&format!("{}[{section}]\n", if current.is_empty() { "" } else { "\n" }));
             current = section;
         }
         text.push_str(&format!("{key} = {value}\n"));
         document.insert(format!("{section}.{key}"), json!(value));
     }
-    if printer.is_json() {
-        printer.json(&document.into())
-    } else {
-        printer.raw(text.trim_end())
-    }
+    if printer.is_json() { printer.json(&document.into()) } else { printer.raw(text.trim_end()) }
 }
 
 fn examine(file: &ConfigFile, printer: &Printer<'_>, now_us: i64) -> Result<(), Error> {
-    let config = if file.config.exists() {
-        Some(config::load(&file.config)?)
-    } else {
-        None
-    };
+    let config = if file.config.exists() { Some(config::load(&file.config)?) } else { None };
     let findings = doctor::examine(config.as_ref(), now_us);
     let rows = findings.iter().map(|finding| {
         let verdict = match finding.verdict {
@@ -134,20 +123,9 @@ fn examine(file: &ConfigFile, printer: &Printer<'_>, now_us: i64) -> Result<(), 
             finding.remedy.clone(),
         ]
     });
-    printer.table(
-        &["check", "state", "found", "remedy"],
-        rows.collect(),
-        &json!(findings),
-    );
-    if findings
-        .iter()
-        .any(|finding| finding.verdict == Verdict::Bad)
-    {
-        return Err(Failure::Verdict {
-            key: "cli.doctor_bad",
-            exit: Exit::Unhealthy,
-        }
-        .into());
+    printer.table(&["check", "state", "found", "remedy"], rows.collect(), &json!(findings));
+    if findings.iter().any(|finding| finding.verdict == Verdict::Bad) {
+        return Err(Failure::Verdict { key: "cli.doctor_bad", exit: Exit::Unhealthy }.into());
     }
     Ok(())
 }
@@ -176,12 +154,7 @@ fn init(args: &InitArgs, printer: &Printer<'_>, now_us: i64) -> Result<(), Error
     if !args.no_context {
         let file = contexts::path();
         let mut all = Contexts::load(&file)?;
-        let host = args
-            .node
-            .advertise
-            .first()
-            .map(String::as_str)
-            .unwrap_or_default();
+        let host = args.node.advertise.first().map(String::as_str).unwrap_or_default();
         let context = Context {
             address: vec![config::host_and_port(host, args.node.grpc.port())],
             ca: ca.clone(),
@@ -200,11 +173,7 @@ fn init(args: &InitArgs, printer: &Printer<'_>, now_us: i64) -> Result<(), Error
         "ca": text(ca), "operator_certificate": text(certificate), "operator_key": text(key),
         "root_folder": text(&made.root_folder), "master_key": text(&made.master_key),
     });
-    printer.done(
-        "cli.cluster_made",
-        &[("name", &args.name), ("config", &config)],
-        &document,
-    );
+    printer.done("cli.cluster_made", &[("name", &args.name), ("config", &config)], &document);
     printer.say("cli.keep_root", &[("name", &text(&made.root_folder))]);
     printer.say("cli.keep_master", &[("name", &text(&made.master_key))]);
     printer.say("cli.next_serve", &[("config", &config)]);
@@ -218,9 +187,7 @@ async fn join_cluster(args: &JoinArgs, printer: &Printer<'_>) -> Result<(), Erro
     let mut token = zeroize::Zeroizing::new(String::new());
     let failed = Failure::file(&args.token_file);
     let read = if args.token_file == Path::new("-") {
-        std::io::stdin()
-            .take(TOKEN_BYTES_MAX)
-            .read_to_string(&mut token)
+        std::io::stdin().take(TOKEN_BYTES_MAX).read_to_string(&mut token)
     } else {
         let file = std::fs::File::open(&args.token_file);
         file.and_then(|file| file.take(TOKEN_BYTES_MAX).read_to_string(&mut token))
@@ -229,22 +196,10 @@ async fn join_cluster(args: &JoinArgs, printer: &Printer<'_>) -> Result<(), Erro
     let config = join::join(&options(&args.node, "", "", 0), &args.address, &token).await?;
     let config = config.display().to_string();
     let document = json!({ "node": args.node.node, "config": config });
-    printer.done(
-        "cli.node_joined",
-        &[("name", &args.node.node), ("config", &config)],
-        &document,
-    );
+    printer.done("cli.node_joined", &[("name", &args.node.node), ("config", &config)], &document);
     printer.say(
         "cli.keep_master",
-        &[(
-            "name",
-            &args
-                .node
-                .folder
-                .join("keys/master.key")
-                .display()
-                .to_string(),
-        )],
+        &[("name", &args.node.folder.join("keys/master.key").display().to_string())],
     );
     printer.say("cli.next_serve", &[("config", &config)]);
     Ok(())

@@ -41,17 +41,8 @@ pub struct Finding {
 
 impl Finding {
     fn new(check: &'static str, verdict: Verdict, found: String, remedy: &str) -> Self {
-        let remedy = if verdict == Verdict::Ok {
-            String::new()
-        } else {
-            remedy.to_owned()
-        };
-        Self {
-            check,
-            verdict,
-            found,
-            remedy,
-        }
+        let remedy = if verdict == Verdict::Ok { String::new() } else { remedy.to_owned() };
+        Self { check, verdict, found, remedy }
     }
 }
 
@@ -71,12 +62,7 @@ const DAY_US: i64 = 86_400_000_000;
 /// the machine is looked at.
 pub fn examine(config: Option<&Config>, now_us: i64) -> Vec<Finding> {
     let mut findings = vec![
-        Finding::new(
-            "version",
-            Verdict::Ok,
-            format!("dtm {}", env!("CARGO_PKG_VERSION")),
-            "",
-        ),
+        Finding::new("version", Verdict::Ok, format!("dtm {}", env!("CARGO_PKG_VERSION")), ""),
         clock(now_us),
         clock_discipline(),
         open_files(),
@@ -90,17 +76,12 @@ pub fn examine(config: Option<&Config>, now_us: i64) -> Vec<Finding> {
         )),
         Some(config) => {
             findings.push(disk_sync(&config.node.data));
-            findings.push(disk_space(
-                &config.node.data,
-                config.limits.disk_reserved_bytes,
-            ));
+            findings.push(disk_space(&config.node.data, config.limits.disk_reserved_bytes));
             findings.push(certificate("certificate", &config.tls.certificate, now_us));
             findings.push(certificate("ca", &config.tls.ca, now_us));
             findings.extend(
-                crate::config::check_files(Path::new("doctor"), config)
-                    .err()
-                    .into_iter()
-                    .flat_map(|e| {
+                crate::config::check_files(Path::new("doctor"), config).err().into_iter().flat_map(
+                    |e| {
                         e.0.into_iter().map(|p| {
                             Finding::new(
                                 "files",
@@ -109,7 +90,8 @@ pub fn examine(config: Option<&Config>, now_us: i64) -> Vec<Finding> {
                                 &p.remedy,
                             )
                         })
-                    }),
+                    },
+                ),
             );
         }
     }
@@ -119,11 +101,7 @@ pub fn examine(config: Option<&Config>, now_us: i64) -> Vec<Finding> {
 /// A clock before this build was made is wrong.
 fn clock(now_us: i64) -> Finding {
     const BUILT_AFTER_US: i64 = 1_788_000_000_000_000;
-    let verdict = if now_us >= BUILT_AFTER_US {
-        Verdict::Ok
-    } else {
-        Verdict::Bad
-    };
+    let verdict = if now_us >= BUILT_AFTER_US { Verdict::Ok } else { Verdict::Bad };
     Finding::new(
         "clock",
         verdict,
@@ -146,11 +124,7 @@ fn clock_discipline() -> Finding {
     } else {
         "not synchronised".into()
     };
-    let verdict = if synchronised {
-        Verdict::Ok
-    } else {
-        Verdict::Warning
-    };
+    let verdict = if synchronised { Verdict::Ok } else { Verdict::Warning };
     Finding::new(
         "clock_discipline",
         verdict,
@@ -160,10 +134,7 @@ fn clock_discipline() -> Finding {
 }
 
 fn open_files() -> Finding {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is to a local that outlives the call.
     #[allow(unsafe_code)]
     let read = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
@@ -210,10 +181,7 @@ fn disk_sync(folder: &Path) -> Finding {
 /// Microseconds of each fdatasync after a 4 KiB write.
 fn sync_times(folder: &Path) -> io::Result<Vec<u128>> {
     let path = folder.join(format!("doctor-{}.tmp", std::process::id()));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
     let measured = (|| {
         let mut times = Vec::with_capacity(SYNC_ROUNDS);
         for _ in 0..SYNC_ROUNDS {
@@ -273,9 +241,8 @@ pub fn free_bytes(folder: &Path) -> io::Result<u64> {
 
 fn certificate(check: &'static str, path: &Path, now_us: i64) -> Finding {
     let remedy = "renew it: files are taken up without a restart";
-    let end = pki::read_certificates(path)
-        .map_err(|e| e.to_string())
-        .and_then(|chain| end_us(&chain[0]));
+    let end =
+        pki::read_certificates(path).map_err(|e| e.to_string()).and_then(|chain| end_us(&chain[0]));
     match end {
         Err(error) => Finding::new(check, Verdict::Bad, error, "run dtm config check"),
         Ok(end_us) => {
@@ -285,12 +252,7 @@ fn certificate(check: &'static str, path: &Path, now_us: i64) -> Finding {
                 0..RENEW_DAYS => Verdict::Warning,
                 _ => Verdict::Ok,
             };
-            Finding::new(
-                check,
-                verdict,
-                format!("{days} days left ({})", path.display()),
-                remedy,
-            )
+            Finding::new(check, verdict, format!("{days} days left ({})", path.display()), remedy)
         }
     }
 }
@@ -299,12 +261,7 @@ fn end_us(der: &[u8]) -> Result<i64, String> {
     match Certificate::parse(der) {
         Ok(own) => Ok(own.not_after_us),
         Err(_) => x509_parser::parse_x509_certificate(der)
-            .map(|(_, root)| {
-                root.validity()
-                    .not_after
-                    .timestamp()
-                    .saturating_mul(1_000_000)
-            })
+            .map(|(_, root)| root.validity().not_after.timestamp().saturating_mul(1_000_000))
             .map_err(|_| "not a certificate".into()),
     }
 }
@@ -323,10 +280,7 @@ mod tests {
         assert_eq!(fs::read_dir(scratch.path()).expect("reads").count(), 0);
         assert_ne!(disk_space(scratch.path(), 0).found, "");
         assert_eq!(disk_space(scratch.path(), u64::MAX).verdict, Verdict::Bad);
-        assert_eq!(
-            disk_sync(&scratch.path().join("none")).verdict,
-            Verdict::Bad
-        );
+        assert_eq!(disk_sync(&scratch.path().join("none")).verdict, Verdict::Bad);
     }
 
     #[test]
@@ -336,15 +290,10 @@ mod tests {
         let authority = pki::make_authority("t", NOW_US).expect("made");
         fs::write(&path, pki::to_pem([&authority.root])).expect("written");
         let days = i64::from(pki::ROOT_DAYS);
-        for (at_days, verdict) in [
-            (0, Verdict::Ok),
-            (days - 3, Verdict::Warning),
-            (days + 1, Verdict::Bad),
-        ] {
-            assert_eq!(
-                certificate("ca", &path, NOW_US + at_days * DAY_US).verdict,
-                verdict
-            );
+        for (at_days, verdict) in
+            [(0, Verdict::Ok), (days - 3, Verdict::Warning), (days + 1, Verdict::Bad)]
+        {
+            assert_eq!(certificate("ca", &path, NOW_US + at_days * DAY_US).verdict, verdict);
         }
     }
 

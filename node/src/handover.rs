@@ -67,10 +67,8 @@ impl Receiver {
         if ciphertext.len() > KEYRING_BYTES_MAX + AES_256_GCM.tag_len() {
             return Err(Error);
         }
-        let (sender, receiver) = (
-            <[u8; PUBLIC_BYTES]>::try_from(sender).map_err(|_| Error)?,
-            self.public,
-        );
+        let (sender, receiver) =
+            (<[u8; PUBLIC_BYTES]>::try_from(sender).map_err(|_| Error)?, self.public);
         let key = agree(self.private, &sender, [&sender, &receiver], cluster)?;
         let mut buffer = Zeroizing::new(ciphertext.to_vec());
         let length = key.open_in_place(nonce(), Aad::empty(), &mut buffer)?.len();
@@ -102,11 +100,7 @@ pub fn seal(keyring: &[u8], receiver: &[u8], cluster: ClusterId) -> Result<Vec<u
 }
 
 fn public_bytes(private: &EphemeralPrivateKey) -> Result<[u8; PUBLIC_BYTES], Error> {
-    private
-        .compute_public_key()?
-        .as_ref()
-        .try_into()
-        .map_err(|_| Error)
+    private.compute_public_key()?.as_ref().try_into().map_err(|_| Error)
 }
 
 fn agree(
@@ -119,10 +113,7 @@ fn agree(
     agreement::agree_ephemeral(own, peer, Error, |secret| {
         let salt = Salt::new(HKDF_SHA256, &both.map(<[u8; 32]>::as_slice).concat());
         let info = [INFO, &cluster.0];
-        let key = salt
-            .extract(secret)
-            .expand(&info, &AES_256_GCM)
-            .map(UnboundKey::from)?;
+        let key = salt.extract(secret).expand(&info, &AES_256_GCM).map(UnboundKey::from)?;
         Ok(LessSafeKey::new(key))
     })
 }
@@ -147,10 +138,7 @@ mod tests {
         assert!(two.open(&sealed, CLUSTER).is_err());
         let for_three = seal(b"keys", &three.public_key(), CLUSTER).expect("sealed");
         assert!(three.open(&for_three, ClusterId([8; 16])).is_err());
-        assert_eq!(
-            one.open(&sealed, CLUSTER).expect("opens").as_slice(),
-            b"keys"
-        );
+        assert_eq!(one.open(&sealed, CLUSTER).expect("opens").as_slice(), b"keys");
     }
 
     #[test]
@@ -162,12 +150,7 @@ mod tests {
             assert!(receiver.open(&sealed, CLUSTER).is_err(), "byte {index}");
         }
         for short in [&[][..], &[1], &[1; 33], &[2; 60]] {
-            assert!(
-                Receiver::new()
-                    .expect("randomness")
-                    .open(short, CLUSTER)
-                    .is_err()
-            );
+            assert!(Receiver::new().expect("randomness").open(short, CLUSTER).is_err());
         }
         assert!(seal(b"keys", &[0; 31], CLUSTER).is_err());
     }

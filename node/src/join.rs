@@ -84,31 +84,17 @@ pub async fn join(options: &InitOptions, address: &str, token: &str) -> Result<P
     };
     let channel = connect(address, token.ca_digest).await?;
     let mut client = JoinServiceClient::new(channel).max_decoding_message_size(16 << 20);
-    let answer = client
-        .join(message)
-        .await
-        .map_err(|e| Error::Refused(Box::new(e)))?
-        .into_inner();
+    let answer = client.join(message).await.map_err(|e| Error::Refused(Box::new(e)))?.into_inner();
     let (cluster, chain, roots) = checked(&answer, node, token.ca_digest)?;
     let exported = receiver.open(&answer.sealed_keyring, cluster)?;
-    Ok(pki::write_node(
-        options,
-        &request,
-        &chain,
-        &roots,
-        &|data: &Path, master: &Path| {
-            keyring::import(data, master, &exported).map_err(|e| pki::Error::Keyring(e.to_string()))
-        },
-    )?)
+    Ok(pki::write_node(options, &request, &chain, &roots, &|data: &Path, master: &Path| {
+        keyring::import(data, master, &exported).map_err(|e| pki::Error::Keyring(e.to_string()))
+    })?)
 }
 
 fn row(options: &InitOptions, node: NodeId) -> NodeRow {
     let [https, grpc, peers] = options.listen;
-    let host = options
-        .advertise
-        .first()
-        .map(String::as_str)
-        .unwrap_or_default();
+    let host = options.advertise.first().map(String::as_str).unwrap_or_default();
     let at = |port: u16| crate::config::host_and_port(host, port);
     NodeRow {
         node: node.0.to_vec().into(),
@@ -147,43 +133,27 @@ async fn connect(address: &str, ca_digest: [u8; 32]) -> Result<Channel, Error> {
         }
     });
     let endpoint = endpoint.connect_timeout(TIMEOUT).timeout(TIMEOUT);
-    endpoint
-        .connect_with_connector(connector)
-        .await
-        .map_err(|e| failed(Box::new(e)))
+    endpoint.connect_with_connector(connector).await.map_err(|e| failed(Box::new(e)))
 }
 
-type Checked = (
-    ClusterId,
-    Vec<CertificateDer<'static>>,
-    Vec<CertificateDer<'static>>,
-);
+type Checked = (ClusterId, Vec<CertificateDer<'static>>, Vec<CertificateDer<'static>>);
 
 /// The answer is for this node, of one cluster, under the token's CA.
 fn checked(answer: &JoinResponse, node: NodeId, ca_digest: [u8; 32]) -> Result<Checked, Error> {
     let certificates = |list: &[bytes::Bytes]| {
-        list.iter()
-            .map(|der| der.to_vec().into())
-            .collect::<Vec<CertificateDer<'static>>>()
+        list.iter().map(|der| der.to_vec().into()).collect::<Vec<CertificateDer<'static>>>()
     };
     let cluster =
         ClusterId::from_slice(&answer.cluster_id).ok_or(Error::Answer("no cluster id"))?;
-    let (chain, roots) = (
-        certificates(&answer.certificate_chain),
-        certificates(&answer.ca_certificates),
-    );
+    let (chain, roots) =
+        (certificates(&answer.certificate_chain), certificates(&answer.ca_certificates));
     let leaf = chain.first().ok_or(Error::Answer("no certificate"))?;
     let own = Certificate::parse(leaf)
         .map_err(|_| Error::Answer("the certificate is not one of ours"))?;
     if own.identity != (Identity::Node { cluster, node }) {
-        return Err(Error::Answer(
-            "the certificate is for another node or cluster",
-        ));
+        return Err(Error::Answer("the certificate is for another node or cluster"));
     }
-    if !roots
-        .iter()
-        .any(|root| Sha256::digest(root).as_slice() == ca_digest)
-    {
+    if !roots.iter().any(|root| Sha256::digest(root).as_slice() == ca_digest) {
         return Err(Error::Answer("the root certificate is not the token's"));
     }
     Ok((cluster, chain, roots))

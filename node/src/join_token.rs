@@ -20,19 +20,13 @@ impl JoinToken {
 
     /// A token from fresh randomness for the cluster of this root certificate.
     pub fn new(root: &[u8], secret: [u8; SECRET_BYTES]) -> Self {
-        Self {
-            ca_digest: Sha256::digest(root).into(),
-            secret: Zeroizing::new(secret),
-        }
+        Self { ca_digest: Sha256::digest(root).into(), secret: Zeroizing::new(secret) }
     }
 
     /// Reads a token; `None` where it is not one.
     pub fn parse(text: &str) -> Option<Self> {
         let (ca, secret) = text.trim().strip_prefix("dtmj_")?.split_once('_')?;
-        let mut token = Self {
-            ca_digest: [0; 32],
-            secret: Zeroizing::new([0; SECRET_BYTES]),
-        };
+        let mut token = Self { ca_digest: [0; 32], secret: Zeroizing::new([0; SECRET_BYTES]) };
         hex::decode_to_slice(ca, &mut token.ca_digest).ok()?;
         hex::decode_to_slice(secret, token.secret.as_mut()).ok()?;
         Some(token)
@@ -41,11 +35,7 @@ impl JoinToken {
     /// The text for the joiner, once.
     pub fn reveal(&self) -> Zeroizing<String> {
         let secret = Zeroizing::new(hex::encode(self.secret.as_ref()));
-        Zeroizing::new(format!(
-            "dtmj_{}_{}",
-            hex::encode(self.ca_digest),
-            secret.as_str()
-        ))
+        Zeroizing::new(format!("dtmj_{}_{}", hex::encode(self.ca_digest), secret.as_str()))
     }
 
     /// What the cluster stores and compares.
@@ -62,17 +52,8 @@ mod tests {
     fn tokens_are_read_back_and_others_refused() {
         let token = JoinToken::new(b"root", [9; 32]);
         let again = JoinToken::parse(&format!("{}\n", token.reveal().as_str())).expect("reads");
-        assert_eq!(
-            (again.ca_digest, again.hash()),
-            (token.ca_digest, token.hash())
-        );
-        for bad in [
-            "",
-            "dtmj_",
-            "dtmj_00_00",
-            "dtm_a_00_00",
-            &token.reveal()[..80],
-        ] {
+        assert_eq!((again.ca_digest, again.hash()), (token.ca_digest, token.hash()));
+        for bad in ["", "dtmj_", "dtmj_00_00", "dtm_a_00_00", &token.reveal()[..80]] {
             assert!(JoinToken::parse(bad).is_none(), "{bad}");
         }
     }

@@ -23,12 +23,7 @@ fn folder(data: &Path) -> PathBuf {
 /// Names the file and what to do; the process ends with exit code 78.
 pub fn open(config: &Config) -> Result<Keyring, Error> {
     let master = Master::read(&config.keys.master_key_file)?;
-    Keyring::open(
-        Arc::new(RealVfs),
-        &folder(&config.node.data),
-        master,
-        Arc::new(OsEntropy),
-    )
+    Keyring::open(Arc::new(RealVfs), &folder(&config.node.data), master, Arc::new(OsEntropy))
 }
 
 /// Makes master key file and keyring of a new cluster, and keeps the issuing certificate in it.
@@ -42,13 +37,8 @@ pub fn create(
     now_us: i64,
 ) -> Result<(), Error> {
     let master = Master::create(master_file, &OsEntropy)?;
-    let keyring = Keyring::create(
-        Arc::new(RealVfs),
-        &folder(data),
-        master,
-        Arc::new(OsEntropy),
-        now_us,
-    )?;
+    let keyring =
+        Keyring::create(Arc::new(RealVfs), &folder(data), master, Arc::new(OsEntropy), now_us)?;
     keyring.put_secret(Issuing::SECRET, &issuing.to_secret())
 }
 
@@ -58,14 +48,8 @@ pub fn create(
 /// As [`Keyring::import`] and [`Master::create`].
 pub fn import(data: &Path, master_file: &Path, exported: &[u8]) -> Result<(), Error> {
     let master = Master::create(master_file, &OsEntropy)?;
-    Keyring::import(
-        Arc::new(RealVfs),
-        &folder(data),
-        master,
-        Arc::new(OsEntropy),
-        exported,
-    )
-    .map(|_| ())
+    Keyring::import(Arc::new(RealVfs), &folder(data), master, Arc::new(OsEntropy), exported)
+        .map(|_| ())
 }
 
 /// The issuing certificate of the cluster with its key, where this node holds it.

@@ -75,24 +75,12 @@ impl Shell {
         let grpc = bind(config.node.grpc, Door::Grpc).await?;
         let peers = bind(config.node.peers, Door::Peers).await?;
         let interval = Duration::from_millis(config.tls.reload_interval_ms);
-        tokio::spawn(tls::watch(
-            Arc::clone(&material),
-            interval,
-            shutdown.clone(),
-        ));
+        tokio::spawn(tls::watch(Arc::clone(&material), interval, shutdown.clone()));
         let signals = Signals::open().map_err(Error::Signal)?;
         tokio::spawn(signals.cancel(shutdown.clone()));
         let (cluster, node) = material.node();
         tracing::info!(%cluster, %node, name = config.node.name, version = env!("CARGO_PKG_VERSION"), "node starts");
-        Ok(Self {
-            config,
-            material,
-            metrics,
-            shutdown,
-            https,
-            grpc,
-            peers,
-        })
+        Ok(Self { config, material, metrics, shutdown, https, grpc, peers })
     }
 }
 

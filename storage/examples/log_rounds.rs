@@ -14,9 +14,7 @@ use dtm_storage::vfs::RealVfs;
 /// Sectors written to all disks, from the kernel's own count.
 fn device_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/diskstats").unwrap_or_default();
-    let line = text
-        .lines()
-        .find(|line| line.split_whitespace().nth(2) == Some("vda"));
+    let line = text.lines().find(|line| line.split_whitespace().nth(2) == Some("vda"));
     let sectors = line.and_then(|line| line.split_whitespace().nth(9)?.parse::<u64>().ok());
     sectors.unwrap_or(0) * 512
 }
@@ -29,26 +27,17 @@ fn now() -> Instant {
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let number = |at: usize, default: u64| {
-        args.get(at)
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(default)
+        args.get(at).and_then(|text| text.parse().ok()).unwrap_or(default)
     };
     let dir = Path::new(args.get(1).map_or("log-bench", String::as_str));
     let (seconds, payload, groups) = (number(2, 5), number(3, 65_536), number(4, 12));
     let zero = args.get(5).is_some_and(|text| text == "zero");
     let in_flight = number(6, 8);
     let cfg = LogConfig {
-        prefill: if zero {
-            Prefill::Zero
-        } else {
-            Prefill::Allocate
-        },
+        prefill: if zero { Prefill::Zero } else { Prefill::Allocate },
         ..LogConfig::default()
     };
-    let id = LogIdentity {
-        cluster: 1,
-        node: 1,
-    };
+    let id = LogIdentity { cluster: 1, node: 1 };
     let started = now();
     let (node, recovery) =
         NodeLog::open(Arc::new(RealVfs), dir, cfg, id).expect("the folder is ours");
@@ -63,10 +52,7 @@ fn main() {
             scope.spawn(move || run_group(node, group, payload, in_flight, until))
         };
         let threads: Vec<_> = (0..groups).map(run).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("ran"))
-            .sum()
+        threads.into_iter().map(|thread| thread.join().expect("ran")).sum()
     });
     let took = started.elapsed().as_secs_f64();
     let metrics = node.metrics();
@@ -93,9 +79,7 @@ fn main() {
 }
 
 fn run_group(node: &NodeLog, group: u64, payload: &Bytes, in_flight: u64, until: Instant) -> u64 {
-    let log = node
-        .group(u32::try_from(group).expect("small"), 1, 1)
-        .expect("open");
+    let log = node.group(u32::try_from(group).expect("small"), 1, 1).expect("open");
     let flushed = Arc::new(AtomicU64::new(0));
     let first = log.state().last.map_or(0, |last| last.index + 1);
     let mut next = 0;
@@ -104,12 +88,7 @@ fn run_group(node: &NodeLog, group: u64, payload: &Bytes, in_flight: u64, until:
             std::thread::park_timeout(Duration::from_millis(1));
             continue;
         }
-        let entry = LogEntry {
-            index: first + next,
-            term: 1,
-            leader: 1,
-            payload: payload.clone(),
-        };
+        let entry = LogEntry { index: first + next, term: 1, leader: 1, payload: payload.clone() };
         let (flushed, waiting) = (Arc::clone(&flushed), std::thread::current());
         let tell = move |result: Result<(), dtm_storage::log::Error>| {
             result.expect("written");
@@ -120,11 +99,7 @@ fn run_group(node: &NodeLog, group: u64, payload: &Bytes, in_flight: u64, until:
         next += 1;
         if next % 1024 == 0 {
             let index = first + next - 512;
-            let position = LogPosition {
-                index,
-                term: 1,
-                leader: 1,
-            };
+            let position = LogPosition { index, term: 1, leader: 1 };
             log.purge_to(position, Box::new(|_| ())).expect("taken");
         }
     }

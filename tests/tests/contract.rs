@@ -1,4 +1,5 @@
 //! The contract suites over the in-memory twins and the real implementations.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 
@@ -33,23 +34,15 @@ impl Rocks {
         // Neighbours on both sides: a scan that leaves its group would find them.
         for neighbour in [GROUP.0 - 1, GROUP.0 + 1] {
             let mut batch = dtm_machine::seams::StateBatch::default();
-            [&b""[..], b"k", b"\xff\xff"]
-                .iter()
-                .for_each(|key| batch.put(*key, b"neighbour"));
+            [&b""[..], b"k", b"\xff\xff"].iter().for_each(|key| batch.put(*key, b"neighbour"));
             db.group(GroupId(neighbour)).unwrap().write(batch).unwrap();
         }
         Self { dir, db }
     }
 
     fn open(dir: &std::path::Path) -> StateDb {
-        let owner = Owner {
-            cluster: ClusterId([1; 16]),
-            node: NodeId([2; 16]),
-        };
-        let config = StateConfig {
-            write_buffer_bytes: 64 << 10,
-            ..StateConfig::default()
-        };
+        let owner = Owner { cluster: ClusterId([1; 16]), node: NodeId([2; 16]) };
+        let config = StateConfig { write_buffer_bytes: 64 << 10, ..StateConfig::default() };
         StateDb::open(dir, owner, &config).unwrap()
     }
 }

@@ -86,83 +86,41 @@ fn build(
 ) -> (EntryBody, Vec<ingest::RefusedRecord>) {
     let (contract, stream) = (contract(form), stream());
     let keys = keys(&stream);
-    let mut open = OpenBatch::new(
-        10,
-        Class {
-            security_status: 2,
-            priority: 2,
-        },
-        records.len(),
-        100,
-    );
+    let mut open =
+        OpenBatch::new(10, Class { security_status: 2, priority: 2 }, records.len(), 100);
     for record in records {
-        open.push(
-            record.clone(),
-            &contract,
-            &keys,
-            &mut RecordChecker::new(),
-            quota,
-        );
+        open.push(record.clone(), &contract, &keys, &mut RecordChecker::new(), quota);
     }
     let entropy = SeededEntropy::new(seed);
-    let stamp = Stamp {
-        time_us: 5,
-        entropy: &entropy,
-        actor_id: vec![9; 16].into(),
-    };
+    let stamp = Stamp { time_us: 5, entropy: &entropy, actor_id: vec![9; 16].into() };
     let sealed = open.seal(&stream, 7, &contract, &keys, stamp);
     let command = Command::decode(sealed.command).expect("decodes");
-    let Some(Op::AppendBatch(append)) = command.op else {
-        panic!("a batch")
-    };
+    let Some(Op::AppendBatch(append)) = command.op else { panic!("a batch") };
     (append.body.expect("body"), sealed.refused)
 }
 
 fn quota() -> Quota {
-    Quota {
-        records: 10,
-        bytes: 1_000,
-        record_bytes_max: 100,
-    }
+    Quota { records: 10, bytes: 1_000, record_bytes_max: 100 }
 }
 
 #[test]
 fn what_was_sealed_is_opened_as_it_was() {
-    let records = [
-        record(r#"{"n":1}"#, "a"),
-        record(r#"{ "n": 2 }"#, "b"),
-        record(r#"{"n":"x"}"#, "c"),
-    ];
+    let records =
+        [record(r#"{"n":1}"#, "a"), record(r#"{ "n": 2 }"#, "b"), record(r#"{"n":"x"}"#, "c")];
     let (body, refused) = build(Form::Raw, &records, &mut quota(), 1);
     let opened = open_batch(&body, &data_key()).expect("opens");
     assert_eq!(
-        (
-            opened.header.first_sequence,
-            opened.header.last_sequence,
-            opened.header.count
-        ),
+        (opened.header.first_sequence, opened.header.last_sequence, opened.header.count),
         (10, 12, 3)
     );
     assert_eq!(opened.records[0].payload.as_ref(), br#"{"n":1}"#);
-    assert_eq!(
-        opened.records[1].payload.as_ref(),
-        br#"{"n":2}"#,
-        "canonical form"
-    );
+    assert_eq!(opened.records[1].payload.as_ref(), br#"{"n":2}"#, "canonical form");
     assert_eq!(opened.header.refusal_bitmap.as_ref(), [0b100]);
-    assert_eq!(
-        opened.records[2].payload.as_ref(),
-        br#"{"n":"x"}"#,
-        "kept as it came"
-    );
+    assert_eq!(opened.records[2].payload.as_ref(), br#"{"n":"x"}"#, "kept as it came");
     assert_eq!(opened.records[2].violations[0].pointer, "/n");
     assert_eq!(refused.len(), 1);
     assert_eq!(
-        (
-            refused[0].sequence,
-            refused[0].messages_vi.len(),
-            refused[0].messages_en.len()
-        ),
+        (refused[0].sequence, refused[0].messages_vi.len(), refused[0].messages_en.len()),
         (12, 1, 1)
     );
 }
@@ -195,11 +153,7 @@ fn a_resend_has_the_same_tags_and_hashes_under_another_nonce() {
         (&two.record_hashes, &two.resend_tags, &two.fingerprints)
     );
     assert_ne!(one.sealed, two.sealed);
-    assert_eq!(
-        one.fingerprints[16..],
-        [0; 16],
-        "no message id, no fingerprint"
-    );
+    assert_eq!(one.fingerprints[16..], [0; 16], "no message id, no fingerprint");
 }
 
 // holds: SEC-1
@@ -221,23 +175,11 @@ fn under_masked_a_refusal_keeps_no_content() {
 
 #[test]
 fn beyond_the_quota_refusals_are_only_counted() {
-    let mut quota = Quota {
-        records: 1,
-        ..quota()
-    };
-    let bad: Vec<_> = (0..3)
-        .map(|n| record(r#"{"n":"x"}"#, &n.to_string()))
-        .collect();
+    let mut quota = Quota { records: 1, ..quota() };
+    let bad: Vec<_> = (0..3).map(|n| record(r#"{"n":"x"}"#, &n.to_string())).collect();
     let (body, refused) = build(Form::Raw, &bad, &mut quota, 1);
     let opened = open_batch(&body, &data_key()).expect("opens");
     assert_eq!(refused.len(), 3, "the client hears of each");
-    assert_eq!(
-        opened
-            .records
-            .iter()
-            .filter(|r| !r.violations.is_empty())
-            .count(),
-        1
-    );
+    assert_eq!(opened.records.iter().filter(|r| !r.violations.is_empty()).count(), 1);
     assert_eq!(quota.records, 0);
 }

@@ -120,10 +120,8 @@ impl OpenBatch {
         let sequence = self.first + u64::from(self.count);
         let salt = keys.salts.salt(sequence);
         let checked = checker.check(contract, &record, &salt);
-        self.hashes
-            .extend_from_slice(&RecordHash::of(&salt, &checked.content).0);
-        self.tags
-            .extend_from_slice(&keys.tags.resend_tag(&checked.content));
+        self.hashes.extend_from_slice(&RecordHash::of(&salt, &checked.content).0);
+        self.tags.extend_from_slice(&keys.tags.resend_tag(&checked.content));
         self.fingerprint(&record, contract, keys, checked.refused.is_some());
         let sealed = self.sealed_record(sequence, record, checked, contract.form, quota);
         prost::encoding::message::encode(1, &sealed, &mut self.body);
@@ -142,9 +140,7 @@ impl OpenBatch {
             return;
         }
         self.has_fingerprints = true;
-        let fingerprint = keys
-            .fingerprints
-            .fingerprint(&contract.dataset, &record.message_id);
+        let fingerprint = keys.fingerprints.fingerprint(&contract.dataset, &record.message_id);
         self.fingerprints.extend_from_slice(&fingerprint);
     }
 
@@ -180,11 +176,7 @@ impl OpenBatch {
             messages_vi: refused.messages_vi,
             messages_en: refused.messages_en,
         });
-        let content = if form == Form::Masked {
-            Bytes::new()
-        } else {
-            checked.content
-        };
+        let content = if form == Form::Masked { Bytes::new() } else { checked.content };
         let kept = content.len().min(quota.record_bytes_max);
         if quota.records == 0 || quota.bytes < kept as u64 {
             self.quarantine_beyond += 1;
@@ -217,36 +209,10 @@ impl OpenBatch {
         let mut nonce = [0_u8; 24];
         stamp.entropy.fill(&mut nonce);
         if !self.refusal_bitmap.is_empty() {
-            self.refusal_bitmap
-                .resize((self.count as usize).div_ceil(8), 0);
+            self.refusal_bitmap.resize((self.count as usize).div_ceil(8), 0);
         }
-        let header_a = HeaderA {
-            version: HEADER_VERSION,
-            suite: suite.into(),
-            codec: CODEC_JSON,
-            source: stream.source.as_str().to_owned(),
-            stream: stream.stream.to_string(),
-            session,
-            first_sequence: self.first,
-            last_sequence: last,
-            dataset: contract.dataset.to_string(),
-            schema_version: contract.schema_version,
-            form: contract.form.into(),
-            mode: contract.mode.into(),
-            time_us: stamp.time_us,
-            category: contract.defaults.category.clone(),
-            responsible_agency: contract.defaults.responsible_agency.clone(),
-            security_status: self.class.security_status,
-            priority: self.class.priority,
-            key_id: keys.key_id.clone(),
-            nonce: Bytes::copy_from_slice(&nonce),
-            plain_bytes,
-            count: self.count,
-            refusal_bitmap: std::mem::take(&mut self.refusal_bitmap).into(),
-            record_root: root(&self.hashes),
-            ..HeaderA::default()
-        }
-        .encode_to_vec();
+        let parts = (suite, plain_bytes, &nonce, stamp.time_us);
+        let header_a = self.header_a(stream, session, contract, keys, parts);
         let tag = keys
             .cipher
             .seal_batch(&nonce, &header_a, &mut text)
@@ -255,11 +221,8 @@ impl OpenBatch {
             ciphertext_digest: Bytes::copy_from_slice(&Sha256::digest(&text)),
             tag: Bytes::copy_from_slice(&tag),
         };
-        let fingerprints = if self.has_fingerprints {
-            std::mem::take(&mut self.fingerprints)
-        } else {
-            Vec::new()
-        };
+        let fingerprints =
+            if self.has_fingerprints { std::mem::take(&mut self.fingerprints) } else { Vec::new() };
         let body = EntryBody {
             header_a: header_a.into(),
             header_b: part_b.encode_to_vec().into(),
@@ -275,10 +238,7 @@ impl OpenBatch {
         };
         let command = Command {
             request_id: Bytes::copy_from_slice(&stamp.entropy.id16()),
-            actor: Some(Actor {
-                kind: ActorKind::Source.into(),
-                id: stamp.actor_id,
-            }),
+            actor: Some(Actor { kind: ActorKind::Source.into(), id: stamp.actor_id }),
             op: Some(Op::AppendBatch(append)),
         };
         Sealed {
@@ -287,6 +247,44 @@ impl OpenBatch {
             count: self.count,
             refused: self.refused,
         }
+    }
+
+    /// Part A: everything that is known before sealing.
+    fn header_a(
+        &mut self,
+        stream: &StreamKey,
+        session: u64,
+        contract: &Contract,
+        keys: &BatchKeys,
+        (suite, plain_bytes, nonce, time_us): (Suite, u64, &[u8; 24], i64),
+    ) -> Vec<u8> {
+        HeaderA {
+            version: HEADER_VERSION,
+            suite: suite.into(),
+            codec: CODEC_JSON,
+            source: stream.source.as_str().to_owned(),
+            stream: stream.stream.to_string(),
+            session,
+            first_sequence: self.first,
+            last_sequence: self.first + u64::from(self.count) - 1,
+            dataset: contract.dataset.to_string(),
+            schema_version: contract.schema_version,
+            form: contract.form.into(),
+            mode: contract.mode.into(),
+            time_us,
+            category: contract.defaults.category.clone(),
+            responsible_agency: contract.defaults.responsible_agency.clone(),
+            security_status: self.class.security_status,
+            priority: self.class.priority,
+            key_id: keys.key_id.clone(),
+            nonce: Bytes::copy_from_slice(nonce),
+            plain_bytes,
+            count: self.count,
+            refusal_bitmap: std::mem::take(&mut self.refusal_bitmap).into(),
+            record_root: root(&self.hashes),
+            ..HeaderA::default()
+        }
+        .encode_to_vec()
     }
 }
 

@@ -25,26 +25,14 @@ pub fn open_batch(body: &EntryBody, key: &DataKey) -> Result<OpenedBatch, String
         .map_err(|e| format!("part A does not decode: {e}"))?;
     let part_b = HeaderB::decode(body.header_b.clone())
         .map_err(|e| format!("part B does not decode: {e}"))?;
-    let nonce = header
-        .nonce
-        .as_ref()
-        .try_into()
-        .map_err(|_| "nonce is not 24 bytes long".to_owned())?;
-    let tag = part_b
-        .tag
-        .as_ref()
-        .try_into()
-        .map_err(|_| "tag is not 16 bytes long".to_owned())?;
+    let nonce =
+        header.nonce.as_ref().try_into().map_err(|_| "nonce is not 24 bytes long".to_owned())?;
+    let tag = part_b.tag.as_ref().try_into().map_err(|_| "tag is not 16 bytes long".to_owned())?;
     if header.plain_bytes > PLAIN_BYTES_MAX {
-        return Err(format!(
-            "plain size {} is beyond {PLAIN_BYTES_MAX}",
-            header.plain_bytes
-        ));
+        return Err(format!("plain size {} is beyond {PLAIN_BYTES_MAX}", header.plain_bytes));
     }
     let mut text = body.sealed.to_vec();
-    key.cipher()
-        .open_batch(&nonce, &body.header_a, &mut text, &tag)
-        .map_err(|e| e.to_string())?;
+    key.cipher().open_batch(&nonce, &body.header_a, &mut text, &tag).map_err(|e| e.to_string())?;
     let plain = match header.suite() {
         Suite::Xaes256gcm => text,
         Suite::Xaes256gcmLz4 => {
@@ -63,8 +51,5 @@ pub fn open_batch(body: &EntryBody, key: &DataKey) -> Result<OpenedBatch, String
             header.count
         ));
     }
-    Ok(OpenedBatch {
-        header,
-        records: opened.records,
-    })
+    Ok(OpenedBatch { header, records: opened.records })
 }

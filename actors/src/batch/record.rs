@@ -34,9 +34,7 @@ pub(crate) struct RecordChecker {
 
 impl RecordChecker {
     pub(crate) fn new() -> Self {
-        Self {
-            scratch: Scratch::default(),
-        }
+        Self { scratch: Scratch::default() }
     }
 
     /// Never fails: a record that cannot be accepted is refused, with every finding.
@@ -53,14 +51,10 @@ impl RecordChecker {
                     dtm_catalog::Accepted::Same => payload.clone(),
                     dtm_catalog::Accepted::Rewritten(bytes) => Bytes::from(bytes),
                 };
-                let masked = contract
-                    .mask
-                    .as_ref()
-                    .and_then(|(mask, key)| mask.mask(&canonical, key));
+                let masked =
+                    contract.mask.as_ref().and_then(|(mask, key)| mask.mask(&canonical, key));
                 Checked {
-                    masked: masked
-                        .as_ref()
-                        .is_some_and(|m| m.as_slice() != canonical.as_ref()),
+                    masked: masked.as_ref().is_some_and(|m| m.as_slice() != canonical.as_ref()),
                     content: masked.map_or(canonical, Bytes::from),
                     warnings: warnings
                         .into_iter()
@@ -81,10 +75,7 @@ impl RecordChecker {
 
 fn refused(mut refusal: Refusal, form: Form, salt: &[u8; 16]) -> RefusedRecord {
     if form == Form::Masked {
-        refusal
-            .violations
-            .iter_mut()
-            .for_each(dtm_catalog::Violation::redact);
+        refusal.violations.iter_mut().for_each(dtm_catalog::Violation::redact);
     }
     let mut texts = [Lang::Vi, Lang::En].map(|lang| -> Vec<String> {
         refusal.violations.iter().map(|v| v.message(lang)).collect()
@@ -92,17 +83,9 @@ fn refused(mut refusal: Refusal, form: Form, salt: &[u8; 16]) -> RefusedRecord {
     if refusal.reason == Reason::UnknownState {
         metrics::counter!("dtm_records_unknown_state_total").increment(1);
     }
-    let violations = refusal
-        .violations
-        .into_iter()
-        .map(|v| violation(v, form, salt))
-        .collect();
+    let violations = refusal.violations.into_iter().map(|v| violation(v, form, salt)).collect();
     let [messages_vi, messages_en] = std::mem::take(&mut texts);
-    RefusedRecord {
-        violations,
-        messages_vi,
-        messages_en,
-    }
+    RefusedRecord { violations, messages_vi, messages_en }
 }
 
 /// Under MASKED place, rule, length and a salted digest are kept, never content.
@@ -120,11 +103,7 @@ fn violation(found: dtm_catalog::Violation, form: Form, salt: &[u8; 16]) -> Viol
         expected: found.expected.clone(),
         found_bytes: found.found_bytes,
         found_digest: if masked { digest() } else { Bytes::new() },
-        found: if masked {
-            String::new()
-        } else {
-            found.found.clone()
-        },
+        found: if masked { String::new() } else { found.found.clone() },
         byte_offset: found.byte_offset,
     }
 }

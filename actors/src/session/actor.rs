@@ -44,24 +44,16 @@ pub(crate) struct SessionArgs {
 
 impl std::fmt::Debug for SessionArgs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SessionArgs")
-            .field("stream", &self.stream)
-            .finish_non_exhaustive()
+        f.debug_struct("SessionArgs").field("stream", &self.stream).finish_non_exhaustive()
     }
 }
 
 /// Messages of a session.
 pub(crate) enum SessionMessage {
     /// Records, with the room they take.
-    Frame {
-        frame: ingest::Frame,
-        permit: Permit,
-    },
+    Frame { frame: ingest::Frame, permit: Permit },
     /// A batch got its outcome, or none.
-    Outcome {
-        batch: u64,
-        result: Result<Outcome, ProposeError>,
-    },
+    Outcome { batch: u64, result: Result<Outcome, ProposeError> },
     /// Propose again what got no outcome.
     Retry,
     /// Keys of a new month.
@@ -125,12 +117,7 @@ impl Actor for Session {
             args.outbox,
             myself,
         );
-        Ok(State {
-            flow,
-            outbox,
-            closing: None,
-            guard,
-        })
+        Ok(State { flow, outbox, closing: None, guard })
     }
 
     async fn handle(
@@ -197,11 +184,7 @@ async fn step(
         }
         SessionMessage::Reconnect { address, after_ms } => {
             let reason = "draining".to_owned();
-            let advice = ingest::Reconnect {
-                address,
-                after_ms,
-                reason,
-            };
+            let advice = ingest::Reconnect { address, after_ms, reason };
             state.flow.push(Response::Reconnect(advice))?;
             myself.send_after(Duration::from_millis(after_ms) + LEAVE_WITHIN, || {
                 SessionMessage::LeaveNow
@@ -210,9 +193,7 @@ async fn step(
         }
         SessionMessage::LeaveNow => Err(Error::Draining),
         SessionMessage::CutOff(source) if state.flow.stream().source == source => {
-            Err(Error::Revoked {
-                stream: state.flow.stream().clone(),
-            })
+            Err(Error::Revoked { stream: state.flow.stream().clone() })
         }
         SessionMessage::CutOff(_) => Ok(()),
         SessionMessage::Fail(error) => Err(error),
@@ -232,9 +213,7 @@ fn declare_lost(
         from_sequence: lost.from_sequence,
         to_sequence: lost.to_sequence,
     });
-    ask(myself, flow, op, move |outcome| {
-        SessionMessage::LostDeclared(outcome, lost.to_sequence)
-    });
+    ask(myself, flow, op, move |outcome| SessionMessage::LostDeclared(outcome, lost.to_sequence));
     Ok(())
 }
 
@@ -268,9 +247,7 @@ fn finish_when_drained(myself: &ActorRef<SessionMessage>, state: &mut State) {
 }
 
 fn end(myself: &ActorRef<SessionMessage>, state: &State) {
-    let closed = ingest::Closed {
-        acked_through: state.flow.acked_through(),
-    };
+    let closed = ingest::Closed { acked_through: state.flow.acked_through() };
     // A client that let its answers pile up has no use for this one either.
     let _ = state.outbox.push(Response::Closed(closed));
     state.outbox.end(Ok(()));

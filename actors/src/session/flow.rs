@@ -85,10 +85,7 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the parts of SessionArgs, taken apart once"
-    )]
+    #[allow(clippy::too_many_arguments, reason = "the parts of SessionArgs, taken apart once")]
     pub(crate) fn new(
         deps: Arc<Deps>,
         stream: StreamKey,
@@ -140,12 +137,7 @@ impl Flow {
     }
 
     pub(crate) fn parts(&self) -> (Arc<Deps>, StreamKey, GroupId, Bytes) {
-        (
-            Arc::clone(&self.deps),
-            self.stream.clone(),
-            self.group,
-            self.actor_id.clone(),
-        )
+        (Arc::clone(&self.deps), self.stream.clone(), self.group, self.actor_id.clone())
     }
 
     pub(crate) fn is_drained(&self) -> bool {
@@ -158,10 +150,7 @@ impl Flow {
             return Ok(());
         }
         let cause = "the client does not read its answers (outbox_bytes_max)".to_owned();
-        Err(Error::Protocol {
-            stream: self.stream.clone(),
-            cause,
-        })
+        Err(Error::Protocol { stream: self.stream.clone(), cause })
     }
 
     /// Takes a frame.
@@ -207,18 +196,9 @@ impl Flow {
                 self.close_open();
             }
             let (open, permits) = self.open.get_or_insert_with(|| {
-                (
-                    OpenBatch::new(sequence, class, total - n, bytes),
-                    Vec::with_capacity(1),
-                )
+                (OpenBatch::new(sequence, class, total - n, bytes), Vec::with_capacity(1))
             });
-            open.push(
-                record,
-                &self.contract,
-                &self.keys,
-                &mut self.checker,
-                &mut self.quota,
-            );
+            open.push(record, &self.contract, &self.keys, &mut self.checker, &mut self.quota);
             if n + 1 == total {
                 permits.extend(permit.take());
             }
@@ -247,13 +227,7 @@ impl Flow {
             entropy: self.deps.entropy.as_ref(),
             actor_id: self.actor_id.clone(),
         };
-        let sealed = open.seal(
-            &self.stream,
-            self.session,
-            &self.contract,
-            &self.keys,
-            stamp,
-        );
+        let sealed = open.seal(&self.stream, self.session, &self.contract, &self.keys, stamp);
         self.next_id += 1;
         let born_us = self.deps.clock.monotonic_us();
         self.pending.push_back(Pending {
@@ -272,11 +246,8 @@ impl Flow {
             return;
         }
         let max = self.deps.limits.batches_in_flight_max;
-        let mut flying = self
-            .pending
-            .iter()
-            .filter(|p| matches!(p.progress, Progress::InFlight))
-            .count();
+        let mut flying =
+            self.pending.iter().filter(|p| matches!(p.progress, Progress::InFlight)).count();
         for n in 0..self.pending.len() {
             if flying >= max {
                 return;
@@ -298,9 +269,7 @@ impl Flow {
         let (batch, myself) = (pending.id, self.myself.clone());
         let reply =
             Box::new(move |result| drop(myself.cast(SessionMessage::Outcome { batch, result })));
-        self.deps
-            .proposer
-            .propose(self.group, pending.sealed.command.clone(), reply);
+        self.deps.proposer.propose(self.group, pending.sealed.command.clone(), reply);
     }
 
     /// A batch got its outcome, or none.
@@ -329,20 +298,13 @@ impl Flow {
 
     fn refused(&mut self, at: usize, refusal: &Refusal) -> Result<(), Error> {
         match refusal.kind() {
-            RefusalKind::Superseded => Err(Error::Superseded {
-                stream: self.stream.clone(),
-                session: refusal.session,
-            }),
+            RefusalKind::Superseded => {
+                Err(Error::Superseded { stream: self.stream.clone(), session: refusal.session })
+            }
             // One before it got no outcome and is proposed again first.
             RefusalKind::Gap => {
                 let cause = "an earlier batch is missing".to_owned();
-                self.failed(
-                    at,
-                    ProposeError::OutcomeUnknown {
-                        group: self.group,
-                        cause,
-                    },
-                )
+                self.failed(at, ProposeError::OutcomeUnknown { group: self.group, cause })
             }
             RefusalKind::Conflict => {
                 self.pending.remove(at);
@@ -357,10 +319,7 @@ impl Flow {
             }
             kind => {
                 let cause = format!("the group refused a batch: {kind:?} {}", refusal.detail);
-                Err(Error::Protocol {
-                    stream: self.stream.clone(),
-                    cause,
-                })
+                Err(Error::Protocol { stream: self.stream.clone(), cause })
             }
         }
     }
@@ -386,18 +345,11 @@ impl Flow {
 
     /// In trouble, and nothing is on its way any more: time to propose again.
     fn next_step(&mut self) -> Step {
-        let flying = self
-            .pending
-            .iter()
-            .any(|p| matches!(p.progress, Progress::InFlight));
+        let flying = self.pending.iter().any(|p| matches!(p.progress, Progress::InFlight));
         if self.trouble_since_us.is_none() || flying || self.retry_scheduled {
             return Step::Go;
         }
-        if !self
-            .pending
-            .iter()
-            .any(|p| matches!(p.progress, Progress::Failed))
-        {
+        if !self.pending.iter().any(|p| matches!(p.progress, Progress::Failed)) {
             self.calm();
             self.flush();
             return Step::Go;
@@ -431,13 +383,7 @@ impl Flow {
     /// Acks every batch at the front that is done: refusals first, then one cumulative ack.
     fn acknowledge(&mut self) -> Result<(), Error> {
         let mut ack: Option<ingest::Ack> = None;
-        while matches!(
-            self.pending.front(),
-            Some(Pending {
-                progress: Progress::Done(_),
-                ..
-            })
-        ) {
+        while matches!(self.pending.front(), Some(Pending { progress: Progress::Done(_), .. })) {
             let Some(pending) = self.pending.pop_front() else {
                 break;
             };
@@ -451,9 +397,7 @@ impl Flow {
             if !pending.sealed.refused.is_empty() {
                 metrics::counter!("dtm_records_refused_total")
                     .increment(pending.sealed.refused.len() as u64);
-                self.push(Response::Refused(ingest::Refused {
-                    records: pending.sealed.refused,
-                }))?;
+                self.push(Response::Refused(ingest::Refused { records: pending.sealed.refused }))?;
             }
             let seconds = (self.deps.clock.monotonic_us() - pending.born_us) as f64 / 1e6;
             metrics::histogram!("dtm_ack_seconds").record(seconds);

@@ -56,18 +56,12 @@ impl SessionHandle {
 
     /// Nothing more comes; `finished` = never again on this stream.
     pub fn close(&self, finished: bool) -> Result<(), Error> {
-        self.cast(SessionMessage::Close {
-            finished,
-            asked: true,
-        })
+        self.cast(SessionMessage::Close { finished, asked: true })
     }
 
     /// The client's side of the connection ended.
     pub fn half_closed(&self) {
-        let _ = self.cast(SessionMessage::Close {
-            finished: false,
-            asked: false,
-        });
+        let _ = self.cast(SessionMessage::Close { finished: false, asked: false });
     }
 
     /// The connection is gone: what is in flight may still commit, nothing more is taken.
@@ -82,10 +76,7 @@ impl SessionHandle {
 
     /// The client broke the protocol, in words.
     pub fn protocol(&self, cause: &str) -> Error {
-        Error::Protocol {
-            stream: self.stream.clone(),
-            cause: cause.to_owned(),
-        }
+        Error::Protocol { stream: self.stream.clone(), cause: cause.to_owned() }
     }
 
     fn cast(&self, message: SessionMessage) -> Result<(), Error> {
@@ -95,46 +86,19 @@ impl SessionHandle {
     fn check(&self, frame: &ingest::Frame) -> Result<usize, Error> {
         if frame.records.is_empty() || frame.first_sequence == 0 {
             let cause = "a frame holds at least one record and sequences count from 1".to_owned();
-            return Err(Error::Protocol {
-                stream: self.stream.clone(),
-                cause,
-            });
+            return Err(Error::Protocol { stream: self.stream.clone(), cause });
         }
         let signed = !frame.sender_signature.is_empty() || !frame.sender_root.is_empty();
-        if signed
-            || frame
-                .records
-                .iter()
-                .any(|r| !r.salt.is_empty() || !r.blobs.is_empty())
-        {
+        if signed || frame.records.iter().any(|r| !r.salt.is_empty() || !r.blobs.is_empty()) {
             return Err(Error::NotSupported {
                 stream: self.stream.clone(),
                 what: "a signed frame or a blob",
             });
         }
-        let largest = frame
-            .records
-            .iter()
-            .map(|r| r.payload.len())
-            .max()
-            .unwrap_or(0);
-        self.limit(
-            "record_bytes_max",
-            self.record_bytes_max,
-            largest,
-            ErrorCode::TooLarge,
-        )?;
-        let bytes = frame
-            .records
-            .iter()
-            .map(|r| r.payload.len() + r.message_id.len())
-            .sum();
-        self.limit(
-            "frame_bytes_max",
-            self.frame_bytes_max,
-            bytes,
-            ErrorCode::TooLarge,
-        )?;
+        let largest = frame.records.iter().map(|r| r.payload.len()).max().unwrap_or(0);
+        self.limit("record_bytes_max", self.record_bytes_max, largest, ErrorCode::TooLarge)?;
+        let bytes = frame.records.iter().map(|r| r.payload.len() + r.message_id.len()).sum();
+        self.limit("frame_bytes_max", self.frame_bytes_max, bytes, ErrorCode::TooLarge)?;
         let flying = usize::try_from(self.in_flight.bytes()).unwrap_or(usize::MAX);
         if flying > 0 {
             let name = "stream_in_flight_bytes_max";

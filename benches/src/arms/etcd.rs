@@ -44,36 +44,20 @@ pub(super) struct Etcd {
 impl Etcd {
     /// `txn` records a transaction; 1 = plain puts.
     pub(super) fn new(txn: usize) -> Self {
-        assert!(
-            (1..=128).contains(&txn),
-            "etcd allows 128 operations a transaction"
-        );
+        assert!((1..=128).contains(&txn), "etcd allows 128 operations a transaction");
         let calls = Arc::new(Semaphore::new(1));
-        Self {
-            txn,
-            calls,
-            calls_max: 1,
-            page: 1000,
-            cluster: None,
-            version: String::new(),
-        }
+        Self { txn, calls, calls_max: 1, page: 1000, cluster: None, version: String::new() }
     }
 
     fn cluster(&self) -> Result<&EtcdCluster, Error> {
-        self.cluster
-            .as_ref()
-            .ok_or_else(|| Error::protocol(ARM, "not started"))
+        self.cluster.as_ref().ok_or_else(|| Error::protocol(ARM, "not started"))
     }
 }
 
 #[async_trait]
 impl Driver for Etcd {
     fn arm(&self) -> String {
-        if self.txn == 1 {
-            ARM.to_owned()
-        } else {
-            format!("{ARM}/txn={}", self.txn)
-        }
+        if self.txn == 1 { ARM.to_owned() } else { format!("{ARM}/txn={}", self.txn) }
     }
 
     fn settings(&self) -> Value {
@@ -99,10 +83,7 @@ impl Driver for Etcd {
     }
 
     fn pids(&self) -> Vec<u32> {
-        self.cluster
-            .as_ref()
-            .map(EtcdCluster::pids)
-            .unwrap_or_default()
+        self.cluster.as_ref().map(EtcdCluster::pids).unwrap_or_default()
     }
 
     fn refill(&self, window: u32) -> u32 {
@@ -126,11 +107,7 @@ impl Driver for Etcd {
         let mut client = Client::connect(self.cluster()?.ports[node]).await?;
         let mut key = b"b/".to_vec();
         loop {
-            let range = Range {
-                key: key.clone(),
-                end: b"b0".to_vec(),
-                limit: self.page,
-            };
+            let range = Range { key: key.clone(), end: b"b0".to_vec(), limit: self.page };
             let found = client.range(range).await?;
             for pair in &found.kvs {
                 // A key that was written twice is a record that was stored twice.
@@ -166,10 +143,7 @@ async fn write(
     puts: Vec<Put>,
     single: bool,
 ) -> Result<(), Error> {
-    let _permit = calls
-        .acquire()
-        .await
-        .map_err(|error| Error::protocol(ARM, error.to_string()))?;
+    let _permit = calls.acquire().await.map_err(|error| Error::protocol(ARM, error.to_string()))?;
     for _ in 0..TRIES_MAX {
         let done = match puts.as_slice() {
             [put] if single => client.put(put.clone()).await,
@@ -192,27 +166,15 @@ impl Source for EtcdSource {
             .records()
             .map(|(sequence, record)| {
                 let key = Bytes::from(format!("b/{:05}/{sequence:010}", self.source));
-                (
-                    sequence,
-                    Put {
-                        key,
-                        value: Bytes::copy_from_slice(record),
-                    },
-                )
+                (sequence, Put { key, value: Bytes::copy_from_slice(record) })
             })
             .collect();
         for part in puts.chunks(self.txn) {
             let first = part[0].0;
             let range = first..first + part.len() as u64;
             let puts: Vec<Put> = part.iter().map(|(_, put)| put.clone()).collect();
-            let call = write(
-                self.client.clone(),
-                Arc::clone(&self.calls),
-                puts,
-                self.txn == 1,
-            );
-            self.open
-                .push(Box::pin(async move { call.await.map(|()| range) }));
+            let call = write(self.client.clone(), Arc::clone(&self.calls), puts, self.txn == 1);
+            self.open.push(Box::pin(async move { call.await.map(|()| range) }));
         }
         Ok(())
     }

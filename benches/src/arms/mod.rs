@@ -1,43 +1,34 @@
 //! The arms by name. A name may carry options: `nats-always/streams=4`, `etcd/txn=16`,
-//! `rabbitmq/queues=12`.
+//! `rabbitmq/queues=12`, `ours/groups=3`.
 
 mod echo;
 mod etcd;
 mod nats;
+mod ours;
 mod rabbit;
 
 use crate::driver::Driver;
 
+/// Ingest groups of a cluster of ours where nothing is said: the default of a new cluster.
+const GROUPS: u32 = 12;
+
 /// Names that [`make`] knows, with what they are.
-pub const ARMS: [(&str, &str); 6] = [
+pub const ARMS: [(&str, &str); 7] = [
     (
-        "nats-always",
-        "NATS JetStream R3 file, sync_interval always; /streams=N",
+        "ours",
+        "three nodes, TLS, validation, all defaults; /groups=N",
     ),
-    (
-        "nats-default",
-        "NATS JetStream R3 file, synced every two minutes; /streams=N",
-    ),
-    (
-        "etcd",
-        "etcd, one put a record; /txn=N packs N into a transaction",
-    ),
-    (
-        "rabbitmq",
-        "RabbitMQ quorum queues with confirms; /queues=N",
-    ),
-    (
-        "replicated-echo",
-        "tonic echo with two forward hops, no disk",
-    ),
+    ("nats-always", "NATS JetStream R3 file, sync_interval always; /streams=N"),
+    ("nats-default", "NATS JetStream R3 file, synced every two minutes; /streams=N"),
+    ("etcd", "etcd, one put a record; /txn=N packs N into a transaction"),
+    ("rabbitmq", "RabbitMQ quorum queues with confirms; /queues=N"),
+    ("replicated-echo", "tonic echo with two forward hops, no disk"),
     ("echo", "tonic echo, no hop, no disk"),
 ];
 
 /// Makes the arm that `name` spells; `None` for a name or option that is not known.
 pub fn make(name: &str) -> Option<Box<dyn Driver>> {
-    let (kind, option) = name
-        .split_once('/')
-        .map_or((name, None), |(kind, o)| (kind, Some(o)));
+    let (kind, option) = name.split_once('/').map_or((name, None), |(kind, o)| (kind, Some(o)));
     let number = |key: &str, default: u32| -> Option<u32> {
         let Some(option) = option else {
             return Some(default);
@@ -46,6 +37,7 @@ pub fn make(name: &str) -> Option<Box<dyn Driver>> {
         (1..=128).contains(&value).then_some(value)
     };
     Some(match kind {
+        "ours" => Box::new(ours::Ours::new(number("groups", GROUPS)?)),
         "nats-always" => Box::new(nats::Nats::new(true, number("streams", 1)?)),
         "nats-default" => Box::new(nats::Nats::new(false, number("streams", 1)?)),
         "etcd" => Box::new(etcd::Etcd::new(usize::try_from(number("txn", 1)?).ok()?)),
@@ -71,18 +63,9 @@ mod tests {
             let arm = make(name).expect("a known arm");
             assert_eq!(kind(&arm.arm()), name);
         }
-        assert_eq!(
-            make("nats-always/streams=4").expect("known").arm(),
-            "nats-always/streams=4"
-        );
+        assert_eq!(make("nats-always/streams=4").expect("known").arm(), "nats-always/streams=4");
         assert_eq!(make("etcd/txn=16").expect("known").arm(), "etcd/txn=16");
-        for wrong in [
-            "nats",
-            "nats-always/queues=2",
-            "etcd/txn=0",
-            "etcd/txn=999",
-            "echo/x=1",
-        ] {
+        for wrong in ["nats", "nats-always/queues=2", "etcd/txn=0", "etcd/txn=999", "echo/x=1"] {
             assert!(make(wrong).is_none(), "{wrong}");
         }
     }

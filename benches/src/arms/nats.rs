@@ -74,16 +74,8 @@ impl Nats {
 #[async_trait]
 impl Driver for Nats {
     fn arm(&self) -> String {
-        let sync = if self.always {
-            "nats-always"
-        } else {
-            "nats-default"
-        };
-        if self.streams == 1 {
-            sync.to_owned()
-        } else {
-            format!("{sync}/streams={}", self.streams)
-        }
+        let sync = if self.always { "nats-always" } else { "nats-default" };
+        if self.streams == 1 { sync.to_owned() } else { format!("{sync}/streams={}", self.streams) }
     }
 
     fn settings(&self) -> Value {
@@ -100,18 +92,14 @@ impl Driver for Nats {
         self.ports = (0..3).map(|node| cluster.port(node)).collect();
         self.leaders.clear();
         for stream in 0..self.streams {
-            self.leaders
-                .push(cluster.create_stream(&format!("B{stream}")).await?);
+            self.leaders.push(cluster.create_stream(&format!("B{stream}")).await?);
         }
         self.cluster = Some(tokio::sync::Mutex::new(cluster));
         Ok(())
     }
 
     fn pids(&self) -> Vec<u32> {
-        let cluster = self
-            .cluster
-            .as_ref()
-            .and_then(|cluster| cluster.try_lock().ok());
+        let cluster = self.cluster.as_ref().and_then(|cluster| cluster.try_lock().ok());
         cluster.map(|cluster| cluster.pids()).unwrap_or_default()
     }
 
@@ -120,18 +108,11 @@ impl Driver for Nats {
         let port = self.ports[self.leaders[stream as usize]];
         let connection = Connection::open(port, &format!("_I.{source}")).await?;
         let subject = format!("B{stream}.{source}");
-        Ok(Box::new(NatsSource {
-            connection,
-            subject,
-            out: Vec::new(),
-        }))
+        Ok(Box::new(NatsSource { connection, subject, out: Vec::new() }))
     }
 
     async fn read_back(&self, node: usize, check: &mut Check) -> Result<ReadBack, Error> {
-        let cluster = self
-            .cluster
-            .as_ref()
-            .ok_or_else(|| Error::protocol(ARM, "not started"))?;
+        let cluster = self.cluster.as_ref().ok_or_else(|| Error::protocol(ARM, "not started"))?;
         for stream in 0..self.streams {
             let stream = format!("B{stream}");
             let info = cluster.lock().await.settled(&stream).await?;
@@ -169,12 +150,9 @@ async fn pull_all(
         connection.write(&out).await?;
         for _ in 0..batch {
             let wait = std::time::Duration::from_secs(25);
-            let message = tokio::time::timeout(wait, connection.next())
-                .await
-                .map_err(|_| Error::Timeout {
-                    what: format!("{left} of {total} records"),
-                    seconds: 25,
-                })??;
+            let message = tokio::time::timeout(wait, connection.next()).await.map_err(|_| {
+                Error::Timeout { what: format!("{left} of {total} records"), seconds: 25 }
+            })??;
             if let Some(status) = message.status {
                 return Err(Error::protocol(
                     ARM,
@@ -199,8 +177,7 @@ impl Source for NatsSource {
     async fn send(&mut self, window: Window<'_>) -> Result<(), Error> {
         self.out.clear();
         for (sequence, record) in window.records() {
-            self.connection
-                .put_publish(&self.subject, sequence, record, &mut self.out);
+            self.connection.put_publish(&self.subject, sequence, record, &mut self.out);
         }
         self.connection.write(&self.out).await
     }

@@ -28,17 +28,11 @@ impl Rabbit {
     /// An arm with `queues` quorum queues, over which the sources are spread.
     pub(super) fn new(queues: u32) -> Self {
         assert!(queues > 0, "at least one queue");
-        Self {
-            queues,
-            cluster: None,
-        }
+        Self { queues, cluster: None }
     }
 
     fn port(&self, node: usize) -> Result<u16, Error> {
-        let cluster = self
-            .cluster
-            .as_ref()
-            .ok_or_else(|| Error::protocol(ARM, "not started"))?;
+        let cluster = self.cluster.as_ref().ok_or_else(|| Error::protocol(ARM, "not started"))?;
         Ok(cluster.ports[node])
     }
 }
@@ -72,10 +66,7 @@ impl Driver for Rabbit {
     }
 
     fn pids(&self) -> Vec<u32> {
-        self.cluster
-            .as_ref()
-            .map(RabbitCluster::pids)
-            .unwrap_or_default()
+        self.cluster.as_ref().map(RabbitCluster::pids).unwrap_or_default()
     }
 
     async fn connect(&self, source: u32) -> Result<Box<dyn Source>, Error> {
@@ -83,13 +74,7 @@ impl Driver for Rabbit {
         let mut amqp = Amqp::open(self.port(queue as usize % 3)?).await?;
         amqp.confirm().await?;
         let (open, out) = (BTreeSet::new(), BytesMut::new());
-        Ok(Box::new(RabbitSource {
-            amqp,
-            queue: name(queue),
-            offset: None,
-            open,
-            out,
-        }))
+        Ok(Box::new(RabbitSource { amqp, queue: name(queue), offset: None, open, out }))
     }
 
     async fn read_back(&self, node: usize, check: &mut Check) -> Result<ReadBack, Error> {
@@ -109,8 +94,7 @@ impl Driver for Rabbit {
             if ready == 0 {
                 continue;
             }
-            amqp.consume(&queue, ready / u32::from(u16::MAX) + 1)
-                .await?;
+            amqp.consume(&queue, ready / u32::from(u16::MAX) + 1).await?;
             for read in 0..ready {
                 let next = tokio::time::timeout(Duration::from_secs(30), amqp.next()).await;
                 let what = format!("record {read} of {ready} of {queue}");

@@ -66,11 +66,7 @@ impl Amqp {
     /// When the server does not answer as the protocol says within 20 s.
     pub async fn open(port: u16) -> Result<Self, Error> {
         let wire = Wire::connect(ARM, port).await?;
-        let mut amqp = Self {
-            wire,
-            body: BytesMut::new(),
-            body_left: 0,
-        };
+        let mut amqp = Self { wire, body: BytesMut::new(), body_left: 0 };
         amqp.wire.write(b"AMQP\x00\x00\x09\x01").await?;
         amqp.expect(START).await?;
         let mut out = BytesMut::new();
@@ -113,10 +109,9 @@ impl Amqp {
             args.put_u8(if passive { 0b11 } else { 0b10 });
             let mut table = BytesMut::new();
             if !passive {
-                for (key, value) in [
-                    ("x-queue-type", "quorum"),
-                    ("x-queue-leader-locator", "client-local"),
-                ] {
+                for (key, value) in
+                    [("x-queue-type", "quorum"), ("x-queue-leader-locator", "client-local")]
+                {
                     short(&mut table, key);
                     table.put_u8(b'S');
                     long(&mut table, value.as_bytes());
@@ -241,10 +236,7 @@ impl Amqp {
             METHOD => match (payload.get_u16(), payload.get_u16()) {
                 ACK => {
                     let tag = payload.get_u64();
-                    Ok(Some(Event::Ack {
-                        tag,
-                        multiple: payload.get_u8() & 1 == 1,
-                    }))
+                    Ok(Some(Event::Ack { tag, multiple: payload.get_u8() & 1 == 1 }))
                 }
                 NACK => Err(Error::protocol(ARM, "a message was refused")),
                 DELIVER | CONSUMING => Ok(None),
@@ -273,10 +265,7 @@ impl Amqp {
         };
         tokio::time::timeout(WAIT, wait)
             .await
-            .map_err(|_| Error::Timeout {
-                what: format!("AMQP {wanted:?}"),
-                seconds: 20,
-            })?
+            .map_err(|_| Error::Timeout { what: format!("AMQP {wanted:?}"), seconds: 20 })?
     }
 
     fn take_frame(&mut self) -> Result<Option<Frame>, Error> {
@@ -297,10 +286,7 @@ impl Amqp {
         }
         frame.advance(7);
         frame.truncate(size);
-        Ok(Some(Frame {
-            kind,
-            payload: frame,
-        }))
+        Ok(Some(Frame { kind, payload: frame }))
     }
 }
 

@@ -99,9 +99,7 @@ struct Item {
 impl Item {
     fn answer(self) {
         // A client that is gone, or that reads nothing, gets no acknowledgement.
-        let _ = self.client.try_send(Ok(Ack {
-            through: self.through,
-        }));
+        let _ = self.client.try_send(Ok(Ack { through: self.through }));
     }
 }
 
@@ -140,10 +138,7 @@ async fn forward(mut items: mpsc::Receiver<Item>, others: Vec<u16>) -> Result<()
         let pending = Arc::clone(&pending);
         readers.spawn(async move {
             while let Some(Ok(done)) = answers.next().await {
-                let found = pending
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .remove(&done.id);
+                let found = pending.lock().unwrap_or_else(PoisonError::into_inner).remove(&done.id);
                 for item in found.into_iter().flat_map(|(items, _permit)| items) {
                     item.answer();
                 }
@@ -168,18 +163,10 @@ async fn forward(mut items: mpsc::Receiver<Item>, others: Vec<u16>) -> Result<()
         }
         id += 1;
         let frames: Vec<Bytes> = taken.iter().map(|item| item.records.clone()).collect();
-        pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, (taken, permit));
+        pending.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (taken, permit));
         for peer in &peers {
-            let bundle = Bundle {
-                id,
-                frames: frames.clone(),
-            };
-            peer.send(bundle)
-                .await
-                .map_err(|_| Error::protocol(ARM, "a node is gone"))?;
+            let bundle = Bundle { id, frames: frames.clone() };
+            peer.send(bundle).await.map_err(|_| Error::protocol(ARM, "a node is gone"))?;
         }
     }
     Ok(())
@@ -194,18 +181,12 @@ async fn open_peer(port: u16) -> Result<(mpsc::Sender<Bundle>, Streaming<Done>),
             let path = http::uri::PathAndQuery::from_static(FORWARD);
             let codec = ProstCodec::<Bundle, Done>::default();
             let request = Request::new(ReceiverStream::new(bundles));
-            let answer = grpc
-                .streaming(request, path, codec)
-                .await
-                .map_err(Error::grpc(ARM))?;
+            let answer = grpc.streaming(request, path, codec).await.map_err(Error::grpc(ARM))?;
             return Ok((sender, answer.into_inner()));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Err(Error::Timeout {
-        what: format!("echo node on port {port}"),
-        seconds: 10,
-    })
+    Err(Error::Timeout { what: format!("echo node on port {port}"), seconds: 10 })
 }
 
 #[derive(Clone)]
@@ -270,14 +251,7 @@ impl tower::Service<Request<Streaming<Frame>>> for Publish {
                 let (queue, client) = (queue.clone(), client.clone());
                 async move {
                     let Frame { through, records } = frame.ok()?;
-                    queue
-                        .send(Item {
-                            records,
-                            through,
-                            client,
-                        })
-                        .await
-                        .ok()?;
+                    queue.send(Item { records, through, client }).await.ok()?;
                     None::<Result<Ack, Status>>
                 }
             });
@@ -299,9 +273,7 @@ impl tower::Service<Request<Streaming<Bundle>>> for Forward {
     }
 
     fn call(&mut self, request: Request<Streaming<Bundle>>) -> Self::Future {
-        let done = request
-            .into_inner()
-            .map(|bundle| bundle.map(|bundle| Done { id: bundle.id }));
+        let done = request.into_inner().map(|bundle| bundle.map(|bundle| Done { id: bundle.id }));
         Box::pin(async move { Ok(Response::new(Box::pin(done) as Answers<Done>)) })
     }
 }

@@ -128,13 +128,9 @@ impl Client {
             .tcp_nodelay(true)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20);
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|error| Error::protocol(ARM, error.to_string()))?;
-        Ok(Self {
-            grpc: Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX),
-        })
+        let channel =
+            endpoint.connect().await.map_err(|error| Error::protocol(ARM, error.to_string()))?;
+        Ok(Self { grpc: Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX) })
     }
 
     async fn call<Q, A>(&mut self, request: Q, path: &'static str) -> Result<A, Error>
@@ -142,16 +138,10 @@ impl Client {
         Q: Message + Send + Sync + 'static,
         A: Message + Default + Send + Sync + 'static,
     {
-        self.grpc
-            .ready()
-            .await
-            .map_err(|error| Error::protocol(ARM, error.to_string()))?;
+        self.grpc.ready().await.map_err(|error| Error::protocol(ARM, error.to_string()))?;
         let path = http::uri::PathAndQuery::from_static(path);
         let codec = ProstCodec::<Q, A>::default();
-        let answer = self
-            .grpc
-            .unary(tonic::Request::new(request), path, codec)
-            .await;
+        let answer = self.grpc.unary(tonic::Request::new(request), path, codec).await;
         Ok(answer.map_err(Error::grpc(ARM))?.into_inner())
     }
 
@@ -160,9 +150,7 @@ impl Client {
     /// # Errors
     /// When the call fails.
     pub async fn put(&mut self, put: Put) -> Result<(), Error> {
-        self.call::<Put, Done>(put, "/etcdserverpb.KV/Put")
-            .await
-            .map(|_| ())
+        self.call::<Put, Done>(put, "/etcdserverpb.KV/Put").await.map(|_| ())
     }
 
     /// Stores several keys at once.
@@ -170,16 +158,9 @@ impl Client {
     /// # Errors
     /// When the call fails.
     pub async fn txn(&mut self, puts: Vec<Put>) -> Result<(), Error> {
-        let success = puts
-            .into_iter()
-            .map(|put| PutOp { put: Some(put) })
-            .collect();
+        let success = puts.into_iter().map(|put| PutOp { put: Some(put) }).collect();
         let done: TxnDone = self.call(Txn { success }, "/etcdserverpb.KV/Txn").await?;
-        if done.succeeded {
-            Ok(())
-        } else {
-            Err(Error::protocol(ARM, "transaction refused"))
-        }
+        if done.succeeded { Ok(()) } else { Err(Error::protocol(ARM, "transaction refused")) }
     }
 
     /// Reads keys in order, linearizably: the member first waits until it holds all that was

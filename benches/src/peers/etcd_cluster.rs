@@ -44,35 +44,17 @@ impl EtcdCluster {
                 .args(["--name", &format!("e{node}")])
                 .arg("--data-dir")
                 .arg(home.join("data"))
-                .args([
-                    "--listen-client-urls",
-                    &format!("http://127.0.0.1:{client}"),
-                ])
-                .args([
-                    "--advertise-client-urls",
-                    &format!("http://127.0.0.1:{client}"),
-                ])
+                .args(["--listen-client-urls", &format!("http://127.0.0.1:{client}")])
+                .args(["--advertise-client-urls", &format!("http://127.0.0.1:{client}")])
                 .args(["--listen-peer-urls", &format!("http://127.0.0.1:{peer}")])
-                .args([
-                    "--initial-advertise-peer-urls",
-                    &format!("http://127.0.0.1:{peer}"),
-                ])
+                .args(["--initial-advertise-peer-urls", &format!("http://127.0.0.1:{peer}")])
                 .args(["--initial-cluster", &members.join(",")])
-                .args([
-                    "--quota-backend-bytes",
-                    "17179869184",
-                    "--max-request-bytes",
-                    "8388608",
-                ])
+                .args(["--quota-backend-bytes", "17179869184", "--max-request-bytes", "8388608"])
                 .args(["--logger", "zap", "--log-level", "error"]);
             processes.push(Process::start("etcd", command, &home.join("log"))?);
         }
-        let mut cluster = Self {
-            processes,
-            ports: clients.to_vec(),
-            leader: 0,
-            version: String::new(),
-        };
+        let mut cluster =
+            Self { processes, ports: clients.to_vec(), leader: 0, version: String::new() };
         let wait = Wait::new("a leader of three etcd nodes", 30);
         loop {
             if let Some(found) = leader(&cluster.ports).await {
@@ -103,15 +85,7 @@ async fn leader(ports: &[u16]) -> Option<(usize, String)> {
     }
     leaders.dedup();
     let (node, version) = found.filter(|_| leaders.len() == 1)?;
-    let put = Put {
-        key: bytes::Bytes::from_static(b"ready"),
-        value: bytes::Bytes::new(),
-    };
-    Client::connect(ports[node])
-        .await
-        .ok()?
-        .put(put)
-        .await
-        .ok()?;
+    let put = Put { key: bytes::Bytes::from_static(b"ready"), value: bytes::Bytes::new() };
+    Client::connect(ports[node]).await.ok()?.put(put).await.ok()?;
     Some((node, version))
 }

@@ -28,10 +28,7 @@ pub fn version() -> String {
     Command::new(program())
         .arg("--version")
         .output()
-        .map_or_else(
-            |_| "missing".to_owned(),
-            |o| String::from_utf8_lossy(&o.stdout).trim().into(),
-        )
+        .map_or_else(|_| "missing".to_owned(), |o| String::from_utf8_lossy(&o.stdout).trim().into())
 }
 
 impl NatsCluster {
@@ -42,10 +39,8 @@ impl NatsCluster {
     pub async fn start(folder: &Path, always: bool) -> Result<Self, Error> {
         let ports = free_ports(2 * NODES)?;
         let (ports, routes) = ports.split_at(NODES);
-        let all: Vec<String> = routes
-            .iter()
-            .map(|port| format!("nats://127.0.0.1:{port}"))
-            .collect();
+        let all: Vec<String> =
+            routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
         let mut processes = Vec::new();
         for node in 0..NODES {
             let home = folder.join(format!("n{node}"));
@@ -67,17 +62,11 @@ impl NatsCluster {
             command.arg("-c").arg(&file);
             processes.push(Process::start("nats-server", command, &home.join("log"))?);
         }
-        let mut cluster = Self {
-            processes,
-            ports: ports.to_vec(),
-        };
+        let mut cluster = Self { processes, ports: ports.to_vec() };
         let wait = Wait::new("JetStream of three nodes", 30);
         for port in ports {
             // The list of names is answered only when the meta group has a leader.
-            while ask(*port, "$JS.API.STREAM.NAMES", &json!({}))
-                .await
-                .is_err()
-            {
+            while ask(*port, "$JS.API.STREAM.NAMES", &json!({})).await.is_err() {
                 wait.pause(&mut cluster.processes).await?;
             }
         }
@@ -125,10 +114,7 @@ impl NatsCluster {
         let wait = Wait::new(&format!("all replicas of {stream}"), 60);
         loop {
             let info = ask(port, &subject, &json!({})).await.unwrap_or_default();
-            let replicas = info["cluster"]["replicas"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
+            let replicas = info["cluster"]["replicas"].as_array().cloned().unwrap_or_default();
             let level = |replica: &Value| {
                 replica["current"] == json!(true) && replica["lag"].as_u64().unwrap_or(0) == 0
             };
@@ -149,17 +135,10 @@ impl NatsCluster {
 }
 
 async fn ask(port: u16, subject: &str, body: &Value) -> Result<Value, Error> {
-    Connection::open(port, "_I.ask")
-        .await?
-        .request(subject, body)
-        .await
+    Connection::open(port, "_I.ask").await?.request(subject, body).await
 }
 
 /// Index of the node that leads what `info` describes.
 pub fn leader_of(info: &Value) -> Option<usize> {
-    info["cluster"]["leader"]
-        .as_str()?
-        .strip_prefix('n')?
-        .parse()
-        .ok()
+    info["cluster"]["leader"].as_str()?.strip_prefix('n')?.parse().ok()
 }

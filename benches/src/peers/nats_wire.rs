@@ -39,11 +39,7 @@ impl Connection {
     /// When the server does not answer as the protocol says.
     pub async fn open(port: u16, inbox: &str) -> Result<Self, Error> {
         let wire = Wire::connect(ARM, port).await?;
-        let mut connection = Self {
-            wire,
-            inbox: inbox.to_owned(),
-            requests: 0,
-        };
+        let mut connection = Self { wire, inbox: inbox.to_owned(), requests: 0 };
         let hello = format!(
             "CONNECT {{\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true,\
              \"protocol\":1,\"lang\":\"rust\",\"version\":\"1\"}}\r\nSUB {inbox}.* 1\r\nPING\r\n"
@@ -59,10 +55,7 @@ impl Connection {
         };
         tokio::time::timeout(REQUEST_WAIT, wait)
             .await
-            .map_err(|_| Error::Timeout {
-                what: "PONG".to_owned(),
-                seconds: 10,
-            })??;
+            .map_err(|_| Error::Timeout { what: "PONG".to_owned(), seconds: 10 })??;
         Ok(connection)
     }
 
@@ -79,11 +72,7 @@ impl Connection {
     }
 
     fn line(&mut self) -> Option<Bytes> {
-        let end = self
-            .wire
-            .inbound
-            .windows(2)
-            .position(|pair| pair == b"\r\n")?;
+        let end = self.wire.inbound.windows(2).position(|pair| pair == b"\r\n")?;
         let line = self.wire.inbound.split_to(end).freeze();
         self.wire.inbound.advance(2);
         Some(line)
@@ -109,10 +98,7 @@ impl Connection {
     /// The number behind the last dot of a reply to this connection.
     pub fn token(message: &Message) -> Option<u64> {
         let at = message.subject.iter().rposition(|byte| *byte == b'.')? + 1;
-        std::str::from_utf8(&message.subject[at..])
-            .ok()?
-            .parse()
-            .ok()
+        std::str::from_utf8(&message.subject[at..]).ok()?.parse().ok()
     }
 
     /// Waits for the next message. Cancel-safe.
@@ -134,12 +120,7 @@ impl Connection {
     /// When the server reports one.
     pub async fn buffered(&mut self) -> Result<Option<Message>, Error> {
         loop {
-            let Some(end) = self
-                .wire
-                .inbound
-                .windows(2)
-                .position(|pair| pair == b"\r\n")
-            else {
+            let Some(end) = self.wire.inbound.windows(2).position(|pair| pair == b"\r\n") else {
                 return Ok(None);
             };
             let line = &self.wire.inbound[..end];
@@ -162,10 +143,7 @@ impl Connection {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let headed = fields[0] == "HMSG";
         let numbers = if headed { 2 } else { 1 };
-        let total: usize = fields
-            .last()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(bad)?;
+        let total: usize = fields.last().and_then(|text| text.parse().ok()).ok_or_else(bad)?;
         let head: usize = match headed {
             true => fields[fields.len() - 2].parse().map_err(|_| bad())?,
             false => 0,
@@ -185,9 +163,7 @@ impl Connection {
         }
         let whole = self.wire.inbound.split_to(end + 2 + total + 2).freeze();
         let headers = &whole[end + 2..end + 2 + head];
-        let status = headers
-            .get(9..12)
-            .filter(|_| headers.starts_with(b"NATS/1.0 "));
+        let status = headers.get(9..12).filter(|_| headers.starts_with(b"NATS/1.0 "));
         Ok(Some(Message {
             subject: whole.slice(subject),
             reply: reply.map_or_else(Bytes::new, |range| whole.slice(range)),
@@ -216,10 +192,7 @@ impl Connection {
         };
         let message = tokio::time::timeout(REQUEST_WAIT, wait)
             .await
-            .map_err(|_| Error::Timeout {
-                what: subject.to_owned(),
-                seconds: 10,
-            })??;
+            .map_err(|_| Error::Timeout { what: subject.to_owned(), seconds: 10 })??;
         if let Some(status) = message.status {
             return Err(Error::protocol(ARM, format!("{subject}: status {status}")));
         }

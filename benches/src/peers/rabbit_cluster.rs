@@ -46,9 +46,7 @@ impl RabbitCluster {
         for node in 0..3 {
             let command = server(folder, node, ports[node], ports[3 + node], epmd)?;
             let log = folder.join(format!("rb{node}.log"));
-            cluster
-                .processes
-                .push(Process::start("rabbitmq-server", command, &log)?);
+            cluster.processes.push(Process::start("rabbitmq-server", command, &log)?);
             if node == 0 {
                 cluster.wait(&ports[..1]).await?;
             }
@@ -73,24 +71,14 @@ impl RabbitCluster {
         loop {
             let mut command = tokio::process::Command::new(CTL);
             command
-                .args([
-                    "-q",
-                    "-n",
-                    "rb0@localhost",
-                    "cluster_status",
-                    "--formatter",
-                    "json",
-                ])
+                .args(["-q", "-n", "rb0@localhost", "cluster_status", "--formatter", "json"])
                 .env("HOME", folder)
                 .env("ERL_EPMD_PORT", epmd.to_string())
                 .env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
             let output = command.output().await.map_err(Error::io(CTL))?;
             let status = serde_json::from_slice::<serde_json::Value>(&output.stdout);
             let status = status.unwrap_or_default();
-            if status["running_nodes"]
-                .as_array()
-                .is_some_and(|nodes| nodes.len() == 3)
-            {
+            if status["running_nodes"].as_array().is_some_and(|nodes| nodes.len() == 3) {
                 let said = status["versions"]["rb0@localhost"]["rabbitmq_version"].as_str();
                 self.version = said.unwrap_or_default().to_owned();
                 return Ok(());

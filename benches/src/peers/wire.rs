@@ -24,15 +24,9 @@ impl Wire {
     /// When nobody listens.
     pub async fn connect(arm: &'static str, port: u16) -> Result<Self, Error> {
         let what = || Error::io(format!("connect to {arm} on port {port}"));
-        let stream = TcpStream::connect(("127.0.0.1", port))
-            .await
-            .map_err(what())?;
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(what())?;
         stream.set_nodelay(true).map_err(what())?;
-        Ok(Self {
-            arm,
-            stream,
-            inbound: BytesMut::with_capacity(READ_BYTES),
-        })
+        Ok(Self { arm, stream, inbound: BytesMut::with_capacity(READ_BYTES) })
     }
 
     /// Waits for more bytes. Cancel-safe.
@@ -53,9 +47,6 @@ impl Wire {
     /// # Errors
     /// When the connection ends.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.stream
-            .write_all(bytes)
-            .await
-            .map_err(Error::io(format!("write to {}", self.arm)))
+        self.stream.write_all(bytes).await.map_err(Error::io(format!("write to {}", self.arm)))
     }
 }

@@ -83,10 +83,7 @@ impl Checker {
         let number =
             StreamNo(u32::try_from(self.streams.len()).expect("fewer than 4 billion streams"));
         self.numbers.insert(name.clone(), number);
-        self.streams.push(Stream {
-            name,
-            ..Stream::default()
-        });
+        self.streams.push(Stream { name, ..Stream::default() });
         number
     }
 
@@ -101,15 +98,8 @@ impl Checker {
         let name = || stream.name.clone();
         match stream.digest(sequence) {
             Some(known) if *known == digest => Ok(()),
-            Some(_) => Err(Misuse::Resent {
-                stream: name(),
-                sequence,
-            }),
-            None => Err(Misuse::Hole {
-                stream: name(),
-                sequence,
-                next,
-            }),
+            Some(_) => Err(Misuse::Resent { stream: name(), sequence }),
+            None => Err(Misuse::Hole { stream: name(), sequence, next }),
         }
     }
 
@@ -136,14 +126,8 @@ impl Checker {
         if let Some(at) = self.nodes.iter().position(|node| node.verdict.node == name) {
             return at;
         }
-        let verdict = NodeVerdict {
-            node: name.to_owned(),
-            ..NodeVerdict::default()
-        };
-        self.nodes.push(Node {
-            verdict,
-            seen: Vec::new(),
-        });
+        let verdict = NodeVerdict { node: name.to_owned(), ..NodeVerdict::default() };
+        self.nodes.push(Node { verdict, seen: Vec::new() });
         self.nodes.len() - 1
     }
 
@@ -151,10 +135,7 @@ impl Checker {
     pub fn observed(&mut self, node: usize, stream: StreamNo, sequence: u64, digest: Digest) {
         let Node { verdict, seen } = &mut self.nodes[node];
         let known = &self.streams[stream.0 as usize];
-        let place = || Place {
-            stream: known.name.clone(),
-            sequence,
-        };
+        let place = || Place { stream: known.name.clone(), sequence };
         verdict.stored += 1;
         if known.digest(sequence) != Some(&digest) || known.excused.has(sequence) {
             verdict.invented.add(1, place);
@@ -198,10 +179,7 @@ impl Checker {
                 }
                 if sequence > stream.acked_through {
                     // Never acked, so not lost; but later ones are there without it.
-                    verdict.out_of_order.add(1, || Place {
-                        stream: stream.name.clone(),
-                        sequence,
-                    });
+                    verdict.out_of_order.add(1, || Place { stream: stream.name.clone(), sequence });
                     continue;
                 }
                 gap = match gap {
@@ -220,11 +198,7 @@ impl Checker {
 
 fn lose(verdict: &mut NodeVerdict, stream: &Stream, gap: Option<(u64, u64)>) {
     if let Some((from, to)) = gap {
-        verdict.lost.add(to - from + 1, || Range {
-            stream: stream.name.clone(),
-            from,
-            to,
-        });
+        verdict.lost.add(to - from + 1, || Range { stream: stream.name.clone(), from, to });
     }
 }
 
@@ -238,10 +212,7 @@ impl Stream {
         if sequence <= self.digests.len() as u64 {
             return Ok(());
         }
-        Err(Misuse::NeverSent {
-            stream: self.name.clone(),
-            sequence,
-        })
+        Err(Misuse::NeverSent { stream: self.name.clone(), sequence })
     }
 }
 

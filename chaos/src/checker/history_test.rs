@@ -22,9 +22,7 @@ fn history() -> (Checker, StreamNo, usize) {
 }
 
 fn read(checker: &mut Checker, node: usize, stream: StreamNo, sequences: &[u64]) -> NodeVerdict {
-    sequences
-        .iter()
-        .for_each(|&n| checker.observed(node, stream, n, digest(n)));
+    sequences.iter().for_each(|&n| checker.observed(node, stream, n, digest(n)));
     checker.verdict().nodes[0].clone()
 }
 
@@ -43,11 +41,7 @@ fn a_good_history_holds() {
 fn lost_records_are_listed_as_ranges() {
     let (mut checker, stream, node) = history();
     let found = read(&mut checker, node, stream, &[1, 5, 8]);
-    let range = |from, to| Range {
-        stream: "a/s".into(),
-        from,
-        to,
-    };
+    let range = |from, to| Range { stream: "a/s".into(), from, to };
     assert_eq!(found.lost.listed, [range(2, 2), range(4, 4), range(6, 7)]);
     assert_eq!(found.lost.count, 4);
     assert!(!found.holds());
@@ -57,10 +51,7 @@ fn lost_records_are_listed_as_ranges() {
 fn a_node_that_gives_nothing_lost_everything() {
     let (checker, _, _) = history();
     assert_eq!(checker.verdict().nodes[0].lost.count, 7);
-    assert!(
-        !Checker::new().verdict().holds(),
-        "nothing read proves nothing"
-    );
+    assert!(!Checker::new().verdict().holds(), "nothing read proves nothing");
 }
 
 // holds: ING-2
@@ -78,12 +69,7 @@ fn doubled_records_are_listed() {
 fn swapped_records_and_holes_are_listed() {
     let (mut checker, stream, node) = history();
     let found = read(&mut checker, node, stream, &[1, 4, 2, 5, 6, 7, 8, 10]);
-    let at: Vec<_> = found
-        .out_of_order
-        .listed
-        .iter()
-        .map(|p| p.sequence)
-        .collect();
+    let at: Vec<_> = found.out_of_order.listed.iter().map(|p| p.sequence).collect();
     assert_eq!(at, [2, 9], "2 behind 4; 10 without 9, which nobody acked");
     assert_eq!(found.lost.count, 0);
 }
@@ -99,11 +85,7 @@ fn invented_records_are_listed() {
     checker.observed(node, other, 1, digest(1));
     let found = read(&mut checker, node, stream, &[2, 4, 5, 6, 7, 8]);
     let at: Vec<_> = found.invented.listed.iter().map(|p| p.sequence).collect();
-    assert_eq!(
-        at,
-        [1, 3, 11, 1],
-        "other content, refused, beyond, unknown stream"
-    );
+    assert_eq!(at, [1, 3, 11, 1], "other content, refused, beyond, unknown stream");
     assert_eq!((found.lost.count, found.doubled.count), (0, 0));
 }
 
@@ -111,22 +93,10 @@ fn invented_records_are_listed() {
 fn a_harness_that_contradicts_itself_is_told() {
     let (mut checker, stream, _) = history();
     assert!(checker.sent(stream, 4, digest(4)).is_ok(), "a resend");
-    assert!(matches!(
-        checker.sent(stream, 4, digest(5)),
-        Err(Misuse::Resent { .. })
-    ));
-    assert!(matches!(
-        checker.sent(stream, 12, digest(1)),
-        Err(Misuse::Hole { next: 11, .. })
-    ));
-    assert!(matches!(
-        checker.sent(stream, 0, digest(1)),
-        Err(Misuse::Hole { .. })
-    ));
-    assert!(matches!(
-        checker.acked(stream, 11),
-        Err(Misuse::NeverSent { .. })
-    ));
+    assert!(matches!(checker.sent(stream, 4, digest(5)), Err(Misuse::Resent { .. })));
+    assert!(matches!(checker.sent(stream, 12, digest(1)), Err(Misuse::Hole { next: 11, .. })));
+    assert!(matches!(checker.sent(stream, 0, digest(1)), Err(Misuse::Hole { .. })));
+    assert!(matches!(checker.acked(stream, 11), Err(Misuse::NeverSent { .. })));
 }
 
 #[test]

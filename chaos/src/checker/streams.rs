@@ -52,10 +52,7 @@ impl<T> Finding<T> {
 
 impl<T> Default for Finding<T> {
     fn default() -> Self {
-        Self {
-            count: 0,
-            listed: Vec::new(),
-        }
+        Self { count: 0, listed: Vec::new() }
     }
 }
 
@@ -79,12 +76,8 @@ pub struct NodeVerdict {
 impl NodeVerdict {
     /// True when all four properties hold.
     pub fn holds(&self) -> bool {
-        let bad = [
-            self.lost.count,
-            self.doubled.count,
-            self.out_of_order.count,
-            self.invented.count,
-        ];
+        let bad =
+            [self.lost.count, self.doubled.count, self.out_of_order.count, self.invented.count];
         bad == [0; 4]
     }
 }
@@ -117,13 +110,7 @@ impl fmt::Display for Verdict {
             self.sent, self.acked, self.excused
         )?;
         for node in &self.nodes {
-            let NodeVerdict {
-                lost,
-                doubled,
-                out_of_order,
-                invented,
-                ..
-            } = node;
+            let NodeVerdict { lost, doubled, out_of_order, invented, .. } = node;
             writeln!(
                 f,
                 "{}: stored {} lost {} doubled {} out of order {} invented {}",
@@ -135,11 +122,7 @@ impl fmt::Display for Verdict {
                 invented.count
             )?;
             for range in lost.listed.iter().take(5) {
-                writeln!(
-                    f,
-                    "  ING-1 lost {} {}..={}",
-                    range.stream, range.from, range.to
-                )?;
+                writeln!(f, "  ING-1 lost {} {}..={}", range.stream, range.from, range.to)?;
             }
             for (id, found) in [
                 ("ING-2", &doubled.listed),

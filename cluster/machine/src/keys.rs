@@ -173,10 +173,7 @@ pub fn place(index: u64, ordinal: u32) -> Vec<u8> {
 
 /// Row that finds a batch by stream and last sequence.
 pub fn stream_place(stream: &StreamKey, last_sequence: u64) -> Vec<u8> {
-    Key::of(table::STREAM_PLACE)
-        .stream(stream)
-        .u64(last_sequence)
-        .done()
+    Key::of(table::STREAM_PLACE).stream(stream).u64(last_sequence).done()
 }
 
 /// A stream's cursor.
@@ -187,18 +184,12 @@ pub fn cursor(stream: &StreamKey) -> Vec<u8> {
 /// The slot that holds a sequence's resend tag.
 pub fn tags(stream: &StreamKey, sequence: u64) -> Vec<u8> {
     let slot = (sequence / SLOT_SEQUENCES) % SLOTS;
-    Key::of(table::TAGS)
-        .stream(stream)
-        .u8(u8::try_from(slot).expect("129 slots fit a byte"))
-        .done()
+    Key::of(table::TAGS).stream(stream).u8(u8::try_from(slot).expect("129 slots fit a byte")).done()
 }
 
 /// A fingerprint.
 pub fn fingerprint(month: Month, fingerprint: &[u8]) -> Vec<u8> {
-    Key::of(table::FINGERPRINT)
-        .u32(month.0)
-        .raw(fingerprint)
-        .done()
+    Key::of(table::FINGERPRINT).u32(month.0).raw(fingerprint).done()
 }
 
 /// A hash of the ledger's tree.
@@ -218,11 +209,7 @@ pub fn head() -> Vec<u8> {
 
 /// A batch with refused records.
 pub fn quarantine(source: &str, index: u64, ordinal: u32) -> Vec<u8> {
-    Key::of(table::QUARANTINE)
-        .name(source)
-        .u64(index)
-        .u32(ordinal)
-        .done()
+    Key::of(table::QUARANTINE).name(source).u64(index).u32(ordinal).done()
 }
 
 /// A source's quarantine quota.
@@ -233,11 +220,7 @@ pub fn quota(source: &str) -> Vec<u8> {
 /// Which key holds for (purpose, source, month).
 pub fn key_of(purpose: i32, source: &str, month: u32) -> Vec<u8> {
     let purpose = u8::try_from(purpose).unwrap_or(0);
-    Key::of(table::KEY_OF)
-        .u8(purpose)
-        .name(source)
-        .u32(month)
-        .done()
+    Key::of(table::KEY_OF).u8(purpose).name(source).u32(month).done()
 }
 
 /// A wrapped key.

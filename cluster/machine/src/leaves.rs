@@ -22,11 +22,7 @@ pub(crate) fn append(
     object_ids: Vec<String>,
     detail_digest: Bytes,
 ) -> u64 {
-    let leaf = Leaf {
-        object_ids,
-        detail_digest,
-        ..blank(ctx, kind)
-    };
+    let leaf = Leaf { object_ids, detail_digest, ..blank(ctx, kind) };
     append_whole(ctx, &leaf)
 }
 

@@ -56,10 +56,7 @@ pub struct Machine {
 impl Machine {
     /// Loads the mirror from rows; an empty store is a group before its genesis.
     pub fn load(group: GroupId, state: &dyn StateRead) -> Result<Self, ApplyError> {
-        Ok(Self {
-            group,
-            mirror: Mirror::load(group, state)?,
-        })
+        Ok(Self { group, mirror: Mirror::load(group, state)? })
     }
 
     /// Index of the last entry applied; 0 = none.
@@ -92,11 +89,7 @@ impl Machine {
         let mut outcomes = Vec::with_capacity(entries.len());
         for entry in entries {
             let applied = self.mirror.head.applied_index;
-            assert!(
-                entry.index > applied,
-                "RAFT-1: entry {} applied after {applied}",
-                entry.index
-            );
+            assert!(entry.index > applied, "RAFT-1: entry {} applied after {applied}", entry.index);
             outcomes.push(self.apply_entry(&mut rows, entry)?);
             self.mirror.head.applied_index = entry.index;
         }

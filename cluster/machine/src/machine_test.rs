@@ -28,11 +28,7 @@ impl Group {
     fn new(group: GroupId) -> Self {
         let store = MemoryStateStore::new(group);
         let machine = Machine::load(group, &store).expect("empty store");
-        Self {
-            store,
-            machine,
-            index: 0,
-        }
+        Self { store, machine, index: 0 }
     }
 
     fn bundle(commands: &[Command]) -> Bytes {
@@ -45,15 +41,10 @@ impl Group {
 
     fn apply(&mut self, commands: &[Command]) -> Vec<Outcome> {
         self.index += 1;
-        let entry = Committed {
-            index: self.index,
-            bundle: Some(Self::bundle(commands)),
-        };
+        let entry = Committed { index: self.index, bundle: Some(Self::bundle(commands)) };
         let mut batch = StateBatch::default();
-        let outcomes = self
-            .machine
-            .apply(&self.store, &[entry], &mut batch)
-            .expect("apply is total");
+        let outcomes =
+            self.machine.apply(&self.store, &[entry], &mut batch).expect("apply is total");
         self.store.write(batch).expect("memory");
         outcomes.into_iter().next().expect("one entry")
     }
@@ -72,15 +63,8 @@ impl Group {
 
 fn command(op: Op) -> Command {
     let request_id = Bytes::copy_from_slice(uuid::Uuid::new_v4().as_bytes());
-    let actor = Some(Actor {
-        kind: 1,
-        id: vec![7; 16].into(),
-    });
-    Command {
-        request_id,
-        actor,
-        op: Some(op),
-    }
+    let actor = Some(Actor { kind: 1, id: vec![7; 16].into() });
+    Command { request_id, actor, op: Some(op) }
 }
 
 fn open(stream: &str) -> Op {
@@ -137,10 +121,7 @@ fn batch_with(
         record_root: vec![5; 32].into(),
         ..HeaderA::default()
     };
-    let part_b = HeaderB {
-        ciphertext_digest: vec![6; 32].into(),
-        tag: vec![7; 16].into(),
-    };
+    let part_b = HeaderB { ciphertext_digest: vec![6; 32].into(), tag: vec![7; 16].into() };
     let tags: Vec<u8> = contents.iter().flat_map(|&c| [c.max(1); 16]).collect();
     let body = EntryBody {
         header_a: header.encode_to_vec().into(),
@@ -150,10 +131,7 @@ fn batch_with(
         fingerprints: fingerprints.into(),
         sealed: vec![9; 10].into(),
     };
-    Op::AppendBatch(AppendBatch {
-        body: Some(body),
-        ..AppendBatch::default()
-    })
+    Op::AppendBatch(AppendBatch { body: Some(body), ..AppendBatch::default() })
 }
 
 fn appended(outcome: Outcome) -> Appended {
@@ -183,10 +161,7 @@ fn a_stream_takes_only_the_next_sequence_of_the_current_session() {
     let (mut group, first) = ready();
     assert_eq!((first.session, first.next_sequence), (1, 1));
     assert!(first.data_key.is_some());
-    assert_eq!(
-        appended(group.one(batch("s", 1, 1, &[1, 2, 3]))).acked_through,
-        3
-    );
+    assert_eq!(appended(group.one(batch("s", 1, 1, &[1, 2, 3]))).acked_through, 3);
     let gap = refusal(group.one(batch("s", 1, 5, &[5])));
     assert_eq!((gap.kind(), gap.sequence), (RefusalKind::Gap, 4));
     let overlap = refusal(group.one(batch("s", 1, 3, &[3, 4])));
@@ -251,9 +226,7 @@ fn one_message_through_two_streams_is_stored_once() {
         vec![],
     )));
     assert_eq!((doubled.duplicates, doubled.acked_through), (1, 2));
-    let place = reads::place(&group.store, group.index, 0)
-        .expect("row")
-        .expect("place");
+    let place = reads::place(&group.store, group.index, 0).expect("row").expect("place");
     assert_eq!(place.duplicate_bitmap.as_ref(), [0b10]);
     assert_eq!(group.machine.counters(), (3, 0, 1));
 }
@@ -261,25 +234,11 @@ fn one_message_through_two_streams_is_stored_once() {
 #[test]
 fn a_refused_record_leaves_no_fingerprint_and_fills_the_quarantine() {
     let (mut group, _) = ready();
-    let op = batch_with(
-        "s",
-        1,
-        1,
-        &[1, 2],
-        [[1_u8; 16], [2; 16]].concat(),
-        vec![0b01],
-    );
+    let op = batch_with("s", 1, 1, &[1, 2], [[1_u8; 16], [2; 16]].concat(), vec![0b01]);
     appended(group.one(op));
     let again = batch_with("s", 1, 3, &[3], vec![1; 16], vec![]);
-    assert_eq!(
-        appended(group.one(again)).duplicates,
-        0,
-        "the refused one may be sent again"
-    );
-    assert_eq!(
-        reads::quota(&group.store, "tinh-01").expect("row").records,
-        1
-    );
+    assert_eq!(appended(group.one(again)).duplicates, 0, "the refused one may be sent again");
+    assert_eq!(reads::quota(&group.store, "tinh-01").expect("row").records, 1);
     let rows = reads::quarantined(&group.store, "tinh-01", None, 10).expect("rows");
     assert_eq!(rows.len(), 1);
     let reopened = group.open("s");
@@ -308,9 +267,7 @@ fn stream_names_are_limited() {
 fn what_was_acked_and_is_not_held_is_an_exact_range() {
     let (mut group, _) = ready();
     group.one(batch("s", 1, 1, &[1, 2]));
-    let Op::OpenSession(mut op) = open("s") else {
-        unreachable!()
-    };
+    let Op::OpenSession(mut op) = open("s") else { unreachable!() };
     op.acked_through = 5;
     let Some(Answer::SessionOpened(opened)) = group.one(Op::OpenSession(op)).result else {
         panic!()
@@ -322,52 +279,29 @@ fn what_was_acked_and_is_not_held_is_an_exact_range() {
 fn a_batch_under_an_unknown_key_or_of_a_wrong_shape_is_refused() {
     let mut group = Group::new(INGEST);
     group.open("s");
-    assert_eq!(
-        refusal(group.one(batch("s", 1, 1, &[1]))).kind(),
-        RefusalKind::UnknownKey
-    );
+    assert_eq!(refusal(group.one(batch("s", 1, 1, &[1]))).kind(), RefusalKind::UnknownKey);
     group.one(key_op());
-    let Op::AppendBatch(mut wrong) = batch("s", 1, 1, &[1, 2]) else {
-        unreachable!()
-    };
+    let Op::AppendBatch(mut wrong) = batch("s", 1, 1, &[1, 2]) else { unreachable!() };
     wrong.body.as_mut().expect("body").resend_tags = vec![1; 16].into();
-    assert_eq!(
-        refusal(group.one(Op::AppendBatch(wrong))).kind(),
-        RefusalKind::Malformed
-    );
-    assert_eq!(
-        refusal(group.one(batch("never", 1, 1, &[1]))).kind(),
-        RefusalKind::NotFound
-    );
+    assert_eq!(refusal(group.one(Op::AppendBatch(wrong))).kind(), RefusalKind::Malformed);
+    assert_eq!(refusal(group.one(batch("never", 1, 1, &[1]))).kind(), RefusalKind::NotFound);
 }
 
 #[test]
 fn the_first_key_of_a_month_holds() {
     let mut group = Group::new(INGEST);
-    let Some(Answer::KeyHeld(first)) = group.one(key_op()).result else {
-        panic!()
-    };
-    let Op::PutKey(mut put) = key_op() else {
-        unreachable!()
-    };
+    let Some(Answer::KeyHeld(first)) = group.one(key_op()).result else { panic!() };
+    let Op::PutKey(mut put) = key_op() else { unreachable!() };
     put.key.as_mut().expect("key").key_id = vec![9; 16].into();
-    let Some(Answer::KeyHeld(second)) = group.one(Op::PutKey(put)).result else {
-        panic!()
-    };
+    let Some(Answer::KeyHeld(second)) = group.one(Op::PutKey(put)).result else { panic!() };
     assert!(first.stored_now && !second.stored_now);
     assert_eq!(first.key, second.key);
 }
 
 fn meta() -> Group {
     let mut group = Group::new(GroupId::META);
-    let genesis = format::Genesis {
-        group: 0,
-        cause: "init".into(),
-        ..format::Genesis::default()
-    };
-    group.one(Op::Genesis(Genesis {
-        genesis: Some(genesis),
-    }));
+    let genesis = format::Genesis { group: 0, cause: "init".into(), ..format::Genesis::default() };
+    group.one(Op::Genesis(Genesis { genesis: Some(genesis) }));
     let row = ClusterRow {
         cluster_id: vec![1; 16].into(),
         ingest_groups: 3,
@@ -379,19 +313,12 @@ fn meta() -> Group {
 }
 
 fn admin_op(op: admin::Op, expected_version: Option<u64>) -> Op {
-    Op::Admin(Admin {
-        op: Some(op),
-        expected_version,
-        ..Admin::default()
-    })
+    Op::Admin(Admin { op: Some(op), expected_version, ..Admin::default() })
 }
 
 fn source_op(name: &str, expected: Option<u64>) -> Op {
     admin_op(
-        admin::Op::PutSource(SourceRow {
-            source: name.into(),
-            ..SourceRow::default()
-        }),
+        admin::Op::PutSource(SourceRow { source: name.into(), ..SourceRow::default() }),
         expected,
     )
 }
@@ -409,21 +336,11 @@ fn sources_are_placed_once_and_spread() {
     }
     groups.sort_unstable();
     assert_eq!(groups, [1, 1, 2, 2, 3, 3]);
-    assert_eq!(
-        refusal(group.one(source_op("tinh-0", None))).kind(),
-        RefusalKind::Exists
-    );
-    assert_eq!(
-        refusal(group.one(source_op("tinh-0", Some(7)))).kind(),
-        RefusalKind::Version
-    );
-    let before = reads::source(&group.store, "tinh-0")
-        .expect("row")
-        .expect("source");
+    assert_eq!(refusal(group.one(source_op("tinh-0", None))).kind(), RefusalKind::Exists);
+    assert_eq!(refusal(group.one(source_op("tinh-0", Some(7)))).kind(), RefusalKind::Version);
+    let before = reads::source(&group.store, "tinh-0").expect("row").expect("source");
     group.one(source_op("tinh-0", Some(1)));
-    let after = reads::source(&group.store, "tinh-0")
-        .expect("row")
-        .expect("source");
+    let after = reads::source(&group.store, "tinh-0").expect("row").expect("source");
     assert_eq!((after.group, after.version), (before.group, 2));
 }
 
@@ -437,23 +354,13 @@ fn an_action_and_its_leaf_are_one_and_a_repeated_request_is_one_action() {
     let again = group.apply(&[create]);
     assert_eq!(first, again);
     assert_eq!(group.machine.ledger_head().0, size + 1);
-    assert_eq!(
-        refusal(group.one(source_op("TINH", None))).kind(),
-        RefusalKind::Malformed
-    );
-    assert_eq!(
-        group.machine.ledger_head().0,
-        size + 1,
-        "no effect, no leaf"
-    );
+    assert_eq!(refusal(group.one(source_op("TINH", None))).kind(), RefusalKind::Malformed);
+    assert_eq!(group.machine.ledger_head().0, size + 1, "no effect, no leaf");
 }
 
 #[test]
 fn commands_of_another_group_are_refused() {
-    assert_eq!(
-        refusal(meta().one(open("s"))).kind(),
-        RefusalKind::WrongGroup
-    );
+    assert_eq!(refusal(meta().one(open("s"))).kind(), RefusalKind::WrongGroup);
     assert_eq!(
         refusal(Group::new(INGEST).one(source_op("a", None))).kind(),
         RefusalKind::WrongGroup
@@ -467,16 +374,8 @@ fn a_bundle_of_unknown_version_or_with_a_flipped_bit_stops_the_group() {
     for at in [0, good.len() - 1] {
         let mut bad = good.to_vec();
         bad[at] ^= 1;
-        let entry = Committed {
-            index: group.index + 1,
-            bundle: Some(bad.into()),
-        };
-        assert!(
-            group
-                .machine
-                .apply(&group.store, &[entry], &mut StateBatch::default())
-                .is_err()
-        );
+        let entry = Committed { index: group.index + 1, bundle: Some(bad.into()) };
+        assert!(group.machine.apply(&group.store, &[entry], &mut StateBatch::default()).is_err());
         group.machine = Machine::load(INGEST, &group.store).expect("rows");
     }
 }

@@ -26,10 +26,7 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) fn empty(base: u64) -> Self {
-        Self {
-            base,
-            tags: [0; SLOT_SEQUENCES as usize * TAG_BYTES],
-        }
+        Self { base, tags: [0; SLOT_SEQUENCES as usize * TAG_BYTES] }
     }
 
     pub(crate) fn base_of(sequence: u64) -> u64 {
@@ -55,10 +52,7 @@ impl Slot {
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (base, tags) = bytes.split_at_checked(8)?;
-        Some(Self {
-            base: u64::from_be_bytes(base.try_into().ok()?),
-            tags: tags.try_into().ok()?,
-        })
+        Some(Self { base: u64::from_be_bytes(base.try_into().ok()?), tags: tags.try_into().ok()? })
     }
 }
 
@@ -85,11 +79,7 @@ impl Mirror {
         let key = keys::head();
         let head: GroupHead = match state.get(&key)? {
             Some(bytes) => decode_row(group, &key, bytes)?,
-            None => GroupHead {
-                version: 1,
-                format_version: 1,
-                ..GroupHead::default()
-            },
+            None => GroupHead { version: 1, format_version: 1, ..GroupHead::default() },
         };
         let frontier = if head.frontier.is_empty() {
             Frontier::new()
@@ -101,11 +91,7 @@ impl Mirror {
             head.ledger_size,
             "LED-1: group {group} head and frontier disagree"
         );
-        Ok(Self {
-            head,
-            frontier,
-            streams: HashMap::new(),
-        })
+        Ok(Self { head, frontier, streams: HashMap::new() })
     }
 
     /// Takes a stream out of the mirror, or reads it; `None` where it has never been opened.
@@ -118,11 +104,7 @@ impl Mirror {
             return Ok(Some(mirror));
         }
         let cursor: Option<Cursor> = rows.row(&keys::cursor(stream))?;
-        Ok(cursor.map(|cursor| StreamMirror {
-            cursor,
-            slot: None,
-            known_key: None,
-        }))
+        Ok(cursor.map(|cursor| StreamMirror { cursor, slot: None, known_key: None }))
     }
 
     /// Puts a stream back after use.

@@ -18,11 +18,7 @@ pub(crate) struct Overlay<'a> {
 
 impl<'a> Overlay<'a> {
     pub(crate) fn new(group: GroupId, below: &'a dyn StateRead) -> Self {
-        Self {
-            group,
-            below,
-            changed: BTreeMap::new(),
-        }
+        Self { group, below, changed: BTreeMap::new() }
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ApplyError> {
@@ -34,9 +30,7 @@ impl<'a> Overlay<'a> {
 
     /// A row that holds a message.
     pub(crate) fn row<M: Message + Default>(&self, key: &[u8]) -> Result<Option<M>, ApplyError> {
-        self.get(key)?
-            .map(|bytes| decode_row(self.group, key, bytes))
-            .transpose()
+        self.get(key)?.map(|bytes| decode_row(self.group, key, bytes)).transpose()
     }
 
     /// A row that holds a big-endian number; 0 where there is none.
@@ -87,9 +81,5 @@ pub(crate) fn decode_row<M: Message + Default>(
 
 pub(crate) fn malformed(group: GroupId, key: &[u8], cause: &str) -> ApplyError {
     let key = key.iter().map(|b| format!("{b:02x}")).collect();
-    ApplyError::Row {
-        group,
-        key,
-        cause: cause.to_owned(),
-    }
+    ApplyError::Row { group, key, cause: cause.to_owned() }
 }

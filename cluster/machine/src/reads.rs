@@ -22,10 +22,7 @@ fn row<M: Message + Default>(state: &dyn StateRead, key: &[u8]) -> Result<Option
 
 fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, StateError> {
     let group = dtm_types::GroupId::default();
-    M::decode(bytes).map_err(|e| StateError {
-        group,
-        cause: format!("row does not decode: {e}"),
-    })
+    M::decode(bytes).map_err(|e| StateError { group, cause: format!("row does not decode: {e}") })
 }
 
 fn rows<M: Message + Default>(
@@ -40,10 +37,7 @@ fn rows<M: Message + Default>(
         from = from.max(after);
     }
     let found = state.scan(&from, &to, limit)?;
-    found
-        .into_iter()
-        .map(|(key, value)| Ok((key, decode(value)?)))
-        .collect()
+    found.into_iter().map(|(key, value)| Ok((key, decode(value)?))).collect()
 }
 
 /// How far the group has applied.
@@ -63,10 +57,7 @@ pub fn sources(
     limit: usize,
 ) -> Result<Vec<SourceRow>, StateError> {
     let after = after.map(|name| keys::named(table::SOURCE, name));
-    Ok(rows(state, Key::of(table::SOURCE), after, limit)?
-        .into_iter()
-        .map(|(_, row)| row)
-        .collect())
+    Ok(rows(state, Key::of(table::SOURCE), after, limit)?.into_iter().map(|(_, row)| row).collect())
 }
 
 /// One key of a source.
@@ -101,10 +92,7 @@ pub fn dataset(
         return row(state, &keys::dataset(id, version));
     }
     let (from, to) = Key::of(table::DATASET).name(id).range();
-    state
-        .last(&from, &to)?
-        .map(|(_, value)| decode(value))
-        .transpose()
+    state.last(&from, &to)?.map(|(_, value)| decode(value)).transpose()
 }
 
 /// Every version of every data set.
@@ -189,10 +177,7 @@ pub fn places_after(
     limit: usize,
 ) -> Result<Vec<Place>, StateError> {
     let after = after.map(|(index, ordinal)| keys::place(index, ordinal));
-    Ok(rows(state, Key::of(table::PLACE), after, limit)?
-        .into_iter()
-        .map(|(_, row)| row)
-        .collect())
+    Ok(rows(state, Key::of(table::PLACE), after, limit)?.into_iter().map(|(_, row)| row).collect())
 }
 
 /// The batch at (index, ordinal).
@@ -264,10 +249,7 @@ pub fn keys_after(
     limit: usize,
 ) -> Result<Vec<WrappedKey>, StateError> {
     let after = after.map(keys::key);
-    Ok(rows(state, Key::of(table::KEY), after, limit)?
-        .into_iter()
-        .map(|(_, row)| row)
-        .collect())
+    Ok(rows(state, Key::of(table::KEY), after, limit)?.into_iter().map(|(_, row)| row).collect())
 }
 
 /// Quarantined batches of a source after (index, ordinal): (index, ordinal, row).

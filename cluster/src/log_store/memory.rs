@@ -32,10 +32,7 @@ impl MemoryLog {
 
     /// Fails everything from now on, as the fail-stop latch does.
     pub fn stop(&self, reason: &str) {
-        self.inner
-            .lock()
-            .stopped
-            .get_or_insert_with(|| reason.to_owned());
+        self.inner.lock().stopped.get_or_insert_with(|| reason.to_owned());
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> Result<T, LogError> {
@@ -48,11 +45,7 @@ impl MemoryLog {
 }
 
 fn position(entry: &LogEntry) -> LogPosition {
-    LogPosition {
-        index: entry.index,
-        term: entry.term,
-        leader: entry.leader,
-    }
+    LogPosition { index: entry.index, term: entry.term, leader: entry.leader }
 }
 
 impl ReplicaLog for MemoryLog {
@@ -85,8 +78,7 @@ impl ReplicaLog for MemoryLog {
     }
 
     fn save_committed(&self, committed: Bytes) {
-        self.with(|inner| inner.marks.committed = Some(committed))
-            .ok();
+        self.with(|inner| inner.marks.committed = Some(committed)).ok();
     }
 
     fn truncate_after(&self, last: Option<u64>, flushed: Flushed) -> Result<(), LogError> {
@@ -95,9 +87,7 @@ impl ReplicaLog for MemoryLog {
             let from = last.map_or(0, |index| index + 1).max(above_purged);
             inner.entries.split_off(&from);
             let kept = inner.entries.range(above_purged..).next_back();
-            inner.marks.last = kept
-                .map(|(_, entry)| position(entry))
-                .or(inner.marks.purged);
+            inner.marks.last = kept.map(|(_, entry)| position(entry)).or(inner.marks.purged);
         })?;
         flushed(Ok(()));
         Ok(())
@@ -119,11 +109,7 @@ impl ReplicaLog for MemoryLog {
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
         self.with(|inner| {
-            let from = inner
-                .marks
-                .purged
-                .map_or(0, |p| p.index + 1)
-                .max(range.start);
+            let from = inner.marks.purged.map_or(0, |p| p.index + 1).max(range.start);
             let mut bytes = 0;
             let mut found = Vec::new();
             for (_, entry) in inner.entries.range(from..range.end.max(from)) {
@@ -138,15 +124,12 @@ impl ReplicaLog for MemoryLog {
     }
 
     fn read_record(&self, index: u64) -> Result<LogEntry, LogError> {
-        self.with(|inner| inner.entries.get(&index).cloned())?
-            .ok_or(LogError::NotFound(index))
+        self.with(|inner| inner.entries.get(&index).cloned())?.ok_or(LogError::NotFound(index))
     }
 
     fn store_records(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
         self.with(|inner| {
-            inner
-                .entries
-                .extend(entries.into_iter().map(|entry| (entry.index, entry)));
+            inner.entries.extend(entries.into_iter().map(|entry| (entry.index, entry)));
         })?;
         flushed(Ok(()));
         Ok(())
@@ -178,9 +161,6 @@ impl LogProvider for MemoryLogs {
     }
 
     fn stopped(&self) -> Option<String> {
-        self.logs
-            .lock()
-            .values()
-            .find_map(|log| log.inner.lock().stopped.clone())
+        self.logs.lock().values().find_map(|log| log.inner.lock().stopped.clone())
     }
 }

@@ -32,20 +32,15 @@ impl LogProvider for NodeLogs {
     fn replicas(&self) -> Vec<(GroupId, ReplicaId)> {
         let all = self.log.groups().into_iter();
         let ours = all.filter(|state| state.key.incarnation == self.incarnation.0);
-        let mut keys: Vec<_> = ours
-            .map(|state| (GroupId(state.key.group), ReplicaId(state.key.replica)))
-            .collect();
+        let mut keys: Vec<_> =
+            ours.map(|state| (GroupId(state.key.group), ReplicaId(state.key.replica))).collect();
         keys.sort_unstable();
         keys
     }
 
     fn drop_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), LogError> {
         let (group, incarnation) = (group.0, self.incarnation.0);
-        let key = node_log::ReplicaKey {
-            group,
-            incarnation,
-            replica: replica.0,
-        };
+        let key = node_log::ReplicaKey { group, incarnation, replica: replica.0 };
         Ok(self.log.drop_replica(key, Box::new(|_| {}))?)
     }
 
@@ -75,43 +70,20 @@ fn callback(flushed: Flushed) -> node_log::Callback {
 }
 
 fn to_position(position: node_log::LogPosition) -> LogPosition {
-    LogPosition {
-        index: position.index,
-        term: position.term,
-        leader: position.leader,
-    }
+    LogPosition { index: position.index, term: position.term, leader: position.leader }
 }
 
 fn from_position(position: LogPosition) -> node_log::LogPosition {
-    node_log::LogPosition {
-        index: position.index,
-        term: position.term,
-        leader: position.leader,
-    }
+    node_log::LogPosition { index: position.index, term: position.term, leader: position.leader }
 }
 
 fn to_entry(entry: node_log::LogEntry) -> LogEntry {
-    let node_log::LogEntry {
-        index,
-        term,
-        leader,
-        payload,
-    } = entry;
-    LogEntry {
-        index,
-        term,
-        leader,
-        payload,
-    }
+    let node_log::LogEntry { index, term, leader, payload } = entry;
+    LogEntry { index, term, leader, payload }
 }
 
 fn from_entries(entries: Vec<LogEntry>) -> Vec<node_log::LogEntry> {
-    let convert = |LogEntry {
-                       index,
-                       term,
-                       leader,
-                       payload,
-                   }| node_log::LogEntry {
+    let convert = |LogEntry { index, term, leader, payload }| node_log::LogEntry {
         index,
         term,
         leader,
@@ -125,11 +97,7 @@ impl ReplicaLog for Replica {
         let state = self.log.state();
         let recovering = match state.health {
             node_log::Health::Healthy => None,
-            node_log::Health::Recovering {
-                missing,
-                tail_unknown,
-                vote_lost,
-            } => {
+            node_log::Health::Recovering { missing, tail_unknown, vote_lost } => {
                 let ranges = missing.len();
                 Some(format!(
                     "{ranges} damaged ranges, tail unknown: {tail_unknown}, vote lost: {vote_lost}"
@@ -166,9 +134,7 @@ impl ReplicaLog for Replica {
     }
 
     fn purge_to(&self, position: LogPosition) -> Result<(), LogError> {
-        Ok(self
-            .log
-            .purge_to(from_position(position), Box::new(|_| {}))?)
+        Ok(self.log.purge_to(from_position(position), Box::new(|_| {}))?)
     }
 
     fn reset(&self, position: LogPosition, flushed: Flushed) -> Result<(), LogError> {
@@ -176,12 +142,7 @@ impl ReplicaLog for Replica {
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
-        Ok(self
-            .log
-            .read(range, bytes_max)?
-            .into_iter()
-            .map(to_entry)
-            .collect())
+        Ok(self.log.read(range, bytes_max)?.into_iter().map(to_entry).collect())
     }
 
     fn read_record(&self, index: u64) -> Result<LogEntry, LogError> {
@@ -189,9 +150,7 @@ impl ReplicaLog for Replica {
     }
 
     fn store_records(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
-        Ok(self
-            .log
-            .store_records(from_entries(entries), callback(flushed))?)
+        Ok(self.log.store_records(from_entries(entries), callback(flushed))?)
     }
 
     fn release(&self, through: u64) {

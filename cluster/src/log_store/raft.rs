@@ -56,10 +56,7 @@ pub(crate) struct LogReader {
 impl LogReader {
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let stored = self.log.read(range, bytes_max).map_err(to_io)?;
-        stored
-            .into_iter()
-            .map(|entry| convert::entry_from_log(entry).map_err(to_io))
-            .collect()
+        stored.into_iter().map(|entry| convert::entry_from_log(entry).map_err(to_io)).collect()
     }
 }
 
@@ -130,8 +127,7 @@ impl RaftLogReader<TypeConfig> for LogReader {
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
         let vote = self.log.marks().vote;
-        vote.map(|bytes| convert::vote_from_bytes(&bytes).map_err(to_io))
-            .transpose()
+        vote.map(|bytes| convert::vote_from_bytes(&bytes).map_err(to_io)).transpose()
     }
 }
 
@@ -147,9 +143,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn get_log_reader(&mut self) -> LogReader {
-        LogReader {
-            log: Arc::clone(&self.log),
-        }
+        LogReader { log: Arc::clone(&self.log) }
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
@@ -159,17 +153,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         if let Some(committed) = committed {
-            self.log
-                .save_committed(convert::log_id_to_bytes(&committed));
+            self.log.save_committed(convert::log_id_to_bytes(&committed));
         }
         Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
         let committed = self.log.marks().committed;
-        committed
-            .map(|bytes| convert::log_id_from_bytes(&bytes).map_err(to_io))
-            .transpose()
+        committed.map(|bytes| convert::log_id_from_bytes(&bytes).map_err(to_io)).transpose()
     }
 
     async fn append<I>(
@@ -181,10 +172,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + Send,
         I::IntoIter: Send,
     {
-        let entries: Vec<LogEntry> = entries
-            .into_iter()
-            .map(|e| convert::entry_to_log(&e))
-            .collect();
+        let entries: Vec<LogEntry> =
+            entries.into_iter().map(|e| convert::entry_to_log(&e)).collect();
         let bytes = entries.iter().map(|entry| entry.payload.len()).sum();
         self.wait_for_room(bytes).await?;
         let flushed =
@@ -202,10 +191,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let flushed = self.applied.flushed();
         if position.index > flushed {
             // ING-1: what is purged must be in rows that are on disk.
-            let cause = format!(
-                "purge to {} ahead of the flushed rows at {flushed}",
-                position.index
-            );
+            let cause =
+                format!("purge to {} ahead of the flushed rows at {flushed}", position.index);
             return Err(io::Error::other(cause));
         }
         let last = self.log.marks().last.map_or(0, |last| last.index);
@@ -228,8 +215,6 @@ pub(crate) async fn wait_flushed(
     .map_err(to_io)?;
     match receiver.await {
         Ok(done) => done.map_err(to_io),
-        Err(_) => Err(io::Error::other(
-            "the log dropped a request without an answer",
-        )),
+        Err(_) => Err(io::Error::other("the log dropped a request without an answer")),
     }
 }

@@ -47,11 +47,7 @@ type AppendResult = Result<StreamAppendResult<TypeConfig>, RpcError>;
 
 impl ReplicaClient {
     pub(crate) fn new(link: Arc<Link>, target: wire::Target, purpose: Purpose) -> Self {
-        Self {
-            link,
-            target,
-            purpose,
-        }
+        Self { link, target, purpose }
     }
 
     async fn heartbeat<S>(&self, mut input: S) -> Result<BoxStream<'static, AppendResult>, RpcError>
@@ -61,12 +57,8 @@ impl ReplicaClient {
         let Some(request) = input.next().await else {
             return Ok(futures::stream::empty().boxed());
         };
-        let answer = self
-            .link
-            .heartbeats()
-            .ask(self.target, &request)
-            .await
-            .map_err(to_rpc_error)?;
+        let answer =
+            self.link.heartbeats().ask(self.target, &request).await.map_err(to_rpc_error)?;
         Ok(futures::stream::once(async move { Ok(answer) }).boxed())
     }
 
@@ -80,18 +72,9 @@ impl ReplicaClient {
             counter.fetch_add(1, Ordering::Relaxed);
             append_to_wire(target, request)
         });
-        let opened = self
-            .link
-            .data()
-            .append(self.link.guard().stamp(requests))
-            .await;
+        let opened = self.link.data().append(self.link.guard().stamp(requests)).await;
         let answers = opened.map_err(to_rpc_error)?.into_inner();
-        let watched = Watched {
-            answers,
-            sent,
-            received: 0,
-            failed: false,
-        };
+        let watched = Watched { answers, sent, received: 0, failed: false };
         Ok(futures::stream::unfold(watched, Watched::next).boxed())
     }
 }
@@ -154,12 +137,12 @@ fn append_from_wire(
     use wire::append_response::Result as Answer;
     match result.ok_or(convert::Error::Missing("result of an append"))? {
         Answer::Appended(appended) => Ok(Ok(appended.through.map(convert::log_id_from_wire))),
-        Answer::Conflict(log_id) => Ok(Err(StreamAppendError::Conflict(
-            convert::log_id_from_wire(log_id),
-        ))),
-        Answer::HigherVote(vote) => Ok(Err(StreamAppendError::HigherVote(
-            convert::vote_from_wire(Some(vote))?,
-        ))),
+        Answer::Conflict(log_id) => {
+            Ok(Err(StreamAppendError::Conflict(convert::log_id_from_wire(log_id))))
+        }
+        Answer::HigherVote(vote) => {
+            Ok(Err(StreamAppendError::HigherVote(convert::vote_from_wire(Some(vote))?)))
+        }
     }
 }
 
@@ -183,12 +166,8 @@ async fn within<T>(
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, RpcError> {
     match tokio::time::timeout(option.hard_ttl(), call).await {
-        Ok(answer) => answer
-            .map(tonic::Response::into_inner)
-            .map_err(to_rpc_error),
-        Err(_) => Err(RPCError::Network(NetworkError::from_string(
-            "no answer in time",
-        ))),
+        Ok(answer) => answer.map(tonic::Response::into_inner).map_err(to_rpc_error),
+        Err(_) => Err(RPCError::Network(NetworkError::from_string("no answer in time"))),
     }
 }
 
@@ -227,11 +206,7 @@ impl ReplicaClient {
         let mut client = self.link.control();
         let answer = within(option, client.vote(self.link.guard().stamp(message))).await?;
         let vote = convert::vote_from_wire(answer.vote).map_err(to_network_error)?;
-        Ok(VoteResponse::new(
-            vote,
-            answer.last.map(convert::log_id_from_wire),
-            answer.granted,
-        ))
+        Ok(VoteResponse::new(vote, answer.last.map(convert::log_id_from_wire), answer.granted))
     }
 }
 
@@ -266,11 +241,8 @@ impl NetTransferLeader<TypeConfig> for ReplicaClient {
             last: request.last_log_id().map(convert::log_id_to_wire),
         };
         let mut client = self.link.control();
-        let answer = within(
-            &option,
-            client.transfer_leader(self.link.guard().stamp(message)),
-        )
-        .await?;
+        let answer =
+            within(&option, client.transfer_leader(self.link.guard().stamp(message))).await?;
         let actual = answer.actual.map(convert::log_id_from_wire);
         Ok(match answer.actual_vote {
             Some(vote) => Err(TransferLeaderError::VoteChanged {

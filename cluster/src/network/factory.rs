@@ -23,14 +23,7 @@ impl Factory {
 
     fn client(&self, replica: u64, node: &PeerNode, purpose: Purpose) -> ReplicaClient {
         let link = self.links.to(node.node, &node.peer_address);
-        ReplicaClient::new(
-            link,
-            wire::Target {
-                group: self.group.0,
-                replica,
-            },
-            purpose,
-        )
+        ReplicaClient::new(link, wire::Target { group: self.group.0, replica }, purpose)
     }
 }
 

@@ -36,11 +36,7 @@ pub(crate) struct HeartbeatHub {
 impl HeartbeatHub {
     pub(super) fn start(link: &Link) -> Arc<Self> {
         let (pending, receiver) = mpsc::channel(PENDING_MAX);
-        let worker = Worker {
-            client: link.control(),
-            guard: link.guard_arc(),
-            pending: receiver,
-        };
+        let worker = Worker { client: link.control(), guard: link.guard_arc(), pending: receiver };
         tokio::spawn(worker.run());
         Arc::new(Self { pending })
     }
@@ -61,9 +57,7 @@ impl HeartbeatHub {
         let (answer, receiver) = oneshot::channel();
         let closed = |_| Status::unavailable("heartbeat worker ended");
         let full = |_| Status::unavailable("heartbeats queue up");
-        self.pending
-            .try_send(Pending { request, answer })
-            .map_err(full)?;
+        self.pending.try_send(Pending { request, answer }).map_err(full)?;
         receiver.await.map_err(closed)?
     }
 }
@@ -139,11 +133,7 @@ impl Worker {
             pending.request.id = *last_id;
             items.push(pending.request);
             waiting.insert(*last_id, pending.answer);
-            next = if items.len() < PENDING_MAX {
-                self.pending.try_recv().ok()
-            } else {
-                None
-            };
+            next = if items.len() < PENDING_MAX { self.pending.try_recv().ok() } else { None };
         }
         wire::HeartbeatBatch { items }
     }
@@ -161,9 +151,9 @@ fn from_wire(result: Option<wire::heartbeat_response::Result>) -> Answer {
     use wire::heartbeat_response::Result as Sent;
     match result {
         Some(Sent::Appended(appended)) => Ok(Ok(appended.through.map(convert::log_id_from_wire))),
-        Some(Sent::Conflict(log_id)) => Ok(Err(StreamAppendError::Conflict(
-            convert::log_id_from_wire(log_id),
-        ))),
+        Some(Sent::Conflict(log_id)) => {
+            Ok(Err(StreamAppendError::Conflict(convert::log_id_from_wire(log_id))))
+        }
         Some(Sent::HigherVote(vote)) => match convert::vote_from_wire(Some(vote)) {
             Ok(vote) => Ok(Err(StreamAppendError::HigherVote(vote))),
             Err(error) => Err(Status::internal(error.to_string())),

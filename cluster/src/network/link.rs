@@ -26,7 +26,6 @@ const FRAME_BYTES_MAX: u32 = 256 << 10;
 
 /// One peer.
 pub(crate) struct Link {
-    pub(crate) node: NodeId,
     address: RwLock<String>,
     guard: Arc<OriginGuard>,
     data: PeerServiceClient<Channel>,
@@ -51,9 +50,7 @@ impl Link {
         Arc::new_cyclic(|weak: &std::sync::Weak<Self>| {
             let weak = weak.clone();
             let address_now = Arc::new(move || {
-                weak.upgrade()
-                    .map(|link| link.address.read().clone())
-                    .unwrap_or_default()
+                weak.upgrade().map(|link| link.address.read().clone()).unwrap_or_default()
             });
             let connector = Connector::new(tls, node, address_now);
             let endpoint = || {
@@ -67,7 +64,6 @@ impl Link {
                     .keep_alive_while_idle(true)
             };
             Self {
-                node,
                 address: RwLock::new(address),
                 guard,
                 data: client(endpoint().connect_with_connector_lazy(connector.clone())),
@@ -116,23 +112,14 @@ pub(crate) struct Links {
 
 impl Links {
     pub(crate) fn new(tls: Arc<dyn PeerTls>, guard: Arc<OriginGuard>) -> Arc<Self> {
-        Arc::new(Self {
-            tls,
-            guard,
-            links: Mutex::new(HashMap::new()),
-        })
+        Arc::new(Self { tls, guard, links: Mutex::new(HashMap::new()) })
     }
 
     /// The link to a node, made at first use. A new address takes effect at the next connection.
     pub(crate) fn to(&self, node: NodeId, address: &str) -> Arc<Link> {
         let mut links = self.links.lock();
         let link = links.entry(node).or_insert_with(|| {
-            Link::new(
-                node,
-                address.to_owned(),
-                Arc::clone(&self.tls),
-                Arc::clone(&self.guard),
-            )
+            Link::new(node, address.to_owned(), Arc::clone(&self.tls), Arc::clone(&self.guard))
         });
         if !address.is_empty() && *link.address.read() != address {
             address.clone_into(&mut link.address.write());

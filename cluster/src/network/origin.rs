@@ -34,13 +34,7 @@ impl OriginGuard {
         own: Incarnation,
         boot_counter: u64,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            cluster,
-            node,
-            boot_counter,
-            own,
-            seen: AtomicU64::new(own.0),
-        })
+        Arc::new(Self { cluster, node, boot_counter, own, seen: AtomicU64::new(own.0) })
     }
 
     pub(crate) fn stamp<T>(&self, message: T) -> Request<T> {
@@ -69,36 +63,20 @@ impl OriginGuard {
             return Err(refuse("origin", Status::unauthenticated("no origin")));
         };
         if origin.cluster_id != self.cluster.0[..] {
-            return Err(refuse(
-                "cluster",
-                Status::failed_precondition("wrong-cluster"),
-            ));
+            return Err(refuse("cluster", Status::failed_precondition("wrong-cluster")));
         }
         let claimed = NodeId::from_slice(&origin.node);
-        let certified = request
-            .extensions()
-            .get::<PeerCertificate>()
-            .map(|peer| peer.node);
+        let certified = request.extensions().get::<PeerCertificate>().map(|peer| peer.node);
         if claimed.is_none() || claimed != certified {
             let status = Status::permission_denied("the certificate names another node");
             return Err(refuse("certificate", status));
         }
-        let seen = self
-            .seen
-            .fetch_max(origin.incarnation, Ordering::AcqRel)
-            .max(origin.incarnation);
+        let seen =
+            self.seen.fetch_max(origin.incarnation, Ordering::AcqRel).max(origin.incarnation);
         if origin.incarnation < seen || self.own.0 < seen {
-            return Err(refuse(
-                "incarnation",
-                Status::failed_precondition("wrong-incarnation"),
-            ));
+            return Err(refuse("incarnation", Status::failed_precondition("wrong-incarnation")));
         }
         claimed.ok_or_else(|| Status::permission_denied("no node"))
-    }
-
-    /// True when a peer showed a later life of the cluster: this node must not go on.
-    pub(crate) fn is_outlived(&self) -> bool {
-        self.seen.load(Ordering::Acquire) > self.own.0
     }
 }
 
@@ -107,50 +85,26 @@ mod tests {
     use super::*;
 
     fn guard(cluster: u8, node: u8, incarnation: u64) -> Arc<OriginGuard> {
-        OriginGuard::new(
-            ClusterId([cluster; 16]),
-            NodeId([node; 16]),
-            Incarnation(incarnation),
-            1,
-        )
+        OriginGuard::new(ClusterId([cluster; 16]), NodeId([node; 16]), Incarnation(incarnation), 1)
     }
 
     fn said_by(peer: &OriginGuard, certified: u8) -> Request<()> {
         let mut request = peer.stamp(());
-        request.extensions_mut().insert(PeerCertificate {
-            node: NodeId([certified; 16]),
-        });
+        request.extensions_mut().insert(PeerCertificate { node: NodeId([certified; 16]) });
         request
     }
 
     #[test]
     fn only_the_same_life_of_the_same_cluster_is_heard() {
         let own = guard(1, 1, 5);
-        assert_eq!(
-            own.check(&said_by(&guard(1, 2, 5), 2)).ok(),
-            Some(NodeId([2; 16]))
-        );
-        assert!(
-            own.check(&said_by(&guard(1, 2, 5), 3)).is_err(),
-            "another node's certificate"
-        );
-        assert!(
-            own.check(&said_by(&guard(9, 2, 5), 2)).is_err(),
-            "another cluster"
-        );
-        assert!(
-            own.check(&said_by(&guard(1, 2, 4), 2)).is_err(),
-            "an earlier life"
-        );
-        assert!(!own.is_outlived());
+        assert_eq!(own.check(&said_by(&guard(1, 2, 5), 2)).ok(), Some(NodeId([2; 16])));
+        assert!(own.check(&said_by(&guard(1, 2, 5), 3)).is_err(), "another node's certificate");
+        assert!(own.check(&said_by(&guard(9, 2, 5), 2)).is_err(), "another cluster");
+        assert!(own.check(&said_by(&guard(1, 2, 4), 2)).is_err(), "an earlier life");
         assert!(
             own.check(&said_by(&guard(1, 2, 6), 2)).is_err(),
             "a later life: we are the old one"
         );
-        assert!(own.is_outlived());
-        assert!(
-            own.check(&said_by(&guard(1, 2, 5), 2)).is_err(),
-            "seen 6 refuses 5"
-        );
+        assert!(own.check(&said_by(&guard(1, 2, 5), 2)).is_err(), "seen 6 refuses 5");
     }
 }

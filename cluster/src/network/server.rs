@@ -44,14 +44,9 @@ impl PeerServer {
 fn find(registry: &Registry, target: Option<wire::Target>) -> Result<Arc<Group>, Status> {
     let target = target.ok_or_else(|| Status::invalid_argument("no target"))?;
     let group = registry.group(GroupId(target.group));
-    group
-        .filter(|group| group.replica == ReplicaId(target.replica))
-        .ok_or_else(|| {
-            Status::not_found(format!(
-                "no replica {} of group {}",
-                target.replica, target.group
-            ))
-        })
+    group.filter(|group| group.replica == ReplicaId(target.replica)).ok_or_else(|| {
+        Status::not_found(format!("no replica {} of group {}", target.replica, target.group))
+    })
 }
 
 fn invalid(error: convert::Error) -> Status {
@@ -86,21 +81,19 @@ async fn append_answers(
             .ok()
     });
     let answers = group.raft.stream_append(input);
-    answers
-        .map(|answer| answer.map(append_to_wire).map_err(stopped))
-        .boxed()
+    answers.map(|answer| answer.map(append_to_wire).map_err(stopped)).boxed()
 }
 
 /// `take_while` and `map` in one: the stream ends at the first `None`.
 trait MapWhile: Stream + Sized + Send + 'static {
     fn map_while_ready<T: Send + 'static>(
         self,
-        mut map: impl FnMut(Self::Item) -> Option<T> + Send + 'static,
+        map: impl FnMut(Self::Item) -> Option<T> + Send + 'static,
     ) -> BoxStream<'static, T>
     where
         Self::Item: Send,
     {
-        self.map(move |item| map(item))
+        self.map(map)
             .take_while(|item| futures::future::ready(item.is_some()))
             .filter_map(futures::future::ready)
             .boxed()
@@ -137,9 +130,7 @@ fn append_to_wire(result: StreamAppendResult<TypeConfig>) -> wire::AppendRespons
             Answer::HigherVote(convert::vote_to_wire(&vote))
         }
     };
-    wire::AppendResponse {
-        result: Some(result),
-    }
+    wire::AppendResponse { result: Some(result) }
 }
 
 async fn heartbeat(
@@ -160,10 +151,7 @@ async fn heartbeat(
         }
         Err(status) => Answer::Failed(status.message().to_owned()),
     };
-    wire::HeartbeatResponse {
-        id,
-        result: Some(result),
-    }
+    wire::HeartbeatResponse { id, result: Some(result) }
 }
 
 async fn try_heartbeat(
@@ -188,21 +176,14 @@ async fn heartbeats(
     answers: mpsc::Sender<Result<wire::HeartbeatResponses, Status>>,
 ) {
     while let Ok(Some(batch)) = batches.message().await {
-        let handled: FuturesUnordered<_> = batch
-            .items
-            .into_iter()
-            .map(|item| heartbeat(Arc::clone(&registry), item))
-            .collect();
+        let handled: FuturesUnordered<_> =
+            batch.items.into_iter().map(|item| heartbeat(Arc::clone(&registry), item)).collect();
         let answers = answers.clone();
         // A group that is slow to answer holds up nobody else's heartbeat.
         tokio::spawn(async move {
             let mut handled = handled.ready_chunks(ANSWERS_MAX);
             while let Some(items) = handled.next().await {
-                if answers
-                    .send(Ok(wire::HeartbeatResponses { items }))
-                    .await
-                    .is_err()
-                {
+                if answers.send(Ok(wire::HeartbeatResponses { items })).await.is_err() {
                     return;
                 }
             }
@@ -222,9 +203,7 @@ impl PeerService for PeerServer {
     ) -> Result<Response<Self::AppendStream>, Status> {
         self.guard.check(&request)?;
         let answers = append_answers(Arc::clone(&self.registry), request.into_inner());
-        Ok(Response::new(
-            futures::stream::once(answers).flatten().boxed(),
-        ))
+        Ok(Response::new(futures::stream::once(answers).flatten().boxed()))
     }
 
     async fn heartbeat(
@@ -233,11 +212,7 @@ impl PeerService for PeerServer {
     ) -> Result<Response<Self::HeartbeatStream>, Status> {
         self.guard.check(&request)?;
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
-        tokio::spawn(heartbeats(
-            Arc::clone(&self.registry),
-            request.into_inner(),
-            answers,
-        ));
+        tokio::spawn(heartbeats(Arc::clone(&self.registry), request.into_inner(), answers));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
@@ -274,11 +249,7 @@ impl PeerService for PeerServer {
         let from = convert::vote_from_wire(message.from).map_err(invalid)?;
         let last = message.last.map(convert::log_id_from_wire);
         let ask = TransferLeaderRequest::new(from, message.to, last);
-        let answer = group
-            .raft
-            .handle_transfer_leader(ask)
-            .await
-            .map_err(stopped)?;
+        let answer = group.raft.handle_transfer_leader(ask).await.map_err(stopped)?;
         let mut response = wire::TransferLeaderResponse::default();
         match answer {
             Ok(()) => {}
@@ -301,15 +272,11 @@ impl PeerService for PeerServer {
         let mut chunks = request.into_inner();
         let first = chunks.message().await?.and_then(|chunk| chunk.part);
         let Some(wire::snapshot_chunk::Part::Manifest(manifest)) = first else {
-            return Err(Status::invalid_argument(
-                "a snapshot begins with its manifest",
-            ));
+            return Err(Status::invalid_argument("a snapshot begins with its manifest"));
         };
         let group = self.group(manifest.target)?;
         let states = self.registry.states();
-        snapshot::receive(&group, states, manifest, chunks)
-            .await
-            .map(Response::new)
+        snapshot::receive(&group, states, manifest, chunks).await.map(Response::new)
     }
 
     async fn forward(
@@ -318,10 +285,7 @@ impl PeerService for PeerServer {
     ) -> Result<Response<Self::ForwardStream>, Status> {
         self.guard.check(&request)?;
         let registry = Arc::clone(&self.registry);
-        Ok(Response::new(forward::serve(
-            registry,
-            request.into_inner(),
-        )))
+        Ok(Response::new(forward::serve(registry, request.into_inner())))
     }
 
     async fn read_index(
@@ -330,10 +294,7 @@ impl PeerService for PeerServer {
     ) -> Result<Response<wire::ReadIndexResponse>, Status> {
         self.guard.check(&request)?;
         let group = self.group(request.into_inner().target)?;
-        let index = group
-            .read_index_here(READ_INDEX_TIMEOUT)
-            .await
-            .map_err(stopped)?;
+        let index = group.read_index_here(READ_INDEX_TIMEOUT).await.map_err(stopped)?;
         Ok(Response::new(wire::ReadIndexResponse { index }))
     }
 
@@ -345,10 +306,7 @@ impl PeerService for PeerServer {
         let target = request.into_inner().target;
         let target = target.ok_or_else(|| Status::invalid_argument("no target"))?;
         let (group, replica) = (GroupId(target.group), ReplicaId(target.replica));
-        self.registry
-            .create(group, replica)
-            .await
-            .map_err(stopped)?;
+        self.registry.create(group, replica).await.map_err(stopped)?;
         Ok(Response::new(wire::CreateReplicaResponse {}))
     }
 
@@ -357,11 +315,7 @@ impl PeerService for PeerServer {
         request: Request<wire::ReconcileRequest>,
     ) -> Result<Response<wire::ReconcileResponse>, Status> {
         self.guard.check(&request)?;
-        let settled = self
-            .registry
-            .reconcile(request.into_inner())
-            .await
-            .map_err(stopped)?;
+        let settled = self.registry.reconcile(request.into_inner()).await.map_err(stopped)?;
         Ok(Response::new(wire::ReconcileResponse { settled }))
     }
 
@@ -374,16 +328,8 @@ impl PeerService for PeerServer {
         let groups = targets
             .filter_map(|target| {
                 let group = find(&self.registry, Some(target)).ok()?;
-                let heads = group
-                    .applied
-                    .heads()
-                    .iter()
-                    .map(crate::roots::head_to_wire)
-                    .collect();
-                Some(wire::GroupHeads {
-                    target: Some(target),
-                    heads,
-                })
+                let heads = group.applied.heads().iter().map(crate::roots::head_to_wire).collect();
+                Some(wire::GroupHeads { target: Some(target), heads })
             })
             .collect();
         Ok(Response::new(wire::HeadsResponse { groups }))
@@ -395,8 +341,6 @@ impl PeerService for PeerServer {
     ) -> Result<Response<wire::HeldResponse>, Status> {
         self.guard.check(&request)?;
         let group = self.group(request.into_inner().target)?;
-        Ok(Response::new(wire::HeldResponse {
-            through: group.applied.head().index,
-        }))
+        Ok(Response::new(wire::HeldResponse { through: group.applied.head().index }))
     }
 }

@@ -40,20 +40,9 @@ pub(super) async fn send(
     snapshot: Snapshot,
 ) -> Result<SnapshotResponse<TypeConfig>, SendError> {
     let meta = snapshot.meta;
-    let view = snapshot
-        .snapshot
-        .into_view()
-        .ok_or_else(|| network("snapshot has no view"))?;
-    let request = link.guard().stamp(wire::HeldRequest {
-        target: Some(target),
-    });
-    let held = link
-        .control()
-        .held(request)
-        .await
-        .map_err(to_rpc_error)?
-        .into_inner()
-        .through;
+    let view = snapshot.snapshot.into_view().ok_or_else(|| network("snapshot has no view"))?;
+    let request = link.guard().stamp(wire::HeldRequest { target: Some(target) });
+    let held = link.control().held(request).await.map_err(to_rpc_error)?.into_inner().through;
     let manifest = wire::Manifest {
         target: Some(target),
         vote: Some(convert::vote_to_wire(&vote)),
@@ -71,9 +60,7 @@ pub(super) async fn send(
         return Err(network(error));
     }
     let answer = answered.map_err(to_rpc_error)?.into_inner();
-    Ok(SnapshotResponse::new(
-        convert::vote_from_wire(answer.vote).map_err(network)?,
-    ))
+    Ok(SnapshotResponse::new(convert::vote_from_wire(answer.vote).map_err(network)?))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -109,10 +96,7 @@ fn produce(
         from = last_key.to_vec();
         from.push(0);
         rows.iter().for_each(|(key, value)| digest.add(key, value));
-        let rows = rows
-            .into_iter()
-            .map(|(key, value)| wire::Row { key, value })
-            .collect();
+        let rows = rows.into_iter().map(|(key, value)| wire::Row { key, value }).collect();
         send(Part::Rows(wire::Rows { rows }))?;
     }
     let (rows, rows_digest) = digest.finish();
@@ -130,9 +114,7 @@ fn produce(
         bytes += entry.payload.len();
         entries.push(entry_to_wire(entry));
         if bytes >= READ_BYTES_MAX / 2 {
-            send(Part::Bundles(wire::Bundles {
-                entries: std::mem::take(&mut entries),
-            }))?;
+            send(Part::Bundles(wire::Bundles { entries: std::mem::take(&mut entries) }))?;
             bytes = 0;
         }
     }
@@ -144,27 +126,13 @@ fn produce(
 
 fn entry_to_wire(entry: LogEntry) -> wire::Entry {
     let log_id = convert::log_id(entry.term, entry.leader, entry.index);
-    wire::Entry {
-        log_id: Some(convert::log_id_to_wire(&log_id)),
-        payload: entry.payload,
-    }
+    wire::Entry { log_id: Some(convert::log_id_to_wire(&log_id)), payload: entry.payload }
 }
 
 fn entry_from_wire(entry: wire::Entry) -> Result<LogEntry, Status> {
-    let log_id = entry
-        .log_id
-        .ok_or_else(|| Status::invalid_argument("entry without log id"))?;
-    let wire::LogId {
-        term,
-        leader,
-        index,
-    } = log_id;
-    Ok(LogEntry {
-        index,
-        term,
-        leader,
-        payload: entry.payload,
-    })
+    let log_id = entry.log_id.ok_or_else(|| Status::invalid_argument("entry without log id"))?;
+    let wire::LogId { term, leader, index } = log_id;
+    Ok(LogEntry { index, term, leader, payload: entry.payload })
 }
 
 /// Receives a snapshot, stages it, stores its bundles, hands it to openraft.
@@ -178,27 +146,15 @@ pub(super) async fn receive(
     let vote = convert::vote_from_wire(manifest.vote).map_err(invalid)?;
     let last_membership =
         convert::stored_membership_from_wire(manifest.membership).map_err(invalid)?;
-    let meta = SnapshotMeta {
-        last_log_id: manifest.last.map(convert::log_id_from_wire),
-        last_membership,
-    };
-    let stage = states
-        .stage(group.id)
-        .map_err(|e| Status::internal(e.to_string()))?;
+    let meta =
+        SnapshotMeta { last_log_id: manifest.last.map(convert::log_id_from_wire), last_membership };
+    let stage = states.stage(group.id).map_err(|e| Status::internal(e.to_string()))?;
     let (stage, chunks) = receive_rows(group.id, stage, chunks).await?;
-    let staged = Staged {
-        stage,
-        bundles: chunks.map(bundles_of).boxed(),
-    };
-    let snapshot = Snapshot {
-        meta,
-        snapshot: SnapshotData::staged(staged),
-    };
+    let staged = Staged { stage, bundles: chunks.map(bundles_of).boxed() };
+    let snapshot = Snapshot { meta, snapshot: SnapshotData::staged(staged) };
     let installed = group.raft.install_full_snapshot(vote, snapshot).await;
     let response = installed.map_err(|error| Status::unavailable(error.to_string()))?;
-    Ok(wire::SnapshotResponse {
-        vote: Some(convert::vote_to_wire(&response.vote)),
-    })
+    Ok(wire::SnapshotResponse { vote: Some(convert::vote_to_wire(&response.vote)) })
 }
 
 fn bundles_of(chunk: Result<wire::SnapshotChunk, Status>) -> Result<Vec<LogEntry>, Status> {
@@ -206,9 +162,7 @@ fn bundles_of(chunk: Result<wire::SnapshotChunk, Status>) -> Result<Vec<LogEntry
         Some(wire::snapshot_chunk::Part::Bundles(bundles)) => {
             bundles.entries.into_iter().map(entry_from_wire).collect()
         }
-        _ => Err(Status::invalid_argument(
-            "bundles are expected after the end of the rows",
-        )),
+        _ => Err(Status::invalid_argument("bundles are expected after the end of the rows")),
     }
 }
 
@@ -224,15 +178,9 @@ async fn receive_rows(
     while let Some(chunk) = chunks.next().await {
         match chunk?.part {
             Some(Part::Rows(rows)) => {
-                let rows: Vec<_> = rows
-                    .rows
-                    .into_iter()
-                    .map(|row| (row.key, row.value))
-                    .collect();
+                let rows: Vec<_> = rows.rows.into_iter().map(|row| (row.key, row.value)).collect();
                 rows.iter().for_each(|(key, value)| digest.add(key, value));
-                stage
-                    .put(rows)
-                    .map_err(|e| Status::internal(e.to_string()))?;
+                stage.put(rows).map_err(|e| Status::internal(e.to_string()))?;
             }
             Some(Part::End(end)) => {
                 let (rows, found) = digest.finish();

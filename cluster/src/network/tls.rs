@@ -72,9 +72,7 @@ impl Connector {
         let mut config = (*self.tls.client()).clone();
         h2_only(&mut config.alpn_protocols);
         let name = self.tls.server_name(self.node);
-        let stream = TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await?;
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
         let named = node_of(&*self.tls, stream.get_ref().1.peer_certificates());
         if named != Some(self.node) {
             metrics::counter!("dtm_cluster_peer_refused_total", "cause" => "certificate")
@@ -106,9 +104,7 @@ impl tower::Service<Uri> for Connector {
         let connect = self.clone().connect();
         Box::pin(async move {
             let late = |_| io::Error::new(io::ErrorKind::TimedOut, "TLS handshake took too long");
-            tokio::time::timeout(HANDSHAKE_TIMEOUT, connect)
-                .await
-                .map_err(late)?
+            tokio::time::timeout(HANDSHAKE_TIMEOUT, connect).await.map_err(late)?
         })
     }
 }
@@ -194,13 +190,7 @@ impl Incoming {
     ) -> mpsc::Receiver<io::Result<PeerStream>> {
         let (accepted, receiver) = mpsc::channel(ACCEPTED_MAX);
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        let incoming = Self {
-            tls,
-            listener,
-            handshakes,
-            accepted,
-            stop: stop.clone(),
-        };
+        let incoming = Self { tls, listener, handshakes, accepted, stop: stop.clone() };
         tokio::spawn(async move { stop.run_until_cancelled(incoming.run()).await });
         receiver
     }
@@ -247,15 +237,8 @@ async fn shake(
     let stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await?;
     let Some(node) = node_of(tls, stream.get_ref().1.peer_certificates()) else {
         metrics::counter!("dtm_cluster_peer_refused_total", "cause" => "certificate").increment(1);
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "not a node's certificate",
-        ));
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a node's certificate"));
     };
     let certificate = PeerCertificate { node };
-    Ok(PeerStream {
-        stream: TlsStream::Server(stream),
-        certificate,
-        stopped: Box::pin(stopped),
-    })
+    Ok(PeerStream { stream: TlsStream::Server(stream), certificate, stopped: Box::pin(stopped) })
 }

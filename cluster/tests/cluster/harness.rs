@@ -44,9 +44,7 @@ impl Ca {
         let mut params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let key = rcgen::KeyPair::generate().expect("a key");
-        Arc::new(Self {
-            issuer: rcgen::CertifiedIssuer::self_signed(params, key).expect("a CA"),
-        })
+        Arc::new(Self { issuer: rcgen::CertifiedIssuer::self_signed(params, key).expect("a CA") })
     }
 }
 
@@ -68,9 +66,7 @@ impl TestTls {
     ) -> Arc<Self> {
         static PROVIDER: OnceLock<()> = OnceLock::new();
         PROVIDER.get_or_init(|| {
-            rustls::crypto::aws_lc_rs::default_provider()
-                .install_default()
-                .ok();
+            rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
         });
         let key = rcgen::KeyPair::generate().expect("a key");
         let params = rcgen::CertificateParams::new(vec![name_of(node)]).expect("parameters");
@@ -79,9 +75,7 @@ impl TestTls {
         names.lock().insert(certificate.der().to_vec(), node);
         let private = || PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
         let mut roots = rustls::RootCertStore::empty();
-        roots
-            .add(CertificateDer::from(ca.issuer.der().to_vec()))
-            .expect("a root");
+        roots.add(CertificateDer::from(ca.issuer.der().to_vec())).expect("a root");
         let roots = Arc::new(roots);
         let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::clone(&roots)).build();
         let server = rustls::ServerConfig::builder()
@@ -137,24 +131,13 @@ impl Cluster {
     pub(crate) async fn start(size: u8) -> Self {
         let ca = Ca::new();
         let names = Arc::default();
-        let clock = Arc::new(TestClock {
-            start: Instant::now(),
-            base_us: AtomicI64::new(1 << 50),
-        });
-        let mut cluster = Self {
-            disks: Vec::new(),
-            nodes: Vec::new(),
-            clock,
-        };
+        let clock = Arc::new(TestClock { start: Instant::now(), base_us: AtomicI64::new(1 << 50) });
+        let mut cluster = Self { disks: Vec::new(), nodes: Vec::new(), clock };
         for byte in 1..=size {
             let node = NodeId([byte; 16]);
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let peer_address = listener.local_addr().expect("an address").to_string();
-            let peer = PeerNode {
-                node,
-                peer_address,
-                ..PeerNode::default()
-            };
+            let peer = PeerNode { node, peer_address, ..PeerNode::default() };
             let disk = Disk {
                 config: ClusterConfig::new(ClusterId([7; 16]), peer),
                 logs: Arc::default(),
@@ -207,31 +190,15 @@ impl Cluster {
             ingest_groups,
             ..ClusterRow::default()
         };
-        self.node(0)
-            .bootstrap_single(cluster, self.row(0))
-            .await
-            .expect("bootstraps");
+        self.node(0).bootstrap_single(cluster, self.row(0)).await.expect("bootstraps");
         for at in 1..self.nodes.len() {
-            let op = Op::Admin(Admin {
-                op: Some(admin::Op::PutNode(self.row(at))),
-                ..Admin::default()
-            });
-            let command = Command {
-                op: Some(op),
-                ..Command::default()
-            }
-            .encode_to_vec();
-            propose(self.node(0), GroupId::META, command.into())
-                .await
-                .expect("joins");
+            let op =
+                Op::Admin(Admin { op: Some(admin::Op::PutNode(self.row(at))), ..Admin::default() });
+            let command = Command { op: Some(op), ..Command::default() }.encode_to_vec();
+            propose(self.node(0), GroupId::META, command.into()).await.expect("joins");
         }
         until("every group has all voters", || {
-            let status = self
-                .nodes
-                .iter()
-                .flatten()
-                .map(|node| node.status())
-                .collect::<Vec<_>>();
+            let status = self.nodes.iter().flatten().map(|node| node.status()).collect::<Vec<_>>();
             let whole = status.iter().all(|groups| {
                 groups.len() == ingest_groups as usize + 1
                     && groups.iter().all(|group| {
@@ -247,24 +214,16 @@ impl Cluster {
     pub(crate) fn row(&self, at: usize) -> NodeRow {
         let peer = &self.disks[at].config.node;
         let node = Bytes::copy_from_slice(&peer.node.0);
-        NodeRow {
-            node,
-            peer_address: peer.peer_address.clone(),
-            ..NodeRow::default()
-        }
+        NodeRow { node, peer_address: peer.peer_address.clone(), ..NodeRow::default() }
     }
 
     /// Position of the running node that leads a group and that the others agree on.
     pub(crate) async fn leader_of(&self, group: GroupId) -> usize {
         until("a leader", || {
             let running = self.nodes.iter().enumerate();
-            running
-                .filter_map(|(at, node)| node.as_ref().map(|node| (at, node)))
-                .find_map(|(at, node)| {
-                    node.leader(group)
-                        .is_some_and(|hint| hint.is_self)
-                        .then_some(at)
-                })
+            running.filter_map(|(at, node)| node.as_ref().map(|node| (at, node))).find_map(
+                |(at, node)| node.leader(group).is_some_and(|hint| hint.is_self).then_some(at),
+            )
         })
         .await
     }
@@ -283,22 +242,10 @@ pub(crate) async fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -
 }
 
 pub(crate) fn command(text: &str) -> Bytes {
-    let count = RefusalCount {
-        prefix: text.into(),
-        code: "unauthenticated".into(),
-        count: 1,
-    };
-    let op = Op::CountRefusals(CountRefusals {
-        counts: vec![count],
-    });
+    let count = RefusalCount { prefix: text.into(), code: "unauthenticated".into(), count: 1 };
+    let op = Op::CountRefusals(CountRefusals { counts: vec![count] });
     let request_id = Bytes::copy_from_slice(&[1; 16]);
-    Command {
-        request_id,
-        op: Some(op),
-        ..Command::default()
-    }
-    .encode_to_vec()
-    .into()
+    Command { request_id, op: Some(op), ..Command::default() }.encode_to_vec().into()
 }
 
 pub(crate) async fn propose(
@@ -314,8 +261,5 @@ pub(crate) async fn propose(
             sender.send(result).ok();
         }),
     );
-    tokio::time::timeout(PATIENCE, receiver)
-        .await
-        .expect("answered in time")
-        .expect("answered")
+    tokio::time::timeout(PATIENCE, receiver).await.expect("answered in time").expect("answered")
 }

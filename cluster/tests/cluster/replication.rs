@@ -8,10 +8,7 @@ use crate::harness::{Cluster, command, propose, until};
 
 /// Texts of all commands that a node holds, in log order, from what it has confirmed as current.
 async fn held(node: &ClusterNode, group: GroupId, through: u64) -> Vec<String> {
-    let view = node
-        .view(group, Freshness::Current)
-        .await
-        .expect("a current view");
+    let view = node.view(group, Freshness::Current).await.expect("a current view");
     assert!(view.current);
     let mut texts = Vec::new();
     for index in 0..=through {
@@ -36,9 +33,7 @@ async fn commands_reach_every_replica() {
         let at = number % 3;
         let text = format!("c{number}");
         let group = GroupId(1 + number as u32 % 2);
-        propose(cluster.node(at), group, command(&text))
-            .await
-            .expect("an outcome");
+        propose(cluster.node(at), group, command(&text)).await.expect("an outcome");
     }
     for group in [GroupId(1), GroupId(2)] {
         let first = held(cluster.node(0), group, 200).await;
@@ -63,9 +58,7 @@ async fn nothing_is_lost_when_the_leader_dies_and_returns() {
     let mut acked = Vec::new();
     for number in 0..20 {
         let text = format!("before{number}");
-        propose(cluster.node(number % 3), group, command(&text))
-            .await
-            .expect("an outcome");
+        propose(cluster.node(number % 3), group, command(&text)).await.expect("an outcome");
         acked.push(text);
     }
     let dead = cluster.leader_of(group).await;
@@ -73,10 +66,7 @@ async fn nothing_is_lost_when_the_leader_dies_and_returns() {
     let survivor = (dead + 1) % 3;
     for number in 0..20 {
         let text = format!("without{number}");
-        if propose(cluster.node(survivor), group, command(&text))
-            .await
-            .is_ok()
-        {
+        if propose(cluster.node(survivor), group, command(&text)).await.is_ok() {
             acked.push(text);
         }
     }
@@ -97,12 +87,8 @@ async fn leaders_spread_and_leave_a_draining_node() {
     let cluster = Cluster::start(3).await;
     cluster.form(5).await;
     until("two groups led by each node", || {
-        let spread = (0..3).all(|at| {
-            (0..6)
-                .filter(|&id| is_led_by(&cluster, GroupId(id), at))
-                .count()
-                == 2
-        });
+        let spread =
+            (0..3).all(|at| (0..6).filter(|&id| is_led_by(&cluster, GroupId(id), at)).count() == 2);
         spread.then_some(())
     })
     .await;
@@ -111,8 +97,5 @@ async fn leaders_spread_and_leave_a_draining_node() {
 }
 
 fn is_led_by(cluster: &Cluster, group: GroupId, at: usize) -> bool {
-    cluster
-        .node(at)
-        .leader(group)
-        .is_some_and(|hint| hint.is_self)
+    cluster.node(at).leader(group).is_some_and(|hint| hint.is_self)
 }

@@ -110,18 +110,9 @@ pub fn decide(caller: &Caller, operation: Operation) -> Decision {
     let [node, operator, approver, auditor, source, anonymous] = operation.cells();
     match caller {
         Caller::Node { .. } => node,
-        Caller::Operator {
-            role: Role::Operator,
-            ..
-        } => operator,
-        Caller::Operator {
-            role: Role::Approver,
-            ..
-        } => approver,
-        Caller::Operator {
-            role: Role::Auditor,
-            ..
-        } => auditor,
+        Caller::Operator { role: Role::Operator, .. } => operator,
+        Caller::Operator { role: Role::Approver, .. } => approver,
+        Caller::Operator { role: Role::Auditor, .. } => auditor,
         Caller::Source { .. } => source,
         Caller::Anonymous => anonymous,
     }
@@ -144,10 +135,9 @@ pub fn authorize(
     match (allowed, caller) {
         (true, _) => Ok(()),
         (false, Caller::Anonymous) => Err(Error::Unknown(caller.to_string())),
-        (false, _) => Err(Error::Denied {
-            caller: caller.to_string(),
-            operation: operation.name(),
-        }),
+        (false, _) => {
+            Err(Error::Denied { caller: caller.to_string(), operation: operation.name() })
+        }
     }
 }
 

@@ -36,10 +36,7 @@ const DECLARED: &[(&str, &str)] = &[
     ("read metrics", "operator auditor"),
     ("speak as a peer", "node"),
     ("read the contracts", "operator approver auditor source"),
-    (
-        "ask for health",
-        "node operator approver auditor source anonymous",
-    ),
+    ("ask for health", "node operator approver auditor source anonymous"),
 ];
 
 fn source(code: &str) -> SourceId {
@@ -47,31 +44,16 @@ fn source(code: &str) -> SourceId {
 }
 
 fn operator(role: Role) -> Caller {
-    Caller::Operator {
-        name: "lan".into(),
-        role,
-        certificate_digest: [0; 32],
-    }
+    Caller::Operator { name: "lan".into(), role, certificate_digest: [0; 32] }
 }
 
 fn callers() -> Vec<(&'static str, Caller)> {
     vec![
-        (
-            "node",
-            Caller::Node {
-                node: NodeId([1; 16]),
-            },
-        ),
+        ("node", Caller::Node { node: NodeId([1; 16]) }),
         ("operator", operator(Role::Operator)),
         ("approver", operator(Role::Approver)),
         ("auditor", operator(Role::Auditor)),
-        (
-            "source",
-            Caller::Source {
-                source: source("mine"),
-                credential: Credential::Certificate,
-            },
-        ),
+        ("source", Caller::Source { source: source("mine"), credential: Credential::Certificate }),
         ("anonymous", Caller::Anonymous),
     ]
 }
@@ -88,11 +70,9 @@ fn every_caller_against_every_operation_is_as_declared() {
         for (name, caller) in callers() {
             let yes = allowed.split(' ').any(|word| word == name);
             let own = allowed.split(' ').any(|word| word == format!("{name}:own"));
-            for (owner, expected) in [
-                (None, yes),
-                (Some(source("mine")), yes || own),
-                (Some(source("theirs")), yes),
-            ] {
+            for (owner, expected) in
+                [(None, yes), (Some(source("mine")), yes || own), (Some(source("theirs")), yes)]
+            {
                 let found = authorize(&caller, operation, owner.as_ref()).is_ok();
                 assert_eq!(found, expected, "{name}: {} of {owner:?}", operation.name());
             }
@@ -104,13 +84,7 @@ fn every_caller_against_every_operation_is_as_declared() {
 fn the_refusal_tells_unknown_from_forbidden() {
     let code =
         |caller: &Caller| authorize(caller, Operation::PutSource, None).map_err(|e| e.code());
-    assert_eq!(
-        code(&Caller::Anonymous),
-        Err(dtm_types::ErrorCode::Unauthenticated)
-    );
-    assert_eq!(
-        code(&operator(Role::Auditor)),
-        Err(dtm_types::ErrorCode::PermissionDenied)
-    );
+    assert_eq!(code(&Caller::Anonymous), Err(dtm_types::ErrorCode::Unauthenticated));
+    assert_eq!(code(&operator(Role::Auditor)), Err(dtm_types::ErrorCode::PermissionDenied));
     assert_eq!(code(&operator(Role::Operator)), Ok(()));
 }

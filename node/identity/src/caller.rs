@@ -88,22 +88,16 @@ impl Caller {
         let certificate = Certificate::parse(der)?;
         let found = certificate.identity.cluster();
         if found != cluster {
-            return Err(Error::WrongCluster {
-                found,
-                expected: cluster,
-            });
+            return Err(Error::WrongCluster { found, expected: cluster });
         }
         Ok(match certificate.identity {
             Identity::Node { node, .. } => Self::Node { node },
-            Identity::Operator { name, role, .. } => Self::Operator {
-                name,
-                role,
-                certificate_digest: certificate.digest,
-            },
-            Identity::Source { source, .. } => Self::Source {
-                source,
-                credential: Credential::Certificate,
-            },
+            Identity::Operator { name, role, .. } => {
+                Self::Operator { name, role, certificate_digest: certificate.digest }
+            }
+            Identity::Source { source, .. } => {
+                Self::Source { source, credential: Credential::Certificate }
+            }
         })
     }
 

@@ -39,14 +39,10 @@ impl Certificate {
             .subject_alternative_name()
             .map_err(|_| Error::Certificate("names are malformed"))?
             .ok_or(Error::Certificate("no alternative names"))?;
-        let mut ours = names
-            .value
-            .general_names
-            .iter()
-            .filter_map(|name| match name {
-                GeneralName::URI(uri) if uri.starts_with("dtm://") => Some(*uri),
-                _ => None,
-            });
+        let mut ours = names.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::URI(uri) if uri.starts_with("dtm://") => Some(*uri),
+            _ => None,
+        });
         let uri = ours.next().ok_or(Error::Certificate("no dtm:// name"))?;
         if ours.next().is_some() {
             return Err(Error::Certificate("more than one dtm:// name"));
@@ -72,9 +68,7 @@ mod tests {
         let mut params = CertificateParams::new(vec!["node-1".to_owned()]).expect("a name");
         params.is_ca = is_ca;
         for uri in uris {
-            params
-                .subject_alt_names
-                .push(SanType::URI((*uri).try_into().expect("ascii")));
+            params.subject_alt_names.push(SanType::URI((*uri).try_into().expect("ascii")));
         }
         let key = KeyPair::generate().expect("a key");
         params.self_signed(&key).expect("signed").der().to_vec()
@@ -101,10 +95,7 @@ mod tests {
             b"not a certificate".to_vec(),
             Vec::new(),
         ] {
-            assert!(matches!(
-                Certificate::parse(&der),
-                Err(Error::Certificate(_))
-            ));
+            assert!(matches!(Certificate::parse(&der), Err(Error::Certificate(_))));
         }
     }
 
@@ -112,9 +103,6 @@ mod tests {
     fn trailing_bytes_are_refused() {
         let mut der = with_names(&[SOURCE], IsCa::NoCa);
         der.push(0);
-        assert_eq!(
-            Certificate::parse(&der),
-            Err(Error::Certificate("bytes after its end"))
-        );
+        assert_eq!(Certificate::parse(&der), Err(Error::Certificate("bytes after its end")));
     }
 }

@@ -28,10 +28,7 @@ pub fn confirm_source_key(
             key.source()
         )));
     }
-    Ok(Caller::Source {
-        source: key.source().clone(),
-        credential: Credential::Key(key.key_id()),
-    })
+    Ok(Caller::Source { source: key.source().clone(), credential: Credential::Key(key.key_id()) })
 }
 
 /// Checks an operator's certificate against their row: same certificate, same role, in force.
@@ -43,17 +40,11 @@ pub fn confirm_operator(
     row: Option<&OperatorRow>,
     now_us: i64,
 ) -> Result<(), Error> {
-    let Caller::Operator {
-        name,
-        role,
-        certificate_digest,
-    } = caller
-    else {
+    let Caller::Operator { name, role, certificate_digest } = caller else {
         return Err(Error::Unknown(caller.to_string()));
     };
-    let row = row
-        .filter(|row| row.name == *name)
-        .ok_or_else(|| Error::Unknown(caller.to_string()))?;
+    let row =
+        row.filter(|row| row.name == *name).ok_or_else(|| Error::Unknown(caller.to_string()))?;
     let same = row.certificate_digest == certificate_digest.as_slice() && row.role == role.name();
     if row.revoked || !same || now_us > row.not_after_us {
         return Err(Error::Revoked(format!("certificate of {caller}")));
@@ -84,11 +75,7 @@ mod tests {
     const DAY_US: i64 = 86_400_000_000;
 
     fn key(id: u8) -> SourceKey {
-        SourceKey::new(
-            SourceId::parse("tinh-01").expect("a code"),
-            [id; 8],
-            &mut [id; 32],
-        )
+        SourceKey::new(SourceId::parse("tinh-01").expect("a code"), [id; 8], &mut [id; 32])
     }
 
     fn row(key: &SourceKey, from: i64, to: i64) -> SourceKeyRow {
@@ -105,10 +92,7 @@ mod tests {
     #[test]
     fn rotation_overlaps_and_expiry_ends_it() {
         let (old, new) = (key(1), key(2));
-        let rows = [
-            row(&old, 0, 10 * DAY_US),
-            row(&new, 9 * DAY_US, 99 * DAY_US),
-        ];
+        let rows = [row(&old, 0, 10 * DAY_US), row(&new, 9 * DAY_US, 99 * DAY_US)];
         let at = |key: &SourceKey, day: i64| confirm_source_key(key, &rows, day * DAY_US).is_ok();
         assert!(at(&old, 9) && at(&new, 9), "both hold while they overlap");
         assert!(!at(&new, 8), "not before its time");
@@ -128,11 +112,8 @@ mod tests {
 
     #[test]
     fn a_key_of_another_source_does_not_hold() {
-        let stolen = SourceKey::new(
-            SourceId::parse("tinh-02").expect("a code"),
-            [1; 8],
-            &mut [1; 32],
-        );
+        let stolen =
+            SourceKey::new(SourceId::parse("tinh-02").expect("a code"), [1; 8], &mut [1; 32]);
         assert_eq!(
             confirm_source_key(&stolen, &[row(&key(1), 0, DAY_US)], 1),
             Err(Error::SourceKey)
@@ -162,18 +143,9 @@ mod tests {
             Err(ErrorCode::Unauthenticated)
         );
         for bad in [
-            OperatorRow {
-                revoked: true,
-                ..good.clone()
-            },
-            OperatorRow {
-                role: "auditor".into(),
-                ..good.clone()
-            },
-            OperatorRow {
-                certificate_digest: vec![6; 32].into(),
-                ..good.clone()
-            },
+            OperatorRow { revoked: true, ..good.clone() },
+            OperatorRow { role: "auditor".into(), ..good.clone() },
+            OperatorRow { certificate_digest: vec![6; 32].into(), ..good.clone() },
         ] {
             assert_eq!(code(&bad, 1), Err(ErrorCode::CredentialRevoked));
         }
@@ -183,19 +155,10 @@ mod tests {
     #[test]
     fn a_removed_node_is_refused() {
         let node = NodeId([4; 16]);
-        let mut row = NodeRow {
-            node: node.0.to_vec().into(),
-            ..NodeRow::default()
-        };
+        let mut row = NodeRow { node: node.0.to_vec().into(), ..NodeRow::default() };
         assert_eq!(confirm_node(node, Some(&row)), Ok(()));
         row.removed = true;
-        assert!(matches!(
-            confirm_node(node, Some(&row)),
-            Err(Error::Revoked(_))
-        ));
-        assert!(matches!(
-            confirm_node(NodeId([9; 16]), Some(&row)),
-            Err(Error::Unknown(_))
-        ));
+        assert!(matches!(confirm_node(node, Some(&row)), Err(Error::Revoked(_))));
+        assert!(matches!(confirm_node(NodeId([9; 16]), Some(&row)), Err(Error::Unknown(_))));
     }
 }

@@ -57,14 +57,8 @@ impl Identity {
         let kind = parts.next()?;
         let tail = parts.next()?;
         let identity = match kind {
-            "node" => Self::Node {
-                cluster,
-                node: tail.parse().ok()?,
-            },
-            "source" => Self::Source {
-                cluster,
-                source: SourceId::parse(tail)?,
-            },
+            "node" => Self::Node { cluster, node: tail.parse().ok()? },
+            "source" => Self::Source { cluster, source: SourceId::parse(tail)? },
             "operator" => {
                 let (name, role) = tail.split_once("?role=")?;
                 let role = Role::parse(role)?;

@@ -33,11 +33,7 @@ impl SourceKey {
     ) -> Self {
         let held = Zeroizing::new(*secret);
         secret.zeroize();
-        Self {
-            source,
-            key_id,
-            secret: held,
-        }
+        Self { source, key_id, secret: held }
     }
 
     /// Reads what a source showed. Takes the same time for every well-formed key.
@@ -57,11 +53,7 @@ impl SourceKey {
         decode(key_id, &mut id)?;
         let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
         decode(secret, bytes.as_mut())?;
-        Ok(Self {
-            source,
-            key_id: id,
-            secret: bytes,
-        })
+        Ok(Self { source, key_id: id, secret: bytes })
     }
 
     /// The text to hand to the source, once.
@@ -98,12 +90,7 @@ impl SourceKey {
 
 impl fmt::Debug for SourceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "SourceKey({}, {})",
-            self.source,
-            hex::encode(self.key_id)
-        )
+        write!(f, "SourceKey({}, {})", self.source, hex::encode(self.key_id))
     }
 }
 
@@ -122,11 +109,7 @@ mod tests {
     use super::*;
 
     fn key(source: &str) -> SourceKey {
-        SourceKey::new(
-            SourceId::parse(source).expect("a code"),
-            [7; 8],
-            &mut [9; 32],
-        )
+        SourceKey::new(SourceId::parse(source).expect("a code"), [7; 8], &mut [9; 32])
     }
 
     #[test]

@@ -12,12 +12,7 @@ pub(super) fn check_values(path: &Path, config: &Config, problems: &mut Vec<Prob
     let mut need = |holds: bool, key: &str, what: String, remedy: &str| {
         if !holds {
             let place = path.display().to_string();
-            problems.push(Problem {
-                place,
-                key: key.into(),
-                what,
-                remedy: remedy.into(),
-            });
+            problems.push(Problem { place, key: key.into(), what, remedy: remedy.into() });
         }
     };
     need(
@@ -94,16 +89,7 @@ pub fn check_files(path: &Path, config: &Config) -> Result<(), Error> {
             ),
             Ok(_) => continue,
         };
-        problems.push(Problem {
-            place: path.display().to_string(),
-            key: key.into(),
-            what,
-            remedy,
-        });
+        problems.push(Problem { place: path.display().to_string(), key: key.into(), what, remedy });
     }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(Error(problems))
-    }
+    if problems.is_empty() { Ok(()) } else { Err(Error(problems)) }
 }

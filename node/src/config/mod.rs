@@ -27,11 +27,7 @@ impl Config {
     /// Address that others are told for a listening port: the first advertised name.
     pub fn advertised(&self, listen: std::net::SocketAddr) -> String {
         host_and_port(
-            self.node
-                .advertise
-                .first()
-                .map(String::as_str)
-                .unwrap_or_default(),
+            self.node.advertise.first().map(String::as_str).unwrap_or_default(),
             listen.port(),
         )
     }
@@ -39,11 +35,7 @@ impl Config {
 
 /// `host:port`, with brackets around an IPv6 address.
 pub(crate) fn host_and_port(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// Exit code of a process whose configuration does not hold (EX_CONFIG).
@@ -78,9 +70,5 @@ impl fmt::Display for Problem {
 pub struct Error(pub Vec<Problem>);
 
 fn lines(problems: &[Problem]) -> String {
-    problems
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }

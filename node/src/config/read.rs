@@ -21,12 +21,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub fn load(path: &Path) -> Result<Config, Error> {
     let one = |what: String, remedy: &str| {
         let place = path.display().to_string();
-        Error(vec![Problem {
-            place,
-            key: String::new(),
-            what,
-            remedy: remedy.into(),
-        }])
+        Error(vec![Problem { place, key: String::new(), what, remedy: remedy.into() }])
     };
     let bytes = fs::metadata(path)
         .map_err(|e| {
@@ -37,10 +32,7 @@ pub fn load(path: &Path) -> Result<Config, Error> {
         })?
         .len();
     if bytes > FILE_BYTES_MAX {
-        return Err(one(
-            format!("has {bytes} bytes"),
-            "a configuration has at most 1 MiB",
-        ));
+        return Err(one(format!("has {bytes} bytes"), "a configuration has at most 1 MiB"));
     }
     let text = fs::read_to_string(path)
         .map_err(|e| one(format!("cannot be read ({e})"), "it must be UTF-8 text"))?;
@@ -76,24 +68,13 @@ pub fn parse(
             let place = place(path, text, error.span().map_or(0, |span| span.start));
             let what = format!("not TOML: {}", error.message());
             let remedy = "mend the line; docs/config.md shows an example".into();
-            return Err(Error(vec![Problem {
-                place,
-                key: String::new(),
-                what,
-                remedy,
-            }]));
+            return Err(Error(vec![Problem { place, key: String::new(), what, remedy }]));
         }
     };
     let environment: BTreeMap<String, String> = environment.into_iter().collect();
     unknown_keys(path, text, &table, &mut problems);
     unknown_variables(&environment, &mut problems);
-    let mut source = Source {
-        path,
-        text,
-        table: &table,
-        environment: &environment,
-        problems,
-    };
+    let mut source = Source { path, text, table: &table, environment: &environment, problems };
     let config = Config::take(&mut source);
     let mut problems = source.problems;
     if let Some(config) = &config {
@@ -117,9 +98,7 @@ pub(super) struct Source<'a> {
 impl Source<'_> {
     /// The value of a key; `None` after noting a problem.
     pub(super) fn take<V: Value>(&mut self, section: &str, name: &str) -> Option<V> {
-        let key = KEYS
-            .iter()
-            .find(|key| key.section == section && key.name == name)?;
+        let key = KEYS.iter().find(|key| key.section == section && key.name == name)?;
         let variable = variable(section, name);
         let (place, found, value) = if let Some(text) = self.environment.get(&variable) {
             (variable, text.clone(), V::read_text(text))
@@ -139,11 +118,7 @@ impl Source<'_> {
             Some(value) => Problem {
                 place,
                 key: name,
-                what: format!(
-                    "{} is outside {low} to {high} {}",
-                    value.measure(),
-                    key.unit
-                ),
+                what: format!("{} is outside {low} to {high} {}", value.measure(), key.unit),
                 remedy: "choose a value inside".into(),
             },
             None if found.is_empty() => Problem {
@@ -158,11 +133,7 @@ impl Source<'_> {
                 what: format!("{found} is not a {}", key.kind),
                 remedy: format!(
                     "write it like {}",
-                    if key.default.is_empty() {
-                        "[\"name\"]"
-                    } else {
-                        key.default
-                    }
+                    if key.default.is_empty() { "[\"name\"]" } else { key.default }
                 ),
             },
         };
@@ -188,13 +159,7 @@ fn variable(section: &str, name: &str) -> String {
 }
 
 fn place(path: &Path, text: &str, offset: usize) -> String {
-    let line = text
-        .as_bytes()
-        .iter()
-        .take(offset)
-        .filter(|&&b| b == b'\n')
-        .count()
-        + 1;
+    let line = text.as_bytes().iter().take(offset).filter(|&&b| b == b'\n').count() + 1;
     format!("{}:{line}", path.display())
 }
 
@@ -204,32 +169,17 @@ fn unknown_keys(path: &Path, text: &str, table: &DeTable<'_>, problems: &mut Vec
             Some(near) => format!("did you mean {near}? Otherwise remove it"),
             None => "remove it; docs/config.md lists every key".into(),
         };
-        problems.push(Problem {
-            place: place(path, text, offset),
-            key,
-            what: what.into(),
-            remedy,
-        });
+        problems.push(Problem { place: place(path, text, offset), key, what: what.into(), remedy });
     };
     for (section, value) in table {
         let name = section.get_ref().as_ref();
         if !SECTIONS.iter().any(|(known, _)| *known == name) {
             let near = nearest(name, SECTIONS.iter().map(|(known, _)| *known));
-            note(
-                section.span().start,
-                name.to_owned(),
-                "unknown section",
-                near,
-            );
+            note(section.span().start, name.to_owned(), "unknown section", near);
             continue;
         }
         let Some(keys) = value.get_ref().as_table() else {
-            note(
-                value.span().start,
-                name.to_owned(),
-                "is a section, not a value",
-                None,
-            );
+            note(value.span().start, name.to_owned(), "is a section, not a value", None);
             continue;
         };
         for key in keys.keys() {
@@ -237,12 +187,7 @@ fn unknown_keys(path: &Path, text: &str, table: &DeTable<'_>, problems: &mut Vec
             let mut known = KEYS.iter().filter(|k| k.section == name).map(|k| k.name);
             if !known.clone().any(|k| k == key_name) {
                 let near = nearest(key_name, &mut known);
-                note(
-                    key.span().start,
-                    format!("{name}.{key_name}"),
-                    "unknown key",
-                    near,
-                );
+                note(key.span().start, format!("{name}.{key_name}"), "unknown key", near);
             }
         }
     }
@@ -250,10 +195,7 @@ fn unknown_keys(path: &Path, text: &str, table: &DeTable<'_>, problems: &mut Vec
 
 fn unknown_variables(environment: &BTreeMap<String, String>, problems: &mut Vec<Problem>) {
     for name in environment.keys() {
-        if !KEYS
-            .iter()
-            .any(|key| variable(key.section, key.name) == *name)
-        {
+        if !KEYS.iter().any(|key| variable(key.section, key.name) == *name) {
             problems.push(Problem {
                 place: name.clone(),
                 key: String::new(),

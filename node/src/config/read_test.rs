@@ -3,9 +3,7 @@ use super::*;
 const LEAST: &str = "[node]\nname = \"n1\"\nadvertise = [\"127.0.0.1\"]\n";
 
 fn read(text: &str, environment: &[(&str, &str)]) -> Result<Config, Vec<String>> {
-    let environment = environment
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
     parse(Path::new("dtm.toml"), text, environment)
         .map_err(|error| error.0.iter().map(ToString::to_string).collect())
 }
@@ -55,10 +53,7 @@ fn wrong_kinds_ranges_and_missing_keys_come_in_one_report() {
     let problems = read(text, &[]).expect_err("refused");
     assert_eq!(problems.len(), 5, "{problems:#?}");
     let has = |start: &str| {
-        assert!(
-            problems.iter().any(|p| p.starts_with(start)),
-            "{start}: {problems:#?}"
-        )
+        assert!(problems.iter().any(|p| p.starts_with(start)), "{start}: {problems:#?}")
     };
     has("dtm.toml: node.name: is compulsory and missing; add it under [node]");
     has("dtm.toml:2: node.grpc: \"nowhere\" is not a address and port");
@@ -70,26 +65,14 @@ fn wrong_kinds_ranges_and_missing_keys_come_in_one_report() {
 #[test]
 fn broken_toml_names_its_line() {
     let problems = read("[node]\nname = \"n1\n", &[]).expect_err("refused");
-    assert!(
-        problems[0].starts_with("dtm.toml:2: not TOML"),
-        "{problems:?}"
-    );
+    assert!(problems[0].starts_with("dtm.toml:2: not TOML"), "{problems:?}");
 }
 
 #[test]
 fn the_environment_wins_and_its_unknown_names_are_refused() {
-    let config = read(
-        LEAST,
-        &[
-            ("DTM__NODE__NAME", "n9"),
-            ("DTM__LIMITS__STREAMS_OPEN_MAX", "8"),
-        ],
-    )
-    .expect("reads");
-    assert_eq!(
-        (config.node.name.as_str(), config.limits.streams_open_max),
-        ("n9", 8)
-    );
+    let config = read(LEAST, &[("DTM__NODE__NAME", "n9"), ("DTM__LIMITS__STREAMS_OPEN_MAX", "8")])
+        .expect("reads");
+    assert_eq!((config.node.name.as_str(), config.limits.streams_open_max), ("n9", 8));
     let problems = read(LEAST, &[("DTM__NODE__NMAE", "x")]).expect_err("refused");
     assert_eq!(
         problems,
@@ -112,16 +95,7 @@ fn values_that_do_not_fit_together_are_refused() {
 #[test]
 fn every_default_is_toml() {
     for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
-        assert!(
-            DeValue::parse(key.default).is_ok(),
-            "{}.{}",
-            key.section,
-            key.name
-        );
-        assert!(
-            !key.doc.trim().is_empty() && key.range.0 <= key.range.1,
-            "{}",
-            key.name
-        );
+        assert!(DeValue::parse(key.default).is_ok(), "{}.{}", key.section, key.name);
+        assert!(!key.doc.trim().is_empty() && key.range.0 <= key.range.1, "{}", key.name);
     }
 }

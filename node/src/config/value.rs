@@ -93,29 +93,15 @@ impl Value for Vec<String> {
     const KIND: &'static str = "list of texts";
     fn read(value: &DeValue<'_>) -> Option<Self> {
         let items = value.as_array()?;
-        items
-            .iter()
-            .map(|item| item.get_ref().as_str().map(str::to_owned))
-            .collect()
+        items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect()
     }
     fn read_text(text: &str) -> Option<Self> {
-        Some(
-            text.split(',')
-                .map(|item| item.trim().to_owned())
-                .filter(|i| !i.is_empty())
-                .collect(),
-        )
+        Some(text.split(',').map(|item| item.trim().to_owned()).filter(|i| !i.is_empty()).collect())
     }
     fn measure(&self) -> u64 {
         self.len() as u64
     }
     fn show(&self) -> String {
-        format!(
-            "[{}]",
-            self.iter()
-                .map(|item| quoted(item))
-                .collect::<Vec<_>>()
-                .join(", ")
-        )
+        format!("[{}]", self.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "))
     }
 }

@@ -25,11 +25,7 @@ impl LiveStatus for Fixed {
         self.readiness.clone()
     }
     async fn overview(&self) -> Overview {
-        let node = NodeLine {
-            name: "<n1>".into(),
-            reachable: true,
-            ..NodeLine::default()
-        };
+        let node = NodeLine { name: "<n1>".into(), reachable: true, ..NodeLine::default() };
         let source = SourceLine {
             source: "tinh-01".into(),
             title_vi: "Tỉnh 01".into(),
@@ -53,18 +49,11 @@ fn certificate(role: Role, cluster: ClusterId) -> PeerInfo {
     let authority = make_authority("t", NOW_US).expect("made");
     let request = make_request("x").expect("made");
     let subject = Subject {
-        identity: Identity::Operator {
-            cluster,
-            name: "lan".into(),
-            role,
-        },
+        identity: Identity::Operator { cluster, name: "lan".into(), role },
         names: vec![],
         days: 9,
     };
-    let mut chain = authority
-        .issuing
-        .sign(&request.der, &subject, NOW_US)
-        .expect("signed");
+    let mut chain = authority.issuing.sign(&request.der, &subject, NOW_US).expect("signed");
     PeerInfo {
         address: SocketAddr::from(([127, 0, 0, 1], 1)),
         certificate: Some(Arc::new(chain.swap_remove(0))),
@@ -86,10 +75,7 @@ fn row(info: &PeerInfo, role: Role) -> OperatorRow {
 fn pages(operators: Vec<OperatorRow>, readiness: Readiness) -> (Router, Arc<LinkKey>) {
     let link = Arc::new(LinkKey::new([1; 32], NodeId([1; 16])));
     let router = router(Pages {
-        status: Arc::new(Fixed {
-            operators,
-            readiness,
-        }),
+        status: Arc::new(Fixed { operators, readiness }),
         metrics: Arc::new(|| "dtm_up 1\n".into()),
         link: Arc::clone(&link),
         cluster: CLUSTER,
@@ -114,11 +100,7 @@ async fn ask(
     let answer = router.clone().oneshot(request).await.expect("infallible");
     let (head, body) = answer.into_parts();
     let bytes = body.collect().await.expect("a body").to_bytes();
-    (
-        head.status.as_u16(),
-        head.headers,
-        String::from_utf8_lossy(&bytes).into_owned(),
-    )
+    (head.status.as_u16(), head.headers, String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[tokio::test]
@@ -133,12 +115,7 @@ async fn only_health_is_open() {
         assert!(body.contains("\"code\":\"unauthenticated\""), "{body}");
     }
     assert_eq!(ask(&router, "/nothing", None, "vi").await.0, 404);
-    let (router, _) = pages(
-        vec![],
-        Readiness::NotReady {
-            reason: "no quorum".into(),
-        },
-    );
+    let (router, _) = pages(vec![], Readiness::NotReady { reason: "no quorum".into() });
     assert_eq!(ask(&router, "/readyz", None, "vi").await.0, 503);
 }
 
@@ -147,22 +124,11 @@ async fn an_operator_in_force_sees_page_and_metrics() {
     let peer = certificate(Role::Operator, CLUSTER);
     let good = row(&peer, Role::Operator);
     let (router, _) = pages(vec![good.clone()], Readiness::Ready);
-    assert_eq!(
-        ask(&router, "/metrics", Some(&peer), "vi").await.2,
-        "dtm_up 1\n"
-    );
+    assert_eq!(ask(&router, "/metrics", Some(&peer), "vi").await.2, "dtm_up 1\n");
     assert_eq!(ask(&router, "/", Some(&peer), "vi").await.0, 200);
-    let revoked = OperatorRow {
-        revoked: true,
-        ..good.clone()
-    };
+    let revoked = OperatorRow { revoked: true, ..good.clone() };
     for (rows, status) in [(vec![], 401), (vec![revoked], 401)] {
-        assert_eq!(
-            ask(&pages(rows, Readiness::Ready).0, "/", Some(&peer), "vi")
-                .await
-                .0,
-            status
-        );
+        assert_eq!(ask(&pages(rows, Readiness::Ready).0, "/", Some(&peer), "vi").await.0, status);
     }
     let foreign = certificate(Role::Operator, ClusterId([8; 16]));
     assert_eq!(ask(&router, "/", Some(&foreign), "vi").await.0, 409);
@@ -183,17 +149,9 @@ async fn a_link_shows_the_page_in_both_languages_and_not_the_metrics() {
     assert!(!vi.contains("page."), "every word has its text");
     assert!(!vi.contains("<script"));
     assert!(
-        headers["content-security-policy"]
-            .to_str()
-            .expect("text")
-            .contains("style-src 'sha256-")
+        headers["content-security-policy"].to_str().expect("text").contains("style-src 'sha256-")
     );
     let (_, _, en) = ask(&router, &format!("/?t={token}&lang=en"), None, "vi").await;
     assert!(en.contains("<html lang=\"en\">") && en.contains("1,234,567") && !en.contains("page."));
-    assert_eq!(
-        ask(&router, &format!("/metrics?t={token}"), None, "vi")
-            .await
-            .0,
-        401
-    );
+    assert_eq!(ask(&router, &format!("/metrics?t={token}"), None, "vi").await.0, 401);
 }

@@ -18,20 +18,14 @@ pub struct LinkKey {
 impl LinkKey {
     /// A key from fresh randomness.
     pub fn new(key: [u8; 32], node: NodeId) -> Self {
-        Self {
-            key: Zeroizing::new(key),
-            node,
-        }
+        Self { key: Zeroizing::new(key), node }
     }
 
     /// A token and its end in Unix microseconds.
     pub fn issue(&self, now_us: i64) -> (String, i64) {
         let expires_s = now_us / 1_000_000 + LINK_SECONDS;
         let mac = self.mac(expires_s).finalize().into_bytes();
-        (
-            format!("{expires_s}-{}", hex::encode(mac)),
-            expires_s * 1_000_000,
-        )
+        (format!("{expires_s}-{}", hex::encode(mac)), expires_s * 1_000_000)
     }
 
     /// Checks a token in constant time.
@@ -43,14 +37,8 @@ impl LinkKey {
         let expires_s: i64 = expires.parse().map_err(|_| ErrorCode::Unauthenticated)?;
         let mut shown = [0; 32];
         hex::decode_to_slice(mac, &mut shown).map_err(|_| ErrorCode::Unauthenticated)?;
-        self.mac(expires_s)
-            .verify_slice(&shown)
-            .map_err(|_| ErrorCode::Unauthenticated)?;
-        if now_us / 1_000_000 > expires_s {
-            Err(ErrorCode::Expired)
-        } else {
-            Ok(())
-        }
+        self.mac(expires_s).verify_slice(&shown).map_err(|_| ErrorCode::Unauthenticated)?;
+        if now_us / 1_000_000 > expires_s { Err(ErrorCode::Expired) } else { Ok(()) }
     }
 
     fn mac(&self, expires_s: i64) -> Hmac<Sha256> {
@@ -73,26 +61,12 @@ mod tests {
         let (token, expires_us) = key.issue(1_000_000_000);
         assert_eq!(expires_us, 1_600_000_000);
         assert_eq!(key.check(&token, expires_us), Ok(()));
-        assert_eq!(
-            key.check(&token, expires_us + 1_000_000),
-            Err(ErrorCode::Expired)
-        );
+        assert_eq!(key.check(&token, expires_us + 1_000_000), Err(ErrorCode::Expired));
         let other = LinkKey::new([1; 32], NodeId([2; 16]));
         assert_eq!(other.check(&token, 0), Err(ErrorCode::Unauthenticated));
         let later = token.replacen("1600", "9600", 1);
-        for forged in [
-            later.as_str(),
-            "",
-            "-",
-            "1-2",
-            "1600-zz",
-            &token[..token.len() - 2],
-        ] {
-            assert_eq!(
-                key.check(forged, 0),
-                Err(ErrorCode::Unauthenticated),
-                "{forged}"
-            );
+        for forged in [later.as_str(), "", "-", "1-2", "1600-zz", &token[..token.len() - 2]] {
+            assert_eq!(key.check(forged, 0), Err(ErrorCode::Unauthenticated), "{forged}");
         }
     }
 }

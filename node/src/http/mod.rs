@@ -62,11 +62,7 @@ async fn readyz(State(pages): State<Arc<Pages>>) -> Response {
         Readiness::Ready => plain("ready\n".into()),
         Readiness::NotReady { reason } => {
             let headers = [(RETRY_AFTER, HeaderValue::from_static("2"))];
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                headers,
-                format!("not ready: {reason}\n"),
-            )
+            (StatusCode::SERVICE_UNAVAILABLE, headers, format!("not ready: {reason}\n"))
                 .into_response()
         }
     }
@@ -88,10 +84,7 @@ async fn front(
     Query(asked): Query<Asked>,
     request: Request,
 ) -> Response {
-    let (peer, lang) = (
-        access::peer(&request),
-        language(request.headers(), asked.lang.as_deref()),
-    );
+    let (peer, lang) = (access::peer(&request), language(request.headers(), asked.lang.as_deref()));
     let seen_by = match &asked.t {
         Some(token) => access::by_link(&pages, token),
         None => access::by_certificate(&pages, peer, Operation::ViewPage).await,
@@ -107,27 +100,13 @@ async fn front(
 
 /// The query's language, else the browser's first that we have, else Vietnamese.
 fn language(headers: &HeaderMap, asked: Option<&str>) -> Lang {
-    let header = headers
-        .get(ACCEPT_LANGUAGE)
-        .and_then(|value| value.to_str().ok());
-    let of_header = || {
-        header?
-            .split(',')
-            .take(16)
-            .find_map(|part| Lang::parse(part.trim()))
-    };
-    asked
-        .and_then(Lang::parse)
-        .or_else(of_header)
-        .unwrap_or_default()
+    let header = headers.get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+    let of_header = || header?.split(',').take(16).find_map(|part| Lang::parse(part.trim()));
+    asked.and_then(Lang::parse).or_else(of_header).unwrap_or_default()
 }
 
 fn plain(text: String) -> Response {
-    (
-        [(CACHE_CONTROL, HeaderValue::from_static("no-store"))],
-        text,
-    )
-        .into_response()
+    ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], text).into_response()
 }
 
 /// An error as `application/problem+json` (RFC 9457).
@@ -142,10 +121,7 @@ fn problem(code: ErrorCode, lang: Lang) -> Response {
         "code": code.name(),
     });
     let headers = [
-        (
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        ),
+        (CONTENT_TYPE, HeaderValue::from_static("application/problem+json")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
     (status, headers, body.to_string()).into_response()

@@ -74,10 +74,7 @@ pub(super) fn answer(overview: &Overview, lang: Lang, link: Option<&str>, now_us
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
     let headers: [(HeaderName, HeaderValue); 5] = [
-        (
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/html; charset=utf-8"),
-        ),
+        (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
         (CONTENT_SECURITY_POLICY, POLICY.clone()),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         // The address may hold a link's token.
@@ -90,12 +87,7 @@ pub(super) fn answer(overview: &Overview, lang: Lang, link: Option<&str>, now_us
 /// Time of day in Vietnam (+07:00).
 fn clock_time(now_us: i64) -> String {
     let second = (now_us.div_euclid(1_000_000) + 7 * 3_600).rem_euclid(86_400);
-    format!(
-        "{:02}:{:02}:{:02} +07:00",
-        second / 3_600,
-        second / 60 % 60,
-        second % 60
-    )
+    format!("{:02}:{:02}:{:02} +07:00", second / 3_600, second / 60 % 60, second % 60)
 }
 
 /// Digits in groups of three, as people read them.
@@ -121,10 +113,6 @@ impl Page<'_> {
             return "–".into();
         }
         let text = format!("{value:.1}");
-        if self.is_vi {
-            text.replace('.', ",")
-        } else {
-            text
-        }
+        if self.is_vi { text.replace('.', ",") } else { text }
     }
 }

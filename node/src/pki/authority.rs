@@ -30,21 +30,14 @@ pub fn make_authority(cluster_name: &str, now_us: i64) -> Result<Authority, Erro
     let root = root_params.self_signed(&root_key)?;
 
     let issuing_key = KeyPair::generate()?;
-    let issuing_params = issuer_params(
-        &format!("DTM {cluster_name} issuing"),
-        0,
-        ISSUING_DAYS,
-        now_us,
-    );
+    let issuing_params =
+        issuer_params(&format!("DTM {cluster_name} issuing"), 0, ISSUING_DAYS, now_us);
     let issuing =
         issuing_params.signed_by(&issuing_key, &Issuer::from_params(&root_params, &root_key))?;
     Ok(Authority {
         root: root.der().clone(),
         root_key: Zeroizing::new(root_key.serialize_pem()),
-        issuing: Issuing::new(
-            issuing.der().clone(),
-            Zeroizing::new(issuing_key.serialize_der()),
-        ),
+        issuing: Issuing::new(issuing.der().clone(), Zeroizing::new(issuing_key.serialize_der())),
     })
 }
 
@@ -61,10 +54,7 @@ fn issuer_params(name: &str, path_length: u8, days: u32, now_us: i64) -> Certifi
 /// A subject of one common name. Longer than X.520 allows (64 characters) is cut.
 pub(super) fn common_name(name: &str) -> DistinguishedName {
     let mut distinguished = DistinguishedName::new();
-    distinguished.push(
-        DnType::CommonName,
-        name.chars().take(64).collect::<String>(),
-    );
+    distinguished.push(DnType::CommonName, name.chars().take(64).collect::<String>());
     distinguished
 }
 

@@ -16,11 +16,7 @@ use super::Error;
 pub(crate) const FILE_BYTES_MAX: u64 = 1 << 20;
 
 pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Io {
-        what,
-        path: path.to_owned(),
-        source,
-    }
+    move |source| Error::Io { what, path: path.to_owned(), source }
 }
 
 /// Makes a folder (0700) and those above it; one that is there stays as it is.
@@ -28,11 +24,7 @@ pub(super) fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) 
 /// # Errors
 /// [`Error::Io`].
 pub(super) fn make_folder(path: &Path) -> Result<(), Error> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(failed("make folder", path))
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("make folder", path))
 }
 
 /// Writes a new file of mode 0600 and syncs it and its folder.
@@ -53,14 +45,8 @@ pub fn write_public(path: &Path, content: &[u8]) -> Result<(), Error> {
 
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
     dtm_ctl::write_new(path, content, mode).map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => Error::Exists {
-            path: path.to_owned(),
-        },
-        _ => Error::Io {
-            what: "write",
-            path: path.to_owned(),
-            source,
-        },
+        io::ErrorKind::AlreadyExists => Error::Exists { path: path.to_owned() },
+        _ => Error::Io { what: "write", path: path.to_owned(), source },
     })
 }
 
@@ -69,10 +55,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Io`], [`Error::Malformed`].
 pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let malformed = |what: String| Error::Malformed {
-        path: path.to_owned(),
-        what,
-    };
+    let malformed = |what: String| Error::Malformed { path: path.to_owned(), what };
     let pem = read(path)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let all = all.map_err(|e| malformed(format!("not PEM ({e})")))?;

@@ -40,15 +40,10 @@ impl Genesis {
         if !path.exists() {
             return Ok(None);
         }
-        let malformed = |what: String| Error::Malformed {
-            path: path.clone(),
-            what,
-        };
+        let malformed = |what: String| Error::Malformed { path: path.clone(), what };
         let text =
             String::from_utf8(files::read(&path)?).map_err(|_| malformed("not UTF-8".into()))?;
-        toml::from_str(&text)
-            .map(Some)
-            .map_err(|e| malformed(e.message().to_owned()))
+        toml::from_str(&text).map(Some).map_err(|e| malformed(e.message().to_owned()))
     }
 
     pub(super) fn write(&self, data: &Path) -> Result<(), Error> {

@@ -103,25 +103,16 @@ pub fn cluster_init(
         make_folder(path)?;
     }
     write_private(&root_folder.join("root.key"), authority.root_key.as_bytes())?;
-    write_public(
-        &root_folder.join("root.pem"),
-        to_pem([&authority.root]).as_bytes(),
-    )?;
+    write_public(&root_folder.join("root.pem"), to_pem([&authority.root]).as_bytes())?;
     let operator_pem = operator.join(format!("{}.pem", options.operator));
     let operator_key = operator.join(format!("{}.key", options.operator));
     write_private(&operator_key, operator_request.key_pem.as_bytes())?;
     write_public(&operator_pem, to_pem(&operator_chain).as_bytes())?;
     let roots = [authority.root.clone()];
-    let config = write_node(
-        options,
-        &node_request,
-        &node_chain,
-        &roots,
-        &|data, master| {
-            make_keyring(data, master, &authority.issuing)?;
-            genesis.write(data)
-        },
-    )?;
+    let config = write_node(options, &node_request, &node_chain, &roots, &|data, master| {
+        make_keyring(data, master, &authority.issuing)?;
+        genesis.write(data)
+    })?;
     let ca = options.folder.join("tls/ca.pem");
     let master_key = options.folder.join("keys/master.key");
     Ok(Initialised {
@@ -199,16 +190,9 @@ fn operator_certificate(
     now_us: i64,
 ) -> Result<Signed, Error> {
     let request = make_request(&options.operator)?;
-    let identity = Identity::Operator {
-        cluster,
-        name: options.operator.clone(),
-        role: Role::Operator,
-    };
-    let subject = Subject {
-        identity,
-        names: Vec::new(),
-        days: CALLER_DAYS,
-    };
+    let identity =
+        Identity::Operator { cluster, name: options.operator.clone(), role: Role::Operator };
+    let subject = Subject { identity, names: Vec::new(), days: CALLER_DAYS };
     let chain = authority.issuing.sign(&request.der, &subject, now_us)?;
     Ok((request, chain))
 }

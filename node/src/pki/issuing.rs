@@ -51,9 +51,8 @@ impl Issuing {
     /// For the keyring: length of the certificate (4 bytes, little endian), certificate, key.
     pub fn to_secret(&self) -> Zeroizing<Vec<u8>> {
         let length = u32::try_from(self.certificate.len()).expect("a certificate is small");
-        let mut secret = Zeroizing::new(Vec::with_capacity(
-            4 + self.certificate.len() + self.key.len(),
-        ));
+        let mut secret =
+            Zeroizing::new(Vec::with_capacity(4 + self.certificate.len() + self.key.len()));
         secret.extend_from_slice(&length.to_le_bytes());
         secret.extend_from_slice(&self.certificate);
         secret.extend_from_slice(&self.key);
@@ -116,17 +115,13 @@ impl Issuing {
             Identity::Source { source, .. } => source.to_string(),
         };
         params.distinguished_name = common_name(&name);
-        params.subject_alt_names.push(SanType::URI(
-            uri.as_str()
-                .try_into()
-                .map_err(|_| Error::Name(uri.clone()))?,
-        ));
+        params
+            .subject_alt_names
+            .push(SanType::URI(uri.as_str().try_into().map_err(|_| Error::Name(uri.clone()))?));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         if matches!(subject.identity, Identity::Node { .. }) {
-            params
-                .extended_key_usages
-                .push(ExtendedKeyUsagePurpose::ServerAuth);
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
         }
         params.use_authority_key_identifier_extension = true;
         set_validity(&mut params, now_us, subject.days.clamp(1, 3_650));
@@ -148,15 +143,7 @@ impl Issuing {
         names: &[String],
         now_us: i64,
     ) -> Result<Vec<CertificateDer<'static>>, Error> {
-        self.sign(
-            request,
-            &Subject {
-                identity,
-                names: names.to_vec(),
-                days: NODE_DAYS,
-            },
-            now_us,
-        )
+        self.sign(request, &Subject { identity, names: names.to_vec(), days: NODE_DAYS }, now_us)
     }
 
     /// Facts of a certificate that [`Issuing::sign`] returned.

@@ -37,15 +37,9 @@ mod tests {
     fn the_counter_only_rises() {
         let folder = std::env::temp_dir().join(format!("dtm-boot-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
-        assert_eq!(
-            (raise(&folder).expect("one"), raise(&folder).expect("two")),
-            (1, 2)
-        );
+        assert_eq!((raise(&folder).expect("one"), raise(&folder).expect("two")), (1, 2));
         fs::write(folder.join(FILE), "x").expect("writes");
-        assert!(
-            raise(&folder).is_err(),
-            "a damaged counter is not taken for a new node"
-        );
+        assert!(raise(&folder).is_err(), "a damaged counter is not taken for a new node");
         fs::remove_dir_all(&folder).expect("removes");
     }
 }

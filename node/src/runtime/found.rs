@@ -22,16 +22,8 @@ pub(super) async fn found(shared: &Arc<Shared>, genesis: &Genesis) -> Result<(),
     let state = meta.state.as_ref();
     let failed = |e: StateError| Status::internal(e.to_string());
     let operator = operator(shared, genesis)?;
-    if reads::operator(state, &operator.name)
-        .map_err(failed)?
-        .is_none()
-    {
-        step(
-            shared,
-            Op::PutOperator(operator),
-            json!({"operator": genesis.operator_name}),
-        )
-        .await?;
+    if reads::operator(state, &operator.name).map_err(failed)?.is_none() {
+        step(shared, Op::PutOperator(operator), json!({"operator": genesis.operator_name})).await?;
     }
     for id in BUILT_IN_IDS {
         if reads::dataset(state, id, None).map_err(failed)?.is_none()

@@ -12,6 +12,5 @@ mod peers;
 mod run;
 mod vault;
 
-pub use run::Error;
-pub(crate) use run::run;
-pub(crate) use vault::NodeVault;
+pub(crate) use run::{Error, run};
+use vault::NodeVault;

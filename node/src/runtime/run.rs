@@ -23,6 +23,8 @@ use dtm_storage::vfs::RealVfs;
 use dtm_types::command::{ClusterRow, NodeRow};
 use dtm_types::{ClusterId, Incarnation, NodeId};
 
+use tokio_util::sync::CancellationToken;
+
 use super::peers::Peers;
 use super::{NodeVault, boot, found};
 use crate::config::Config;
@@ -101,10 +103,8 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
     let (cluster_id, node) = shell.material.node();
     let data = config.node.data.clone();
     let genesis = Genesis::read(&data)?;
-    let boot_counter = boot::raise(&data).map_err(|source| Error::File {
-        path: data.join("boot"),
-        source,
-    })?;
+    let boot_counter =
+        boot::raise(&data).map_err(|source| Error::File { path: data.join("boot"), source })?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
     let keyring = Arc::new(keyring);
@@ -112,33 +112,21 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
     let log = open_log(&data, &config, cluster_id, node)?;
     let states = StateDb::open(
         &data.join("state"),
-        Owner {
-            cluster: cluster_id,
-            node,
-        },
+        Owner { cluster: cluster_id, node },
         &state_config(&config),
     )?;
     let row = own_row(&config, node, boot_counter, &shell);
-    let peers = Peers::new(Arc::clone(&shell.material));
-    let mut cluster_config = ClusterConfig::new(cluster_id, peer_node(&row, node));
-    cluster_config.boot_counter = boot_counter;
-    cluster_config.timing = Timing {
-        heartbeat_ms: config.raft.heartbeat_ms,
-        election_min_ms: config.raft.election_min_ms,
-        election_max_ms: config.raft.election_max_ms,
-    };
+    let cluster_config = cluster_config(&config, cluster_id, &row, node);
     let deps = ClusterDeps {
         logs: Arc::new(NodeLogs::new(Arc::clone(&log), FIRST)),
         states: Arc::new(DbStates::new(states)),
-        tls: peers,
+        tls: Peers::new(Arc::clone(&shell.material)),
         clock: Arc::clone(&clock),
     };
     let founding = genesis.is_some() && log.groups().is_empty();
     let cluster = ClusterNode::start(cluster_config, deps, shell.peers.into_tcp()).await?;
     if let (true, Some(genesis)) = (founding, &genesis) {
-        cluster
-            .bootstrap_single(cluster_row(genesis, cluster_id, &keyring), row.clone())
-            .await?;
+        cluster.bootstrap_single(cluster_row(genesis, cluster_id, &keyring), row.clone()).await?;
     }
     let sources = SourcesHandle::start(SessionDeps {
         proposer: cluster.clone(),
@@ -152,10 +140,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
     .await?;
     let mut link = [0; 32];
     entropy.fill(&mut link);
-    let ca = pki::read_certificates(&config.tls.ca)?
-        .iter()
-        .map(|c| c.to_vec())
-        .collect();
+    let ca = pki::read_certificates(&config.tls.ca)?.iter().map(|c| c.to_vec()).collect();
     let shared = Arc::new(Shared {
         cluster_id,
         incarnation: FIRST,
@@ -179,24 +164,45 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
     if let Some(genesis) = genesis {
         tokio::spawn(found_cluster(Arc::clone(&shared), genesis));
     }
-    let shutdown = shell.shutdown.clone();
-    let pages = tokio::spawn(tls::serve_https(
-        pages(&shared, shell.metrics),
-        shell.https.run(shutdown.clone()),
-        shutdown.clone(),
-    ));
-    let grpc = tokio::spawn(serve_grpc(
-        Arc::clone(&shared),
-        shell.grpc,
-        shutdown.clone(),
-    ));
+    serve(shared, shell.https, shell.grpc, shell.metrics, shell.shutdown).await;
+    Ok(())
+}
+
+/// Opens the doors until the node is told to stop, then stops in order.
+async fn serve(
+    shared: Arc<Shared>,
+    https: tls::Listener,
+    grpc: tls::Listener,
+    metrics: RenderMetrics,
+    shutdown: CancellationToken,
+) {
+    let router = pages(&shared, metrics);
+    let pages =
+        tokio::spawn(tls::serve_https(router, https.run(shutdown.clone()), shutdown.clone()));
+    let grpc = tokio::spawn(serve_grpc(Arc::clone(&shared), grpc, shutdown.clone()));
     tracing::info!("node runs");
     shutdown.cancelled().await;
     stop(&shared).await;
     let _ = tokio::join!(pages, grpc);
     shared.cluster.stop().await;
     tracing::info!("node stopped");
-    Ok(())
+}
+
+fn cluster_config(
+    config: &Config,
+    cluster: ClusterId,
+    row: &NodeRow,
+    node: NodeId,
+) -> ClusterConfig {
+    let mut settings = ClusterConfig::new(cluster, peer_node(row, node));
+    settings.incarnation = FIRST;
+    settings.boot_counter = row.boot_counter;
+    settings.timing = Timing {
+        heartbeat_ms: config.raft.heartbeat_ms,
+        election_min_ms: config.raft.election_min_ms,
+        election_max_ms: config.raft.election_max_ms,
+    };
+    settings
 }
 
 /// A planned stop: sources move, leaders hand over, and only then the groups stop.
@@ -221,21 +227,11 @@ async fn found_cluster(shared: Arc<Shared>, genesis: Genesis) {
     tracing::error!("the cluster could not be founded; restart the node to try again");
 }
 
-async fn serve_grpc(
-    shared: Arc<Shared>,
-    listener: tls::Listener,
-    shutdown: tokio_util::sync::CancellationToken,
-) {
+async fn serve_grpc(shared: Arc<Shared>, listener: tls::Listener, shutdown: CancellationToken) {
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    health_reporter
-        .set_serving::<IngestServiceServer<IngestDoor>>()
-        .await;
-    health_reporter
-        .set_serving::<RecordsServiceServer<RecordsDoor>>()
-        .await;
-    health_reporter
-        .set_serving::<AdminServiceServer<AdminDoor>>()
-        .await;
+    health_reporter.set_serving::<IngestServiceServer<IngestDoor>>().await;
+    health_reporter.set_serving::<RecordsServiceServer<RecordsDoor>>().await;
+    health_reporter.set_serving::<AdminServiceServer<AdminDoor>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(dtm_proto::DESCRIPTORS)
         .build_v1()
@@ -271,10 +267,7 @@ async fn serve_grpc(
 fn pages(shared: &Arc<Shared>, metrics: RenderMetrics) -> axum::Router {
     let clock = Arc::clone(&shared.clock);
     http::router(Pages {
-        status: Arc::new(Live {
-            shared: Arc::clone(shared),
-            acks: Arc::new(|| (0.0, 0.0)),
-        }),
+        status: Arc::new(Live { shared: Arc::clone(shared), acks: Arc::new(|| (0.0, 0.0)) }),
         metrics,
         link: Arc::clone(&shared.link),
         cluster: shared.cluster_id,
@@ -322,10 +315,8 @@ fn open_log(
         disk_reserve_bytes: config.limits.disk_reserved_bytes,
         ..LogConfig::default()
     };
-    let identity = LogIdentity {
-        cluster: u128::from_be_bytes(cluster.0),
-        node: u128::from_be_bytes(node.0),
-    };
+    let identity =
+        LogIdentity { cluster: u128::from_be_bytes(cluster.0), node: u128::from_be_bytes(node.0) };
     let (log, recovery) = NodeLog::open(Arc::new(RealVfs), &data.join("log"), settings, identity)?;
     tracing::info!(?recovery, "log opened");
     Ok(Arc::new(log))
@@ -357,12 +348,7 @@ fn limits(config: &Config) -> Limits {
 }
 
 fn own_row(config: &Config, node: NodeId, boot_counter: u64, shell: &Shell) -> NodeRow {
-    let host = config
-        .node
-        .advertise
-        .first()
-        .map(String::as_str)
-        .unwrap_or_default();
+    let host = config.node.advertise.first().map(String::as_str).unwrap_or_default();
     let port = |listener: &tls::Listener, asked: SocketAddr| {
         listener.address().map_or(asked.port(), |a| a.port())
     };

@@ -14,7 +14,7 @@ use dtm_types::{GroupId, KeyId, Month, SourceId};
 const MASK_SECRET: &str = "mask/pseudonym";
 
 /// Wraps under the keyring's current cluster key.
-pub struct NodeVault {
+pub(crate) struct NodeVault {
     keyring: Arc<Keyring>,
     entropy: Arc<dyn Entropy>,
     mask: Arc<MaskKey>,
@@ -25,33 +25,28 @@ impl NodeVault {
     ///
     /// # Errors
     /// The keyring holds none of 32 bytes: it was not made by `dtm cluster init`.
-    pub fn new(keyring: Arc<Keyring>, entropy: Arc<dyn Entropy>) -> Result<Self, &'static str> {
-        let secret = keyring
-            .secret(MASK_SECRET)
-            .ok_or("the keyring holds no key for pseudonyms")?;
+    pub(crate) fn new(keyring: Arc<Keyring>, entropy: Arc<dyn Entropy>) -> Result<Self, &'static str> {
+        let secret =
+            keyring.secret(MASK_SECRET).ok_or("the keyring holds no key for pseudonyms")?;
         let bytes = secret
             .as_slice()
             .try_into()
             .map_err(|_| "the key for pseudonyms is not 32 bytes long")?;
-        Ok(Self {
-            keyring,
-            entropy,
-            mask: Arc::new(MaskKey::new(bytes)),
-        })
+        Ok(Self { keyring, entropy, mask: Arc::new(MaskKey::new(bytes)) })
     }
 
     /// Puts a pseudonym key into a new keyring.
     ///
     /// # Errors
     /// The keyring's file could not be written.
-    pub fn found(keyring: &Keyring, entropy: &dyn Entropy) -> Result<(), keys::Error> {
+    pub(crate) fn found(keyring: &Keyring, entropy: &dyn Entropy) -> Result<(), keys::Error> {
         let mut bytes = zeroize::Zeroizing::new([0_u8; 32]);
         entropy.fill(bytes.as_mut());
         keyring.put_secret(MASK_SECRET, bytes.as_ref())
     }
 
     /// A fresh key, wrapped, as the row that a group is to hold.
-    pub fn fresh(
+    pub(crate) fn fresh(
         &self,
         purpose: KeyPurpose,
         group: GroupId,
@@ -62,13 +57,7 @@ impl NodeVault {
         let mut bytes = zeroize::Zeroizing::new([0_u8; 32]);
         self.entropy.fill(bytes.as_mut());
         let key = DataKey::from_bytes(&mut bytes);
-        let context = WrapContext {
-            purpose,
-            group,
-            source,
-            month,
-            key_id,
-        };
+        let context = WrapContext { purpose, group, source, month, key_id };
         self.keyring.wrap_data_key(&context, &key)
     }
 }
@@ -87,15 +76,11 @@ impl KeyVault for NodeVault {
     }
 
     fn open_data_key(&self, group: GroupId, row: &WrappedKey) -> Result<DataKey, VaultError> {
-        self.keyring
-            .unwrap_data_key(group, row)
-            .map_err(|e| error(row, &e))
+        self.keyring.unwrap_data_key(group, row).map_err(|e| error(row, &e))
     }
 
     fn open_source_key(&self, group: GroupId, row: &WrappedKey) -> Result<SourceKey, VaultError> {
-        self.keyring
-            .unwrap_data_key(group, row)
-            .map_err(|e| error(row, &e))
+        self.keyring.unwrap_data_key(group, row).map_err(|e| error(row, &e))
     }
 
     fn mask_key(&self) -> Arc<MaskKey> {
@@ -104,8 +89,5 @@ impl KeyVault for NodeVault {
 }
 
 fn error(row: &WrappedKey, error: &keys::Error) -> VaultError {
-    VaultError {
-        key: KeyId::from_slice(&row.key_id).unwrap_or_default(),
-        cause: error.to_string(),
-    }
+    VaultError { key: KeyId::from_slice(&row.key_id).unwrap_or_default(), cause: error.to_string() }
 }

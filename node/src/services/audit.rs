@@ -38,24 +38,15 @@ impl Actor {
     pub(crate) fn of(caller: &Caller, address: String) -> Self {
         let (kind, id) = match caller {
             Caller::Node { node } => (ActorKind::Node, Bytes::copy_from_slice(&node.0)),
-            Caller::Operator {
-                certificate_digest, ..
-            } => (
-                ActorKind::Operator,
-                Bytes::copy_from_slice(&certificate_digest[..16]),
-            ),
-            Caller::Source { source, .. } => (
-                ActorKind::Source,
-                Bytes::copy_from_slice(&Sha256::digest(source.as_str())[..16]),
-            ),
+            Caller::Operator { certificate_digest, .. } => {
+                (ActorKind::Operator, Bytes::copy_from_slice(&certificate_digest[..16]))
+            }
+            Caller::Source { source, .. } => {
+                (ActorKind::Source, Bytes::copy_from_slice(&Sha256::digest(source.as_str())[..16]))
+            }
             Caller::Anonymous => (ActorKind::Unspecified, Bytes::new()),
         };
-        Self {
-            kind,
-            id,
-            name: caller.to_string(),
-            address,
-        }
+        Self { kind, id, name: caller.to_string(), address }
     }
 
     /// This node itself.
@@ -96,14 +87,7 @@ pub(crate) async fn act(shared: &Shared, actor: Actor, action: Action) -> Result
         expected_version: action.expected_version,
         op: Some(action.op),
     };
-    let outcome = propose(
-        shared,
-        GroupId::META,
-        request_id,
-        &actor,
-        Command::Admin(admin),
-    )
-    .await?;
+    let outcome = propose(shared, GroupId::META, request_id, &actor, Command::Admin(admin)).await?;
     match outcome.result {
         Some(Answer::Done(done)) => {
             tracing::info!(request_id = %request_id, actor = %actor.name, leaf = done.leaf_index, "administrative action");
@@ -136,10 +120,7 @@ pub(crate) async fn propose(
 ) -> Result<Outcome, Status> {
     let command = dtm_types::command::Command {
         request_id: Bytes::copy_from_slice(&request_id.0),
-        actor: Some(Who {
-            kind: actor.kind.into(),
-            id: actor.id.clone(),
-        }),
+        actor: Some(Who { kind: actor.kind.into(), id: actor.id.clone() }),
         op: Some(op),
     };
     let command = Bytes::from(command.encode_to_vec());
@@ -193,10 +174,7 @@ async fn sealed(
         .map_err(|e| status(ErrorCode::KeyMissing, e))?;
     let mut nonce = [0_u8; 24];
     shared.entropy.fill(&mut nonce);
-    let tag = key
-        .cipher()
-        .seal_batch(&nonce, &request_id.0, &mut text)
-        .map_err(internal)?;
+    let tag = key.cipher().seal_batch(&nonce, &request_id.0, &mut text).map_err(internal)?;
     // version ‖ key id ‖ nonce ‖ tag ‖ ciphertext
     let mut sealed = Vec::with_capacity(57 + text.len());
     sealed.push(1);
@@ -218,14 +196,8 @@ async fn audit_key(shared: &Shared, actor: &Actor) -> Result<WrappedKey, Status>
     }
     let fresh = shared.vault.new_audit_key(GroupId::META, month);
     let op = Command::PutKey(PutKey { key: Some(fresh) });
-    let outcome = propose(
-        shared,
-        GroupId::META,
-        RequestId(shared.entropy.id16()),
-        actor,
-        op,
-    )
-    .await?;
+    let outcome =
+        propose(shared, GroupId::META, RequestId(shared.entropy.id16()), actor, op).await?;
     match outcome.result {
         Some(Answer::KeyHeld(held)) => held.key.ok_or_else(|| internal("no key in the answer")),
         other => Err(internal(format!("meta answered {other:?}"))),

@@ -20,10 +20,7 @@ impl Shared {
     /// Unauthenticated, with what is wrong; nothing is told about which sources exist.
     pub(crate) async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         if let Some(header) = request.metadata().get("authorization") {
-            let text = header
-                .to_str()
-                .ok()
-                .and_then(|text| text.strip_prefix(BEARER));
+            let text = header.to_str().ok().and_then(|text| text.strip_prefix(BEARER));
             let key = text
                 .map(str::trim)
                 .ok_or(dtm_identity::Error::SourceKey)
@@ -100,9 +97,5 @@ impl Shared {
 
 /// Where a call comes from, for the ledger's sealed details.
 pub(crate) fn address<T>(request: &Request<T>) -> String {
-    request
-        .extensions()
-        .get::<PeerInfo>()
-        .map(|peer| peer.address.to_string())
-        .unwrap_or_default()
+    request.extensions().get::<PeerInfo>().map(|peer| peer.address.to_string()).unwrap_or_default()
 }

@@ -25,16 +25,12 @@ pub(crate) struct Directory {
 impl Directory {
     /// Meta as this node has applied it.
     pub(crate) async fn meta(&self, view: &dyn ReadView) -> Result<GroupView, Status> {
-        view.view(GroupId::META, Freshness::Local)
-            .await
-            .map_err(|e| status(e.code(), &e))
+        view.view(GroupId::META, Freshness::Local).await.map_err(|e| status(e.code(), &e))
     }
 
     /// Meta with everything committed before the call.
     pub(crate) async fn meta_now(&self, view: &dyn ReadView) -> Result<GroupView, Status> {
-        view.view(GroupId::META, Freshness::Current)
-            .await
-            .map_err(|e| status(e.code(), &e))
+        view.view(GroupId::META, Freshness::Current).await.map_err(|e| status(e.code(), &e))
     }
 
     /// A source.
@@ -99,20 +95,13 @@ impl Directory {
             row = reads::dataset(meta.state.as_ref(), dataset, wanted).map_err(internal)?;
         }
         let Some(row) = row else {
-            let name = format!(
-                "{dataset}{}",
-                wanted.map(|v| format!(" v{v}")).unwrap_or_default()
-            );
+            let name = format!("{dataset}{}", wanted.map(|v| format!(" v{v}")).unwrap_or_default());
             let code = if version > 0 {
                 ErrorCode::UnknownSchemaVersion
             } else {
                 ErrorCode::UnknownDataset
             };
-            return Err(super::status::status_with(
-                code,
-                &name,
-                &[("name", name.clone())],
-            ));
+            return Err(super::status::status_with(code, &name, &[("name", name.clone())]));
         };
         let key = (row.dataset.clone(), row.schema_version);
         if let Some(found) = self.definitions.lock().get(&key) {

@@ -41,24 +41,15 @@ impl IngestService for IngestDoor {
         let first = tokio::time::timeout(OPEN_WITHIN, requests.message()).await;
         let first = first
             .map_err(|_| status(ErrorCode::InvalidArgument, "no open request within 10 s"))??;
-        let Some(PublishRequest {
-            request: Some(Asked::Open(open)),
-        }) = first
-        else {
+        let Some(PublishRequest { request: Some(Asked::Open(open)) }) = first else {
             return Err(status(
                 ErrorCode::InvalidArgument,
                 "the first request of a stream is Open",
             ));
         };
-        self.0
-            .permit(&caller, Operation::Publish, Some(&open.source))?;
+        self.0.permit(&caller, Operation::Publish, Some(&open.source))?;
         let request = self.checked(open).await?;
-        let (session, outbox) = self
-            .0
-            .sources
-            .open(request)
-            .await
-            .map_err(|e| of_session(&e))?;
+        let (session, outbox) = self.0.sources.open(request).await.map_err(|e| of_session(&e))?;
         tokio::spawn(read(requests, session));
         let answers = outbox.map(|answer| answer.map_err(|error| of_session(&error)));
         Ok(Response::new(Box::pin(answers)))
@@ -69,15 +60,9 @@ impl IngestService for IngestDoor {
         request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
         let asked = request.get_ref();
-        self.0
-            .allow(&request, Operation::StreamStatus, Some(&asked.source))
-            .await?;
+        self.0.allow(&request, Operation::StreamStatus, Some(&asked.source)).await?;
         let stream = stream_key(&asked.source, &asked.stream)?;
-        let row = self
-            .0
-            .directory
-            .source(self.0.view(), &asked.source)
-            .await?;
+        let row = self.0.directory.source(self.0.view(), &asked.source).await?;
         let group = GroupId(row.group);
         let view = self
             .0
@@ -85,21 +70,15 @@ impl IngestService for IngestDoor {
             .view(group, Freshness::Current)
             .await
             .map_err(|e| status(e.code(), &e))?;
-        let cursor = reads::cursor(view.state.as_ref(), &stream)
-            .map_err(internal)?
-            .unwrap_or_default();
+        let cursor =
+            reads::cursor(view.state.as_ref(), &stream).map_err(internal)?.unwrap_or_default();
         Ok(Response::new(StatusResponse {
             acked_through: cursor.through,
             site_through: 0,
             session: cursor.session,
             incarnation: self.0.incarnation.0,
             group: group.0,
-            leader_address: self
-                .0
-                .cluster
-                .leader(group)
-                .map(|l| l.address)
-                .unwrap_or_default(),
+            leader_address: self.0.cluster.leader(group).map(|l| l.address).unwrap_or_default(),
             dataset: cursor.dataset,
             records: cursor.records,
             refused: cursor.refused,
@@ -128,26 +107,17 @@ impl IngestDoor {
             );
             return Err(status(ErrorCode::WrongIncarnation, detail));
         }
-        let definition = shared
-            .directory
-            .definition(shared.view(), &open.dataset, open.schema_version)
-            .await?;
+        let definition =
+            shared.directory.definition(shared.view(), &open.dataset, open.schema_version).await?;
         let request = ContractRequest {
             open: &open,
             source: &source,
             definition: &definition,
             mask_key: shared.vault.mask_key(),
         };
-        let contract = shared
-            .contracts
-            .contract(&stream, request)
-            .map_err(|e| of_session(&e))?;
+        let contract = shared.contracts.contract(&stream, request).map_err(|e| of_session(&e))?;
         let group = GroupId(source.group);
-        let leader_address = shared
-            .cluster
-            .leader(group)
-            .filter(|l| !l.is_self)
-            .map(|l| l.address);
+        let leader_address = shared.cluster.leader(group).filter(|l| !l.is_self).map(|l| l.address);
         Ok(OpenRequest {
             stream,
             group,
@@ -171,9 +141,7 @@ fn stream_key(source: &str, stream: &str) -> Result<StreamKey, Status> {
 async fn read(mut requests: Streaming<PublishRequest>, session: SessionHandle) {
     loop {
         let asked = match requests.message().await {
-            Ok(Some(PublishRequest {
-                request: Some(asked),
-            })) => asked,
+            Ok(Some(PublishRequest { request: Some(asked) })) => asked,
             Ok(Some(_)) => continue,
             Ok(None) => return session.half_closed(),
             Err(_) => return session.disconnected(),

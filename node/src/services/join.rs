@@ -33,21 +33,14 @@ impl JoinService for JoinDoor {
         let asked = request.into_inner();
         let token = JoinToken::parse(&asked.token)
             .ok_or_else(|| status(ErrorCode::Unauthenticated, "this is not a join token"))?;
-        let row = asked
-            .node
-            .ok_or_else(|| status(ErrorCode::InvalidArgument, "no node row"))?;
+        let row = asked.node.ok_or_else(|| status(ErrorCode::InvalidArgument, "no node row"))?;
         let node = NodeId::from_slice(&row.node)
             .ok_or_else(|| status(ErrorCode::InvalidArgument, "a node id has 16 bytes"))?;
         let names = names_of(&[&row.grpc_address, &row.peer_address, &row.https_address]);
-        let identity = Identity::Node {
-            cluster: shared.cluster_id,
-            node,
-        };
+        let identity = Identity::Node { cluster: shared.cluster_id, node };
         let now_us = shared.clock.now_us();
         let chain =
-            shared
-                .issuing()?
-                .sign_node(&asked.certificate_request, identity, &names, now_us);
+            shared.issuing()?.sign_node(&asked.certificate_request, identity, &names, now_us);
         let chain = chain.map_err(|e| status(ErrorCode::InvalidArgument, e))?;
         let detail =
             json!({"node": row.name, "site": row.site, "zone": row.zone, "peer": row.peer_address});
@@ -74,11 +67,7 @@ impl JoinService for JoinDoor {
             cluster_id: Bytes::copy_from_slice(&shared.cluster_id.0),
             incarnation: shared.incarnation.0,
             certificate_chain: chain.iter().map(|c| Bytes::copy_from_slice(c)).collect(),
-            ca_certificates: shared
-                .ca
-                .iter()
-                .map(|c| Bytes::copy_from_slice(c))
-                .collect(),
+            ca_certificates: shared.ca.iter().map(|c| Bytes::copy_from_slice(c)).collect(),
             sealed_keyring: sealed_keyring.into(),
             nodes,
         }))

@@ -56,10 +56,7 @@ impl Shared {
                 };
                 status.reachable = !matches!(answers.get(&row.node), Some(None));
                 status.groups_led = led.get(&row.node).copied().unwrap_or_default();
-                wire::NodeStatus {
-                    node: Some(row),
-                    ..status
-                }
+                wire::NodeStatus { node: Some(row), ..status }
             })
             .collect();
         Ok(wire::ClusterStatusResponse {
@@ -86,11 +83,7 @@ impl Shared {
 
     /// The groups as this node sees them, each with this node's own replica.
     pub(crate) fn local_groups(&self) -> Vec<wire::GroupStatus> {
-        self.cluster
-            .status()
-            .into_iter()
-            .map(|group| self.group_status(&group))
-            .collect()
+        self.cluster.status().into_iter().map(|group| self.group_status(&group)).collect()
     }
 
     fn group_status(&self, group: &dtm_cluster::GroupStatus) -> wire::GroupStatus {
@@ -116,10 +109,7 @@ impl Shared {
         wire::GroupStatus {
             group: group.group.0,
             term: group.term,
-            leader_node: group
-                .leader
-                .map(|n| Bytes::copy_from_slice(&n.0))
-                .unwrap_or_default(),
+            leader_node: group.leader.map(|n| Bytes::copy_from_slice(&n.0)).unwrap_or_default(),
             replicas: vec![replica],
             committed_index: group.head.index,
         }
@@ -127,9 +117,7 @@ impl Shared {
 
     fn counters(&self, group: GroupId) -> (u64, u64) {
         let view = futures::FutureExt::now_or_never(self.cluster.view(group, Freshness::Local));
-        let head = view
-            .and_then(Result::ok)
-            .and_then(|view| reads::head(view.state.as_ref()).ok());
+        let head = view.and_then(Result::ok).and_then(|view| reads::head(view.state.as_ref()).ok());
         head.map_or((0, 0), |head| (head.records, head.refused))
     }
 
@@ -146,10 +134,7 @@ impl Shared {
     /// The issuing certificate; every node holds it in its keyring.
     pub(crate) fn issuing(&self) -> Result<Issuing, Status> {
         crate::keyring::issuing(&self.keyring).ok_or_else(|| {
-            status(
-                ErrorCode::KeyMissing,
-                "the keyring of this node holds no issuing certificate",
-            )
+            status(ErrorCode::KeyMissing, "the keyring of this node holds no issuing certificate")
         })
     }
 
@@ -223,20 +208,14 @@ impl LiveStatus for Live {
         let groups = std::iter::once(GroupId::META).chain(cluster.ingest_groups());
         for group in groups {
             if cluster.leader(group).is_none() {
-                return Readiness::NotReady {
-                    reason: format!("group {group} has no leader"),
-                };
+                return Readiness::NotReady { reason: format!("group {group} has no leader") };
             }
         }
         let current = cluster.view(GroupId::META, Freshness::Current);
         match tokio::time::timeout(PATIENCE, current).await {
             Ok(Ok(_)) => Readiness::Ready,
-            Ok(Err(error)) => Readiness::NotReady {
-                reason: error.to_string(),
-            },
-            Err(_) => Readiness::NotReady {
-                reason: "meta does not answer in time".to_owned(),
-            },
+            Ok(Err(error)) => Readiness::NotReady { reason: error.to_string() },
+            Err(_) => Readiness::NotReady { reason: "meta does not answer in time".to_owned() },
         }
     }
 
@@ -245,34 +224,19 @@ impl LiveStatus for Live {
         let status = status.ok().and_then(Result::ok).unwrap_or_default();
         let (ack_p50_ms, ack_p99_ms) = (self.acks)();
         let name_of = |node: &Bytes| {
-            let found = status
-                .nodes
-                .iter()
-                .filter_map(|n| n.node.as_ref())
-                .find(|n| n.node == *node);
+            let found =
+                status.nodes.iter().filter_map(|n| n.node.as_ref()).find(|n| n.node == *node);
             found.map(|n| n.name.clone()).unwrap_or_default()
         };
         let sources = self.sources().await.unwrap_or_default();
         let most = |pick: fn(&wire::ReplicaStatus) -> u64| -> u64 {
-            status
-                .groups
-                .iter()
-                .map(|g| g.replicas.iter().map(pick).max().unwrap_or(0))
-                .sum()
+            status.groups.iter().map(|g| g.replicas.iter().map(pick).max().unwrap_or(0)).sum()
         };
         Overview {
-            cluster: status
-                .cluster
-                .as_ref()
-                .map(|c| c.name.clone())
-                .unwrap_or_default(),
+            cluster: status.cluster.as_ref().map(|c| c.name.clone()).unwrap_or_default(),
             node: self.shared.row.name.clone(),
             nodes: status.nodes.iter().map(node_line).collect(),
-            groups: status
-                .groups
-                .iter()
-                .map(|g| group_line(g, name_of(&g.leader_node)))
-                .collect(),
+            groups: status.groups.iter().map(|g| group_line(g, name_of(&g.leader_node))).collect(),
             sources,
             sources_more: 0,
             records_today: most(|r| r.records),
@@ -301,11 +265,7 @@ impl Live {
                 title_en: row.title_en,
                 ..SourceLine::default()
             };
-            if let Ok(view) = shared
-                .cluster
-                .view(GroupId(row.group), Freshness::Local)
-                .await
-            {
+            if let Ok(view) = shared.cluster.view(GroupId(row.group), Freshness::Local).await {
                 let streams = reads::streams(view.state.as_ref(), &row.source, STREAMS_MAX)
                     .unwrap_or_default();
                 line.streams = u32::try_from(streams.len()).unwrap_or(u32::MAX);
@@ -338,20 +298,11 @@ fn group_line(status: &wire::GroupStatus, leader: String) -> GroupLine {
         leader,
         term: status.term,
         replicas_healthy: u32::try_from(
-            status
-                .replicas
-                .iter()
-                .filter(|r| r.health == "healthy")
-                .count(),
+            status.replicas.iter().filter(|r| r.health == "healthy").count(),
         )
         .unwrap_or(0),
         replicas: u32::try_from(status.replicas.len()).unwrap_or(0),
         committed: status.committed_index,
-        ledger_size: status
-            .replicas
-            .iter()
-            .map(|r| r.ledger_size)
-            .max()
-            .unwrap_or(0),
+        ledger_size: status.replicas.iter().map(|r| r.ledger_size).max().unwrap_or(0),
     }
 }

@@ -41,11 +41,7 @@ impl PeerCalls {
     pub(crate) async fn local_status(&self, row: &NodeRow) -> Option<wire::LocalStatusResponse> {
         let call = async {
             let mut client = self.client(row).await.ok()?;
-            client
-                .local_status(wire::LocalStatusRequest {})
-                .await
-                .ok()
-                .map(Response::into_inner)
+            client.local_status(wire::LocalStatusRequest {}).await.ok().map(Response::into_inner)
         };
         tokio::time::timeout(PATIENCE, call).await.ok().flatten()
     }
@@ -56,11 +52,7 @@ impl PeerCalls {
         row: &NodeRow,
         request: wire::AdoptClusterKeyRequest,
     ) -> Result<(), Status> {
-        self.client(row)
-            .await?
-            .adopt_cluster_key(request)
-            .await
-            .map(|_| ())
+        self.client(row).await?.adopt_cluster_key(request).await.map(|_| ())
     }
 
     /// Empties a node, or lets it take sessions again.
@@ -69,11 +61,7 @@ impl PeerCalls {
         row: &NodeRow,
         request: wire::DrainLocalRequest,
     ) -> Result<wire::DrainLocalResponse, Status> {
-        self.client(row)
-            .await?
-            .drain_local(request)
-            .await
-            .map(Response::into_inner)
+        self.client(row).await?.drain_local(request).await.map(Response::into_inner)
     }
 
     async fn client(&self, row: &NodeRow) -> Result<NodeServiceClient<Channel>, Status> {
@@ -90,16 +78,10 @@ impl PeerCalls {
                 Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, tcp).await?))
             }
         });
-        let endpoint = endpoint
-            .connect_timeout(PATIENCE)
-            .timeout(Duration::from_secs(30));
+        let endpoint = endpoint.connect_timeout(PATIENCE).timeout(Duration::from_secs(30));
         let channel = endpoint.connect_with_connector(connector).await;
-        let unreachable = |e| {
-            status(
-                ErrorCode::Unavailable,
-                format!("node {} does not answer: {e}", row.name),
-            )
-        };
+        let unreachable =
+            |e| status(ErrorCode::Unavailable, format!("node {} does not answer: {e}", row.name));
         Ok(NodeServiceClient::new(channel.map_err(unreachable)?))
     }
 }
@@ -126,12 +108,7 @@ impl Shared {
     }
 
     fn led(&self) -> u32 {
-        let led = self
-            .cluster
-            .status()
-            .iter()
-            .filter(|g| g.leader == Some(self.node))
-            .count();
+        let led = self.cluster.status().iter().filter(|g| g.leader == Some(self.node)).count();
         u32::try_from(led).unwrap_or(u32::MAX)
     }
 }
@@ -167,10 +144,7 @@ impl NodeService for NodeDoor {
             .try_into()
             .map_err(|_| status(ErrorCode::InvalidArgument, "a cluster key has 32 bytes"))?;
         let key = ClusterKey::from_bytes(&mut bytes);
-        self.0
-            .keyring
-            .adopt(id, key, asked.created_us)
-            .map_err(internal)?;
+        self.0.keyring.adopt(id, key, asked.created_us).map_err(internal)?;
         Ok(Response::new(wire::AdoptClusterKeyResponse {}))
     }
 

@@ -33,12 +33,7 @@ pub(crate) struct BatchReader {
 
 impl BatchReader {
     pub(crate) fn new(view: GroupView, vault: Arc<dyn KeyVault>) -> Self {
-        Self {
-            view,
-            vault,
-            keys: HashMap::new(),
-            last: None,
-        }
+        Self { view, vault, keys: HashMap::new(), last: None }
     }
 
     pub(crate) fn view(&self) -> &GroupView {
@@ -70,11 +65,8 @@ impl BatchReader {
     ) -> Result<Vec<QuarantinedRecord>, Status> {
         let (_, batch) = self.open(place)?;
         let group = self.view.group;
-        let refused = batch
-            .records
-            .into_iter()
-            .enumerate()
-            .filter(|(n, _)| bit(&place.refusal_bitmap, *n));
+        let refused =
+            batch.records.into_iter().enumerate().filter(|(n, _)| bit(&place.refusal_bitmap, *n));
         Ok(refused
             .map(|(n, record)| QuarantinedRecord {
                 id: format!("{group}-{}-{}-{n}", place.index, place.ordinal),
@@ -84,22 +76,10 @@ impl BatchReader {
                 dataset: place.dataset.clone(),
                 message_id: record.envelope.map(|e| e.message_id).unwrap_or_default(),
                 group_time_us: place.group_time_us,
-                messages_vi: record
-                    .violations
-                    .iter()
-                    .map(|v| message(v, Lang::Vi))
-                    .collect(),
-                messages_en: record
-                    .violations
-                    .iter()
-                    .map(|v| message(v, Lang::En))
-                    .collect(),
+                messages_vi: record.violations.iter().map(|v| message(v, Lang::Vi)).collect(),
+                messages_en: record.violations.iter().map(|v| message(v, Lang::En)).collect(),
                 violations: record.violations,
-                payload: if with_payload {
-                    record.payload
-                } else {
-                    Bytes::new()
-                },
+                payload: if with_payload { record.payload } else { Bytes::new() },
             })
             .collect())
     }
@@ -120,11 +100,7 @@ impl BatchReader {
             schema_version: place.schema_version,
             envelope: if digests_only { None } else { record.envelope },
             payload_digest: Bytes::copy_from_slice(&Sha256::digest(&record.payload)),
-            payload: if digests_only {
-                Bytes::new()
-            } else {
-                record.payload
-            },
+            payload: if digests_only { Bytes::new() } else { record.payload },
             record_hash: body.record_hashes.slice(n * 32..(n + 1) * 32),
             group: self.view.group.0,
             offset: place.index,
@@ -140,10 +116,7 @@ impl BatchReader {
         let bundle = self.bundle(place.index)?;
         let command: Option<&Command> = bundle.commands.get(place.ordinal as usize);
         let Some(Op::AppendBatch(append)) = command.and_then(|c| c.op.as_ref()) else {
-            return Err(internal(format!(
-                "no batch at {}-{}",
-                place.index, place.ordinal
-            )));
+            return Err(internal(format!("no batch at {}-{}", place.index, place.ordinal)));
         };
         let body = append.body.clone().unwrap_or_default();
         let opened = open_batch(&body, &key).map_err(|cause| {
@@ -171,11 +144,7 @@ impl BatchReader {
         {
             return Ok(Arc::clone(bundle));
         }
-        let bytes = self
-            .view
-            .records
-            .bundle(index)
-            .map_err(|e| status(ErrorCode::Damaged, e))?;
+        let bytes = self.view.records.bundle(index).map_err(|e| status(ErrorCode::Damaged, e))?;
         let bundle = Arc::new(bundle::decode(&bytes).map_err(|e| status(ErrorCode::Damaged, e))?);
         self.last = Some((index, Arc::clone(&bundle)));
         Ok(bundle)
@@ -203,9 +172,7 @@ impl BatchReader {
 }
 
 fn bit(bitmap: &[u8], at: usize) -> bool {
-    bitmap
-        .get(at / 8)
-        .is_some_and(|byte| byte & (1 << (at % 8)) != 0)
+    bitmap.get(at / 8).is_some_and(|byte| byte & (1 << (at % 8)) != 0)
 }
 
 /// A stored violation in words.

@@ -75,19 +75,9 @@ impl RecordsService for RecordsDoor {
         request: Request<LookupRequest>,
     ) -> Result<Response<LookupResponse>, Status> {
         let asked = request.get_ref().clone();
-        self.0
-            .allow(&request, Operation::ReadPayloads, Some(&asked.source))
-            .await?;
-        let row = self
-            .0
-            .directory
-            .source(self.0.view(), &asked.source)
-            .await?;
-        let freshness = if asked.current {
-            Freshness::Current
-        } else {
-            Freshness::Local
-        };
+        self.0.allow(&request, Operation::ReadPayloads, Some(&asked.source)).await?;
+        let row = self.0.directory.source(self.0.view(), &asked.source).await?;
+        let freshness = if asked.current { Freshness::Current } else { Freshness::Local };
         let view = self
             .0
             .cluster
@@ -106,19 +96,10 @@ impl RecordsService for RecordsDoor {
         request: Request<QuarantineRequest>,
     ) -> Result<Response<Self::QuarantineStream>, Status> {
         let asked = request.get_ref().clone();
-        let caller = self
-            .0
-            .allow(&request, Operation::ListQuarantine, Some(&asked.source))
-            .await?;
-        let with_payload = self
-            .0
-            .permit(&caller, Operation::ReadQuarantine, Some(&asked.source))
-            .is_ok();
-        let row = self
-            .0
-            .directory
-            .source(self.0.view(), &asked.source)
-            .await?;
+        let caller = self.0.allow(&request, Operation::ListQuarantine, Some(&asked.source)).await?;
+        let with_payload =
+            self.0.permit(&caller, Operation::ReadQuarantine, Some(&asked.source)).is_ok();
+        let row = self.0.directory.source(self.0.view(), &asked.source).await?;
         let view = self
             .0
             .cluster
@@ -141,27 +122,19 @@ impl RecordsDoor {
     async fn plan(&self, request: &Request<ReadRequest>) -> Result<Plan, Status> {
         let asked = request.get_ref().clone();
         if asked.dataset.is_empty() && asked.source.is_empty() {
-            return Err(status(
-                ErrorCode::InvalidArgument,
-                "a data set or a source is needed",
-            ));
+            return Err(status(ErrorCode::InvalidArgument, "a data set or a source is needed"));
         }
         let owner = (!asked.source.is_empty()).then_some(asked.source.as_str());
         let caller: Caller = self.0.caller(request).await?;
         let payloads = self.0.permit(&caller, Operation::ReadPayloads, owner);
         let digests_only = asked.digests_only || payloads.is_err();
-        if digests_only
-            && self
-                .0
-                .permit(&caller, Operation::ReadDigests, owner)
-                .is_err()
-        {
+        if digests_only && self.0.permit(&caller, Operation::ReadDigests, owner).is_err() {
             payloads?;
         }
         let groups = match owner {
-            Some(source) => vec![GroupId(
-                self.0.directory.source(self.0.view(), source).await?.group,
-            )],
+            Some(source) => {
+                vec![GroupId(self.0.directory.source(self.0.view(), source).await?.group)]
+            }
             None => self.0.cluster.ingest_groups(),
         };
         let stream =
@@ -173,12 +146,8 @@ impl RecordsDoor {
                     status(ErrorCode::InvalidArgument, "a stream needs its source")
                 })?)
             };
-        let position = Position::decode(asked.position.clone()).map_err(|_| {
-            status(
-                ErrorCode::InvalidArgument,
-                "the position is not one of ours",
-            )
-        })?;
+        let position = Position::decode(asked.position.clone())
+            .map_err(|_| status(ErrorCode::InvalidArgument, "the position is not one of ours"))?;
         if position.incarnation > self.0.incarnation.0 {
             return Err(status(
                 ErrorCode::WrongIncarnation,
@@ -218,21 +187,15 @@ async fn stream_out(
     let mut sent = 0;
     loop {
         for group in plan.groups.clone() {
-            let freshness = if plan.request.current && !tail {
-                Freshness::Current
-            } else {
-                Freshness::Local
-            };
+            let freshness =
+                if plan.request.current && !tail { Freshness::Current } else { Freshness::Local };
             let view = plan
                 .shared
                 .cluster
                 .view(group, freshness)
                 .await
                 .map_err(|e| status(e.code(), &e))?;
-            let place = Arc::clone(&plan.shared.reads)
-                .acquire_owned()
-                .await
-                .map_err(internal)?;
+            let place = Arc::clone(&plan.shared.reads).acquire_owned().await.map_err(internal)?;
             let out = sender.clone();
             let step = tokio::task::spawn_blocking(move || {
                 let result = read_group(&mut plan, view, limit - sent, &out);
@@ -343,11 +306,7 @@ fn advance(plan: &mut Plan, group: GroupId, place: &Place) {
         plan.position.sequence = place.last_sequence;
         return;
     }
-    let at = GroupPosition {
-        group: group.0,
-        index: place.index,
-        ordinal: place.ordinal,
-    };
+    let at = GroupPosition { group: group.0, index: place.index, ordinal: place.ordinal };
     match plan.position.groups.iter_mut().find(|g| g.group == group.0) {
         Some(found) => *found = at,
         None => plan.position.groups.push(at),
@@ -366,16 +325,10 @@ fn lookup(
     };
     let sequence = place.first_sequence + at;
     let mut reader = BatchReader::new(view, Arc::clone(&shared.vault));
-    let record = reader
-        .stored(&place, false)?
-        .into_iter()
-        .find(|r| r.sequence == sequence);
+    let record = reader.stored(&place, false)?.into_iter().find(|r| r.sequence == sequence);
     let refused = match record {
         Some(_) => None,
-        None => reader
-            .refused(&place, true)?
-            .into_iter()
-            .find(|r| r.sequence == sequence),
+        None => reader.refused(&place, true)?.into_iter().find(|r| r.sequence == sequence),
     };
     if record.is_none() && refused.is_none() {
         return Err(status(
@@ -383,11 +336,7 @@ fn lookup(
             "the record is a double of one that was stored before",
         ));
     }
-    Ok(LookupResponse {
-        record,
-        refused,
-        current,
-    })
+    Ok(LookupResponse { record, refused, current })
 }
 
 fn find(
@@ -398,19 +347,11 @@ fn find(
     let state = view.state.as_ref();
     if asked.message_id.is_empty() {
         let stream = StreamKey::parse(&asked.source, &asked.stream).ok_or_else(|| {
-            status(
-                ErrorCode::InvalidArgument,
-                "source, stream and sequence, or a message id",
-            )
+            status(ErrorCode::InvalidArgument, "source, stream and sequence, or a message id")
         })?;
         let places = reads::stream_places(state, &stream, asked.sequence, 1).map_err(internal)?;
-        let place = places
-            .into_iter()
-            .next()
-            .filter(|p| p.first_sequence <= asked.sequence);
-        return Ok(place
-            .map(|p| (asked.sequence - p.first_sequence, p))
-            .map(|(at, p)| (p, at)));
+        let place = places.into_iter().next().filter(|p| p.first_sequence <= asked.sequence);
+        return Ok(place.map(|p| (asked.sequence - p.first_sequence, p)).map(|(at, p)| (p, at)));
     }
     let row = reads::key_of(state, KeyPurpose::Source, &asked.source, 0).map_err(internal)?;
     let Some(row) = row else { return Ok(None) };
@@ -418,9 +359,7 @@ fn find(
         .vault
         .open_source_key(view.group, &row)
         .map_err(|e| status(ErrorCode::KeyMissing, e))?;
-    let fingerprint = key
-        .fingerprint_key()
-        .fingerprint(&asked.dataset, &asked.message_id);
+    let fingerprint = key.fingerprint_key().fingerprint(&asked.dataset, &asked.message_id);
     let mut month = Month::of_micros(shared.clock.now_us());
     for _ in 0..LOOKUP_MONTHS {
         if let Some((index, ordinal, record)) =
@@ -441,31 +380,17 @@ fn quarantine(
     with_payload: bool,
     sender: &mpsc::Sender<Result<QuarantineResponse, Status>>,
 ) -> Result<(), Status> {
-    let position = Position::decode(asked.position.clone()).map_err(|_| {
-        status(
-            ErrorCode::InvalidArgument,
-            "the position is not one of ours",
-        )
-    })?;
+    let position = Position::decode(asked.position.clone())
+        .map_err(|_| status(ErrorCode::InvalidArgument, "the position is not one of ours"))?;
     let mut after = position.groups.first().map(|g| (g.index, g.ordinal));
     let group = view.group;
-    let beyond = reads::quota(view.state.as_ref(), &asked.source)
-        .map_err(internal)?
-        .beyond;
-    let limit = if asked.records_max == 0 {
-        u64::MAX
-    } else {
-        asked.records_max
-    };
+    let beyond = reads::quota(view.state.as_ref(), &asked.source).map_err(internal)?.beyond;
+    let limit = if asked.records_max == 0 { u64::MAX } else { asked.records_max };
     let mut reader = BatchReader::new(view, Arc::clone(&shared.vault));
     let mut sent = 0;
     loop {
-        let rows = reads::quarantined(
-            reader.view().state.as_ref(),
-            &asked.source,
-            after,
-            PLACES_A_STEP,
-        );
+        let rows =
+            reads::quarantined(reader.view().state.as_ref(), &asked.source, after, PLACES_A_STEP);
         let rows = rows.map_err(internal)?;
         if rows.is_empty() || sent >= limit {
             return Ok(());
@@ -478,16 +403,9 @@ fn quarantine(
             let mut records = reader.refused(&place, with_payload)?;
             records.truncate(usize::try_from(limit - sent).unwrap_or(usize::MAX));
             sent += records.len() as u64;
-            let at = GroupPosition {
-                group: group.0,
-                index,
-                ordinal,
-            };
-            let position = Position {
-                incarnation: shared.incarnation.0,
-                groups: vec![at],
-                sequence: 0,
-            };
+            let at = GroupPosition { group: group.0, index, ordinal };
+            let position =
+                Position { incarnation: shared.incarnation.0, groups: vec![at], sequence: 0 };
             let response = QuarantineResponse {
                 records,
                 position: position.encode_to_vec().into(),

@@ -24,10 +24,8 @@ pub(crate) fn status_with(
 ) -> Status {
     let name = values.first().map_or("", |(_, value)| value.as_str());
     let text = render(Lang::En, &format!("error.{code}"), &[("name", name)]);
-    let mut metadata: HashMap<String, String> = values
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), value.clone()))
-        .collect();
+    let mut metadata: HashMap<String, String> =
+        values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
     metadata.insert(
         "message_vi".to_owned(),
         render(Lang::Vi, &format!("error.{code}"), &[("name", name)]),
@@ -37,11 +35,7 @@ pub(crate) fn status_with(
     if code.retryable() {
         details.set_retry_info(Some(Duration::from_millis(200)));
     }
-    Status::with_error_details(
-        Code::from(code.grpc_code()),
-        format!("{text}: {detail}"),
-        details,
-    )
+    Status::with_error_details(Code::from(code.grpc_code()), format!("{text}: {detail}"), details)
 }
 
 /// A session's error as the client sees it.

@@ -7,10 +7,7 @@ use std::io;
 /// # Errors
 /// What the operating system said.
 pub fn leave_no_core() -> io::Result<()> {
-    let none = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is to a local that outlives the call.
     #[allow(unsafe_code)]
     let limited = unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
@@ -64,10 +61,8 @@ mod tests {
     fn no_core_is_left() {
         super::leave_no_core().expect("allowed for every process");
         let limits = std::fs::read_to_string("/proc/self/limits").expect("Linux");
-        let line = limits
-            .lines()
-            .find(|line| line.starts_with("Max core file size"))
-            .expect("a line");
+        let line =
+            limits.lines().find(|line| line.starts_with("Max core file size")).expect("a line");
         assert_eq!(line.split_whitespace().nth(4), Some("0"), "{line}");
         // SAFETY: takes no memory.
         #[allow(unsafe_code)]

@@ -31,9 +31,8 @@ pub struct Metric {
 }
 
 /// Seconds from half a millisecond to half a minute.
-const SECONDS: &[f64] = &[
-    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
-];
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
 macro_rules! metrics {
     ($($kind:ident $name:literal [$labels:literal] $unit:literal: $meaning:literal;)*) => {

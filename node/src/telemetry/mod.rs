@@ -58,9 +58,7 @@ pub fn start_metrics() -> Result<Arc<dyn Fn() -> String + Send + Sync>, Error> {
     let mut builder = PrometheusBuilder::new();
     for metric in METRICS.iter().filter(|metric| !metric.buckets.is_empty()) {
         let matcher = Matcher::Full(metric.name.to_owned());
-        builder = builder
-            .set_buckets_for_metric(matcher, metric.buckets)
-            .map_err(failed)?;
+        builder = builder.set_buckets_for_metric(matcher, metric.buckets).map_err(failed)?;
     }
     let recorder = builder.build_recorder();
     let handle = recorder.handle();

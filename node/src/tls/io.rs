@@ -23,20 +23,9 @@ pub struct TlsIo {
 
 impl TlsIo {
     pub(super) fn new(stream: TlsStream<TcpStream>, address: SocketAddr, slot: Slot) -> Self {
-        let certificate = stream
-            .get_ref()
-            .1
-            .peer_certificates()
-            .and_then(<[_]>::first);
+        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let certificate = certificate.map(|first| Arc::new(first.clone().into_owned()));
-        Self {
-            stream,
-            info: PeerInfo {
-                address,
-                certificate,
-            },
-            _slot: slot,
-        }
+        Self { stream, info: PeerInfo { address, certificate }, _slot: slot }
     }
 
     /// Who is at the other end.

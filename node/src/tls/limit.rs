@@ -21,11 +21,7 @@ struct Open {
 
 impl Limit {
     pub(super) fn new(connections_max: usize, per_address_max: usize) -> Arc<Self> {
-        Arc::new(Self {
-            connections_max,
-            per_address_max,
-            open: Mutex::default(),
-        })
+        Arc::new(Self { connections_max, per_address_max, open: Mutex::default() })
     }
 
     /// A place for one more connection, or the limit that is reached.
@@ -40,10 +36,7 @@ impl Limit {
         }
         *held += 1;
         open.connections += 1;
-        Ok(Slot {
-            limit: Arc::clone(self),
-            address,
-        })
+        Ok(Slot { limit: Arc::clone(self), address })
     }
 }
 
@@ -57,10 +50,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut open = self.limit.open.lock();
         open.connections -= 1;
-        let held = open
-            .of
-            .get_mut(&self.address)
-            .expect("a held place is counted");
+        let held = open.of.get_mut(&self.address).expect("a held place is counted");
         *held -= 1;
         if *held == 0 {
             open.of.remove(&self.address);

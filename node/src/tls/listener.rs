@@ -67,18 +67,9 @@ impl Listener {
         material: Arc<Material>,
         options: ListenOptions,
     ) -> Result<Self, Error> {
-        let failed = |source| Error::Listen {
-            address,
-            door: door.name(),
-            source,
-        };
+        let failed = |source| Error::Listen { address, door: door.name(), source };
         let tcp = TcpListener::bind(address).await.map_err(failed)?;
-        Ok(Self {
-            tcp,
-            door,
-            material,
-            options,
-        })
+        Ok(Self { tcp, door, material, options })
     }
 
     /// Where it listens: the real port where 0 was asked for.

@@ -39,10 +39,7 @@ impl Material {
     pub fn load(tls: &Tls) -> Result<Arc<Self>, Error> {
         let files = [tls.certificate.clone(), tls.key.clone(), tls.ca.clone()];
         let current = Current::read(&files)?;
-        Ok(Arc::new(Self {
-            files,
-            current: RwLock::new(Arc::new(current)),
-        }))
+        Ok(Arc::new(Self { files, current: RwLock::new(Arc::new(current)) }))
     }
 
     /// Reads the files again and, where they hold, uses them from the next connection on. A node
@@ -59,10 +56,7 @@ impl Material {
                 next.own.identity,
                 self.current.read().own.identity
             );
-            return Err(Error::Unusable {
-                path: self.files[0].clone(),
-                what,
-            });
+            return Err(Error::Unusable { path: self.files[0].clone(), what });
         }
         *self.current.write() = Arc::new(next);
         Ok(())
@@ -130,10 +124,7 @@ impl Current {
 }
 
 fn unusable(path: &Path, error: &dyn std::fmt::Display) -> Error {
-    Error::Unusable {
-        path: path.to_owned(),
-        what: error.to_string(),
-    }
+    Error::Unusable { path: path.to_owned(), what: error.to_string() }
 }
 
 fn node_certificate(
@@ -155,9 +146,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
 fn roots(path: &Path, certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
-        roots
-            .add(certificate.clone())
-            .map_err(|e| unusable(path, &e))?;
+        roots.add(certificate.clone()).map_err(|e| unusable(path, &e))?;
     }
     Ok(roots)
 }
@@ -210,10 +199,9 @@ pub async fn watch(
         }
         seen = now;
         match material.reload() {
-            Ok(()) => tracing::info!(
-                not_after_us = material.not_after_us(),
-                "certificates reloaded"
-            ),
+            Ok(()) => {
+                tracing::info!(not_after_us = material.not_after_us(), "certificates reloaded")
+            }
             Err(error) => {
                 tracing::error!(%error, "certificates not reloaded: the old ones stay in use")
             }

@@ -43,10 +43,7 @@ impl ServerCertVerifier for Pinned {
     ) -> Result<ServerCertVerified, Error> {
         let is_root =
             |der: &&CertificateDer<'_>| Sha256::digest(der).as_slice() == self.root_digest;
-        let root = intermediates
-            .iter()
-            .find(is_root)
-            .ok_or(CertificateError::UnknownIssuer)?;
+        let root = intermediates.iter().find(is_root).ok_or(CertificateError::UnknownIssuer)?;
         let mut roots = RootCertStore::empty();
         roots.add(root.clone().into_owned())?;
         // The whole of the usual check, under that one root.
@@ -77,8 +74,6 @@ impl ServerCertVerifier for Pinned {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider()
-            .signature_verification_algorithms
-            .supported_schemes()
+        provider().signature_verification_algorithms.supported_schemes()
     }
 }

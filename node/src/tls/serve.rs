@@ -52,19 +52,14 @@ pub async fn serve_https(router: Router, mut incoming: Incoming, shutdown: Cance
         let Ok(io) = connection else { continue };
         let info = io.info().clone();
         let service =
-            router
-                .clone()
-                .map_request(move |mut request: http::Request<hyper::body::Incoming>| {
-                    request.extensions_mut().insert(info.clone());
-                    request
-                });
+            router.clone().map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(info.clone());
+                request
+            });
         let shutdown = shutdown.clone();
         tasks.spawn(async move {
             let mut builder = Builder::new(TokioExecutor::new());
-            builder
-                .http1()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT);
+            builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
             builder
                 .http2()
                 .timer(TokioTimer::new())

@@ -40,32 +40,16 @@ fn issue(
 ) -> Held {
     let request = make_request("x").expect("made");
     let names = names.iter().map(|name| (*name).to_owned()).collect();
-    let subject = Subject {
-        identity,
-        names,
-        days,
-    };
-    (
-        authority
-            .issuing
-            .sign(&request.der, &subject, now_us)
-            .expect("signed"),
-        request,
-    )
+    let subject = Subject { identity, names, days };
+    (authority.issuing.sign(&request.der, &subject, now_us).expect("signed"), request)
 }
 
 fn node(number: u8) -> Identity {
-    Identity::Node {
-        cluster: CLUSTER,
-        node: NodeId([number; 16]),
-    }
+    Identity::Node { cluster: CLUSTER, node: NodeId([number; 16]) }
 }
 
 fn source() -> Identity {
-    Identity::Source {
-        cluster: CLUSTER,
-        source: SourceId::parse("tinh-01").expect("a code"),
-    }
+    Identity::Source { cluster: CLUSTER, source: SourceId::parse("tinh-01").expect("a code") }
 }
 
 fn put(folder: &Path, authority: &Authority, held: &Held) -> config::Tls {
@@ -94,9 +78,7 @@ fn client(authority: &Authority, held: Option<&Held>) -> Arc<ClientConfig> {
         None => builder.with_no_client_auth(),
         Some((chain, request)) => {
             let key = PrivateKeyDer::from_pem_slice(request.key_pem.as_bytes()).expect("a key");
-            builder
-                .with_client_auth_cert(chain.clone(), key)
-                .expect("fits")
+            builder.with_client_auth_cert(chain.clone(), key).expect("fits")
         }
     })
 }
@@ -104,54 +86,34 @@ fn client(authority: &Authority, held: Option<&Held>) -> Arc<ClientConfig> {
 /// Connects and waits for the door's verdict: in TLS 1.3 a refused client certificate shows only
 /// with the first read.
 async fn verdict(address: SocketAddr, name: &str, config: Arc<ClientConfig>) -> Result<(), String> {
-    let tcp = TcpStream::connect(address)
-        .await
-        .map_err(|e| e.to_string())?;
+    let tcp = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
     let name = ServerName::try_from(name.to_owned()).expect("a name");
-    let mut tls = TlsConnector::from(config)
-        .connect(name, tcp)
-        .await
-        .map_err(|e| e.to_string())?;
+    let mut tls = TlsConnector::from(config).connect(name, tcp).await.map_err(|e| e.to_string())?;
     tls.write_all(b"hello").await.map_err(|e| e.to_string())?;
     let mut answer = [0; 2];
-    tls.read_exact(&mut answer)
-        .await
-        .map(|_| ())
-        .map_err(|e| e.to_string())
+    tls.read_exact(&mut answer).await.map(|_| ()).map_err(|e| e.to_string())
 }
 
 /// A door that answers "ok" and notes who called.
 async fn open(
     tls: &config::Tls,
     door: Door,
-) -> (
-    SocketAddr,
-    Arc<Material>,
-    tokio::sync::mpsc::Receiver<String>,
-    CancellationToken,
-) {
+) -> (SocketAddr, Arc<Material>, tokio::sync::mpsc::Receiver<String>, CancellationToken) {
     let material = Material::load(tls).expect("loads");
     let mut options = ListenOptions::from(tls);
     options.handshake_timeout = Duration::from_millis(400);
     options.per_address_max = 3;
-    let listener = Listener::bind(
-        ([127, 0, 0, 1], 0).into(),
-        door,
-        Arc::clone(&material),
-        options,
-    )
-    .await
-    .expect("binds");
+    let listener = Listener::bind(([127, 0, 0, 1], 0).into(), door, Arc::clone(&material), options)
+        .await
+        .expect("binds");
     let address = listener.address().expect("bound");
     let token = CancellationToken::new();
     let (sender, receiver) = tokio::sync::mpsc::channel(64);
     let mut incoming = listener.run(token.clone());
     tokio::spawn(async move {
         while let Some(Ok(mut io)) = incoming.next().await {
-            let caller = io
-                .info()
-                .caller(CLUSTER)
-                .map_or_else(|e| e.to_string(), |c| c.to_string());
+            let caller =
+                io.info().caller(CLUSTER).map_or_else(|e| e.to_string(), |c| c.to_string());
             let _ = sender.send(caller).await;
             tokio::spawn(async move {
                 let _ = io.write_all(b"ok").await;
@@ -173,63 +135,24 @@ async fn the_peers_door_takes_nodes_of_this_cluster_only() {
     let (address, _, mut callers, _token) = open(&tls, Door::Peers).await;
 
     let good = issue(&authority, node(2), &["n2"], now_us(), 30);
-    verdict(address, "localhost", client(&authority, Some(&good)))
-        .await
-        .expect("a peer");
-    assert_eq!(
-        callers.recv().await.expect("noted"),
-        format!("node {}", NodeId([2; 16]))
-    );
+    verdict(address, "localhost", client(&authority, Some(&good))).await.expect("a peer");
+    assert_eq!(callers.recv().await.expect("noted"), format!("node {}", NodeId([2; 16])));
 
-    let foreign_cluster = Identity::Node {
-        cluster: ClusterId([8; 16]),
-        node: NodeId([2; 16]),
-    };
+    let foreign_cluster = Identity::Node { cluster: ClusterId([8; 16]), node: NodeId([2; 16]) };
     for (why, held) in [
         ("no certificate", None),
-        (
-            "a source",
-            Some(issue(&authority, source(), &[], now_us(), 30)),
-        ),
-        (
-            "another CA",
-            Some(issue(&other, node(2), &["n2"], now_us(), 30)),
-        ),
-        (
-            "another cluster",
-            Some(issue(&authority, foreign_cluster, &["n2"], now_us(), 30)),
-        ),
-        (
-            "expired",
-            Some(issue(
-                &authority,
-                node(2),
-                &["n2"],
-                now_us() - 40 * DAY_US,
-                30,
-            )),
-        ),
-        (
-            "not yet valid",
-            Some(issue(
-                &authority,
-                node(2),
-                &["n2"],
-                now_us() + 2 * DAY_US,
-                30,
-            )),
-        ),
+        ("a source", Some(issue(&authority, source(), &[], now_us(), 30))),
+        ("another CA", Some(issue(&other, node(2), &["n2"], now_us(), 30))),
+        ("another cluster", Some(issue(&authority, foreign_cluster, &["n2"], now_us(), 30))),
+        ("expired", Some(issue(&authority, node(2), &["n2"], now_us() - 40 * DAY_US, 30))),
+        ("not yet valid", Some(issue(&authority, node(2), &["n2"], now_us() + 2 * DAY_US, 30))),
     ] {
         let found = verdict(address, "localhost", client(&authority, held.as_ref())).await;
         assert!(found.is_err(), "{why} came in");
     }
     assert!(callers.try_recv().is_err(), "none of them was handed on");
     let wrong_name = verdict(address, "elsewhere", client(&authority, Some(&good))).await;
-    assert!(
-        wrong_name
-            .expect_err("refused by the client")
-            .contains("certificate")
-    );
+    assert!(wrong_name.expect_err("refused by the client").contains("certificate"));
 }
 
 #[tokio::test]
@@ -237,56 +160,30 @@ async fn the_grpc_door_takes_callers_without_a_certificate_but_no_foreign_one() 
     let scratch = tempfile::tempdir().expect("a folder");
     let authority = make_authority("ours", now_us()).expect("made");
     let other = make_authority("theirs", now_us()).expect("made");
-    let tls = put(
-        scratch.path(),
-        &authority,
-        &issue(&authority, node(1), &["localhost"], now_us(), 30),
-    );
+    let tls =
+        put(scratch.path(), &authority, &issue(&authority, node(1), &["localhost"], now_us(), 30));
     let (address, _, mut callers, _token) = open(&tls, Door::Grpc).await;
-    verdict(address, "localhost", client(&authority, None))
-        .await
-        .expect("anonymous so far");
-    assert_eq!(
-        callers.recv().await.expect("noted"),
-        Caller::Anonymous.to_string()
-    );
+    verdict(address, "localhost", client(&authority, None)).await.expect("anonymous so far");
+    assert_eq!(callers.recv().await.expect("noted"), Caller::Anonymous.to_string());
     let held = issue(&authority, source(), &[], now_us(), 30);
-    verdict(address, "localhost", client(&authority, Some(&held)))
-        .await
-        .expect("a source");
+    verdict(address, "localhost", client(&authority, Some(&held))).await.expect("a source");
     assert_eq!(callers.recv().await.expect("noted"), "source tinh-01");
     let foreign = issue(&other, source(), &[], now_us(), 30);
-    assert!(
-        verdict(address, "localhost", client(&authority, Some(&foreign)))
-            .await
-            .is_err()
-    );
+    assert!(verdict(address, "localhost", client(&authority, Some(&foreign))).await.is_err());
 }
 
 #[tokio::test]
 async fn certificates_are_replaced_while_connections_go_on() {
     let scratch = tempfile::tempdir().expect("a folder");
     let authority = make_authority("ours", now_us()).expect("made");
-    let tls = put(
-        scratch.path(),
-        &authority,
-        &issue(&authority, node(1), &["old.test"], now_us(), 30),
-    );
+    let tls =
+        put(scratch.path(), &authority, &issue(&authority, node(1), &["old.test"], now_us(), 30));
     let (address, material, _callers, token) = open(&tls, Door::Grpc).await;
-    let watching = tokio::spawn(watch(
-        Arc::clone(&material),
-        Duration::from_millis(20),
-        token.clone(),
-    ));
-    verdict(address, "old.test", client(&authority, None))
-        .await
-        .expect("the old name");
+    let watching =
+        tokio::spawn(watch(Arc::clone(&material), Duration::from_millis(20), token.clone()));
+    verdict(address, "old.test", client(&authority, None)).await.expect("the old name");
 
-    put(
-        scratch.path(),
-        &authority,
-        &issue(&authority, node(1), &["renewed.test"], now_us(), 60),
-    );
+    put(scratch.path(), &authority, &issue(&authority, node(1), &["renewed.test"], now_us(), 60));
     let mut renewed = Err(String::new());
     for _ in 0..200 {
         renewed = verdict(address, "renewed.test", client(&authority, None)).await;
@@ -298,11 +195,7 @@ async fn certificates_are_replaced_while_connections_go_on() {
     renewed.expect("the new name within 4 s");
 
     // Another node's certificate, or half a file, changes nothing.
-    put(
-        scratch.path(),
-        &authority,
-        &issue(&authority, node(2), &["other.test"], now_us(), 30),
-    );
+    put(scratch.path(), &authority, &issue(&authority, node(2), &["other.test"], now_us(), 30));
     assert!(material.reload().is_err());
     fs::write(&tls.certificate, "-----BEGIN CERT").expect("written");
     assert!(material.reload().is_err());
@@ -317,20 +210,15 @@ async fn certificates_are_replaced_while_connections_go_on() {
 async fn silent_connections_are_dropped_and_do_not_take_all_places() {
     let scratch = tempfile::tempdir().expect("a folder");
     let authority = make_authority("ours", now_us()).expect("made");
-    let tls = put(
-        scratch.path(),
-        &authority,
-        &issue(&authority, node(1), &["localhost"], now_us(), 30),
-    );
+    let tls =
+        put(scratch.path(), &authority, &issue(&authority, node(1), &["localhost"], now_us(), 30));
     let (address, _, _callers, _token) = open(&tls, Door::Grpc).await;
     let mut silent = Vec::new();
     for _ in 0..3 {
         silent.push(TcpStream::connect(address).await.expect("connects"));
     }
     assert!(
-        verdict(address, "localhost", client(&authority, None))
-            .await
-            .is_err(),
+        verdict(address, "localhost", client(&authority, None)).await.is_err(),
         "all places of the address are taken"
     );
     for tcp in &mut silent {
@@ -356,37 +244,18 @@ async fn silent_connections_are_dropped_and_do_not_take_all_places() {
 async fn a_node_that_joins_trusts_the_root_of_its_token_only() {
     let scratch = tempfile::tempdir().expect("a folder");
     let authority = make_authority("ours", now_us()).expect("made");
-    let tls = put(
-        scratch.path(),
-        &authority,
-        &issue(&authority, node(1), &["localhost"], now_us(), 30),
-    );
+    let tls =
+        put(scratch.path(), &authority, &issue(&authority, node(1), &["localhost"], now_us(), 30));
     let (address, _, _callers, _token) = open(&tls, Door::Grpc).await;
     let pinned = |root: &CertificateDer<'static>| {
         let digest = crate::join_token::JoinToken::new(root, [0; 32]).ca_digest;
         Arc::new(client_pinned_to(digest).expect("versions"))
     };
-    verdict(address, "localhost", pinned(&authority.root))
-        .await
-        .expect("the cluster of the token");
+    verdict(address, "localhost", pinned(&authority.root)).await.expect("the cluster of the token");
     let other = make_authority("theirs", now_us()).expect("made");
-    assert!(
-        verdict(address, "localhost", pinned(&other.root))
-            .await
-            .is_err(),
-        "another cluster"
-    );
-    assert!(
-        verdict(address, "elsewhere", pinned(&authority.root))
-            .await
-            .is_err(),
-        "another name"
-    );
+    assert!(verdict(address, "localhost", pinned(&other.root)).await.is_err(), "another cluster");
+    assert!(verdict(address, "elsewhere", pinned(&authority.root)).await.is_err(), "another name");
     // An end certificate of the right digest is no root.
     let (chain, _) = issue(&authority, node(3), &["localhost"], now_us(), 30);
-    assert!(
-        verdict(address, "localhost", pinned(&chain[0]))
-            .await
-            .is_err()
-    );
+    assert!(verdict(address, "localhost", pinned(&chain[0])).await.is_err());
 }

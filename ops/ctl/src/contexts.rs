@@ -134,21 +134,9 @@ mod tests {
         fs::write(&ca, "x").expect("written");
         let mut contexts = Contexts::load(&file).expect("none yet");
         assert!(contexts.pick(None).is_err());
-        let context = Context {
-            address: vec!["a:1".into()],
-            ca,
-            ..Context::default()
-        };
+        let context = Context { address: vec!["a:1".into()], ca, ..Context::default() };
         contexts.add("one", context.clone()).expect("added");
-        contexts
-            .add(
-                "two",
-                Context {
-                    address: vec!["b:2".into()],
-                    ..context
-                },
-            )
-            .expect("added");
+        contexts.add("two", Context { address: vec!["b:2".into()], ..context }).expect("added");
         contexts.save(&file).expect("saved");
         contexts.save(&file).expect("saved again");
         let again = Contexts::load(&file).expect("reads");
@@ -156,14 +144,8 @@ mod tests {
         assert_eq!(again.pick(None).expect("current").address, ["a:1"]);
         assert_eq!(again.pick(Some("two")).expect("named").address, ["b:2"]);
         assert!(again.pick(Some("three")).is_err());
-        assert_eq!(
-            fs::metadata(&file).expect("is there").permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(fs::metadata(&file).expect("is there").permissions().mode() & 0o777, 0o600);
         fs::write(&file, "[contexts.a]\nadress = []\n").expect("written");
-        assert!(matches!(
-            Contexts::load(&file),
-            Err(Failure::Contexts { .. })
-        ));
+        assert!(matches!(Contexts::load(&file), Err(Failure::Contexts { .. })));
     }
 }

@@ -88,10 +88,7 @@ impl Failure {
     pub fn usage(key: &'static str, values: &[(&'static str, &str)]) -> Self {
         Self::Usage {
             key,
-            values: values
-                .iter()
-                .map(|(name, value)| (*name, (*value).to_owned()))
-                .collect(),
+            values: values.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
         }
     }
 
@@ -116,23 +113,15 @@ impl Failure {
         match self {
             Self::Refused(status) => match code_of(status) {
                 Some(code) => {
-                    let words = render(
-                        lang,
-                        &format!("error.{code}"),
-                        &[("name", status.message())],
-                    );
-                    format!(
-                        "{words} [{code}]\n  {}\n  docs/errors/{code}.md",
-                        status.message()
-                    )
+                    let words =
+                        render(lang, &format!("error.{code}"), &[("name", status.message())]);
+                    format!("{words} [{code}]\n  {}\n  docs/errors/{code}.md", status.message())
                 }
                 None => format!("{:?}: {}", status.code(), status.message()),
             },
             Self::Usage { key, values } => {
-                let values: Vec<_> = values
-                    .iter()
-                    .map(|(name, value)| (*name, value.as_str()))
-                    .collect();
+                let values: Vec<_> =
+                    values.iter().map(|(name, value)| (*name, value.as_str())).collect();
                 render(lang, key, &values)
             }
             Self::Verdict { key, .. } => render(lang, key, &[]),
@@ -162,14 +151,8 @@ mod tests {
         );
         let status = tonic::Status::with_error_details(tonic::Code::NotFound, "tinh-99", details);
         let told = Failure::from(status).tell(Lang::Vi);
-        assert!(
-            told.contains("nguồn tinh-99 chưa được đăng ký [unknown-source]"),
-            "{told}"
-        );
+        assert!(told.contains("nguồn tinh-99 chưa được đăng ký [unknown-source]"), "{told}");
         assert!(told.contains("docs/errors/unknown-source.md"), "{told}");
-        assert_eq!(
-            Failure::from(tonic::Status::internal("x")).exit(),
-            Exit::Failed
-        );
+        assert_eq!(Failure::from(tonic::Status::internal("x")).exit(), Exit::Failed);
     }
 }

@@ -54,14 +54,7 @@ impl<'a> Printer<'a> {
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
         }
-        line(
-            &table
-                .to_string()
-                .lines()
-                .map(str::trim_end)
-                .collect::<Vec<_>>()
-                .join("\n"),
-        );
+        line(&table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n"));
     }
 
     /// One document.
@@ -83,11 +76,7 @@ impl<'a> Printer<'a> {
 
     /// The result of an action: a sentence, or the document.
     pub fn done(&self, key: &str, values: &[(&str, &str)], json: &Value) {
-        if self.is_json() {
-            self.json(json)
-        } else {
-            self.say(key, values)
-        }
+        if self.is_json() { self.json(json) } else { self.say(key, values) }
     }
 
     /// A line as it is: results that are text already.
@@ -120,13 +109,6 @@ pub fn confirm(globals: &Globals, key: &str, values: &[(&str, &str)]) -> Result<
     eprint!("{question} {choice} ");
     let mut answer = String::new();
     let read = std::io::stdin().read_line(&mut answer);
-    let agreed = matches!(
-        answer.trim().to_lowercase().as_str(),
-        "y" | "yes" | "c" | "có"
-    );
-    if read.is_ok() && agreed {
-        Ok(())
-    } else {
-        Err(Failure::usage("cli.not_done", &[]))
-    }
+    let agreed = matches!(answer.trim().to_lowercase().as_str(), "y" | "yes" | "c" | "có");
+    if read.is_ok() && agreed { Ok(()) } else { Err(Failure::usage("cli.not_done", &[])) }
 }

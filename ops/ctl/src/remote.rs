@@ -92,9 +92,7 @@ impl Remote {
     pub fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         if let Some(credential) = &self.credential {
-            request
-                .metadata_mut()
-                .insert("authorization", credential.clone());
+            request.metadata_mut().insert("authorization", credential.clone());
         }
         request
     }
@@ -102,18 +100,11 @@ impl Remote {
     /// Why, under a fresh request id: a repeated call with the same one is one action.
     pub fn why(&self) -> Option<Why> {
         let request_id = uuid::Uuid::now_v7().as_bytes().to_vec().into();
-        Some(Why {
-            reason: self.reason.clone(),
-            request_id,
-            second_factor: String::new(),
-        })
+        Some(Why { reason: self.reason.clone(), request_id, second_factor: String::new() })
     }
 
     /// The named source, else the context's; empty where neither is there.
     pub fn source(&self, named: Option<&str>) -> String {
-        named
-            .or(self.context.source.as_deref())
-            .unwrap_or_default()
-            .to_owned()
+        named.or(self.context.source.as_deref()).unwrap_or_default().to_owned()
     }
 }

@@ -25,15 +25,9 @@ pub fn make_request(name: &str) -> Result<Request, rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(
-        DnType::CommonName,
-        name.chars().take(64).collect::<String>(),
-    );
+    params.distinguished_name.push(DnType::CommonName, name.chars().take(64).collect::<String>());
     let request = params.serialize_request(&key)?;
-    Ok(Request {
-        key_pem: Zeroizing::new(key.serialize_pem()),
-        der: request.der().to_vec(),
-    })
+    Ok(Request { key_pem: Zeroizing::new(key.serialize_pem()), der: request.der().to_vec() })
 }
 
 /// Writes a new file of this mode and syncs it and its folder; one that is there is not touched.
@@ -41,16 +35,9 @@ pub fn make_request(name: &str) -> Result<Request, rcgen::Error> {
 /// # Errors
 /// `AlreadyExists`, or what the operating system said.
 pub fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(content)?;
     file.sync_all()?;
-    let folder = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }

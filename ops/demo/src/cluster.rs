@@ -42,11 +42,7 @@ impl Cluster {
         let addresses = ports::free(NODES * 3).context("ports")?;
         let nodes = addresses.chunks_exact(3).enumerate().map(|(at, ports)| {
             let name = format!("n{}", at + 1);
-            let listen = Listen {
-                https: ports[0],
-                grpc: ports[1],
-                peers: ports[2],
-            };
+            let listen = Listen { https: ports[0], grpc: ports[1], peers: ports[2] };
             Node::new(
                 name.clone(),
                 listen,
@@ -54,12 +50,7 @@ impl Cluster {
                 scratch.path(&format!("{name}.log")),
             )
         });
-        Ok(Self {
-            nodes: nodes.collect(),
-            dtm,
-            scratch,
-            say,
-        })
+        Ok(Self { nodes: nodes.collect(), dtm, scratch, say })
     }
 
     /// `dtm cluster init` and the first process.
@@ -89,12 +80,7 @@ impl Cluster {
         arguments.extend(self.node_arguments(at));
         let address = self.nodes[0].listen.grpc.to_string();
         let path = file.display().to_string();
-        arguments.extend([
-            "--address".to_owned(),
-            address,
-            "--token-file".to_owned(),
-            path,
-        ]);
+        arguments.extend(["--address".to_owned(), address, "--token-file".to_owned(), path]);
         let joined = self.dtm(&arguments).await;
         std::fs::remove_file(&file).context("join.token")?;
         joined?;
@@ -112,10 +98,7 @@ impl Cluster {
             ("--grpc", grpc.to_string()),
             ("--peers", peers.to_string()),
         ];
-        pairs
-            .into_iter()
-            .flat_map(|(name, value)| [name.to_owned(), value])
-            .collect()
+        pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
     }
 
     /// Starts a node's process.
@@ -157,10 +140,7 @@ impl Cluster {
             .env_remove("DTM_CONTEXT")
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        let words = arguments
-            .iter()
-            .take(3)
-            .map(|a| a.as_ref().to_string_lossy().into_owned());
+        let words = arguments.iter().take(3).map(|a| a.as_ref().to_string_lossy().into_owned());
         let shown = format!("dtm {}", words.collect::<Vec<_>>().join(" "));
         let done = tokio::time::timeout(COMMAND_WITHIN, command.output()).await;
         let output = done.with_context(|| self.say.text("too_long", &[("what", &shown)]))?;
@@ -174,10 +154,7 @@ impl Cluster {
 
     /// gRPC addresses of all nodes.
     pub(crate) fn addresses(&self) -> Vec<String> {
-        self.nodes
-            .iter()
-            .map(|node| node.listen.grpc.to_string())
-            .collect()
+        self.nodes.iter().map(|node| node.listen.grpc.to_string()).collect()
     }
 
     /// What is needed to speak as the operator.
@@ -192,11 +169,7 @@ impl Cluster {
 
     /// What a source needs beside its key.
     pub(crate) fn source_files(&self) -> TlsFiles {
-        TlsFiles {
-            ca: self.nodes[0].folder.join("tls/ca.pem"),
-            certificate: None,
-            key: None,
-        }
+        TlsFiles { ca: self.nodes[0].folder.join("tls/ca.pem"), certificate: None, key: None }
     }
 
     /// Administration, through whatever running node answers.
@@ -207,9 +180,7 @@ impl Cluster {
         let running = self.nodes.iter().filter(|node| node.is_running());
         let addresses: Vec<_> = running.map(|node| node.listen.grpc.to_string()).collect();
         let endpoint = Endpoint::new(addresses, &self.operator_files())?;
-        Ok(Admin::new(
-            endpoint.with_connect_timeout(Duration::from_secs(2)),
-        ))
+        Ok(Admin::new(endpoint.with_connect_timeout(Duration::from_secs(2))))
     }
 
     /// The contexts file of the demo.
@@ -236,11 +207,6 @@ pub(crate) fn write_secret(path: &Path, text: &str) -> Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let shown = || path.display().to_string();
-    let file = std::fs::File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path);
-    file.and_then(|mut file| writeln!(file, "{text}"))
-        .with_context(shown)
+    let file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| writeln!(file, "{text}")).with_context(shown)
 }

@@ -26,10 +26,7 @@ impl StreamHistory {
     /// # Panics
     /// When the sequence is not the next one: the client numbers without holes.
     pub(crate) fn sent(&mut self, sequence: u64, digest: Digest, valid: bool) {
-        assert!(
-            sequence == self.sent.len() as u64 + 1,
-            "sequences have no holes"
-        );
+        assert!(sequence == self.sent.len() as u64 + 1, "sequences have no holes");
         self.sent.push((digest, valid));
     }
 
@@ -56,10 +53,7 @@ impl StreamHistory {
 
     /// Acknowledged records that broke their contract.
     pub(crate) fn broken_acked(&self) -> u64 {
-        self.sent[..self.acked_through as usize]
-            .iter()
-            .filter(|(_, valid)| !valid)
-            .count() as u64
+        self.sent[..self.acked_through as usize].iter().filter(|(_, valid)| !valid).count() as u64
     }
 }
 
@@ -112,28 +106,16 @@ impl<'a> Checker<'a> {
     /// For the streams of one source, by name.
     pub(crate) fn new(histories: &'a HashMap<&'static str, StreamHistory>) -> Self {
         let seen = histories.iter().map(|(stream, history)| {
-            (
-                *stream,
-                Seen {
-                    records: vec![false; history.sent.len()],
-                    last: 0,
-                },
-            )
+            (*stream, Seen { records: vec![false; history.sent.len()], last: 0 })
         });
-        Self {
-            histories,
-            seen: seen.collect(),
-            findings: Findings::default(),
-        }
+        Self { histories, seen: seen.collect(), findings: Findings::default() }
     }
 
     /// Takes a stored record, in the order in which it was read.
     pub(crate) fn stored(&mut self, stream: &str, sequence: u64, digest: Digest) {
         self.findings.stored += 1;
         let known = self.histories.get(stream).zip(self.seen.get_mut(stream));
-        let at = sequence
-            .checked_sub(1)
-            .and_then(|at| usize::try_from(at).ok());
+        let at = sequence.checked_sub(1).and_then(|at| usize::try_from(at).ok());
         let Some(((history, seen), at)) = known.zip(at) else {
             self.findings.strange += 1;
             return;
@@ -161,10 +143,7 @@ impl<'a> Checker<'a> {
         for (stream, history) in self.histories {
             let acked = history.sent[..history.acked_through as usize].iter();
             let seen = &self.seen[stream].records;
-            let lost = acked
-                .zip(seen)
-                .filter(|((_, valid), seen)| *valid && !**seen)
-                .count();
+            let lost = acked.zip(seen).filter(|((_, valid), seen)| *valid && !**seen).count();
             self.findings.lost += lost as u64;
         }
         self.findings
@@ -196,10 +175,7 @@ mod tests {
 
     #[test]
     fn what_was_acked_and_is_there_once_in_order_is_clean() {
-        for stored in [
-            &[(1, 1), (2, 2), (4, 4)][..],
-            &[(1, 1), (2, 2), (4, 4), (5, 5)],
-        ] {
+        for stored in [&[(1, 1), (2, 2), (4, 4)][..], &[(1, 1), (2, 2), (4, 4), (5, 5)]] {
             let findings = check(stored);
             assert!(findings.is_clean(), "{findings:?}");
             assert_eq!(findings.stored, stored.len() as u64);
@@ -218,16 +194,8 @@ mod tests {
         assert_eq!(check(&[(2, 2), (1, 1), (4, 4)]).out_of_order, 1);
         let altered = check(&[(1, 1), (2, 9), (4, 4)]);
         assert_eq!((altered.strange, altered.lost), (1, 1));
-        assert_eq!(
-            check(&[(1, 1), (2, 2), (3, 3), (4, 4)]).strange,
-            1,
-            "a broken one is stored"
-        );
-        assert_eq!(
-            check(&[(1, 1), (2, 2), (4, 4), (6, 6)]).strange,
-            1,
-            "it was never sent"
-        );
+        assert_eq!(check(&[(1, 1), (2, 2), (3, 3), (4, 4)]).strange, 1, "a broken one is stored");
+        assert_eq!(check(&[(1, 1), (2, 2), (4, 4), (6, 6)]).strange, 1, "it was never sent");
         let histories = histories();
         let mut checker = Checker::new(&histories);
         checker.stored("other", 1, [1; 16]);

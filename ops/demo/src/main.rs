@@ -41,9 +41,7 @@ use crate::settings::Settings;
 
 fn main() -> ExitCode {
     let settings = Settings::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {

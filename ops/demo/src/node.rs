@@ -47,13 +47,7 @@ pub(crate) struct Node {
 impl Node {
     /// A node that is not running.
     pub(crate) fn new(name: String, listen: Listen, folder: PathBuf, log: PathBuf) -> Self {
-        Self {
-            name,
-            listen,
-            folder,
-            log,
-            child: None,
-        }
+        Self { name, listen, folder, log, child: None }
     }
 
     /// Starts `dtm serve`; its output is appended to the log. Returns the process id.
@@ -62,11 +56,7 @@ impl Node {
     /// What the operating system said.
     pub(crate) fn start(&mut self, dtm: &Path, say: Say) -> Result<u32> {
         let shown = || self.log.display().to_string();
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&self.log)
-            .with_context(shown)?;
+        let log = File::options().create(true).append(true).open(&self.log).with_context(shown)?;
         let mut command = Command::new(dtm);
         command
             .arg("serve")
@@ -80,9 +70,7 @@ impl Node {
             .process_group(0)
             .kill_on_drop(true);
         let child = command.spawn().with_context(|| dtm.display().to_string())?;
-        let pid = child
-            .id()
-            .context("a process that was just started has an id")?;
+        let pid = child.id().context("a process that was just started has an id")?;
         self.child = Some(child);
         Ok(pid)
     }
@@ -127,10 +115,7 @@ impl Node {
             // Ended already is as good as stopped.
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
-        if tokio::time::timeout(STOP_WITHIN, child.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(STOP_WITHIN, child.wait()).await.is_err() {
             let _ = child.kill().await;
         }
     }
@@ -138,10 +123,8 @@ impl Node {
     /// Why a node is not there, with the end of its log.
     pub(crate) fn epitaph(&self, say: Say, status: &str) -> String {
         let log = self.log.display().to_string();
-        let head = say.text(
-            "node_ended",
-            &[("node", &self.name), ("status", status), ("log", &log)],
-        );
+        let head =
+            say.text("node_ended", &[("node", &self.name), ("status", status), ("log", &log)]);
         format!("{head}\n{}", tail(&self.log))
     }
 }
@@ -173,18 +156,11 @@ mod tests {
     async fn a_node_that_ends_says_why() {
         let home = tempfile::tempdir().expect("a folder");
         let listen = "127.0.0.1:1".parse().expect("an address");
-        let listen = Listen {
-            https: listen,
-            grpc: listen,
-            peers: listen,
-        };
+        let listen = Listen { https: listen, grpc: listen, peers: listen };
         let log = home.path().join("n1.log");
         let program = home.path().join("dtm");
-        std::fs::write(
-            &program,
-            "#!/bin/sh\nfor i in $(seq 30); do echo line $i; done\nexit 78\n",
-        )
-        .expect("written");
+        std::fs::write(&program, "#!/bin/sh\nfor i in $(seq 30); do echo line $i; done\nexit 78\n")
+            .expect("written");
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&program, mode).expect("executable");
         let mut node = Node::new("n1".into(), listen, home.path().into(), log.clone());
@@ -202,9 +178,6 @@ mod tests {
             why.contains("line 30") && why.contains("line 11") && !why.contains("line 10\n"),
             "{why}"
         );
-        assert!(
-            why.contains(&log.display().to_string()) && !node.is_running(),
-            "{why}"
-        );
+        assert!(why.contains(&log.display().to_string()) && !node.is_running(), "{why}");
     }
 }

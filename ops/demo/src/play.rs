@@ -91,12 +91,7 @@ async fn play(
 
     let start = clock::now();
     let _ = senders.pace.send(Pace::Full);
-    let board = Board {
-        say,
-        start,
-        screen: screen.clone(),
-        meters: senders.meters.clone(),
-    };
+    let board = Board { say, start, screen: screen.clone(), meters: senders.meters.clone() };
     let mut drawing = JoinSet::new();
     drawing.spawn(board.clone().draw());
     let killed =
@@ -111,9 +106,7 @@ async fn play(
     senders.good = verdict.is_good();
     verdict.lines(say).iter().for_each(|line| screen.say(line));
     if settings.seconds.is_none() {
-        tour::lines(cluster, say)
-            .iter()
-            .for_each(|line| screen.say(line));
+        tour::lines(cluster, say).iter().for_each(|line| screen.say(line));
         let link = tour::page_link(cluster).await?;
         screen.say(&format!("\n{}", say.text("stays_up", &[("link", &link)])));
         screen.say(&say.text("press_ctrl_c", &[]));
@@ -197,15 +190,8 @@ async fn judge(
     killed: String,
 ) -> Result<Verdict> {
     status::complete(cluster, say).await?;
-    let mut verdict = Verdict {
-        killed,
-        ..Verdict::default()
-    };
-    for history in senders
-        .sources
-        .iter()
-        .flat_map(|(_, histories)| histories.values())
-    {
+    let mut verdict = Verdict { killed, ..Verdict::default() };
+    for history in senders.sources.iter().flat_map(|(_, histories)| histories.values()) {
         let history = history.lock();
         verdict.sent += history.sent_count();
         verdict.acked += history.acked_count();
@@ -219,10 +205,7 @@ async fn judge(
     verdict.refusals = quarantine::read(&senders.sources).await?;
     verdict.roots = status::compare_roots(&cluster.admin()?).await?;
     let mut all = histogram();
-    senders
-        .meters
-        .iter()
-        .for_each(|meter| meter.add_to(&mut all));
+    senders.meters.iter().for_each(|meter| meter.add_to(&mut all));
     verdict.latency_us = (all.value_at_quantile(0.5), all.value_at_quantile(0.99));
     verdict.gaps = senders.meters.iter().map(|meter| meter.gap()).collect();
     verdict.gaps.sort();
@@ -277,13 +260,7 @@ impl Senders {
             let (stream, publisher) = opened??;
             tasks.spawn(stream.run(publisher));
         }
-        Ok(Self {
-            sources,
-            meters,
-            pace,
-            tasks,
-            good: false,
-        })
+        Ok(Self { sources, meters, pace, tasks, good: false })
     }
 
     /// Returns when a stream ended, with its error.
@@ -314,8 +291,7 @@ impl Senders {
         let until = clock::now() + ACKS_WITHIN;
         loop {
             // Longer than a tick: every stream has seen that it is to be still.
-            self.until(clock::now() + Duration::from_millis(250))
-                .await?;
+            self.until(clock::now() + Duration::from_millis(250)).await?;
             let mut owed = HashMap::new();
             for (source, histories) in &self.sources {
                 for (stream, history) in histories.iter() {
@@ -332,10 +308,9 @@ impl Senders {
             if clock::now() >= until {
                 let count = say.number(owed.values().sum());
                 let streams: Vec<_> = owed.keys().take(5).cloned().collect();
-                bail!(say.text(
-                    "acks_owed",
-                    &[("count", &count), ("streams", &streams.join(", "))]
-                ));
+                bail!(
+                    say.text("acks_owed", &[("count", &count), ("streams", &streams.join(", "))])
+                );
             }
         }
     }
@@ -352,20 +327,14 @@ struct Board {
 
 impl Board {
     async fn draw(self) {
-        let every = if self.screen.is_terminal {
-            DRAW_EVERY
-        } else {
-            LINE_EVERY
-        };
+        let every = if self.screen.is_terminal { DRAW_EVERY } else { LINE_EVERY };
         let mut tick = tokio::time::interval_at(clock::now() + every, every);
         loop {
             tick.tick().await;
             if self.screen.is_terminal {
-                self.screen
-                    .draw(&self.page().lines(self.say, Screen::size()));
+                self.screen.draw(&self.page().lines(self.say, Screen::size()));
             } else {
-                self.screen
-                    .say(&self.page().summary(self.say, clock::now() - self.start));
+                self.screen.say(&self.page().summary(self.say, clock::now() - self.start));
             }
         }
     }
@@ -394,15 +363,10 @@ impl Board {
             rows.push((title.to_owned(), reading));
         }
         (total.p50_us, total.p99_us) = (all.value_at_quantile(0.5), all.value_at_quantile(0.99));
-        let shown: Vec<_> = nodes
-            .iter()
-            .map(|(node, count)| format!("{node} {count}"))
-            .collect();
+        let shown: Vec<_> = nodes.iter().map(|(node, count)| format!("{node} {count}")).collect();
         let nodes = shown.join(" · ");
         let seconds = (clock::now() - self.start).as_secs().to_string();
-        let head = self
-            .say
-            .text("table_head", &[("seconds", &seconds), ("nodes", &nodes)]);
+        let head = self.say.text("table_head", &[("seconds", &seconds), ("nodes", &nodes)]);
         if !self.screen.is_terminal {
             total.node = nodes;
         }

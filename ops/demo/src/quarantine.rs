@@ -44,18 +44,13 @@ impl Refusals {
 pub(crate) async fn read(sources: &[(Registered, std::sync::Arc<Histories>)]) -> Result<Refusals> {
     let mut refusals = Refusals::default();
     for (source, histories) in sources {
-        one(source, histories, &mut refusals)
-            .await
-            .with_context(|| source.plan.code.clone())?;
+        one(source, histories, &mut refusals).await.with_context(|| source.plan.code.clone())?;
     }
     Ok(refusals)
 }
 
 async fn one(source: &Registered, histories: &Histories, refusals: &mut Refusals) -> Result<()> {
-    let request = QuarantineRequest {
-        source: source.plan.code.clone(),
-        ..Default::default()
-    };
+    let request = QuarantineRequest { source: source.plan.code.clone(), ..Default::default() };
     let mut pages = Reader::new(source.endpoint.clone()).quarantine(request);
     let mut seen = BTreeSet::new();
     let mut beyond_quota = 0;
@@ -70,11 +65,7 @@ async fn one(source: &Registered, histories: &Histories, refusals: &mut Refusals
             if broken != Some(true) || !is_new {
                 refusals.wrong += 1;
             }
-            let rule = record
-                .violations
-                .first()
-                .map(|v| v.rule.clone())
-                .unwrap_or_default();
+            let rule = record.violations.first().map(|v| v.rule.clone()).unwrap_or_default();
             let first = |texts: Vec<String>| texts.into_iter().next().unwrap_or_default();
             let entry = refusals
                 .by_rule
@@ -83,10 +74,7 @@ async fn one(source: &Registered, histories: &Histories, refusals: &mut Refusals
             entry.0 += 1;
         }
     }
-    let meant: u64 = histories
-        .values()
-        .map(|history| history.lock().broken_acked())
-        .sum();
+    let meant: u64 = histories.values().map(|history| history.lock().broken_acked()).sum();
     refusals.beyond_quota += beyond_quota;
     refusals.missing += meant.saturating_sub(seen.len() as u64 + beyond_quota);
     Ok(())

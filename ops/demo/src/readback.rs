@@ -61,10 +61,8 @@ pub(crate) async fn node(
 
 async fn one(reader: &Reader, code: &str, histories: &Histories) -> Result<Findings> {
     // The count is over: nothing is sent or acked while this runs.
-    let frozen: HashMap<&'static str, StreamHistory> = histories
-        .iter()
-        .map(|(stream, history)| (*stream, history.lock().clone()))
-        .collect();
+    let frozen: HashMap<&'static str, StreamHistory> =
+        histories.iter().map(|(stream, history)| (*stream, history.lock().clone())).collect();
     let mut checker = Checker::new(&frozen);
     let mut records = reader.read(ReadRequest {
         source: code.to_owned(),
@@ -74,10 +72,7 @@ async fn one(reader: &Reader, code: &str, histories: &Histories) -> Result<Findi
     });
     while let Some(answer) = records.next().await? {
         // Else a lag of this node would look like a loss.
-        ensure!(
-            answer.current,
-            "the node answered with a view that is not current"
-        );
+        ensure!(answer.current, "the node answered with a view that is not current");
         for record in answer.records {
             checker.stored(&record.stream, record.sequence, digest(&record.payload));
         }

@@ -53,11 +53,7 @@ pub(crate) async fn register(
 ) -> Result<Registered> {
     let shown = || plan.code.clone();
     let context = || Some(Admin::context("demo"));
-    let put = PutSourceRequest {
-        context: context(),
-        source: Some(row(&plan)),
-        update: false,
-    };
+    let put = PutSourceRequest { context: context(), source: Some(row(&plan)), update: false };
     let put_call = admin.call(|mut client| {
         let request = put.clone();
         async move { client.put_source(request).await }
@@ -73,20 +69,13 @@ pub(crate) async fn register(
         async move { client.issue_source_key(request).await }
     });
     let key = Zeroizing::new(issue_call.await.with_context(shown)?.key);
-    write_secret(
-        &cluster.path("keys").join(format!("{}.key", plan.code)),
-        &key,
-    )?;
+    write_secret(&cluster.path("keys").join(format!("{}.key", plan.code)), &key)?;
     let credential = Credential::source_key(&key)?;
     let endpoint = Endpoint::new(cluster.addresses(), &cluster.source_files())?
         .with_credential(credential.clone())
         .with_connect_timeout(Duration::from_secs(2))
         .with_shared_connections();
-    Ok(Registered {
-        plan,
-        endpoint,
-        credential,
-    })
+    Ok(Registered { plan, endpoint, credential })
 }
 
 fn row(plan: &SourcePlan) -> SourceRow {

@@ -55,38 +55,26 @@ pub(crate) fn ministry_code(index: usize) -> String {
 pub(crate) fn all(day: Date) -> Vec<SourcePlan> {
     let units = units::all();
     let capital = units.first().expect("the table begins with Hà Nội").clone();
-    let ministries = MINISTRIES
-        .iter()
-        .enumerate()
-        .map(|(index, (code, vi, en))| {
-            let handler = |department: u32, name: &str| {
-                (
-                    format!("X{:02}.{department:03}.00", index + 1),
-                    format!("{name}, {vi}"),
-                )
-            };
-            SourcePlan {
-                code: (*code).to_owned(),
-                title_vi: (*vi).to_owned(),
-                title_en: (*en).to_owned(),
-                agency_code: ministry_code(index),
-                class: CLASS,
-                locality: "",
-                handlers: vec![
-                    handler(101, "Cục thứ nhất"),
-                    handler(102, "Bộ phận Một cửa"),
-                ],
-                communes: capital.communes.clone(),
-                province: capital.code,
-                weight: MINISTRY_WEIGHT,
-            }
-        });
+    let ministries = MINISTRIES.iter().enumerate().map(|(index, (code, vi, en))| {
+        let handler = |department: u32, name: &str| {
+            (format!("X{:02}.{department:03}.00", index + 1), format!("{name}, {vi}"))
+        };
+        SourcePlan {
+            code: (*code).to_owned(),
+            title_vi: (*vi).to_owned(),
+            title_en: (*en).to_owned(),
+            agency_code: ministry_code(index),
+            class: CLASS,
+            locality: "",
+            handlers: vec![handler(101, "Cục thứ nhất"), handler(102, "Bộ phận Một cửa")],
+            communes: capital.communes.clone(),
+            province: capital.code,
+            weight: MINISTRY_WEIGHT,
+        }
+    });
     let provinces = units.iter().map(|unit| {
         let handler = |group: &str, name: &str| {
-            (
-                format!("T{}.{group}", unit.code),
-                format!("{name} {}", unit.name),
-            )
+            (format!("T{}.{group}", unit.code), format!("{name} {}", unit.name))
         };
         SourcePlan {
             code: unit.slug.to_owned(),
@@ -121,11 +109,7 @@ mod tests {
         assert_eq!(plans.len(), 34 + MINISTRIES.len());
         let codes: std::collections::BTreeSet<_> = plans.iter().map(|p| &p.code).collect();
         assert_eq!(codes.len(), plans.len());
-        assert!(
-            plans
-                .iter()
-                .all(|p| SourceId::parse(&p.code).is_some() && p.weight > 0)
-        );
+        assert!(plans.iter().all(|p| SourceId::parse(&p.code).is_some() && p.weight > 0));
         assert!(plans.iter().any(|p| p.title_vi == "Thành phố Đồng Nai"));
     }
 }

@@ -35,19 +35,12 @@ impl Scratch {
         if !is_ours && fs::read_dir(&folder)?.next().is_some() {
             bail!(say.text("folder_of_others", &[("folder", &shown)]));
         }
-        let lock = File::options()
-            .create(true)
-            .append(true)
-            .open(&marker)
-            .context(MARKER)?;
+        let lock = File::options().create(true).append(true).open(&marker).context(MARKER)?;
         if lock.try_lock().is_err() {
             bail!(say.text("folder_in_use", &[("folder", &shown)]));
         }
         if let Some(pid) = left_behind(&folder) {
-            bail!(say.text(
-                "node_left",
-                &[("pid", &pid.to_string()), ("folder", &shown)]
-            ));
+            bail!(say.text("node_left", &[("pid", &pid.to_string()), ("folder", &shown)]));
         }
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
@@ -75,10 +68,7 @@ impl Scratch {
     /// # Errors
     /// What the operating system said.
     pub(crate) fn note_pid(&self, pid: u32) -> Result<()> {
-        let mut file = File::options()
-            .create(true)
-            .append(true)
-            .open(self.path(PIDS))?;
+        let mut file = File::options().create(true).append(true).open(self.path(PIDS))?;
         Ok(writeln!(file, "{pid}")?)
     }
 }
@@ -94,14 +84,10 @@ impl Drop for Scratch {
 fn left_behind(folder: &Path) -> Option<u32> {
     let noted = fs::read_to_string(folder.join(PIDS)).ok()?;
     let shown = folder.display().to_string();
-    noted
-        .lines()
-        .take(1_000)
-        .filter_map(|line| line.trim().parse().ok())
-        .find(|pid: &u32| {
-            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            String::from_utf8_lossy(&line).contains(&shown)
-        })
+    noted.lines().take(1_000).filter_map(|line| line.trim().parse().ok()).find(|pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&shown)
+    })
 }
 
 #[cfg(test)]
@@ -124,10 +110,7 @@ mod tests {
         assert!(!scratch.path("old").exists() && !scratch.path("n1").exists());
 
         fs::write(home.path().join("mine"), "x").expect("written");
-        assert!(
-            Scratch::take(home.path(), say).is_err(),
-            "not made by a demo"
-        );
+        assert!(Scratch::take(home.path(), say).is_err(), "not made by a demo");
         assert!(home.path().join("mine").exists());
     }
 
@@ -146,9 +129,7 @@ mod tests {
             .expect("started");
         scratch.note_pid(child.id()).expect("noted");
         drop(scratch);
-        let refused = Scratch::take(home.path(), say)
-            .expect_err("a node is left")
-            .to_string();
+        let refused = Scratch::take(home.path(), say).expect_err("a node is left").to_string();
         assert!(refused.contains(&child.id().to_string()), "{refused}");
         assert!(child.try_wait().expect("asked").is_none(), "it lives");
         child.kill().expect("ended");

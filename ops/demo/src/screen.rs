@@ -21,10 +21,7 @@ pub(crate) struct Screen {
 impl Screen {
     /// Looks what standard output is.
     pub(crate) fn new() -> Self {
-        Self {
-            is_terminal: std::io::stdout().is_terminal(),
-            drawn: Mutex::new(0),
-        }
+        Self { is_terminal: std::io::stdout().is_terminal(), drawn: Mutex::new(0) }
     }
 
     /// Columns and rows.
@@ -68,11 +65,7 @@ impl Screen {
 
 /// Up to the first line of the table, and away with it.
 fn erase(lines: usize) -> String {
-    if lines == 0 {
-        String::new()
-    } else {
-        format!("\x1b[{lines}A\r\x1b[J")
-    }
+    if lines == 0 { String::new() } else { format!("\x1b[{lines}A\r\x1b[J") }
 }
 
 /// A reader that went away does not end the demo: its nodes want to be stopped.

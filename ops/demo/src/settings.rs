@@ -52,16 +52,9 @@ impl Settings {
 
     /// The binary: as named, else beside this one.
     pub(crate) fn dtm(&self) -> Option<PathBuf> {
-        let beside = || {
-            std::env::current_exe()
-                .ok()?
-                .parent()
-                .map(|folder| folder.join("dtm"))
-        };
+        let beside = || std::env::current_exe().ok()?.parent().map(|folder| folder.join("dtm"));
         let path = self.dtm.clone().or_else(beside)?;
-        std::fs::canonicalize(path)
-            .ok()
-            .filter(|path| path.is_file())
+        std::fs::canonicalize(path).ok().filter(|path| path.is_file())
     }
 }
 

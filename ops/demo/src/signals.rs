@@ -12,11 +12,7 @@ impl Signals {
     /// # Errors
     /// What the operating system said.
     pub(crate) fn new() -> Result<Self> {
-        let kinds = [
-            SignalKind::interrupt(),
-            SignalKind::terminate(),
-            SignalKind::hangup(),
-        ];
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
         let [a, b, c] = kinds.map(signal);
         Ok(Self([a?, b?, c?]))
     }

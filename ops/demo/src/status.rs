@@ -77,27 +77,19 @@ pub(crate) async fn complete(cluster: &mut Cluster, say: Say) -> Result<ClusterS
 }
 
 fn incomplete(status: &ClusterStatusResponse) -> Option<String> {
-    let reachable = status
-        .nodes
-        .iter()
-        .filter(|n| n.reachable && n.stopped_reason.is_empty())
-        .count();
+    let reachable =
+        status.nodes.iter().filter(|n| n.reachable && n.stopped_reason.is_empty()).count();
     if reachable < NODES {
         return Some(format!("{reachable}/{NODES} nodes"));
     }
     let lacking = status.groups.iter().find(|group| {
-        let healthy = group
-            .replicas
-            .iter()
-            .filter(|r| r.voter && r.health == "healthy")
-            .count();
+        let healthy = group.replicas.iter().filter(|r| r.voter && r.health == "healthy").count();
         group.leader_node.is_empty() || healthy < NODES
     });
     if let Some(group) = lacking {
         let replicas = group.replicas.iter();
-        let shown: Vec<_> = replicas
-            .map(|r| format!("{}{}", r.health, if r.voter { "" } else { "*" }))
-            .collect();
+        let shown: Vec<_> =
+            replicas.map(|r| format!("{}{}", r.health, if r.voter { "" } else { "*" })).collect();
         return Some(format!("group {}: {}", group.group, shown.join(" ")));
     }
     status.groups.is_empty().then(|| "groups".to_owned())
@@ -106,21 +98,13 @@ fn incomplete(status: &ClusterStatusResponse) -> Option<String> {
 /// Index of the node that leads most groups.
 pub(crate) fn busiest(status: &ClusterStatusResponse, cluster: &Cluster) -> (usize, u32) {
     let led = |name: &str| {
-        let named = status
-            .nodes
-            .iter()
-            .find(|n| n.node.as_ref().is_some_and(|row| row.name == name));
+        let named =
+            status.nodes.iter().find(|n| n.node.as_ref().is_some_and(|row| row.name == name));
         named.map_or(0, |n| n.groups_led)
     };
-    let nodes = cluster
-        .nodes
-        .iter()
-        .enumerate()
-        .filter(|(_, node)| node.is_running());
+    let nodes = cluster.nodes.iter().enumerate().filter(|(_, node)| node.is_running());
     let counted = nodes.map(|(at, node)| (at, led(&node.name)));
-    counted
-        .max_by_key(|(at, led)| (*led, NODES - at))
-        .unwrap_or((0, 0))
+    counted.max_by_key(|(at, led)| (*led, NODES - at)).unwrap_or((0, 0))
 }
 
 /// What was found out about the ledgers.
@@ -169,12 +153,8 @@ pub(crate) async fn compare_roots(admin: &Admin) -> Result<Roots> {
         }
         tokio::time::sleep(EVERY).await;
     }
-    let of = |wanted: Option<bool>| {
-        settled
-            .iter()
-            .filter(move |(_, v)| **v == wanted)
-            .map(|(g, _)| *g)
-    };
+    let of =
+        |wanted: Option<bool>| settled.iter().filter(move |(_, v)| **v == wanted).map(|(g, _)| *g);
     Ok(Roots {
         agree: of(Some(true)).count(),
         differ: of(Some(false)).collect(),
@@ -229,20 +209,13 @@ mod tests {
         assert_eq!(verdict_of(&group(&[(5, 1), (5, 1), (5, 1)])), Some(true));
         assert_eq!(verdict_of(&group(&[(5, 1), (4, 2), (5, 1)])), None);
         assert_eq!(verdict_of(&group(&[(5, 1), (4, 2), (5, 3)])), Some(false));
-        assert_eq!(
-            verdict_of(&group(&[(5, 1), (5, 1)])),
-            None,
-            "a replica is missing"
-        );
+        assert_eq!(verdict_of(&group(&[(5, 1), (5, 1)])), None, "a replica is missing");
         assert_eq!(verdict_of(&group(&[])), None);
     }
 
     #[test]
     fn a_cluster_without_its_third_voter_is_incomplete() {
-        let node = dtm_proto::admin::NodeStatus {
-            reachable: true,
-            ..Default::default()
-        };
+        let node = dtm_proto::admin::NodeStatus { reachable: true, ..Default::default() };
         let mut status = ClusterStatusResponse {
             nodes: vec![node; 3],
             groups: vec![group(&[(1, 1), (1, 1), (1, 1)])],

@@ -46,31 +46,18 @@ impl Page {
         let names = ["sent", "acked", "refused", "p50", "p99", "node"];
         let head = names.map(|name| say.text(&format!("col.{name}"), &[]));
         let mut lines = vec![
-            fit(&self.head, columns.saturating_sub(1))
-                .trim_end()
-                .to_owned(),
+            fit(&self.head, columns.saturating_sub(1)).trim_end().to_owned(),
             cells(&say.text("col.source", &[]), head),
         ];
         let room = rows.saturating_sub(OTHER_LINES).max(1);
-        let shown = if self.rows.len() > room {
-            room
-        } else {
-            self.rows.len()
-        };
-        lines.extend(
-            self.rows[..shown]
-                .iter()
-                .map(|(title, r)| reading(title, r)),
-        );
+        let shown = if self.rows.len() > room { room } else { self.rows.len() };
+        lines.extend(self.rows[..shown].iter().map(|(title, r)| reading(title, r)));
         if shown < self.rows.len() {
             let count = (self.rows.len() - shown).to_string();
             lines.push(
-                fit(
-                    &say.text("more_rows", &[("count", &count)]),
-                    columns.saturating_sub(1),
-                )
-                .trim_end()
-                .to_owned(),
+                fit(&say.text("more_rows", &[("count", &count)]), columns.saturating_sub(1))
+                    .trim_end()
+                    .to_owned(),
             );
         }
         lines.push(reading(&say.text("all_sources", &[]), &self.total));
@@ -131,27 +118,16 @@ mod tests {
             p99_us: 1_900_000,
             node: "n2".into(),
         };
-        let rows = (0..40).map(|at| {
-            (
-                format!("Thành phố số {at} có tên rất dài ở đây"),
-                reading.clone(),
-            )
-        });
-        Page {
-            head: "x".repeat(300),
-            rows: rows.collect(),
-            total: reading,
-        }
+        let rows =
+            (0..40).map(|at| (format!("Thành phố số {at} có tên rất dài ở đây"), reading.clone()));
+        Page { head: "x".repeat(300), rows: rows.collect(), total: reading }
     }
 
     #[test]
     fn no_line_is_wider_or_taller_than_the_screen() {
         for size in [(80, 24), (40, 10), (200, 100), (10, 3)] {
             let lines = page().lines(Say(Lang::Vi), size);
-            assert!(
-                lines.iter().all(|line| line.chars().count() < size.0),
-                "{size:?} {lines:#?}"
-            );
+            assert!(lines.iter().all(|line| line.chars().count() < size.0), "{size:?} {lines:#?}");
             assert!(lines.len() <= size.1.max(6), "{size:?}: {}", lines.len());
         }
     }

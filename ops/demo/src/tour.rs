@@ -74,20 +74,14 @@ pub(crate) fn lines(cluster: &Cluster, say: Say) -> Vec<String> {
     let tour = cluster.path("tour");
     let definition = shown(tour.join("public_works.toml"));
     let table = shown(tour.join("public_works.csv"));
-    let (key, ca) = (
-        shown(tour.join("tour.key")),
-        shown(cluster.operator_files().ca),
-    );
+    let (key, ca) = (shown(tour.join("tour.key")), shown(cluster.operator_files().ca));
     let reach = format!("--ca {ca} --address {}", cluster.addresses().join(","));
     let steps = [
         (
             "setup",
             vec![
                 format!("export DTM_CONTEXTS={}", shown(cluster.contexts())),
-                format!(
-                    "alias dtm={}",
-                    quoted(&cluster.binary().display().to_string())
-                ),
+                format!("alias dtm={}", quoted(&cluster.binary().display().to_string())),
             ],
         ),
         ("status", vec!["dtm cluster status".to_owned()]),
@@ -100,16 +94,8 @@ pub(crate) fn lines(cluster: &Cluster, say: Say) -> Vec<String> {
                 format!("dtm context add tour --source tour --source-key-file {key} {reach}"),
             ],
         ),
-        (
-            "publish",
-            vec![format!(
-                "dtm --context tour publish --dataset public_works {table}"
-            )],
-        ),
-        (
-            "read",
-            vec!["dtm --context tour records read --dataset public_works".to_owned()],
-        ),
+        ("publish", vec![format!("dtm --context tour publish --dataset public_works {table}")]),
+        ("read", vec!["dtm --context tour records read --dataset public_works".to_owned()]),
         (
             "quarantine",
             vec![
@@ -117,12 +103,7 @@ pub(crate) fn lines(cluster: &Cluster, say: Say) -> Vec<String> {
                 "dtm --context tour quarantine show ID".to_owned(),
             ],
         ),
-        (
-            "tail",
-            vec![format!(
-                "dtm --context {SOURCE} records tail --source {SOURCE}"
-            )],
-        ),
+        ("tail", vec![format!("dtm --context {SOURCE} records tail --source {SOURCE}")]),
         ("page", vec!["dtm console open".to_owned()]),
     ];
     let mut lines = vec![String::new(), say.text("tour.head", &[]), String::new()];

@@ -65,17 +65,11 @@ impl Unit {
 /// All units, by code.
 pub(crate) fn all() -> Vec<Unit> {
     let mut units: Vec<Unit> = Vec::with_capacity(34);
-    for line in TABLE
-        .lines()
-        .filter(|line| !line.starts_with('#') && !line.is_empty())
-    {
+    for line in TABLE.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let (unit, kind) = parse(line).expect("a test reads every line of the table");
         match units.last_mut() {
             Some(last) if last.code == unit.code => last.kinds.push(kind),
-            _ => units.push(Unit {
-                kinds: vec![kind],
-                ..unit
-            }),
+            _ => units.push(Unit { kinds: vec![kind], ..unit }),
         }
     }
     units
@@ -97,18 +91,8 @@ fn parse(line: &'static str) -> Option<(Unit, DatedKind)> {
     };
     let _resolution = cell()?;
     let communes_count = cell()?.parse().ok()?;
-    let communes = cell()?
-        .split(';')
-        .map(|c| c.split_once('='))
-        .collect::<Option<Vec<_>>>()?;
-    let unit = Unit {
-        code,
-        slug,
-        name,
-        kinds: Vec::new(),
-        communes_count,
-        communes,
-    };
+    let communes = cell()?.split(';').map(|c| c.split_once('=')).collect::<Option<Vec<_>>>()?;
+    let unit = Unit { code, slug, name, kinds: Vec::new(), communes_count, communes };
     Some((unit, DatedKind { kind, from, to }))
 }
 
@@ -121,28 +105,16 @@ mod tests {
     #[test]
     fn unit_kinds_are_dated() {
         let units = all();
-        let cities = |day| {
-            units
-                .iter()
-                .filter(|u| u.kind_on(day) == Some(Kind::City))
-                .count()
-        };
+        let cities = |day| units.iter().filter(|u| u.kind_on(day) == Some(Kind::City)).count();
         assert_eq!(units.len(), 34);
         assert_eq!(cities(date(2025, 7, 1)), 6);
         assert_eq!(cities(date(2026, 1, 25)), 6);
         assert_eq!(cities(date(2026, 11, 21)), 9);
         assert_eq!(units.iter().map(|u| u.communes_count).sum::<u32>(), 3_321);
-        let unit = units
-            .iter()
-            .find(|u| u.slug == "bac-ninh")
-            .expect("in the list");
+        let unit = units.iter().find(|u| u.slug == "bac-ninh").expect("in the list");
         assert_eq!(unit.kind_on(date(2025, 6, 30)), None);
         assert_eq!(unit.title_vi(date(2026, 8, 23)), "Tỉnh Bắc Ninh");
         assert_eq!(unit.title_vi(date(2026, 8, 24)), "Thành phố Bắc Ninh");
-        assert!(
-            units
-                .iter()
-                .all(|u| u.communes.len() == 4 && u.slug.is_ascii())
-        );
+        assert!(units.iter().all(|u| u.communes.len() == 4 && u.slug.is_ascii()));
     }
 }

@@ -50,27 +50,20 @@ impl Verdict {
         };
         let each = |of: fn(&Findings) -> u64| {
             let nodes = self.nodes.iter();
-            let shown: Vec<_> = nodes
-                .map(|(name, f)| format!("{name} {}", say.number(of(f))))
-                .collect();
+            let shown: Vec<_> =
+                nodes.map(|(name, f)| format!("{name} {}", say.number(of(f)))).collect();
             shown.join("   ")
         };
         lines.push(row("sent", say.number(self.sent)));
         lines.push(row("acked", say.number(self.acked)));
         let (p50, p99) = (say.millis(self.latency_us.0), say.millis(self.latency_us.1));
-        lines.push(row(
-            "latency",
-            say.text("latency_value", &[("p50", &p50), ("p99", &p99)]),
-        ));
+        lines.push(row("latency", say.text("latency_value", &[("p50", &p50), ("p99", &p99)])));
         lines.push(row("stored", each(|f| f.stored)));
         lines.push(row("lost", each(|f| f.lost)));
         lines.push(row("doubled", each(|f| f.doubled)));
         lines.push(row("out_of_order", each(|f| f.out_of_order)));
         lines.push(row("strange", each(|f| f.strange)));
-        lines.push(row(
-            "refused",
-            say.number(self.refusals.kept + self.refusals.beyond_quota),
-        ));
+        lines.push(row("refused", say.number(self.refusals.kept + self.refusals.beyond_quota)));
         lines.extend(self.reasons(say));
         lines.push(row("gap", self.gap_text(say)));
         lines.push(row("ledgers", self.roots_text(say)));
@@ -89,15 +82,11 @@ impl Verdict {
                 format!("    {:>6}  {rule}: {sample}", say.number(*count))
             })
             .collect();
-        for (key, count) in [
-            ("refused_missing", self.refusals.missing),
-            ("refused_wrong", self.refusals.wrong),
-        ] {
+        for (key, count) in
+            [("refused_missing", self.refusals.missing), ("refused_wrong", self.refusals.wrong)]
+        {
             if count > 0 {
-                lines.push(format!(
-                    "    ! {}",
-                    say.text(key, &[("count", &say.number(count))])
-                ));
+                lines.push(format!("    ! {}", say.text(key, &[("count", &say.number(count))])));
             }
         }
         lines
@@ -111,12 +100,7 @@ impl Verdict {
             say.millis(u64::try_from(gap.as_micros()).unwrap_or(u64::MAX))
         };
         let (p50, p99, max) = (at(0.5), at(0.99), at(1.0));
-        let values = [
-            ("node", self.killed.as_str()),
-            ("max", &max),
-            ("p99", &p99),
-            ("p50", &p50),
-        ];
+        let values = [("node", self.killed.as_str()), ("max", &max), ("p99", &p99), ("p50", &p50)];
         say.text("gap_value", &values)
     }
 
@@ -127,11 +111,7 @@ impl Verdict {
         }
         let list = |groups: &[u32]| {
             let shown: Vec<_> = groups.iter().map(u32::to_string).collect();
-            if shown.is_empty() {
-                "-".to_owned()
-            } else {
-                shown.join(", ")
-            }
+            if shown.is_empty() { "-".to_owned() } else { shown.join(", ") }
         };
         let (differ, open) = (list(&self.roots.differ), list(&self.roots.open));
         say.text("roots_differ", &[("differ", &differ), ("open", &open)])
@@ -145,21 +125,13 @@ mod tests {
     use super::*;
 
     fn good() -> Verdict {
-        let findings = Findings {
-            stored: 9,
-            ..Findings::default()
-        };
+        let findings = Findings { stored: 9, ..Findings::default() };
         Verdict {
             sent: 10,
             acked: 10,
-            nodes: ["n1", "n2", "n3"]
-                .map(|name| (name.to_owned(), findings.clone()))
-                .to_vec(),
+            nodes: ["n1", "n2", "n3"].map(|name| (name.to_owned(), findings.clone())).to_vec(),
             gaps: (1..=40).map(Duration::from_millis).collect(),
-            roots: Roots {
-                agree: 13,
-                ..Roots::default()
-            },
+            roots: Roots { agree: 13, ..Roots::default() },
             ..Verdict::default()
         }
     }

@@ -39,10 +39,7 @@ pub(crate) fn check() -> Result<()> {
         .map(|(path, _)| path.display().to_string())
         .collect();
     if !stale.is_empty() {
-        bail!(
-            "generated code is stale (run `cargo xtask codegen`): {}",
-            stale.join(", ")
-        );
+        bail!("generated code is stale (run `cargo xtask codegen`): {}", stale.join(", "));
     }
     Ok(())
 }
@@ -55,10 +52,7 @@ fn generate() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     let out = scratch.join("types");
     fs::create_dir_all(&out)?;
     let set = protox::compile([FORMAT], [root]).context("compile the stored formats")?;
-    prost_build::Config::new()
-        .bytes(["."])
-        .out_dir(&out)
-        .compile_fds(set)?;
+    prost_build::Config::new().bytes(["."]).out_dir(&out).compile_fds(set)?;
     let set = protox::compile([COMMAND], [root]).context("compile the commands")?;
     prost_build::Config::new()
         .bytes(["."])
@@ -71,10 +65,7 @@ fn generate() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     fs::create_dir_all(&out)?;
     let present: Vec<&str> = WIRE.into_iter().filter(|p| root.join(p).exists()).collect();
     let set = protox::compile(&present, [root]).context("compile the wire contracts")?;
-    files.insert(
-        PathBuf::from("proto/src/generated/descriptors.bin"),
-        set.encode_to_vec(),
-    );
+    files.insert(PathBuf::from("proto/src/generated/descriptors.bin"), set.encode_to_vec());
     tonic_prost_build::configure()
         .bytes(".")
         .extern_path(".dtm.format.v1", "::dtm_types::format")
@@ -90,15 +81,10 @@ fn generate() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
 fn collect(from: &Path, to: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) -> Result<()> {
     for entry in fs::read_dir(from)? {
         let path = entry?.path();
-        let name = path
-            .file_name()
-            .context("generated file has a name")?
-            .to_string_lossy()
-            .to_string();
+        let name =
+            path.file_name().context("generated file has a name")?.to_string_lossy().to_string();
         let text = fs::read_to_string(&path)?;
-        let empty = text
-            .lines()
-            .all(|l| l.starts_with("//") || l.trim().is_empty());
+        let empty = text.lines().all(|l| l.starts_with("//") || l.trim().is_empty());
         if name.ends_with(".rs") && !empty {
             files.insert(to.join(name), text.into_bytes());
         }

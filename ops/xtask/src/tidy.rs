@@ -54,25 +54,10 @@ const OWNERS: &[(&str, &str)] = &[
 ];
 
 /// Crates that know no runtime, clock, randomness or files.
-const PURE: &[&str] = &[
-    "dtm-types",
-    "dtm-machine",
-    "dtm-ledger",
-    "dtm-seal",
-    "dtm-catalog",
-];
+const PURE: &[&str] = &["dtm-types", "dtm-machine", "dtm-ledger", "dtm-seal", "dtm-catalog"];
 /// What they must not depend on.
-const IMPURE: &[&str] = &[
-    "tokio",
-    "getrandom",
-    "rand",
-    "tonic",
-    "axum",
-    "hyper",
-    "rustls",
-    "libc",
-    "nix",
-];
+const IMPURE: &[&str] =
+    &["tokio", "getrandom", "rand", "tonic", "axum", "hyper", "rustls", "libc", "nix"];
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -104,46 +89,29 @@ pub(crate) fn check() -> Result<()> {
     for breach in &breaches {
         eprintln!("{breach}");
     }
-    bail!(
-        "{} breaches of the house rules (CONTRIBUTING.md)",
-        breaches.len()
-    );
+    bail!("{} breaches of the house rules (CONTRIBUTING.md)", breaches.len());
 }
 
 fn committed() -> Result<Vec<String>> {
-    let output = Command::new("git")
-        .args(["ls-files", "-z"])
-        .output()
-        .context("run git ls-files")?;
+    let output =
+        Command::new("git").args(["ls-files", "-z"]).output().context("run git ls-files")?;
     let names = String::from_utf8(output.stdout).context("file names are UTF-8")?;
-    Ok(names
-        .split('\0')
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect())
+    Ok(names.split('\0').filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
 /// Dependencies of tests do not count: tests may import anything.
 fn layers() -> Result<Vec<String>> {
-    let metadata = MetadataCommand::new()
-        .no_deps()
-        .exec()
-        .context("run cargo metadata")?;
+    let metadata = MetadataCommand::new().no_deps().exec().context("run cargo metadata")?;
     let known: BTreeMap<&str, u32> = LAYERS.iter().copied().collect();
     let mut breaches = Vec::new();
     for package in &metadata.packages {
         let from = package.name.as_str();
         let Some(&layer) = known.get(from) else {
-            breaches.push(format!(
-                "{from}: has no layer; add it to LAYERS in ops/xtask/src/tidy.rs"
-            ));
+            breaches
+                .push(format!("{from}: has no layer; add it to LAYERS in ops/xtask/src/tidy.rs"));
             continue;
         };
-        for dependency in package
-            .dependencies
-            .iter()
-            .filter(|d| d.kind == DependencyKind::Normal)
-        {
+        for dependency in package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal) {
             let to = dependency.name.as_str();
             if let Some(&below) = known.get(to) {
                 let allowed = below < layer || layer == OUTSIDE || WITHIN.contains(&(from, to));
@@ -152,13 +120,9 @@ fn layers() -> Result<Vec<String>> {
                 }
             }
             if layer != OUTSIDE
-                && OWNERS
-                    .iter()
-                    .any(|(engine, owner)| *engine == to && *owner != from)
+                && OWNERS.iter().any(|(engine, owner)| *engine == to && *owner != from)
             {
-                breaches.push(format!(
-                    "{from} names {to}: one foreign engine, one owner crate"
-                ));
+                breaches.push(format!("{from} names {to}: one foreign engine, one owner crate"));
             }
             if PURE.contains(&from) && IMPURE.contains(&to) {
                 breaches.push(format!("{from} depends on {to}: it is pure"));
@@ -172,10 +136,8 @@ fn words(path: &str, text: &str, breaches: &mut Vec<String>) {
     for (number, line) in text.lines().enumerate() {
         for (first, second) in BANNED {
             if line.contains(&format!("{first}{second}")) {
-                breaches.push(format!(
-                    "{path}:{}: names something outside the product",
-                    number + 1
-                ));
+                breaches
+                    .push(format!("{path}:{}: names something outside the product", number + 1));
             }
         }
     }
@@ -184,9 +146,7 @@ fn words(path: &str, text: &str, breaches: &mut Vec<String>) {
 fn sizes(path: &str, text: &str, breaches: &mut Vec<String>) {
     let lines = text.lines().count();
     if lines > FILE_LINES_MAX && !is_test(path) {
-        breaches.push(format!(
-            "{path}: {lines} lines, at most {FILE_LINES_MAX}: cut it"
-        ));
+        breaches.push(format!("{path}: {lines} lines, at most {FILE_LINES_MAX}: cut it"));
     }
     if !text.trim_start().starts_with("//!") && !is_test(path) {
         breaches.push(format!("{path}: has no module documentation (//!)"));
@@ -212,9 +172,7 @@ fn long_functions(text: &str) -> Vec<(usize, usize)> {
         if !opens_function(line.trim_start()) || line.trim_end().ends_with(';') {
             continue;
         }
-        let end = lines[start..]
-            .iter()
-            .position(|l| *l == format!("{}}}", " ".repeat(indent)));
+        let end = lines[start..].iter().position(|l| *l == format!("{}}}", " ".repeat(indent)));
         let length = end.map_or(0, |end| end + 1);
         if length > FUNCTION_LINES_MAX {
             found.push((start + 1, length));
@@ -225,14 +183,7 @@ fn long_functions(text: &str) -> Vec<(usize, usize)> {
 
 fn opens_function(line: &str) -> bool {
     let mut rest = line;
-    for prefix in [
-        "pub(crate) ",
-        "pub(super) ",
-        "pub ",
-        "const ",
-        "async ",
-        "unsafe ",
-    ] {
+    for prefix in ["pub(crate) ", "pub(super) ", "pub ", "const ", "async ", "unsafe "] {
         rest = rest.strip_prefix(prefix).unwrap_or(rest);
     }
     rest.starts_with("fn ")
@@ -248,10 +199,8 @@ mod tests {
         let text =
             format!("pub(crate) async fn long() {{\n{body}}}\n\nfn short() {{\n    x();\n}}\n");
         assert_eq!(long_functions(&text), [(1, 82)]);
-        let nested = format!(
-            "impl A {{\n    fn long() {{\n{}    }}\n}}\n",
-            "        x();\n".repeat(70)
-        );
+        let nested =
+            format!("impl A {{\n    fn long() {{\n{}    }}\n}}\n", "        x();\n".repeat(70));
         assert_eq!(long_functions(&nested), [(2, 72)]);
     }
 
@@ -272,10 +221,7 @@ mod tests {
     fn the_tables_agree() {
         for (from, to) in WITHIN {
             let layer = |name: &str| {
-                LAYERS
-                    .iter()
-                    .find(|(known, _)| *known == name)
-                    .map(|(_, layer)| *layer)
+                LAYERS.iter().find(|(known, _)| *known == name).map(|(_, layer)| *layer)
             };
             assert!(
                 layer(from).is_some() && layer(from) == layer(to),

@@ -54,10 +54,7 @@ fn measure(schema: &CompiledSchema, name: &str, payload: &[u8]) {
         }
         best = best.min(start.elapsed().as_nanos() as f64 / f64::from(RECORDS_A_ROUND));
     }
-    println!(
-        "{name}: {} bytes, same bytes: {same}, {best:.0} ns a record",
-        payload.len()
-    );
+    println!("{name}: {} bytes, same bytes: {same}, {best:.0} ns a record", payload.len());
 }
 
 fn main() {
@@ -67,27 +64,13 @@ fn main() {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let noise: String = (0..560)
         .map(|_| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             char::from(alphabet[(state >> 58) as usize])
         })
         .collect();
-    measure(
-        &schema,
-        "canonical, base64 text",
-        canonical(&noise).as_bytes(),
-    );
+    measure(&schema, "canonical, base64 text", canonical(&noise).as_bytes());
     let sentence = "Đã thẩm định hồ sơ, chuyển lãnh đạo phê duyệt. ";
     let vietnamese: String = sentence.chars().cycle().take(430).collect();
-    measure(
-        &schema,
-        "canonical, Vietnamese text",
-        canonical(&vietnamese).as_bytes(),
-    );
-    measure(
-        &schema,
-        "sender's order, base64 text",
-        shuffled(&noise).as_bytes(),
-    );
+    measure(&schema, "canonical, Vietnamese text", canonical(&vietnamese).as_bytes());
+    measure(&schema, "sender's order, base64 text", shuffled(&noise).as_bytes());
 }

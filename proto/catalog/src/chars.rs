@@ -43,10 +43,7 @@ pub(crate) fn plain_run(b: &[u8]) -> (usize, bool) {
         }
         at += WORD;
     }
-    let rest = b[at..]
-        .iter()
-        .position(|&c| is_special(c))
-        .unwrap_or(b.len() - at);
+    let rest = b[at..].iter().position(|&c| is_special(c)).unwrap_or(b.len() - at);
     high |= b[at..at + rest].iter().fold(0, |all, &c| all | c);
     (at + rest, high >= 0x80)
 }
@@ -112,16 +109,9 @@ pub(crate) fn is_canonical(s: &str) -> bool {
 
 /// Brings a text to normal form: NFC, LF line ends. Faulty characters are the caller's business.
 pub(crate) fn normalise(s: Cow<'_, str>) -> Cow<'_, str> {
-    let s = if s.contains('\r') {
-        Cow::Owned(s.replace("\r\n", "\n").replace('\r', "\n"))
-    } else {
-        s
-    };
-    if is_plainly_stable(s.as_bytes()) || is_nfc(&s) {
-        s
-    } else {
-        Cow::Owned(s.nfc().collect())
-    }
+    let s =
+        if s.contains('\r') { Cow::Owned(s.replace("\r\n", "\n").replace('\r', "\n")) } else { s };
+    if is_plainly_stable(s.as_bytes()) || is_nfc(&s) { s } else { Cow::Owned(s.nfc().collect()) }
 }
 
 /// Appends a JSON string with the escapes of RFC 8785 and no others.
@@ -176,16 +166,8 @@ mod tests {
 
     #[test]
     fn stable_characters_are_stable_in_the_unicode_tables() {
-        for c in (0..0x11_0000)
-            .filter_map(char::from_u32)
-            .filter(|&c| is_stable(c))
-        {
-            assert_eq!(
-                is_nfc_quick(std::iter::once(c)),
-                IsNormalized::Yes,
-                "{:x}",
-                c as u32
-            );
+        for c in (0..0x11_0000).filter_map(char::from_u32).filter(|&c| is_stable(c)) {
+            assert_eq!(is_nfc_quick(std::iter::once(c)), IsNormalized::Yes, "{:x}", c as u32);
             assert_eq!(unicode_normalization::char::canonical_combining_class(c), 0);
             assert_eq!(fault(c), None, "{:x}", c as u32);
         }

@@ -30,10 +30,7 @@ fn refusal(id: &str, payload: &str) -> Refusal {
 fn only(id: &str, payload: &str) -> (String, Rule) {
     let refusal = refusal(id, payload);
     assert_eq!(refusal.violations.len(), 1, "{:?}", refusal.violations);
-    (
-        refusal.violations[0].pointer.clone(),
-        refusal.violations[0].rule,
-    )
+    (refusal.violations[0].pointer.clone(), refusal.violations[0].rule)
 }
 
 fn warnings(id: &str, payload: &str) -> Vec<(String, Rule)> {
@@ -57,16 +54,10 @@ fn samples() -> [(&'static str, &'static str); 4] {
 #[test]
 fn canonical_samples_are_accepted_as_they_are() {
     for (id, sample) in samples() {
-        let want = Outcome::Accepted {
-            form: Accepted::Same,
-            warnings: Vec::new(),
-        };
+        let want = Outcome::Accepted { form: Accepted::Same, warnings: Vec::new() };
         assert_eq!(check(id, sample), want, "{id}");
         let mut slots = Vec::new();
-        assert!(
-            crate::fast::is_canonical_and_valid(&schema(id), sample, &mut slots),
-            "{id}"
-        );
+        assert!(crate::fast::is_canonical_and_valid(&schema(id), sample, &mut slots), "{id}");
     }
 }
 
@@ -78,11 +69,7 @@ fn every_compulsory_field_left_out_is_refused_and_named() {
             let mut value: serde_json::Value = serde_json::from_str(sample).expect("JSON");
             value.as_object_mut().expect("object").remove(&field.name);
             let pointer = format!("/{}", field.name);
-            assert_eq!(
-                only(id, &value.to_string()),
-                (pointer, Rule::Missing),
-                "{id}"
-            );
+            assert_eq!(only(id, &value.to_string()), (pointer, Rule::Missing), "{id}");
         }
     }
 }
@@ -93,24 +80,15 @@ fn every_field_of_the_wrong_type_is_refused_with_field_and_expected_type() {
     for (id, sample) in samples() {
         let definition = Definition::built_in(id).expect("built in");
         for field in &definition.fields {
-            for wrong in [
-                serde_json::json!(true),
-                serde_json::json!(["x"]),
-                serde_json::json!(1.5),
-            ] {
+            for wrong in [serde_json::json!(true), serde_json::json!(["x"]), serde_json::json!(1.5)]
+            {
                 let mut value: serde_json::Value = serde_json::from_str(sample).expect("JSON");
                 value[&field.name] = wrong;
                 let refusal = refusal(id, &value.to_string());
                 let first = &refusal.violations[0];
-                assert!(
-                    first.pointer.starts_with(&format!("/{}", field.name)),
-                    "{first:?}"
-                );
+                assert!(first.pointer.starts_with(&format!("/{}", field.name)), "{first:?}");
                 assert_eq!(first.rule, Rule::WrongType, "{first:?}");
-                assert!(
-                    !first.expected.is_empty() && first.byte_offset.is_some(),
-                    "{first:?}"
-                );
+                assert!(!first.expected.is_empty() && first.byte_offset.is_some(), "{first:?}");
             }
         }
     }
@@ -133,25 +111,17 @@ fn what_has_not_the_right_format_is_refused_with_the_place() {
     for (payload, rule, offset) in cases {
         let refusal = refusal("payment", payload);
         assert_eq!(refusal.reason, Reason::Malformed);
-        let found = (
-            refusal.violations[0].rule,
-            refusal.violations[0].byte_offset,
-        );
+        let found = (refusal.violations[0].rule, refusal.violations[0].byte_offset);
         assert_eq!(found, (rule, Some(offset)));
         assert!(refusal.violations[0].found.chars().count() <= FOUND_CHARS_MAX);
     }
     let latin1 = schema("payment").check(b"{\"a\":\"\xd0\"}", &mut Scratch::default());
-    let Outcome::Refused(refusal) = latin1 else {
-        panic!("not UTF-8")
-    };
+    let Outcome::Refused(refusal) = latin1 else { panic!("not UTF-8") };
     assert_eq!(refusal.violations[0].rule, Rule::NotUtf8);
     assert_eq!(refusal.violations[0].byte_offset, Some(6));
     assert_eq!(only("payment", "[]"), (String::new(), Rule::WrongType));
     let time = PROGRESS.replace("08:30:05+07:00", "08:30+07:00");
-    assert_eq!(
-        only("dossier_progress", &time),
-        ("/processed_at".into(), Rule::DateTime)
-    );
+    assert_eq!(only("dossier_progress", &time), ("/processed_at".into(), Rule::DateTime));
 }
 
 // covers: A1-3.4.3
@@ -159,11 +129,7 @@ fn what_has_not_the_right_format_is_refused_with_the_place() {
 fn all_violations_are_listed_not_only_the_first() {
     let broken = r#"{"dossier_code":"H57.101.02-260230-220001","extra":1,"procedure_code":"a b","revenue_item_identification":{"amount":1.5,"n":9007199254740993,"t":"\u0000"}}"#;
     let refusal = refusal("payment", broken);
-    let found: Vec<_> = refusal
-        .violations
-        .iter()
-        .map(|v| (v.pointer.as_str(), v.rule))
-        .collect();
+    let found: Vec<_> = refusal.violations.iter().map(|v| (v.pointer.as_str(), v.rule)).collect();
     let want = [
         ("/dossier_code", Rule::DossierDay),
         ("/extra", Rule::UnknownMember),
@@ -190,10 +156,7 @@ fn each_kind_of_business_rule_has_a_passing_and_a_failing_sample() {
         ("/fee_info/0/amount".into(), Rule::Range)
     );
     // Cross-field and dates.
-    assert_eq!(
-        warnings("dossier_sync", &sync("2026-02-10", "2026-01-25")),
-        []
-    );
+    assert_eq!(warnings("dossier_sync", &sync("2026-02-10", "2026-01-25")), []);
     assert_eq!(
         only("dossier_sync", &sync("2026-02-10", "2026-01-24")),
         ("/due_date".into(), Rule::NotBefore)
@@ -204,45 +167,24 @@ fn each_kind_of_business_rule_has_a_passing_and_a_failing_sample() {
     );
     let answered = PETITION.replace(r#""answer_content":null"#, r#""answer_content":"Đã xử lý""#);
     let refusal = refusal("petition_sync", &answered);
-    let rules: Vec<_> = refusal
-        .violations
-        .iter()
-        .map(|v| (v.pointer.as_str(), v.rule))
-        .collect();
+    let rules: Vec<_> = refusal.violations.iter().map(|v| (v.pointer.as_str(), v.rule)).collect();
     let together = Rule::RequiredTogether;
-    assert_eq!(
-        rules,
-        [("/answer_date", together), ("/answering_officer", together)]
-    );
+    assert_eq!(rules, [("/answer_date", together), ("/answering_officer", together)]);
     let whole = answered
         .replace(r#""answer_date":null"#, r#""answer_date":"2026-03-01""#)
-        .replace(
-            r#""answering_officer":null"#,
-            r#""answering_officer":{"full_name":"A"}"#,
-        );
+        .replace(r#""answering_officer":null"#, r#""answering_officer":{"full_name":"A"}"#);
     assert_eq!(warnings("petition_sync", &whole), []);
     // The district level exists until 30/06/2025 only.
-    let district = sync(
-        r#""commune_code":"00001""#,
-        r#""commune_code":"00001","district_code":"001""#,
-    );
-    let abolished = (
-        "/dossier_owner/address/district_code".into(),
-        Rule::Abolished,
-    );
+    let district =
+        sync(r#""commune_code":"00001""#, r#""commune_code":"00001","district_code":"001""#);
+    let abolished = ("/dossier_owner/address/district_code".into(), Rule::Abolished);
     assert_eq!(only("dossier_sync", &district), abolished);
     let before = district
         .replace("H57.101.02-260125-220001", "000.00.00.H29-250630-0001")
-        .replace(
-            r#""received_date":"2026-01-25""#,
-            r#""received_date":"2025-06-30""#,
-        );
+        .replace(r#""received_date":"2026-01-25""#, r#""received_date":"2025-06-30""#);
     assert_eq!(warnings("dossier_sync", &before), []);
     // Code list.
-    assert_eq!(
-        warnings("dossier_sync", &sync(r#""online""#, r#""direct""#)),
-        []
-    );
+    assert_eq!(warnings("dossier_sync", &sync(r#""online""#, r#""direct""#)), []);
     assert_eq!(
         only("dossier_sync", &sync(r#""online""#, r#""fax""#)),
         ("/submission_method".into(), Rule::CodeList)
@@ -250,31 +192,16 @@ fn each_kind_of_business_rule_has_a_passing_and_a_failing_sample() {
     // Sequence of states: an unusual change is told, not refused.
     let definition = Definition::built_in("dossier_progress").expect("built in");
     let states = &definition.code_lists["dossier_state"];
-    assert_eq!(
-        states.transition("accepted", "in_processing"),
-        Transition::Usual
-    );
-    assert_eq!(
-        states.transition("result_returned", "in_processing"),
-        Transition::Unusual
-    );
+    assert_eq!(states.transition("accepted", "in_processing"), Transition::Usual);
+    assert_eq!(states.transition("result_returned", "in_processing"), Transition::Unusual);
     assert_eq!(states.transition("accepted", "lost"), Transition::Unknown);
-    assert_eq!(
-        states.transition_warning("/dossier_state", "accepted", "in_processing"),
-        None
-    );
+    assert_eq!(states.transition_warning("/dossier_state", "accepted", "in_processing"), None);
     let warning = states.transition_warning("/dossier_state", "accepted", "newly_registered");
     assert_eq!(warning.map(|w| w.rule), Some(Rule::UnusualState));
     // Length.
     let long = sync("Đăng ký kết hôn", &"ạ".repeat(2001));
-    assert_eq!(
-        only("dossier_sync", &long),
-        ("/procedure_name".into(), Rule::Length)
-    );
-    assert_eq!(
-        warnings("dossier_sync", &sync("Đăng ký kết hôn", &"ạ".repeat(2000))),
-        []
-    );
+    assert_eq!(only("dossier_sync", &long), ("/procedure_name".into(), Rule::Length));
+    assert_eq!(warnings("dossier_sync", &sync("Đăng ký kết hôn", &"ạ".repeat(2000))), []);
 }
 
 #[test]
@@ -293,23 +220,14 @@ fn all_ten_states_are_accepted_and_an_eleventh_waits_until_the_list_holds_it() {
     let mut extended = states;
     extended.codes.push(CodeEntry {
         code: "transferred".into(),
-        label: Label {
-            vi: "Đã chuyển".into(),
-            en: "Transferred".into(),
-        },
+        label: Label { vi: "Đã chuyển".into(), en: "Transferred".into() },
         wire: Some("11".into()),
         next: Vec::new(),
     });
     let extended = CompiledSchema::compile(&definition.with_code_list(extended)).expect("compiles");
     let mut scratch = Scratch::default();
     let outcome = extended.check(eleventh.as_bytes(), &mut scratch);
-    assert!(matches!(
-        outcome,
-        Outcome::Accepted {
-            form: Accepted::Same,
-            ..
-        }
-    ));
+    assert!(matches!(outcome, Outcome::Accepted { form: Accepted::Same, .. }));
     // The number code of the wire is stored as the state's identifier.
     for wire in ["\"11\"", "11"] {
         let numbered = PROGRESS.replace("\"in_processing\"", wire);
@@ -321,45 +239,30 @@ fn all_ten_states_are_accepted_and_an_eleventh_waits_until_the_list_holds_it() {
     }
     // With something else wrong it is an ordinary refusal.
     let worse = eleventh.replace("\"2026-01-25\"", "\"soon\"");
-    assert_eq!(
-        self::refusal("dossier_progress", &worse).reason,
-        Reason::Invalid
-    );
+    assert_eq!(self::refusal("dossier_progress", &worse).reason, Reason::Invalid);
 }
 
 #[test]
 fn the_day_in_the_code_is_real_and_its_difference_is_reported_not_refused() {
     let with = |day: &str| SYNC.replace("H57.101.02-260125", &format!("H57.101.02-{day}"));
     let pointer = || "/dossier_code".to_owned();
-    assert_eq!(
-        only("dossier_sync", &with("260229")),
-        (pointer(), Rule::DossierDay)
-    );
+    assert_eq!(only("dossier_sync", &with("260229")), (pointer(), Rule::DossierDay));
     let mismatch = vec![("/received_date".to_owned(), Rule::DossierDateMismatch)];
     assert_eq!(warnings("dossier_sync", &with("280229")), mismatch);
     assert_eq!(warnings("dossier_sync", &with("260126")), mismatch);
     assert_eq!(warnings("dossier_sync", &with("260125")), []);
     let zeros = SYNC.replace("220001", "2200001");
-    assert_eq!(
-        warnings("dossier_sync", &zeros),
-        [(pointer(), Rule::DossierNumber)]
-    );
+    assert_eq!(warnings("dossier_sync", &zeros), [(pointer(), Rule::DossierNumber)]);
 }
 
 #[test]
 fn a_centralised_procedure_takes_only_its_form() {
     let mut definition = Definition::built_in("payment").expect("built in");
-    definition
-        .dossier_codes
-        .centralised_procedures
-        .push("1.000894".into());
+    definition.dossier_codes.centralised_procedures.push("1.000894".into());
     let schema = CompiledSchema::compile(&definition).expect("compiles");
     let accepts = |code: &str| {
         let record = PAYMENT.replace("H57.101.02-260125-220001", code);
-        matches!(
-            schema.check(record.as_bytes(), &mut Scratch::default()),
-            Outcome::Accepted { .. }
-        )
+        matches!(schema.check(record.as_bytes(), &mut Scratch::default()), Outcome::Accepted { .. })
     };
     assert!(accepts("H57.101.02-260125-220001"));
     assert!(accepts("000.00.00.H29-260120-0001"));
@@ -372,22 +275,15 @@ fn what_a_sender_writes_is_brought_to_the_canonical_form() {
         "revenue_item_identification":{"b":-0,"a":"e\u0301\r\nx","\ufb33":1,"\ud83d\ude00":2},
         "dossier_code":"H57.101.02-260125-2\u0032\u0030001" } "#;
     let want = "{\"dossier_code\":\"H57.101.02-260125-220001\",\"procedure_code\":\"1.000894\",\"revenue_item_identification\":{\"a\":\"é\\nx\",\"b\":0,\"\u{1f600}\":2,\"\u{5d3}\u{5bc}\":1},\"transaction_code\":\"GD.0001\"}";
-    let Outcome::Accepted { form, .. } = check("payment", sent) else {
-        panic!("accepted")
-    };
+    let Outcome::Accepted { form, .. } = check("payment", sent) else { panic!("accepted") };
     // U+FB33 is not NFC: it becomes two characters, which then sort before the pair.
     let got = String::from_utf8(form.bytes(b"").to_vec()).expect("text");
-    let sorted = want.replace(
-        "\"\u{1f600}\":2,\"\u{5d3}\u{5bc}\":1",
-        "\"\u{5d3}\u{5bc}\":1,\"\u{1f600}\":2",
-    );
+    let sorted = want
+        .replace("\"\u{1f600}\":2,\"\u{5d3}\u{5bc}\":1", "\"\u{5d3}\u{5bc}\":1,\"\u{1f600}\":2");
     assert!(got == want || got == sorted, "{got}");
     assert_eq!(
         check("payment", &got),
-        Outcome::Accepted {
-            form: Accepted::Same,
-            warnings: vec![]
-        }
+        Outcome::Accepted { form: Accepted::Same, warnings: vec![] }
     );
 }
 
@@ -401,34 +297,19 @@ fn null_and_empty_follow_optional_and_nullable() {
         String::from_utf8(form.bytes(PROGRESS.as_bytes()).to_vec()).expect("text")
     };
     let name = r#"{"full_name":"Đặng Thị Hường"}"#;
-    for more in [
-        r#""position":null"#,
-        r#""position":"""#,
-        r#""officer_code":null"#,
-    ] {
+    for more in [r#""position":null"#, r#""position":"""#, r#""officer_code":null"#] {
         let sent = format!(r#"{{"full_name":"Đặng Thị Hường",{more}}}"#);
         assert_eq!(with(name, &sent), PROGRESS);
     }
-    assert_eq!(
-        with(
-            r#""processing_end_date":null"#,
-            r#""processing_end_date":"""#
-        ),
-        PROGRESS
-    );
+    assert_eq!(with(r#""processing_end_date":null"#, r#""processing_end_date":"""#), PROGRESS);
     let empty = PROGRESS.replace(r#""2026-01-25""#, r#""""#);
     assert_eq!(
         only("dossier_progress", &empty),
         ("/processing_start_date".into(), Rule::NullNotAllowed)
     );
     // Optional objects that hold nothing disappear, inside out.
-    let sent = SYNC.replace(
-        r#""id_number""#,
-        r#""contact":{"email":null,"phone":""},"id_number""#,
-    );
-    let Outcome::Accepted { form, .. } = check("dossier_sync", &sent) else {
-        panic!("accepted")
-    };
+    let sent = SYNC.replace(r#""id_number""#, r#""contact":{"email":null,"phone":""},"id_number""#);
+    let Outcome::Accepted { form, .. } = check("dossier_sync", &sent) else { panic!("accepted") };
     assert_eq!(form.bytes(b""), SYNC.as_bytes());
 }
 
@@ -453,19 +334,12 @@ fn attachments_need_a_place_or_a_content() {
         let json = format!(r#"{{"file":{{{more}{head},"sha256":"{sha}","size_bytes":1}}}}"#);
         schema.check(json.as_bytes(), &mut Scratch::default())
     };
-    let same = Outcome::Accepted {
-        form: Accepted::Same,
-        warnings: vec![],
-    };
+    let same = Outcome::Accepted { form: Accepted::Same, warnings: vec![] };
     assert_eq!(file(r#""content_base64":"QQ==","#), same);
-    let Outcome::Refused(refusal) = file("") else {
-        panic!("refused")
-    };
+    let Outcome::Refused(refusal) = file("") else { panic!("refused") };
     assert_eq!(refusal.violations[0].rule, Rule::AnyOf);
     assert_eq!(refusal.violations[0].pointer, "/file");
-    let Outcome::Refused(refusal) = file(r#""content_base64":"QQ","#) else {
-        panic!("refused")
-    };
+    let Outcome::Refused(refusal) = file(r#""content_base64":"QQ","#) else { panic!("refused") };
     assert_eq!(refusal.violations[0].rule, Rule::Base64);
 }
 
@@ -475,10 +349,7 @@ fn record_keys_tell_records_apart() {
     let mut scratch = Scratch::default();
     let mut key = |record: &str| schema.record_key(record.as_bytes(), &mut scratch);
     let first = key(PROGRESS).expect("a key");
-    assert_eq!(
-        Some(&first),
-        key(&PROGRESS.replace("lần 1", "lần 2")).as_ref()
-    );
+    assert_eq!(Some(&first), key(&PROGRESS.replace("lần 1", "lần 2")).as_ref());
     assert_ne!(Some(first), key(&PROGRESS.replace(":05+07", ":06+07")));
     assert_eq!(key("{}"), None);
 }

@@ -38,20 +38,9 @@ pub struct CellError {
 /// What is written for a value, as a tree of columns.
 #[derive(Debug)]
 enum Node {
-    Cell {
-        column: usize,
-        cell: Cell,
-        null: bool,
-    },
-    Struct {
-        members: Vec<(String, Node)>,
-        null: bool,
-    },
-    List {
-        items: Vec<Option<Node>>,
-        required: bool,
-        null: bool,
-    },
+    Cell { column: usize, cell: Cell, null: bool },
+    Struct { members: Vec<(String, Node)>, null: bool },
+    List { items: Vec<Option<Node>>, required: bool, null: bool },
 }
 
 /// How a cell is read.
@@ -80,23 +69,11 @@ impl Columns {
                 problem,
             };
             let path = segments(header).map_err(&error)?;
-            let binder = Binder {
-                definition,
-                column: at,
-            };
-            binder
-                .insert(&mut root, &definition.fields, &path)
-                .map_err(&error)?;
+            let binder = Binder { definition, column: at };
+            binder.insert(&mut root, &definition.fields, &path).map_err(&error)?;
         }
-        for field in definition
-            .fields
-            .iter()
-            .filter(|f| f.required && !f.nullable)
-        {
-            if root
-                .iter()
-                .all(|(name, _): &(String, Node)| *name != field.name)
-            {
+        for field in definition.fields.iter().filter(|f| f.required && !f.nullable) {
+            if root.iter().all(|(name, _): &(String, Node)| *name != field.name) {
                 return Err(Error::Header {
                     column: 0,
                     header: field.name.clone(),
@@ -144,11 +121,7 @@ impl Columns {
                 },
             });
         }
-        let mut writer = RowWriter {
-            columns: self,
-            cells: &cells,
-            out: Vec::with_capacity(256),
-        };
+        let mut writer = RowWriter { columns: self, cells: &cells, out: Vec::with_capacity(256) };
         writer.members(&self.root)?;
         Ok(writer.out)
     }
@@ -172,9 +145,7 @@ fn segments(header: &str) -> Result<Vec<Segment<'_>>, String> {
         while !rest.is_empty() {
             let index = rest.strip_prefix('[').and_then(|r| r.split_once(']'));
             let (index, tail) = index.ok_or_else(|| "expected ] after an index".to_owned())?;
-            let index: usize = index
-                .parse()
-                .map_err(|_| "an index is a number".to_owned())?;
+            let index: usize = index.parse().map_err(|_| "an index is a number".to_owned())?;
             if index >= LIST_COLUMNS_MAX {
                 return Err(format!("an index is below {LIST_COLUMNS_MAX}"));
             }
@@ -223,22 +194,13 @@ impl Binder<'_> {
         required: bool,
     ) -> Result<Node, String> {
         if path.is_empty() {
-            return Ok(Node::Cell {
-                column: self.column,
-                cell: cell(spec),
-                null,
-            });
+            return Ok(Node::Cell { column: self.column, cell: cell(spec), null });
         }
         let mut node = match spec {
-            TypeSpec::Named(_) => Node::Struct {
-                members: Vec::new(),
-                null,
-            },
-            TypeSpec::List(_) => Node::List {
-                items: Vec::new(),
-                required: required && !null,
-                null,
-            },
+            TypeSpec::Named(_) => Node::Struct { members: Vec::new(), null },
+            TypeSpec::List(_) => {
+                Node::List { items: Vec::new(), required: required && !null, null }
+            }
             other => return Err(format!("{other} has no parts")),
         };
         self.extend(&mut node, spec, path)?;
@@ -287,10 +249,7 @@ fn complete(node: &Node) -> Result<(), String> {
         Node::Cell { .. } => Ok(()),
         Node::Struct { members, .. } => members.iter().try_for_each(|(_, n)| complete(n)),
         Node::List { items, .. } => items.iter().enumerate().try_for_each(|(at, item)| {
-            complete(
-                item.as_ref()
-                    .ok_or_else(|| format!("index [{at}] has no column"))?,
-            )
+            complete(item.as_ref().ok_or_else(|| format!("index [{at}] has no column"))?)
         }),
     }
 }
@@ -329,11 +288,7 @@ impl RowWriter<'_> {
         let (wrote, null) = match node {
             Node::Cell { column, cell, null } => (self.cell(*column, *cell)?, *null),
             Node::Struct { members, null } => (self.members(members)?, *null),
-            Node::List {
-                items,
-                required,
-                null,
-            } => (self.list(items)? || *required, *null),
+            Node::List { items, required, null } => (self.list(items)? || *required, *null),
         };
         if wrote {
             return Ok(Wrote::Value);
@@ -385,11 +340,7 @@ impl RowWriter<'_> {
                     _ => false,
                 });
                 if !fits {
-                    let expected = if cell == Cell::Object {
-                        "JSON object"
-                    } else {
-                        "JSON list"
-                    };
+                    let expected = if cell == Cell::Object { "JSON object" } else { "JSON list" };
                     return Err(self.error(column, expected));
                 }
                 self.out.extend_from_slice(trimmed.as_bytes());

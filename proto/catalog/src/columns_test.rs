@@ -44,10 +44,9 @@ fn canonical(cells: &[&str]) -> String {
     let json = columns.row(cells.iter().copied()).expect("fits");
     let schema = CompiledSchema::compile(&table).expect("fits");
     match schema.check(&json, &mut Scratch::default()) {
-        Outcome::Accepted {
-            form: Accepted::Rewritten(bytes),
-            ..
-        } => String::from_utf8(bytes).expect("text"),
+        Outcome::Accepted { form: Accepted::Rewritten(bytes), .. } => {
+            String::from_utf8(bytes).expect("text")
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -83,38 +82,21 @@ fn types_decide_what_a_cell_becomes() {
 fn cells_of_the_wrong_type_are_named() {
     let columns = Columns::bind(&table(), HEADERS).expect("fits");
     let mut cells = ["A", "", "012", "", "", "n", "H57", "", "", "", "", ""];
-    let error = columns
-        .row(cells.iter().copied())
-        .expect_err("leading zero");
-    assert_eq!(
-        (error.column, error.header.as_str(), error.found.as_str()),
-        (3, "count", "012")
-    );
+    let error = columns.row(cells.iter().copied()).expect_err("leading zero");
+    assert_eq!((error.column, error.header.as_str(), error.found.as_str()), (3, "count", "012"));
     cells[2] = "12";
     cells[3] = "maybe";
-    assert_eq!(
-        columns.row(cells.iter().copied()).expect_err("bool").column,
-        4
-    );
+    assert_eq!(columns.row(cells.iter().copied()).expect_err("bool").column, 4);
     cells[3] = "";
     cells[11] = "[1]";
-    assert_eq!(
-        columns
-            .row(cells.iter().copied())
-            .expect_err("object")
-            .column,
-        12
-    );
+    assert_eq!(columns.row(cells.iter().copied()).expect_err("object").column, 12);
     assert!(columns.row(["A"].into_iter()).is_err());
 }
 
 #[test]
 fn headers_that_do_not_fit_are_named() {
-    let problem = |headers: &[&str]| {
-        Columns::bind(&table(), headers)
-            .expect_err("does not fit")
-            .to_string()
-    };
+    let problem =
+        |headers: &[&str]| Columns::bind(&table(), headers).expect_err("does not fit").to_string();
     assert!(problem(&["nothing"]).starts_with("column 1 (nothing): no such field"));
     assert!(problem(&["code", "code"]).contains("two columns"));
     assert!(problem(&["tags[1]", "code", "count", "agency", "fees"]).contains("[0] has no column"));

@@ -27,17 +27,15 @@ pub(crate) fn schema(
 ) -> Result<CompiledSchema, Error> {
     let mut compiler = Compiler::new(definition, masks);
     let checks = compiler.checks();
-    let key = definition
-        .key
-        .iter()
-        .map(|path| compiler.slot(path))
-        .collect();
+    let key = definition.key.iter().map(|path| compiler.slot(path)).collect();
     let root = compiler.structure(&definition.id, &definition.fields, &[], "")?;
     let mut checks = checks;
-    checks.extend(compiler.dossiers.iter().map(|&field| Check::Dossier {
-        field,
-        grammars: Arc::clone(&compiler.grammars),
-    }));
+    checks.extend(
+        compiler
+            .dossiers
+            .iter()
+            .map(|&field| Check::Dossier { field, grammars: Arc::clone(&compiler.grammars) }),
+    );
     let mut slots = vec![String::new(); compiler.slots.len()];
     for (path, slot) in &compiler.slots {
         slots[usize::from(*slot)] = format!("/{}", path.replace('.', "/"));
@@ -89,10 +87,7 @@ impl<'a> Compiler<'a> {
             _ => true,
         };
         let rules: Vec<_> = rules.iter().filter(of_values).collect();
-        rules
-            .into_iter()
-            .map(|rule| self.record_rule(rule))
-            .collect()
+        rules.into_iter().map(|rule| self.record_rule(rule)).collect()
     }
 
     /// True when a mask hides the field or something around it.
@@ -104,20 +99,12 @@ impl<'a> Compiler<'a> {
     fn record_rule(&mut self, rule: &RecordRule) -> Check {
         let grammars = Arc::clone(&self.grammars);
         match rule {
-            RecordRule::NotBefore {
-                field,
-                earlier,
-                report,
-            } => Check::NotBefore {
+            RecordRule::NotBefore { field, earlier, report } => Check::NotBefore {
                 field: self.slot(field),
                 earlier: self.slot(earlier),
                 report: *report,
             },
-            RecordRule::RequiredWhen {
-                field,
-                when,
-                values,
-            } => Check::RequiredWhen {
+            RecordRule::RequiredWhen { field, when, values } => Check::RequiredWhen {
                 field: self.slot(field),
                 when: self.slot(when),
                 values: values.clone(),
@@ -130,16 +117,12 @@ impl<'a> Compiler<'a> {
                 },
                 expected: fields.join(", "),
             },
-            RecordRule::Abolished { field, by, from } => Check::Abolished {
-                field: self.slot(field),
-                by: self.slot(by),
-                from: from.clone(),
-            },
-            RecordRule::DossierDate { field, date } => Check::DossierDate {
-                field: self.slot(field),
-                date: self.slot(date),
-                grammars,
-            },
+            RecordRule::Abolished { field, by, from } => {
+                Check::Abolished { field: self.slot(field), by: self.slot(by), from: from.clone() }
+            }
+            RecordRule::DossierDate { field, date } => {
+                Check::DossierDate { field: self.slot(field), date: self.slot(date), grammars }
+            }
             RecordRule::DossierProcedure { field, procedure } => Check::DossierProcedure {
                 field: self.slot(field),
                 procedure: self.slot(procedure),
@@ -171,9 +154,7 @@ impl<'a> Compiler<'a> {
         }
         let dot = if path.is_empty() { "" } else { "." };
         let shown = |group: &&Vec<String>| {
-            group
-                .iter()
-                .all(|name| !self.is_hidden(&format!("{path}{dot}{name}")))
+            group.iter().all(|name| !self.is_hidden(&format!("{path}{dot}{name}")))
         };
         let groups = any_of.iter().filter(shown).map(|group| {
             let mask = group.iter().fold(0, |all, name| all | bits[name.as_str()]);
@@ -186,11 +167,7 @@ impl<'a> Compiler<'a> {
             members.push(self.member(field, any_bit, path)?);
         }
         members.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Struct {
-            type_name: type_name.to_owned(),
-            members,
-            any_of: groups,
-        })
+        Ok(Struct { type_name: type_name.to_owned(), members, any_of: groups })
     }
 
     fn member(&mut self, field: &Field, any_bit: u64, above: &str) -> Result<Member, Error> {
@@ -214,12 +191,7 @@ impl<'a> Compiler<'a> {
             kind,
             required: field.required,
             nullable: field.nullable || (hidden && field.required),
-            slot: self
-                .slots
-                .get(&path)
-                .copied()
-                .filter(|_| !in_list)
-                .unwrap_or(NO_SLOT),
+            slot: self.slots.get(&path).copied().filter(|_| !in_list).unwrap_or(NO_SLOT),
             any_bit,
         })
     }
@@ -247,11 +219,7 @@ impl<'a> Compiler<'a> {
         Ok(match kind {
             Kind::List(list) => {
                 let List { item, min, max } = *list;
-                Kind::List(Box::new(List {
-                    item: Kind::Masked(form, Box::new(item)),
-                    min,
-                    max,
-                }))
+                Kind::List(Box::new(List { item: Kind::Masked(form, Box::new(item)), min, max }))
             }
             other => Kind::Masked(form, Box::new(other)),
         })
@@ -282,10 +250,7 @@ impl<'a> Compiler<'a> {
             TypeSpec::Enum(list) => Kind::Enum(self.code_list(list)),
             TypeSpec::Named(name) => {
                 let definition = self.definition;
-                let named = definition
-                    .types
-                    .get(name)
-                    .expect("a definition resolves its types");
+                let named = definition.types.get(name).expect("a definition resolves its types");
                 let inner = self.structure(name, &named.fields, &named.any_of, path)?;
                 Kind::Struct(Box::new(inner))
             }
@@ -299,38 +264,21 @@ impl<'a> Compiler<'a> {
 
     fn code_list(&mut self, name: &str) -> Arc<Codes> {
         let definition = self.definition;
-        let (name, list) = definition
-            .code_lists
-            .get_key_value(name)
-            .expect("a definition resolves its lists");
-        Arc::clone(
-            self.codes
-                .entry(name)
-                .or_insert_with(|| Arc::new(codes(list))),
-        )
+        let (name, list) =
+            definition.code_lists.get_key_value(name).expect("a definition resolves its lists");
+        Arc::clone(self.codes.entry(name).or_insert_with(|| Arc::new(codes(list))))
     }
 }
 
 fn codes(list: &CodeList) -> Codes {
     let all = || list.codes.iter().map(|entry| entry.code.clone());
-    let wire = list
-        .codes
-        .iter()
-        .filter_map(|e| Some((e.wire.clone()?, e.code.clone())));
+    let wire = list.codes.iter().filter_map(|e| Some((e.wire.clone()?, e.code.clone())));
     let is_short = list.codes.len() <= SHORT_LIST;
     Codes {
         name: list.name.clone(),
         quarantine_unknown: list.quarantine_unknown,
-        short: if is_short {
-            all().collect()
-        } else {
-            Vec::new()
-        },
-        long: if is_short {
-            HashSet::new()
-        } else {
-            all().collect()
-        },
+        short: if is_short { all().collect() } else { Vec::new() },
+        long: if is_short { HashSet::new() } else { all().collect() },
         wire: wire.collect(),
     }
 }
@@ -340,10 +288,7 @@ fn between(limits: &Limits) -> Between {
         Some(Bound::Text(text)) => Some(text.clone()),
         _ => None,
     };
-    Between {
-        min: text(&limits.min),
-        max: text(&limits.max),
-    }
+    Between { min: text(&limits.min), max: text(&limits.max) }
 }
 
 fn integer(limits: &Limits, least: i64) -> Kind {
@@ -360,10 +305,7 @@ fn integer(limits: &Limits, least: i64) -> Kind {
 /// True when a path passes through a list, so that it has no single value.
 fn path_in_list(definition: &Definition, path: &str) -> bool {
     let parents = path.match_indices('.').map(|(at, _)| &path[..at]);
-    let is_list = |p: &str| {
-        definition
-            .field(p)
-            .is_some_and(|f| matches!(f.spec, TypeSpec::List(_)))
-    };
+    let is_list =
+        |p: &str| definition.field(p).is_some_and(|f| matches!(f.spec, TypeSpec::List(_)));
     parents.into_iter().any(is_list)
 }

@@ -277,16 +277,8 @@ impl CodeList {
         if self.transition(from, to) != Transition::Unusual {
             return None;
         }
-        let usual = self
-            .entry(from)
-            .map(|entry| entry.next.join(", "))
-            .unwrap_or_default();
-        Some(Violation::new(
-            Rule::UnusualState,
-            pointer,
-            usual,
-            to.as_bytes(),
-        ))
+        let usual = self.entry(from).map(|entry| entry.next.join(", ")).unwrap_or_default();
+        Some(Violation::new(Rule::UnusualState, pointer, usual, to.as_bytes()))
     }
 }
 

@@ -33,11 +33,7 @@ impl Day {
 
     fn of(year: u32, month: u32, day: u32) -> Option<Day> {
         let real = (1..=9999).contains(&year) && day >= 1 && day <= days_in_month(year, month);
-        real.then_some(Day {
-            year: year as u16,
-            month: month as u8,
-            day: day as u8,
-        })
+        real.then_some(Day { year: year as u16, month: month as u8, day: day as u8 })
     }
 }
 
@@ -120,12 +116,7 @@ impl<'a> DossierCode<'a> {
         let two = |at: usize| digits(&date.as_bytes()[at..at + 2]).unwrap_or(0);
         let received = Day::of(2000 + two(0), two(2), two(4)).ok_or(DossierFault::Day)?;
         let owner = (owner_len > 0).then_some(owner);
-        Ok(DossierCode {
-            agency,
-            received,
-            owner,
-            number,
-        })
+        Ok(DossierCode { agency, received, owner, number })
     }
 
     /// Electronic identifier of the agency that handles the dossier.
@@ -163,13 +154,7 @@ impl fmt::Display for DossierCode<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Day { year, month, day } = self.received;
         let owner = self.owner.unwrap_or_default();
-        write!(
-            f,
-            "{}-{:02}{month:02}{day:02}-{owner}{}",
-            self.agency,
-            year % 100,
-            self.number
-        )
+        write!(f, "{}-{:02}{month:02}{day:02}-{owner}{}", self.agency, year % 100, self.number)
     }
 }
 
@@ -271,25 +256,14 @@ pub struct DossierGrammars {
 }
 
 /// First day of the form for centralised services.
-const CENTRAL_FROM: Day = Day {
-    year: 2026,
-    month: 1,
-    day: 25,
-};
+const CENTRAL_FROM: Day = Day { year: 2026, month: 1, day: 25 };
 
 impl Default for DossierGrammars {
     fn default() -> Self {
-        let from = |form, valid_from| Grammar {
-            form,
-            valid_from,
-            valid_to: None,
-        };
+        let from = |form, valid_from| Grammar { form, valid_from, valid_to: None };
         DossierGrammars {
             reading: Reading::default(),
-            grammars: vec![
-                from(Form::Central, Some(CENTRAL_FROM)),
-                from(Form::Reversed, None),
-            ],
+            grammars: vec![from(Form::Central, Some(CENTRAL_FROM)), from(Form::Reversed, None)],
             centralised_procedures: Vec::new(),
             owners: Vec::new(),
         }

@@ -1,18 +1,9 @@
 use super::*;
 use proptest::prelude::*;
 
-const DEFAULT: Reading = Reading {
-    strict_digits: false,
-    short_identifiers: false,
-};
-const STRICT: Reading = Reading {
-    strict_digits: true,
-    short_identifiers: false,
-};
-const SHORT: Reading = Reading {
-    strict_digits: false,
-    short_identifiers: true,
-};
+const DEFAULT: Reading = Reading { strict_digits: false, short_identifiers: false };
+const STRICT: Reading = Reading { strict_digits: true, short_identifiers: false };
+const SHORT: Reading = Reading { strict_digits: false, short_identifiers: true };
 
 fn accepts(text: &str, reading: Reading) -> bool {
     DossierCode::parse(text, reading).is_ok()
@@ -25,10 +16,7 @@ fn the_table_of_samples() {
         assert!(accepts(good, DEFAULT) && accepts(good, STRICT), "{good}");
     }
     for lenient in ["H57.A01.02-260125-220001", "H57.101.B2-260125-220001"] {
-        assert!(
-            accepts(lenient, DEFAULT) && !accepts(lenient, STRICT),
-            "{lenient}"
-        );
+        assert!(accepts(lenient, DEFAULT) && !accepts(lenient, STRICT), "{lenient}");
     }
     let refused = [
         "H5A.101.02-260125-220001",
@@ -65,11 +53,7 @@ fn the_number_has_at_least_four_digits_and_no_upper_limit() {
         assert_eq!((code.number(), code.to_string()), (good, text.clone()));
     }
     assert!(!accepts("H57.101.02-260125-22001", DEFAULT));
-    let day = Day {
-        year: 2026,
-        month: 1,
-        day: 25,
-    };
+    let day = Day { year: 2026, month: 1, day: 25 };
     let sequence = DossierSequence::new("H57.101.02", day, "22", 9_998).expect("fits");
     let codes: Vec<_> = sequence.take(3).collect();
     let want = ["9999", "10000", "10001"].map(|n| format!("H57.101.02-260125-22{n}"));
@@ -88,14 +72,7 @@ fn the_day_is_a_real_day() {
     };
     assert_eq!(day("260229"), Err(DossierFault::Day));
     assert_eq!(day("260230"), Err(DossierFault::Day));
-    assert_eq!(
-        day("280229"),
-        Ok(Day {
-            year: 2028,
-            month: 2,
-            day: 29
-        })
-    );
+    assert_eq!(day("280229"), Ok(Day { year: 2028, month: 2, day: 29 }));
     assert_eq!(day("261301"), Err(DossierFault::Day));
 }
 
@@ -107,14 +84,8 @@ fn owner_digits_belong_to_the_owner_of_the_system() {
     let code = DossierCode::parse("H57.101.02-260125-220001", DEFAULT).expect("valid");
     assert_eq!(code.owner(), Some("22"));
     assert!(!accepts("H57.101.02-260125-A20001", DEFAULT));
-    let registered = DossierGrammars {
-        owners: vec!["22".into()],
-        ..DossierGrammars::default()
-    };
-    let other = DossierGrammars {
-        owners: vec!["23".into()],
-        ..DossierGrammars::default()
-    };
+    let registered = DossierGrammars { owners: vec!["22".into()], ..DossierGrammars::default() };
+    let other = DossierGrammars { owners: vec!["23".into()], ..DossierGrammars::default() };
     assert!(registered.knows_owner(&code) && !other.knows_owner(&code));
 }
 
@@ -125,11 +96,7 @@ fn needless_zeros_are_noticed() {
     assert_eq!(code.canonical_number(), "0001");
     for good in ["0001", "0000", "10000"] {
         let text = format!("H57.101.02-260125-22{good}");
-        assert!(
-            DossierCode::parse(&text, DEFAULT)
-                .expect("accepted")
-                .has_canonical_number()
-        );
+        assert!(DossierCode::parse(&text, DEFAULT).expect("accepted").has_canonical_number());
     }
 }
 
@@ -148,18 +115,12 @@ fn the_form_follows_procedure_and_day_of_receipt() {
     // Received before the new form: keeps the older one whenever the update is sent.
     assert!(grammars.check("000.00.00.H29-260120-0001", central).is_ok());
     let after = "000.00.00.H29-260125-0001";
-    assert_eq!(
-        grammars.check(after, central),
-        Err(DossierFault::NotInForce)
-    );
+    assert_eq!(grammars.check(after, central), Err(DossierFault::NotInForce));
     assert!(grammars.check(after, other).is_ok());
     assert!(grammars.check(after, None).is_ok());
     let early = "H57.101.02-260124-220001";
     assert_eq!(grammars.check(early, None), Err(DossierFault::NotInForce));
-    assert_eq!(
-        grammars.check("000.00.00.H29-260230-0001", None),
-        Err(DossierFault::Day)
-    );
+    assert_eq!(grammars.check("000.00.00.H29-260230-0001", None), Err(DossierFault::Day));
     assert_eq!(grammars.check("HS-1", None), Err(DossierFault::Form));
 }
 
@@ -169,9 +130,8 @@ fn a_million_random_codes_print_as_they_were_read() {
     // A small multiplicative generator: deterministic, no randomness in a pure crate.
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = |bound: u64| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % bound
     };
     let alphabet = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
@@ -229,8 +189,5 @@ fn owner_digits_without_a_registered_system_are_reported() {
     assert_eq!(findings(&[registered], "H57.101.02-260125-220001"), []);
     let report = [crate::Rule::DossierOwner];
     assert_eq!(findings(&[registered], "H57.101.02-260125-230001"), report);
-    assert_eq!(
-        findings(&[registered], "H57.101.02-260125-A20001"),
-        [crate::Rule::DossierCode]
-    );
+    assert_eq!(findings(&[registered], "H57.101.02-260125-A20001"), [crate::Rule::DossierCode]);
 }

@@ -36,14 +36,7 @@ pub(crate) fn fill_slots(schema: &CompiledSchema, text: &str, slots: &mut Vec<Sl
     if u32::try_from(text.len()).is_err() {
         return false;
     }
-    let mut walk = Walk {
-        text,
-        b: text.as_bytes(),
-        at: 0,
-        depth: 0,
-        values: 0,
-        slots,
-    };
+    let mut walk = Walk { text, b: text.as_bytes(), at: 0, depth: 0, values: 0, slots };
     walk.structure(&schema.root).is_some() && walk.at == text.len()
 }
 
@@ -83,11 +76,7 @@ impl<'a> Walk<'a> {
 
     fn enter(&mut self, c: u8) -> Option<()> {
         self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            None
-        } else {
-            self.expect(c)
-        }
+        if self.depth > DEPTH_MAX { None } else { self.expect(c) }
     }
 
     fn leave(&mut self, c: u8) -> Option<()> {
@@ -114,10 +103,7 @@ impl<'a> Walk<'a> {
             }
         }
         self.leave(b'}')?;
-        s.any_of
-            .iter()
-            .all(|(bits, _)| any & bits != 0)
-            .then_some(())
+        s.any_of.iter().all(|(bits, _)| any & bits != 0).then_some(())
     }
 
     /// True when the member has a value, false when it is null.
@@ -125,11 +111,7 @@ impl<'a> Walk<'a> {
         if self.b.get(self.at) == Some(&b'n') {
             self.values += 1;
             let allowed = member.required && member.nullable;
-            return if allowed {
-                self.literal(b"null").map(|()| false)
-            } else {
-                None
-            };
+            return if allowed { self.literal(b"null").map(|()| false) } else { None };
         }
         let from = self.at;
         let (start, end) = self.value(&member.kind)?;
@@ -138,10 +120,7 @@ impl<'a> Walk<'a> {
             return None;
         }
         if member.slot != NO_SLOT {
-            self.slots[usize::from(member.slot)] = Slot {
-                start: start as u32,
-                end: end as u32,
-            };
+            self.slots[usize::from(member.slot)] = Slot { start: start as u32, end: end as u32 };
         }
         Some(true)
     }
@@ -169,12 +148,7 @@ impl<'a> Walk<'a> {
     }
 
     fn text(&mut self, kind: &Kind) -> Option<(usize, usize)> {
-        let Quoted {
-            start,
-            end,
-            escapes,
-            high,
-        } = self.quoted()?;
+        let Quoted { start, end, escapes, high } = self.quoted()?;
         if start == end || (escapes > 0 && !matches!(kind, Kind::Text(_))) {
             return None;
         }
@@ -206,12 +180,7 @@ impl<'a> Walk<'a> {
         if high && !is_canonical(&self.text[start..end]) {
             return None;
         }
-        Some(Quoted {
-            start,
-            end,
-            escapes,
-            high,
-        })
+        Some(Quoted { start, end, escapes, high })
     }
 
     fn integer(&mut self) -> Option<i64> {
@@ -245,12 +214,7 @@ impl<'a> Walk<'a> {
             if previous.is_some() {
                 self.expect(b',')?;
             }
-            let Quoted {
-                start,
-                end,
-                escapes,
-                ..
-            } = self.quoted()?;
+            let Quoted { start, end, escapes, .. } = self.quoted()?;
             let key = &text[start..end];
             if escapes > 0 || previous.is_some_and(|p| canonical_order(p, key).is_ge()) {
                 return None;

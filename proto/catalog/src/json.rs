@@ -76,13 +76,7 @@ pub(crate) fn push_segment(pointer: &mut String, segment: &str) {
 
 /// Reads one JSON value that fills the whole text.
 pub(crate) fn read(text: &str) -> Result<Item<'_>, ReadFault> {
-    let mut reader = Reader {
-        text,
-        b: text.as_bytes(),
-        at: 0,
-        depth: 0,
-        values: 0,
-    };
+    let mut reader = Reader { text, b: text.as_bytes(), at: 0, depth: 0, values: 0 };
     if u32::try_from(text.len()).is_err() {
         return Err(reader.fault(Rule::TooManyValues, &VALUES_MAX.to_string()));
     }
@@ -104,12 +98,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn fault(&self, rule: Rule, expected: &str) -> ReadFault {
-        ReadFault {
-            rule,
-            expected: expected.to_owned(),
-            offset: self.at,
-            pointer: String::new(),
-        }
+        ReadFault { rule, expected: expected.to_owned(), offset: self.at, pointer: String::new() }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -151,11 +140,7 @@ impl<'a> Reader<'a> {
             Some(b'-' | b'0'..=b'9') => Value::Number(self.number()?),
             _ => return Err(self.fault(Rule::NotJson, "a value")),
         };
-        Ok(Item {
-            value,
-            start,
-            end: self.at as u32,
-        })
+        Ok(Item { value, start, end: self.at as u32 })
     }
 
     fn nested(
@@ -217,9 +202,7 @@ impl<'a> Reader<'a> {
             })?;
             self.expect(b':')?;
             let item = self.item().map_err(|e| e.below(&key))?;
-            sorted &= members
-                .last()
-                .is_none_or(|(k, _)| canonical_order(k, &key).is_lt());
+            sorted &= members.last().is_none_or(|(k, _)| canonical_order(k, &key).is_lt());
             members.push((key, item));
         }
         if !sorted {
@@ -267,16 +250,9 @@ impl<'a> Reader<'a> {
 
     fn digits(&mut self) -> Result<usize, ReadFault> {
         let rest = &self.b[self.at..];
-        let len = rest
-            .iter()
-            .position(|c| !c.is_ascii_digit())
-            .unwrap_or(rest.len());
+        let len = rest.iter().position(|c| !c.is_ascii_digit()).unwrap_or(rest.len());
         self.at += len;
-        if len == 0 {
-            Err(self.fault(Rule::NotJson, "a digit"))
-        } else {
-            Ok(len)
-        }
+        if len == 0 { Err(self.fault(Rule::NotJson, "a digit")) } else { Ok(len) }
     }
 
     /// A string: its normalised text, or what in it is not allowed.
@@ -356,9 +332,7 @@ impl<'a> Reader<'a> {
             self.at += 2;
             let second = self.hex()?;
             if (0xdc00..0xe000).contains(&second) {
-                return Ok(char::from_u32(
-                    0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00),
-                ));
+                return Ok(char::from_u32(0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00)));
             }
             self.at = back;
         }
@@ -367,9 +341,8 @@ impl<'a> Reader<'a> {
 
     fn hex(&mut self) -> Result<u32, ReadFault> {
         let digits = self.b.get(self.at..self.at + 4).unwrap_or_default();
-        let value = digits
-            .iter()
-            .try_fold(0u32, |n, &c| Some(n << 4 | char::from(c).to_digit(16)?));
+        let value =
+            digits.iter().try_fold(0u32, |n, &c| Some(n << 4 | char::from(c).to_digit(16)?));
         match value {
             Some(value) if digits.len() == 4 => {
                 self.at += 4;
@@ -401,11 +374,7 @@ fn describe(fault: Fault) -> &'static str {
 
 /// The order of RFC 8785: by UTF-16 code units.
 pub(crate) fn canonical_order(a: &str, b: &str) -> Ordering {
-    if a.is_ascii() && b.is_ascii() {
-        a.cmp(b)
-    } else {
-        a.encode_utf16().cmp(b.encode_utf16())
-    }
+    if a.is_ascii() && b.is_ascii() { a.cmp(b) } else { a.encode_utf16().cmp(b.encode_utf16()) }
 }
 
 #[cfg(test)]

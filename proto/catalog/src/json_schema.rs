@@ -49,11 +49,7 @@ impl Definition {
         for field in fields {
             properties.insert(field.name.clone(), self.property(field, defs));
         }
-        let required: Vec<_> = fields
-            .iter()
-            .filter(|f| f.required)
-            .map(|f| &f.name)
-            .collect();
+        let required: Vec<_> = fields.iter().filter(|f| f.required).map(|f| &f.name).collect();
         let mut object = json!({
             "type": "object",
             "properties": properties,
@@ -159,10 +155,9 @@ fn scalar(spec: &TypeSpec, field: &Field) -> Value {
     }
     set(&mut schema, "minLength", limits.min_length);
     set(&mut schema, "maxLength", limits.max_length);
-    for (key, annotation, bound) in [
-        ("minimum", "x-minimum", &limits.min),
-        ("maximum", "x-maximum", &limits.max),
-    ] {
+    for (key, annotation, bound) in
+        [("minimum", "x-minimum", &limits.min), ("maximum", "x-maximum", &limits.max)]
+    {
         match bound {
             Some(Bound::Integer(n)) => schema[key] = json!(n),
             Some(Bound::Text(text)) => schema[annotation] = json!(text),

@@ -129,9 +129,7 @@ pub(crate) struct List {
 
 impl Struct {
     pub(crate) fn member(&self, name: &str) -> Option<usize> {
-        self.members
-            .binary_search_by(|m| m.name.as_str().cmp(name))
-            .ok()
+        self.members.binary_search_by(|m| m.name.as_str().cmp(name)).ok()
     }
 }
 
@@ -144,13 +142,8 @@ impl Lengths {
 
 impl Between {
     fn admits(&self, s: &str, compare: fn(&str, &str) -> Ordering) -> bool {
-        self.min
-            .as_ref()
-            .is_none_or(|min| compare(s, min) != Ordering::Less)
-            && self
-                .max
-                .as_ref()
-                .is_none_or(|max| compare(s, max) != Ordering::Greater)
+        self.min.as_ref().is_none_or(|min| compare(s, min) != Ordering::Less)
+            && self.max.as_ref().is_none_or(|max| compare(s, max) != Ordering::Greater)
     }
 
     fn expected(&self) -> String {
@@ -236,10 +229,9 @@ impl Kind {
             Kind::Code(_) if !is_code(b) => broken(Rule::Code, "A-Z 0-9 . -"),
             Kind::Dossier(_, grammars) => match grammars.check(s, None) {
                 Err(DossierFault::Day) => broken(Rule::DossierDay, "YYMMDD"),
-                Err(DossierFault::NotInForce) => broken(
-                    Rule::DossierCode,
-                    "MXX.YYY.ZZ-YYMMDD-AAXXXX (in force on its day)",
-                ),
+                Err(DossierFault::NotInForce) => {
+                    broken(Rule::DossierCode, "MXX.YYY.ZZ-YYMMDD-AAXXXX (in force on its day)")
+                }
                 Err(DossierFault::Form) => broken(Rule::DossierCode, "MXX.YYY.ZZ-YYMMDD-AAXXXX"),
                 Ok(_) => self.broken_length(),
             },
@@ -309,11 +301,7 @@ impl Codes {
         match self.short.is_empty() {
             true => self.name.clone(),
             false => {
-                let more = if self.short.len() > SHOWN {
-                    ", …"
-                } else {
-                    ""
-                };
+                let more = if self.short.len() > SHOWN { ", …" } else { "" };
                 let shown: Vec<_> = self.short.iter().take(SHOWN).map(String::as_str).collect();
                 format!("{} ({}{more})", self.name, shown.join(", "))
             }
@@ -336,10 +324,7 @@ impl MaskForm {
                 let kept = usize::from(first) + usize::from(last);
                 let bare = s == STARS;
                 bare || s.chars().count() == kept + STARS.len()
-                    && s.chars()
-                        .skip(usize::from(first))
-                        .take(STARS.len())
-                        .all(|c| c == '*')
+                    && s.chars().skip(usize::from(first)).take(STARS.len()).all(|c| c == '*')
             }
             MaskForm::Date(Precision::Year) => s.len() == 4 && is_date(s.as_bytes()),
             MaskForm::Date(_) => matches!(s.len(), 4 | 7) && is_date(s.as_bytes()),

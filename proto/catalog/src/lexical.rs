@@ -36,10 +36,7 @@ pub(crate) fn is_base64(b: &[u8]) -> bool {
     if b.is_empty() || !b.len().is_multiple_of(4) {
         return false;
     }
-    let body = b
-        .strip_suffix(b"==")
-        .or_else(|| b.strip_suffix(b"="))
-        .unwrap_or(b);
+    let body = b.strip_suffix(b"==").or_else(|| b.strip_suffix(b"=")).unwrap_or(b);
     let ok = |c: u8| c.is_ascii_alphanumeric() | (c == b'+') | (c == b'/');
     if !body.iter().fold(true, |all, &c| all & ok(c)) {
         return false;
@@ -69,16 +66,10 @@ pub(crate) fn is_uri(b: &[u8]) -> bool {
     let Some(rest) = b.strip_prefix(b"https://") else {
         return false;
     };
-    let host = rest
-        .split(|c| matches!(c, b'/' | b'?' | b'#'))
-        .next()
-        .unwrap_or_default();
+    let host = rest.split(|c| matches!(c, b'/' | b'?' | b'#')).next().unwrap_or_default();
     let forbidden = |c: &u8| {
         !(0x21..=0x7e).contains(c)
-            || matches!(
-                c,
-                b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}'
-            )
+            || matches!(c, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}')
     };
     host.iter().any(u8::is_ascii_alphanumeric) && !b.iter().any(forbidden)
 }
@@ -95,9 +86,7 @@ pub(crate) fn canonical_integer(b: &[u8]) -> Option<i64> {
     {
         return None;
     }
-    let value = digits
-        .iter()
-        .fold(0i64, |n, c| n * 10 + i64::from(c - b'0'));
+    let value = digits.iter().fold(0i64, |n, c| n * 10 + i64::from(c - b'0'));
     (value <= INTEGER_MAX).then_some(if negative { -value } else { value })
 }
 
@@ -127,11 +116,7 @@ pub(crate) fn to_decimal(s: &str) -> Option<String> {
         return None;
     }
     let fraction = fraction.trim_end_matches('0');
-    let sign = if whole == "0" && fraction.is_empty() {
-        ""
-    } else {
-        sign
-    };
+    let sign = if whole == "0" && fraction.is_empty() { "" } else { sign };
     let dot = if fraction.is_empty() { "" } else { "." };
     Some(format!("{sign}{whole}{dot}{fraction}"))
 }
@@ -141,10 +126,7 @@ pub(crate) fn compare_decimals(a: &str, b: &str) -> Ordering {
     let magnitude = |x: &str, y: &str| {
         let (xw, xf) = x.split_once('.').unwrap_or((x, ""));
         let (yw, yf) = y.split_once('.').unwrap_or((y, ""));
-        xw.len()
-            .cmp(&yw.len())
-            .then_with(|| xw.cmp(yw))
-            .then_with(|| xf.cmp(yf))
+        xw.len().cmp(&yw.len()).then_with(|| xw.cmp(yw)).then_with(|| xf.cmp(yf))
     };
     match (a.strip_prefix('-'), b.strip_prefix('-')) {
         (None, None) => magnitude(a, b),
@@ -167,9 +149,7 @@ pub(crate) fn days_in_month(year: u32, month: u32) -> u32 {
 }
 
 fn number(b: &[u8]) -> Option<u32> {
-    b.iter().try_fold(0u32, |n, c| {
-        c.is_ascii_digit().then(|| n * 10 + u32::from(c - b'0'))
-    })
+    b.iter().try_fold(0u32, |n, c| c.is_ascii_digit().then(|| n * 10 + u32::from(c - b'0')))
 }
 
 /// `YYYY-MM-DD` with a real day.
@@ -226,16 +206,10 @@ pub(crate) fn to_date_time(s: &str) -> Option<String> {
     }
     let (y, mo, d) = day(&b[..10])?;
     let (h, mi, sec) = clock(&b[11..19])?;
-    let zone = 19
-        + b[19..]
-            .iter()
-            .position(|c| matches!(c, b'Z' | b'z' | b'+' | b'-'))?;
+    let zone = 19 + b[19..].iter().position(|c| matches!(c, b'Z' | b'z' | b'+' | b'-'))?;
     let fraction = match &s[19..zone] {
         "" => "",
-        f => f
-            .strip_prefix('.')
-            .filter(|f| is_digits(f.as_bytes()))?
-            .trim_end_matches('0'),
+        f => f.strip_prefix('.').filter(|f| is_digits(f.as_bytes()))?.trim_end_matches('0'),
     };
     if fraction.len() > 6 {
         return None;
@@ -249,11 +223,8 @@ pub(crate) fn to_date_time(s: &str) -> Option<String> {
     let of_day = local.rem_euclid(1440);
     let mut out = String::with_capacity(32);
     let parts = [("", y / 100), ("", y % 100), ("-", mo), ("-", d)];
-    let parts = parts.into_iter().chain([
-        ("T", of_day / 60),
-        (":", of_day % 60),
-        (":", i64::from(sec)),
-    ]);
+    let parts =
+        parts.into_iter().chain([("T", of_day / 60), (":", of_day % 60), (":", i64::from(sec))]);
     for (before, n) in parts {
         out.push_str(before);
         out.push(char::from(b'0' + (n / 10) as u8));
@@ -296,20 +267,12 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
     let mp = (5 * doy + 2) / 153;
     let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    (
-        yoe + era * 400 + i64::from(month <= 2),
-        month,
-        doy - (153 * mp + 2) / 5 + 1,
-    )
+    (yoe + era * 400 + i64::from(month <= 2), month, doy - (153 * mp + 2) / 5 + 1)
 }
 
 /// Brings a date or a full time to its canonical form.
 pub(crate) fn to_date(s: &str) -> Option<String> {
-    if is_date(s.as_bytes()) {
-        Some(s.to_owned())
-    } else {
-        to_date_time(s)
-    }
+    if is_date(s.as_bytes()) { Some(s.to_owned()) } else { to_date_time(s) }
 }
 
 /// Orders two canonical dates or times; values of different precision are compared by what they
@@ -318,20 +281,11 @@ pub(crate) fn compare_dates(a: &str, b: &str) -> Ordering {
     let whole = |s: &str| s.len().min(19);
     let common = whole(a).min(whole(b));
     let fraction = |s: &str| -> String {
-        s.get(19..)
-            .map_or("", |f| f.trim_end_matches("+07:00"))
-            .trim_start_matches('.')
-            .to_owned()
+        s.get(19..).map_or("", |f| f.trim_end_matches("+07:00")).trim_start_matches('.').to_owned()
     };
     a.as_bytes()[..common]
         .cmp(&b.as_bytes()[..common])
-        .then_with(|| {
-            if common < 19 {
-                Ordering::Equal
-            } else {
-                fraction(a).cmp(&fraction(b))
-            }
-        })
+        .then_with(|| if common < 19 { Ordering::Equal } else { fraction(a).cmp(&fraction(b)) })
 }
 
 #[cfg(test)]

@@ -128,11 +128,8 @@ impl CompiledMask {
         let Value::Object(_) = root.value else {
             return None;
         };
-        let mut writer = Writer {
-            source: canonical,
-            out: Vec::with_capacity(canonical.len()),
-            key,
-        };
+        let mut writer =
+            Writer { source: canonical, out: Vec::with_capacity(canonical.len()), key };
         writer.structure(&self.schema.root, &root);
         Some(writer.out)
     }
@@ -164,8 +161,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn copy(&mut self, item: &Item<'_>) {
-        self.out
-            .extend_from_slice(&self.source[item.start as usize..item.end as usize]);
+        self.out.extend_from_slice(&self.source[item.start as usize..item.end as usize]);
     }
 
     fn structure(&mut self, s: &Struct, item: &Item<'_>) {
@@ -205,8 +201,7 @@ impl Writer<'_> {
             }
             (Kind::Masked(MaskForm::Number { step }, _), Value::Number(token)) => {
                 let n = token.parse::<i64>().unwrap_or(0);
-                self.out
-                    .extend_from_slice(round_down(n, *step).to_string().as_bytes());
+                self.out.extend_from_slice(round_down(n, *step).to_string().as_bytes());
             }
             (Kind::Struct(s), Value::Object(_)) => self.structure(s, item),
             (Kind::List(list), Value::Array(items)) => {

@@ -104,10 +104,7 @@ fn ten_thousand_identity_numbers_keep_counts_and_joins_and_nothing_in_clear() {
     let mut masked_a = Vec::new();
     for raw in &a {
         let (masked, whole) = masked_id(raw, &key);
-        assert!(
-            !whole.contains(raw.as_str()) && !whole.contains("Nguyễn"),
-            "{whole}"
-        );
+        assert!(!whole.contains(raw.as_str()) && !whole.contains("Nguyễn"), "{whole}");
         masked_a.push(masked);
     }
     let masked_b: Vec<String> = b.iter().map(|raw| masked_id(raw, &key).0).collect();
@@ -115,8 +112,7 @@ fn ten_thousand_identity_numbers_keep_counts_and_joins_and_nothing_in_clear() {
     assert_eq!(distinct(&masked_a), distinct(&a));
     let groups = |v: &[String]| {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        v.iter()
-            .for_each(|x| *counts.entry(x.clone()).or_default() += 1);
+        v.iter().for_each(|x| *counts.entry(x.clone()).or_default() += 1);
         let mut sizes: Vec<_> = counts.into_values().collect();
         sizes.sort_unstable();
         sizes
@@ -128,11 +124,8 @@ fn ten_thousand_identity_numbers_keep_counts_and_joins_and_nothing_in_clear() {
     };
     assert_eq!(join(&masked_a, &masked_b), join(&a, &b));
     let other = MaskKey::new([8; 32]);
-    let clash = a
-        .iter()
-        .take(100)
-        .zip(&masked_a)
-        .filter(|(raw, m)| masked_id(raw, &other).0 == **m);
+    let clash =
+        a.iter().take(100).zip(&masked_a).filter(|(raw, m)| masked_id(raw, &other).0 == **m);
     assert_eq!(clash.count(), 0);
 }
 
@@ -141,17 +134,9 @@ fn masked_records_are_canonical_valid_and_stay_as_they_are() {
     let mask = compiled();
     let mut scratch = Scratch::default();
     let raw = record("079090001234");
-    let masked = mask
-        .mask(raw.as_bytes(), &MaskKey::new(KEY))
-        .expect("an object");
+    let masked = mask.mask(raw.as_bytes(), &MaskKey::new(KEY)).expect("an object");
     let outcome = mask.schema().check(&masked, &mut scratch);
-    let accepted = matches!(
-        outcome,
-        Outcome::Accepted {
-            form: crate::Accepted::Same,
-            ..
-        }
-    );
+    let accepted = matches!(outcome, Outcome::Accepted { form: crate::Accepted::Same, .. });
     assert!(accepted, "{outcome:?}");
     assert!(mask.is_masked(&masked, &mut scratch));
     assert_eq!(mask.mask(&masked, &MaskKey::new([9; 32])), Some(masked));
@@ -165,22 +150,8 @@ fn raw_values_in_masked_fields_are_refused_and_named() {
     assert!(!mask.is_masked(raw.as_bytes(), &mut scratch));
     let found = mask.raw_fields(raw.as_bytes(), &mut scratch);
     let pointers: Vec<_> = found.iter().map(|v| v.pointer.as_str()).collect();
-    assert_eq!(
-        pointers,
-        [
-            "/aliases",
-            "/born",
-            "/id_number",
-            "/income",
-            "/name",
-            "/secret"
-        ]
-    );
-    assert!(
-        found
-            .iter()
-            .all(|v| v.found.is_empty() && v.found_bytes > 0)
-    );
+    assert_eq!(pointers, ["/aliases", "/born", "/id_number", "/income", "/name", "/secret"]);
+    assert!(found.iter().all(|v| v.found.is_empty() && v.found_bytes > 0));
     let Outcome::Refused(refusal) = mask.schema().check(raw.as_bytes(), &mut scratch) else {
         panic!("a raw record under a masked agreement must be refused");
     };
@@ -203,9 +174,7 @@ fn a_profile_that_does_not_fit_is_refused() {
     let refused = |path: &str, rule| {
         let mut profile = MaskProfile::new();
         profile.set(path, rule);
-        CompiledMask::compile(&table, &profile)
-            .expect_err("does not fit")
-            .to_string()
+        CompiledMask::compile(&table, &profile).expect_err("does not fit").to_string()
     };
     assert!(refused("nothing", MaskRule::Hide).contains("no such field"));
     assert!(refused("income", MaskRule::Pseudonym).contains("does not apply"));

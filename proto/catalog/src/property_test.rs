@@ -131,11 +131,7 @@ fn disguise(item: &Item<'_>, seed: usize, out: &mut String) {
         }
         Value::Object(members) => {
             out.push('{');
-            let turn = if members.is_empty() {
-                0
-            } else {
-                seed % members.len()
-            };
+            let turn = if members.is_empty() { 0 } else { seed % members.len() };
             let turned = members[turn..].iter().chain(&members[..turn]);
             for (n, (name, item)) in turned.enumerate() {
                 out.push_str(if n > 0 { "," } else { "" });
@@ -183,15 +179,9 @@ fn agree(schema: &CompiledSchema, payload: &[u8]) -> Result<(), TestCaseError> {
     };
     let mut slots = Vec::new();
     if fast::is_canonical_and_valid(schema, text, &mut slots) {
-        let want = Outcome::Accepted {
-            form: Accepted::Same,
-            warnings: Vec::new(),
-        };
+        let want = Outcome::Accepted { form: Accepted::Same, warnings: Vec::new() };
         let mut slow_slots = Vec::new();
-        prop_assert_eq!(
-            slow::check(schema, payload, Ok(text), &mut slow_slots),
-            want
-        );
+        prop_assert_eq!(slow::check(schema, payload, Ok(text), &mut slow_slots), want);
         prop_assert_eq!(slots, slow_slots);
     }
     Ok(())

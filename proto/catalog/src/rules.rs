@@ -18,16 +18,10 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// No value: absent or null.
-    pub(crate) const NONE: Slot = Slot {
-        start: u32::MAX,
-        end: u32::MAX,
-    };
+    pub(crate) const NONE: Slot = Slot { start: u32::MAX, end: u32::MAX };
 
     /// A value that broke its own rule: present, but not to be looked at.
-    pub(crate) const BAD: Slot = Slot {
-        start: u32::MAX - 1,
-        end: u32::MAX - 1,
-    };
+    pub(crate) const BAD: Slot = Slot { start: u32::MAX - 1, end: u32::MAX - 1 };
 
     pub(crate) fn text(self, canonical: &[u8]) -> Option<&str> {
         let bytes = canonical.get(self.start as usize..self.end as usize)?;
@@ -38,40 +32,13 @@ impl Slot {
 /// A compiled record rule; fields are slots.
 #[derive(Debug)]
 pub(crate) enum Check {
-    NotBefore {
-        field: u16,
-        earlier: u16,
-        report: bool,
-    },
-    RequiredWhen {
-        field: u16,
-        when: u16,
-        values: Vec<String>,
-        expected: String,
-    },
-    RequiredTogether {
-        fields: Vec<u16>,
-        expected: String,
-    },
-    Abolished {
-        field: u16,
-        by: u16,
-        from: String,
-    },
-    Dossier {
-        field: u16,
-        grammars: Arc<DossierGrammars>,
-    },
-    DossierDate {
-        field: u16,
-        date: u16,
-        grammars: Arc<DossierGrammars>,
-    },
-    DossierProcedure {
-        field: u16,
-        procedure: u16,
-        grammars: Arc<DossierGrammars>,
-    },
+    NotBefore { field: u16, earlier: u16, report: bool },
+    RequiredWhen { field: u16, when: u16, values: Vec<String>, expected: String },
+    RequiredTogether { fields: Vec<u16>, expected: String },
+    Abolished { field: u16, by: u16, from: String },
+    Dossier { field: u16, grammars: Arc<DossierGrammars> },
+    DossierDate { field: u16, date: u16, grammars: Arc<DossierGrammars> },
+    DossierProcedure { field: u16, procedure: u16, grammars: Arc<DossierGrammars> },
 }
 
 /// One finding of a record rule.
@@ -84,54 +51,28 @@ pub(crate) struct Finding {
 }
 
 fn refuse(slot: u16, rule: Rule, expected: impl Into<String>) -> Finding {
-    Finding {
-        slot,
-        rule,
-        expected: expected.into(),
-        report: false,
-    }
+    Finding { slot, rule, expected: expected.into(), report: false }
 }
 
 fn report(slot: u16, rule: Rule, expected: impl Into<String>) -> Finding {
-    Finding {
-        slot,
-        rule,
-        expected: expected.into(),
-        report: true,
-    }
+    Finding { slot, rule, expected: expected.into(), report: true }
 }
 
 impl Check {
     /// Calls `found` for each finding.
     pub(crate) fn run(&self, slots: &[Slot], canonical: &[u8], found: &mut dyn FnMut(Finding)) {
         let text = |slot: u16| slots.get(usize::from(slot)).and_then(|s| s.text(canonical));
-        let absent = |slot: u16| {
-            slots
-                .get(usize::from(slot))
-                .is_none_or(|s| *s == Slot::NONE)
-        };
+        let absent = |slot: u16| slots.get(usize::from(slot)).is_none_or(|s| *s == Slot::NONE);
         let date = |slot: u16| text(slot).filter(|t| is_date(t.as_bytes()));
         match self {
-            Check::NotBefore {
-                field,
-                earlier,
-                report,
-            } => {
+            Check::NotBefore { field, earlier, report } => {
                 if let (Some(late), Some(early)) = (date(*field), date(*earlier))
                     && compare_dates(late, early) == Ordering::Less
                 {
-                    found(Finding {
-                        report: *report,
-                        ..refuse(*field, Rule::NotBefore, early)
-                    });
+                    found(Finding { report: *report, ..refuse(*field, Rule::NotBefore, early) });
                 }
             }
-            Check::RequiredWhen {
-                field,
-                when,
-                values,
-                expected,
-            } => {
+            Check::RequiredWhen { field, when, values, expected } => {
                 let decided = text(*when).is_some_and(|v| values.iter().any(|x| x == v));
                 if decided && absent(*field) {
                     found(refuse(*field, Rule::RequiredWhen, expected));
@@ -161,11 +102,7 @@ impl Check {
                     found(report(*field, Rule::DossierOwner, ""));
                 }
             }
-            Check::DossierDate {
-                field,
-                date: on,
-                grammars,
-            } => {
+            Check::DossierDate { field, date: on, grammars } => {
                 let Some(Ok(code)) = text(*field).map(|t| grammars.check(t, None)) else {
                     return;
                 };
@@ -175,11 +112,7 @@ impl Check {
                     found(report(*on, Rule::DossierDateMismatch, day));
                 }
             }
-            Check::DossierProcedure {
-                field,
-                procedure,
-                grammars,
-            } => {
+            Check::DossierProcedure { field, procedure, grammars } => {
                 if grammars.centralised_procedures.is_empty() {
                     return;
                 }
@@ -187,11 +120,7 @@ impl Check {
                     return;
                 };
                 if grammars.check(code, text(*procedure)).is_err() {
-                    found(refuse(
-                        *field,
-                        Rule::DossierCode,
-                        "MXX.YYY.ZZ-YYMMDD-AAXXXX",
-                    ));
+                    found(refuse(*field, Rule::DossierCode, "MXX.YYY.ZZ-YYMMDD-AAXXXX"));
                 }
             }
         }

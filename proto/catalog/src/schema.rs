@@ -104,17 +104,9 @@ impl CompiledSchema {
         if let Ok(text) = text
             && fast::is_canonical_and_valid(self, text, &mut scratch.slots)
         {
-            return Outcome::Accepted {
-                form: Accepted::Same,
-                warnings: Vec::new(),
-            };
+            return Outcome::Accepted { form: Accepted::Same, warnings: Vec::new() };
         }
-        slow::check(
-            self,
-            payload,
-            text.map_err(|e| e.valid_up_to()),
-            &mut scratch.slots,
-        )
+        slow::check(self, payload, text.map_err(|e| e.valid_up_to()), &mut scratch.slots)
     }
 
     /// The key of a record: its key fields, each with its length before it; an explicit null
@@ -131,9 +123,7 @@ impl CompiledSchema {
         let mut key = Vec::with_capacity(64);
         for &slot in &self.key {
             let Slot { start, end } = scratch.slots[usize::from(slot)];
-            let value = canonical
-                .get(start as usize..end as usize)
-                .unwrap_or_default();
+            let value = canonical.get(start as usize..end as usize).unwrap_or_default();
             key.extend_from_slice(&(value.len() as u32).to_le_bytes());
             key.extend_from_slice(value);
         }

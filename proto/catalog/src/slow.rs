@@ -51,15 +51,8 @@ pub(crate) fn check(
     if !findings.violations.is_empty() {
         return Outcome::Refused(findings.into_refusal());
     }
-    let form = if out == payload {
-        Accepted::Same
-    } else {
-        Accepted::Rewritten(out)
-    };
-    Outcome::Accepted {
-        form,
-        warnings: findings.warnings,
-    }
+    let form = if out == payload { Accepted::Same } else { Accepted::Rewritten(out) };
+    Outcome::Accepted { form, warnings: findings.warnings }
 }
 
 fn read_violation(fault: &ReadFault, payload: &[u8]) -> Violation {
@@ -73,12 +66,7 @@ fn read_violation(fault: &ReadFault, payload: &[u8]) -> Violation {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .map(|b| format!("{b:02x} "))
-        .collect::<String>()
-        .trim_end()
-        .to_owned()
+    bytes.iter().map(|b| format!("{b:02x} ")).collect::<String>().trim_end().to_owned()
 }
 
 struct Walk<'a, 's> {
@@ -170,12 +158,7 @@ impl Walk<'_, '_> {
         if self.findings.only_counted() {
             return;
         }
-        let mut agreed: Vec<_> = s
-            .members
-            .iter()
-            .take(SHOWN)
-            .map(|m| m.name.as_str())
-            .collect();
+        let mut agreed: Vec<_> = s.members.iter().take(SHOWN).map(|m| m.name.as_str()).collect();
         if s.members.len() > SHOWN {
             agreed.push("…");
         }
@@ -227,14 +210,7 @@ impl Walk<'_, '_> {
             Written::Empty | Written::Full => {
                 let quotes = u32::from(self.out[start] == b'"');
                 let (from, to) = (start as u32 + quotes, self.out.len() as u32 - quotes);
-                self.mark(
-                    member,
-                    Slot {
-                        start: from,
-                        end: to,
-                    },
-                    item,
-                );
+                self.mark(member, Slot { start: from, end: to }, item);
                 (true, true)
             }
         };
@@ -264,29 +240,20 @@ impl Walk<'_, '_> {
             (Kind::Struct(s), Value::Object(_)) => {
                 let start = self.out.len();
                 self.structure(s, item);
-                if self.out.len() - start == 2 {
-                    Written::Empty
-                } else {
-                    Written::Full
-                }
+                if self.out.len() - start == 2 { Written::Empty } else { Written::Full }
             }
             (Kind::List(list), Value::Array(items)) => self.list(list, items, item),
             (Kind::Object, Value::Object(members)) => {
                 self.free(item);
-                if members.is_empty() {
-                    Written::Empty
-                } else {
-                    Written::Full
-                }
+                if members.is_empty() { Written::Empty } else { Written::Full }
             }
             (Kind::Bool, Value::Bool(value)) => {
-                self.out
-                    .extend_from_slice(if *value { b"true" } else { b"false" });
+                self.out.extend_from_slice(if *value { b"true" } else { b"false" });
                 Written::Full
             }
-            (Kind::Integer { min, max }, Value::Number(_)) => self
-                .integer(*min, *max, item)
-                .map_or(Written::Bad, |_| Written::Full),
+            (Kind::Integer { min, max }, Value::Number(_)) => {
+                self.integer(*min, *max, item).map_or(Written::Bad, |_| Written::Full)
+            }
             (Kind::Decimal(_), Value::Number(token)) => self.text(kind, token, item),
             (Kind::Enum(codes), Value::Number(token)) if codes.wire.contains_key(*token) => {
                 self.text(kind, token, item)
@@ -338,11 +305,7 @@ impl Walk<'_, '_> {
     fn list(&mut self, list: &List, items: &[Item<'_>], whole: &Item<'_>) -> Written {
         let count = items.len();
         if count < list.min as usize || count > list.max as usize {
-            let most = if list.max == u32::MAX {
-                "…".to_owned()
-            } else {
-                list.max.to_string()
-            };
+            let most = if list.max == u32::MAX { "…".to_owned() } else { list.max.to_string() };
             return self.bad(Rule::Items, &format!("{} … {most}", list.min), whole);
         }
         self.out.push(b'[');
@@ -358,11 +321,7 @@ impl Walk<'_, '_> {
             self.pointer.truncate(before);
         }
         self.out.push(b']');
-        if count == 0 {
-            Written::Empty
-        } else {
-            Written::Full
-        }
+        if count == 0 { Written::Empty } else { Written::Full }
     }
 
     /// Writes a value whose members were not agreed one by one.
@@ -409,31 +368,15 @@ impl Walk<'_, '_> {
     }
 
     fn rules(&mut self, schema: &CompiledSchema) {
-        let Walk {
-            payload,
-            out,
-            findings,
-            slots,
-            places,
-            ..
-        } = self;
+        let Walk { payload, out, findings, slots, places, .. } = self;
         for check in &schema.checks {
-            check.run(slots, out, &mut |Finding {
-                                            slot,
-                                            rule,
-                                            expected,
-                                            report,
-                                        }| {
+            check.run(slots, out, &mut |Finding { slot, rule, expected, report }| {
                 let at = usize::from(slot);
                 let (start, end) = places[at];
                 let raw = &payload[start as usize..end as usize];
                 let finding =
                     Violation::new(rule, &schema.slots[at], expected, raw).at(start as usize);
-                if report {
-                    findings.report(finding)
-                } else {
-                    findings.refuse(finding)
-                }
+                if report { findings.report(finding) } else { findings.refuse(finding) }
             });
         }
     }

@@ -169,14 +169,8 @@ impl Violation {
 
     /// One sentence for people.
     pub fn message(&self, lang: Lang) -> String {
-        let pointer = if self.pointer.is_empty() {
-            "/"
-        } else {
-            &self.pointer
-        };
-        let offset = self
-            .byte_offset
-            .map_or_else(|| "-".to_owned(), |at| at.to_string());
+        let pointer = if self.pointer.is_empty() { "/" } else { &self.pointer };
+        let offset = self.byte_offset.map_or_else(|| "-".to_owned(), |at| at.to_string());
         let values = [
             ("pointer", pointer),
             ("expected", self.expected.as_str()),
@@ -256,11 +250,7 @@ impl Findings {
             (false, true) => Reason::UnknownState,
             (false, false) => Reason::Invalid,
         };
-        Refusal {
-            reason,
-            violations: self.violations,
-            more: self.more,
-        }
+        Refusal { reason, violations: self.violations, more: self.more }
     }
 }
 
@@ -276,10 +266,7 @@ mod tests {
             let [vi, en] = [Lang::Vi, Lang::En].map(|lang| violation.message(lang));
             assert!(vi.contains("/a/0") || rule.is_malformed(), "{vi}");
             assert!(en.contains("/a/0") || rule.is_malformed(), "{en}");
-            assert!(
-                !vi.contains('{') && !en.contains('{') && vi != en,
-                "{vi} {en}"
-            );
+            assert!(!vi.contains('{') && !en.contains('{') && vi != en, "{vi} {en}");
         }
     }
 
@@ -290,10 +277,7 @@ mod tests {
             findings.refuse(Violation::new(Rule::Missing, "/a", "", b""));
         }
         let refusal = findings.into_refusal();
-        assert_eq!(
-            (refusal.violations.len(), refusal.more),
-            (VIOLATIONS_MAX, 36)
-        );
+        assert_eq!((refusal.violations.len(), refusal.more), (VIOLATIONS_MAX, 36));
         assert_eq!(refusal.reason, Reason::Invalid);
     }
 }

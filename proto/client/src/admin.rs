@@ -125,10 +125,8 @@ impl Contexts {
     /// # Errors
     /// [`ContextError::File`] with line and key.
     pub fn load(file: &Path) -> Result<Self, ContextError> {
-        let failed = |reason: String| ContextError::File {
-            file: file.display().to_string(),
-            reason,
-        };
+        let failed =
+            |reason: String| ContextError::File { file: file.display().to_string(), reason };
         let text = std::fs::read_to_string(file).map_err(|e| failed(e.to_string()))?;
         toml::from_str(&text).map_err(|e| failed(e.to_string()))
     }
@@ -152,10 +150,7 @@ impl Contexts {
             .contexts
             .iter()
             .find(|entry| entry.name == name)
-            .ok_or_else(|| ContextError::Unknown {
-                file: shown(),
-                name: name.to_owned(),
-            })?;
+            .ok_or_else(|| ContextError::Unknown { file: shown(), name: name.to_owned() })?;
         let base = file.parent().unwrap_or(Path::new("."));
         let files = TlsFiles {
             ca: base.join(&entry.ca),
@@ -178,19 +173,11 @@ mod tests {
     fn contexts_are_kept_and_unknown_keys_refused() {
         let text = "current = 'a'\n[[context]]\nname = 'a'\naddresses = ['h:1']\nca = 'ca.pem'\n";
         let contexts: Contexts = toml::from_str(text).expect("it reads");
-        assert_eq!(
-            toml::from_str::<Contexts>(&contexts.to_toml()).expect("it reads"),
-            contexts
-        );
+        assert_eq!(toml::from_str::<Contexts>(&contexts.to_toml()).expect("it reads"), contexts);
         assert!(toml::from_str::<Contexts>("wrong = 1").is_err());
         let file = Path::new("/nowhere/contexts.toml");
-        assert!(matches!(
-            contexts.endpoint(file, Some("b")),
-            Err(ContextError::Unknown { .. })
-        ));
-        let error = contexts
-            .endpoint(file, None)
-            .expect_err("there is no such file");
+        assert!(matches!(contexts.endpoint(file, Some("b")), Err(ContextError::Unknown { .. })));
+        let error = contexts.endpoint(file, None).expect_err("there is no such file");
         assert!(error.to_string().contains("/nowhere/ca.pem"), "{error}");
     }
 }

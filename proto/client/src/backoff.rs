@@ -16,11 +16,7 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn new(longest: Duration, seed: u64) -> Self {
-        Self {
-            failures: 0,
-            longest,
-            rng: StdRng::seed_from_u64(seed),
-        }
+        Self { failures: 0, longest, rng: StdRng::seed_from_u64(seed) }
     }
 
     /// There was progress: the next failure is a first one.
@@ -31,9 +27,7 @@ impl Backoff {
     /// The wait after one more failure: between half and all of 50 ms × 2^n, at least what the
     /// server asked for, never more than the longest.
     pub(crate) fn next(&mut self, asked: Option<Duration>) -> Duration {
-        let full = FIRST
-            .saturating_mul(1 << self.failures.min(16))
-            .min(self.longest);
+        let full = FIRST.saturating_mul(1 << self.failures.min(16)).min(self.longest);
         self.failures = self.failures.saturating_add(1);
         let wait = full.mul_f64(self.rng.random_range(0.5..=1.0));
         wait.max(asked.unwrap_or_default()).min(self.longest)

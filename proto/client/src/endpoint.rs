@@ -36,9 +36,7 @@ impl Credential {
     /// [`Error::Credential`] where the form is another.
     pub fn source_key(key: &str) -> Result<Self, Error> {
         let key = key.trim();
-        let parts = key
-            .strip_prefix("dtm_")
-            .map_or(0, |rest| rest.rsplitn(3, '_').count());
+        let parts = key.strip_prefix("dtm_").map_or(0, |rest| rest.rsplitn(3, '_').count());
         if parts != 3 {
             return Err(Error::Credential);
         }
@@ -90,9 +88,7 @@ impl Endpoint {
             split(seed)?;
         }
         if seeds.is_empty() {
-            return Err(Error::Address {
-                address: String::new(),
-            });
+            return Err(Error::Address { address: String::new() });
         }
         Ok(Self {
             seeds: seeds.into(),
@@ -169,9 +165,7 @@ impl Endpoint {
     pub(crate) fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         if let Some(credential) = &self.credential {
-            request
-                .metadata_mut()
-                .insert("authorization", credential.0.clone());
+            request.metadata_mut().insert("authorization", credential.0.clone());
         }
         request
     }
@@ -181,16 +175,13 @@ impl Endpoint {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let uri = format!("{scheme}://{address}")
             .parse::<Uri>()
-            .map_err(|_| Error::Address {
-                address: address.to_owned(),
-            })?;
+            .map_err(|_| Error::Address { address: address.to_owned() })?;
         let name = self.server_name.clone().unwrap_or_else(|| host.to_owned());
         let tls = match &self.tls {
             None => None,
             Some(config) => {
-                let name = ServerName::try_from(name).map_err(|_| Error::Address {
-                    address: address.to_owned(),
-                })?;
+                let name = ServerName::try_from(name)
+                    .map_err(|_| Error::Address { address: address.to_owned() })?;
                 Some((tokio_rustls::TlsConnector::from(config.clone()), name))
             }
         };
@@ -234,17 +225,11 @@ async fn dial(
 
 /// Host without brackets, and port.
 fn split(address: &str) -> Result<(&str, u16), Error> {
-    let wrong = || Error::Address {
-        address: address.to_owned(),
-    };
+    let wrong = || Error::Address { address: address.to_owned() };
     let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
     let port = port.parse().map_err(|_| wrong())?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() {
-        Err(wrong())
-    } else {
-        Ok((host, port))
-    }
+    if host.is_empty() { Err(wrong()) } else { Ok((host, port)) }
 }
 
 #[cfg(test)]

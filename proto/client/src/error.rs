@@ -110,9 +110,7 @@ impl Error {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::OutcomeUnknown { .. } => true,
-            Self::Rejected {
-                code: Some(code), ..
-            } => code.retryable(),
+            Self::Rejected { code: Some(code), .. } => code.retryable(),
             Self::Rejected { grpc, .. } => matches!(
                 grpc,
                 tonic::Code::Unavailable

@@ -53,10 +53,7 @@ impl EncodedFrame {
     /// The same records under other sequences: for load generators that send one frame again.
     #[must_use]
     pub fn renumbered(&self, first: u64) -> Self {
-        Self {
-            first,
-            ..self.clone()
-        }
+        Self { first, ..self.clone() }
     }
 
     /// The records, decoded.
@@ -80,11 +77,7 @@ impl EncodedFrame {
             cut_record(&mut rest).ok()?;
             found += 1;
         }
-        (found == count && count > 0 && first > 0).then_some(Self {
-            first,
-            count,
-            bytes,
-        })
+        (found == count && count > 0 && first > 0).then_some(Self { first, count, bytes })
     }
 
     pub(crate) fn raw(&self) -> &Bytes {
@@ -114,11 +107,7 @@ impl EncodedFrame {
             }
             (count, end) = (count + 1, after);
         }
-        Some(Self {
-            first: sequence,
-            count,
-            bytes: part.slice(..end),
-        })
+        Some(Self { first: sequence, count, bytes: part.slice(..end) })
     }
 
     /// Bytes of the whole `PublishRequest`.
@@ -165,18 +154,13 @@ impl FrameBuilder {
     /// A frame that will start at `first`.
     #[must_use]
     pub fn new(first: u64) -> Self {
-        Self {
-            first,
-            count: 0,
-            bytes: BytesMut::new(),
-        }
+        Self { first, count: 0, bytes: BytesMut::new() }
     }
 
     /// Adds a record and says its sequence.
     pub fn push(&mut self, record: &Record) -> u64 {
         let length = record.encoded_len();
-        self.bytes
-            .reserve(1 + encoded_len_varint(length as u64) + length);
+        self.bytes.reserve(1 + encoded_len_varint(length as u64) + length);
         self.bytes.put_u8(FIELD_2);
         encode_varint(length as u64, &mut self.bytes);
         record.encode_raw(&mut self.bytes);

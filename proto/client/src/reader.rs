@@ -28,10 +28,7 @@ pub async fn stream_status(
     source: &str,
     stream: &str,
 ) -> Result<StatusResponse, Error> {
-    let request = StatusRequest {
-        source: source.into(),
-        stream: stream.into(),
-    };
+    let request = StatusRequest { source: source.into(), stream: stream.into() };
     with_seeds(endpoint, stream, |channel| {
         let request = endpoint.request(request.clone());
         async move { IngestServiceClient::new(channel).status(request).await }
@@ -157,12 +154,7 @@ impl Resumable for ReadRequest {
 
     fn advance(&mut self, answer: &ReadResponse) -> bool {
         let count = answer.records.len() as u64;
-        advance(
-            &mut self.position,
-            &answer.position,
-            &mut self.records_max,
-            count,
-        )
+        advance(&mut self.position, &answer.position, &mut self.records_max, count)
     }
 }
 
@@ -176,20 +168,12 @@ impl Resumable for QuarantineRequest {
         _tail: bool,
     ) -> Result<Streaming<QuarantineResponse>, tonic::Status> {
         let request = endpoint.request(self.clone());
-        client(channel)
-            .quarantine(request)
-            .await
-            .map(tonic::Response::into_inner)
+        client(channel).quarantine(request).await.map(tonic::Response::into_inner)
     }
 
     fn advance(&mut self, answer: &QuarantineResponse) -> bool {
         let count = answer.records.len() as u64;
-        advance(
-            &mut self.position,
-            &answer.position,
-            &mut self.records_max,
-            count,
-        )
+        advance(&mut self.position, &answer.position, &mut self.records_max, count)
     }
 }
 

@@ -44,24 +44,15 @@ impl Session {
         let waited = endpoint.connect_timeout() * 2;
         tokio::time::timeout(waited, Self::open_now(endpoint, address, open))
             .await
-            .unwrap_or_else(|_| {
-                Err(Error::OutcomeUnknown {
-                    address: address.to_owned(),
-                    waited,
-                })
-            })
+            .unwrap_or_else(|_| Err(Error::OutcomeUnknown { address: address.to_owned(), waited }))
     }
 
     async fn open_now(endpoint: &Endpoint, address: &str, open: Open) -> Result<Self, Error> {
         let channel = endpoint.channel(address).await?;
         let stream: Arc<str> = open.stream.as_str().into();
         let (outbound, frames) = mpsc::channel(OUTBOUND_FRAMES);
-        let first = PublishRequest {
-            request: Some(Request::Open(open)),
-        };
-        outbound
-            .try_send(Outbound::Message(first))
-            .expect("the channel is new and empty");
+        let first = PublishRequest { request: Some(Request::Open(open)) };
+        outbound.try_send(Outbound::Message(first)).expect("the channel is new and empty");
 
         let refused = |status: Status| status::error_of(address, &stream, &status);
         let mut grpc =
@@ -72,10 +63,7 @@ impl Session {
         })?;
         let path = http::uri::PathAndQuery::from_static("/dtm.ingest.v1.IngestService/Publish");
         let request = endpoint.request(ReceiverStream::new(frames));
-        let answer = grpc
-            .streaming(request, path, PublishCodec)
-            .await
-            .map_err(refused)?;
+        let answer = grpc.streaming(request, path, PublishCodec).await.map_err(refused)?;
         let mut inbound = answer.into_inner();
         let first = inbound.message().await.map_err(refused)?;
         let Some(Response::Opened(opened)) = first.and_then(|answer| answer.response) else {
@@ -90,13 +78,7 @@ impl Session {
                 what: "sequences count from 1",
             });
         }
-        Ok(Self {
-            address: address.into(),
-            stream,
-            opened,
-            outbound,
-            inbound,
-        })
+        Ok(Self { address: address.into(), stream, opened, outbound, inbound })
     }
 
     /// Where this session is connected.
@@ -130,14 +112,8 @@ impl Session {
     /// # Errors
     /// [`Error::Connect`] when the connection is gone.
     pub async fn report_lost(&self, from_sequence: u64, to_sequence: u64) -> Result<(), Error> {
-        let request = Request::Lost(Lost {
-            from_sequence,
-            to_sequence,
-        });
-        self.send(Outbound::Message(PublishRequest {
-            request: Some(request),
-        }))
-        .await
+        let request = Request::Lost(Lost { from_sequence, to_sequence });
+        self.send(Outbound::Message(PublishRequest { request: Some(request) })).await
     }
 
     /// Asks to close; `finished` says that nothing will ever follow on this stream. The answer is
@@ -147,10 +123,7 @@ impl Session {
     /// [`Error::Connect`] when the connection is gone.
     pub async fn close(&self, finished: bool) -> Result<(), Error> {
         let request = Request::Close(Close { finished });
-        self.send(Outbound::Message(PublishRequest {
-            request: Some(request),
-        }))
-        .await
+        self.send(Outbound::Message(PublishRequest { request: Some(request) })).await
     }
 
     /// The next thing the server says; `None` at the end of the call. Cancel-safe.
@@ -176,10 +149,7 @@ impl Session {
     }
 
     fn gone(&self) -> Error {
-        Error::Connect {
-            address: self.address.to_string(),
-            reason: "connection is gone".into(),
-        }
+        Error::Connect { address: self.address.to_string(), reason: "connection is gone".into() }
     }
 }
 
@@ -235,9 +205,9 @@ impl Encoder for OutboundEncoder {
 
     fn encode(&mut self, item: Outbound, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
         match item {
-            Outbound::Message(message) => message
-                .encode(out)
-                .map_err(|_| Status::internal("the buffer does not grow"))?,
+            Outbound::Message(message) => {
+                message.encode(out).map_err(|_| Status::internal("the buffer does not grow"))?
+            }
             Outbound::Frame(frame) => {
                 out.reserve(frame.wire_bytes());
                 debug_assert!(out.remaining_mut() >= frame.wire_bytes());

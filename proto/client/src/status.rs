@@ -20,18 +20,14 @@ pub(crate) fn error_of(address: &str, stream: &str, status: &tonic::Status) -> E
         None => status.code() == tonic::Code::Aborted,
     };
     if superseded {
-        return Error::Superseded {
-            stream: stream.to_owned(),
-        };
+        return Error::Superseded { stream: stream.to_owned() };
     }
     let mut message = status.message().to_owned();
     if message.is_empty() {
         message = innermost(status);
     }
     if message.len() > MESSAGE_BYTES_MAX {
-        let cut = (0..=MESSAGE_BYTES_MAX)
-            .rev()
-            .find(|&at| message.is_char_boundary(at));
+        let cut = (0..=MESSAGE_BYTES_MAX).rev().find(|&at| message.is_char_boundary(at));
         message.truncate(cut.unwrap_or(0));
     }
     Error::Rejected {
@@ -39,9 +35,7 @@ pub(crate) fn error_of(address: &str, stream: &str, status: &tonic::Status) -> E
         code,
         grpc: status.code(),
         message,
-        retry_after: status
-            .get_details_retry_info()
-            .and_then(|info| info.retry_delay),
+        retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
         leader: info.and_then(|mut info| info.metadata.remove("leader_address")),
     }
 }

@@ -57,8 +57,5 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
 }
 
 fn refused(file: &Path, reason: impl Display) -> Error {
-    Error::Certificate {
-        file: file.display().to_string(),
-        reason: reason.to_string(),
-    }
+    Error::Certificate { file: file.display().to_string(), reason: reason.to_string() }
 }

@@ -52,16 +52,9 @@ impl Builder {
         let mut buffer = BytesMut::with_capacity(capacity + 64);
         buffer.put_u8(VERSION);
         buffer.put_u32_le(0);
-        let head = Bundle {
-            time_us,
-            node: Bytes::copy_from_slice(node),
-            commands: Vec::new(),
-        };
+        let head = Bundle { time_us, node: Bytes::copy_from_slice(node), commands: Vec::new() };
         head.encode_raw(&mut buffer);
-        Self {
-            buffer,
-            commands: 0,
-        }
+        Self { buffer, commands: 0 }
     }
 
     /// Adds one encoded [`Command`](crate::command::Command).
@@ -113,14 +106,8 @@ mod tests {
     use crate::command::{CloseSession, Command, command::Op};
 
     fn command(stream: &str) -> Command {
-        let op = Op::CloseSession(CloseSession {
-            stream: stream.into(),
-            ..Default::default()
-        });
-        Command {
-            op: Some(op),
-            ..Default::default()
-        }
+        let op = Op::CloseSession(CloseSession { stream: stream.into(), ..Default::default() });
+        Command { op: Some(op), ..Default::default() }
     }
 
     #[test]

@@ -144,10 +144,7 @@ impl StreamKey {
         let source = SourceId::parse(source)?;
         let fine = (1..=Self::STREAM_BYTES_MAX).contains(&stream.len())
             && !stream.chars().any(char::is_control);
-        fine.then(|| Self {
-            source,
-            stream: stream.into(),
-        })
+        fine.then(|| Self { source, stream: stream.into() })
     }
 }
 

@@ -41,11 +41,7 @@ fn civil_year_month(days: i64) -> (i64, i64) {
         (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month)
 }
@@ -67,9 +63,6 @@ mod tests {
         ] {
             assert_eq!(Month::of_micros(days * day).to_string(), text);
         }
-        assert_eq!(
-            Month::of_micros(20_788 * day).previous().to_string(),
-            "2026-11"
-        );
+        assert_eq!(Month::of_micros(20_788 * day).previous().to_string(), "2026-11");
     }
 }

@@ -89,9 +89,7 @@ mod tests {
     #[test]
     fn both_languages_hold_the_same_keys_and_placeholders() {
         for (key, vi) in VI.iter() {
-            let en = EN
-                .get(key)
-                .unwrap_or_else(|| panic!("{key} has no English text"));
+            let en = EN.get(key).unwrap_or_else(|| panic!("{key} has no English text"));
             assert_eq!(placeholders(vi), placeholders(en), "{key}");
         }
         for key in EN.keys() {
@@ -101,13 +99,8 @@ mod tests {
 
     #[test]
     fn no_key_stands_twice() {
-        for file in [
-            include_str!("../text/vi.txt"),
-            include_str!("../text/en.txt"),
-        ] {
-            let keys = file
-                .lines()
-                .filter(|l| !l.starts_with('#') && l.contains('='));
+        for file in [include_str!("../text/vi.txt"), include_str!("../text/en.txt")] {
+            let keys = file.lines().filter(|l| !l.starts_with('#') && l.contains('='));
             assert_eq!(keys.count(), parse(file).len());
         }
     }
@@ -120,10 +113,7 @@ mod tests {
     #[test]
     fn every_error_code_has_a_text() {
         for code in crate::ErrorCode::ALL {
-            assert!(
-                VI.contains_key(format!("error.{code}").as_str()),
-                "error.{code}"
-            );
+            assert!(VI.contains_key(format!("error.{code}").as_str()), "error.{code}");
         }
     }
 }

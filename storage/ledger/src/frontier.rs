@@ -58,25 +58,14 @@ impl Frontier {
     pub fn append_with(&mut self, leaf: Hash, mut store: impl FnMut(TileNode)) -> u64 {
         assert!(self.size < SIZE_MAX, "a tree holds at most 2^62 leaves");
         let index = self.size;
-        store(TileNode {
-            tile_level: 0,
-            index,
-            hash: leaf,
-        });
+        store(TileNode { tile_level: 0, index, hash: leaf });
         let mut hash = leaf;
         // Each bit set at the low end of the old size is a complete subtree that now has a twin.
         for level in 1..=index.trailing_ones() as u8 {
-            let left = self
-                .peaks
-                .pop()
-                .expect("one peak for each bit set in the size");
+            let left = self.peaks.pop().expect("one peak for each bit set in the size");
             hash = node_hash(&left, &hash);
             if level % TILE_HEIGHT == 0 {
-                store(TileNode {
-                    tile_level: level / TILE_HEIGHT,
-                    index: index >> level,
-                    hash,
-                });
+                store(TileNode { tile_level: level / TILE_HEIGHT, index: index >> level, hash });
             }
         }
         self.peaks.push(hash);
@@ -133,10 +122,7 @@ impl Frontier {
         if size > SIZE_MAX || !tail.is_empty() || peaks.len() != size.count_ones() as usize {
             return Err(malformed);
         }
-        Ok(Self {
-            size,
-            peaks: peaks.to_vec(),
-        })
+        Ok(Self { size, peaks: peaks.to_vec() })
     }
 
     /// The edge as it was at `size` leaves, from stored hashes: for a root of the past or to
@@ -148,9 +134,8 @@ impl Frontier {
     /// # Panics
     /// If `size` is beyond 2^62.
     pub fn at<R: HashReader>(reader: &R, size: u64) -> Result<Self, R::Error> {
-        let peaks = Node::peaks(size)
-            .map(|node| reader.read_hash(node))
-            .collect::<Result<_, _>>()?;
+        let peaks =
+            Node::peaks(size).map(|node| reader.read_hash(node)).collect::<Result<_, _>>()?;
         Ok(Self { size, peaks })
     }
 }

@@ -29,11 +29,7 @@ const SHA256_INITIAL: [u32; 8] = [
 /// SHA-256(0x00 ‖ `bytes`): the hash of a leaf of the log.
 #[must_use]
 pub fn leaf_hash(bytes: &[u8]) -> Hash {
-    Sha256::new()
-        .chain_update([LEAF_PREFIX])
-        .chain_update(bytes)
-        .finalize()
-        .into()
+    Sha256::new().chain_update([LEAF_PREFIX]).chain_update(bytes).finalize().into()
 }
 
 /// SHA-256(0x01 ‖ `left` ‖ `right`): the hash of an inner node.

@@ -28,10 +28,7 @@ impl Node {
         (0..=62u8)
             .rev()
             .filter(move |level| size >> level & 1 == 1)
-            .map(move |level| Node {
-                level,
-                index: (size >> level) - 1,
-            })
+            .map(move |level| Node { level, index: (size >> level) - 1 })
     }
 }
 

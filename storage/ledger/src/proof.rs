@@ -67,11 +67,7 @@ pub fn verify_consistency(
     expect_length(consistency_ranges(old_size, new_size)?.len(), path.len())?;
     if old_size == 0 {
         expect_root(&empty_root(), old_root)?;
-        return if new_size == 0 {
-            expect_root(&empty_root(), new_root)
-        } else {
-            Ok(())
-        };
+        return if new_size == 0 { expect_root(&empty_root(), new_root) } else { Ok(()) };
     }
     if old_size == new_size {
         return expect_root(old_root, new_root);
@@ -110,11 +106,7 @@ pub(crate) fn inclusion_ranges(index: u64, size: u64) -> Result<Vec<Range<u64>>,
     let mut within = 0..size;
     while within.end - within.start > 1 {
         let (left, right) = split(&within);
-        let (next, beside) = if index < left.end {
-            (left, right)
-        } else {
-            (right, left)
-        };
+        let (next, beside) = if index < left.end { (left, right) } else { (right, left) };
         ranges.push(beside);
         within = next;
     }
@@ -134,11 +126,7 @@ pub(crate) fn consistency_ranges(old_size: u64, new_size: u64) -> Result<Vec<Ran
     let mut within = 0..new_size;
     while within.end != old_size {
         let (left, right) = split(&within);
-        let (next, beside) = if old_size <= left.end {
-            (left, right)
-        } else {
-            (right, left)
-        };
+        let (next, beside) = if old_size <= left.end { (left, right) } else { (right, left) };
         ranges.push(beside);
         within = next;
     }
@@ -157,19 +145,11 @@ fn split(range: &Range<u64>) -> (Range<u64>, Range<u64>) {
 }
 
 fn expect_length(expected: usize, found: usize) -> Result<(), Error> {
-    if expected == found {
-        Ok(())
-    } else {
-        Err(Error::PathLength { expected, found })
-    }
+    if expected == found { Ok(()) } else { Err(Error::PathLength { expected, found }) }
 }
 
 fn expect_root(found: &Hash, root: &Hash) -> Result<(), Error> {
-    if found == root {
-        Ok(())
-    } else {
-        Err(Error::RootMismatch)
-    }
+    if found == root { Ok(()) } else { Err(Error::RootMismatch) }
 }
 
 #[cfg(test)]

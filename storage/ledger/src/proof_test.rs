@@ -7,19 +7,11 @@ use proptest::prelude::*;
 
 /// The leaves of the reference tree of certificate-transparency.
 pub(crate) fn rfc6962_leaves() -> Vec<Vec<u8>> {
-    [
-        "",
-        "00",
-        "10",
-        "2021",
-        "3031",
-        "40414243",
-        "5051525354555657",
-    ]
-    .into_iter()
-    .chain(["606162636465666768696a6b6c6d6e6f"])
-    .map(|leaf| hex::decode(leaf).expect("hex"))
-    .collect()
+    ["", "00", "10", "2021", "3031", "40414243", "5051525354555657"]
+        .into_iter()
+        .chain(["606162636465666768696a6b6c6d6e6f"])
+        .map(|leaf| hex::decode(leaf).expect("hex"))
+        .collect()
 }
 
 /// RFC 6962, section 2.1, word for word, over leaf hashes.
@@ -52,11 +44,7 @@ fn naive_path(index: usize, leaves: &[Hash]) -> Vec<Hash> {
 /// RFC 6962, section 2.1.2, word for word.
 fn naive_subproof(old: usize, leaves: &[Hash], known: bool) -> Vec<Hash> {
     if old == leaves.len() {
-        return if known {
-            Vec::new()
-        } else {
-            vec![naive_root(leaves)]
-        };
+        return if known { Vec::new() } else { vec![naive_root(leaves)] };
     }
     let (left, right) = leaves.split_at(1 << (leaves.len() - 1).ilog2());
     let (mut path, beside) = if old <= left.len() {
@@ -77,11 +65,7 @@ impl Stored {
         for leaf in leaves {
             frontier.append_with(*leaf, |node| {
                 let row: &mut Vec<Hash> = &mut rows[usize::from(node.tile_level)];
-                assert_eq!(
-                    row.len() as u64,
-                    node.index,
-                    "rows are filled without holes"
-                );
+                assert_eq!(row.len() as u64, node.index, "rows are filled without holes");
                 row.push(node.hash);
             });
         }
@@ -95,9 +79,7 @@ impl TileReader for &Stored {
     fn read_tile(&self, tile: Tile) -> Result<Vec<Hash>, Tile> {
         let first = tile.index as usize * 256;
         let row = &self.0[usize::from(tile.level)];
-        row.get(first..first + usize::from(tile.width))
-            .map(<[Hash]>::to_vec)
-            .ok_or(tile)
+        row.get(first..first + usize::from(tile.width)).map(<[Hash]>::to_vec).ok_or(tile)
     }
 }
 
@@ -107,18 +89,11 @@ fn leaves(count: usize) -> Vec<Hash> {
 
 #[test]
 fn proofs_of_the_reference_tree() {
-    let hashes: Vec<Hash> = rfc6962_leaves()
-        .iter()
-        .map(|leaf| leaf_hash(leaf))
-        .collect();
+    let hashes: Vec<Hash> = rfc6962_leaves().iter().map(|leaf| leaf_hash(leaf)).collect();
     let stored = Stored::of(&hashes);
     let path = |index, size| -> Vec<String> {
         let reader = TiledHashes::new(&stored, size);
-        inclusion_proof(&reader, index, size)
-            .expect("inside")
-            .iter()
-            .map(hex::encode)
-            .collect()
+        inclusion_proof(&reader, index, size).expect("inside").iter().map(hex::encode).collect()
     };
     assert!(path(0, 1).is_empty());
     assert_eq!(
@@ -157,11 +132,7 @@ fn small_trees_exhaustively() {
         }
         for old in 1..=size {
             let path = consistency_proof(&reader, old as u64, size as u64).expect("in order");
-            assert_eq!(
-                path,
-                naive_subproof(old, &all[..size], true),
-                "{old} {size}"
-            );
+            assert_eq!(path, naive_subproof(old, &all[..size], true), "{old} {size}");
             let old_root = naive_root(&all[..old]);
             verify_consistency(old as u64, &old_root, size as u64, &root, &path).expect("holds");
         }
@@ -173,39 +144,18 @@ fn the_empty_tree_and_questions_that_do_not_fit() {
     let all = leaves(3);
     let (root, empty) = (naive_root(&all), empty_root());
     assert_eq!(verify_consistency(0, &empty, 3, &root, &[]), Ok(()));
-    assert_eq!(
-        verify_consistency(0, &root, 3, &root, &[]),
-        Err(Error::RootMismatch)
-    );
-    assert_eq!(
-        verify_consistency(0, &empty, 0, &root, &[]),
-        Err(Error::RootMismatch)
-    );
-    assert_eq!(
-        verify_consistency(3, &root, 3, &empty, &[]),
-        Err(Error::RootMismatch)
-    );
-    let reversed = Error::SizesReversed {
-        old_size: 4,
-        new_size: 3,
-    };
+    assert_eq!(verify_consistency(0, &root, 3, &root, &[]), Err(Error::RootMismatch));
+    assert_eq!(verify_consistency(0, &empty, 0, &root, &[]), Err(Error::RootMismatch));
+    assert_eq!(verify_consistency(3, &root, 3, &empty, &[]), Err(Error::RootMismatch));
+    let reversed = Error::SizesReversed { old_size: 4, new_size: 3 };
     assert_eq!(verify_consistency(4, &root, 3, &root, &[]), Err(reversed));
     for (index, size) in [(3, 3), (0, 0), (u64::MAX, u64::MAX), (0, u64::MAX)] {
-        assert!(
-            verify_inclusion(&all[0], index, size, &[], &root).is_err(),
-            "{index} {size}"
-        );
+        assert!(verify_inclusion(&all[0], index, size, &[], &root).is_err(), "{index} {size}");
     }
     let stored = Stored::of(&all);
     let reader = TiledHashes::new(&stored, 9);
-    assert!(matches!(
-        inclusion_proof(&reader, 1, 9),
-        Err(ProveError::Read(_))
-    ));
-    let far = Node {
-        level: 62,
-        index: u64::MAX,
-    };
+    assert!(matches!(inclusion_proof(&reader, 1, 9), Err(ProveError::Read(_))));
+    let far = Node { level: 62, index: u64::MAX };
     assert!(crate::HashReader::read_hash(&reader, far).is_err());
 }
 

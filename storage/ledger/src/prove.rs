@@ -69,10 +69,7 @@ fn roots<R: HashReader>(
     reader: &R,
     ranges: Vec<Range<u64>>,
 ) -> Result<Vec<Hash>, ProveError<R::Error>> {
-    ranges
-        .into_iter()
-        .map(|range| range_root(reader, range).map_err(ProveError::Read))
-        .collect()
+    ranges.into_iter().map(|range| range_root(reader, range).map_err(ProveError::Read)).collect()
 }
 
 /// The root over the leaves of `range`, which begins at a multiple of a power of two not below
@@ -82,10 +79,7 @@ fn range_root<R: HashReader>(reader: &R, range: Range<u64>) -> Result<Hash, R::E
     let peaks: Vec<Node> = Node::peaks(range.end - range.start).collect();
     for peak in peaks.into_iter().rev() {
         let index = peak.index + (range.start >> peak.level);
-        let left = reader.read_hash(Node {
-            level: peak.level,
-            index,
-        })?;
+        let left = reader.read_hash(Node { level: peak.level, index })?;
         root = Some(root.map_or(left, |right| node_hash(&left, &right)));
     }
     Ok(root.unwrap_or_else(empty_root))

@@ -18,13 +18,7 @@ impl RecordHash {
     pub fn of(salt: &[u8; 16], canonical: &[u8]) -> Self {
         let mut prefix = [LEAF_PREFIX; 17];
         prefix[1..].copy_from_slice(salt);
-        Self(
-            Sha256::new()
-                .chain_update(prefix)
-                .chain_update(canonical)
-                .finalize()
-                .into(),
-        )
+        Self(Sha256::new().chain_update(prefix).chain_update(canonical).finalize().into())
     }
 }
 
@@ -66,12 +60,7 @@ impl RecordPath {
             .into_iter()
             // The ranges lie inside 0..count, which came from a usize.
             .map(|range| {
-                MerkleRoot::of(
-                    hashes[range.start as usize..range.end as usize]
-                        .iter()
-                        .copied(),
-                )
-                .0
+                MerkleRoot::of(hashes[range.start as usize..range.end as usize].iter().copied()).0
             })
             .collect();
         Ok(Self { index, count, path })
@@ -91,11 +80,7 @@ impl RecordPath {
     /// # Errors
     /// As [`RecordPath::root`], and [`Error::RootMismatch`].
     pub fn verify(&self, record: RecordHash, root: MerkleRoot) -> Result<(), Error> {
-        if self.root(record)? == root {
-            Ok(())
-        } else {
-            Err(Error::RootMismatch)
-        }
+        if self.root(record)? == root { Ok(()) } else { Err(Error::RootMismatch) }
     }
 }
 

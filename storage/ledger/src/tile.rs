@@ -47,19 +47,13 @@ impl Tile {
     /// wide as that tree makes it; none where the tree does not reach that far.
     #[must_use]
     pub fn holding(level: u8, hash_index: u64, size: u64) -> Option<Self> {
-        let row = size
-            .checked_shr(u32::from(level) * u32::from(TILE_HEIGHT))
-            .unwrap_or(0);
+        let row = size.checked_shr(u32::from(level) * u32::from(TILE_HEIGHT)).unwrap_or(0);
         if hash_index >= row {
             return None;
         }
         let index = hash_index / u64::from(TILE_WIDTH);
         let width = (row - index * u64::from(TILE_WIDTH)).min(u64::from(TILE_WIDTH)) as u16;
-        Some(Self {
-            level,
-            index,
-            width,
-        })
+        Some(Self { level, index, width })
     }
 
     /// The path below a log's prefix: `tile/<L>/<N>[.p/<W>]`.
@@ -83,9 +77,7 @@ impl Tile {
     /// # Errors
     /// [`Error::TilePath`].
     pub fn parse(path: &str) -> Result<Self, Error> {
-        Self::parse_loosely(path)
-            .filter(|tile| tile.path() == path)
-            .ok_or(Error::TilePath)
+        Self::parse_loosely(path).filter(|tile| tile.path() == path).ok_or(Error::TilePath)
     }
 
     fn parse_loosely(path: &str) -> Option<Self> {
@@ -100,11 +92,7 @@ impl Tile {
             let digits: u64 = part.trim_start_matches('x').parse().ok()?;
             index = index.checked_mul(1000)?.checked_add(digits)?;
         }
-        Some(Self {
-            level,
-            index,
-            width,
-        })
+        Some(Self { level, index, width })
     }
 }
 
@@ -158,11 +146,7 @@ pub struct TiledHashes<R> {
 impl<R: TileReader> TiledHashes<R> {
     /// The tree of the first `size` leaves in the tiles of `reader`.
     pub fn new(reader: R, size: u64) -> Self {
-        Self {
-            reader,
-            size,
-            tiles: RefCell::default(),
-        }
+        Self { reader, size, tiles: RefCell::default() }
     }
 }
 
@@ -170,11 +154,8 @@ impl<R: TileReader> HashReader for TiledHashes<R> {
     type Error = TileError<R::Error>;
 
     fn read_hash(&self, node: Node) -> Result<Hash, Self::Error> {
-        let outside = TileError::OutsideTree {
-            level: node.level,
-            index: node.index,
-            size: self.size,
-        };
+        let outside =
+            TileError::OutsideTree { level: node.level, index: node.index, size: self.size };
         let within = node.level % TILE_HEIGHT;
         let Some(first) = node.index.checked_mul(1 << within) else {
             return Err(outside);
@@ -187,15 +168,10 @@ impl<R: TileReader> HashReader for TiledHashes<R> {
         let hashes = match tiles.entry(tile) {
             Entry::Occupied(read) => read.into_mut(),
             Entry::Vacant(unread) => {
-                let hashes = self
-                    .reader
-                    .read_tile(tile)
-                    .map_err(|error| TileError::Read(tile, error))?;
+                let hashes =
+                    self.reader.read_tile(tile).map_err(|error| TileError::Read(tile, error))?;
                 if hashes.len() != usize::from(tile.width) {
-                    return Err(TileError::Width {
-                        tile,
-                        found: hashes.len(),
-                    });
+                    return Err(TileError::Width { tile, found: hashes.len() });
                 }
                 unread.insert(hashes)
             }
@@ -222,11 +198,7 @@ mod tests {
 
     #[test]
     fn paths_are_those_of_tlog_tiles() {
-        let tile = |level, index, width| Tile {
-            level,
-            index,
-            width,
-        };
+        let tile = |level, index, width| Tile { level, index, width };
         for (tile, path) in [
             (tile(0, 1_234_067, 256), "tile/0/x001/x234/067"),
             (tile(0, 273, 112), "tile/0/273.p/112"),

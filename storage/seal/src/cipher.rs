@@ -66,10 +66,7 @@ impl Xaes256Gcm {
         // Doubling in GF(2^128), without a branch on the key.
         let carry = doubled >> 127;
         doubled = (doubled << 1) ^ (carry * 0b1000_0111);
-        Self {
-            schedule,
-            cmac_subkey: Zeroizing::new(doubled.to_be_bytes()),
-        }
+        Self { schedule, cmac_subkey: Zeroizing::new(doubled.to_be_bytes()) }
     }
 
     /// The key of one batch: two blocks of CMAC in counter mode (NIST SP 800-108r1).

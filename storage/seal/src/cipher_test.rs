@@ -23,13 +23,9 @@ fn official_vectors() {
         let cipher = Xaes256Gcm::new(&[byte; 32]);
         assert_eq!(hex::encode(cipher.batch_key(&nonce).as_slice()), batch_key);
         let mut text = *b"XAES-256-GCM";
-        let tag = cipher
-            .seal_batch(&nonce, header.as_bytes(), &mut text)
-            .expect("short");
+        let tag = cipher.seal_batch(&nonce, header.as_bytes(), &mut text).expect("short");
         assert_eq!(hex::encode([&text[..], &tag[..]].concat()), sealed);
-        cipher
-            .open_batch(&nonce, header.as_bytes(), &mut text, &tag)
-            .expect("own bytes");
+        cipher.open_batch(&nonce, header.as_bytes(), &mut text, &tag).expect("own bytes");
         assert_eq!(&text, b"XAES-256-GCM");
     }
 }
@@ -49,14 +45,10 @@ fn official_accumulated_vector() {
         let plain = text.clone();
 
         let cipher = Xaes256Gcm::new(&key);
-        let tag = cipher
-            .seal_batch(&nonce, &header, &mut text)
-            .expect("short");
+        let tag = cipher.seal_batch(&nonce, &header, &mut text).expect("short");
         hash.absorb(&text);
         hash.absorb(&tag);
-        cipher
-            .open_batch(&nonce, &header, &mut text, &tag)
-            .expect("own bytes");
+        cipher.open_batch(&nonce, &header, &mut text, &tag).expect("own bytes");
         assert_eq!(text, plain);
     }
     hash.finish_absorbing();
@@ -70,9 +62,7 @@ fn official_accumulated_vector() {
 fn bytes_sealed_by_this_build_are_golden() {
     let mut text = *b"{\"maHoSo\":\"000.00.00.G01\"}";
     let cipher = DataKey::from_bytes(&mut [1; 32]).cipher();
-    let tag = cipher
-        .seal_batch(&[2; 24], b"header", &mut text)
-        .expect("short");
+    let tag = cipher.seal_batch(&[2; 24], b"header", &mut text).expect("short");
     assert_eq!(
         hex::encode([&text[..], &tag[..]].concat()),
         "d97d01ab055871ff96c3ad11e867c057503fc0b44bc63baa2a40969c52547ae8cb00791648a1b3165520"

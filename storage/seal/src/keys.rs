@@ -135,10 +135,7 @@ mod tests {
             format!("{:?}", DataKey::from_bytes(&mut bytes.clone()).cipher()),
             format!("{:?}", DataKey::from_bytes(&mut bytes.clone()).salt_key()),
             format!("{:?}", SourceKey::from_bytes(&mut bytes.clone()).tag_key()),
-            format!(
-                "{:?}",
-                SourceKey::from_bytes(&mut bytes.clone()).fingerprint_key()
-            ),
+            format!("{:?}", SourceKey::from_bytes(&mut bytes.clone()).fingerprint_key()),
         ] {
             assert!(printed.ends_with("(…)"), "{printed}");
         }
@@ -162,10 +159,7 @@ mod tests {
             b"dtm v1 fingerprint",
             b"dtm v1 master key check",
         ];
-        let derived: Vec<String> = labels
-            .iter()
-            .map(|l| hex::encode(derive(&key, l)))
-            .collect();
+        let derived: Vec<String> = labels.iter().map(|l| hex::encode(derive(&key, l))).collect();
         assert_eq!(derived, GOLDEN);
     }
 

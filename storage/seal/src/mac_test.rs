@@ -19,15 +19,9 @@ fn source_key() -> SourceKey {
 fn golden() {
     let salts = data_key().salt_key();
     let salt = |source, stream, sequence| hex::encode(salts.salt(&key(source, stream), sequence));
-    assert_eq!(
-        salt("tinh-01", "door.n1", 1),
-        "9a1912e50ec05755e032731ae291a353"
-    );
+    assert_eq!(salt("tinh-01", "door.n1", 1), "9a1912e50ec05755e032731ae291a353");
     let long = "x".repeat(64);
-    assert_eq!(
-        salt("tinh-01", &long, 1 << 63),
-        "661d889f7305503cf53a1597cadcbe62"
-    );
+    assert_eq!(salt("tinh-01", &long, 1 << 63), "661d889f7305503cf53a1597cadcbe62");
     let tag = source_key().tag_key().resend_tag(b"{\"a\":1}");
     assert_eq!(hex::encode(tag), "da7126d74c038403dcbda1a7d0ede9f3");
     let fingerprint = source_key().fingerprint_key().fingerprint("payment", "M-1");
@@ -37,15 +31,9 @@ fn golden() {
 #[test]
 fn names_do_not_run_into_each_other() {
     let salts = data_key().salt_key();
-    assert_ne!(
-        salts.salt(&key("ab", "c"), 1),
-        salts.salt(&key("a", "bc"), 1)
-    );
+    assert_ne!(salts.salt(&key("ab", "c"), 1), salts.salt(&key("a", "bc"), 1));
     let fingerprints = source_key().fingerprint_key();
-    assert_ne!(
-        fingerprints.fingerprint("ab", "c"),
-        fingerprints.fingerprint("a", "bc")
-    );
+    assert_ne!(fingerprints.fingerprint("ab", "c"), fingerprints.fingerprint("a", "bc"));
 }
 
 proptest! {

@@ -47,11 +47,7 @@ pub fn wrap_key<K: Secret>(
     nonce: &Nonce,
     key: &K,
 ) -> [u8; WRAPPED_BYTES] {
-    assert_ne!(
-        context.purpose,
-        KeyPurpose::Unspecified,
-        "a key is made for a purpose"
-    );
+    assert_ne!(context.purpose, KeyPurpose::Unspecified, "a key is made for a purpose");
     let mut text = Zeroizing::new(*key.expose());
     let tag = Xaes256Gcm::new(wrapping.expose())
         .seal_batch(nonce, &associated_data(wrapping_id, context), text.as_mut())
@@ -78,9 +74,8 @@ pub fn unwrap_key<K: Secret>(
         Some(&VERSION) | None => {}
         Some(&version) => return Err(Error::WrapVersion(version)),
     }
-    let wrapped: &[u8; WRAPPED_BYTES] = wrapped.try_into().map_err(|_| Error::WrapLength {
-        found: wrapped.len(),
-    })?;
+    let wrapped: &[u8; WRAPPED_BYTES] =
+        wrapped.try_into().map_err(|_| Error::WrapLength { found: wrapped.len() })?;
     let (mut nonce, mut tag) = ([0u8; NONCE_BYTES], [0u8; TAG_BYTES]);
     let mut text = Zeroizing::new([0u8; KEY_BYTES]);
     nonce.copy_from_slice(&wrapped[1..25]);

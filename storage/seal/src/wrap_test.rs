@@ -43,41 +43,17 @@ fn unwraps_nowhere_else() {
     assert_eq!(tried(&cluster_key(), ID, &CONTEXT), Ok(()));
     let other = SourceId::parse("tinh-02").expect("a code");
     for context in [
-        WrapContext {
-            purpose: KeyPurpose::Audit,
-            ..*CONTEXT
-        },
-        WrapContext {
-            purpose: KeyPurpose::Unspecified,
-            ..*CONTEXT
-        },
-        WrapContext {
-            group: GroupId(4),
-            ..*CONTEXT
-        },
-        WrapContext {
-            source: Some(&other),
-            ..*CONTEXT
-        },
-        WrapContext {
-            source: None,
-            ..*CONTEXT
-        },
-        WrapContext {
-            month: Month(CONTEXT.month.0 + 1),
-            ..*CONTEXT
-        },
-        WrapContext {
-            key_id: KeyId([8; 16]),
-            ..*CONTEXT
-        },
+        WrapContext { purpose: KeyPurpose::Audit, ..*CONTEXT },
+        WrapContext { purpose: KeyPurpose::Unspecified, ..*CONTEXT },
+        WrapContext { group: GroupId(4), ..*CONTEXT },
+        WrapContext { source: Some(&other), ..*CONTEXT },
+        WrapContext { source: None, ..*CONTEXT },
+        WrapContext { month: Month(CONTEXT.month.0 + 1), ..*CONTEXT },
+        WrapContext { key_id: KeyId([8; 16]), ..*CONTEXT },
     ] {
         assert_eq!(tried(&cluster_key(), ID, &context), Err(Error::Unauthentic));
     }
-    assert_eq!(
-        tried(&cluster_key(), KeyId([8; 16]), &CONTEXT),
-        Err(Error::Unauthentic)
-    );
+    assert_eq!(tried(&cluster_key(), KeyId([8; 16]), &CONTEXT), Err(Error::Unauthentic));
     let other = ClusterKey::from_bytes(&mut [3; 32]);
     assert_eq!(tried(&other, ID, &CONTEXT), Err(Error::Unauthentic));
 }
@@ -90,14 +66,8 @@ fn other_versions_and_lengths_say_so() {
     newer[0] = 2;
     assert_eq!(unwrap(&newer), Err(Error::WrapVersion(2)));
     assert_eq!(unwrap(&[]), Err(Error::WrapLength { found: 0 }));
-    assert_eq!(
-        unwrap(&wrapped()[..72]),
-        Err(Error::WrapLength { found: 72 })
-    );
-    assert_eq!(
-        unwrap(&[&wrapped()[..], &[0]].concat()),
-        Err(Error::WrapLength { found: 74 })
-    );
+    assert_eq!(unwrap(&wrapped()[..72]), Err(Error::WrapLength { found: 72 }));
+    assert_eq!(unwrap(&[&wrapped()[..], &[0]].concat()), Err(Error::WrapLength { found: 74 }));
 }
 
 proptest! {

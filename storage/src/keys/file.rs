@@ -40,11 +40,7 @@ pub(super) fn exists(vfs: &dyn Vfs, dir: &Path) -> Result<bool, Error> {
     match vfs.open(&path_in(dir)) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(Error::Io {
-            what: "opening",
-            path: path_in(dir),
-            source,
-        }),
+        Err(source) => Err(Error::Io { what: "opening", path: path_in(dir), source }),
     }
 }
 
@@ -54,11 +50,7 @@ pub(super) fn remove_left_over(vfs: &dyn Vfs, dir: &Path) -> Result<(), Error> {
     match vfs.remove(&path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(Error::Io {
-            what: "removing",
-            path,
-            source,
-        }),
+        Err(source) => Err(Error::Io { what: "removing", path, source }),
     }
 }
 
@@ -67,19 +59,12 @@ pub(super) fn read(vfs: &dyn Vfs, dir: &Path, master: &Master) -> Result<Ring, E
     let path = path_in(dir);
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => Error::Missing { path: path.clone() },
-        _ => Error::Io {
-            what: "reading",
-            path: path.clone(),
-            source,
-        },
+        _ => Error::Io { what: "reading", path: path.clone(), source },
     };
     let file = vfs.open(&path).map_err(failed)?;
     let bytes = usize::try_from(file.len().map_err(failed)?).unwrap_or(usize::MAX);
     if bytes > FILE_BYTES_MAX {
-        return Err(Error::Damaged {
-            path,
-            what: "too long",
-        });
+        return Err(Error::Damaged { path, what: "too long" });
     }
     let file = read_vec(file.as_ref(), 0, bytes).map_err(failed)?;
     open(&file, &path, master)
@@ -107,8 +92,7 @@ pub(super) fn replace(
     let old = if wipe_old { vfs.open(&path).ok() } else { None };
     remove_left_over(vfs, dir)?;
     let file = vfs.create(&new).map_err(failed("creating", &new))?;
-    file.write_at(0, &[IoSlice::new(&bytes)])
-        .map_err(failed("writing", &new))?;
+    file.write_at(0, &[IoSlice::new(&bytes)]).map_err(failed("writing", &new))?;
     file.sync_data().map_err(failed("syncing", &new))?;
     vfs.rename(&new, &path).map_err(failed("renaming", &new))?;
     vfs.sync_dir(dir).map_err(failed("syncing folder", dir))?;
@@ -145,19 +129,13 @@ fn seal(ring: &Ring, master: &Master, entropy: &dyn Entropy) -> Vec<u8> {
 }
 
 fn open(file: &[u8], path: &Path, master: &Master) -> Result<Ring, Error> {
-    let damaged = |what| Error::Damaged {
-        path: path.to_owned(),
-        what,
-    };
+    let damaged = |what| Error::Damaged { path: path.to_owned(), what };
     if file.len() < HEAD_BYTES + TAIL_BYTES || &file[..8] != MAGIC {
         return Err(damaged("not a keyring"));
     }
     // A newer version may look different from here on; it is named before anything is judged.
     if file[8] != VERSION {
-        return Err(Error::Version {
-            path: path.to_owned(),
-            version: file[8],
-        });
+        return Err(Error::Version { path: path.to_owned(), version: file[8] });
     }
     let (covered, crc) = file.split_at(file.len() - 4);
     if crc32c::crc32c(covered).to_be_bytes() != crc {
@@ -165,10 +143,7 @@ fn open(file: &[u8], path: &Path, master: &Master) -> Result<Ring, Error> {
     }
     let (head, rest) = covered.split_at(HEAD_BYTES);
     if head[9..25] != master.key.check_value() {
-        return Err(Error::WrongMaster {
-            path: path.to_owned(),
-            master: master.origin.clone(),
-        });
+        return Err(Error::WrongMaster { path: path.to_owned(), master: master.origin.clone() });
     }
     let (sealed, tag) = rest.split_at(rest.len() - 16);
     let (mut nonce, mut length): (Nonce, [u8; 4]) = ([0; 24], [0; 4]);
@@ -179,11 +154,7 @@ fn open(file: &[u8], path: &Path, master: &Master) -> Result<Ring, Error> {
     }
     let tag: Tag = tag.try_into().map_err(|_| damaged("tag"))?;
     let mut body = Zeroizing::new(sealed.to_vec());
-    master
-        .key
-        .cipher()
-        .open_batch(&nonce, head, &mut body, &tag)
-        .map_err(|_| damaged("seal"))?;
+    master.key.cipher().open_batch(&nonce, head, &mut body, &tag).map_err(|_| damaged("seal"))?;
     Ring::decode(&body).ok_or_else(|| damaged("content"))
 }
 

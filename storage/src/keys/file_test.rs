@@ -21,19 +21,12 @@ impl Entropy for Fixed {
 
 fn ring() -> Ring {
     let held = |id, current, byte| HeldKey {
-        info: KeyInfo {
-            id: KeyId([id; 16]),
-            created_us: 1_790_000_000_000_000,
-            current,
-        },
+        info: KeyInfo { id: KeyId([id; 16]), created_us: 1_790_000_000_000_000, current },
         key: ClusterKey::from_bytes(&mut [byte; 32]),
     };
-    let mut ring = Ring {
-        keys: vec![held(1, false, 0xa1), held(2, true, 0xa2)],
-        ..Ring::default()
-    };
-    ring.secrets
-        .insert("issuer".to_owned(), Zeroizing::new(b"der".to_vec()));
+    let mut ring =
+        Ring { keys: vec![held(1, false, 0xa1), held(2, true, 0xa2)], ..Ring::default() };
+    ring.secrets.insert("issuer".to_owned(), Zeroizing::new(b"der".to_vec()));
     ring
 }
 
@@ -49,12 +42,7 @@ const GOLDEN: &str = concat!(
 #[test]
 fn golden() {
     assert_eq!(hex::encode(seal(&ring(), &master(3), &Fixed(4))), GOLDEN);
-    let opened = open(
-        &hex::decode(GOLDEN).unwrap(),
-        Path::new("keyring"),
-        &master(3),
-    )
-    .unwrap();
+    let opened = open(&hex::decode(GOLDEN).unwrap(), Path::new("keyring"), &master(3)).unwrap();
     assert_eq!(opened.encode(), ring().encode());
 }
 
@@ -64,29 +52,14 @@ fn every_flipped_bit_is_damage_and_nothing_else() {
     for bit in 0..good.len() * 8 {
         let mut bytes = good.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
-        let error = open(&bytes, Path::new("keyring"), &master(3))
-            .err()
-            .expect("refused");
+        let error = open(&bytes, Path::new("keyring"), &master(3)).err().expect("refused");
         let version = bit / 8 == 8;
-        assert_eq!(
-            matches!(error, Error::Version { .. }),
-            version,
-            "bit {bit}: {error}"
-        );
-        assert_eq!(
-            matches!(error, Error::Damaged { .. }),
-            !version,
-            "bit {bit}: {error}"
-        );
+        assert_eq!(matches!(error, Error::Version { .. }), version, "bit {bit}: {error}");
+        assert_eq!(matches!(error, Error::Damaged { .. }), !version, "bit {bit}: {error}");
     }
     for cut in 0..good.len() {
-        let error = open(&good[..cut], Path::new("keyring"), &master(3))
-            .err()
-            .expect("refused");
-        assert!(
-            matches!(error, Error::Damaged { .. }),
-            "cut at {cut}: {error}"
-        );
+        let error = open(&good[..cut], Path::new("keyring"), &master(3)).err().expect("refused");
+        assert!(matches!(error, Error::Damaged { .. }), "cut at {cut}: {error}");
     }
 }
 
@@ -100,19 +73,8 @@ fn a_forged_file_is_refused() {
         let covered = bytes.len() - 4;
         let crc = crc32c::crc32c(&bytes[..covered]).to_be_bytes();
         bytes[covered..].copy_from_slice(&crc);
-        let error = open(&bytes, Path::new("keyring"), &master(3))
-            .err()
-            .expect("refused");
-        assert!(
-            matches!(
-                error,
-                Error::Damaged {
-                    what: "seal" | "length",
-                    ..
-                }
-            ),
-            "{at}: {error}"
-        );
+        let error = open(&bytes, Path::new("keyring"), &master(3)).err().expect("refused");
+        assert!(matches!(error, Error::Damaged { what: "seal" | "length", .. }), "{at}: {error}");
     }
 }
 
@@ -121,17 +83,8 @@ fn no_key_or_name_stands_in_clear_in_the_file() {
     let vfs = MemVfs::new(1);
     replace(&vfs, Path::new("/k"), &ring(), &master(3), &Fixed(4), false).unwrap();
     let bytes = vfs.bytes(Path::new("/k/keyring")).unwrap();
-    for secret in [
-        [0xa1u8; 8].as_slice(),
-        &[0xa2; 8],
-        &[3; 8],
-        b"issuer",
-        b"der",
-    ] {
-        assert!(
-            !bytes.windows(secret.len()).any(|window| window == secret),
-            "{secret:?}"
-        );
+    for secret in [[0xa1u8; 8].as_slice(), &[0xa2; 8], &[3; 8], b"issuer", b"der"] {
+        assert!(!bytes.windows(secret.len()).any(|window| window == secret), "{secret:?}");
     }
 }
 

@@ -97,9 +97,7 @@ impl Keyring {
     /// [`Error::UnknownKey`].
     pub fn cluster_key(&self, id: KeyId) -> Result<ClusterKey, Error> {
         let ring = self.ring.read();
-        ring.find(id)
-            .map(|held| held.key.clone())
-            .ok_or_else(|| self.unknown(id))
+        ring.find(id).map(|held| held.key.clone()).ok_or_else(|| self.unknown(id))
     }
 
     /// Wraps a data, source or audit key under the current cluster key, as the row that the
@@ -132,15 +130,12 @@ impl Keyring {
     pub fn unwrap_data_key<K: Secret>(&self, group: GroupId, row: &WrappedKey) -> Result<K, Error> {
         let source = SourceId::parse(&row.source);
         let context = context_of(group, row, source.as_ref())?;
-        let id = KeyId::from_slice(&row.cluster_key_id).ok_or(Error::Row {
-            what: "cluster key id",
-        })?;
+        let id =
+            KeyId::from_slice(&row.cluster_key_id).ok_or(Error::Row { what: "cluster key id" })?;
         let ring = self.ring.read();
         let held = ring.find(id).ok_or_else(|| self.unknown(id))?;
-        unwrap_key(&held.key, id, &context, &row.wrapped).map_err(|source| Error::Unwrap {
-            id: context.key_id,
-            source,
-        })
+        unwrap_key(&held.key, id, &context, &row.wrapped)
+            .map_err(|source| Error::Unwrap { id: context.key_id, source })
     }
 
     /// Wraps the key in a row of `group` anew, under the current cluster key and for `to_group`:
@@ -186,16 +181,9 @@ impl Keyring {
         self.change(false, |ring| match ring.find(id) {
             // Both are known to this process: no need to compare in constant time.
             Some(held) if held.key.expose() == key.expose() => Ok(()),
-            Some(_) => Err(Error::Conflict {
-                path: self.path(),
-                id,
-            }),
+            Some(_) => Err(Error::Conflict { path: self.path(), id }),
             None => {
-                let info = KeyInfo {
-                    id,
-                    created_us,
-                    current: false,
-                };
+                let info = KeyInfo { id, created_us, current: false };
                 ring.keys.push(HeldKey { info, key });
                 Ok(())
             }
@@ -259,8 +247,7 @@ impl Keyring {
     /// [`Error::Full`], also for a name above 255 bytes or a secret above 64 KiB; [`Error::Io`].
     pub fn put_secret(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
         self.change(true, |ring| {
-            ring.secrets
-                .insert(name.to_owned(), Zeroizing::new(bytes.to_vec()));
+            ring.secrets.insert(name.to_owned(), Zeroizing::new(bytes.to_vec()));
             Ok(())
         })
     }
@@ -280,14 +267,7 @@ impl Keyring {
     pub fn change_master(&self, new: Master) -> Result<(), Error> {
         let mut master = self.master.lock();
         let ring = self.ring.read().clone();
-        file::replace(
-            self.vfs.as_ref(),
-            &self.dir,
-            &ring,
-            &new,
-            self.entropy.as_ref(),
-            true,
-        )?;
+        file::replace(self.vfs.as_ref(), &self.dir, &ring, &new, self.entropy.as_ref(), true)?;
         *master = new;
         Ok(())
     }
@@ -299,16 +279,10 @@ impl Keyring {
         entropy: Arc<dyn Entropy>,
         ring: Ring,
     ) -> Result<Self, Error> {
-        let failed = |source| Error::Io {
-            what: "creating",
-            path: dir.to_owned(),
-            source,
-        };
+        let failed = |source| Error::Io { what: "creating", path: dir.to_owned(), source };
         vfs.create_dir_all(dir).map_err(failed)?;
         if file::exists(vfs.as_ref(), dir)? {
-            return Err(Error::Exists {
-                path: file::path_in(dir),
-            });
+            return Err(Error::Exists { path: file::path_in(dir) });
         }
         file::replace(vfs.as_ref(), dir, &ring, &master, entropy.as_ref(), false)?;
         Ok(Self::of(vfs, dir, master, entropy, ring))
@@ -322,13 +296,7 @@ impl Keyring {
         ring: Ring,
     ) -> Self {
         let (ring, master) = (RwLock::new(ring), Mutex::new(master));
-        Self {
-            vfs,
-            dir: dir.to_owned(),
-            entropy,
-            ring,
-            master,
-        }
+        Self { vfs, dir: dir.to_owned(), entropy, ring, master }
     }
 
     /// Changes a copy, writes it, then shows it. After an error the former keys stay in use.
@@ -360,18 +328,13 @@ impl Keyring {
     }
 
     fn unknown(&self, id: KeyId) -> Error {
-        Error::UnknownKey {
-            path: self.path(),
-            id,
-        }
+        Error::UnknownKey { path: self.path(), id }
     }
 }
 
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyring")
-            .field("path", &self.path())
-            .finish_non_exhaustive()
+        f.debug_struct("Keyring").field("path", &self.path()).finish_non_exhaustive()
     }
 }
 
@@ -389,28 +352,15 @@ fn context_of<'a>(
         return Err(Error::Row { what: "source" });
     }
     let key_id = KeyId::from_slice(&row.key_id).ok_or(Error::Row { what: "key id" })?;
-    Ok(WrapContext {
-        purpose,
-        group,
-        source,
-        month: Month(row.month),
-        key_id,
-    })
+    Ok(WrapContext { purpose, group, source, month: Month(row.month), key_id })
 }
 
 fn fresh(entropy: &dyn Entropy, created_us: i64) -> HeldKey {
     let id = KeyId(entropy.id16());
     let mut key = Zeroizing::new([0u8; KEY_BYTES]);
     entropy.fill(key.as_mut());
-    let info = KeyInfo {
-        id,
-        created_us,
-        current: false,
-    };
-    HeldKey {
-        info,
-        key: ClusterKey::from_bytes(&mut key),
-    }
+    let info = KeyInfo { id, created_us, current: false };
+    HeldKey { info, key: ClusterKey::from_bytes(&mut key) }
 }
 
 #[cfg(test)]

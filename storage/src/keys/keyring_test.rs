@@ -46,9 +46,7 @@ fn data_key(byte: u8) -> DataKey {
 }
 
 fn unwrapped(keyring: &Keyring, row: &WrappedKey) -> Result<[u8; 32], Error> {
-    keyring
-        .unwrap_data_key(GROUP, row)
-        .map(|key: DataKey| *key.expose())
+    keyring.unwrap_data_key(GROUP, row).map(|key: DataKey| *key.expose())
 }
 
 #[test]
@@ -71,11 +69,8 @@ fn rotation_keeps_what_was_wrapped_before() {
     for keyring in [keyring, open(&vfs, 1).unwrap()] {
         assert_eq!(unwrapped(&keyring, &old).unwrap(), [9; 32]);
         assert_eq!(unwrapped(&keyring, &new).unwrap(), [9; 32]);
-        let listed: Vec<_> = keyring
-            .list()
-            .iter()
-            .map(|info| (info.id, info.created_us, info.current))
-            .collect();
+        let listed: Vec<_> =
+            keyring.list().iter().map(|info| (info.id, info.created_us, info.current)).collect();
         assert_eq!(listed, [(first, 7, false), (second, 8, true)]);
     }
 }
@@ -103,10 +98,7 @@ fn a_row_unwraps_only_where_it_belongs() {
         elsewhere(|row| row.key_id = vec![6; 16].into()),
         elsewhere(|row| row.wrapped.truncate(70)),
     ] {
-        assert!(
-            matches!(unwrapped(&keyring, &row), Err(Error::Unwrap { .. })),
-            "{row:?}"
-        );
+        assert!(matches!(unwrapped(&keyring, &row), Err(Error::Unwrap { .. })), "{row:?}");
     }
     for row in [
         elsewhere(|row| row.purpose = 0),
@@ -115,21 +107,11 @@ fn a_row_unwraps_only_where_it_belongs() {
         elsewhere(|row| row.key_id.clear()),
         elsewhere(|row| row.cluster_key_id.truncate(15)),
     ] {
-        assert!(
-            matches!(unwrapped(&keyring, &row), Err(Error::Row { .. })),
-            "{row:?}"
-        );
+        assert!(matches!(unwrapped(&keyring, &row), Err(Error::Row { .. })), "{row:?}");
     }
     let moved = keyring.rewrap(GROUP, &first, GroupId(2)).unwrap();
-    assert!(matches!(
-        unwrapped(&keyring, &moved),
-        Err(Error::Unwrap { .. })
-    ));
-    assert!(
-        keyring
-            .unwrap_data_key::<DataKey>(GroupId(2), &moved)
-            .is_ok()
-    );
+    assert!(matches!(unwrapped(&keyring, &moved), Err(Error::Unwrap { .. })));
+    assert!(keyring.unwrap_data_key::<DataKey>(GroupId(2), &moved).is_ok());
 }
 
 #[test]
@@ -138,20 +120,14 @@ fn a_shredded_key_is_gone_from_memory_and_from_the_old_file() {
     let keyring = create(&vfs);
     let first = keyring.current();
     let row = keyring.wrap_data_key(&CONTEXT, &data_key(9));
-    assert!(matches!(
-        keyring.shred(first),
-        Err(Error::CurrentKey { .. })
-    ));
+    assert!(matches!(keyring.shred(first), Err(Error::CurrentKey { .. })));
     keyring.rotate(8).unwrap();
     let old_file = Vfs::open(&vfs, &dir().join("keyring")).unwrap();
 
     keyring.shred(first).unwrap();
     keyring.shred(first).unwrap();
     for keyring in [keyring, open(&vfs, 1).unwrap()] {
-        assert!(matches!(
-            unwrapped(&keyring, &row),
-            Err(Error::UnknownKey { .. })
-        ));
+        assert!(matches!(unwrapped(&keyring, &row), Err(Error::UnknownKey { .. })));
         assert!(keyring.cluster_key(first).is_err());
     }
     let mut bytes = vec![1; 64];
@@ -176,10 +152,7 @@ fn a_second_node_takes_keys_before_they_become_current() {
     second.adopt(id, first.cluster_key(id).unwrap(), 8).unwrap();
     second.adopt(id, first.cluster_key(id).unwrap(), 8).unwrap();
     let other = ClusterKey::from_bytes(&mut [1; 32]);
-    assert!(matches!(
-        second.adopt(id, other, 8),
-        Err(Error::Conflict { .. })
-    ));
+    assert!(matches!(second.adopt(id, other, 8), Err(Error::Conflict { .. })));
     let unknown = second.make_current(KeyId([0; 16]));
     assert!(matches!(unknown, Err(Error::UnknownKey { .. })));
     first.make_current(id).unwrap();
@@ -196,14 +169,8 @@ fn secrets_are_kept_and_bounded() {
     let keyring = create(&vfs);
     keyring.put_secret("issuer", b"one").unwrap();
     keyring.put_secret("issuer", b"two").unwrap();
-    assert!(matches!(
-        keyring.put_secret("big", &vec![0; 65_537]),
-        Err(Error::Full { .. })
-    ));
-    assert!(matches!(
-        keyring.put_secret(&"n".repeat(256), b""),
-        Err(Error::Full { .. })
-    ));
+    assert!(matches!(keyring.put_secret("big", &vec![0; 65_537]), Err(Error::Full { .. })));
+    assert!(matches!(keyring.put_secret(&"n".repeat(256), b""), Err(Error::Full { .. })));
     keyring.put_secret("big", &vec![0; 65_536]).unwrap();
     let keyring = open(&vfs, 1).unwrap();
     assert_eq!(keyring.secret("issuer").unwrap().as_slice(), b"two");
@@ -221,10 +188,7 @@ fn each_wrong_start_has_its_own_answer() {
     let error = open(&vfs, 2).unwrap_err();
     assert!(matches!(error, Error::WrongMaster { .. }), "{error}");
     let text = error.to_string();
-    assert!(
-        text.contains("/data/keys/keyring") && text.contains("/safe/master.key"),
-        "{text}"
-    );
+    assert!(text.contains("/data/keys/keyring") && text.contains("/safe/master.key"), "{text}");
     let again = Keyring::create(Arc::new(vfs.clone()), dir(), master(1), counting(), 7);
     assert!(matches!(again, Err(Error::Exists { .. })));
 
@@ -264,10 +228,7 @@ fn a_power_cut_at_each_step_leaves_the_old_ring_or_the_new_one() {
             assert_eq!(Vfs::list(&vfs, dir()).unwrap(), ["keyring"]);
         }
     }
-    assert!(
-        outcomes.iter().all(|count| *count > 0),
-        "both were seen: {outcomes:?}"
-    );
+    assert!(outcomes.iter().all(|count| *count > 0), "both were seen: {outcomes:?}");
 }
 
 #[test]
@@ -328,17 +289,12 @@ struct Stopping {
 
 impl Stopping {
     fn after(vfs: &MemVfs, calls: u64) -> Arc<dyn Vfs> {
-        Arc::new(Arc::new(Self {
-            vfs: vfs.clone(),
-            left: AtomicU64::new(calls),
-        }))
+        Arc::new(Arc::new(Self { vfs: vfs.clone(), left: AtomicU64::new(calls) }))
     }
 
     fn step(&self) -> io::Result<&MemVfs> {
         self.left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                left.checked_sub(1)
-            })
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
             .map(|_| &self.vfs)
             .map_err(|_| io::Error::other("stopped"))
     }
@@ -350,17 +306,11 @@ impl Vfs for Arc<Stopping> {
     }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         let file = self.step()?.open(path)?;
-        Ok(Arc::new(StoppingFile {
-            file,
-            vfs: Arc::clone(self),
-        }))
+        Ok(Arc::new(StoppingFile { file, vfs: Arc::clone(self) }))
     }
     fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         let file = self.step()?.create(path)?;
-        Ok(Arc::new(StoppingFile {
-            file,
-            vfs: Arc::clone(self),
-        }))
+        Ok(Arc::new(StoppingFile { file, vfs: Arc::clone(self) }))
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         self.step()?.list(dir)

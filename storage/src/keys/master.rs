@@ -31,10 +31,7 @@ impl Master {
     /// A key from elsewhere, such as a KMS; `origin` is named in messages.
     #[must_use]
     pub fn new(key: MasterKey, origin: &str) -> Self {
-        Self {
-            key,
-            origin: origin.to_owned(),
-        }
+        Self { key, origin: origin.to_owned() }
     }
 
     /// Reads the key from its file. The mode of the very file that is read is checked.
@@ -44,28 +41,17 @@ impl Master {
     /// [`Error::Io`].
     pub fn read(path: &Path) -> Result<Self, Error> {
         let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => Error::MasterMissing {
-                path: path.to_owned(),
-            },
-            _ => Error::Io {
-                what: "reading",
-                path: path.to_owned(),
-                source,
-            },
+            io::ErrorKind::NotFound => Error::MasterMissing { path: path.to_owned() },
+            _ => Error::Io { what: "reading", path: path.to_owned(), source },
         };
         let file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
-            return Err(Error::MasterMalformed {
-                path: path.to_owned(),
-            });
+            return Err(Error::MasterMalformed { path: path.to_owned() });
         }
         let mode = metadata.permissions().mode() & 0o7777;
         if mode & MODE_OTHERS != 0 {
-            return Err(Error::MasterExposed {
-                path: path.to_owned(),
-                mode,
-            });
+            return Err(Error::MasterExposed { path: path.to_owned(), mode });
         }
         // A fixed buffer: a growing one would leave copies behind.
         let mut text = Zeroizing::new([0u8; MASTER_FILE_BYTES_MAX + 1]);
@@ -81,13 +67,8 @@ impl Master {
         let mut bytes = Some(&text[..held])
             .filter(|text| text.len() <= MASTER_FILE_BYTES_MAX)
             .and_then(parse)
-            .ok_or_else(|| Error::MasterMalformed {
-                path: path.to_owned(),
-            })?;
-        Ok(Self {
-            key: MasterKey::from_bytes(&mut bytes),
-            origin: path.display().to_string(),
-        })
+            .ok_or_else(|| Error::MasterMalformed { path: path.to_owned() })?;
+        Ok(Self { key: MasterKey::from_bytes(&mut bytes), origin: path.display().to_string() })
     }
 
     /// Makes a new key and its file (mode 0600, hexadecimal). Durable when it returns.
@@ -95,11 +76,7 @@ impl Master {
     /// # Errors
     /// [`Error::Io`], also where the file exists: a master key is never overwritten.
     pub fn create(path: &Path, entropy: &dyn Entropy) -> Result<Self, Error> {
-        let failed = |source| Error::Io {
-            what: "creating",
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source| Error::Io { what: "creating", path: path.to_owned(), source };
         let mut bytes = Zeroizing::new([0u8; KEY_BYTES]);
         entropy.fill(bytes.as_mut());
         let mut text = Zeroizing::new([b'\n'; 2 * KEY_BYTES + 1]);
@@ -111,17 +88,10 @@ impl Master {
             .mode(0o600)
             .open(path)
             .map_err(failed)?;
-        file.write_all(text.as_ref())
-            .and_then(|()| file.sync_all())
-            .map_err(failed)?;
+        file.write_all(text.as_ref()).and_then(|()| file.sync_all()).map_err(failed)?;
         let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))
-            .and_then(|d| d.sync_all())
-            .map_err(failed)?;
-        Ok(Self {
-            key: MasterKey::from_bytes(&mut bytes),
-            origin: path.display().to_string(),
-        })
+        File::open(folder.unwrap_or(Path::new("."))).and_then(|d| d.sync_all()).map_err(failed)?;
+        Ok(Self { key: MasterKey::from_bytes(&mut bytes), origin: path.display().to_string() })
     }
 }
 
@@ -138,10 +108,7 @@ fn parse(text: &[u8]) -> Option<Zeroizing<[u8; KEY_BYTES]>> {
     }
     // One byte more than a key: 44 characters could hold 33.
     let mut decoded = [0u8; KEY_BYTES + 1];
-    let length = STANDARD
-        .decode_slice(text, &mut decoded)
-        .ok()
-        .filter(|n| *n == KEY_BYTES);
+    let length = STANDARD.decode_slice(text, &mut decoded).ok().filter(|n| *n == KEY_BYTES);
     key.copy_from_slice(&decoded[..KEY_BYTES]);
     decoded.zeroize();
     length.map(|_| key)

@@ -7,12 +7,7 @@ use std::path::PathBuf;
 fn file(dir: &Path, text: &[u8], mode: u32) -> PathBuf {
     let path = dir.join("master.key");
     drop(std::fs::remove_file(&path));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&path)
-        .unwrap();
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).unwrap();
     file.write_all(text).unwrap();
     // Not subject to the umask of whoever runs the tests.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -43,16 +38,8 @@ fn a_file_open_to_others_is_refused_and_says_what_to_do() {
     for mode in [0o644, 0o640, 0o604, 0o660, 0o602, 0o601] {
         let path = file(dir.path(), hex::encode([1; 32]).as_bytes(), mode);
         let error = Master::read(&path).unwrap_err();
-        assert!(
-            matches!(&error, Error::MasterExposed { mode: m, .. } if *m == mode),
-            "{error}"
-        );
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("chmod 600 {}", path.display())),
-            "{error}"
-        );
+        assert!(matches!(&error, Error::MasterExposed { mode: m, .. } if *m == mode), "{error}");
+        assert!(error.to_string().contains(&format!("chmod 600 {}", path.display())), "{error}");
     }
 }
 
@@ -74,10 +61,7 @@ fn what_is_no_key_is_refused_without_showing_it() {
         "x".repeat(100_000),
     ] {
         let error = Master::read(&file(dir.path(), text.as_bytes(), 0o600)).unwrap_err();
-        assert!(
-            matches!(error, Error::MasterMalformed { .. }),
-            "{text:.80}: {error}"
-        );
+        assert!(matches!(error, Error::MasterMalformed { .. }), "{text:.80}: {error}");
         assert!(!error.to_string().contains("abab"), "{error}");
     }
     let error = Master::read(dir.path()).unwrap_err();
@@ -93,10 +77,7 @@ fn a_new_file_is_private_readable_again_and_never_overwritten() {
     let path = dir.path().join("master.key");
     let entropy = SeededEntropy::new(7);
     let made = Master::create(&path, &entropy).unwrap();
-    assert_eq!(
-        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(Master::read(&path).unwrap().key.expose(), made.key.expose());
     assert_ne!(made.key.expose(), &[0; 32]);
 

@@ -52,10 +52,7 @@ impl Ring {
     }
 
     pub(super) fn current(&self) -> &HeldKey {
-        self.keys
-            .iter()
-            .find(|held| held.info.current)
-            .expect("exactly one key is current")
+        self.keys.iter().find(|held| held.info.current).expect("exactly one key is current")
     }
 
     pub(super) fn make_current(&mut self, id: KeyId) {
@@ -74,11 +71,7 @@ impl Ring {
 
     pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {
         assert!(self.within_bounds(), "checked before a ring is changed");
-        let secrets: usize = self
-            .secrets
-            .iter()
-            .map(|(n, b)| 7 + n.len() + b.len())
-            .sum();
+        let secrets: usize = self.secrets.iter().map(|(n, b)| 7 + n.len() + b.len()).sum();
         // Exactly as long as needed: growing would leave copies of keys behind.
         let length = 2 + self.keys.len() * (26 + KEY_BYTES) + secrets;
         let mut body = Zeroizing::new(Vec::with_capacity(length));
@@ -101,10 +94,7 @@ impl Ring {
         assert_eq!(body.len(), length, "the length was counted before");
         // Costs nothing beside the sync of the file, and a ring that cannot be read back is the
         // end of all data.
-        assert!(
-            Self::decode(&body).is_some(),
-            "a ring that is written can be read back"
-        );
+        assert!(Self::decode(&body).is_some(), "a ring that is written can be read back");
         body
     }
 
@@ -125,21 +115,12 @@ impl Ring {
                     if current > 1 || ring.find(id).is_some() {
                         return None;
                     }
-                    let info = KeyInfo {
-                        id,
-                        created_us,
-                        current: current == 1,
-                    };
-                    ring.keys.push(HeldKey {
-                        info,
-                        key: ClusterKey::from_bytes(&mut key),
-                    });
+                    let info = KeyInfo { id, created_us, current: current == 1 };
+                    ring.keys.push(HeldKey { info, key: ClusterKey::from_bytes(&mut key) });
                 }
                 [KIND_SECRET] => {
                     let length = usize::from(u16::from_be_bytes(take(&mut body)?));
-                    let name = std::str::from_utf8(body.split_off(..length)?)
-                        .ok()?
-                        .to_owned();
+                    let name = std::str::from_utf8(body.split_off(..length)?).ok()?.to_owned();
                     let length = u32::from_be_bytes(take(&mut body)?) as usize;
                     let bytes = Zeroizing::new(body.split_off(..length)?.to_vec());
                     if ring.secrets.insert(name, bytes).is_some() {

@@ -117,13 +117,7 @@ impl Header {
         out.push(VERSION);
         out.push(self.kind as u8);
         out.extend_from_slice(&self.flags.to_le_bytes());
-        for word in [
-            self.generation,
-            self.lsn,
-            self.durable_lsn,
-            self.prev_lsn,
-            self.vote_lsn,
-        ] {
+        for word in [self.generation, self.lsn, self.durable_lsn, self.prev_lsn, self.vote_lsn] {
             out.extend_from_slice(&word.to_le_bytes());
         }
         out.extend_from_slice(&self.cluster.to_le_bytes());
@@ -146,11 +140,7 @@ impl Header {
         out.extend_from_slice(&body.to_le_bytes());
         let head = crc32c::crc32c(&out[start..]);
         out.extend_from_slice(&head.to_le_bytes());
-        assert_eq!(
-            out.len() - start,
-            HEADER_BYTES,
-            "the layout has a fixed size"
-        );
+        assert_eq!(out.len() - start, HEADER_BYTES, "the layout has a fixed size");
     }
 
     /// Reads a header; [`Parsed::Broken`] when magic, version, kind or checksum is wrong.

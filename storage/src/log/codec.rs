@@ -26,13 +26,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn u32(&mut self) -> Option<u32> {
-        self.take(4)
-            .map(|part| u32::from_le_bytes(part.try_into().expect("4 bytes")))
+        self.take(4).map(|part| u32::from_le_bytes(part.try_into().expect("4 bytes")))
     }
 
     pub(super) fn u64(&mut self) -> Option<u64> {
-        self.take(8)
-            .map(|part| u64::from_le_bytes(part.try_into().expect("8 bytes")))
+        self.take(8).map(|part| u64::from_le_bytes(part.try_into().expect("8 bytes")))
     }
 
     pub(super) fn blob(&mut self) -> Option<Bytes> {
@@ -41,11 +39,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn position(&mut self) -> Option<LogPosition> {
-        Some(LogPosition {
-            index: self.u64()?,
-            term: self.u64()?,
-            leader: self.u64()?,
-        })
+        Some(LogPosition { index: self.u64()?, term: self.u64()?, leader: self.u64()? })
     }
 
     /// An optional value behind one byte, 0 or 1.

@@ -118,10 +118,6 @@ impl Error {
     }
 
     pub(super) fn io(doing: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Self::Io {
-            doing,
-            path: path.into(),
-            source: Arc::new(source),
-        }
+        Self::Io { doing, path: path.into(), source: Arc::new(source) }
     }
 }

@@ -83,21 +83,12 @@ impl GroupLog {
         let starts_log = memory.state.last.is_none() && memory.state.purged.is_none();
         let next = memory.state.last.map_or(first.index, |last| last.index + 1);
         for (index, entry) in (next..).zip(&entries) {
-            assert_eq!(
-                entry.index, index,
-                "entries follow the last one without a hole"
-            );
+            assert_eq!(entry.index, index, "entries follow the last one without a hole");
         }
         let first_ticket = memory.next_ticket;
         let copies = entries.clone();
-        let op = Op::Append {
-            entries,
-            first_ticket,
-            starts_log,
-        };
-        self.shared
-            .queue
-            .push(Request::new(self.group.key, op, Some(flushed)))?;
+        let op = Op::Append { entries, first_ticket, starts_log };
+        self.shared.queue.push(Request::new(self.group.key, op, Some(flushed)))?;
         if starts_log {
             memory.state.begin = first.index;
             memory.slots.restart(first.index);
@@ -105,19 +96,8 @@ impl GroupLog {
         for (ticket, entry) in (first_ticket..).zip(copies) {
             memory.state.last = Some(entry.position());
             memory.next_ticket = ticket + 1;
-            let LogEntry {
-                index,
-                term,
-                leader,
-                payload,
-            } = entry;
-            let slot = Slot {
-                term,
-                leader,
-                place: None,
-                payload: Some(payload),
-                ticket,
-            };
+            let LogEntry { index, term, leader, payload } = entry;
+            let slot = Slot { term, leader, place: None, payload: Some(payload), ticket };
             memory.slots.supersede(index, slot);
         }
         Ok(())
@@ -145,10 +125,7 @@ impl GroupLog {
         let mut memory = self.group.memory.lock();
         if !memory.is_dropped {
             memory.state.committed = Some(committed.clone());
-            self.shared
-                .committed
-                .lock()
-                .insert(self.group.key, committed);
+            self.shared.committed.lock().insert(self.group.key, committed);
         }
     }
 
@@ -167,14 +144,9 @@ impl GroupLog {
             Some(index) => memory.slots.position(index).or(purged),
         };
         if let (Some(purged), Some(index)) = (purged, index_keep) {
-            assert!(
-                index >= purged.index,
-                "purged entries are committed and never cut"
-            );
+            assert!(index >= purged.index, "purged entries are committed and never cut");
         }
-        self.shared
-            .queue
-            .push(Request::new(self.group.key, Op::Truncate(kept), Some(done)))?;
+        self.shared.queue.push(Request::new(self.group.key, Op::Truncate(kept), Some(done)))?;
         let from = kept.or(purged).map_or(0, |kept| kept.index + 1);
         memory.uncache_range(from, u64::MAX, &self.shared.counters);
         memory.slots.truncate(from);
@@ -189,23 +161,13 @@ impl GroupLog {
     pub fn purge_to(&self, position: LogPosition, done: Callback) -> Result<(), Error> {
         let mut memory = self.live()?;
         let op = Op::Purge(position);
-        self.shared
-            .queue
-            .push(Request::new(self.group.key, op, Some(done)))?;
+        self.shared.queue.push(Request::new(self.group.key, op, Some(done)))?;
         memory.uncache_range(0, position.index.saturating_add(1), &self.shared.counters);
         memory.slots.purge(position.index);
-        if memory
-            .state
-            .purged
-            .is_none_or(|purged| purged.index < position.index)
-        {
+        if memory.state.purged.is_none_or(|purged| purged.index < position.index) {
             memory.state.purged = Some(position);
         }
-        if memory
-            .state
-            .last
-            .is_none_or(|last| last.index < position.index)
-        {
+        if memory.state.last.is_none_or(|last| last.index < position.index) {
             memory.state.last = Some(position);
         }
         memory.refresh_health();
@@ -217,17 +179,12 @@ impl GroupLog {
     pub fn reset(&self, position: LogPosition, done: Callback) -> Result<(), Error> {
         let mut memory = self.live()?;
         let op = Op::Reset(position);
-        self.shared
-            .queue
-            .push(Request::new(self.group.key, op, Some(done)))?;
+        self.shared.queue.push(Request::new(self.group.key, op, Some(done)))?;
         let visible_through = memory.state.purged_index();
         memory.uncache_range(0, u64::MAX, &self.shared.counters);
         memory.slots.restart(position.index + 1);
         // Its LSN is known when it is written; until then every older record is hidden.
-        memory.state.resets.push(ResetMark {
-            lsn: u64::MAX,
-            visible_through,
-        });
+        memory.state.resets.push(ResetMark { lsn: u64::MAX, visible_through });
         memory.state.purged = Some(position);
         memory.state.last = Some(position);
         memory.state.tail_unknown = false;
@@ -269,39 +226,18 @@ impl GroupLog {
     /// An entry by its slot, from memory or disk.
     pub(super) fn load(&self, index: u64, slot: Option<Slot>) -> Result<LogEntry, Error> {
         let group = self.group.key.group;
-        let Some(Slot {
-            term,
-            leader,
-            place,
-            payload,
-            ..
-        }) = slot
-        else {
+        let Some(Slot { term, leader, place, payload, .. }) = slot else {
             return Err(Error::Damaged { group, index });
         };
         if let Some(payload) = payload {
-            return Ok(LogEntry {
-                index,
-                term,
-                leader,
-                payload,
-            });
+            return Ok(LogEntry { index, term, leader, payload });
         }
         let Some(place) = place else {
             return Err(Error::Damaged { group, index });
         };
-        let position = LogPosition {
-            index,
-            term,
-            leader,
-        };
+        let position = LogPosition { index, term, leader };
         match self.shared.read_place(self.group.key, position, place)? {
-            Some(payload) => Ok(LogEntry {
-                index,
-                term,
-                leader,
-                payload,
-            }),
+            Some(payload) => Ok(LogEntry { index, term, leader, payload }),
             None => {
                 self.note_damage(index, place);
                 Err(Error::Damaged { group, index })
@@ -315,10 +251,7 @@ impl GroupLog {
     /// When an entry is not inside the log: the log is never extended this way.
     pub fn repair(&self, entries: Vec<LogEntry>, done: Callback) -> Result<(), Error> {
         let end = self.group.memory.lock().slots.end();
-        assert!(
-            entries.iter().all(|entry| entry.index < end),
-            "repair fills, append extends"
-        );
+        assert!(entries.iter().all(|entry| entry.index < end), "repair fills, append extends");
         self.store_records(entries, done)
     }
 
@@ -332,9 +265,7 @@ impl GroupLog {
         self.shared.queue.wait_for_room(bytes as u64);
         let memory = self.live()?;
         let op = Op::Records { entries };
-        self.shared
-            .queue
-            .push(Request::new(self.group.key, op, Some(done)))?;
+        self.shared.queue.push(Request::new(self.group.key, op, Some(done)))?;
         drop(memory);
         Ok(())
     }
@@ -342,9 +273,7 @@ impl GroupLog {
     /// After the peers were asked: nothing is missing behind the last entry.
     pub fn declare_whole(&self, done: Callback) -> Result<(), Error> {
         let mut memory = self.live()?;
-        self.shared
-            .queue
-            .push(Request::new(self.group.key, Op::Whole, Some(done)))?;
+        self.shared.queue.push(Request::new(self.group.key, Op::Whole, Some(done)))?;
         memory.state.tail_unknown = false;
         memory.refresh_health();
         Ok(())
@@ -352,34 +281,21 @@ impl GroupLog {
 
     /// Entries up to `through` need not stay in memory: they are applied here and replicated.
     pub fn release(&self, through: u64) {
-        self.group
-            .memory
-            .lock()
-            .release(through, &self.shared.counters);
+        self.group.memory.lock().release(through, &self.shared.counters);
     }
 
     /// Nothing to write, but `done` must come after what was given before.
     fn push_marker(&self, done: Callback) -> Result<(), Error> {
         let memory = self.live()?;
-        let op = Op::Append {
-            entries: Vec::new(),
-            first_ticket: 0,
-            starts_log: false,
-        };
-        self.shared
-            .queue
-            .push(Request::new(self.group.key, op, Some(done)))?;
+        let op = Op::Append { entries: Vec::new(), first_ticket: 0, starts_log: false };
+        self.shared.queue.push(Request::new(self.group.key, op, Some(done)))?;
         drop(memory);
         Ok(())
     }
 
     fn check_sizes(&self, entries: &[LogEntry]) -> Result<(), Error> {
         let bytes_max = self.shared.cfg.payload_bytes_max();
-        match entries
-            .iter()
-            .map(|entry| entry.payload.len())
-            .find(|bytes| *bytes > bytes_max)
-        {
+        match entries.iter().map(|entry| entry.payload.len()).find(|bytes| *bytes > bytes_max) {
             Some(bytes) => Err(Error::TooLarge { bytes, bytes_max }),
             None => Ok(()),
         }

@@ -66,12 +66,7 @@ impl SegmentIndex {
                 };
                 self.push(header.key, Item::Truncate { from });
             }
-            Kind::Reset => self.push(
-                header.key,
-                Item::Restart {
-                    next: header.position.index + 1,
-                },
-            ),
+            Kind::Reset => self.push(header.key, Item::Restart { next: header.position.index + 1 }),
             Kind::Drop => {
                 self.replicas.remove(&header.key);
             }
@@ -90,18 +85,10 @@ impl SegmentIndex {
     }
 
     fn note_entry(&mut self, header: &Header, offset: u32) {
-        let spot = Spot {
-            offset,
-            payload_bytes: header.payload_bytes,
-        };
+        let spot = Spot { offset, payload_bytes: header.payload_bytes };
         let is_record = header.kind == Kind::Record;
         if header.flags & STARTS_LOG != 0 {
-            self.push(
-                header.key,
-                Item::Restart {
-                    next: header.position.index,
-                },
-            );
+            self.push(header.key, Item::Restart { next: header.position.index });
         }
         self.spots += 1;
         let items = self.replicas.entry(header.key).or_default();
@@ -117,12 +104,8 @@ impl SegmentIndex {
             }
         }
         self.items += 1;
-        let run = Run {
-            first: header.position,
-            first_lsn: header.lsn,
-            is_record,
-            spots: vec![spot],
-        };
+        let run =
+            Run { first: header.position, first_lsn: header.lsn, is_record, spots: vec![spot] };
         items.push(Item::Run(run));
     }
 
@@ -221,24 +204,14 @@ impl SegmentIndex {
         let mut index = Self::default();
         let replicas = reader.list(|reader| {
             let group = reader.u32()?;
-            let key = ReplicaKey {
-                group,
-                incarnation: reader.u64()?,
-                replica: reader.u64()?,
-            };
+            let key = ReplicaKey { group, incarnation: reader.u64()?, replica: reader.u64()? };
             Some((key, reader.list(decode_item)?))
         })?;
         for (key, items) in replicas {
             index.items += items.len();
             index.spots += items
                 .iter()
-                .map(|item| {
-                    if let Item::Run(run) = item {
-                        run.spots.len()
-                    } else {
-                        0
-                    }
-                })
+                .map(|item| if let Item::Run(run) = item { run.spots.len() } else { 0 })
                 .sum::<usize>();
             index.replicas.insert(key, items);
         }
@@ -248,24 +221,10 @@ impl SegmentIndex {
 
 fn replay_run(run: &Run, segment: u64, slots: &mut Slots) {
     for (index, spot) in (run.first.index..).zip(&run.spots) {
-        let place = Place {
-            segment,
-            offset: spot.offset,
-            payload_bytes: spot.payload_bytes,
-        };
+        let place = Place { segment, offset: spot.offset, payload_bytes: spot.payload_bytes };
         let (term, leader) = (run.first.term, run.first.leader);
-        let slot = Slot {
-            term,
-            leader,
-            place: Some(place),
-            payload: None,
-            ticket: 0,
-        };
-        if run.is_record {
-            slots.fill(index, slot)
-        } else {
-            slots.supersede(index, slot)
-        }
+        let slot = Slot { term, leader, place: Some(place), payload: None, ticket: 0 };
+        if run.is_record { slots.fill(index, slot) } else { slots.supersede(index, slot) }
     }
 }
 
@@ -273,15 +232,7 @@ fn encode_item(item: &Item, out: &mut Vec<u8>) {
     match item {
         Item::Run(run) => {
             out.push(if run.is_record { 2 } else { 1 });
-            put_words(
-                out,
-                &[
-                    run.first.index,
-                    run.first.term,
-                    run.first.leader,
-                    run.first_lsn,
-                ],
-            );
+            put_words(out, &[run.first.index, run.first.term, run.first.leader, run.first_lsn]);
             put_count(out, run.spots.len());
             for spot in &run.spots {
                 out.extend_from_slice(&spot.offset.to_le_bytes());
@@ -310,10 +261,7 @@ fn decode_item(reader: &mut Reader<'_>) -> Option<Item> {
             let first = reader.position()?;
             let first_lsn = reader.u64()?;
             let spots = reader.list(|reader| {
-                Some(Spot {
-                    offset: reader.u32()?,
-                    payload_bytes: reader.u32()?,
-                })
+                Some(Spot { offset: reader.u32()?, payload_bytes: reader.u32()? })
             })?;
             (!spots.is_empty()).then_some(Item::Run(Run {
                 first,
@@ -322,16 +270,9 @@ fn decode_item(reader: &mut Reader<'_>) -> Option<Item> {
                 spots,
             }))
         }
-        3 => Some(Item::Truncate {
-            from: reader.u64()?,
-        }),
-        4 => Some(Item::Restart {
-            next: reader.u64()?,
-        }),
-        5 => Some(Item::Forget {
-            from: reader.u64()?,
-            to: reader.u64()?,
-        }),
+        3 => Some(Item::Truncate { from: reader.u64()? }),
+        4 => Some(Item::Restart { next: reader.u64()? }),
+        5 => Some(Item::Forget { from: reader.u64()?, to: reader.u64()? }),
         _ => None,
     }
 }

@@ -41,18 +41,9 @@ impl Group {
     pub(super) fn new(state: ReplicaState, slots: Slots) -> Self {
         let health = recover::health(&state, &slots);
         let key = state.key;
-        let memory = GroupMemory {
-            state,
-            slots,
-            health,
-            next_ticket: 1,
-            released: 0,
-            is_dropped: false,
-        };
-        Self {
-            key,
-            memory: Mutex::new(memory),
-        }
+        let memory =
+            GroupMemory { state, slots, health, next_ticket: 1, released: 0, is_dropped: false };
+        Self { key, memory: Mutex::new(memory) }
     }
 }
 
@@ -64,9 +55,7 @@ impl GroupMemory {
 
     /// Drops payloads from memory that can be read from disk, up to `through`.
     pub(super) fn release(&mut self, through: u64, counters: &Counters) {
-        let from = self
-            .released
-            .max(self.slots.end().saturating_sub(self.slots.len() as u64));
+        let from = self.released.max(self.slots.end().saturating_sub(self.slots.len() as u64));
         for index in from..=through.min(self.slots.end().saturating_sub(1)) {
             if let Some(slot) = self.slots.at_mut(index) {
                 uncache(slot, counters);
@@ -93,9 +82,7 @@ fn uncache(slot: &mut Slot, counters: &Counters) {
     if slot.place.is_some()
         && let Some(payload) = slot.payload.take()
     {
-        counters
-            .cache_bytes
-            .fetch_sub(payload.len() as u64, Relaxed);
+        counters.cache_bytes.fetch_sub(payload.len() as u64, Relaxed);
     }
 }
 
@@ -178,13 +165,7 @@ impl Shared {
     ) {
         if let Some((term, leader)) = placed.fill {
             let place = Some(placed.place);
-            let slot = Slot {
-                term,
-                leader,
-                place,
-                payload: None,
-                ticket: 0,
-            };
+            let slot = Slot { term, leader, place, payload: None, ticket: 0 };
             let is_hole = memory
                 .slots
                 .at(placed.index)
@@ -205,9 +186,7 @@ impl Shared {
         if placed.index < released {
             slot.payload = None;
         } else if slot.payload.is_some() {
-            self.counters
-                .cache_bytes
-                .fetch_add(u64::from(placed.place.payload_bytes), Relaxed);
+            self.counters.cache_bytes.fetch_add(u64::from(placed.place.payload_bytes), Relaxed);
             cached.push_back((placed.key, placed.index, placed.ticket));
         }
     }
@@ -218,9 +197,7 @@ impl Shared {
             let is_over = self.counters.cache_bytes.load(Relaxed) > self.cfg.cache_bytes_max as u64;
             let group = self.group(key);
             let mut memory = group.as_ref().map(|group| group.memory.lock());
-            let slot = memory
-                .as_mut()
-                .and_then(|memory| memory.slots.at_mut(index));
+            let slot = memory.as_mut().and_then(|memory| memory.slots.at_mut(index));
             let slot = slot.filter(|slot| slot.ticket == ticket && slot.payload.is_some());
             match slot {
                 Some(_) if !is_over => return,

@@ -48,9 +48,7 @@ impl Counts {
     }
 
     fn snapshot(&self) -> Histogram {
-        Histogram {
-            buckets: std::array::from_fn(|bucket| self.0[bucket].load(Relaxed)),
-        }
+        Histogram { buckets: std::array::from_fn(|bucket| self.0[bucket].load(Relaxed)) }
     }
 }
 

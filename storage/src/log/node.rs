@@ -69,30 +69,21 @@ impl NodeLog {
         id: LogIdentity,
     ) -> Result<(Self, Recovery), Error> {
         cfg.check();
-        vfs.create_dir_all(dir)
-            .map_err(|error| Error::io("create", dir, error))?;
+        vfs.create_dir_all(dir).map_err(|error| Error::io("create", dir, error))?;
         let lock_path = dir.join("LOCK");
         let lock = vfs.lock(&lock_path).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => Error::Locked { path: lock_path },
             _ => Error::io("lock", lock_path, error),
         })?;
-        let Opened {
-            replicas,
-            segments,
-            next_lsn,
-            next_segment,
-            report,
-        } = recover::open(vfs.as_ref(), dir, id)?;
+        let Opened { replicas, segments, next_lsn, next_segment, report } =
+            recover::open(vfs.as_ref(), dir, id)?;
         let files = Files::new(Arc::clone(&vfs), dir.into(), id.cluster, cfg.open_files_max);
         let shared = Arc::new(Shared::new(cfg, id, files));
         *shared.sealed.write() = segments;
         let mut states = BTreeMap::new();
         for (key, (state, slots)) in replicas {
             states.insert(key, state.clone());
-            shared
-                .groups
-                .write()
-                .insert(key, Arc::new(Group::new(state, slots)));
+            shared.groups.write().insert(key, Arc::new(Group::new(state, slots)));
         }
         let preparer = Arc::new(Preparer::new(
             Arc::clone(&vfs),
@@ -100,25 +91,14 @@ impl NodeLog {
             Arc::clone(&shared),
             next_segment,
         ));
-        preparer
-            .prepare()
-            .map_err(|error| Error::io("make a segment in", dir, error))?;
+        preparer.prepare().map_err(|error| Error::io("make a segment in", dir, error))?;
         let writer = Writer::new(Arc::clone(&shared), Arc::clone(&preparer), states, next_lsn);
         let for_thread = Arc::clone(&preparer);
         let threads = vec![
             spawn("dtm-log-writer", move || writer.run())?,
             spawn("dtm-log-space", move || for_thread.run())?,
         ];
-        Ok((
-            Self {
-                shared,
-                preparer,
-                vfs,
-                threads,
-                _lock: lock,
-            },
-            report,
-        ))
+        Ok((Self { shared, preparer, vfs, threads, _lock: lock }, report))
     }
 
     /// The log of one replica, made when there is none. Blocks of other replicas of the group stay
@@ -130,23 +110,13 @@ impl NodeLog {
         if let Some(reason) = self.stopped() {
             return Err(Error::Stopped { reason });
         }
-        let key = ReplicaKey {
-            group,
-            incarnation,
-            replica,
-        };
+        let key = ReplicaKey { group, incarnation, replica };
         let mut groups = self.shared.groups.write();
         let group = groups
             .entry(key)
             .or_insert_with(|| Arc::new(Group::new(ReplicaState::new(key), Slots::starting_at(0))));
-        let handle = GroupLog {
-            shared: Arc::clone(&self.shared),
-            group: Arc::clone(group),
-        };
-        assert!(
-            groups.len() <= REPLICAS_MAX,
-            "a node holds a bounded number of replicas"
-        );
+        let handle = GroupLog { shared: Arc::clone(&self.shared), group: Arc::clone(group) };
+        assert!(groups.len() <= REPLICAS_MAX, "a node holds a bounded number of replicas");
         Ok(handle)
     }
 
@@ -154,15 +124,10 @@ impl NodeLog {
     pub fn drop_replica(&self, key: ReplicaKey, done: Callback) -> Result<(), Error> {
         let group = self.shared.groups.read().get(&key).cloned();
         let Some(group) = group else {
-            return Err(Error::Dropped {
-                group: key.group,
-                replica: key.replica,
-            });
+            return Err(Error::Dropped { group: key.group, replica: key.replica });
         };
         let mut memory = group.memory.lock();
-        self.shared
-            .queue
-            .push(Request::new(key, Op::Drop, Some(done)))?;
+        self.shared.queue.push(Request::new(key, Op::Drop, Some(done)))?;
         memory.is_dropped = true;
         memory.uncache_range(0, u64::MAX, &self.shared.counters);
         memory.slots.restart(0);
@@ -178,14 +143,8 @@ impl NodeLog {
         groups
             .into_iter()
             .map(|group| {
-                let handle = GroupLog {
-                    shared: Arc::clone(&self.shared),
-                    group,
-                };
-                GroupState {
-                    key: handle.key(),
-                    state: handle.state(),
-                }
+                let handle = GroupLog { shared: Arc::clone(&self.shared), group };
+                GroupState { key: handle.key(), state: handle.state() }
             })
             .collect()
     }
@@ -222,10 +181,7 @@ impl NodeLog {
         let groups: Vec<Arc<Group>> = self.shared.groups.read().values().cloned().collect();
         let oldest = |group: &Arc<Group>| {
             let memory = group.memory.lock();
-            memory
-                .slots
-                .oldest_segment()
-                .map(|segment| (group.key, segment))
+            memory.slots.oldest_segment().map(|segment| (group.key, segment))
         };
         groups.iter().filter_map(oldest).collect()
     }
@@ -233,18 +189,12 @@ impl NodeLog {
     /// Removes a sealed segment and its records for ever. False when a replica's log still needs
     /// it, or it is not there.
     pub fn retire(&self, number: u64) -> Result<bool, Error> {
-        let known = self
-            .segments()
-            .into_iter()
-            .find(|segment| segment.number == number);
+        let known = self.segments().into_iter().find(|segment| segment.number == number);
         if known.is_none_or(|segment| !segment.pinned_by.is_empty()) {
             return Ok(false);
         }
         self.shared.sealed.write().remove(&number);
-        self.shared
-            .indexes
-            .lock()
-            .retain(|(other, _)| *other != number);
+        self.shared.indexes.lock().retain(|(other, _)| *other != number);
         self.shared.files.forget(number);
         let path = self.shared.files.path(number);
         let dir = path.parent().expect("segments lie in a folder");

@@ -43,17 +43,8 @@ pub(super) struct Preparer {
 
 impl Preparer {
     pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, shared: Arc<Shared>, next: u64) -> Self {
-        let spares = Mutex::new(Spares {
-            next_number: next,
-            ..Spares::default()
-        });
-        Self {
-            vfs,
-            dir,
-            shared,
-            spares,
-            changed: Condvar::new(),
-        }
+        let spares = Mutex::new(Spares { next_number: next, ..Spares::default() });
+        Self { vfs, dir, shared, spares, changed: Condvar::new() }
     }
 
     /// Makes segments until enough stand ready or the disk is full. Only the preparer's own thread
@@ -133,19 +124,15 @@ impl Preparer {
         let overhead = bytes(cfg.segment_bytes / 8);
         let spare = bytes(cfg.segment_bytes) - waste - overhead;
         let room = bytes(spares.active_left) - waste + spare * bytes(spares.ready.len() as u64);
-        self.shared
-            .queue
-            .set_room(room, spares.is_full, is_round_done);
+        self.shared.queue.set_room(room, spares.is_full, is_round_done);
     }
 
     /// The preparer's thread.
     pub(super) fn run(&self) {
         while !self.shared.queue.has_ended() {
             if let Err(error) = self.prepare() {
-                let reason = StopReason {
-                    doing: "make a segment",
-                    cause: error.to_string().into(),
-                };
+                let reason =
+                    StopReason { doing: "make a segment", cause: error.to_string().into() };
                 let (reason, left) = self.shared.queue.stop(reason);
                 super::writer::refuse(left, &reason);
                 self.changed.notify_all();
@@ -156,9 +143,7 @@ impl Preparer {
                 // A full disk is asked again when somebody needs room, but not in a busy loop.
                 std::thread::sleep(RETRY / 10);
             }
-            self.shared
-                .queue
-                .wait_for_poke(if is_full { RETRY } else { LOOK });
+            self.shared.queue.wait_for_poke(if is_full { RETRY } else { LOOK });
         }
     }
 

@@ -55,12 +55,7 @@ impl Request {
             Op::Committed(committed) => block(committed.len()),
             Op::Truncate(_) | Op::Purge(_) | Op::Reset(_) | Op::Whole | Op::Drop => block(0),
         };
-        Self {
-            key,
-            op,
-            done,
-            bytes,
-        }
+        Self { key, op, done, bytes }
     }
 
     /// Whether somebody relies on it being on disk.
@@ -306,23 +301,15 @@ fn refusal(inner: &Inner, is_bulk: bool, bytes: u64, slack_bytes: u64) -> Option
         return Some(Error::Stopped { reason });
     }
     if inner.is_closed {
-        let reason = StopReason {
-            doing: "close",
-            cause: "the log was closed".into(),
-        };
+        let reason = StopReason { doing: "close", cause: "the log was closed".into() };
         return Some(Error::Stopped { reason });
     }
     // Votes and marks may use what appends leave: the slack and the end of the open segment.
-    let needed = if is_bulk {
-        signed(bytes + slack_bytes)
-    } else {
-        signed(bytes) - 2 * signed(slack_bytes)
-    };
+    let needed =
+        if is_bulk { signed(bytes + slack_bytes) } else { signed(bytes) - 2 * signed(slack_bytes) };
     let free_bytes = u64::try_from(inner.room_bytes).unwrap_or(0);
-    (inner.is_full && inner.room_bytes < needed).then_some(Error::DiskFull {
-        needed_bytes: bytes,
-        free_bytes,
-    })
+    (inner.is_full && inner.room_bytes < needed)
+        .then_some(Error::DiskFull { needed_bytes: bytes, free_bytes })
 }
 
 fn signed(bytes: u64) -> i64 {

@@ -77,15 +77,10 @@ impl Shared {
         let bytes = read_vec(file.as_ref(), 0, len).map_err(io)?;
         let mut index = SegmentIndex::default();
         let found = scan(&bytes, number, self.id.cluster);
-        for seen in found
-            .blocks
-            .iter()
-            .filter(|seen| seen.is_whole && !seen.header.kind.is_node_wide())
+        for seen in
+            found.blocks.iter().filter(|seen| seen.is_whole && !seen.header.kind.is_node_wide())
         {
-            index.note(
-                &seen.header,
-                u32::try_from(seen.offset).expect("below 4 GiB"),
-            );
+            index.note(&seen.header, u32::try_from(seen.offset).expect("below 4 GiB"));
         }
         Ok(index)
     }
@@ -95,11 +90,8 @@ impl Shared {
         let index = self.segment_index(number)?;
         let mut report = ScrubReport::default();
         for (key, position, spot) in index.spots() {
-            let place = Place {
-                segment: number,
-                offset: spot.offset,
-                payload_bytes: spot.payload_bytes,
-            };
+            let place =
+                Place { segment: number, offset: spot.offset, payload_bytes: spot.payload_bytes };
             report.records += 1;
             report.bytes += HEADER_BYTES as u64 + u64::from(spot.payload_bytes);
             if self.read_place(key, position, place)?.is_none() {
@@ -139,18 +131,11 @@ impl GroupLog {
             return Err(Error::NotFound { group, index });
         };
         let Found { position, spot, .. } = found;
-        let place = Place {
-            segment,
-            offset: spot.offset,
-            payload_bytes: spot.payload_bytes,
-        };
+        let place = Place { segment, offset: spot.offset, payload_bytes: spot.payload_bytes };
         match self.shared.read_place(self.group.key, position, place)? {
-            Some(payload) => Ok(LogEntry {
-                index,
-                term: position.term,
-                leader: position.leader,
-                payload,
-            }),
+            Some(payload) => {
+                Ok(LogEntry { index, term: position.term, leader: position.leader, payload })
+            }
             None => Err(Error::Damaged { group, index }),
         }
     }
@@ -175,10 +160,7 @@ impl GroupLog {
             .iter()
             .rev()
             .filter(|(_, summary)| {
-                summary
-                    .ranges
-                    .get(&key)
-                    .is_some_and(|(low, high)| (*low..=*high).contains(&index))
+                summary.ranges.get(&key).is_some_and(|(low, high)| (*low..=*high).contains(&index))
             })
             .map(|(number, _)| *number)
             .collect();

@@ -70,19 +70,10 @@ pub(super) fn open(vfs: &dyn Vfs, dir: &Path, id: LogIdentity) -> Result<Opened,
         segments: BTreeMap::new(),
         report: Recovery::default(),
     };
-    let names = vfs
-        .list(dir)
-        .map_err(|error| Error::io("list", dir, error))?;
-    let numbers: Vec<u64> = names
-        .iter()
-        .filter_map(|name| segment::parse_name(name))
-        .collect();
+    let names = vfs.list(dir).map_err(|error| Error::io("list", dir, error))?;
+    let numbers: Vec<u64> = names.iter().filter_map(|name| segment::parse_name(name)).collect();
     let newest = opening.drop_empty_tail(&numbers)?;
-    for number in numbers
-        .iter()
-        .copied()
-        .filter(|number| Some(*number) < newest)
-    {
+    for number in numbers.iter().copied().filter(|number| Some(*number) < newest) {
         opening.take_older(number)?;
     }
     match newest {
@@ -117,26 +108,18 @@ pub(super) fn health(state: &ReplicaState, slots: &Slots) -> Health {
     if missing.is_empty() && !state.tail_unknown && !state.vote_lost {
         return Health::Healthy;
     }
-    Health::Recovering {
-        missing,
-        tail_unknown: state.tail_unknown,
-        vote_lost: state.vote_lost,
-    }
+    Health::Recovering { missing, tail_unknown: state.tail_unknown, vote_lost: state.vote_lost }
 }
 
 impl Opening<'_> {
     fn open_file(&self, number: u64) -> Result<std::sync::Arc<dyn VfsFile>, Error> {
         let path = self.dir.join(segment::file_name(number));
-        self.vfs
-            .open(&path)
-            .map_err(|error| Error::io("open", path, error))
+        self.vfs.open(&path).map_err(|error| Error::io("open", path, error))
     }
 
     fn read_all(&self, number: u64, file: &dyn VfsFile) -> Result<Vec<u8>, Error> {
         let path = || self.dir.join(segment::file_name(number));
-        let len = file
-            .len()
-            .map_err(|error| Error::io("stat", path(), error))?;
+        let len = file.len().map_err(|error| Error::io("stat", path(), error))?;
         // A segment is at most 2 GiB (LogConfig::check), so this is bounded.
         let len = usize::try_from(len).expect("segments fit in memory");
         read_vec(file, 0, len).map_err(|error| Error::io("read", path(), error))
@@ -164,15 +147,11 @@ impl Opening<'_> {
                 newest = Some(number);
                 break;
             }
-            self.vfs
-                .remove(&path)
-                .map_err(|error| Error::io("remove", path, error))?;
+            self.vfs.remove(&path).map_err(|error| Error::io("remove", path, error))?;
             removed = true;
         }
         if removed {
-            self.vfs
-                .sync_dir(self.dir)
-                .map_err(|error| Error::io("sync", self.dir, error))?;
+            self.vfs.sync_dir(self.dir).map_err(|error| Error::io("sync", self.dir, error))?;
         }
         Ok(newest)
     }
@@ -184,22 +163,15 @@ impl Opening<'_> {
         let start = read_vec(file.as_ref(), 0, segment::SEGMENT_HEADER_BYTES as usize)
             .map_err(|error| Error::io("read", &path, error))?;
         if let SegmentHeader::Broken = segment::check_header(&start, number, self.id, &path)? {
-            tracing::warn!(
-                segment = number,
-                "log segment header is damaged, blocks speak for it"
-            );
+            tracing::warn!(segment = number, "log segment header is damaged, blocks speak for it");
         }
         let footer = segment::read_footer(file.as_ref(), number, self.id.cluster)
             .map_err(|error| Error::io("read", &path, error))?;
         let ranges = if let Some(footer) = footer {
-            self.replay
-                .adopt_footer(number, &footer.index, footer.states, footer.lsn);
+            self.replay.adopt_footer(number, &footer.index, footer.states, footer.lsn);
             footer.index.ranges()
         } else {
-            tracing::warn!(
-                segment = number,
-                "log segment footer is damaged, reading the segment"
-            );
+            tracing::warn!(segment = number, "log segment footer is damaged, reading the segment");
             self.report.segments_scanned += 1;
             let bytes = self.read_all(number, file.as_ref())?;
             let found = scan(&bytes, number, self.id.cluster);
@@ -218,23 +190,13 @@ impl Opening<'_> {
         let bytes = self.read_all(number, file.as_ref())?;
         let mut found = scan(&bytes, number, self.id.cluster);
         if let Some(cut) = found.cut_torn_tail(self.replay.next_lsn) {
-            let dirty = bytes
-                .iter()
-                .rposition(|byte| *byte != 0)
-                .map_or(0, |at| at + 1);
+            let dirty = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
             // Behind a whole footer its trailer is no torn tail.
-            let footer = found
-                .blocks
-                .last()
-                .filter(|seen| seen.header.kind == Kind::Footer);
+            let footer = found.blocks.last().filter(|seen| seen.header.kind == Kind::Footer);
             let cut = cut + footer.map_or(0, |_| segment::TRAILER_BYTES as usize);
             self.report.torn_bytes = dirty.saturating_sub(cut) as u64;
         }
-        if found
-            .blocks
-            .last()
-            .is_some_and(|seen| seen.header.kind == Kind::Footer)
-        {
+        if found.blocks.last().is_some_and(|seen| seen.header.kind == Kind::Footer) {
             // Written again below, with what this scan found.
             let footer = found.blocks.pop().expect("just seen");
             found.end = footer.offset;
@@ -245,13 +207,7 @@ impl Opening<'_> {
         self.seal(number, file.as_ref(), &found, &bytes, &index)
             .map_err(|error| Error::io("seal", &path, error))?;
         let bytes = file.len().map_err(|error| Error::io("stat", path, error))?;
-        self.segments.insert(
-            number,
-            Summary {
-                bytes,
-                ranges: index.ranges(),
-            },
-        );
+        self.segments.insert(number, Summary { bytes, ranges: index.ranges() });
         Ok(())
     }
 
@@ -259,8 +215,7 @@ impl Opening<'_> {
         let mut index = SegmentIndex::default();
         for seen in &found.blocks {
             let end = (seen.offset + seen.header.block_bytes()).min(bytes.len());
-            self.replay
-                .adopt_block(seen, &bytes[seen.offset..end], &mut index);
+            self.replay.adopt_block(seen, &bytes[seen.offset..end], &mut index);
         }
         index
     }
@@ -279,33 +234,17 @@ impl Opening<'_> {
     ) -> std::io::Result<()> {
         // Zeros in place, not a shorter file: what is reserved is kept for the footer, so that a
         // log on a full disk can be opened.
-        let dirty_end = bytes
-            .iter()
-            .rposition(|byte| *byte != 0)
-            .map_or(0, |at| at + 1);
+        let dirty_end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
         let zeros = vec![0u8; dirty_end.saturating_sub(found.end)];
         file.write_at(found.end as u64, &[IoSlice::new(&zeros)])?;
-        let unproved = found
-            .blocks
-            .iter()
-            .find(|seen| seen.header.lsn >= found.durable_lsn);
+        let unproved = found.blocks.iter().find(|seen| seen.header.lsn >= found.durable_lsn);
         let from = unproved.map_or(found.end, |seen| seen.offset);
         file.write_at(from as u64, &[IoSlice::new(&bytes[from..found.end])])?;
         file.sync_data()?;
         let lsn = self.replay.next_lsn;
-        let states: Vec<ReplicaState> = self
-            .replay
-            .replicas
-            .values()
-            .map(|rebuilt| rebuilt.state.clone())
-            .collect();
-        let seat = Seat {
-            number,
-            at: found.end as u64,
-            lsn,
-            durable_lsn: lsn,
-            id: self.id,
-        };
+        let states: Vec<ReplicaState> =
+            self.replay.replicas.values().map(|rebuilt| rebuilt.state.clone()).collect();
+        let seat = Seat { number, at: found.end as u64, lsn, durable_lsn: lsn, id: self.id };
         let out = footer_bytes(index, &states, seat);
         file.write_at(seat.at, &[IoSlice::new(&out)])?;
         file.set_len(seat.at + out.len() as u64)?;

@@ -38,10 +38,7 @@ pub(super) struct Replay {
 
 impl Replay {
     pub(super) fn new() -> Self {
-        Self {
-            next_lsn: 1,
-            ..Self::default()
-        }
+        Self { next_lsn: 1, ..Self::default() }
     }
 
     /// Takes over a sealed segment by its footer.
@@ -58,12 +55,7 @@ impl Replay {
             let mut slots = known.map_or_else(|| Slots::starting_at(state.begin), |r| r.slots);
             index.replay(state.key, number, &mut slots);
             fit(&mut slots, &state);
-            let rebuilt = Rebuilt {
-                state,
-                slots,
-                confirmed_lsn: lsn,
-                is_unsure: false,
-            };
+            let rebuilt = Rebuilt { state, slots, confirmed_lsn: lsn, is_unsure: false };
             self.replicas.insert(rebuilt.state.key, rebuilt);
         }
         self.damaged_votes.clear();
@@ -75,10 +67,7 @@ impl Replay {
     pub(super) fn adopt_block(&mut self, seen: &Seen, bytes: &[u8], index: &mut SegmentIndex) {
         let header = &seen.header;
         if header.lsn > self.next_lsn {
-            self.holes.push(Hole {
-                from: self.next_lsn,
-                to: header.lsn,
-            });
+            self.holes.push(Hole { from: self.next_lsn, to: header.lsn });
         }
         self.next_lsn = header.lsn + 1;
         let payload = &bytes[HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize];
@@ -127,10 +116,7 @@ impl Replay {
         rebuilt.state.advance(header, payload);
         rebuilt.confirmed_lsn = header.lsn;
         if seen.is_whole {
-            index.note(
-                header,
-                u32::try_from(seen.offset).expect("segments are below 4 GiB"),
-            );
+            index.note(header, u32::try_from(seen.offset).expect("segments are below 4 GiB"));
         }
         rebuilt.place(seen);
     }
@@ -143,10 +129,7 @@ impl Replay {
             let lost = self.lost_since(stored.key, lsn);
             let rebuilt = self.replicas.entry(stored.key).or_insert_with(|| Rebuilt {
                 slots: Slots::starting_at(stored.first_index()),
-                state: ReplicaState {
-                    purged: stored.purged,
-                    ..ReplicaState::new(stored.key)
-                },
+                state: ReplicaState { purged: stored.purged, ..ReplicaState::new(stored.key) },
                 confirmed_lsn: 0,
                 is_unsure: false,
             });
@@ -168,14 +151,8 @@ impl Replay {
 
     /// How many LSNs without a readable header lie between a replica's last block and `lsn`.
     fn lost_since(&self, key: ReplicaKey, lsn: u64) -> u64 {
-        let last = self
-            .replicas
-            .get(&key)
-            .map_or(0, |rebuilt| rebuilt.state.last_lsn);
-        let inside = self
-            .holes
-            .iter()
-            .filter(|hole| hole.from > last && hole.to <= lsn);
+        let last = self.replicas.get(&key).map_or(0, |rebuilt| rebuilt.state.last_lsn);
+        let inside = self.holes.iter().filter(|hole| hole.from > last && hole.to <= lsn);
         inside.map(|hole| hole.to - hole.from).sum()
     }
 
@@ -193,11 +170,7 @@ impl Replay {
             if lost > 1 {
                 rebuilt.state.vote_lost = true;
             }
-            let damaged = self
-                .damaged_votes
-                .get(&rebuilt.state.key)
-                .copied()
-                .unwrap_or(0);
+            let damaged = self.damaged_votes.get(&rebuilt.state.key).copied().unwrap_or(0);
             if damaged > rebuilt.state.vote_lsn {
                 rebuilt.state.vote_lost = true;
             }

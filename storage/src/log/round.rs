@@ -28,21 +28,13 @@ impl Block {
     fn align(&self) -> usize {
         // The second copy of a vote must not share a page with the first.
         let is_first_vote = self.kind == Kind::Vote && self.flags & 1 == 0;
-        if is_first_vote {
-            VOTE_SPREAD_BYTES
-        } else {
-            ALIGN_BYTES
-        }
+        if is_first_vote { VOTE_SPREAD_BYTES } else { ALIGN_BYTES }
     }
 
     /// Upper bound of its size on disk; for a vote both copies, which stay in one segment.
     pub(super) fn bytes_max(&self) -> usize {
         let one = HEADER_BYTES + self.payload.len() + self.align();
-        if self.align() == VOTE_SPREAD_BYTES {
-            2 * one
-        } else {
-            one
-        }
+        if self.align() == VOTE_SPREAD_BYTES { 2 * one } else { one }
     }
 
     /// The header, but for LSNs and the term before.
@@ -100,10 +92,7 @@ impl Round {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self {
-            heads: std::mem::take(&mut self.heads),
-            ..Self::default()
-        };
+        *self = Self { heads: std::mem::take(&mut self.heads), ..Self::default() };
         self.heads.clear();
     }
 
@@ -120,13 +109,7 @@ impl Round {
             let is_record = block.kind == Kind::Record;
             let fill = is_record.then_some((block.position.term, block.position.leader));
             let (key, index, ticket) = (block.key, block.position.index, block.ticket);
-            self.placed.push(Placed {
-                key,
-                index,
-                ticket,
-                place,
-                fill,
-            });
+            self.placed.push(Placed { key, index, ticket, place, fill });
             self.payload_bytes += u64::from(header.payload_bytes);
         }
         let pad = header.pad_bytes as usize;

@@ -38,10 +38,7 @@ pub(super) struct Scan {
 
 /// Scans a whole segment of `cluster` with number `generation`.
 pub(super) fn scan(bytes: &[u8], generation: u64, cluster: u128) -> Scan {
-    let mut scan = Scan {
-        end: SEGMENT_HEADER_BYTES as usize,
-        ..Scan::default()
-    };
+    let mut scan = Scan { end: SEGMENT_HEADER_BYTES as usize, ..Scan::default() };
     let mut at = scan.end;
     let mut last_lsn = 0;
     while at + HEADER_BYTES <= bytes.len() {
@@ -107,11 +104,7 @@ fn block_at(
         && at + header.block_bytes() <= bytes.len();
     fits.then(|| {
         let is_whole = Header::payload_is_whole(&bytes[at..], header.payload_bytes as usize);
-        Seen {
-            header,
-            offset: at,
-            is_whole,
-        }
+        Seen { header, offset: at, is_whole }
     })
 }
 
@@ -125,12 +118,10 @@ fn resync(
 ) -> Option<usize> {
     let first = (broken + 1).next_multiple_of(ALIGN_BYTES);
     let magic = super::block::MAGIC.to_le_bytes();
-    (first..bytes.len().saturating_sub(HEADER_BYTES - 1))
-        .step_by(ALIGN_BYTES)
-        .find(|at| {
-            bytes[*at..*at + 4] == magic
-                && block_at(bytes, *at, generation, cluster, last_lsn).is_some()
-        })
+    (first..bytes.len().saturating_sub(HEADER_BYTES - 1)).step_by(ALIGN_BYTES).find(|at| {
+        bytes[*at..*at + 4] == magic
+            && block_at(bytes, *at, generation, cluster, last_lsn).is_some()
+    })
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

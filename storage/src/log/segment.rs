@@ -33,9 +33,7 @@ pub(super) fn file_name(number: u64) -> String {
 /// The number in a segment's name.
 pub(super) fn parse_name(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("seg-")?.strip_suffix(".log")?;
-    (digits.len() == 16)
-        .then(|| u64::from_str_radix(digits, 16).ok())
-        .flatten()
+    (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten()
 }
 
 /// What the start of a segment file says.
@@ -72,27 +70,15 @@ pub(super) fn check_header(
         return Ok(SegmentHeader::Broken);
     }
     if bytes[8] != VERSION {
-        return Err(Error::Version {
-            path: path.into(),
-            found: bytes[8],
-            known: VERSION,
-        });
+        return Err(Error::Version { path: path.into(), found: bytes[8], known: VERSION });
     }
     let cluster = u128::from_le_bytes(bytes[24..40].try_into().expect("16 bytes"));
     let node = u128::from_le_bytes(bytes[40..56].try_into().expect("16 bytes"));
     if cluster != id.cluster || node != id.node {
-        return Err(Error::Foreign {
-            path: path.into(),
-            cluster,
-            node,
-        });
+        return Err(Error::Foreign { path: path.into(), cluster, node });
     }
     let same_number = u64_at(bytes, 16) == number;
-    Ok(if same_number {
-        SegmentHeader::Ours
-    } else {
-        SegmentHeader::Broken
-    })
+    Ok(if same_number { SegmentHeader::Ours } else { SegmentHeader::Broken })
 }
 
 /// Makes an empty segment and returns when file and name are on stable storage.
@@ -196,11 +182,7 @@ fn parse_footer(block: &[u8], number: u64, cluster: u128) -> Option<Footer> {
         return None;
     }
     let (index, states) = SegmentIndex::decode(&block[HEADER_BYTES..HEADER_BYTES + payload_bytes])?;
-    Some(Footer {
-        index,
-        states,
-        lsn: header.lsn,
-    })
+    Some(Footer { index, states, lsn: header.lsn })
 }
 
 /// What a block must say to be the one that was asked for.
@@ -221,13 +203,7 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, cluster: u128, open_max: usize) -> Self {
-        Self {
-            vfs,
-            dir,
-            cluster,
-            open_max,
-            open: Mutex::new(BTreeMap::new()),
-        }
+        Self { vfs, dir, cluster, open_max, open: Mutex::new(BTreeMap::new()) }
     }
 
     pub(super) fn path(&self, number: u64) -> PathBuf {
@@ -240,10 +216,7 @@ impl Files {
             return Ok(Arc::clone(file));
         }
         let path = self.path(number);
-        let file = self
-            .vfs
-            .open(&path)
-            .map_err(|error| Error::io("open", path, error))?;
+        let file = self.vfs.open(&path).map_err(|error| Error::io("open", path, error))?;
         // The oldest goes: new segments are read most.
         while open.len() >= self.open_max {
             open.pop_first();

@@ -43,10 +43,7 @@ pub(super) struct Slots {
 
 impl Slots {
     pub(super) fn starting_at(first: u64) -> Self {
-        Self {
-            first,
-            slots: VecDeque::new(),
-        }
+        Self { first, slots: VecDeque::new() }
     }
 
     /// One behind the last index.
@@ -69,11 +66,7 @@ impl Slots {
     }
 
     pub(super) fn position(&self, index: u64) -> Option<LogPosition> {
-        self.at(index).map(|slot| LogPosition {
-            index,
-            term: slot.term,
-            leader: slot.leader,
-        })
+        self.at(index).map(|slot| LogPosition { index, term: slot.term, leader: slot.leader })
     }
 
     /// Puts an entry at `index` and drops everything above: an entry supersedes. Indexes between
@@ -101,8 +94,7 @@ impl Slots {
     /// Drops `from` and everything above.
     pub(super) fn truncate(&mut self, from: u64) {
         let keep = from.saturating_sub(self.first);
-        self.slots
-            .truncate(usize::try_from(keep).unwrap_or(usize::MAX));
+        self.slots.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
     }
 
     /// Makes the log end at `end` (exclusive): what is not there yet is missing.
@@ -148,10 +140,7 @@ impl Slots {
             }
             match ranges.last_mut() {
                 Some(range) if range.to + 1 == index => range.to = index,
-                _ => ranges.push(IndexRange {
-                    from: index,
-                    to: index,
-                }),
+                _ => ranges.push(IndexRange { from: index, to: index }),
             }
         }
         ranges
@@ -159,12 +148,7 @@ impl Slots {
 
     /// Lowest segment that holds an entry of this log.
     pub(super) fn oldest_segment(&self) -> Option<u64> {
-        self.slots
-            .iter()
-            .flatten()
-            .filter_map(|slot| slot.place)
-            .map(|place| place.segment)
-            .min()
+        self.slots.iter().flatten().filter_map(|slot| slot.place).map(|place| place.segment).min()
     }
 
     /// Entries, missing ones included.

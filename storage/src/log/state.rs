@@ -46,18 +46,12 @@ pub(super) struct ReplicaState {
 
 impl ReplicaState {
     pub(super) fn new(key: ReplicaKey) -> Self {
-        Self {
-            key,
-            ..Self::default()
-        }
+        Self { key, ..Self::default() }
     }
 
     /// Moves the state over a block of this replica. `payload` is `None` when it is damaged.
     pub(super) fn advance(&mut self, header: &Header, payload: Option<&[u8]>) {
-        assert_eq!(
-            header.key, self.key,
-            "a block moves the state of its own replica only"
-        );
+        assert_eq!(header.key, self.key, "a block moves the state of its own replica only");
         self.last_lsn = header.lsn;
         match header.kind {
             Kind::Entry => {
@@ -99,10 +93,7 @@ impl ReplicaState {
     }
 
     fn purge(&mut self, position: LogPosition) {
-        if self
-            .purged
-            .is_none_or(|purged| purged.index < position.index)
-        {
+        if self.purged.is_none_or(|purged| purged.index < position.index) {
             self.purged = Some(position);
         }
         if self.last.is_none_or(|last| last.index < position.index) {
@@ -112,10 +103,7 @@ impl ReplicaState {
 
     fn mark_reset(&mut self, lsn: u64) {
         let visible_through = self.purged.map(|purged| purged.index);
-        self.resets.push(ResetMark {
-            lsn,
-            visible_through,
-        });
+        self.resets.push(ResetMark { lsn, visible_through });
         if self.resets.len() > RESETS_MAX {
             // Merging hides more than needed, never less: hidden records are fetched again.
             let oldest = self.resets.remove(0);
@@ -146,28 +134,20 @@ impl ReplicaState {
         put_words(out, &[self.key.incarnation, self.key.replica]);
         put_words(out, &[self.last_lsn, self.vote_lsn, self.begin]);
         put_option(out, self.vote.as_ref(), |out, vote| put_blob(out, vote));
-        put_option(out, self.committed.as_ref(), |out, committed| {
-            put_blob(out, committed)
-        });
+        put_option(out, self.committed.as_ref(), |out, committed| put_blob(out, committed));
         put_option(out, self.purged, put_position);
         put_option(out, self.last, put_position);
         put_count(out, self.resets.len());
         for mark in &self.resets {
             put_words(out, &[mark.lsn]);
-            put_option(out, mark.visible_through, |out, index| {
-                put_words(out, &[index])
-            });
+            put_option(out, mark.visible_through, |out, index| put_words(out, &[index]));
         }
         out.push(u8::from(self.tail_unknown) | u8::from(self.vote_lost) << 1);
     }
 
     pub(super) fn decode(reader: &mut Reader<'_>) -> Option<Self> {
         let group = reader.u32()?;
-        let key = ReplicaKey {
-            group,
-            incarnation: reader.u64()?,
-            replica: reader.u64()?,
-        };
+        let key = ReplicaKey { group, incarnation: reader.u64()?, replica: reader.u64()? };
         let mut state = Self::new(key);
         state.last_lsn = reader.u64()?;
         state.vote_lsn = reader.u64()?;
@@ -177,10 +157,7 @@ impl ReplicaState {
         state.purged = reader.option(Reader::position)?;
         state.last = reader.option(Reader::position)?;
         state.resets = reader.list(|reader| {
-            Some(ResetMark {
-                lsn: reader.u64()?,
-                visible_through: reader.option(Reader::u64)?,
-            })
+            Some(ResetMark { lsn: reader.u64()?, visible_through: reader.option(Reader::u64)? })
         })?;
         let flags = reader.u8()?;
         state.tail_unknown = flags & 1 != 0;

@@ -51,11 +51,7 @@ pub struct LogEntry {
 impl LogEntry {
     /// Where the entry stands.
     pub fn position(&self) -> LogPosition {
-        LogPosition {
-            index: self.index,
-            term: self.term,
-            leader: self.leader,
-        }
+        LogPosition { index: self.index, term: self.term, leader: self.leader }
     }
 }
 
@@ -161,14 +157,8 @@ impl LogConfig {
     }
 
     pub(super) fn check(&self) {
-        assert!(
-            self.segment_bytes >= 32 << 10,
-            "a segment holds its checkpoints and some blocks"
-        );
-        assert!(
-            self.segment_bytes <= 2 << 30,
-            "offsets in a segment are 32 bits"
-        );
+        assert!(self.segment_bytes >= 32 << 10, "a segment holds its checkpoints and some blocks");
+        assert!(self.segment_bytes <= 2 << 30, "offsets in a segment are 32 bits");
         assert!(self.round_bytes_max >= 4096 && self.queue_bytes_max >= self.round_bytes_max);
     }
 }

@@ -78,10 +78,7 @@ impl Writer {
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run_rounds()));
         if let Err(panic) = ran {
             let cause = "the writer broke one of its own rules, see the panic in the log".into();
-            let (reason, queued) = shared.queue.stop(StopReason {
-                doing: "write",
-                cause,
-            });
+            let (reason, queued) = shared.queue.stop(StopReason { doing: "write", cause });
             refuse(queued, &reason);
             preparer.wake();
             std::panic::resume_unwind(panic);
@@ -149,11 +146,7 @@ impl Writer {
     fn write_op(&mut self, key: ReplicaKey, op: Op) -> Result<(), Stop> {
         let last = self.states.get(&key).and_then(|state| state.last);
         match op {
-            Op::Append {
-                entries,
-                first_ticket,
-                starts_log,
-            } => {
+            Op::Append { entries, first_ticket, starts_log } => {
                 for (at, entry) in entries.into_iter().enumerate() {
                     let mut block = entry_block(Kind::Entry, key, entry);
                     block.ticket = first_ticket + at as u64;
@@ -172,10 +165,7 @@ impl Writer {
                     flags: with(last),
                     ..small(Kind::Vote, key, last, vote.clone())
                 })?;
-                self.put(Block {
-                    flags: with(last) | 1,
-                    ..small(Kind::Vote, key, last, vote)
-                })
+                self.put(Block { flags: with(last) | 1, ..small(Kind::Vote, key, last, vote) })
             }
             Op::Committed(position) => self.put(small(Kind::Committed, key, last, position)),
             Op::Truncate(kept) => self.put(small(Kind::Truncate, key, kept, Bytes::new())),
@@ -217,10 +207,8 @@ impl Writer {
         header.durable_lsn = self.durable_lsn;
         self.next_lsn += 1;
         if !block.kind.is_node_wide() {
-            let state = self
-                .states
-                .entry(block.key)
-                .or_insert_with(|| ReplicaState::new(block.key));
+            let state =
+                self.states.entry(block.key).or_insert_with(|| ReplicaState::new(block.key));
             header.prev_lsn = state.last_lsn;
             header.prev_term = state.last.map_or(0, |last| last.term);
             let is_second_copy = block.flags & !HAS_POSITION == 1;
@@ -247,11 +235,7 @@ impl Writer {
                 // Readers hid all older records while the LSN was not known.
                 if let Some(group) = self.shared.group(block.key) {
                     let mut memory = group.memory.lock();
-                    let open = memory
-                        .state
-                        .resets
-                        .iter_mut()
-                        .find(|mark| mark.lsn == u64::MAX);
+                    let open = memory.state.resets.iter_mut().find(|mark| mark.lsn == u64::MAX);
                     if let Some(mark) = open {
                         mark.lsn = lsn;
                     }
@@ -272,10 +256,7 @@ impl Writer {
                 .map_err(|error| failed("write", &error))?;
             active.end += bytes;
             if sync {
-                active
-                    .file
-                    .sync_data()
-                    .map_err(|error| failed("sync", &error))?;
+                active.file.sync_data().map_err(|error| failed("sync", &error))?;
                 self.durable_lsn = self.next_lsn;
             }
             if is_round {
@@ -301,18 +282,11 @@ impl Writer {
     /// Takes a spare segment and writes who stands where, twice.
     fn start_segment(&mut self) -> Result<(), Stop> {
         let Some((number, file)) = self.preparer.take() else {
-            let closed = StopReason {
-                doing: "take a segment",
-                cause: "the log has ended".into(),
-            };
+            let closed = StopReason { doing: "take a segment", cause: "the log has ended".into() };
             return Err(self.shared.queue.stopped().unwrap_or(closed));
         };
         *self.shared.active.lock() = (number, Default::default());
-        self.active = Some(Active {
-            number,
-            file,
-            end: SEGMENT_HEADER_BYTES,
-        });
+        self.active = Some(Active { number, file, end: SEGMENT_HEADER_BYTES });
         self.durable_lsn = self.next_lsn;
         self.put_checkpoint();
         self.put_checkpoint();
@@ -339,23 +313,16 @@ impl Writer {
             durable_lsn,
             id: self.shared.id,
         };
-        self.round
-            .add_footer(super::recover::footer_bytes(&index, &states, seat));
+        self.round.add_footer(super::recover::footer_bytes(&index, &states, seat));
         self.next_lsn += 1;
-        let summary = Summary {
-            bytes: at,
-            ranges: index.ranges(),
-        };
+        let summary = Summary { bytes: at, ranges: index.ranges() };
         self.shared.sealed.write().insert(active.number, summary);
         self.flush(true, true)?;
         let active = self.active.take().expect("a segment was open");
         add(&self.shared.counters.segments_sealed, 1);
         // Gives back what was reserved and not used. When this is lost the trailer is not at the
         // end, and opening finds the footer by reading the segment.
-        active
-            .file
-            .set_len(active.end)
-            .map_err(|error| failed("seal", &error))
+        active.file.set_len(active.end).map_err(|error| failed("seal", &error))
     }
 
     /// Proves on disk that the last round was synced.
@@ -391,10 +358,7 @@ impl Writer {
     }
 
     fn tell_room(&self) {
-        let end = self
-            .active
-            .as_ref()
-            .map_or(self.shared.cfg.segment_bytes, |active| active.end);
+        let end = self.active.as_ref().map_or(self.shared.cfg.segment_bytes, |active| active.end);
         let left = self.shared.cfg.segment_bytes.saturating_sub(end);
         self.preparer.set_active_left(left);
     }
@@ -404,9 +368,7 @@ impl Writer {
         tracing::error!(%reason, "the log of this node stops");
         let (reason, queued) = self.shared.queue.stop(reason);
         for done in self.pending.drain(..) {
-            done(Err(Error::Stopped {
-                reason: reason.clone(),
-            }));
+            done(Err(Error::Stopped { reason: reason.clone() }));
         }
         refuse(left, &reason);
         refuse(queued, &reason);
@@ -417,35 +379,19 @@ impl Writer {
 /// Fails requests that will never be written.
 pub(super) fn refuse(requests: impl IntoIterator<Item = Request>, reason: &StopReason) {
     for done in requests.into_iter().filter_map(|request| request.done) {
-        done(Err(Error::Stopped {
-            reason: reason.clone(),
-        }));
+        done(Err(Error::Stopped { reason: reason.clone() }));
     }
 }
 
 fn entry_block(kind: Kind, key: ReplicaKey, entry: LogEntry) -> Block {
     let position = entry.position();
-    Block {
-        kind,
-        flags: 0,
-        key,
-        position,
-        payload: entry.payload,
-        ticket: 0,
-    }
+    Block { kind, flags: 0, key, position, payload: entry.payload, ticket: 0 }
 }
 
 fn small(kind: Kind, key: ReplicaKey, position: Option<LogPosition>, payload: Bytes) -> Block {
     let flags = with(position);
     let position = position.unwrap_or_default();
-    Block {
-        kind,
-        flags,
-        key,
-        position,
-        payload,
-        ticket: 0,
-    }
+    Block { kind, flags, key, position, payload, ticket: 0 }
 }
 
 fn with(position: Option<LogPosition>) -> u16 {
@@ -453,10 +399,7 @@ fn with(position: Option<LogPosition>) -> u16 {
 }
 
 fn failed(doing: &'static str, error: &io::Error) -> StopReason {
-    StopReason {
-        doing,
-        cause: error.to_string().into(),
-    }
+    StopReason { doing, cause: error.to_string().into() }
 }
 
 /// Only measures how long a round took; nothing depends on it.

@@ -34,10 +34,7 @@ fn batch(n: u64) -> StateBatch {
         if (n + i).is_multiple_of(5) {
             batch.delete(key.to_be_bytes());
         } else {
-            batch.put(
-                key.to_be_bytes(),
-                [&n.to_be_bytes()[..], &[i as u8; 40]].concat(),
-            );
+            batch.put(key.to_be_bytes(), [&n.to_be_bytes()[..], &[i as u8; 40]].concat());
         }
     }
     batch.put(b"position", n.to_be_bytes());
@@ -55,9 +52,7 @@ fn expected(n: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 fn rows(store: &dyn StateRead) -> Vec<(Vec<u8>, Vec<u8>)> {
     let rows = store.scan(&[], &[0xff; 9], KEYS as usize + 2).unwrap();
-    rows.into_iter()
-        .map(|(k, v)| (k.to_vec(), v.to_vec()))
-        .collect()
+    rows.into_iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect()
 }
 
 fn position(store: &GroupStore) -> u64 {
@@ -72,16 +67,10 @@ fn check(db: &StateDb, flushed: u64) -> u64 {
     for group in 1..=GROUPS {
         let store = db.group(GroupId(group)).unwrap();
         let at = position(&store);
-        assert!(
-            at >= flushed,
-            "group {group} is at {at}, flushed were {flushed}"
-        );
+        assert!(at >= flushed, "group {group} is at {at}, flushed were {flushed}");
         assert_eq!(rows(&*store), expected(at), "group {group} at {at}");
         if let Some(before) = before {
-            assert!(
-                at == before || at + 1 == before,
-                "group {group} at {at} beside {before}"
-            );
+            assert!(at == before || at + 1 == before, "group {group} at {at} beside {before}");
         }
         before = Some(at);
     }
@@ -95,9 +84,7 @@ fn crash_child() {
         return;
     };
     let db = StateDb::open(dir.as_ref(), owner(), &busy()).unwrap();
-    let groups: Vec<_> = (1..=GROUPS)
-        .map(|g| db.group(GroupId(g)).unwrap())
-        .collect();
+    let groups: Vec<_> = (1..=GROUPS).map(|g| db.group(GroupId(g)).unwrap()).collect();
     let first = position(&groups[0]);
     for (nth, store) in groups.iter().enumerate() {
         // A crash may have cut a round in the middle: end it.
@@ -107,9 +94,7 @@ fn crash_child() {
         }
     }
     for n in first + 1..BATCHES_MAX {
-        groups
-            .iter()
-            .for_each(|store| store.write(batch(n)).unwrap());
+        groups.iter().for_each(|store| store.write(batch(n)).unwrap());
         if n.is_multiple_of(97) {
             db.flush().unwrap();
             println!("\nflushed {n}");
@@ -153,17 +138,13 @@ fn killed_while_writing_it_is_at_a_batch_not_before_the_last_flush() {
 fn every_copy_taken_under_load_is_at_a_batch() {
     let dir = tempfile::tempdir().unwrap();
     let db = StateDb::open(dir.path(), owner(), &busy()).unwrap();
-    let groups: Vec<_> = (1..=GROUPS)
-        .map(|g| db.group(GroupId(g)).unwrap())
-        .collect();
+    let groups: Vec<_> = (1..=GROUPS).map(|g| db.group(GroupId(g)).unwrap()).collect();
     let mut n = 0;
     let mut moved = 0;
     for round in 0..12 {
         for _ in 0..250 {
             n += 1;
-            groups
-                .iter()
-                .for_each(|store| store.write(batch(n)).unwrap());
+            groups.iter().for_each(|store| store.write(batch(n)).unwrap());
         }
         let durable = |store: &GroupStore| {
             let row = store.get_durable(b"position").unwrap();
@@ -175,10 +156,7 @@ fn every_copy_taken_under_load_is_at_a_batch() {
         let found = check(&open(copy.path()), promised);
         assert!(found <= n);
         moved += u32::from(found > 0 && found < n);
-        assert!(
-            round < 11 || moved > 0,
-            "no copy was taken between two flushes"
-        );
+        assert!(round < 11 || moved > 0, "no copy was taken between two flushes");
     }
 }
 
@@ -208,10 +186,7 @@ fn a_flipped_bit_in_a_file_is_damage_and_closes_the_group() {
             let store = db.group(GroupId(1)).unwrap();
             let error = store.scan(&[], &[0xff; 9], 1000).unwrap_err();
             assert!(error.cause.contains(".sst"), "{error}");
-            assert!(matches!(
-                store.damage(),
-                Some(Error::Damaged { file: Some(_), .. })
-            ));
+            assert!(matches!(store.damage(), Some(Error::Damaged { file: Some(_), .. })));
             let refused = store.write(batch(500)).unwrap_err();
             assert!(refused.cause.contains("closed"), "{refused}");
             db.group(GroupId(2)).unwrap().write(batch(1)).unwrap();
@@ -235,9 +210,6 @@ fn a_missing_file_is_damage_never_an_empty_store() {
             }
         }
         let opened = StateDb::open(copy.path(), owner(), &busy()).map(|_| ());
-        assert!(
-            matches!(opened, Err(Error::Damaged { .. })),
-            "{name}: {opened:?}"
-        );
+        assert!(matches!(opened, Err(Error::Damaged { .. })), "{name}: {opened:?}");
     }
 }

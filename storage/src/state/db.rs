@@ -63,12 +63,7 @@ impl StateDb {
         let engine = Arc::new(Engine::open(dir, config)?);
         check_owner(&engine, owner)?;
         remove_leftovers(&engine)?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                engine,
-                groups: Mutex::default(),
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { engine, groups: Mutex::default() }) })
     }
 
     /// The store of a group; the same one each time. A group that was never written is empty.
@@ -100,9 +95,7 @@ impl StateDb {
         }
         {
             let mut generation = shared.generation.write();
-            let next = generation
-                .checked_add(1)
-                .expect("a group is not dropped 4 billion times");
+            let next = generation.checked_add(1).expect("a group is not dropped 4 billion times");
             let mut batch = WriteBatch::default();
             batch.put(keys::generation(group), next.to_be_bytes());
             batch.delete_range(keys::row(group, 0, &[]), keys::behind(group, u32::MAX));
@@ -138,13 +131,7 @@ impl StateDb {
     /// Sizes, read from the engine's counters; also set as gauges.
     pub fn figures(&self) -> StateFigures {
         let read = |name: &rocksdb::properties::PropName| {
-            self.inner
-                .engine
-                .db
-                .property_int_value(name)
-                .ok()
-                .flatten()
-                .unwrap_or(0)
+            self.inner.engine.db.property_int_value(name).ok().flatten().unwrap_or(0)
         };
         let figures = StateFigures {
             memory_bytes: read(properties::CUR_SIZE_ALL_MEM_TABLES),
@@ -167,9 +154,7 @@ impl StateDb {
         db.disable_file_deletions().map_err(|e| Error::engine(&e))?;
         let copied = copy_files(&self.inner.engine.dir, to);
         db.enable_file_deletions().map_err(|e| Error::engine(&e))?;
-        copied.map_err(|e| Error::Io {
-            cause: format!("copy to {}: {e}", to.display()),
-        })
+        copied.map_err(|e| Error::Io { cause: format!("copy to {}: {e}", to.display()) })
     }
 }
 
@@ -189,26 +174,14 @@ fn check_owner(engine: &Engine, owner: Owner) -> Result<(), Error> {
     };
     let (found, known) = (keys::decode_owner(&row)?, keys::FORMAT);
     let (_, Some(found)) = found else {
-        return Err(Error::Format {
-            dir: dir(),
-            found: found.0,
-            known,
-        });
+        return Err(Error::Format { dir: dir(), found: found.0, known });
     };
     if found.cluster != owner.cluster {
         let (found, expected) = (found.cluster, owner.cluster);
-        return Err(Error::OtherCluster {
-            dir: dir(),
-            found,
-            expected,
-        });
+        return Err(Error::OtherCluster { dir: dir(), found, expected });
     }
     if found.node != owner.node {
-        return Err(Error::OtherNode {
-            dir: dir(),
-            found: found.node,
-            expected: owner.node,
-        });
+        return Err(Error::OtherNode { dir: dir(), found: found.node, expected: owner.node });
     }
     Ok(())
 }
@@ -229,10 +202,7 @@ fn remove_leftovers(engine: &Engine) -> Result<(), Error> {
         if group == keys::OWN {
             break;
         }
-        let (from, to) = (
-            keys::row(group, generation, &[]),
-            keys::behind(group, generation),
-        );
+        let (from, to) = (keys::row(group, generation, &[]), keys::behind(group, generation));
         if generation != current_generation(engine, group)? {
             batch.delete_range(&from, &to);
         }

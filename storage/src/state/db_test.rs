@@ -8,17 +8,11 @@ use dtm_types::{ClusterId, GroupId, NodeId};
 use super::*;
 
 pub(super) fn owner() -> Owner {
-    Owner {
-        cluster: ClusterId([1; 16]),
-        node: NodeId([2; 16]),
-    }
+    Owner { cluster: ClusterId([1; 16]), node: NodeId([2; 16]) }
 }
 
 pub(super) fn small() -> StateConfig {
-    StateConfig {
-        block_cache_bytes: 1 << 20,
-        ..StateConfig::default()
-    }
+    StateConfig { block_cache_bytes: 1 << 20, ..StateConfig::default() }
 }
 
 pub(super) fn open(dir: &Path) -> StateDb {
@@ -54,34 +48,19 @@ fn groups_do_not_see_each_other() {
     assert_eq!(all(&*b), [b"".to_vec()]);
     assert_eq!(b.last(b"", b"z").unwrap().unwrap().0, b""[..]);
     assert!(a.last(b"a", b"k").unwrap().is_none());
-    assert!(matches!(
-        db.group(GroupId(u32::MAX)),
-        Err(Error::GroupReserved(_))
-    ));
+    assert!(matches!(db.group(GroupId(u32::MAX)), Err(Error::GroupReserved(_))));
 }
 
 #[test]
 fn another_cluster_or_node_is_refused_and_nothing_written() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
-    let other = Owner {
-        cluster: ClusterId([9; 16]),
-        ..owner()
-    };
+    let other = Owner { cluster: ClusterId([9; 16]), ..owner() };
     let refused = StateDb::open(dir.path(), other, &small()).map(|_| ());
-    assert!(
-        matches!(refused, Err(Error::OtherCluster { .. })),
-        "{refused:?}"
-    );
-    let other = Owner {
-        node: NodeId([9; 16]),
-        ..owner()
-    };
+    assert!(matches!(refused, Err(Error::OtherCluster { .. })), "{refused:?}");
+    let other = Owner { node: NodeId([9; 16]), ..owner() };
     let refused = StateDb::open(dir.path(), other, &small()).map(|_| ());
-    assert!(
-        matches!(refused, Err(Error::OtherNode { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(Error::OtherNode { .. })), "{refused:?}");
     drop(open(dir.path()));
 }
 
@@ -94,10 +73,7 @@ fn a_folder_is_held_once() {
     let frozen = first.group(GroupId(1)).unwrap().freeze();
     drop(first);
     let third = StateDb::open(dir.path(), owner(), &small()).map(|_| ());
-    assert!(
-        matches!(third, Err(Error::InUse { .. })),
-        "a frozen view holds it: {third:?}"
-    );
+    assert!(matches!(third, Err(Error::InUse { .. })), "a frozen view holds it: {third:?}");
     drop(frozen);
     drop(open(dir.path()));
 }
@@ -116,17 +92,7 @@ fn an_unknown_format_is_refused() {
     engine.flush().unwrap();
     drop(engine);
     let refused = StateDb::open(dir.path(), owner(), &small()).map(|_| ());
-    assert!(
-        matches!(
-            refused,
-            Err(Error::Format {
-                found: 9,
-                known: 1,
-                ..
-            })
-        ),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(Error::Format { found: 9, known: 1, .. })), "{refused:?}");
 }
 
 #[test]
@@ -145,11 +111,7 @@ fn a_frozen_view_does_not_move() {
     assert_eq!(all(&*frozen), [b"k".to_vec()]);
     assert_eq!(value(&*store, b"k"), Some(b"3".to_vec()));
     drop((db, store));
-    assert_eq!(
-        value(&*frozen, b"k"),
-        Some(b"1".to_vec()),
-        "it keeps the database open"
-    );
+    assert_eq!(value(&*frozen, b"k"), Some(b"1".to_vec()), "it keeps the database open");
 }
 
 #[test]
@@ -162,14 +124,8 @@ fn staged_rows_replace_the_old_ones_at_once() {
     neighbour.write(put(b"n", b"1")).unwrap();
     let staging = db.stage(GroupId(3)).unwrap();
     staging.write(&put(b"new", b"2")).unwrap();
-    assert!(matches!(
-        db.stage(GroupId(3)).map(|_| ()),
-        Err(Error::StagingInProgress(_))
-    ));
-    assert!(matches!(
-        db.drop_group(GroupId(3)),
-        Err(Error::StagingInProgress(_))
-    ));
+    assert!(matches!(db.stage(GroupId(3)).map(|_| ()), Err(Error::StagingInProgress(_))));
+    assert!(matches!(db.drop_group(GroupId(3)), Err(Error::StagingInProgress(_))));
     assert_eq!(all(&*store), [b"old".to_vec()], "not before the commit");
     assert_eq!(all(&staging), [b"new".to_vec()]);
     staging.commit(&put(b"position", b"9")).unwrap();
@@ -178,11 +134,7 @@ fn staged_rows_replace_the_old_ones_at_once() {
     let copy = tempfile::tempdir().unwrap();
     db.copy_as_crashed(copy.path()).unwrap();
     let again = open(copy.path()).group(GroupId(3)).unwrap();
-    assert_eq!(
-        all(&*again),
-        [b"new".to_vec(), b"position".to_vec()],
-        "durable on return"
-    );
+    assert_eq!(all(&*again), [b"new".to_vec(), b"position".to_vec()], "durable on return");
 }
 
 #[test]
@@ -201,10 +153,7 @@ fn unfinished_staging_leaves_nothing() {
     assert!(all(&fresh).is_empty(), "dropped with the staging");
     let again = open(copy.path());
     assert_eq!(all(&*again.group(GroupId(3)).unwrap()), [b"old".to_vec()]);
-    assert!(
-        all(&again.stage(GroupId(3)).unwrap()).is_empty(),
-        "removed at the opening"
-    );
+    assert!(all(&again.stage(GroupId(3)).unwrap()).is_empty(), "removed at the opening");
 }
 
 #[test]
@@ -213,10 +162,7 @@ fn a_dropped_group_stays_dropped() {
     let db = open(dir.path());
     let store = db.group(GroupId(3)).unwrap();
     store.write(put(b"k", b"1")).unwrap();
-    db.group(GroupId(4))
-        .unwrap()
-        .write(put(b"n", b"1"))
-        .unwrap();
+    db.group(GroupId(4)).unwrap().write(put(b"n", b"1")).unwrap();
     db.drop_group(GroupId(3)).unwrap();
     assert!(all(&*store).is_empty());
     let copy = tempfile::tempdir().unwrap();

@@ -60,9 +60,7 @@ impl Engine {
     pub(super) fn write(&self, batch: WriteBatch) -> Result<(), Error> {
         self.running()?;
         let bytes = batch.size_in_bytes();
-        self.db
-            .write_opt(batch, &self.write_options)
-            .map_err(|e| self.latch(&e))?;
+        self.db.write_opt(batch, &self.write_options).map_err(|e| self.latch(&e))?;
         metrics::counter!("dtm_state_batches_total").increment(1);
         metrics::counter!("dtm_state_batch_bytes_total").increment(bytes as u64);
         Ok(())
@@ -114,9 +112,7 @@ impl Engine {
     fn running(&self) -> Result<(), Error> {
         match self.fault() {
             None => Ok(()),
-            Some(first) => Err(Error::Stopped {
-                reason: first.to_string(),
-            }),
+            Some(first) => Err(Error::Stopped { reason: first.to_string() }),
         }
     }
 
@@ -147,17 +143,11 @@ fn read_options(verify_checksums: bool, tier: ReadTier) -> ReadOptions {
 /// True when the folder holds no database. A database without its `CURRENT` file would be taken for
 /// a new one by the engine, and the state of all groups silently be lost.
 fn is_pristine(dir: &Path) -> Result<bool, Error> {
-    let io = |e: std::io::Error| Error::Io {
-        cause: format!("{}: {e}", dir.display()),
-    };
+    let io = |e: std::io::Error| Error::Io { cause: format!("{}: {e}", dir.display()) };
     std::fs::create_dir_all(dir).map_err(io)?;
     let mut leftover = None;
     for entry in std::fs::read_dir(dir).map_err(io)? {
-        let name = entry
-            .map_err(io)?
-            .file_name()
-            .to_string_lossy()
-            .into_owned();
+        let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
         if name == "CURRENT" {
             return Ok(false);
         }
@@ -183,19 +173,12 @@ fn options(config: &StateConfig, create: bool) -> Options {
     options.set_max_open_files(clamp(config.open_files_max));
     options.set_max_background_jobs(clamp(config.background_jobs));
     options.set_bytes_per_sync(SYNC_STEP_BYTES);
-    let compression = if config.compress {
-        DBCompressionType::Lz4
-    } else {
-        DBCompressionType::None
-    };
+    let compression =
+        if config.compress { DBCompressionType::Lz4 } else { DBCompressionType::None };
     options.set_compression_type(compression);
     // Most rows are looked up by key soon after they were written: filter the memtable too.
     options.set_memtable_whole_key_filtering(config.bloom_bits_per_key > 0);
-    options.set_memtable_prefix_bloom_ratio(if config.bloom_bits_per_key > 0 {
-        0.02
-    } else {
-        0.0
-    });
+    options.set_memtable_prefix_bloom_ratio(if config.bloom_bits_per_key > 0 { 0.02 } else { 0.0 });
     // No prefix extractor: the prefix is the whole group, a filter on it would never say no. Scans
     // carry both bounds instead.
     options.set_block_based_table_factory(&table(config));

@@ -89,10 +89,7 @@ impl Error {
         let cause = error.to_string();
         let missing = cause.contains("No such file or directory");
         if error.kind() == rocksdb::ErrorKind::Corruption || missing {
-            return Self::Damaged {
-                file: file_in(&cause),
-                cause,
-            };
+            return Self::Damaged { file: file_in(&cause), cause };
         }
         if cause.contains("No space left on device") || cause.contains("Disk quota exceeded") {
             return Self::DiskFull { cause };
@@ -104,20 +101,14 @@ impl Error {
     pub(super) fn opening(dir: &std::path::Path, error: &rocksdb::Error) -> Self {
         let cause = error.to_string();
         if cause.contains("lock hold by current process") || cause.contains("While lock file") {
-            return Self::InUse {
-                dir: dir.display().to_string(),
-                cause,
-            };
+            return Self::InUse { dir: dir.display().to_string(), cause };
         }
         Self::engine(error)
     }
 
     /// A row of our own that does not read.
     pub(super) fn row(what: &str) -> Self {
-        Self::Damaged {
-            file: None,
-            cause: format!("row `{what}` does not decode"),
-        }
+        Self::Damaged { file: None, cause: format!("row `{what}` does not decode") }
     }
 }
 
@@ -128,9 +119,7 @@ fn file_in(message: &str) -> Option<String> {
         let known = name.ends_with(".sst") || name.starts_with("MANIFEST-") || name == "CURRENT";
         known.then(|| name.to_owned())
     };
-    message
-        .split(|c: char| c.is_whitespace() || ",;:\"'()".contains(c))
-        .find_map(is_file)
+    message.split(|c: char| c.is_whitespace() || ",;:\"'()".contains(c)).find_map(is_file)
 }
 
 #[cfg(test)]
@@ -141,10 +130,7 @@ mod tests {
     fn files_are_named() {
         let message = "Corruption: block checksum mismatch: stored = 1, computed = 2 in /d/000012.sst offset 4";
         assert_eq!(file_in(message).as_deref(), Some("000012.sst"));
-        assert_eq!(
-            file_in("IO error: /d/MANIFEST-000004: x").as_deref(),
-            Some("MANIFEST-000004")
-        );
+        assert_eq!(file_in("IO error: /d/MANIFEST-000004: x").as_deref(), Some("MANIFEST-000004"));
         assert_eq!(file_in("Corruption: bad"), None);
     }
 }

@@ -24,17 +24,10 @@ pub(super) struct Frozen {
 impl Frozen {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let generation = shared.generation.read();
-        let place = Place {
-            group: shared.group,
-            generation: *generation,
-        };
+        let place = Place { group: shared.group, generation: *generation };
         let snapshot = forget_lifetime(shared.engine.db.snapshot());
         drop(generation);
-        Self {
-            snapshot,
-            place,
-            shared,
-        }
+        Self { snapshot, place, shared }
     }
 
     fn options(&self) -> ReadOptions {
@@ -55,9 +48,7 @@ fn forget_lifetime(snapshot: Snapshot<'_>) -> Snapshot<'static> {
 
 impl StateRead for Frozen {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
-        let value = self
-            .snapshot
-            .get_pinned_opt(self.place.key(key), self.options());
+        let value = self.snapshot.get_pinned_opt(self.place.key(key), self.options());
         let value = value.map(|v| v.map(|v| Bytes::copy_from_slice(&v)));
         self.shared.checked(value.map_err(|e| Error::engine(&e)))
     }
@@ -69,15 +60,12 @@ impl StateRead for Frozen {
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
         let open = |options| self.snapshot.raw_iterator_opt(options);
-        let rows = self
-            .place
-            .scan(&self.shared.engine, open, (from, to), limit);
+        let rows = self.place.scan(&self.shared.engine, open, (from, to), limit);
         self.shared.checked(rows)
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
         let open = |options| self.snapshot.raw_iterator_opt(options);
-        self.shared
-            .checked(self.place.last(&self.shared.engine, open, (from, to)))
+        self.shared.checked(self.place.last(&self.shared.engine, open, (from, to)))
     }
 }

@@ -51,12 +51,8 @@ impl GroupStore {
     /// stable storage. Read the applied row with it to learn up to where the log may be purged.
     pub fn get_durable(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
         let generation = self.shared.generation.read();
-        let place = Place {
-            group: self.shared.group,
-            generation: *generation,
-        };
-        self.shared
-            .checked(self.shared.engine.get_durable(&place.key(key)))
+        let place = Place { group: self.shared.group, generation: *generation };
+        self.shared.checked(self.shared.engine.get_durable(&place.key(key)))
     }
 
     /// The damage that closed this group, until it is staged anew.
@@ -72,10 +68,7 @@ impl Shared {
             if matches!(error, Error::Damaged { .. }) {
                 self.close(&error);
             }
-            StateError {
-                group: self.group,
-                cause: error.to_string(),
-            }
+            StateError { group: self.group, cause: error.to_string() }
         })
     }
 
@@ -99,12 +92,7 @@ impl Shared {
         if !self.damaged.load(Ordering::Acquire) {
             return Ok(());
         }
-        let reason = self
-            .damage
-            .lock()
-            .as_ref()
-            .map(Error::to_string)
-            .unwrap_or_default();
+        let reason = self.damage.lock().as_ref().map(Error::to_string).unwrap_or_default();
         Err(Error::Stopped { reason })
     }
 }
@@ -129,10 +117,7 @@ pub(super) fn append(out: &mut WriteBatch, place: Place, batch: &StateBatch) {
 impl StateRead for GroupStore {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
         let generation = self.shared.generation.read();
-        let place = Place {
-            group: self.shared.group,
-            generation: *generation,
-        };
+        let place = Place { group: self.shared.group, generation: *generation };
         self.shared.checked(self.shared.engine.get(&place.key(key)))
     }
 
@@ -143,10 +128,7 @@ impl StateRead for GroupStore {
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
         let generation = self.shared.generation.read();
-        let place = Place {
-            group: self.shared.group,
-            generation: *generation,
-        };
+        let place = Place { group: self.shared.group, generation: *generation };
         let engine = &*self.shared.engine;
         let rows = place.scan(engine, |o| engine.db.raw_iterator_opt(o), (from, to), limit);
         self.shared.checked(rows)
@@ -154,13 +136,9 @@ impl StateRead for GroupStore {
 
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
         let generation = self.shared.generation.read();
-        let place = Place {
-            group: self.shared.group,
-            generation: *generation,
-        };
+        let place = Place { group: self.shared.group, generation: *generation };
         let engine = &*self.shared.engine;
-        self.shared
-            .checked(place.last(engine, |o| engine.db.raw_iterator_opt(o), (from, to)))
+        self.shared.checked(place.last(engine, |o| engine.db.raw_iterator_opt(o), (from, to)))
     }
 }
 
@@ -168,12 +146,8 @@ impl StateStore for GroupStore {
     fn write(&self, batch: StateBatch) -> Result<(), StateError> {
         self.shared.checked(self.shared.healthy())?;
         let generation = self.shared.generation.read();
-        let place = Place {
-            group: self.shared.group,
-            generation: *generation,
-        };
-        self.shared
-            .checked(self.shared.engine.write(engine_batch(place, &batch)))
+        let place = Place { group: self.shared.group, generation: *generation };
+        self.shared.checked(self.shared.engine.write(engine_batch(place, &batch)))
     }
 
     fn flush(&self) -> Result<(), StateError> {

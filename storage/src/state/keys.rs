@@ -39,10 +39,7 @@ pub(super) fn behind(group: GroupId, generation: u32) -> Vec<u8> {
 pub(super) fn split(key: &[u8]) -> Option<(GroupId, u32)> {
     let group = key.get(..4)?.try_into().ok()?;
     let generation = key.get(4..PREFIX_BYTES)?.try_into().ok()?;
-    Some((
-        GroupId(u32::from_be_bytes(group)),
-        u32::from_be_bytes(generation),
-    ))
+    Some((GroupId(u32::from_be_bytes(group)), u32::from_be_bytes(generation)))
 }
 
 /// Key of the row that says whose folder this is.
@@ -64,28 +61,21 @@ pub(super) fn encode_owner(owner: &Owner) -> Vec<u8> {
 
 /// Format and owner from the owner row. A format that is not ours is told without its owner.
 pub(super) fn decode_owner(value: &[u8]) -> Result<(u32, Option<Owner>), Error> {
-    let format = value
-        .get(..4)
-        .and_then(|v| v.try_into().ok())
-        .ok_or_else(|| Error::row("owner"))?;
+    let format =
+        value.get(..4).and_then(|v| v.try_into().ok()).ok_or_else(|| Error::row("owner"))?;
     let format = u32::from_be_bytes(format);
     if format != FORMAT {
         return Ok((format, None));
     }
     let cluster = value.get(4..20).and_then(ClusterId::from_slice);
     let node = value.get(20..).and_then(NodeId::from_slice);
-    let owner = cluster
-        .zip(node)
-        .map(|(cluster, node)| Owner { cluster, node });
+    let owner = cluster.zip(node).map(|(cluster, node)| Owner { cluster, node });
     Ok((format, Some(owner.ok_or_else(|| Error::row("owner"))?)))
 }
 
 /// A generation from its row.
 pub(super) fn decode_generation(value: &[u8]) -> Result<u32, Error> {
-    value
-        .try_into()
-        .map(u32::from_be_bytes)
-        .map_err(|_| Error::row("gen"))
+    value.try_into().map(u32::from_be_bytes).map_err(|_| Error::row("gen"))
 }
 
 #[cfg(test)]
@@ -104,10 +94,7 @@ mod tests {
 
     #[test]
     fn owner_row_is_fixed() {
-        let owner = Owner {
-            cluster: ClusterId([1; 16]),
-            node: NodeId([2; 16]),
-        };
+        let owner = Owner { cluster: ClusterId([1; 16]), node: NodeId([2; 16]) };
         let value = encode_owner(&owner);
         assert_eq!(value.len(), 36);
         assert_eq!(decode_owner(&value), Ok((1, Some(owner))));

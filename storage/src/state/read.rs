@@ -50,9 +50,7 @@ impl Place {
     /// Whether the generation has no row at all.
     pub(super) fn is_empty(self, engine: &Engine) -> Result<bool, Error> {
         let behind = keys::behind(self.group, self.generation);
-        let mut cursor = engine
-            .db
-            .raw_iterator_opt(engine.scan_options(self.key(&[]), behind));
+        let mut cursor = engine.db.raw_iterator_opt(engine.scan_options(self.key(&[]), behind));
         cursor.seek_to_first();
         cursor.status().map_err(|e| Error::engine(&e))?;
         Ok(!cursor.valid())
@@ -77,12 +75,6 @@ impl Place {
 }
 
 fn strip((key, value): (&[u8], &[u8])) -> (Bytes, Bytes) {
-    assert!(
-        key.len() >= keys::PREFIX_BYTES,
-        "the scan's bounds carry the prefix"
-    );
-    (
-        Bytes::copy_from_slice(&key[keys::PREFIX_BYTES..]),
-        Bytes::copy_from_slice(value),
-    )
+    assert!(key.len() >= keys::PREFIX_BYTES, "the scan's bounds carry the prefix");
+    (Bytes::copy_from_slice(&key[keys::PREFIX_BYTES..]), Bytes::copy_from_slice(value))
 }

@@ -28,13 +28,9 @@ impl Staging {
             return Err(Error::StagingInProgress(shared.group));
         }
         let generation = *shared.generation.read();
-        let next = generation
-            .checked_add(1)
-            .expect("4 billion snapshots of one group are not received");
-        let place = Place {
-            group: shared.group,
-            generation: next,
-        };
+        let next =
+            generation.checked_add(1).expect("4 billion snapshots of one group are not received");
+        let place = Place { group: shared.group, generation: next };
         let staging = Self { shared, place };
         staging.clear()?;
         Ok(staging)
@@ -51,10 +47,7 @@ impl Staging {
     pub fn commit(self, extra: &StateBatch) -> Result<(), Error> {
         let mut batch = WriteBatch::default();
         append(&mut batch, self.place, extra);
-        batch.put(
-            keys::generation(self.place.group),
-            self.place.generation.to_be_bytes(),
-        );
+        batch.put(keys::generation(self.place.group), self.place.generation.to_be_bytes());
         {
             let mut current = self.shared.generation.write();
             let old = *current;
@@ -74,10 +67,7 @@ impl Staging {
         if !self.place.is_empty(engine)? {
             let mut batch = WriteBatch::default();
             let Place { group, generation } = self.place;
-            batch.delete_range(
-                keys::row(group, generation, &[]),
-                keys::behind(group, generation),
-            );
+            batch.delete_range(keys::row(group, generation, &[]), keys::behind(group, generation));
             engine.write(batch)?;
         }
         Ok(())
@@ -97,8 +87,7 @@ impl Drop for Staging {
 
 impl StateRead for Staging {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
-        self.shared
-            .checked(self.shared.engine.get(&self.place.key(key)))
+        self.shared.checked(self.shared.engine.get(&self.place.key(key)))
     }
 
     fn scan(
@@ -109,14 +98,12 @@ impl StateRead for Staging {
     ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
         let engine = &*self.shared.engine;
         let open = |options| engine.db.raw_iterator_opt(options);
-        self.shared
-            .checked(self.place.scan(engine, open, (from, to), limit))
+        self.shared.checked(self.place.scan(engine, open, (from, to), limit))
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
         let engine = &*self.shared.engine;
         let open = |options| engine.db.raw_iterator_opt(options);
-        self.shared
-            .checked(self.place.last(engine, open, (from, to)))
+        self.shared.checked(self.place.last(engine, open, (from, to)))
     }
 }

@@ -18,34 +18,21 @@ fn files(vfs: &dyn Vfs, dir: &Path) {
     let path = dir.join("a");
     let file = vfs.create(&path).expect("created");
     assert!(file.is_empty().expect("asked"));
-    let parts = [
-        IoSlice::new(b"hello "),
-        IoSlice::new(b""),
-        IoSlice::new(b"world"),
-    ];
+    let parts = [IoSlice::new(b"hello "), IoSlice::new(b""), IoSlice::new(b"world")];
     file.write_at(3, &parts).expect("written");
     assert_eq!(file.len().expect("asked"), 14);
-    assert_eq!(
-        read_vec(file.as_ref(), 0, 100).expect("read"),
-        b"\0\0\0hello world"
-    );
+    assert_eq!(read_vec(file.as_ref(), 0, 100).expect("read"), b"\0\0\0hello world");
     assert_eq!(read_vec(file.as_ref(), 9, 3).expect("read"), b"wor");
     assert_eq!(read_vec(file.as_ref(), 14, 3).expect("read"), b"");
     // More parts than one system call takes.
     let many: Vec<[u8; 3]> = (0..5000u32).map(|n| [n as u8, (n >> 8) as u8, 7]).collect();
     let parts: Vec<IoSlice<'_>> = many.iter().map(|part| IoSlice::new(part)).collect();
     file.write_at(20, &parts).expect("written");
-    assert_eq!(
-        read_vec(file.as_ref(), 20, 15_000).expect("read"),
-        many.concat()
-    );
+    assert_eq!(read_vec(file.as_ref(), 20, 15_000).expect("read"), many.concat());
     file.sync_data().expect("synced");
     file.set_len(5).expect("cut");
     file.set_len(8).expect("extended");
-    assert_eq!(
-        read_vec(file.as_ref(), 0, 100).expect("read"),
-        b"\0\0\0he\0\0\0"
-    );
+    assert_eq!(read_vec(file.as_ref(), 0, 100).expect("read"), b"\0\0\0he\0\0\0");
     let other = vfs.open(&path).expect("opened");
     assert_eq!(read_vec(other.as_ref(), 3, 2).expect("read"), b"he");
 }
@@ -57,16 +44,12 @@ fn names(vfs: &dyn Vfs, dir: &Path) {
     assert_eq!(taken, Some(ErrorKind::AlreadyExists));
     vfs.create(&dir.join("b")).expect("created");
     assert_eq!(vfs.list(dir).expect("listed"), ["a", "b"]);
-    vfs.rename(&dir.join("a"), &dir.join("b"))
-        .expect("replaced");
+    vfs.rename(&dir.join("a"), &dir.join("b")).expect("replaced");
     assert_eq!(vfs.list(dir).expect("listed"), ["b"]);
     let open = vfs.open(&dir.join("b")).expect("opened");
     vfs.remove(&dir.join("b")).expect("removed");
     assert!(vfs.remove(&dir.join("b")).is_err());
-    assert_eq!(
-        read_vec(open.as_ref(), 3, 2).expect("open files stay"),
-        b"he"
-    );
+    assert_eq!(read_vec(open.as_ref(), 3, 2).expect("open files stay"), b"he");
     vfs.sync_dir(dir).expect("synced");
     assert!(vfs.list(dir).expect("listed").is_empty());
 }
@@ -84,10 +67,7 @@ fn space(vfs: &dyn Vfs, dir: &Path) {
 fn locks(vfs: &dyn Vfs, dir: &Path) {
     let path = dir.join("LOCK");
     let held = vfs.lock(&path).expect("taken");
-    assert_eq!(
-        vfs.lock(&path).err().map(|error| error.kind()),
-        Some(ErrorKind::WouldBlock)
-    );
+    assert_eq!(vfs.lock(&path).err().map(|error| error.kind()), Some(ErrorKind::WouldBlock));
     drop(held);
     drop(vfs.lock(&path).expect("taken again"));
 }
@@ -121,17 +101,11 @@ fn a_power_cut_keeps_what_was_synced_and_tears_the_rest() {
         write(&vfs, path, &[2; 4096]);
         write(&vfs, Path::new("/d/unsynced name"), &[3]);
         vfs.crash(50);
-        assert!(
-            file.sync_data().is_err(),
-            "handles of the life before are dead"
-        );
+        assert!(file.sync_data().is_err(), "handles of the life before are dead");
         assert_eq!(vfs.list(Path::new("/d")).expect("listed"), ["f"]);
         let bytes = vfs.bytes(path).expect("there");
         for sector in bytes.chunks(512) {
-            assert!(
-                sector.iter().all(|byte| *byte == sector[0]),
-                "sectors are whole"
-            );
+            assert!(sector.iter().all(|byte| *byte == sector[0]), "sectors are whole");
             kept += usize::from(sector[0] == 2);
             lost += usize::from(sector[0] == 1);
         }
@@ -149,36 +123,18 @@ fn injected_faults_fire_once_and_are_counted() {
     write(&vfs, path, &[1; 1024]);
     let file = vfs.open(path).expect("there");
     vfs.sync_dir(Path::new("/")).expect("synced");
-    vfs.set_faults(Faults {
-        sync_error_after: Some(0),
-        ..Faults::default()
-    });
+    vfs.set_faults(Faults { sync_error_after: Some(0), ..Faults::default() });
     assert!(file.sync_data().is_err());
-    file.sync_data()
-        .expect("the next one says fine, and proves nothing");
+    file.sync_data().expect("the next one says fine, and proves nothing");
     vfs.crash(0);
     assert_eq!(vfs.bytes(path).expect("there").len(), 1024);
-    assert_eq!(
-        vfs.bytes(path).expect("there")[0],
-        0,
-        "what the failed sync lost stays lost"
-    );
+    assert_eq!(vfs.bytes(path).expect("there")[0], 0, "what the failed sync lost stays lost");
     let file = vfs.open(path).expect("there");
-    vfs.set_faults(Faults {
-        write_error_after: Some(1),
-        ..Faults::default()
-    });
-    file.write_at(0, &[IoSlice::new(&[5; 8])])
-        .expect("the first is fine");
+    vfs.set_faults(Faults { write_error_after: Some(1), ..Faults::default() });
+    file.write_at(0, &[IoSlice::new(&[5; 8])]).expect("the first is fine");
     assert!(file.write_at(0, &[IoSlice::new(&[6; 8])]).is_err());
-    assert_eq!(
-        read_vec(file.as_ref(), 0, 8).expect("read"),
-        [6, 6, 6, 6, 5, 5, 5, 5]
-    );
-    vfs.set_faults(Faults {
-        capacity_bytes: Some(2000),
-        ..Faults::default()
-    });
+    assert_eq!(read_vec(file.as_ref(), 0, 8).expect("read"), [6, 6, 6, 6, 5, 5, 5, 5]);
+    vfs.set_faults(Faults { capacity_bytes: Some(2000), ..Faults::default() });
     let full = file.preallocate(4096).expect_err("refused");
     assert!(is_disk_full(&full));
     assert_eq!(vfs.free_bytes(Path::new("/")).expect("asked"), 976);

@@ -105,10 +105,8 @@ impl MemVfs {
             content.cut_power(keep_percent, &mut disk.dice, &mut disk.counts);
         }
         if disk.names != disk.durable_names {
-            let undone = disk
-                .names
-                .iter()
-                .filter(|entry| disk.durable_names.get(entry.0) != Some(entry.1));
+            let undone =
+                disk.names.iter().filter(|entry| disk.durable_names.get(entry.0) != Some(entry.1));
             disk.counts.names_undone += undone.count() as u64;
         }
         disk.names = disk.durable_names.clone();
@@ -153,12 +151,7 @@ impl MemVfs {
         let file = disk.next_file;
         disk.next_file += 1;
         let reserved = bytes.len() as u64;
-        let content = Content {
-            live: bytes.clone(),
-            durable: bytes,
-            dirty: Vec::new(),
-            reserved,
-        };
+        let content = Content { live: bytes.clone(), durable: bytes, dirty: Vec::new(), reserved };
         disk.files.insert(file, content);
         disk.names.insert(path.to_path_buf(), file);
         disk.durable_names.insert(path.to_path_buf(), file);
@@ -229,11 +222,7 @@ impl Vfs for MemVfs {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         let disk = self.0.lock();
         let file = *disk.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(MemFile {
-            disk: Arc::clone(&self.0),
-            file,
-            life: disk.life,
-        }))
+        Ok(Arc::new(MemFile { disk: Arc::clone(&self.0), file, life: disk.life }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
@@ -245,28 +234,17 @@ impl Vfs for MemVfs {
         disk.next_file += 1;
         disk.files.insert(file, Content::default());
         disk.names.insert(path.to_path_buf(), file);
-        Ok(Arc::new(MemFile {
-            disk: Arc::clone(&self.0),
-            file,
-            life: disk.life,
-        }))
+        Ok(Arc::new(MemFile { disk: Arc::clone(&self.0), file, life: disk.life }))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let disk = self.0.lock();
         let inside = disk.names.keys().filter(|path| parent(path) == dir);
-        Ok(inside
-            .filter_map(|path| path.file_name()?.to_str().map(str::to_owned))
-            .collect())
+        Ok(inside.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.0
-            .lock()
-            .names
-            .remove(path)
-            .map(|_| ())
-            .ok_or(io::ErrorKind::NotFound.into())
+        self.0.lock().names.remove(path).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -298,11 +276,7 @@ impl Vfs for MemVfs {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let (disk, life) = (Arc::clone(&self.0), disk.life);
-        Ok(Box::new(MemLock {
-            disk,
-            path: path.to_path_buf(),
-            life,
-        }))
+        Ok(Box::new(MemLock { disk, path: path.to_path_buf(), life }))
     }
 }
 
@@ -343,11 +317,7 @@ impl VfsFile for MemFile {
             }
             content.live[from..to].copy_from_slice(&bytes);
             content.dirty.push((offset, end));
-            if fails {
-                Err(io::Error::other("injected write error"))
-            } else {
-                Ok(())
-            }
+            if fails { Err(io::Error::other("injected write error")) } else { Ok(()) }
         })
     }
 

@@ -94,8 +94,5 @@ pub fn read_vec(file: &dyn VfsFile, offset: u64, bytes: usize) -> io::Result<Vec
 
 /// True when the error says that the disk is full.
 pub fn is_disk_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

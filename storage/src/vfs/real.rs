@@ -28,17 +28,11 @@ impl Vfs for RealVfs {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        Ok(Arc::new(RealFile(
-            OpenOptions::new().read(true).write(true).open(path)?,
-        )))
+        Ok(Arc::new(RealFile(OpenOptions::new().read(true).write(true).open(path)?)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         Ok(Arc::new(RealFile(file)))
     }
 
@@ -83,12 +77,8 @@ impl Vfs for RealVfs {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
@@ -158,14 +148,8 @@ fn write_chunk(file: &File, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<u6
         libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let count = libc::c_int::try_from(parts.len()).expect("at most PARTS_MAX parts");
     // SAFETY: IoSlice has the layout of iovec (documented by std); the slices outlive the call.
-    let wrote = unsafe {
-        libc::pwritev(
-            file.as_raw_fd(),
-            parts.as_ptr().cast::<libc::iovec>(),
-            count,
-            at,
-        )
-    };
+    let wrote =
+        unsafe { libc::pwritev(file.as_raw_fd(), parts.as_ptr().cast::<libc::iovec>(), count, at) };
     let mut done = match usize::try_from(wrote) {
         Ok(done) => done,
         Err(_) => {

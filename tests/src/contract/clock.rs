@@ -7,10 +7,7 @@ pub fn suite(clock: &dyn Clock) {
     let mut before = clock.monotonic_us();
     for _ in 0..1000 {
         let now = clock.monotonic_us();
-        assert!(
-            now >= before,
-            "monotonic time went back from {before} to {now}"
-        );
+        assert!(now >= before, "monotonic time went back from {before} to {now}");
         before = now;
     }
     assert!(clock.now_us() >= 0, "wall time is after 1970");

@@ -16,15 +16,9 @@ pub fn suite(entropy: &dyn Entropy) {
         let mut touched = vec![false; bytes];
         for _ in 0..64 {
             entropy.fill(&mut buffer);
-            touched
-                .iter_mut()
-                .zip(&buffer)
-                .for_each(|(t, b)| *t |= *b != 0);
+            touched.iter_mut().zip(&buffer).for_each(|(t, b)| *t |= *b != 0);
         }
-        assert!(
-            touched.iter().all(|t| *t),
-            "a fill of {bytes} leaves bytes as they were"
-        );
+        assert!(touched.iter().all(|t| *t), "a fill of {bytes} leaves bytes as they were");
     }
     entropy.fill(&mut []);
 }

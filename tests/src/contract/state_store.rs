@@ -31,24 +31,16 @@ fn put(store: &dyn StateStore, key: &[u8], value: &[u8]) {
 }
 
 fn get(store: &dyn StateRead, key: &[u8]) -> Option<Vec<u8>> {
-    store
-        .get(key)
-        .expect("the store is healthy")
-        .map(|v| v.to_vec())
+    store.get(key).expect("the store is healthy").map(|v| v.to_vec())
 }
 
 fn scan(store: &dyn StateRead, from: &[u8], to: &[u8], limit: usize) -> Rows {
     let rows = store.scan(from, to, limit).expect("the store is healthy");
-    rows.into_iter()
-        .map(|(k, v)| (k.to_vec(), v.to_vec()))
-        .collect()
+    rows.into_iter().map(|(k, v)| (k.to_vec(), v.to_vec())).collect()
 }
 
 fn last(store: &dyn StateRead, from: &[u8], to: &[u8]) -> Option<Vec<u8>> {
-    store
-        .last(from, to)
-        .expect("the store is healthy")
-        .map(|(k, _)| k.to_vec())
+    store.last(from, to).expect("the store is healthy").map(|(k, _)| k.to_vec())
 }
 
 fn rows_are_ordered_and_bounded(store: &dyn StateStore) {
@@ -57,35 +49,17 @@ fn rows_are_ordered_and_bounded(store: &dyn StateStore) {
     assert_eq!(last(store, b"", b"\xff"), None);
     let keys: [&[u8]; 6] = [b"b", b"", b"a\0", b"a", b"\xff\xff", b"c"];
     keys.iter().for_each(|key| put(store, key, key));
-    let found: Vec<_> = scan(store, b"", b"\xff", 10)
-        .into_iter()
-        .map(|(k, _)| k)
-        .collect();
-    assert_eq!(
-        found,
-        [&b""[..], b"a", b"a\0", b"b", b"c"],
-        "ascending, the end excluded"
-    );
-    assert_eq!(
-        scan(store, b"a", b"c", 2).len(),
-        2,
-        "no more than the limit"
-    );
+    let found: Vec<_> = scan(store, b"", b"\xff", 10).into_iter().map(|(k, _)| k).collect();
+    assert_eq!(found, [&b""[..], b"a", b"a\0", b"b", b"c"], "ascending, the end excluded");
+    assert_eq!(scan(store, b"a", b"c", 2).len(), 2, "no more than the limit");
     assert_eq!(scan(store, b"a", b"c", 0).len(), 0);
     assert!(scan(store, b"b", b"b", 9).is_empty(), "an empty range");
     assert_eq!(last(store, b"a", b"c").as_deref(), Some(&b"b"[..]));
     assert_eq!(last(store, b"a", b"a"), None);
     assert_eq!(last(store, b"d", b"\xff"), None);
-    assert_eq!(
-        last(store, b"", b"\xff\xff\xff").as_deref(),
-        Some(&b"\xff\xff"[..])
-    );
+    assert_eq!(last(store, b"", b"\xff\xff\xff").as_deref(), Some(&b"\xff\xff"[..]));
     put(store, b"a", b"");
-    assert_eq!(
-        get(store, b"a").as_deref(),
-        Some(&b""[..]),
-        "an empty value is a value"
-    );
+    assert_eq!(get(store, b"a").as_deref(), Some(&b""[..]), "an empty value is a value");
 }
 
 fn the_last_change_in_a_batch_wins(store: &dyn StateStore) {
@@ -99,9 +73,7 @@ fn the_last_change_in_a_batch_wins(store: &dyn StateStore) {
     store.write(batch).expect("the store is healthy");
     assert_eq!(get(store, b"k").as_deref(), Some(&b"2"[..]));
     assert_eq!(get(store, b"gone"), None);
-    store
-        .write(StateBatch::default())
-        .expect("an empty batch is fine");
+    store.write(StateBatch::default()).expect("an empty batch is fine");
 }
 
 fn frozen_views_do_not_move(store: &dyn StateStore) {
@@ -130,10 +102,7 @@ fn a_crash_goes_back_to_a_whole_batch(subject: &mut impl Subject) {
     let store = subject.store();
     let at = get(&*store, b"position").expect("what was flushed is there")[0];
     assert!((1..5).contains(&at));
-    assert!(
-        (0..50u8).all(|i| get(&*store, &[i]) == Some(vec![at])),
-        "half a batch at {at}"
-    );
+    assert!((0..50u8).all(|i| get(&*store, &[i]) == Some(vec![at])), "half a batch at {at}");
 }
 
 /// A few thousand changes beside a plain map, with flushes and crashes between them.
@@ -141,9 +110,7 @@ fn it_does_what_a_map_does(subject: &mut impl Subject) {
     let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     let mut seed = 0x9e37_79b9_u64;
     let mut roll = |below: u64| {
-        seed = seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (seed >> 33) % below
     };
     for step in 0..600u64 {

@@ -34,10 +34,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, append: AppendBatch) -> Result<Ou
         Err(cause) => return Ok(refused(RefusalKind::Malformed, cause)),
     };
     let Some(mut mirror) = ctx.mirror.take(&stream, ctx.rows)? else {
-        return Ok(refused(
-            RefusalKind::NotFound,
-            "the stream was never opened",
-        ));
+        return Ok(refused(RefusalKind::NotFound, "the stream was never opened"));
     };
     let outcome = decide(ctx, &append, body, &header, &stream, &mut mirror);
     ctx.mirror.keep(stream, mirror);
@@ -67,10 +64,7 @@ fn decide(
     };
     if mirror.known_key != Some(key) {
         if ctx.rows.get(&keys::key(key))?.is_none() {
-            return Ok(refused(
-                RefusalKind::UnknownKey,
-                &format!("key {key} is not held"),
-            ));
+            return Ok(refused(RefusalKind::UnknownKey, &format!("key {key} is not held")));
         }
         mirror.known_key = Some(key);
     }
@@ -91,22 +85,12 @@ fn store(
     let refused_count = count_bits(&header.refusal_bitmap);
     let leaf_index = leaves::append_batch(ctx, body, doubled.clone());
     put_place(ctx, header, stream, leaf_index, doubled);
-    resend::remember(
-        ctx,
-        stream,
-        mirror,
-        header.first_sequence,
-        &body.resend_tags,
-    )?;
+    resend::remember(ctx, stream, mirror, header.first_sequence, &body.resend_tags)?;
     if refused_count > 0 {
         quarantine(ctx, append, header, refused_count)?;
     }
     let cursor = &mut mirror.cursor;
-    assert_eq!(
-        cursor.through + 1,
-        header.first_sequence,
-        "ING-3: {stream} would have a hole"
-    );
+    assert_eq!(cursor.through + 1, header.first_sequence, "ING-3: {stream} would have a hole");
     cursor.through = header.last_sequence;
     cursor.offset = ctx.index;
     cursor.leaf_index = leaf_index;
@@ -136,18 +120,10 @@ fn already(
     stream: &StreamKey,
     mirror: &mut StreamMirror,
 ) -> Result<Outcome, ApplyError> {
-    match resend::compare(
-        ctx,
-        stream,
-        mirror,
-        header.first_sequence,
-        &body.resend_tags,
-    )? {
-        Resend::Conflict(sequence) => Ok(refused_at(
-            RefusalKind::Conflict,
-            sequence,
-            mirror.cursor.session,
-        )),
+    match resend::compare(ctx, stream, mirror, header.first_sequence, &body.resend_tags)? {
+        Resend::Conflict(sequence) => {
+            Ok(refused_at(RefusalKind::Conflict, sequence, mirror.cursor.session))
+        }
         Resend::Same { unverified } => {
             if unverified > 0 {
                 mirror.cursor.unverified += unverified;
@@ -175,10 +151,8 @@ fn check(append: &AppendBatch) -> Result<(&EntryBody, HeaderA, StreamKey), &'sta
     let stream = StreamKey::parse(&header.source, &header.stream)
         .ok_or("source or stream name is not allowed")?;
     let count = header.count as usize;
-    let span = header
-        .last_sequence
-        .checked_sub(header.first_sequence)
-        .and_then(|d| d.checked_add(1));
+    let span =
+        header.last_sequence.checked_sub(header.first_sequence).and_then(|d| d.checked_add(1));
     if header.version != HEADER_VERSION {
         return Err("unknown version of the header");
     }
@@ -225,10 +199,7 @@ fn fingerprints(
         }
         let key = keys::fingerprint(month, fingerprint);
         let held = ctx.rows.get(&key)?.is_some()
-            || ctx
-                .rows
-                .get(&keys::fingerprint(month.previous(), fingerprint))?
-                .is_some();
+            || ctx.rows.get(&keys::fingerprint(month.previous(), fingerprint))?.is_some();
         if held {
             bitmap[record / 8] |= 1 << (record % 8);
             any = true;
@@ -265,13 +236,11 @@ fn put_place(
         group_time_us: ctx.group_time_us,
         key_id: header.key_id.clone(),
     };
-    ctx.rows
-        .put_row(keys::place(ctx.index, ctx.ordinal), &place);
+    ctx.rows.put_row(keys::place(ctx.index, ctx.ordinal), &place);
     let mut pointer = Vec::with_capacity(12);
     pointer.extend_from_slice(&ctx.index.to_be_bytes());
     pointer.extend_from_slice(&ctx.ordinal.to_be_bytes());
-    ctx.rows
-        .put(keys::stream_place(stream, header.last_sequence), pointer);
+    ctx.rows.put(keys::stream_place(stream, header.last_sequence), pointer);
 }
 
 fn quarantine(
@@ -293,10 +262,7 @@ fn quarantine(
         group_time_us: ctx.group_time_us,
         dataset: header.dataset.clone(),
     };
-    ctx.rows.put_row(
-        keys::quarantine(&header.source, ctx.index, ctx.ordinal),
-        &row,
-    );
+    ctx.rows.put_row(keys::quarantine(&header.source, ctx.index, ctx.ordinal), &row);
     Ok(())
 }
 
@@ -305,7 +271,5 @@ fn count_bits(bitmap: &[u8]) -> u32 {
 }
 
 fn bit(bitmap: &[u8], at: usize) -> bool {
-    bitmap
-        .get(at / 8)
-        .is_some_and(|byte| byte & (1 << (at % 8)) != 0)
+    bitmap.get(at / 8).is_some_and(|byte| byte & (1 << (at % 8)) != 0)
 }

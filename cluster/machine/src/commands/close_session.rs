@@ -13,16 +13,10 @@ use crate::machine::ApplyError;
 /// A finished stream keeps one row: its cursor.
 pub(crate) fn apply(ctx: &mut Context<'_, '_>, close: CloseSession) -> Result<Outcome, ApplyError> {
     let Some(stream) = StreamKey::parse(&close.source, &close.stream) else {
-        return Ok(refused(
-            RefusalKind::Malformed,
-            "source or stream name is not allowed",
-        ));
+        return Ok(refused(RefusalKind::Malformed, "source or stream name is not allowed"));
     };
     let Some(mut mirror) = ctx.mirror.take(&stream, ctx.rows)? else {
-        return Ok(refused(
-            RefusalKind::NotFound,
-            "the stream was never opened",
-        ));
+        return Ok(refused(RefusalKind::NotFound, "the stream was never opened"));
     };
     let session = mirror.cursor.session;
     if session != close.session {
@@ -38,15 +32,10 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, close: CloseSession) -> Result<Ou
     mirror.slot = None;
     for slot in 0..SLOTS {
         let slot = u8::try_from(slot).expect("129 slots fit a byte");
-        ctx.rows
-            .delete(keys::Key::of(table::TAGS).stream(&stream).u8(slot).done());
+        ctx.rows.delete(keys::Key::of(table::TAGS).stream(&stream).u8(slot).done());
     }
     ctx.rows.put_row(keys::cursor(&stream), &mirror.cursor);
-    let ids = vec![
-        stream.to_string(),
-        format!("session={session}"),
-        "finished".to_owned(),
-    ];
+    let ids = vec![stream.to_string(), format!("session={session}"), "finished".to_owned()];
     let leaf_index = leaves::append(ctx, LeafKind::Session, ids, Bytes::new());
     ctx.mirror.keep(stream, mirror);
     Ok(done(ctx, leaf_index))

@@ -17,16 +17,10 @@ pub(crate) fn apply(
     command: CountRefusals,
 ) -> Result<Outcome, ApplyError> {
     if command.counts.is_empty() || command.counts.len() > COUNTS_MAX {
-        return Ok(refused(
-            RefusalKind::Limit,
-            "between 1 and 1001 counts a leaf",
-        ));
+        return Ok(refused(RefusalKind::Limit, "between 1 and 1001 counts a leaf"));
     }
-    let ids = command
-        .counts
-        .iter()
-        .map(|c| format!("{} {} {}", c.prefix, c.code, c.count))
-        .collect();
+    let ids =
+        command.counts.iter().map(|c| format!("{} {} {}", c.prefix, c.code, c.count)).collect();
     let leaf_index = leaves::append(ctx, LeafKind::Refusals, ids, Bytes::new());
     Ok(done(ctx, leaf_index))
 }

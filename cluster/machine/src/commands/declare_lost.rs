@@ -12,16 +12,10 @@ use crate::{keys, leaves};
 /// The range must start right behind the cursor: nothing that is held can be declared lost.
 pub(crate) fn apply(ctx: &mut Context<'_, '_>, lost: DeclareLost) -> Result<Outcome, ApplyError> {
     let Some(stream) = StreamKey::parse(&lost.source, &lost.stream) else {
-        return Ok(refused(
-            RefusalKind::Malformed,
-            "source or stream name is not allowed",
-        ));
+        return Ok(refused(RefusalKind::Malformed, "source or stream name is not allowed"));
     };
     let Some(mut mirror) = ctx.mirror.take(&stream, ctx.rows)? else {
-        return Ok(refused(
-            RefusalKind::NotFound,
-            "the stream was never opened",
-        ));
+        return Ok(refused(RefusalKind::NotFound, "the stream was never opened"));
     };
     let (session, through) = (mirror.cursor.session, mirror.cursor.through);
     let refusal = if session != lost.session {
@@ -38,10 +32,8 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, lost: DeclareLost) -> Result<Outc
     mirror.cursor.through = lost.to_sequence;
     mirror.cursor.lost += lost.to_sequence - through;
     mirror.slot = None;
-    let ids = vec![
-        stream.to_string(),
-        format!("lost={}..={}", lost.from_sequence, lost.to_sequence),
-    ];
+    let ids =
+        vec![stream.to_string(), format!("lost={}..={}", lost.from_sequence, lost.to_sequence)];
     mirror.cursor.leaf_index = leaves::append(ctx, LeafKind::Session, ids, Bytes::new());
     ctx.rows.put_row(keys::cursor(&stream), &mirror.cursor);
     let leaf_index = mirror.cursor.leaf_index;

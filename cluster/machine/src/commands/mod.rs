@@ -46,29 +46,19 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, op: Option<Op>) -> Result<Outcome
         Some(Op::AppendBatch(append)) if !ctx.group.is_meta() => append_batch::apply(ctx, append),
         Some(Op::CloseSession(close)) if !ctx.group.is_meta() => close_session::apply(ctx, close),
         Some(Op::DeclareLost(lost)) if !ctx.group.is_meta() => declare_lost::apply(ctx, lost),
-        Some(_) => Ok(refused(
-            RefusalKind::WrongGroup,
-            "the command belongs to another group",
-        )),
-        None => Ok(refused(
-            RefusalKind::Malformed,
-            "the command is empty or newer than this software",
-        )),
+        Some(_) => Ok(refused(RefusalKind::WrongGroup, "the command belongs to another group")),
+        None => {
+            Ok(refused(RefusalKind::Malformed, "the command is empty or newer than this software"))
+        }
     }
 }
 
 pub(crate) fn answer(result: Answer) -> Outcome {
-    Outcome {
-        result: Some(result),
-    }
+    Outcome { result: Some(result) }
 }
 
 pub(crate) fn done(ctx: &Context<'_, '_>, leaf_index: u64) -> Outcome {
-    answer(Answer::Done(Done {
-        offset: ctx.index,
-        leaf_index,
-        ..Done::default()
-    }))
+    answer(Answer::Done(Done { offset: ctx.index, leaf_index, ..Done::default() }))
 }
 
 pub(crate) fn refused(kind: RefusalKind, detail: &str) -> Outcome {
@@ -80,10 +70,5 @@ pub(crate) fn refused(kind: RefusalKind, detail: &str) -> Outcome {
 }
 
 pub(crate) fn refused_at(kind: RefusalKind, sequence: u64, session: u64) -> Outcome {
-    answer(Answer::Refusal(Refusal {
-        kind: kind.into(),
-        sequence,
-        session,
-        ..Refusal::default()
-    }))
+    answer(Answer::Refusal(Refusal { kind: kind.into(), sequence, session, ..Refusal::default() }))
 }

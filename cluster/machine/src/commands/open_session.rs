@@ -14,10 +14,7 @@ use crate::{keys, leaves};
 /// Raises the stream's session and says where it goes on.
 pub(crate) fn apply(ctx: &mut Context<'_, '_>, open: OpenSession) -> Result<Outcome, ApplyError> {
     let Some(stream) = StreamKey::parse(&open.source, &open.stream) else {
-        return Ok(refused(
-            RefusalKind::Malformed,
-            "source or stream name is not allowed",
-        ));
+        return Ok(refused(RefusalKind::Malformed, "source or stream name is not allowed"));
     };
     let found = ctx.mirror.take(&stream, ctx.rows)?;
     let repeated = found
@@ -39,10 +36,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, open: OpenSession) -> Result<Outc
         mirror.cursor.ids_by_sequence = open.ids_by_sequence;
         mirror.cursor.closed = false;
         mirror.cursor.opened_by = ctx.request_id.clone();
-        let ids = vec![
-            stream.to_string(),
-            format!("session={}", mirror.cursor.session),
-        ];
+        let ids = vec![stream.to_string(), format!("session={}", mirror.cursor.session)];
         mirror.cursor.leaf_index = leaves::append(ctx, LeafKind::Session, ids, Bytes::new());
         ctx.rows.put_row(keys::cursor(&stream), &mirror.cursor);
     }
@@ -62,11 +56,7 @@ fn first_open(
     }
     ctx.rows.put_number(keys::names(&open.source), names + 1);
     ctx.mirror.head.streams += 1;
-    Ok(Some(StreamMirror {
-        cursor: Cursor::default(),
-        slot: None,
-        known_key: None,
-    }))
+    Ok(Some(StreamMirror { cursor: Cursor::default(), slot: None, known_key: None }))
 }
 
 fn opened(
@@ -75,10 +65,7 @@ fn opened(
     cursor: &Cursor,
 ) -> Result<Outcome, ApplyError> {
     let lost = open.acked_through > cursor.through;
-    let quota: QuarantineQuota = ctx
-        .rows
-        .row(&keys::quota(&open.source))?
-        .unwrap_or_default();
+    let quota: QuarantineQuota = ctx.rows.row(&keys::quota(&open.source))?.unwrap_or_default();
     Ok(answer(Answer::SessionOpened(SessionOpened {
         session: cursor.session,
         next_sequence: cursor.through + 1,

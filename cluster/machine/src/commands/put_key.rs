@@ -29,18 +29,12 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, command: PutKey) -> Result<Outcom
         ));
     }
     if let Some(held) = held(ctx.rows, key.purpose, &key.source, key.month)? {
-        return Ok(answer(Answer::KeyHeld(KeyHeld {
-            key: Some(held),
-            stored_now: false,
-        })));
+        return Ok(answer(Answer::KeyHeld(KeyHeld { key: Some(held), stored_now: false })));
     }
     if ctx.rows.get(&keys::key(id))?.is_some() {
         return Ok(refused(RefusalKind::Exists, "this key id is in use"));
     }
-    ctx.rows.put(
-        keys::key_of(key.purpose, &key.source, key.month),
-        key.key_id.clone(),
-    );
+    ctx.rows.put(keys::key_of(key.purpose, &key.source, key.month), key.key_id.clone());
     ctx.rows.put_row(keys::key(id), &key);
     let ids = vec![
         format!("key={id}"),
@@ -49,10 +43,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, command: PutKey) -> Result<Outcom
         format!("month={}", key.month),
     ];
     leaves::append(ctx, LeafKind::Key, ids, Bytes::new());
-    Ok(answer(Answer::KeyHeld(KeyHeld {
-        key: Some(key),
-        stored_now: true,
-    })))
+    Ok(answer(Answer::KeyHeld(KeyHeld { key: Some(key), stored_now: true })))
 }
 
 /// The key that holds for (purpose, source, month).

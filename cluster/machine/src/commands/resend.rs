@@ -33,10 +33,7 @@ pub(super) fn compare(
             unverified += 1;
             continue;
         }
-        if slot
-            .as_ref()
-            .is_none_or(|s| s.base != Slot::base_of(sequence))
-        {
+        if slot.as_ref().is_none_or(|s| s.base != Slot::base_of(sequence)) {
             slot = load(ctx, stream, sequence)?;
         }
         match &slot {

@@ -17,10 +17,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, command: RewrapKeys) -> Result<Ou
             return Ok(refused(RefusalKind::Malformed, "a key id has 16 bytes"));
         };
         let Some(old) = ctx.rows.row::<WrappedKey>(&keys::key(id))? else {
-            return Ok(refused(
-                RefusalKind::UnknownKey,
-                &format!("key {id} is not held"),
-            ));
+            return Ok(refused(RefusalKind::UnknownKey, &format!("key {id} is not held")));
         };
         if (old.purpose, &old.source, old.month) != (key.purpose, &key.source, key.month) {
             return Ok(refused(

@@ -19,9 +19,7 @@ pub struct ManualClock {
 impl ManualClock {
     /// Starts at a moment in Unix microseconds.
     pub fn at(now_us: i64) -> Self {
-        Self {
-            now_us: AtomicI64::new(now_us),
-        }
+        Self { now_us: AtomicI64::new(now_us) }
     }
 
     /// Moves on.

@@ -27,18 +27,13 @@ pub struct SeededEntropy {
 impl SeededEntropy {
     /// The same seed gives the same bytes.
     pub fn new(seed: u64) -> Self {
-        Self {
-            state: Mutex::new((seed, 0)),
-        }
+        Self { state: Mutex::new((seed, 0)) }
     }
 }
 
 impl Entropy for SeededEntropy {
     fn fill(&self, buffer: &mut [u8]) {
-        let mut state = self
-            .state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for chunk in buffer.chunks_mut(32) {
             let mut hash = Sha256::new();
             hash.update(state.0.to_le_bytes());

@@ -88,10 +88,7 @@ pub struct MemoryStateStore {
 impl MemoryStateStore {
     /// An empty store.
     pub fn new(group: GroupId) -> Self {
-        Self {
-            group,
-            ..Self::default()
-        }
+        Self { group, ..Self::default() }
     }
 
     /// Forgets what was not flushed, as a crash would.
@@ -101,13 +98,11 @@ impl MemoryStateStore {
 }
 
 fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
-    lock.read()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
-    lock.write()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 struct Frozen(Arc<Rows>);
@@ -124,9 +119,7 @@ impl StateRead for Frozen {
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
         let range = self.0.range(from.to_vec()..to.to_vec()).take(limit);
-        Ok(range
-            .map(|(k, v)| (Bytes::copy_from_slice(k), Bytes::copy_from_slice(v)))
-            .collect())
+        Ok(range.map(|(k, v)| (Bytes::copy_from_slice(k), Bytes::copy_from_slice(v))).collect())
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {

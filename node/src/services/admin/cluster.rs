@@ -20,9 +20,7 @@ impl AdminDoor {
         &self,
         request: Request<wire::ClusterStatusRequest>,
     ) -> Result<wire::ClusterStatusResponse, Status> {
-        self.0
-            .allow(&request, Operation::ClusterStatus, None)
-            .await?;
+        self.0.allow(&request, Operation::ClusterStatus, None).await?;
         self.0.status().await
     }
 
@@ -31,16 +29,11 @@ impl AdminDoor {
         request: Request<wire::CreateJoinTokenRequest>,
     ) -> Result<wire::CreateJoinTokenResponse, Status> {
         let asked = request.get_ref();
-        let asker = self
-            .asker(&request, Operation::CreateJoinToken, asked.context.as_ref())
-            .await?;
+        let asker =
+            self.asker(&request, Operation::CreateJoinToken, asked.context.as_ref()).await?;
         let mut secret = [0_u8; dtm_identity::SECRET_BYTES];
         self.0.entropy.fill(&mut secret);
-        let root = self
-            .0
-            .ca
-            .first()
-            .ok_or_else(|| internal("no root certificate"))?;
+        let root = self.0.ca.first().ok_or_else(|| internal("no root certificate"))?;
         let token = JoinToken::new(root, secret);
         let expires_us = self.0.clock.now_us() + JoinToken::VALID_US;
         let row = JoinTokenRow {
@@ -52,10 +45,7 @@ impl AdminDoor {
         };
         let detail = json!({"site": row.site, "zone": row.zone, "expires_us": expires_us});
         self.act(asker, Op::PutJoinToken(row), None, detail).await?;
-        Ok(wire::CreateJoinTokenResponse {
-            token: token.reveal().to_string(),
-            expires_us,
-        })
+        Ok(wire::CreateJoinTokenResponse { token: token.reveal().to_string(), expires_us })
     }
 
     pub(super) async fn transfer_leader(
@@ -63,18 +53,14 @@ impl AdminDoor {
         request: Request<wire::TransferLeaderRequest>,
     ) -> Result<wire::TransferLeaderResponse, Status> {
         let asked = request.get_ref();
-        self.asker(&request, Operation::TransferLeader, asked.context.as_ref())
-            .await?;
+        self.asker(&request, Operation::TransferLeader, asked.context.as_ref()).await?;
         let to = node_id(&asked.to_node)?;
         let groups: Vec<GroupId> = if asked.from_node.is_empty() {
             vec![GroupId(asked.group)]
         } else {
             let from = node_id(&asked.from_node)?;
             let status = self.0.status().await?;
-            let led = status
-                .groups
-                .iter()
-                .filter(|g| g.leader_node == from.0.as_slice());
+            let led = status.groups.iter().filter(|g| g.leader_node == from.0.as_slice());
             led.map(|g| GroupId(g.group)).collect()
         };
         let mut moved = 0;
@@ -95,9 +81,7 @@ impl AdminDoor {
         request: Request<wire::DrainNodeRequest>,
     ) -> Result<wire::DrainNodeResponse, Status> {
         let asked = request.get_ref();
-        let asker = self
-            .asker(&request, Operation::DrainNode, asked.context.as_ref())
-            .await?;
+        let asker = self.asker(&request, Operation::DrainNode, asked.context.as_ref()).await?;
         let node = node_id(&asked.node)?;
         let meta = self.0.directory.meta_now(self.0.view()).await?;
         let row = reads::node(meta.state.as_ref(), node).map_err(internal)?;
@@ -106,9 +90,7 @@ impl AdminDoor {
         let peer = row.clone();
         let detail = json!({"node": row.name, "draining": row.draining});
         self.act(asker, Op::PutNode(row), None, detail).await?;
-        let request = wire::DrainLocalRequest {
-            resume: asked.resume,
-        };
+        let request = wire::DrainLocalRequest { resume: asked.resume };
         let answer = if node == self.0.node {
             self.0.drain_local(asked.resume).await
         } else {
@@ -125,20 +107,13 @@ impl AdminDoor {
         request: Request<wire::RemoveNodeRequest>,
     ) -> Result<wire::RemoveNodeResponse, Status> {
         let asked = request.get_ref();
-        let asker = self
-            .asker(&request, Operation::RemoveNode, asked.context.as_ref())
-            .await?;
+        let asker = self.asker(&request, Operation::RemoveNode, asked.context.as_ref()).await?;
         let node = node_id(&asked.node)?;
         if node == self.0.node {
-            return Err(status(
-                ErrorCode::InvalidArgument,
-                "ask another node to remove this one",
-            ));
+            return Err(status(ErrorCode::InvalidArgument, "ask another node to remove this one"));
         }
         let detail = json!({"node": node.to_string()});
-        let op = Op::RemoveNode(RemoveNode {
-            node: asked.node.clone(),
-        });
+        let op = Op::RemoveNode(RemoveNode { node: asked.node.clone() });
         self.act(asker, op, None, detail).await?;
         Ok(wire::RemoveNodeResponse {})
     }

@@ -21,9 +21,7 @@ impl AdminDoor {
         request: Request<wire::PublishDatasetRequest>,
     ) -> Result<wire::PublishDatasetResponse, Status> {
         let asked = request.get_ref();
-        let asker = self
-            .asker(&request, Operation::PublishDataset, asked.context.as_ref())
-            .await?;
+        let asker = self.asker(&request, Operation::PublishDataset, asked.context.as_ref()).await?;
         // What does not compile is never published; the error names line and key.
         let refused = |error: dtm_catalog::Error| status(ErrorCode::InvalidArgument, error);
         let definition = Definition::parse(&asked.definition, "definition").map_err(refused)?;
@@ -48,8 +46,7 @@ impl AdminDoor {
             Caller::Source { source, .. } => Some(source.as_str().to_owned()),
             _ => None,
         };
-        self.0
-            .permit(&caller, Operation::ListDatasets, owner.as_deref())?;
+        self.0.permit(&caller, Operation::ListDatasets, owner.as_deref())?;
         let meta = self.0.directory.meta_now(self.0.view()).await?;
         let mut datasets = reads::datasets(meta.state.as_ref()).map_err(internal)?;
         let wanted = &request.get_ref().dataset;

@@ -27,18 +27,11 @@ impl AdminDoor {
         request: Request<wire::RotateClusterKeyRequest>,
     ) -> Result<wire::RotateClusterKeyResponse, Status> {
         let asked = request.get_ref();
-        let asker = self
-            .asker(
-                &request,
-                Operation::RotateClusterKey,
-                asked.context.as_ref(),
-            )
-            .await?;
+        let asker =
+            self.asker(&request, Operation::RotateClusterKey, asked.context.as_ref()).await?;
         let cluster_key = self.0.distribute_cluster_key().await?;
         let meta = self.0.directory.meta_now(self.0.view()).await?;
-        let mut row = reads::cluster(meta.state.as_ref())
-            .map_err(internal)?
-            .unwrap_or_default();
+        let mut row = reads::cluster(meta.state.as_ref()).map_err(internal)?.unwrap_or_default();
         row.cluster_key_id = Bytes::copy_from_slice(&cluster_key.0);
         let detail = json!({"cluster_key": cluster_key.to_string()});
         let actor = Actor::of(&asker.caller, asker.address.clone());
@@ -72,10 +65,7 @@ impl AdminDoor {
             after = KeyId::from_slice(&last.key_id);
             let current = self.0.keyring.current();
             let mut keys = Vec::with_capacity(held.len());
-            for row in held
-                .iter()
-                .filter(|row| row.cluster_key_id != current.0.as_slice())
-            {
+            for row in held.iter().filter(|row| row.cluster_key_id != current.0.as_slice()) {
                 keys.push(self.0.keyring.rewrap(group, row, group).map_err(internal)?);
             }
             if keys.is_empty() {

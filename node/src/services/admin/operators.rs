@@ -20,14 +20,9 @@ impl AdminDoor {
         request: Request<wire::AddOperatorRequest>,
     ) -> Result<wire::AddOperatorResponse, Status> {
         let asked = request.get_ref();
-        let asker = self
-            .asker(&request, Operation::AddOperator, asked.context.as_ref())
-            .await?;
+        let asker = self.asker(&request, Operation::AddOperator, asked.context.as_ref()).await?;
         let role = Role::parse(&asked.role).ok_or_else(|| {
-            status(
-                ErrorCode::InvalidArgument,
-                "a role is operator, approver or auditor",
-            )
+            status(ErrorCode::InvalidArgument, "a role is operator, approver or auditor")
         })?;
         if !operator_name_is_valid(&asked.name) {
             return Err(status(
@@ -35,21 +30,12 @@ impl AdminDoor {
                 "this name is not allowed for an operator",
             ));
         }
-        let identity = Identity::Operator {
-            cluster: self.0.cluster_id,
-            name: asked.name.clone(),
-            role,
-        };
+        let identity =
+            Identity::Operator { cluster: self.0.cluster_id, name: asked.name.clone(), role };
         let days = u32::try_from(asked.valid_days).unwrap_or(0).clamp(1, 365);
-        let subject = Subject {
-            identity,
-            names: Vec::new(),
-            days,
-        };
+        let subject = Subject { identity, names: Vec::new(), days };
         let chain =
-            self.0
-                .issuing()?
-                .sign(&asked.certificate_request, &subject, self.0.clock.now_us());
+            self.0.issuing()?.sign(&asked.certificate_request, &subject, self.0.clock.now_us());
         let chain = chain.map_err(|e| status(ErrorCode::InvalidArgument, e))?;
         let facts = Issuing::facts(&chain).map_err(internal)?;
         let id = Bytes::copy_from_slice(&self.0.entropy.id16());
@@ -64,19 +50,14 @@ impl AdminDoor {
         let detail = json!({"operator": row.name, "role": row.role});
         self.act(asker, Op::PutOperator(row), None, detail).await?;
         let certificate_chain = chain.iter().map(|c| Bytes::copy_from_slice(c)).collect();
-        Ok(wire::AddOperatorResponse {
-            id,
-            certificate_chain,
-        })
+        Ok(wire::AddOperatorResponse { id, certificate_chain })
     }
 
     pub(super) async fn list_operators(
         &self,
         request: Request<wire::ListOperatorsRequest>,
     ) -> Result<wire::ListOperatorsResponse, Status> {
-        self.0
-            .allow(&request, Operation::ListOperators, None)
-            .await?;
+        self.0.allow(&request, Operation::ListOperators, None).await?;
         let meta = self.0.directory.meta_now(self.0.view()).await?;
         let operators = reads::operators(meta.state.as_ref()).map_err(internal)?;
         Ok(wire::ListOperatorsResponse { operators })
@@ -87,13 +68,9 @@ impl AdminDoor {
         request: Request<wire::RevokeOperatorRequest>,
     ) -> Result<wire::RevokeOperatorResponse, Status> {
         let asked = request.get_ref();
-        let asker = self
-            .asker(&request, Operation::RevokeOperator, asked.context.as_ref())
-            .await?;
+        let asker = self.asker(&request, Operation::RevokeOperator, asked.context.as_ref()).await?;
         let detail = json!({"operator": asked.name});
-        let op = Op::RevokeOperator(RevokeOperator {
-            name: asked.name.clone(),
-        });
+        let op = Op::RevokeOperator(RevokeOperator { name: asked.name.clone() });
         self.act(asker, op, None, detail).await?;
         Ok(wire::RevokeOperatorResponse {})
     }

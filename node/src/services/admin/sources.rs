@@ -30,9 +30,7 @@ impl AdminDoor {
         request: Request<wire::PutSourceRequest>,
     ) -> Result<wire::PutSourceResponse, Status> {
         let asked = request.get_ref();
-        let asker = self
-            .asker(&request, Operation::PutSource, asked.context.as_ref())
-            .await?;
+        let asker = self.asker(&request, Operation::PutSource, asked.context.as_ref()).await?;
         let mut row = asked.source.clone().unwrap_or_default();
         self.check_agreements(&row).await?;
         let expected = asked.update.then_some(row.version);
@@ -41,29 +39,19 @@ impl AdminDoor {
         }
         let detail = json!({"source": row.source, "title": row.title_vi, "agency": row.agency_code,
             "datasets": row.agreements.iter().map(|a| a.dataset.clone()).collect::<Vec<_>>()});
-        let done = self
-            .act(asker, Op::PutSource(row), expected, detail)
-            .await?;
-        Ok(wire::PutSourceResponse {
-            group: done.group,
-            version: done.version,
-        })
+        let done = self.act(asker, Op::PutSource(row), expected, detail).await?;
+        Ok(wire::PutSourceResponse { group: done.group, version: done.version })
     }
 
     /// An agreement names a published data set, modes and a form; masks must fit the definition.
     async fn check_agreements(&self, row: &SourceRow) -> Result<(), Status> {
         for agreement in &row.agreements {
-            self.0
-                .directory
-                .definition(self.0.view(), &agreement.dataset, 0)
-                .await?;
+            self.0.directory.definition(self.0.view(), &agreement.dataset, 0).await?;
             if agreement.modes.is_empty()
                 || agreement.form() == dtm_types::format::Form::Unspecified
             {
-                let detail = format!(
-                    "the agreement for {} needs modes and a form",
-                    agreement.dataset
-                );
+                let detail =
+                    format!("the agreement for {} needs modes and a form", agreement.dataset);
                 return Err(status(ErrorCode::InvalidArgument, detail));
             }
         }
@@ -76,43 +64,25 @@ impl AdminDoor {
     ) -> Result<wire::ListSourcesResponse, Status> {
         let source = request.get_ref().source.clone();
         let owner = (!source.is_empty()).then_some(source.as_str());
-        self.0
-            .allow(&request, Operation::ListSources, owner)
-            .await?;
+        self.0.allow(&request, Operation::ListSources, owner).await?;
         let meta = self.0.directory.meta_now(self.0.view()).await?;
         let state = meta.state.as_ref();
         let rows = match owner {
-            Some(source) => reads::source(state, source)
-                .map_err(internal)?
-                .into_iter()
-                .collect(),
+            Some(source) => reads::source(state, source).map_err(internal)?.into_iter().collect(),
             None => reads::sources(state, None, SOURCES_MAX).map_err(internal)?,
         };
         let mut sources = Vec::with_capacity(rows.len());
         for row in rows {
             let mut keys = reads::source_keys(state, &row.source).map_err(internal)?;
-            keys.iter_mut()
-                .for_each(|key| key.secret_hash = Bytes::new());
-            let streams = if owner.is_some() {
-                self.streams(&row).await?
-            } else {
-                Vec::new()
-            };
-            sources.push(wire::SourceDetail {
-                source: Some(row),
-                keys,
-                streams,
-            });
+            keys.iter_mut().for_each(|key| key.secret_hash = Bytes::new());
+            let streams = if owner.is_some() { self.streams(&row).await? } else { Vec::new() };
+            sources.push(wire::SourceDetail { source: Some(row), keys, streams });
         }
         Ok(wire::ListSourcesResponse { sources })
     }
 
     async fn streams(&self, row: &SourceRow) -> Result<Vec<wire::StreamDetail>, Status> {
-        let view = self
-            .0
-            .cluster
-            .view(GroupId(row.group), Freshness::Local)
-            .await;
+        let view = self.0.cluster.view(GroupId(row.group), Freshness::Local).await;
         let view = view.map_err(|e| status(e.code(), &e))?;
         let found =
             reads::streams(view.state.as_ref(), &row.source, STREAMS_MAX).map_err(internal)?;
@@ -136,9 +106,7 @@ impl AdminDoor {
         request: Request<wire::IssueSourceKeyRequest>,
     ) -> Result<wire::IssueSourceKeyResponse, Status> {
         let asked = request.get_ref();
-        let asker = self
-            .asker(&request, Operation::IssueSourceKey, asked.context.as_ref())
-            .await?;
+        let asker = self.asker(&request, Operation::IssueSourceKey, asked.context.as_ref()).await?;
         let source = source_id(&asked.source)?;
         let days = match asked.valid_days {
             0 => KEY_DAYS,
@@ -180,17 +148,12 @@ impl AdminDoor {
         request: Request<wire::RevokeSourceKeyRequest>,
     ) -> Result<wire::RevokeSourceKeyResponse, Status> {
         let asked = request.get_ref();
-        let asker = self
-            .asker(&request, Operation::RevokeSourceKey, asked.context.as_ref())
-            .await?;
+        let asker =
+            self.asker(&request, Operation::RevokeSourceKey, asked.context.as_ref()).await?;
         let source = source_id(&asked.source)?;
-        let op = RevokeSourceKey {
-            source: asked.source.clone(),
-            key_id: asked.key_id.clone(),
-        };
+        let op = RevokeSourceKey { source: asked.source.clone(), key_id: asked.key_id.clone() };
         let detail = json!({"source": asked.source, "key": hex::encode(&asked.key_id)});
-        self.act(asker, Op::RevokeSourceKey(op), None, detail)
-            .await?;
+        self.act(asker, Op::RevokeSourceKey(op), None, detail).await?;
         // Streams of this source on this node open anew with a key that holds.
         self.0.sources.cut_off(&source);
         Ok(wire::RevokeSourceKeyResponse {})
@@ -201,40 +164,21 @@ impl AdminDoor {
         request: Request<wire::IssueSourceCertificateRequest>,
     ) -> Result<wire::IssueSourceCertificateResponse, Status> {
         let asked = request.get_ref();
-        let asker = self
-            .asker(
-                &request,
-                Operation::IssueSourceCertificate,
-                asked.context.as_ref(),
-            )
-            .await?;
+        let asker =
+            self.asker(&request, Operation::IssueSourceCertificate, asked.context.as_ref()).await?;
         let source = source_id(&asked.source)?;
-        let row = self
-            .0
-            .directory
-            .source(self.0.view(), &asked.source)
-            .await?;
-        let identity = Identity::Source {
-            cluster: self.0.cluster_id,
-            source,
-        };
+        let row = self.0.directory.source(self.0.view(), &asked.source).await?;
+        let identity = Identity::Source { cluster: self.0.cluster_id, source };
         let days = u32::try_from(asked.valid_days).unwrap_or(0).clamp(1, 365);
-        let subject = Subject {
-            identity,
-            names: Vec::new(),
-            days,
-        };
+        let subject = Subject { identity, names: Vec::new(), days };
         let chain =
-            self.0
-                .issuing()?
-                .sign(&asked.certificate_request, &subject, self.0.clock.now_us());
+            self.0.issuing()?.sign(&asked.certificate_request, &subject, self.0.clock.now_us());
         let chain = chain.map_err(|e| status(ErrorCode::InvalidArgument, e))?;
         // The issue is a leaf: the source's row is written again with what was issued beside it.
         let digest = crate::pki::Issuing::facts(&chain).map_err(internal)?.digest;
         let expected = Some(row.version);
         let detail = json!({"source": row.source, "certificate": hex::encode(digest)});
-        self.act(asker, Op::PutSource(row), expected, detail)
-            .await?;
+        self.act(asker, Op::PutSource(row), expected, detail).await?;
         let certificate_chain = chain.iter().map(|c| Bytes::copy_from_slice(c)).collect();
         Ok(wire::IssueSourceCertificateResponse { certificate_chain })
     }
@@ -242,9 +186,6 @@ impl AdminDoor {
 
 fn source_id(source: &str) -> Result<SourceId, Status> {
     SourceId::parse(source).ok_or_else(|| {
-        status(
-            ErrorCode::InvalidArgument,
-            "a source code is 1 to 64 of a-z 0-9 . - _",
-        )
+        status(ErrorCode::InvalidArgument, "a source code is 1 to 64 of a-z 0-9 . - _")
     })
 }

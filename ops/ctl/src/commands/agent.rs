@@ -66,10 +66,9 @@ fn tell(report: Report) {
         Report::Unsendable { file, line, reason } => {
             json!({ "unsendable": file, "line": line, "reason": reason })
         }
-        Report::SpoolFull {
-            bytes,
-            spool_bytes_max,
-        } => json!({ "spool_full": bytes, "spool_bytes_max": spool_bytes_max }),
+        Report::SpoolFull { bytes, spool_bytes_max } => {
+            json!({ "spool_full": bytes, "spool_bytes_max": spool_bytes_max })
+        }
         // Reasons may quote the record: they stay in the quarantine.
         Report::Publisher(Event::Refused(records)) => json!({ "refused": records.len() }),
         Report::Publisher(event) => json!({ "publisher": format!("{event:?}") }),

@@ -26,16 +26,9 @@ pub(crate) async fn run(command: &ClusterCommand, globals: &Globals) -> Result<(
             confirm(globals, "cli.confirm_remove_node", &[("name", node)])?;
             let remote = Remote::connect(globals).await?;
             let target = node_id(&remote, node).await?;
-            let request = RemoveNodeRequest {
-                context: remote.why(),
-                node: target.into(),
-            };
+            let request = RemoveNodeRequest { context: remote.why(), node: target.into() };
             remote.admin().remove_node(remote.request(request)).await?;
-            printer.done(
-                "cli.node_removed",
-                &[("name", node)],
-                &json!({ "removed": node }),
-            );
+            printer.done("cli.node_removed", &[("name", node)], &json!({ "removed": node }));
             Ok(())
         }
     }
@@ -43,11 +36,7 @@ pub(crate) async fn run(command: &ClusterCommand, globals: &Globals) -> Result<(
 
 /// The cluster's status.
 pub(super) async fn fetch(remote: &Remote) -> Result<ClusterStatusResponse, Failure> {
-    Ok(remote
-        .admin()
-        .cluster_status(remote.request(ClusterStatusRequest {}))
-        .await?
-        .into_inner())
+    Ok(remote.admin().cluster_status(remote.request(ClusterStatusRequest {})).await?.into_inner())
 }
 
 async fn token(
@@ -57,23 +46,13 @@ async fn token(
     zone: &str,
 ) -> Result<(), Failure> {
     let remote = Remote::connect(globals).await?;
-    let request = CreateJoinTokenRequest {
-        context: remote.why(),
-        site: site.into(),
-        zone: zone.into(),
-    };
-    let made = remote
-        .admin()
-        .create_join_token(remote.request(request))
-        .await?
-        .into_inner();
+    let request =
+        CreateJoinTokenRequest { context: remote.why(), site: site.into(), zone: zone.into() };
+    let made = remote.admin().create_join_token(remote.request(request)).await?.into_inner();
     if printer.is_json() {
         printer.json(&json!({ "token": made.token, "expires": time(made.expires_us) }));
     } else {
-        eprintln!(
-            "{}",
-            printer.text("cli.token_made", &[("time", &time(made.expires_us))])
-        );
+        eprintln!("{}", printer.text("cli.token_made", &[("time", &time(made.expires_us))]));
         printer.raw(&made.token);
     }
     Ok(())
@@ -111,23 +90,9 @@ async fn transfer(
         }
     }
     let [from_node, to_node] = ends.map(Into::into);
-    let request = TransferLeaderRequest {
-        context: remote.why(),
-        group,
-        from_node,
-        to_node,
-    };
-    let moved = remote
-        .admin()
-        .transfer_leader(remote.request(request))
-        .await?
-        .into_inner()
-        .moved;
-    printer.done(
-        "cli.leaders_moved",
-        &[("count", &moved.to_string())],
-        &json!({ "moved": moved }),
-    );
+    let request = TransferLeaderRequest { context: remote.why(), group, from_node, to_node };
+    let moved = remote.admin().transfer_leader(remote.request(request)).await?.into_inner().moved;
+    printer.done("cli.leaders_moved", &[("count", &moved.to_string())], &json!({ "moved": moved }));
     Ok(())
 }
 
@@ -139,25 +104,10 @@ async fn drain(
 ) -> Result<(), Failure> {
     let remote = Remote::connect(globals).await?;
     let node = node_id(&remote, named).await?.into();
-    let request = DrainNodeRequest {
-        context: remote.why(),
-        node,
-        resume,
-    };
-    let done = remote
-        .admin()
-        .drain_node(remote.request(request))
-        .await?
-        .into_inner();
-    let (leaders, sessions) = (
-        done.leaders_moved.to_string(),
-        done.sessions_told.to_string(),
-    );
-    let key = if resume {
-        "cli.node_resumed"
-    } else {
-        "cli.node_drained"
-    };
+    let request = DrainNodeRequest { context: remote.why(), node, resume };
+    let done = remote.admin().drain_node(remote.request(request)).await?.into_inner();
+    let (leaders, sessions) = (done.leaders_moved.to_string(), done.sessions_told.to_string());
+    let key = if resume { "cli.node_resumed" } else { "cli.node_drained" };
     printer.done(
         key,
         &[("name", named), ("leaders", &leaders), ("sessions", &sessions)],
@@ -184,41 +134,17 @@ async fn status(globals: &Globals, printer: &Printer<'_>) -> Result<(), Failure>
             ],
         );
         printer.raw("");
-        let columns = [
-            "node",
-            "place",
-            "grpc",
-            "state",
-            "groups_led",
-            "streams",
-            "version",
-        ];
+        let columns = ["node", "place", "grpc", "state", "groups_led", "streams", "version"];
         printer.table(
             &columns,
-            status
-                .nodes
-                .iter()
-                .map(|node| node_row(node, printer))
-                .collect(),
+            status.nodes.iter().map(|node| node_row(node, printer)).collect(),
             &Value::Null,
         );
         printer.raw("");
-        let columns = [
-            "group",
-            "leader",
-            "term",
-            "committed",
-            "replicas",
-            "records",
-            "refused",
-        ];
+        let columns = ["group", "leader", "term", "committed", "replicas", "records", "refused"];
         printer.table(
             &columns,
-            status
-                .groups
-                .iter()
-                .map(|g| group_row(g, &status))
-                .collect(),
+            status.groups.iter().map(|g| group_row(g, &status)).collect(),
             &Value::Null,
         );
         for trouble in &troubles {
@@ -228,26 +154,15 @@ async fn status(globals: &Globals, printer: &Printer<'_>) -> Result<(), Failure>
     if troubles.is_empty() {
         Ok(())
     } else {
-        Err(Failure::Verdict {
-            key: "cli.unhealthy",
-            exit: Exit::Unhealthy,
-        })
+        Err(Failure::Verdict { key: "cli.unhealthy", exit: Exit::Unhealthy })
     }
 }
 
 /// Name of a node by its id.
 pub(super) fn node_name(status: &ClusterStatusResponse, node: &[u8]) -> String {
     let mut rows = status.nodes.iter().filter_map(|n| n.node.as_ref());
-    let found = rows
-        .find(|row| row.node == node)
-        .map(|row| row.name.clone());
-    found.unwrap_or_else(|| {
-        if node.is_empty() {
-            "-".into()
-        } else {
-            id(node)
-        }
-    })
+    let found = rows.find(|row| row.node == node).map(|row| row.name.clone());
+    found.unwrap_or_else(|| if node.is_empty() { "-".into() } else { id(node) })
 }
 
 fn node_row(node: &NodeStatus, printer: &Printer<'_>) -> Vec<String> {
@@ -270,16 +185,8 @@ fn node_row(node: &NodeStatus, printer: &Printer<'_>) -> Vec<String> {
 }
 
 fn group_row(group: &GroupStatus, status: &ClusterStatusResponse) -> Vec<String> {
-    let name = if group.group == 0 {
-        "meta".to_owned()
-    } else {
-        group.group.to_string()
-    };
-    let healthy = group
-        .replicas
-        .iter()
-        .filter(|r| r.health == "healthy")
-        .count();
+    let name = if group.group == 0 { "meta".to_owned() } else { group.group.to_string() };
+    let healthy = group.replicas.iter().filter(|r| r.health == "healthy").count();
     let most = |of: fn(&dtm_proto::admin::ReplicaStatus) -> u64| {
         group.replicas.iter().map(of).max().unwrap_or(0).to_string()
     };
@@ -319,19 +226,13 @@ fn troubles(status: &ClusterStatusResponse, printer: &Printer<'_>) -> Vec<String
         if group.leader_node.is_empty() {
             found.push(printer.text("cli.trouble.no_leader", &[("group", &number)]));
         }
-        for replica in group
-            .replicas
-            .iter()
-            .filter(|r| r.health != "healthy" && r.health != "unreachable")
+        for replica in
+            group.replicas.iter().filter(|r| r.health != "healthy" && r.health != "unreachable")
         {
             let node = node_name(status, &replica.node);
             found.push(printer.text(
                 "cli.trouble.replica",
-                &[
-                    ("group", &number),
-                    ("name", &node),
-                    ("state", &replica.health),
-                ],
+                &[("group", &number), ("name", &node), ("state", &replica.health)],
             ));
         }
     }

@@ -32,11 +32,7 @@ pub(crate) fn run(command: &ContextCommand, globals: &Globals) -> Result<(), Fai
             contexts.pick(Some(name))?;
             contexts.current = Some(name.clone());
             contexts.save(&file)?;
-            printer.done(
-                "cli.context_used",
-                &[("name", name)],
-                &json!({ "current": name }),
-            );
+            printer.done("cli.context_used", &[("name", name)], &json!({ "current": name }));
         }
         ContextCommand::List => {
             let is_current = |name: &String| contexts.current.as_ref() == Some(name);

@@ -59,15 +59,8 @@ pub(crate) async fn run(command: &DatasetCommand, globals: &Globals) -> Result<(
             }
             let definition = fs::read_to_string(file).map_err(Failure::file(file))?;
             let remote = Remote::connect(globals).await?;
-            let message = PublishDatasetRequest {
-                context: remote.why(),
-                definition,
-            };
-            let made = remote
-                .admin()
-                .publish_dataset(remote.request(message))
-                .await?
-                .into_inner();
+            let message = PublishDatasetRequest { context: remote.why(), definition };
+            let made = remote.admin().publish_dataset(remote.request(message)).await?.into_inner();
             let version = made.schema_version.to_string();
             printer.done(
                 "cli.dataset_published",
@@ -80,15 +73,8 @@ pub(crate) async fn run(command: &DatasetCommand, globals: &Globals) -> Result<(
 }
 
 async fn fetch(remote: &Remote, dataset: &str) -> Result<Vec<DatasetRow>, Failure> {
-    let request = remote.request(ListDatasetsRequest {
-        dataset: dataset.into(),
-    });
-    Ok(remote
-        .admin()
-        .list_datasets(request)
-        .await?
-        .into_inner()
-        .datasets)
+    let request = remote.request(ListDatasetsRequest { dataset: dataset.into() });
+    Ok(remote.admin().list_datasets(request).await?.into_inner().datasets)
 }
 
 fn to_json(row: &DatasetRow) -> serde_json::Value {

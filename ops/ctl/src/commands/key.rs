@@ -12,14 +12,8 @@ pub(crate) async fn run(command: &KeyCommand, globals: &Globals) -> Result<(), F
     confirm(globals, "cli.confirm_rotate", &[])?;
     let printer = Printer::new(globals);
     let remote = Remote::connect(globals).await?;
-    let message = RotateClusterKeyRequest {
-        context: remote.why(),
-    };
-    let done = remote
-        .admin()
-        .rotate_cluster_key(remote.request(message))
-        .await?
-        .into_inner();
+    let message = RotateClusterKeyRequest { context: remote.why() };
+    let done = remote.admin().rotate_cluster_key(remote.request(message)).await?.into_inner();
     let (key, count) = (id(&done.cluster_key_id), done.keys_rewrapped.to_string());
     printer.done(
         "cli.key_rotated",

@@ -21,11 +21,7 @@ pub(crate) async fn run(command: &LedgerCommand, globals: &Globals) -> Result<()
         for replica in &group.replicas {
             let node = node_name(&status, &replica.node);
             let root = hex::encode(&replica.ledger_root);
-            let name = if group.group == 0 {
-                "meta".to_owned()
-            } else {
-                group.group.to_string()
-            };
+            let name = if group.group == 0 { "meta".to_owned() } else { group.group.to_string() };
             document.push(json!({ "group": group.group, "node": node, "size": replica.ledger_size, "root": root }));
             rows.push(vec![name, node, replica.ledger_size.to_string(), root]);
         }
@@ -40,10 +36,7 @@ pub(crate) async fn run(command: &LedgerCommand, globals: &Globals) -> Result<()
         printer.say("cli.roots_agree", &[]);
         return Ok(());
     }
-    Err(Failure::Verdict {
-        key: "cli.roots_differ",
-        exit: Exit::Unverified,
-    })
+    Err(Failure::Verdict { key: "cli.roots_differ", exit: Exit::Unverified })
 }
 
 /// Groups of which two replicas show different roots at one size.
@@ -51,10 +44,7 @@ fn forks(status: &ClusterStatusResponse) -> Vec<u32> {
     let mut forked = Vec::new();
     for group in &status.groups {
         let mut by_size: BTreeMap<u64, &[u8]> = BTreeMap::new();
-        let known = group
-            .replicas
-            .iter()
-            .filter(|replica| !replica.ledger_root.is_empty());
+        let known = group.replicas.iter().filter(|replica| !replica.ledger_root.is_empty());
         let differs = known
             .into_iter()
             .any(|r| *by_size.entry(r.ledger_size).or_insert(&r.ledger_root) != r.ledger_root);
@@ -78,21 +68,11 @@ mod tests {
             ledger_root: root.to_vec().into(),
             ..Default::default()
         };
-        let group = |group, replicas| GroupStatus {
-            group,
-            replicas,
-            ..Default::default()
-        };
+        let group = |group, replicas| GroupStatus { group, replicas, ..Default::default() };
         let status = ClusterStatusResponse {
             groups: vec![
-                group(
-                    0,
-                    vec![replica(5, b"a"), replica(5, b"a"), replica(4, b"x")],
-                ),
-                group(
-                    1,
-                    vec![replica(5, b"a"), replica(4, b"x"), replica(5, b"b")],
-                ),
+                group(0, vec![replica(5, b"a"), replica(5, b"a"), replica(4, b"x")]),
+                group(1, vec![replica(5, b"a"), replica(4, b"x"), replica(5, b"b")]),
                 group(2, vec![replica(5, b"a"), replica(5, b"")]),
             ],
             ..Default::default()

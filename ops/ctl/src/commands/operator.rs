@@ -12,12 +12,7 @@ use crate::{Failure, Printer, Remote, confirm, make_request, write_new};
 pub(crate) async fn run(command: &OperatorCommand, globals: &Globals) -> Result<(), Failure> {
     let printer = Printer::new(globals);
     match command {
-        OperatorCommand::Add {
-            name,
-            role,
-            out,
-            days,
-        } => {
+        OperatorCommand::Add { name, role, out, days } => {
             add(globals, &printer, name, role, out, *days).await?;
         }
         OperatorCommand::List => {
@@ -28,24 +23,12 @@ pub(crate) async fn run(command: &OperatorCommand, globals: &Globals) -> Result<
                 .await?
                 .into_inner();
             let state = |revoked: bool| {
-                printer.text(
-                    if revoked {
-                        "cli.state.revoked"
-                    } else {
-                        "cli.state.in_force"
-                    },
-                    &[],
-                )
+                printer.text(if revoked { "cli.state.revoked" } else { "cli.state.in_force" }, &[])
             };
             let rows = list.operators.iter();
             let rows = rows
                 .map(|o| {
-                    vec![
-                        o.name.clone(),
-                        o.role.clone(),
-                        state(o.revoked),
-                        time(o.not_after_us),
-                    ]
+                    vec![o.name.clone(), o.role.clone(), state(o.revoked), time(o.not_after_us)]
                 })
                 .collect();
             let document: Vec<_> = list
@@ -59,19 +42,9 @@ pub(crate) async fn run(command: &OperatorCommand, globals: &Globals) -> Result<
         OperatorCommand::Revoke { name } => {
             confirm(globals, "cli.confirm_revoke_operator", &[("name", name)])?;
             let remote = Remote::connect(globals).await?;
-            let message = RevokeOperatorRequest {
-                context: remote.why(),
-                name: name.clone(),
-            };
-            remote
-                .admin()
-                .revoke_operator(remote.request(message))
-                .await?;
-            printer.done(
-                "cli.operator_revoked",
-                &[("name", name)],
-                &json!({ "revoked": name }),
-            );
+            let message = RevokeOperatorRequest { context: remote.why(), name: name.clone() };
+            remote.admin().revoke_operator(remote.request(message)).await?;
+            printer.done("cli.operator_revoked", &[("name", name)], &json!({ "revoked": name }));
         }
     }
     Ok(())
@@ -86,10 +59,7 @@ async fn add(
     out: &Path,
     days: i64,
 ) -> Result<(), Failure> {
-    let (key, certificate) = (
-        out.join(format!("{name}.key")),
-        out.join(format!("{name}.pem")),
-    );
+    let (key, certificate) = (out.join(format!("{name}.key")), out.join(format!("{name}.pem")));
     let remote = Remote::connect(globals).await?;
     let request = make_request(name)?;
     // The key first: a certificate without its key is of no use.

@@ -44,14 +44,8 @@ pub(crate) async fn run(args: &PublishArgs, globals: &Globals) -> Result<(), Fai
             if options.publisher.stream.is_empty() {
                 return Err(Failure::usage("cli.stdin_needs_stream", &[]));
             }
-            publish_reader(
-                &endpoint,
-                &options,
-                "-",
-                Box::new(std::io::stdin()),
-                &on_progress,
-            )
-            .await?
+            publish_reader(&endpoint, &options, "-", Box::new(std::io::stdin()), &on_progress)
+                .await?
         } else {
             publish_path(&endpoint, &options, input, &on_progress).await?
         };
@@ -59,14 +53,8 @@ pub(crate) async fn run(args: &PublishArgs, globals: &Globals) -> Result<(), Fai
     }
     bar.finish_and_clear();
     report(&printer, &summaries, globals);
-    if summaries
-        .iter()
-        .any(|(_, summary)| summary.exit_status() != 0)
-    {
-        return Err(Failure::Verdict {
-            key: "cli.some_refused",
-            exit: Exit::Failed,
-        });
+    if summaries.iter().any(|(_, summary)| summary.exit_status() != 0) {
+        return Err(Failure::Verdict { key: "cli.some_refused", exit: Exit::Failed });
     }
     Ok(())
 }
@@ -77,18 +65,9 @@ pub(super) async fn definition(
     dataset: &str,
     version: u32,
 ) -> Result<Option<Arc<Definition>>, Failure> {
-    let request = remote.request(ListDatasetsRequest {
-        dataset: dataset.into(),
-    });
-    let rows = remote
-        .admin()
-        .list_datasets(request)
-        .await?
-        .into_inner()
-        .datasets;
-    let wanted = rows
-        .into_iter()
-        .filter(|row| version == 0 || row.schema_version == version);
+    let request = remote.request(ListDatasetsRequest { dataset: dataset.into() });
+    let rows = remote.admin().list_datasets(request).await?.into_inner().datasets;
+    let wanted = rows.into_iter().filter(|row| version == 0 || row.schema_version == version);
     let Some(row) = wanted.max_by_key(|row| row.schema_version) else {
         return Err(Failure::usage("cli.unknown_dataset", &[("name", dataset)]));
     };
@@ -96,11 +75,8 @@ pub(super) async fn definition(
 }
 
 fn progress_bar(is_hidden: bool) -> ProgressBar {
-    let target = if is_hidden {
-        ProgressDrawTarget::hidden()
-    } else {
-        ProgressDrawTarget::stderr()
-    };
+    let target =
+        if is_hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let bar = ProgressBar::with_draw_target(Some(0), target);
     let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}");
     bar.set_style(style.expect("a fixed template"));
@@ -110,18 +86,13 @@ fn progress_bar(is_hidden: bool) -> ProgressBar {
 fn show(bar: &ProgressBar, progress: &PublishProgress) {
     bar.set_length(progress.bytes_total.max(progress.bytes_read));
     bar.set_position(progress.bytes_read);
-    bar.set_message(format!(
-        "{} ✓{} ✗{}",
-        progress.file, progress.acked_through, progress.refused
-    ));
+    bar.set_message(format!("{} ✓{} ✗{}", progress.file, progress.acked_through, progress.refused));
 }
 
 fn report(printer: &Printer<'_>, summaries: &[(String, Summary)], globals: &Globals) {
     if printer.is_json() {
-        let documents: Vec<_> = summaries
-            .iter()
-            .map(|(input, summary)| to_json(input, summary))
-            .collect();
+        let documents: Vec<_> =
+            summaries.iter().map(|(input, summary)| to_json(input, summary)).collect();
         return printer.json(&json!(documents));
     }
     for (input, summary) in summaries {
@@ -140,18 +111,11 @@ fn report(printer: &Printer<'_>, summaries: &[(String, Summary)], globals: &Glob
             let reason = refusal.reasons(globals.lang).join("; ");
             printer.say(
                 "cli.refused_line",
-                &[
-                    ("name", &refusal.file),
-                    ("line", &line),
-                    ("reason", &reason),
-                ],
+                &[("name", &refusal.file), ("line", &line), ("reason", &reason)],
             );
         }
         if summary.conflicts > 0 {
-            printer.say(
-                "cli.conflicts",
-                &[("count", &summary.conflicts.to_string())],
-            );
+            printer.say("cli.conflicts", &[("count", &summary.conflicts.to_string())]);
         }
     }
 }

@@ -34,11 +34,7 @@ async fn list(
         records_max: limit,
         ..Default::default()
     };
-    let mut stream = remote
-        .records()
-        .quarantine(remote.request(message))
-        .await?
-        .into_inner();
+    let mut stream = remote.records().quarantine(remote.request(message)).await?.into_inner();
     let (mut rows, mut document, mut beyond) = (Vec::new(), Vec::new(), 0);
     while let Some(page) = stream.message().await? {
         for record in &page.records {
@@ -77,11 +73,7 @@ async fn show(
         records_max: SEARCH_RECORDS_MAX,
         ..Default::default()
     };
-    let mut stream = remote
-        .records()
-        .quarantine(remote.request(message))
-        .await?
-        .into_inner();
+    let mut stream = remote.records().quarantine(remote.request(message)).await?.into_inner();
     while let Some(page) = stream.message().await? {
         let Some(record) = page.records.iter().find(|record| record.id == id) else {
             continue;
@@ -93,11 +85,7 @@ async fn show(
         let place = format!("{}/{} #{}", record.source, record.stream, record.sequence);
         printer.say(
             "cli.refused_record",
-            &[
-                ("id", id),
-                ("place", &place),
-                ("time", &time(record.group_time_us)),
-            ],
+            &[("id", id), ("place", &place), ("time", &time(record.group_time_us))],
         );
         for message in messages(record, printer) {
             printer.raw(&format!("  - {message}"));

@@ -13,13 +13,7 @@ pub(crate) async fn run(command: &RecordsCommand, globals: &Globals) -> Result<(
     match command {
         RecordsCommand::Read(args) => read(&remote, &printer, args, false).await,
         RecordsCommand::Tail(args) => read(&remote, &printer, args, true).await,
-        RecordsCommand::Lookup {
-            source,
-            stream,
-            sequence,
-            dataset,
-            id,
-        } => {
+        RecordsCommand::Lookup { source, stream, sequence, dataset, id } => {
             if *sequence == 0 && id.is_empty() {
                 return Err(Failure::usage("cli.lookup_what", &[]));
             }
@@ -32,11 +26,7 @@ pub(crate) async fn run(command: &RecordsCommand, globals: &Globals) -> Result<(
                 current: true,
                 purpose: String::new(),
             };
-            let found = remote
-                .records()
-                .lookup(remote.request(message))
-                .await?
-                .into_inner();
+            let found = remote.records().lookup(remote.request(message)).await?.into_inner();
             match (&found.record, &found.refused) {
                 (Some(record), _) => printer.json(&to_json(record)),
                 (None, Some(refused)) => printer.json(&super::quarantine::to_json(refused)),
@@ -72,11 +62,7 @@ async fn read(
     };
     let mut client = remote.records();
     let request = remote.request(message);
-    let answer = if tail {
-        client.tail(request).await?
-    } else {
-        client.read(request).await?
-    };
+    let answer = if tail { client.tail(request).await? } else { client.read(request).await? };
     let mut stream = answer.into_inner();
     let mut last_position = Vec::new();
     let mut count = 0_u64;
@@ -96,10 +82,7 @@ async fn read(
     // The position goes to stderr: stdout holds records only.
     let summary = printer.text(
         "cli.read_summary",
-        &[
-            ("count", &count.to_string()),
-            ("position", &hex::encode(last_position)),
-        ],
+        &[("count", &count.to_string()), ("position", &hex::encode(last_position))],
     );
     eprintln!("{summary}");
     Ok(())

@@ -35,10 +35,8 @@ pub(crate) async fn run(command: &SourceCommand, globals: &Globals) -> Result<()
         SourceCommand::Show { source } => show(&remote, &printer, source).await,
         SourceCommand::Key(command) => key(&remote, &printer, command, globals).await,
         SourceCommand::Certificate { source, out, days } => {
-            let (key, certificate) = (
-                out.join(format!("{source}.key")),
-                out.join(format!("{source}.pem")),
-            );
+            let (key, certificate) =
+                (out.join(format!("{source}.key")), out.join(format!("{source}.pem")));
             let request = make_request(source)?;
             write_new(&key, request.key_pem.as_bytes(), 0o600).map_err(Failure::file(&key))?;
             let message = IssueSourceCertificateRequest {
@@ -47,10 +45,7 @@ pub(crate) async fn run(command: &SourceCommand, globals: &Globals) -> Result<()
                 certificate_request: request.der.into(),
                 valid_days: *days,
             };
-            let made = match remote
-                .admin()
-                .issue_source_certificate(remote.request(message))
-                .await
+            let made = match remote.admin().issue_source_certificate(remote.request(message)).await
             {
                 Ok(made) => made.into_inner(),
                 Err(status) => {
@@ -74,15 +69,8 @@ pub(crate) async fn run(command: &SourceCommand, globals: &Globals) -> Result<()
 }
 
 async fn fetch(remote: &Remote, source: &str) -> Result<Vec<SourceDetail>, Failure> {
-    let request = remote.request(ListSourcesRequest {
-        source: source.into(),
-    });
-    Ok(remote
-        .admin()
-        .list_sources(request)
-        .await?
-        .into_inner()
-        .sources)
+    let request = remote.request(ListSourcesRequest { source: source.into() });
+    Ok(remote.admin().list_sources(request).await?.into_inner().sources)
 }
 
 async fn add(remote: &Remote, printer: &Printer<'_>, args: &SourceArgs) -> Result<(), Failure> {
@@ -119,23 +107,12 @@ async fn add(remote: &Remote, printer: &Printer<'_>, args: &SourceArgs) -> Resul
         suspended: args.suspend,
         ..SourceRow::default()
     };
-    let message = PutSourceRequest {
-        context: remote.why(),
-        source: Some(row),
-        update: args.update,
-    };
-    let made = remote
-        .admin()
-        .put_source(remote.request(message))
-        .await?
-        .into_inner();
+    let message =
+        PutSourceRequest { context: remote.why(), source: Some(row), update: args.update };
+    let made = remote.admin().put_source(remote.request(message)).await?.into_inner();
     let group = made.group.to_string();
     let document = json!({ "source": args.source, "group": made.group, "version": made.version });
-    printer.done(
-        "cli.source_added",
-        &[("name", &args.source), ("group", &group)],
-        &document,
-    );
+    printer.done("cli.source_added", &[("name", &args.source), ("group", &group)], &document);
     Ok(())
 }
 
@@ -148,19 +125,10 @@ async fn show(remote: &Remote, printer: &Printer<'_>, source: &str) -> Result<()
         printer.json(&to_json(&detail));
         return Ok(());
     }
-    let head = [
-        "source", "title", "agency", "group", "datasets", "streams", "records", "refused",
-    ];
+    let head = ["source", "title", "agency", "group", "datasets", "streams", "records", "refused"];
     printer.table(&head, vec![row(&detail)], &Value::Null);
     let state = |revoked: bool| {
-        printer.text(
-            if revoked {
-                "cli.state.revoked"
-            } else {
-                "cli.state.in_force"
-            },
-            &[],
-        )
+        printer.text(if revoked { "cli.state.revoked" } else { "cli.state.in_force" }, &[])
     };
     let keys = detail.keys.iter();
     let keys: Vec<_> = keys
@@ -188,15 +156,7 @@ async fn show(remote: &Remote, printer: &Printer<'_>, source: &str) -> Result<()
     });
     printer.raw("");
     printer.table(
-        &[
-            "stream",
-            "dataset",
-            "through",
-            "records",
-            "refused",
-            "duplicates",
-            "last",
-        ],
+        &["stream", "dataset", "through", "records", "refused", "duplicates", "last"],
         streams.collect(),
         &Value::Null,
     );
@@ -216,11 +176,7 @@ async fn key(
                 source: source.clone(),
                 valid_days: *days,
             };
-            let made = remote
-                .admin()
-                .issue_source_key(remote.request(message))
-                .await?
-                .into_inner();
+            let made = remote.admin().issue_source_key(remote.request(message)).await?.into_inner();
             let shown = Zeroizing::new(made.key);
             let (key_id, until) = (hex::encode(&made.key_id), time(made.not_after_us));
             match out {
@@ -250,20 +206,13 @@ async fn key(
         SourceKeyCommand::Revoke { source, key_id } => {
             let bytes = hex::decode(key_id)
                 .map_err(|_| Failure::usage("cli.bad_key_id", &[("name", key_id)]))?;
-            confirm(
-                globals,
-                "cli.confirm_revoke_key",
-                &[("name", source), ("key", key_id)],
-            )?;
+            confirm(globals, "cli.confirm_revoke_key", &[("name", source), ("key", key_id)])?;
             let message = RevokeSourceKeyRequest {
                 context: remote.why(),
                 source: source.clone(),
                 key_id: bytes.into(),
             };
-            remote
-                .admin()
-                .revoke_source_key(remote.request(message))
-                .await?;
+            remote.admin().revoke_source_key(remote.request(message)).await?;
             printer.done(
                 "cli.key_revoked",
                 &[("name", source), ("key", key_id)],
@@ -275,19 +224,16 @@ async fn key(
 }
 
 fn totals(detail: &SourceDetail) -> (u64, u64) {
-    detail.streams.iter().fold((0, 0), |(records, refused), s| {
-        (records + s.records, refused + s.refused)
-    })
+    detail
+        .streams
+        .iter()
+        .fold((0, 0), |(records, refused), s| (records + s.records, refused + s.refused))
 }
 
 fn row(detail: &SourceDetail) -> Vec<String> {
     let source = detail.source.clone().unwrap_or_default();
     let (records, refused) = totals(detail);
-    let datasets: Vec<_> = source
-        .agreements
-        .iter()
-        .map(|a| a.dataset.as_str())
-        .collect();
+    let datasets: Vec<_> = source.agreements.iter().map(|a| a.dataset.as_str()).collect();
     vec![
         source.source.clone(),
         source.title_vi.clone(),

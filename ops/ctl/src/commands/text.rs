@@ -14,10 +14,7 @@ pub(super) fn time(time_us: i64) -> String {
     let (year, month, day) = civil(local_s.div_euclid(86_400));
     let second = local_s.rem_euclid(86_400);
     let (hour, minute) = (second / 3_600, second / 60 % 60);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}+07:00",
-        second % 60
-    )
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}+07:00", second % 60)
 }
 
 /// Year, month and day of a day counted from 1970-01-01 (proleptic Gregorian calendar).
@@ -29,11 +26,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
@@ -61,14 +54,8 @@ fn base64(bytes: &[u8]) -> String {
 mod tests {
     #[test]
     fn times_are_shown_in_vietnam() {
-        assert_eq!(
-            super::time(1_795_219_199_000_000),
-            "2026-11-21T06:59:59+07:00"
-        );
-        assert_eq!(
-            super::time(1_709_164_800_000_000),
-            "2024-02-29T07:00:00+07:00"
-        );
+        assert_eq!(super::time(1_795_219_199_000_000), "2026-11-21T06:59:59+07:00");
+        assert_eq!(super::time(1_709_164_800_000_000), "2024-02-29T07:00:00+07:00");
         assert_eq!(super::time(0), "-");
     }
 }

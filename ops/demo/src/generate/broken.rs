@@ -87,8 +87,6 @@ pub(super) fn make(dataset: Dataset, which: usize, mut value: Value) -> (Vec<u8>
 }
 
 fn remove(value: &mut Value, member: &str) {
-    let removed = value
-        .as_object_mut()
-        .and_then(|members| members.remove(member));
+    let removed = value.as_object_mut().and_then(|members| members.remove(member));
     assert!(removed.is_some(), "a valid record has {member}");
 }

@@ -28,60 +28,18 @@ const fn procedure(
     fee_vnd: u64,
     days: i64,
 ) -> Procedure {
-    Procedure {
-        code,
-        name,
-        owner,
-        fee_code,
-        fee_vnd,
-        days,
-    }
+    Procedure { code, name, owner, fee_code, fee_vnd, days }
 }
 
 static PROCEDURES: [Procedure; 8] = [
     procedure("1.001193", "Đăng ký khai sinh", 1, "LP.01", 0, 1),
     procedure("1.000894", "Đăng ký kết hôn", 1, "LP.02", 0, 3),
-    procedure(
-        "2.000815",
-        "Chứng thực bản sao từ bản chính",
-        1,
-        "LP.03",
-        2_000,
-        1,
-    ),
+    procedure("2.000815", "Chứng thực bản sao từ bản chính", 1, "LP.03", 2_000, 1),
     procedure("1.004222", "Đăng ký thường trú", 0, "LP.04", 10_000, 7),
-    procedure(
-        "2.001610",
-        "Đăng ký thành lập doanh nghiệp tư nhân",
-        2,
-        "LP.05",
-        50_000,
-        3,
-    ),
-    procedure(
-        "1.009994",
-        "Cấp giấy phép xây dựng nhà ở riêng lẻ",
-        5,
-        "LP.06",
-        75_000,
-        15,
-    ),
-    procedure(
-        "1.003709",
-        "Cấp lần đầu giấy phép hành nghề",
-        4,
-        "PH.07",
-        430_000,
-        30,
-    ),
-    procedure(
-        "1.003503",
-        "Công nhận ban vận động thành lập hội",
-        3,
-        "LP.08",
-        0,
-        20,
-    ),
+    procedure("2.001610", "Đăng ký thành lập doanh nghiệp tư nhân", 2, "LP.05", 50_000, 3),
+    procedure("1.009994", "Cấp giấy phép xây dựng nhà ở riêng lẻ", 5, "LP.06", 75_000, 15),
+    procedure("1.003709", "Cấp lần đầu giấy phép hành nghề", 4, "PH.07", 430_000, 30),
+    procedure("1.003503", "Công nhận ban vận động thành lập hội", 3, "LP.08", 0, 20),
 ];
 
 impl Generator {
@@ -91,13 +49,8 @@ impl Generator {
         let handler = self.handler();
         let received = self.day();
         let code = self.dossier_code(&handler.0, received, procedure.owner);
-        let dossier = Dossier {
-            code,
-            procedure,
-            handler,
-            received,
-            state: "newly_registered".to_owned(),
-        };
+        let dossier =
+            Dossier { code, procedure, handler, received, state: "newly_registered".to_owned() };
         if self.recent.len() >= RECENT_MAX {
             self.recent.pop_front();
         }
@@ -107,18 +60,15 @@ impl Generator {
 
     fn dossier_code(&mut self, agency_code: &str, received: Date, owner: usize) -> String {
         let owner_code = ministry_code(owner);
-        let owner = owner_digits(&owner_code)
-            .expect("identifiers have two digits there")
-            .to_owned();
+        let owner =
+            owner_digits(&owner_code).expect("identifiers have two digits there").to_owned();
         let day = Day {
             year: received.year().unsigned_abs(),
             month: received.month().unsigned_abs(),
             day: received.day().unsigned_abs(),
         };
         // Agencies of a source (3), days of the year so far, owners (6): bounded.
-        let sequence = self
-            .sequences
-            .entry((agency_code.to_owned(), day, owner.clone()));
+        let sequence = self.sequences.entry((agency_code.to_owned(), day, owner.clone()));
         let sequence = sequence.or_insert_with(|| {
             DossierSequence::new(agency_code, day, &owner, 0).expect("the parts follow the grammar")
         });
@@ -130,11 +80,7 @@ impl Generator {
         let dossier = self.register();
         let owner = self.party();
         let authorised = self.chance(15);
-        let mut submitter = if authorised {
-            self.party()
-        } else {
-            owner.clone()
-        };
+        let mut submitter = if authorised { self.party() } else { owner.clone() };
         submitter["is_authorised_person"] = authorised.into();
         let procedure = dossier.procedure;
         let due = self.later(dossier.received, procedure.days);
@@ -177,11 +123,8 @@ impl Generator {
     /// dossier_progress: the state moves on as the code list says.
     pub(super) fn progress(&mut self) -> Value {
         let at = self.some_dossier();
-        let next = self
-            .states
-            .entry(&self.recent[at].state)
-            .map(|s| s.next.clone())
-            .unwrap_or_default();
+        let next =
+            self.states.entry(&self.recent[at].state).map(|s| s.next.clone()).unwrap_or_default();
         if next.is_empty() {
             // It is finished: another dossier takes its place.
             self.recent[at].state = "newly_registered".to_owned();
@@ -192,11 +135,7 @@ impl Generator {
         let after = self.number(0..10) as i64;
         let day = self.later(dossier.received, after);
         let finished = matches!(dossier.state.as_str(), "processed" | "result_returned");
-        let end = if finished {
-            day.to_string().into()
-        } else {
-            Value::Null
-        };
+        let end = if finished { day.to_string().into() } else { Value::Null };
         let content = self.pick(&[
             "Kiểm tra thành phần hồ sơ",
             "Thẩm định hồ sơ",

@@ -16,12 +16,9 @@ fn schema(dataset: Dataset) -> CompiledSchema {
 
 fn generators(broken_permille: u32) -> impl Iterator<Item = Generator> {
     let today = date(2026, 11, 21);
-    roster::all(today)
-        .into_iter()
-        .enumerate()
-        .map(move |(seed, plan)| {
-            Generator::new(Arc::new(plan), seed as u64, today, broken_permille)
-        })
+    roster::all(today).into_iter().enumerate().map(move |(seed, plan)| {
+        Generator::new(Arc::new(plan), seed as u64, today, broken_permille)
+    })
 }
 
 // A record that is canonical as it comes has the digest of what is stored.
@@ -33,10 +30,7 @@ fn every_valid_record_is_accepted_as_it_is_and_without_a_report() {
     for mut generator in generators(0) {
         for (dataset, schema) in schemas.iter().cycle().take(400) {
             let made = generator.next(*dataset);
-            let want = Outcome::Accepted {
-                form: Accepted::Same,
-                warnings: Vec::new(),
-            };
+            let want = Outcome::Accepted { form: Accepted::Same, warnings: Vec::new() };
             let shown = String::from_utf8_lossy(&made.payload);
             assert_eq!(schema.check(&made.payload, &mut scratch), want, "{shown}");
             assert_eq!(made.breaks, None);
@@ -64,11 +58,7 @@ fn every_broken_record_is_refused_by_the_rule_it_breaks() {
         }
     }
     for (dataset, _) in Dataset::SHARES {
-        assert_eq!(
-            seen[dataset.id()].len(),
-            broken::count(dataset),
-            "every way was taken"
-        );
+        assert_eq!(seen[dataset.id()].len(), broken::count(dataset), "every way was taken");
     }
 }
 
@@ -82,10 +72,7 @@ fn dossier_codes_are_unique_and_dated_from_the_first_day_on() {
             let code = value["dossier_code"].as_str().expect("a code").to_owned();
             let parsed = DossierCode::parse(&code, Reading::default()).expect("of the form");
             let received = parsed.received().to_string();
-            assert!(
-                ("2026-01-25"..="2026-11-21").contains(&received.as_str()),
-                "{code}"
-            );
+            assert!(("2026-01-25"..="2026-11-21").contains(&received.as_str()), "{code}");
             assert!(codes.insert(code), "twice");
         }
     }
@@ -94,8 +81,6 @@ fn dossier_codes_are_unique_and_dated_from_the_first_day_on() {
 #[test]
 fn the_share_of_broken_records_is_small() {
     let mut generator = generators(10).next().expect("a source");
-    let broken = (0..20_000)
-        .filter(|_| generator.next(Dataset::Payment).breaks.is_some())
-        .count();
+    let broken = (0..20_000).filter(|_| generator.next(Dataset::Payment).breaks.is_some()).count();
     assert!((100..300).contains(&broken), "{broken}");
 }

@@ -42,12 +42,8 @@ pub(crate) enum Dataset {
 
 impl Dataset {
     /// All, with their share of a source's traffic in hundredths.
-    pub(crate) const SHARES: [(Self, u32); 4] = [
-        (Self::Dossier, 40),
-        (Self::Progress, 35),
-        (Self::Petition, 10),
-        (Self::Payment, 15),
-    ];
+    pub(crate) const SHARES: [(Self, u32); 4] =
+        [(Self::Dossier, 40), (Self::Progress, 35), (Self::Petition, 10), (Self::Payment, 15)];
 
     /// Id of the data set; also the name of the stream.
     pub(crate) fn id(self) -> &'static str {
@@ -98,11 +94,8 @@ impl Generator {
     /// For a source; `today` is the last day of receipt.
     pub(crate) fn new(plan: Arc<SourcePlan>, seed: u64, today: Date, broken_permille: u32) -> Self {
         let definition = Definition::built_in(Dataset::Progress.id()).expect("it is built in");
-        let states = definition
-            .code_lists
-            .get("dossier_state")
-            .expect("the data set uses it")
-            .clone();
+        let states =
+            definition.code_lists.get("dossier_state").expect("the data set uses it").clone();
         Self {
             plan,
             rng: StdRng::seed_from_u64(seed),
@@ -128,17 +121,9 @@ impl Generator {
         if self.rng.random_range(0..1_000) < self.broken_permille {
             let which = self.rng.random_range(0..broken::count(dataset));
             let (payload, rule) = broken::make(dataset, which, value);
-            return Generated {
-                payload,
-                message_id,
-                breaks: Some(rule),
-            };
+            return Generated { payload, message_id, breaks: Some(rule) };
         }
-        Generated {
-            payload: value.to_string().into_bytes(),
-            message_id,
-            breaks: None,
-        }
+        Generated { payload: value.to_string().into_bytes(), message_id, breaks: None }
     }
 
     /// A dossier that was sent lately; a new one where there is none yet.
@@ -151,16 +136,13 @@ impl Generator {
 
     /// A day of receipt on which the form for centralised services is in force.
     fn day(&mut self) -> Date {
-        let days = FIRST_DAY
-            .until(self.today)
-            .map_or(0, |span| i64::from(span.get_days()));
+        let days = FIRST_DAY.until(self.today).map_or(0, |span| i64::from(span.get_days()));
         let after = self.rng.random_range(0..=days);
         self.later(FIRST_DAY, after)
     }
 
     fn later(&self, day: Date, days: i64) -> Date {
-        day.checked_add(Span::new().days(days))
-            .expect("days of this century")
+        day.checked_add(Span::new().days(days)).expect("days of this century")
     }
 
     fn chance(&mut self, percent: u32) -> bool {

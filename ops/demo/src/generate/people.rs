@@ -4,9 +4,8 @@ use serde_json::{Value, json};
 
 use super::Generator;
 
-const FAMILY: [&str; 12] = [
-    "Nguyễn", "Trần", "Lê", "Phạm", "Hoàng", "Phan", "Vũ", "Đặng", "Bùi", "Đỗ", "Ngô", "Lò",
-];
+const FAMILY: [&str; 12] =
+    ["Nguyễn", "Trần", "Lê", "Phạm", "Hoàng", "Phan", "Vũ", "Đặng", "Bùi", "Đỗ", "Ngô", "Lò"];
 const MIDDLE: [&str; 8] = ["Văn", "Thị", "Hữu", "Đức", "Minh", "Ngọc", "Thanh", "Quốc"];
 const GIVEN: [&str; 14] = [
     "An", "Bình", "Chi", "Dũng", "Giang", "Hà", "Hương", "Khánh", "Lan", "Nam", "Phúc", "Quỳnh",
@@ -24,12 +23,7 @@ const POSITIONS: [&str; 3] = ["Chuyên viên", "Chuyên viên chính", "Cán b�
 
 impl Generator {
     pub(super) fn name(&mut self) -> String {
-        format!(
-            "{} {} {}",
-            self.pick(&FAMILY),
-            self.pick(&MIDDLE),
-            self.pick(&GIVEN)
-        )
+        format!("{} {} {}", self.pick(&FAMILY), self.pick(&MIDDLE), self.pick(&GIVEN))
     }
 
     /// A Party: a citizen, now and then an enterprise.

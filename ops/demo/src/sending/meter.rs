@@ -52,16 +52,8 @@ impl Meter {
     /// All zero.
     pub(crate) fn new(titles: [String; 2], kill: KillMark) -> Self {
         let latency_us = Histogram::new_with_max(LATENCY_MAX_US, 2).expect("bounds are valid");
-        let state = State {
-            reading: Reading::default(),
-            latency_us,
-            gap: Duration::ZERO,
-        };
-        Self {
-            titles,
-            kill,
-            state: Mutex::new(state),
-        }
+        let state = State { reading: Reading::default(), latency_us, gap: Duration::ZERO };
+        Self { titles, kill, state: Mutex::new(state) }
     }
 
     /// A record was handed over.
@@ -113,8 +105,7 @@ impl Meter {
 
     /// Adds this source's latencies to those of others.
     pub(crate) fn add_to(&self, all: &mut Histogram<u64>) {
-        all.add(&self.state.lock().latency_us)
-            .expect("the same bounds");
+        all.add(&self.state.lock().latency_us).expect("the same bounds");
     }
 }
 

@@ -154,9 +154,7 @@ impl Stream {
             };
             pending.push_back((sequence, clock::now()));
             if pace == Pace::Full {
-                self.history
-                    .lock()
-                    .sent(sequence, digest(&record.payload), made.breaks.is_none());
+                self.history.lock().sent(sequence, digest(&record.payload), made.breaks.is_none());
             }
             self.meter.sent();
         }

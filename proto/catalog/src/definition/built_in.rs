@@ -3,12 +3,7 @@
 use super::Definition;
 
 /// Ids of the built-in data sets.
-pub const BUILT_IN_IDS: &[&str] = &[
-    "dossier_sync",
-    "dossier_progress",
-    "petition_sync",
-    "payment",
-];
+pub const BUILT_IN_IDS: &[&str] = &["dossier_sync", "dossier_progress", "petition_sync", "payment"];
 
 const TEXTS: &[&str] = &[
     include_str!("../../definitions/dossier_sync.toml"),

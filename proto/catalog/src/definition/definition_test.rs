@@ -16,12 +16,7 @@ label = { vi = "Mã", en = "Code" }
 
 fn problem(text: &str) -> (usize, String, String) {
     match Definition::parse(text, "fish.toml") {
-        Err(Error::Definition {
-            origin,
-            line,
-            key,
-            problem,
-        }) => {
+        Err(Error::Definition { origin, line, key, problem }) => {
             assert_eq!(origin, "fish.toml");
             (line, key, problem)
         }
@@ -37,19 +32,12 @@ fn built_in_definitions_parse_and_compile_with_labels_in_both_languages() {
         assert!(CompiledSchema::compile(&definition).is_ok(), "{id}");
         let members = definition.types.values().flat_map(|t| &t.fields);
         for field in definition.fields.iter().chain(members) {
-            assert!(
-                !field.label.vi.is_empty() && !field.label.en.is_empty(),
-                "{}",
-                field.name
-            );
+            assert!(!field.label.vi.is_empty() && !field.label.en.is_empty(), "{}", field.name);
         }
         assert!(definition.fields.iter().all(|f| f.item.is_some()), "{id}");
     }
     let count = |id| Definition::built_in(id).expect("built in").fields.len();
-    assert_eq!(
-        BUILT_IN_IDS.iter().map(|id| count(id)).collect::<Vec<_>>(),
-        [16, 8, 8, 4]
-    );
+    assert_eq!(BUILT_IN_IDS.iter().map(|id| count(id)).collect::<Vec<_>>(), [16, 8, 8, 4]);
     assert!(Definition::built_in("unknown").is_none());
 }
 
@@ -57,10 +45,7 @@ fn built_in_definitions_parse_and_compile_with_labels_in_both_languages() {
 fn an_operators_definition_is_read() {
     let definition = Definition::parse(HEAD, "fish.toml").expect("valid");
     assert_eq!(definition.title.of(Lang::En), "Fish");
-    assert_eq!(
-        (definition.priority, definition.security),
-        (Priority::Normal, Security::Internal)
-    );
+    assert_eq!((definition.priority, definition.security), (Priority::Normal, Security::Internal));
     assert!(definition.fields[0].required && !definition.fields[0].nullable);
 }
 
@@ -74,36 +59,16 @@ fn errors_name_file_line_and_key() {
         (HEAD.replace("version = 1", "version = \"one\""), 2, ""),
         (HEAD.replace("\"B3\"", "\"X\""), 4, "category"),
         (HEAD.replace("owner =", "owned ="), 3, "owned"),
-        (
-            HEAD.replace("key = [\"code\"]", "key = [\"cod\"]"),
-            6,
-            "key",
-        ),
-        (
-            HEAD.replace("type = \"Code\"", "type = \"Kode\""),
-            10,
-            "code",
-        ),
-        (
-            HEAD.replace("name = \"code\"", "name = \"Code\""),
-            9,
-            "Code",
-        ),
+        (HEAD.replace("key = [\"code\"]", "key = [\"cod\"]"), 6, "key"),
+        (HEAD.replace("type = \"Code\"", "type = \"Kode\""), 10, "code"),
+        (HEAD.replace("name = \"code\"", "name = \"Code\""), 9, "Code"),
         (field("type = \"Enum(nothing)\""), 15, "x"),
         (field("type = \"[[Text]]\""), 15, "x"),
         (field("type = \"Text\"\nmin = 3"), 14, "x"),
         (field("type = \"Bool\"\nmax_length = 3"), 14, "x"),
         (field("type = \"Integer\"\nmask = \"pseudonym\""), 14, "x"),
-        (
-            field("type = \"Text\"\noptional = true\nnullable = true"),
-            14,
-            "x",
-        ),
-        (
-            field("type = \"Text\"\ngrammar = \"dossier_code\""),
-            14,
-            "x",
-        ),
+        (field("type = \"Text\"\noptional = true\nnullable = true"), 14, "x"),
+        (field("type = \"Text\"\ngrammar = \"dossier_code\""), 14, "x"),
         (field("type = \"Text\"\nmaximum = 1"), 16, "maximum"),
         (
             format!(
@@ -141,11 +106,7 @@ fn types_that_hold_themselves_are_refused() {
 fn types_that_expand_too_far_are_refused() {
     let mut text = String::new();
     for level in 0..10 {
-        let inner = if level == 0 {
-            "Text".to_owned()
-        } else {
-            format!("T{}", level - 1)
-        };
+        let inner = if level == 0 { "Text".to_owned() } else { format!("T{}", level - 1) };
         text += &format!("[[type]]\nname = \"T{level}\"\nlabel = {{ vi = \"v\", en = \"e\" }}\n");
         for member in 0..8 {
             text += &format!(
@@ -157,10 +118,7 @@ fn types_that_expand_too_far_are_refused() {
         "{HEAD}\n[[field]]\nname = \"x\"\ntype = \"T9\"\nlabel = {{ vi = \"v\", en = \"e\" }}\n{text}"
     );
     let definition = Definition::parse(&text, "fish.toml").expect("each type alone is fine");
-    assert!(matches!(
-        CompiledSchema::compile(&definition),
-        Err(Error::TooLarge { .. })
-    ));
+    assert!(matches!(CompiledSchema::compile(&definition), Err(Error::TooLarge { .. })));
 }
 
 #[test]
@@ -168,10 +126,7 @@ fn the_json_schema_describes_the_same_fields_in_both_languages() {
     for id in BUILT_IN_IDS {
         let definition = Definition::built_in(id).expect("built in");
         let schema = definition.json_schema();
-        assert_eq!(
-            schema["$schema"],
-            "https://json-schema.org/draft/2020-12/schema"
-        );
+        assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
         assert_eq!(schema["additionalProperties"], false);
         let properties = schema["properties"].as_object().expect("properties");
         assert_eq!(properties.len(), definition.fields.len());
@@ -179,24 +134,12 @@ fn the_json_schema_describes_the_same_fields_in_both_languages() {
             let property = &properties[&field.name];
             assert_eq!(property["title"], field.label.vi.as_str());
             assert_eq!(property["x-label-en"], field.label.en.as_str());
-            assert_eq!(
-                property["x-personal"] == true,
-                field.personal,
-                "{}",
-                field.name
-            );
+            assert_eq!(property["x-personal"] == true, field.personal, "{}", field.name);
         }
     }
-    let schema = Definition::built_in("dossier_progress")
-        .expect("built in")
-        .json_schema();
-    assert_eq!(
-        schema["properties"]["processor"]["$ref"],
-        "#/$defs/OfficerRef"
-    );
-    let states = schema["$defs"]["code_dossier_state"]["oneOf"]
-        .as_array()
-        .expect("a list");
+    let schema = Definition::built_in("dossier_progress").expect("built in").json_schema();
+    assert_eq!(schema["properties"]["processor"]["$ref"], "#/$defs/OfficerRef");
+    let states = schema["$defs"]["code_dossier_state"]["oneOf"].as_array().expect("a list");
     assert_eq!(states.len(), 10);
     assert_eq!(states[3]["title"], "Đang xử lý");
 }
@@ -204,11 +147,7 @@ fn the_json_schema_describes_the_same_fields_in_both_languages() {
 #[test]
 fn fields_are_found_by_path() {
     let definition = Definition::built_in("dossier_sync").expect("built in");
-    assert!(
-        definition
-            .field("submitter.contact.phone")
-            .is_some_and(|f| f.personal)
-    );
+    assert!(definition.field("submitter.contact.phone").is_some_and(|f| f.personal));
     assert!(definition.field("fee_info.amount").is_some());
     assert!(definition.field("submitter.nothing").is_none());
     assert!(definition.field("dossier_code.x").is_none());

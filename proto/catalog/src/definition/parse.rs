@@ -32,10 +32,7 @@ impl Origin<'_> {
         let at = at.min(self.text.len());
         Error::Definition {
             origin: self.name.to_owned(),
-            line: 1 + self.text.as_bytes()[..at]
-                .iter()
-                .filter(|&&c| c == b'\n')
-                .count(),
+            line: 1 + self.text.as_bytes()[..at].iter().filter(|&&c| c == b'\n').count(),
             key: key.to_owned(),
             problem: problem.into(),
         }
@@ -44,11 +41,7 @@ impl Origin<'_> {
     fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
         toml::from_str(self.text).map_err(|e| {
             let Range { start, .. } = e.span().unwrap_or_default();
-            let line = self
-                .text
-                .get(start..)
-                .and_then(|t| t.lines().next())
-                .unwrap_or_default();
+            let line = self.text.get(start..).and_then(|t| t.lines().next()).unwrap_or_default();
             let key = line.split('=').next().unwrap_or_default().trim();
             self.error(start, key, e.message())
         })
@@ -66,23 +59,14 @@ pub(super) fn definition(text: &str, name: &str) -> Result<Definition, Error> {
     let origin = Origin { text, name };
     let doc: raw::Document = origin.read()?;
     check_head(&origin, &doc)?;
-    let library = Origin {
-        text: LIBRARY,
-        name: "library.toml",
-    };
+    let library = Origin { text: LIBRARY, name: "library.toml" };
     let shared: raw::Library = library.read()?;
-    let mut known = Known {
-        types: BTreeMap::new(),
-        code_lists: BTreeMap::new(),
-        names: BTreeSet::new(),
-    };
+    let mut known =
+        Known { types: BTreeMap::new(), code_lists: BTreeMap::new(), names: BTreeSet::new() };
     known.add(&library, shared.types, shared.code_list)?;
     known.add(&origin, doc.types, doc.code_list)?;
     let fields = fields(&origin, &known, doc.field)?;
-    let dossier_codes = doc
-        .dossier_codes
-        .map(|d| dossier_codes(&origin, d))
-        .transpose()?;
+    let dossier_codes = doc.dossier_codes.map(|d| dossier_codes(&origin, d)).transpose()?;
     let definition = Definition {
         id: doc.id.into_inner(),
         version: doc.version.into_inner(),
@@ -144,8 +128,7 @@ impl Known {
             let list = code_list(origin, list)?;
             self.code_lists.insert(list.name.clone(), list);
         }
-        self.names
-            .extend(types.iter().map(|t| t.name.get_ref().clone()));
+        self.names.extend(types.iter().map(|t| t.name.get_ref().clone()));
         for t in types {
             let at = t.name.span().start;
             let t = self.named_type(origin, t)?;
@@ -187,12 +170,7 @@ impl Known {
             }
             any_of.push(group.into_iter().map(Spanned::into_inner).collect());
         }
-        Ok(NamedType {
-            name,
-            label: t.label,
-            fields: inherited,
-            any_of,
-        })
+        Ok(NamedType { name, label: t.label, fields: inherited, any_of })
     }
 }
 
@@ -334,24 +312,12 @@ fn type_spec(text: &str, known: &Known) -> Result<TypeSpec, String> {
 
 fn rule(raw: raw::Rule) -> RecordRule {
     match raw {
-        raw::Rule::NotBefore {
-            field,
-            earlier,
-            report,
-        } => RecordRule::NotBefore {
-            field,
-            earlier,
-            report,
-        },
-        raw::Rule::RequiredWhen {
-            field,
-            when,
-            values,
-        } => RecordRule::RequiredWhen {
-            field,
-            when,
-            values,
-        },
+        raw::Rule::NotBefore { field, earlier, report } => {
+            RecordRule::NotBefore { field, earlier, report }
+        }
+        raw::Rule::RequiredWhen { field, when, values } => {
+            RecordRule::RequiredWhen { field, when, values }
+        }
         raw::Rule::RequiredTogether { fields } => RecordRule::RequiredTogether { fields },
         raw::Rule::Abolished { field, by, from } => RecordRule::Abolished { field, by, from },
         raw::Rule::DossierDate { field, date } => RecordRule::DossierDate { field, date },
@@ -365,11 +331,7 @@ fn dossier_codes(origin: &Origin<'_>, raw: raw::DossierCodes) -> Result<DossierG
     let day = |text: &Option<Spanned<String>>| match text {
         None => Ok(None),
         Some(text) => Day::parse(text.get_ref()).map(Some).ok_or_else(|| {
-            origin.error(
-                text.span().start,
-                "dossier_codes.grammar",
-                "not a day YYYY-MM-DD",
-            )
+            origin.error(text.span().start, "dossier_codes.grammar", "not a day YYYY-MM-DD")
         }),
     };
     let mut grammars = Vec::new();
@@ -379,11 +341,7 @@ fn dossier_codes(origin: &Origin<'_>, raw: raw::DossierCodes) -> Result<DossierG
             raw::DossierForm::Reversed => Form::Reversed,
         };
         let (valid_from, valid_to) = (day(&grammar.valid_from)?, day(&grammar.valid_to)?);
-        grammars.push(Grammar {
-            form,
-            valid_from,
-            valid_to,
-        });
+        grammars.push(Grammar { form, valid_from, valid_to });
     }
     let defaults = DossierGrammars::default();
     Ok(DossierGrammars {
@@ -391,11 +349,7 @@ fn dossier_codes(origin: &Origin<'_>, raw: raw::DossierCodes) -> Result<DossierG
             strict_digits: raw.strict_digits,
             short_identifiers: raw.short_identifiers,
         },
-        grammars: if grammars.is_empty() {
-            defaults.grammars
-        } else {
-            grammars
-        },
+        grammars: if grammars.is_empty() { defaults.grammars } else { grammars },
         centralised_procedures: raw.centralised_procedures,
         owners: raw.owners,
     })

@@ -27,16 +27,12 @@ fn member<'a>(definition: &'a Definition, path: &str) -> Result<&'a Field, Strin
             at.push('.');
         }
         at.push_str(name);
-        let field = definition
-            .field(&at)
-            .ok_or_else(|| format!("no field {at}"))?;
+        let field = definition.field(&at).ok_or_else(|| format!("no field {at}"))?;
         if at.len() < path.len() && matches!(field.spec, TypeSpec::List(_)) {
             return Err(format!("{at} is a list; rules and keys cannot look inside"));
         }
     }
-    definition
-        .field(path)
-        .ok_or_else(|| format!("no field {path}"))
+    definition.field(path).ok_or_else(|| format!("no field {path}"))
 }
 
 /// Checks one rule; the error names the key.
@@ -49,16 +45,11 @@ pub(super) fn rule(definition: &Definition, rule: &RecordRule) -> Result<(), (St
         }
     };
     let exists = |key: &str, path: &str| {
-        member(definition, path)
-            .map(|_| ())
-            .map_err(|p| (key.to_owned(), p))
+        member(definition, path).map(|_| ()).map_err(|p| (key.to_owned(), p))
     };
     let dossier = |path: &str| match scalar(definition, path) {
         Ok(field) if field.limits.dossier_code => Ok(()),
-        _ => Err((
-            "field".to_owned(),
-            format!("{path} has no grammar = \"dossier_code\""),
-        )),
+        _ => Err(("field".to_owned(), format!("{path} has no grammar = \"dossier_code\""))),
     };
     match rule {
         RecordRule::NotBefore { field, earlier, .. } => {
@@ -67,9 +58,7 @@ pub(super) fn rule(definition: &Definition, rule: &RecordRule) -> Result<(), (St
         }
         RecordRule::RequiredWhen { field, when, .. } => {
             exists("field", field)?;
-            scalar(definition, when)
-                .map(|_| ())
-                .map_err(|p| ("when".to_owned(), p))
+            scalar(definition, when).map(|_| ()).map_err(|p| ("when".to_owned(), p))
         }
         RecordRule::RequiredTogether { fields } => {
             fields.iter().try_for_each(|path| exists("fields", path))
@@ -88,9 +77,7 @@ pub(super) fn rule(definition: &Definition, rule: &RecordRule) -> Result<(), (St
         }
         RecordRule::DossierProcedure { field, procedure } => {
             dossier(field)?;
-            scalar(definition, procedure)
-                .map(|_| ())
-                .map_err(|p| ("procedure".to_owned(), p))
+            scalar(definition, procedure).map(|_| ()).map_err(|p| ("procedure".to_owned(), p))
         }
     }
 }
@@ -122,9 +109,7 @@ pub(super) fn limits(field: &Field) -> Result<(), String> {
             _ => false,
         };
         if !fits {
-            return Err(format!(
-                "min or max does not fit {item} (decimals and dates as text)"
-            ));
+            return Err(format!("min or max does not fit {item} (decimals and dates as text)"));
         }
     }
     Ok(())
@@ -145,11 +130,7 @@ pub(crate) fn mask(spec: &TypeSpec, mask: &MaskRule) -> Result<(), String> {
             matches!(item, TypeSpec::Integer | TypeSpec::MoneyVnd)
         }
     };
-    if fits {
-        Ok(())
-    } else {
-        Err(format!("this mask does not apply to {item}"))
-    }
+    if fits { Ok(()) } else { Err(format!("this mask does not apply to {item}")) }
 }
 
 /// Checks that a named type does not hold itself and is not nested too deeply.
@@ -167,19 +148,13 @@ fn height<'a>(
 ) -> Result<usize, String> {
     let below = known.get(name).copied();
     if depth + below.unwrap_or(0) > TYPE_DEPTH_MAX {
-        return Err(format!(
-            "types hold one another deeper than {TYPE_DEPTH_MAX} levels"
-        ));
+        return Err(format!("types hold one another deeper than {TYPE_DEPTH_MAX} levels"));
     }
     if let Some(below) = below {
         return Ok(below);
     }
     let mut most = 0;
-    for field in types
-        .get(name)
-        .map(|t| t.fields.as_slice())
-        .unwrap_or_default()
-    {
+    for field in types.get(name).map(|t| t.fields.as_slice()).unwrap_or_default() {
         if let TypeSpec::Named(inner) = field.spec.innermost() {
             most = most.max(1 + height(types, inner, depth + 1, known)?);
         }

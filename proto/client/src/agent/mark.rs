@@ -37,14 +37,10 @@ impl Mark {
     }
 
     pub(crate) fn write(&self) -> Bytes {
-        serde_json::to_vec(self)
-            .expect("names and numbers always have a JSON form")
-            .into()
+        serde_json::to_vec(self).expect("names and numbers always have a JSON form").into()
     }
 
     pub(crate) fn find(&mut self, name: &str, identity: (u64, u64)) -> Option<&mut FileMark> {
-        self.files
-            .iter_mut()
-            .find(|file| file.name == name && file.identity == identity)
+        self.files.iter_mut().find(|file| file.name == name && file.identity == identity)
     }
 }

@@ -184,11 +184,8 @@ pub async fn run(
     let spool = blocking(move || Spool::open(settings)).await??;
     let (losses, mut lost) = mpsc::channel(1);
     let mut publisher_config = config.publisher.clone();
-    publisher_config.stream = format!(
-        "{}.{}",
-        config.publisher.stream,
-        hex::encode(&spool.id()[..8])
-    );
+    publisher_config.stream =
+        format!("{}.{}", config.publisher.stream, hex::encode(&spool.id()[..8]));
     let stream = publisher_config.stream.clone();
     let report = on_report.clone();
     let publisher_config = publisher_config.on_event(move |event| {
@@ -233,9 +230,7 @@ pub async fn run(
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| Error::Reader)
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Reader)
 }
 
 /// Takes records into the spool. Owns its writing half.
@@ -262,12 +257,8 @@ impl Intake {
     /// agent is being stopped: nothing was taken then.
     pub(crate) async fn take(&mut self, file: &str, payloads: &[Bytes]) -> Result<bool, Error> {
         let member = self.config.message_id_member.as_deref();
-        let records: Arc<Vec<_>> = Arc::new(
-            payloads
-                .iter()
-                .map(|p| publish::record_of(p.clone(), member))
-                .collect(),
-        );
+        let records: Arc<Vec<_>> =
+            Arc::new(payloads.iter().map(|p| publish::record_of(p.clone(), member)).collect());
         let mark = self.mark.write();
         let mut told = false;
         loop {
@@ -287,22 +278,13 @@ impl Intake {
                 Ok(0) => return Ok(true),
                 Ok(through) => {
                     self.publisher.spooled();
-                    self.tell(Report::Taken {
-                        file: file.to_owned(),
-                        through,
-                    });
+                    self.tell(Report::Taken { file: file.to_owned(), through });
                     return Ok(true);
                 }
-                Err(spool::Error::Full {
-                    bytes,
-                    spool_bytes_max,
-                }) => {
+                Err(spool::Error::Full { bytes, spool_bytes_max }) => {
                     if !told {
                         told = true;
-                        self.tell(Report::SpoolFull {
-                            bytes,
-                            spool_bytes_max,
-                        });
+                        self.tell(Report::SpoolFull { bytes, spool_bytes_max });
                     }
                     tokio::select! {
                         () = self.stop.cancelled() => return Ok(false),
@@ -346,11 +328,7 @@ impl Intake {
         let keep = |item| match item {
             Item::Record { payload, .. } => Some(payload),
             Item::Unsendable { line, reason } => {
-                self.tell(Report::Unsendable {
-                    file: file.to_owned(),
-                    line,
-                    reason,
-                });
+                self.tell(Report::Unsendable { file: file.to_owned(), line, reason });
                 None
             }
         };
@@ -395,10 +373,7 @@ fn read_input(
         // Collects only while the spool is busy and the next item comes without a wait.
         let full = batch.len() >= BLOCK_RECORDS || bytes >= BLOCK_BYTES;
         if full || !reader.has_buffered() || sender.capacity() > 0 {
-            if sender
-                .blocking_send(Ok(std::mem::take(&mut batch)))
-                .is_err()
-            {
+            if sender.blocking_send(Ok(std::mem::take(&mut batch))).is_err() {
                 return;
             }
             bytes = 0;

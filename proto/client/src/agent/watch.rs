@@ -94,10 +94,7 @@ fn settled(intake: &Intake, folder: &Path, seen: &mut Seen) -> Result<Vec<(PathB
         if whole || seen.skipped.get(&path) == Some(&look) {
             continue;
         }
-        let entry = seen
-            .since
-            .entry(path.clone())
-            .or_insert_with(|| (look.clone(), now));
+        let entry = seen.since.entry(path.clone()).or_insert_with(|| (look.clone(), now));
         if entry.0 != look {
             *entry = (look, now);
         } else if now.duration_since(entry.1) >= intake.config.settle {
@@ -114,14 +111,8 @@ async fn take_file(
     look: &Look,
     seen: &mut Seen,
 ) -> Result<(), Error> {
-    let name = path
-        .file_name()
-        .map(|n| n.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    let done = intake
-        .mark
-        .find(&name, look.identity)
-        .map_or(0, |file| file.items);
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let done = intake.mark.find(&name, look.identity).map_or(0, |file| file.items);
     let mut reader = match open(intake, path, &name).await? {
         Ok(reader) => reader,
         Err(reason) => {
@@ -165,10 +156,7 @@ async fn take_file(
         }
         let payloads = intake.payloads(&name, items);
         let last = intake.next_sequence() + payloads.len() as u64 - 1;
-        let mark = intake
-            .mark
-            .find(&name, look.identity)
-            .ok_or(Error::Reader)?;
+        let mark = intake.mark.find(&name, look.identity).ok_or(Error::Reader)?;
         mark.items = passed.max(done);
         mark.whole = whole;
         mark.bytes = look.bytes;
@@ -226,8 +214,5 @@ fn look(path: &Path) -> Option<Look> {
 }
 
 fn failed(folder: &Path, error: &std::io::Error) -> Error {
-    Error::Folder {
-        folder: folder.display().to_string(),
-        reason: error.to_string(),
-    }
+    Error::Folder { folder: folder.display().to_string(), reason: error.to_string() }
 }

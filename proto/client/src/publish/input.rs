@@ -44,12 +44,7 @@ impl Format {
         if name.ends_with(".jsonl") || name.ends_with(".ndjson") {
             return Self::JsonLines;
         }
-        match start
-            .strip_prefix(b"\xef\xbb\xbf")
-            .unwrap_or(start)
-            .trim_ascii_start()
-            .first()
-        {
+        match start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start().first() {
             Some(b'[') => Self::JsonArray,
             Some(b'{') | None => Self::JsonLines,
             Some(_) if name.ends_with(".json") => Self::JsonLines,
@@ -126,10 +121,7 @@ impl Error {
     }
 
     fn io(file: &Path, error: &io::Error) -> Self {
-        Self::Io {
-            file: file.display().to_string(),
-            reason: error.to_string(),
-        }
+        Self::Io { file: file.display().to_string(), reason: error.to_string() }
     }
 }
 
@@ -150,8 +142,7 @@ pub(crate) async fn digest(path: PathBuf) -> Result<([u8; 32], u64), Error> {
         }
     };
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|e| Err(io::Error::other(e)))
-        .map_err(|e| Error::io(&shown, &e))
+    done.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| Error::io(&shown, &e))
 }
 
 /// Plain files of a folder that are not hidden and not done, by name.
@@ -170,10 +161,7 @@ pub(crate) fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 
 /// Neither hidden, nor half-written by convention, nor done.
 pub(crate) fn is_input(path: &Path) -> bool {
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or(".");
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or(".");
     let unfinished = [".tmp", ".part", ".partial", ".done", "~"];
     !name.starts_with('.') && !unfinished.iter().any(|end| name.ends_with(end))
 }
@@ -202,10 +190,7 @@ impl Batches {
         let (sender, receiver) = mpsc::channel(BATCHES);
         let (format, definition) = (options.format, options.definition.clone());
         let read = Arc::new(AtomicU64::new(0));
-        let counted = Box::new(CountedRead {
-            input,
-            read: read.clone(),
-        });
+        let counted = Box::new(CountedRead { input, read: read.clone() });
         let work = move || {
             let mut reader = match RecordReader::new(&name, counted, format, definition.as_deref())
             {
@@ -224,10 +209,7 @@ impl Batches {
         std::thread::Builder::new()
             .name("dtm-publish-read".into())
             .spawn(work)
-            .map_err(|e| Error::Io {
-                file: "reading thread".into(),
-                reason: e.to_string(),
-            })?;
+            .map_err(|e| Error::Io { file: "reading thread".into(), reason: e.to_string() })?;
         Ok(Self(receiver))
     }
 
@@ -248,10 +230,7 @@ fn next_batch(reader: &mut RecordReader, name: &str, read: &AtomicU64) -> Result
         }
         items.push(item);
     }
-    Ok(Batch {
-        items,
-        bytes_read: read.load(Ordering::Relaxed),
-    })
+    Ok(Batch { items, bytes_read: read.load(Ordering::Relaxed) })
 }
 
 struct CountedRead {

@@ -31,11 +31,7 @@ impl JsonArray<super::records::Counted> {
 
 impl<R: BufRead> JsonArray<R> {
     pub(crate) fn new(input: R) -> Self {
-        Self {
-            input,
-            line: 1,
-            state: State::Start,
-        }
+        Self { input, line: 1, state: State::Start }
     }
 
     pub(crate) fn next_item(&mut self, name: &str) -> Result<Option<Item>, Error> {
@@ -93,15 +89,9 @@ impl<R: BufRead> JsonArray<R> {
         };
         self.state = if end == b']' { State::End } else { State::Next };
         if long {
-            return Ok(Item::Unsendable {
-                line,
-                reason: "publish.too_long",
-            });
+            return Ok(Item::Unsendable { line, reason: "publish.too_long" });
         }
-        Ok(Item::Record {
-            line,
-            payload: Bytes::copy_from_slice(bytes.trim_ascii_end()),
-        })
+        Ok(Item::Record { line, payload: Bytes::copy_from_slice(bytes.trim_ascii_end()) })
     }
 
     fn next_solid(&mut self, name: &str) -> Result<Option<u8>, Error> {
@@ -114,10 +104,10 @@ impl<R: BufRead> JsonArray<R> {
     }
 
     fn next_byte(&mut self, name: &str) -> Result<Option<u8>, Error> {
-        let buffer = self.input.fill_buf().map_err(|e| Error::Io {
-            file: name.to_owned(),
-            reason: e.to_string(),
-        })?;
+        let buffer = self
+            .input
+            .fill_buf()
+            .map_err(|e| Error::Io { file: name.to_owned(), reason: e.to_string() })?;
         let byte = buffer.first().copied();
         if byte.is_some() {
             self.input.consume(1);
@@ -129,11 +119,7 @@ impl<R: BufRead> JsonArray<R> {
     }
 
     fn wrong(&self, name: &str, what: &'static str) -> Error {
-        Error::Syntax {
-            file: name.to_owned(),
-            line: self.line,
-            what,
-        }
+        Error::Syntax { file: name.to_owned(), line: self.line, what }
     }
 }
 
@@ -146,9 +132,7 @@ mod tests {
         let mut array = JsonArray::new(text.as_bytes());
         let mut found = Vec::new();
         while let Some(item) = array.next_item("f")? {
-            let Item::Record { line, payload } = item else {
-                panic!("{item:?}")
-            };
+            let Item::Record { line, payload } = item else { panic!("{item:?}") };
             found.push((line, String::from_utf8(payload.to_vec()).expect("text")));
         }
         Ok(found)

@@ -90,20 +90,8 @@ pub async fn publish_reader(
     on_progress: OnProgress<'_>,
 ) -> Result<Summary, Error> {
     let batches = Batches::start(name.to_owned(), reader, options)?;
-    let job = Job {
-        name,
-        bytes_total: 0,
-        finish: false,
-    };
-    run(
-        endpoint,
-        options,
-        job,
-        options.publisher.clone(),
-        batches,
-        on_progress,
-    )
-    .await
+    let job = Job { name, bytes_total: 0, finish: false };
+    run(endpoint, options, job, options.publisher.clone(), batches, on_progress).await
 }
 
 async fn publish_file(
@@ -124,19 +112,11 @@ async fn publish_file(
         }
         Ok(_) => {}
         Err(error) if error.code() == Some(ErrorCode::NotFound) => {}
-        Err(crate::Error::Rejected {
-            grpc: tonic::Code::NotFound,
-            code: None,
-            ..
-        }) => {}
+        Err(crate::Error::Rejected { grpc: tonic::Code::NotFound, code: None, .. }) => {}
         Err(error) => return Err(error.into()),
     }
     let batches = Batches::open(path, options)?;
-    let job = Job {
-        name: &name,
-        bytes_total,
-        finish: true,
-    };
+    let job = Job { name: &name, bytes_total, finish: true };
     let summary = run(endpoint, options, job, config, batches, on_progress).await?;
     if summary.bytes_read != bytes_total {
         return Err(Error::Changed { file: name });
@@ -192,11 +172,7 @@ async fn run(
         on_progress(&report.progress());
     }
     if sequence + 1 < start {
-        return Err(Error::StreamLonger {
-            file: job.name.to_owned(),
-            held: start - 1,
-            sequence,
-        });
+        return Err(Error::StreamLonger { file: job.name.to_owned(), held: start - 1, sequence });
     }
     let progress = drain(publisher, job.finish, &report, on_progress).await?;
     Ok(report.summary(progress.acked_through))
@@ -233,9 +209,5 @@ async fn drain(
 /// The record of a payload.
 pub(crate) fn record_of(payload: bytes::Bytes, id_member: Option<&str>) -> Record {
     let message_id = id_member.and_then(|name| records::member_text(&payload, name));
-    Record {
-        payload,
-        message_id: message_id.unwrap_or_default(),
-        ..Record::default()
-    }
+    Record { payload, message_id: message_id.unwrap_or_default(), ..Record::default() }
 }

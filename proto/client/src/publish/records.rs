@@ -68,10 +68,7 @@ impl RecordReader {
         definition: Option<&Definition>,
     ) -> Result<Self, Error> {
         let mut input: Counted = BufReader::with_capacity(256 << 10, input);
-        let io = |e| Error::Io {
-            file: name.to_owned(),
-            reason: std::io::Error::to_string(&e),
-        };
+        let io = |e| Error::Io { file: name.to_owned(), reason: std::io::Error::to_string(&e) };
         let start = input.fill_buf().map_err(io)?;
         let format = format.guess(name, start);
         if start.starts_with(b"\xef\xbb\xbf") && format != Format::Csv {
@@ -112,15 +109,8 @@ fn next_line(name: &str, input: &mut Counted, line: &mut u64) -> Result<Option<I
     loop {
         let mut bytes = Vec::new();
         let limit = RECORD_BYTES_MAX as u64 + 2;
-        let io = |e| Error::Io {
-            file: name.to_owned(),
-            reason: std::io::Error::to_string(&e),
-        };
-        let read = input
-            .by_ref()
-            .take(limit)
-            .read_until(b'\n', &mut bytes)
-            .map_err(io)?;
+        let io = |e| Error::Io { file: name.to_owned(), reason: std::io::Error::to_string(&e) };
+        let read = input.by_ref().take(limit).read_until(b'\n', &mut bytes).map_err(io)?;
         if read == 0 {
             return Ok(None);
         }
@@ -131,27 +121,18 @@ fn next_line(name: &str, input: &mut Counted, line: &mut u64) -> Result<Option<I
             if !ended {
                 skip_line(name, input)?;
             }
-            return Ok(Some(Item::Unsendable {
-                line: *line,
-                reason: "publish.too_long",
-            }));
+            return Ok(Some(Item::Unsendable { line: *line, reason: "publish.too_long" }));
         }
         if !text.is_empty() {
             let payload = Bytes::copy_from_slice(text);
-            return Ok(Some(Item::Record {
-                line: *line,
-                payload,
-            }));
+            return Ok(Some(Item::Record { line: *line, payload }));
         }
     }
 }
 
 fn skip_line(name: &str, input: &mut Counted) -> Result<(), Error> {
     loop {
-        let io = |e| Error::Io {
-            file: name.to_owned(),
-            reason: std::io::Error::to_string(&e),
-        };
+        let io = |e| Error::Io { file: name.to_owned(), reason: std::io::Error::to_string(&e) };
         let buffer = input.fill_buf().map_err(io)?;
         let (used, done) = match buffer.iter().position(|&b| b == b'\n') {
             Some(at) => (at + 1, true),
@@ -166,14 +147,9 @@ fn skip_line(name: &str, input: &mut Counted) -> Result<(), Error> {
 
 impl Table {
     fn new(name: &str, input: Counted, definition: Option<&Definition>) -> Result<Self, Error> {
-        let definition = definition.ok_or_else(|| Error::Definition {
-            file: name.to_owned(),
-        })?;
+        let definition = definition.ok_or_else(|| Error::Definition { file: name.to_owned() })?;
         let mut rows = csv::ReaderBuilder::new().flexible(true).from_reader(input);
-        let header = |reason: String| Error::Header {
-            file: name.to_owned(),
-            reason,
-        };
+        let header = |reason: String| Error::Header { file: name.to_owned(), reason };
         let headers: Vec<String> = rows
             .headers()
             .map_err(|e| header(e.to_string()))?
@@ -182,12 +158,7 @@ impl Table {
             .collect();
         let names: Vec<&str> = headers.iter().map(String::as_str).collect();
         let columns = Columns::bind(definition, &names).map_err(|e| header(e.to_string()))?;
-        Ok(Self {
-            rows,
-            columns,
-            headers,
-            row: csv::StringRecord::new(),
-        })
+        Ok(Self { rows, columns, headers, row: csv::StringRecord::new() })
     }
 
     fn next_item(&mut self, name: &str) -> Result<Option<Item>, Error> {
@@ -201,28 +172,16 @@ impl Table {
                     Err(_) => self.as_text(),
                 };
                 if payload.len() > RECORD_BYTES_MAX {
-                    return Ok(Some(Item::Unsendable {
-                        line,
-                        reason: "publish.too_long",
-                    }));
+                    return Ok(Some(Item::Unsendable { line, reason: "publish.too_long" }));
                 }
-                Ok(Some(Item::Record {
-                    line,
-                    payload: payload.into(),
-                }))
+                Ok(Some(Item::Record { line, payload: payload.into() }))
             }
             Err(error) => match error.kind() {
                 csv::ErrorKind::Utf8 { pos, .. } => {
                     let line = pos.as_ref().map_or(0, csv::Position::line);
-                    Ok(Some(Item::Unsendable {
-                        line,
-                        reason: "publish.not_utf8",
-                    }))
+                    Ok(Some(Item::Unsendable { line, reason: "publish.not_utf8" }))
                 }
-                _ => Err(Error::Io {
-                    file: name.to_owned(),
-                    reason: error.to_string(),
-                }),
+                _ => Err(Error::Io { file: name.to_owned(), reason: error.to_string() }),
             },
         }
     }
@@ -231,11 +190,7 @@ impl Table {
     fn as_text(&self) -> Vec<u8> {
         let mut object = serde_json::Map::new();
         for (at, cell) in self.row.iter().enumerate() {
-            let header = self
-                .headers
-                .get(at)
-                .cloned()
-                .unwrap_or(format!("column {}", at + 1));
+            let header = self.headers.get(at).cloned().unwrap_or(format!("column {}", at + 1));
             object.insert(header, cell.into());
         }
         serde_json::Value::Object(object).to_string().into_bytes()

@@ -122,11 +122,7 @@ struct State {
 
 impl Report {
     pub(crate) fn new(file: &str, bytes_total: u64) -> Self {
-        Self {
-            file: file.to_owned(),
-            bytes_total,
-            state: Mutex::default(),
-        }
+        Self { file: file.to_owned(), bytes_total, state: Mutex::default() }
     }
 
     pub(crate) fn skipped(&self) {
@@ -167,11 +163,7 @@ impl Report {
                         sequence: record.sequence,
                         reasons_vi: record.messages_vi.clone(),
                         reasons_en: record.messages_en.clone(),
-                        pointers: record
-                            .violations
-                            .iter()
-                            .map(|v| v.pointer.clone())
-                            .collect(),
+                        pointers: record.violations.iter().map(|v| v.pointer.clone()).collect(),
                     };
                     state.refuse(refusal);
                 }
@@ -209,10 +201,7 @@ impl Report {
     }
 
     pub(crate) fn summary(&self, acked_through: u64) -> Summary {
-        Summary {
-            acked_through,
-            ..self.state.lock().summary.clone()
-        }
+        Summary { acked_through, ..self.state.lock().summary.clone() }
     }
 }
 

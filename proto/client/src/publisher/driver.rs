@@ -142,11 +142,11 @@ impl Driver {
                     address = leader;
                     continue;
                 }
-                Err(Error::Rejected {
-                    leader: Some(leader),
-                    ref address,
-                    ..
-                }) if may_redirect && leader != *address => (None, Some(leader)),
+                Err(Error::Rejected { leader: Some(leader), ref address, .. })
+                    if may_redirect && leader != *address =>
+                {
+                    (None, Some(leader))
+                }
                 Err(error) if error.retryable() => (Some(error), None),
                 Err(error) => return Err(error),
             };
@@ -155,8 +155,7 @@ impl Driver {
                 address = leader;
                 continue;
             }
-            self.pause(error.expect("either a leader or an error"))
-                .await;
+            self.pause(error.expect("either a leader or an error")).await;
             may_redirect = true;
             address = self.next_seed();
         }

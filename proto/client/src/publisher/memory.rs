@@ -39,9 +39,7 @@ impl Memory {
     /// First sequence that is still held; `next_sequence()` where nothing is.
     pub(crate) fn first_held(&self) -> u64 {
         let open = self.next - u64::from(self.open.count());
-        self.frames
-            .front()
-            .map_or(open, EncodedFrame::first_sequence)
+        self.frames.front().map_or(open, EncodedFrame::first_sequence)
     }
 
     /// Bytes held.
@@ -67,11 +65,7 @@ impl Memory {
             return 0;
         }
         let open_first = self.next - u64::from(self.open.count());
-        if sequence >= open_first {
-            self.open.bytes()
-        } else {
-            enough.max(1)
-        }
+        if sequence >= open_first { self.open.bytes() } else { enough.max(1) }
     }
 
     /// The frame that starts at `sequence`, of at most `bytes_max` bytes but at least a record.
@@ -79,16 +73,10 @@ impl Memory {
         if sequence < self.first_held() || sequence >= self.next {
             return None;
         }
-        if self
-            .frames
-            .back()
-            .is_none_or(|last| last.last_sequence() < sequence)
-        {
+        if self.frames.back().is_none_or(|last| last.last_sequence() < sequence) {
             self.frames.extend(self.open.finish());
         }
-        let at = self
-            .frames
-            .partition_point(|frame| frame.last_sequence() < sequence);
+        let at = self.frames.partition_point(|frame| frame.last_sequence() < sequence);
         self.frames.get(at)?.part(sequence, bytes_max)
     }
 
@@ -136,10 +124,7 @@ mod tests {
     use super::*;
 
     fn record(size: usize) -> Record {
-        Record {
-            payload: vec![b'x'; size].into(),
-            ..Record::default()
-        }
+        Record { payload: vec![b'x'; size].into(), ..Record::default() }
     }
 
     #[test]
@@ -154,10 +139,7 @@ mod tests {
         memory.release(13, 13, usize::MAX);
         assert_eq!(memory.first_held(), 13, "a frame acked in part stays whole");
         assert!(memory.frame_from(12, 1000).is_none());
-        assert_eq!(
-            memory.frame_from(19, 1000).map(|f| f.last_sequence()),
-            Some(19)
-        );
+        assert_eq!(memory.frame_from(19, 1000).map(|f| f.last_sequence()), Some(19));
         memory.release(19, 19, usize::MAX);
         assert_eq!((memory.first_held(), memory.bytes()), (20, 0));
         assert!(memory.frame_from(20, 1000).is_none());

@@ -77,16 +77,11 @@ impl Publisher {
         let shared = Arc::new(Shared::new(&config, store));
         let mut tasks = JoinSet::new();
         tasks.spawn(Driver::new(endpoint, config, shared.clone()).run());
-        Self {
-            shared,
-            _driver: tasks,
-        }
+        Self { shared, _driver: tasks }
     }
 
     async fn opened(&self) -> Result<(), Error> {
-        self.shared
-            .wait(|state| (state.store.next_sequence() > 0).then_some(()))
-            .await
+        self.shared.wait(|state| (state.store.next_sequence() > 0).then_some(())).await
     }
 
     /// Takes a record and says its sequence. Waits while as many bytes are unacked as allowed:
@@ -163,9 +158,7 @@ impl Publisher {
     /// # Errors
     /// As [`Publisher::flush`].
     pub async fn wait_acked(&self, sequence: u64) -> Result<Progress, Error> {
-        self.shared
-            .wait(|state| (state.acked_through >= sequence).then_some(()))
-            .await?;
+        self.shared.wait(|state| (state.acked_through >= sequence).then_some(())).await?;
         Ok(self.shared.progress.borrow().clone())
     }
 

@@ -17,11 +17,8 @@ use crate::{Error, Session};
 use dtm_proto::ingest::{Opened, Window};
 
 /// Limits where the server names none (architecture: the defaults of the settings).
-const WINDOW: Window = Window {
-    record_bytes_max: 8 << 20,
-    frame_bytes_max: 9 << 20,
-    in_flight_bytes_max: 1 << 20,
-};
+const WINDOW: Window =
+    Window { record_bytes_max: 8 << 20, frame_bytes_max: 9 << 20, in_flight_bytes_max: 1 << 20 };
 
 impl Driver {
     /// Takes over what the open answered. An error is final.
@@ -39,9 +36,7 @@ impl Driver {
                 state.store = Store::Memory(Memory::new(next, self.config.frame_bytes_max));
             }
         }
-        self.shared
-            .progress
-            .send_modify(|progress| progress.incarnation = opened.incarnation);
+        self.shared.progress.send_modify(|progress| progress.incarnation = opened.incarnation);
         self.tell(Event::Connected {
             node: opened.node.clone(),
             address: session.address().clone(),
@@ -87,15 +82,9 @@ impl Driver {
         drop(state);
         if next < held {
             self.loss = Some((next, held - 1));
-            self.tell(Event::LossDetected {
-                from: next,
-                to: held - 1,
-            });
+            self.tell(Event::LossDetected { from: next, to: held - 1 });
         } else if next <= acked {
-            self.tell(Event::LossMended {
-                from: next,
-                to: acked,
-            });
+            self.tell(Event::LossMended { from: next, to: acked });
         }
     }
 
@@ -110,10 +99,6 @@ impl Driver {
     }
 
     pub(crate) fn ahead(&self, held: u64, given: u64) -> Error {
-        Error::StreamAhead {
-            stream: self.config.stream.clone(),
-            held,
-            given,
-        }
+        Error::StreamAhead { stream: self.config.stream.clone(), held, given }
     }
 }

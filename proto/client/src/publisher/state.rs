@@ -150,14 +150,9 @@ impl Shared {
     /// Why there is no session yet.
     pub(crate) fn last_failure(&self, waited: Duration) -> Error {
         let state = self.lock();
-        state
-            .ended
-            .clone()
-            .or_else(|| state.last_failure.clone())
-            .unwrap_or_else(|| Error::OutcomeUnknown {
-                address: "every seed address".into(),
-                waited,
-            })
+        state.ended.clone().or_else(|| state.last_failure.clone()).unwrap_or_else(|| {
+            Error::OutcomeUnknown { address: "every seed address".into(), waited }
+        })
     }
 
     /// Ends the publisher for good.

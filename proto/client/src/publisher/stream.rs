@@ -149,10 +149,7 @@ impl Driver {
     /// The next frame within window and limits; a frame that is larger than the window goes only
     /// when nothing else is in flight.
     fn cut(&mut self) -> Option<EncodedFrame> {
-        let limit = self
-            .config
-            .frame_bytes_max
-            .min(self.window.frame_bytes_max as usize);
+        let limit = self.config.frame_bytes_max.min(self.window.frame_bytes_max as usize);
         let credit = self.credit();
         let alone = self.in_flight.is_empty();
         let room = if alone { credit.max(1) } else { credit };
@@ -170,9 +167,8 @@ impl Driver {
             // Its first record alone is larger than the credit: the window counts as used up, so
             // that it is not cut again before an ack.
             drop(state);
-            self.in_flight_bytes = self
-                .in_flight_bytes
-                .max(self.window.in_flight_bytes_max as usize);
+            self.in_flight_bytes =
+                self.in_flight_bytes.max(self.window.in_flight_bytes_max as usize);
             return None;
         }
         state.send_next = frame.last_sequence() + 1;
@@ -214,11 +210,7 @@ impl Driver {
             Ok(Some(SessionEvent::Closed(closed))) => {
                 self.acked(closed.acked_through, None);
                 let done = self.close_sent && self.shared.lock().all_acked();
-                return Some(if done {
-                    Exit::Closed
-                } else {
-                    Exit::Again(None)
-                });
+                return Some(if done { Exit::Closed } else { Exit::Again(None) });
             }
             Ok(Some(SessionEvent::Opened(_))) => {
                 return Some(Exit::Failed(Error::Protocol {
@@ -275,14 +267,8 @@ impl Driver {
             if state.site_through > 0 {
                 release = release.min(state.site_through);
             }
-            let noted = Ack {
-                acked_through: through,
-                ..ack.clone().unwrap_or_default()
-            };
-            if let Err(error) = state
-                .store
-                .release(release, noted, self.config.held_bytes_max)
-            {
+            let noted = Ack { acked_through: through, ..ack.clone().unwrap_or_default() };
+            if let Err(error) = state.store.release(release, noted, self.config.held_bytes_max) {
                 self.broken = Some(error.into());
             }
         }

@@ -47,10 +47,7 @@ impl std::fmt::Debug for Sealer {
 
 impl Sealer {
     pub(crate) fn new(key: &[u8; 32], id: &[u8; 16]) -> Self {
-        Self {
-            cipher: Xaes256Gcm::new(key),
-            id: *id,
-        }
+        Self { cipher: Xaes256Gcm::new(key), id: *id }
     }
 
     fn associated(&self, head: &[u8]) -> [u8; AAD_BYTES + 16] {
@@ -68,14 +65,10 @@ impl Sealer {
         records: &[u8],
     ) -> Result<Vec<u8>, Error> {
         let sealed_bytes = mark.len() + records.len();
-        let too_long = || Error::TooLong {
-            bytes: sealed_bytes as u64,
-        };
+        let too_long = || Error::TooLong { bytes: sealed_bytes as u64 };
         let length = u32::try_from(sealed_bytes).map_err(|_| too_long())?;
         let mut nonce = [0u8; 24];
-        getrandom::fill(&mut nonce).map_err(|e| Error::Stopped {
-            reason: e.to_string(),
-        })?;
+        getrandom::fill(&mut nonce).map_err(|e| Error::Stopped { reason: e.to_string() })?;
         let mut block = Vec::with_capacity(HEAD_BYTES + sealed_bytes);
         block.extend_from_slice(MAGIC);
         block.extend_from_slice(&length.to_le_bytes());
@@ -109,9 +102,7 @@ impl Sealer {
         let tag = block[48..64].try_into().ok()?;
         let associated = self.associated(block);
         let mut text = block[HEAD_BYTES..HEAD_BYTES + found.sealed_bytes].to_vec();
-        self.cipher
-            .open_batch(&nonce, &associated, &mut text, &tag)
-            .ok()?;
+        self.cipher.open_batch(&nonce, &associated, &mut text, &tag).ok()?;
         let mut text = Bytes::from(text);
         let mark_bytes = found.head.mark_bytes as usize;
         if mark_bytes > text.len() {

@@ -55,10 +55,7 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn io(path: &Path, source: io::Error) -> Self {
-        Self::Io {
-            path: path.display().to_string(),
-            source: Arc::new(source),
-        }
+        Self::Io { path: path.display().to_string(), source: Arc::new(source) }
     }
 
     /// Whether the same call may succeed later without a change by the caller.

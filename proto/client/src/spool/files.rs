@@ -36,9 +36,7 @@ impl Folder {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::Locked {
-                    path: path.display().to_string(),
-                });
+                return Err(Error::Locked { path: path.display().to_string() });
             }
             Err(TryLockError::Error(e)) => return Err(fail(e)),
         }
@@ -52,19 +50,10 @@ impl Folder {
         });
         if head[0] != VERSION {
             let path = path.join("spool").display().to_string();
-            return Err(Error::Damaged {
-                path,
-                offset: 0,
-                what: "unknown version",
-            });
+            return Err(Error::Damaged { path, offset: 0, what: "unknown version" });
         }
         let id = head[1..].try_into().expect("16 bytes");
-        Ok(Self {
-            path: path.to_owned(),
-            id,
-            key,
-            _lock: lock,
-        })
+        Ok(Self { path: path.to_owned(), id, key, _lock: lock })
     }
 
     pub(crate) fn id(&self) -> &[u8; 16] {
@@ -132,11 +121,8 @@ fn secret<const N: usize>(folder: &Path, name: &str) -> Result<[u8; N], Error> {
     let path = folder.join(name);
     let fresh = Zeroizing::new(random::<N>().map_err(|e| Error::io(&path, e))?);
     let bytes = Zeroizing::new(make_once(folder, name, &*fresh)?);
-    let wrong = || Error::Damaged {
-        path: path.display().to_string(),
-        offset: 0,
-        what: "wrong length",
-    };
+    let wrong =
+        || Error::Damaged { path: path.display().to_string(), offset: 0, what: "wrong length" };
     bytes.as_slice().try_into().map_err(|_| wrong())
 }
 

@@ -51,11 +51,7 @@ const BLOCKS_MAX: usize = 1_000_000;
 impl SpoolConfig {
     /// A spool in this folder with every default.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self {
-            folder: folder.into(),
-            spool_bytes_max: 1 << 30,
-            segment_bytes: 8 << 20,
-        }
+        Self { folder: folder.into(), spool_bytes_max: 1 << 30, segment_bytes: 8 << 20 }
     }
 }
 
@@ -172,9 +168,7 @@ impl Spool {
 
     fn admit(&self, bytes: u64) -> Result<(), Error> {
         if let Some(reason) = &self.failed {
-            return Err(Error::Stopped {
-                reason: reason.clone(),
-            });
+            return Err(Error::Stopped { reason: reason.clone() });
         }
         let index = self.index.lock();
         let full = index.disk_bytes + bytes > self.config.spool_bytes_max;
@@ -189,15 +183,9 @@ impl Spool {
 
     fn write_block(&mut self, count: u32, records: &[u8]) -> Result<(), Error> {
         if let Some(reason) = &self.failed {
-            return Err(Error::Stopped {
-                reason: reason.clone(),
-            });
+            return Err(Error::Stopped { reason: reason.clone() });
         }
-        let head = BlockHead {
-            first: self.next,
-            count,
-            mark_bytes: self.mark.len() as u32,
-        };
+        let head = BlockHead { first: self.next, count, mark_bytes: self.mark.len() as u32 };
         let sealed = self.sealer.seal(head, &self.mark, records)?;
         let written = self
             .file
@@ -235,11 +223,7 @@ impl Spool {
         self.file = file;
         self.path = path.clone();
         self.file_bytes = 0;
-        self.index.lock().segments.push_back(SegmentRef {
-            path,
-            first: self.next,
-            bytes: 0,
-        });
+        self.index.lock().segments.push_back(SegmentRef { path, first: self.next, bytes: 0 });
         self.write_block(0, &[])
     }
 }

@@ -74,13 +74,7 @@ impl SpoolQueue {
         folder: Arc<Folder>,
         sealer: Arc<Sealer>,
     ) -> Self {
-        Self {
-            index,
-            folder,
-            sealer,
-            last: None,
-            hint_at: Instant::now(),
-        }
+        Self { index, folder, sealer, last: None, hint_at: Instant::now() }
     }
 
     /// How far an earlier life was acked.
@@ -107,18 +101,12 @@ impl SpoolQueue {
         sequence: u64,
         bytes_max: usize,
     ) -> Result<Option<EncodedFrame>, Error> {
-        if let Some(part) = self
-            .last
-            .as_ref()
-            .and_then(|frame| frame.part(sequence, bytes_max))
-        {
+        if let Some(part) = self.last.as_ref().and_then(|frame| frame.part(sequence, bytes_max)) {
             return Ok(Some(part));
         }
         let block = {
             let index = self.index.lock();
-            let at = index
-                .blocks
-                .partition_point(|block| block.last() < sequence);
+            let at = index.blocks.partition_point(|block| block.last() < sequence);
             match index.blocks.get(at) {
                 Some(block) if block.first <= sequence => block.clone(),
                 _ => return Ok(None),
@@ -159,11 +147,7 @@ impl SpoolQueue {
             } else {
                 index.acked.acked_through = index.acked.acked_through.max(ack.acked_through);
             }
-            while index
-                .blocks
-                .front()
-                .is_some_and(|block| block.last() <= release)
-            {
+            while index.blocks.front().is_some_and(|block| block.last() <= release) {
                 index.blocks.pop_front();
             }
             while index.segments.len() > 1 && index.segments[1].first <= release.saturating_add(1) {

@@ -28,31 +28,11 @@ pub(crate) fn recover(folder: &Folder, sealer: &Sealer) -> Result<Recovered, Err
     let Some((first, _)) = segments.first() else {
         // The first run. The ack hint alone would not be: it is written after blocks.
         let (file, path) = folder.new_segment(1)?;
-        let mut index = Index {
-            next: 1,
-            acked,
-            ..Index::default()
-        };
-        index.segments.push_back(SegmentRef {
-            path: path.clone(),
-            first: 1,
-            bytes: 0,
-        });
-        return Ok(Recovered {
-            index,
-            file,
-            path,
-            file_bytes: 0,
-            mark: Bytes::new(),
-            next: 1,
-        });
+        let mut index = Index { next: 1, acked, ..Index::default() };
+        index.segments.push_back(SegmentRef { path: path.clone(), first: 1, bytes: 0 });
+        return Ok(Recovered { index, file, path, file_bytes: 0, mark: Bytes::new(), next: 1 });
     };
-    let mut scan = Scan {
-        sealer,
-        next: *first,
-        index: Index::default(),
-        mark: Bytes::new(),
-    };
+    let mut scan = Scan { sealer, next: *first, index: Index::default(), mark: Bytes::new() };
     let last = segments.len() - 1;
     for (at, (first, path)) in segments.iter().enumerate() {
         if *first != scan.next {
@@ -62,27 +42,15 @@ pub(crate) fn recover(folder: &Folder, sealer: &Sealer) -> Result<Recovered, Err
     }
     let segment = scan.index.segments.back().expect("there is one");
     let (path, file_bytes) = (segment.path.clone(), segment.bytes);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(|e| Error::io(&path, e))?;
+    let file =
+        OpenOptions::new().read(true).write(true).open(&path).map_err(|e| Error::io(&path, e))?;
     if file.metadata().map_err(|e| Error::io(&path, e))?.len() > file_bytes {
-        file.set_len(file_bytes)
-            .and_then(|()| file.sync_all())
-            .map_err(|e| Error::io(&path, e))?;
+        file.set_len(file_bytes).and_then(|()| file.sync_all()).map_err(|e| Error::io(&path, e))?;
     }
     let mut index = scan.index;
     index.next = scan.next;
     index.acked = acked;
-    Ok(Recovered {
-        index,
-        file,
-        path,
-        file_bytes,
-        mark: scan.mark,
-        next: scan.next,
-    })
+    Ok(Recovered { index, file, path, file_bytes, mark: scan.mark, next: scan.next })
 }
 
 struct Scan<'a> {
@@ -126,11 +94,7 @@ impl Scan<'_> {
             at = end;
         }
         self.index.disk_bytes += at as u64;
-        self.index.segments.push_back(SegmentRef {
-            path,
-            first,
-            bytes: at as u64,
-        });
+        self.index.segments.push_back(SegmentRef { path, first, bytes: at as u64 });
         Ok(())
     }
 }
@@ -143,9 +107,5 @@ fn reads_later(bytes: &[u8], from: usize) -> bool {
 }
 
 fn damaged(path: &Path, offset: usize, what: &'static str) -> Error {
-    Error::Damaged {
-        path: path.display().to_string(),
-        offset: offset as u64,
-        what,
-    }
+    Error::Damaged { path: path.display().to_string(), offset: offset as u64, what }
 }

@@ -33,11 +33,7 @@ fn start(address: &str, spool: &Path, input: Input) -> Agent {
     let endpoint = Endpoint::plaintext([address.to_owned()]).unwrap();
     let on_report = Arc::new(move |report| told.lock().push(report));
     let task = tokio::spawn(run(endpoint, config, input, stop.clone(), on_report));
-    Agent {
-        task,
-        stop,
-        reports,
-    }
+    Agent { task, stop, reports }
 }
 
 async fn until(what: &str, mut look: impl FnMut() -> bool) {
@@ -58,11 +54,7 @@ fn stored(fake: &Fake) -> Vec<String> {
     let names: Vec<String> = fake.world.lock().streams.keys().cloned().collect();
     assert!(names.len() <= 1, "one spool, one stream: {names:?}");
     let of = |name: &String| fake.payloads(name);
-    names
-        .iter()
-        .flat_map(of)
-        .map(|p| String::from_utf8(p).unwrap())
-        .collect()
+    names.iter().flat_map(of).map(|p| String::from_utf8(p).unwrap()).collect()
 }
 
 fn all(from: u64, to: u64) -> Vec<String> {
@@ -83,17 +75,10 @@ async fn files_are_taken_while_the_cluster_is_away_and_done_when_it_has_them() {
     gone.stop();
     tokio::time::sleep(Duration::from_millis(50)).await;
 
-    let agent = start(
-        &address,
-        &folder.path().join("spool"),
-        Input::Folder(inbox.clone()),
-    );
+    let agent = start(&address, &folder.path().join("spool"), Input::Folder(inbox.clone()));
     let reports = agent.reports.clone();
     until("taken", || {
-        reports
-            .lock()
-            .iter()
-            .any(|r| matches!(r, Report::Taken { through: 1000, .. }))
+        reports.lock().iter().any(|r| matches!(r, Report::Taken { through: 1000, .. }))
     })
     .await;
     assert!(inbox.join("a.jsonl").exists(), "it stays until it is acked");
@@ -109,13 +94,7 @@ async fn files_are_taken_while_the_cluster_is_away_and_done_when_it_has_them() {
     // What is acked leaves the disk.
     let blocks = fs::read_dir(folder.path().join("spool"))
         .unwrap()
-        .filter(|e| {
-            e.as_ref()
-                .unwrap()
-                .path()
-                .extension()
-                .is_some_and(|x| x == "blocks")
-        })
+        .filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|x| x == "blocks"))
         .count();
     assert!(blocks <= 2, "{blocks} files");
 }
@@ -141,20 +120,12 @@ async fn an_agent_that_dies_again_and_again_stores_each_line_once() {
         agent.task.abort();
         assert!(agent.task.await.unwrap_err().is_cancelled());
         // A blocking call that was under way ends by itself and lets the folder go.
-        until("free", || {
-            dtm_client::Spool::open(dtm_client::SpoolConfig::new(&spool)).is_ok()
-        })
-        .await;
+        until("free", || dtm_client::Spool::open(dtm_client::SpoolConfig::new(&spool)).is_ok())
+            .await;
     }
-    let agent = start(
-        &fake.address,
-        &folder.path().join("spool"),
-        Input::Folder(inbox.clone()),
-    );
+    let agent = start(&fake.address, &folder.path().join("spool"), Input::Folder(inbox.clone()));
     until("done", || {
-        ["a", "b", "c", "d"]
-            .iter()
-            .all(|n| inbox.join(format!("{n}.jsonl.done")).exists())
+        ["a", "b", "c", "d"].iter().all(|n| inbox.join(format!("{n}.jsonl.done")).exists())
     })
     .await;
     agent.stop.cancel();
@@ -189,8 +160,5 @@ async fn a_loss_that_nobody_holds_ends_the_agent_unless_it_may_go_on() {
     let agent = start(&fake.address, folder.path(), one(lines(2001, 2001)));
     let error = tokio::time::timeout(Duration::from_secs(20), agent.task).await;
     let error = error.expect("in time").unwrap().unwrap_err();
-    assert!(
-        matches!(error, Error::Loss { from: 11, to, .. } if to <= 2000),
-        "{error}"
-    );
+    assert!(matches!(error, Error::Loss { from: 11, to, .. } if to <= 2000), "{error}");
 }

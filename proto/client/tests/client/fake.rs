@@ -89,10 +89,8 @@ impl Fake {
         let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = Arc::new(tokio::sync::Notify::new());
-        let service = IngestServiceServer::new(Door {
-            world: world.clone(),
-        })
-        .max_decoding_message_size(16 << 20);
+        let service = IngestServiceServer::new(Door { world: world.clone() })
+            .max_decoding_message_size(16 << 20);
         let ended = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -102,11 +100,7 @@ impl Fake {
                 () = ended.notified() => {}
             }
         });
-        Self {
-            world,
-            address,
-            stop,
-        }
+        Self { world, address, stop }
     }
 
     pub(crate) fn stop(&self) {
@@ -119,16 +113,8 @@ impl Fake {
 
     pub(crate) fn payloads(&self, stream: &str) -> Vec<Vec<u8>> {
         let world = self.world.lock();
-        assert!(
-            world.renumbered.is_empty(),
-            "renumbered: {:?}",
-            world.renumbered
-        );
-        world
-            .streams
-            .get(stream)
-            .map(|s| s.records.values().cloned().collect())
-            .unwrap_or_default()
+        assert!(world.renumbered.is_empty(), "renumbered: {:?}", world.renumbered);
+        world.streams.get(stream).map(|s| s.records.values().cloned().collect()).unwrap_or_default()
     }
 }
 
@@ -161,22 +147,50 @@ impl IngestService for Door {
         let world = self.world.lock();
         let held = world.streams.get(&request.get_ref().stream);
         let acked_through = held.map_or(0, |held| held.cursor);
-        Ok(Response::new(StatusResponse {
-            acked_through,
-            ..StatusResponse::default()
-        }))
+        Ok(Response::new(StatusResponse { acked_through, ..StatusResponse::default() }))
     }
 }
 
 type Out = mpsc::Sender<Result<PublishResponse, Status>>;
 
 async fn say(out: &Out, answer: Answer) -> Result<(), Status> {
-    let answer = PublishResponse {
-        response: Some(answer),
+    let answer = PublishResponse { response: Some(answer) };
+    out.send(Ok(answer)).await.map_err(|_| Status::cancelled("gone"))
+}
+
+/// What the script says to an open request.
+fn opening(world: &Mutex<World>, open: Open) -> Result<(Vec<Fault>, Opened, u64), Status> {
+    let stream = open.stream.clone();
+    let mut world = world.lock();
+    let faults = world.script.pop_front().unwrap_or_default();
+    world.connections += 1;
+    let window = world.window;
+    let acked = open.acked_through;
+    world.opens.push(open);
+    let held = world.streams.entry(stream.clone()).or_default();
+    for fault in &faults {
+        if let Fault::Refuse(status) = fault {
+            return Err(status.clone());
+        }
+    }
+    held.session += 1;
+    let leader = faults.iter().find_map(|fault| match fault {
+        Fault::Leader(address) => Some(address.clone()),
+        _ => None,
+    });
+    let opened = Opened {
+        session: held.session,
+        next_sequence: held.cursor + 1,
+        window,
+        incarnation: 1,
+        leader_address: leader.unwrap_or_default(),
+        loss_from: if held.cursor < acked { held.cursor + 1 } else { 0 },
+        loss_to: if held.cursor < acked { acked } else { 0 },
+        node: "fake".into(),
+        ..Opened::default()
     };
-    out.send(Ok(answer))
-        .await
-        .map_err(|_| Status::cancelled("gone"))
+    let session = held.session;
+    Ok((faults, opened, session))
 }
 
 async fn connection(
@@ -188,42 +202,7 @@ async fn connection(
         return Err(Status::invalid_argument("open first"));
     };
     let stream = open.stream.clone();
-    let (faults, opened, session) = {
-        let mut world = world.lock();
-        let faults = world.script.pop_front().unwrap_or_default();
-        world.connections += 1;
-        let window = world.window;
-        let acked = open.acked_through;
-        world.opens.push(open);
-        let held = world.streams.entry(stream.clone()).or_default();
-        for fault in &faults {
-            if let Fault::Refuse(status) = fault {
-                return Err(status.clone());
-            }
-        }
-        held.session += 1;
-        let leader = faults.iter().find_map(|fault| match fault {
-            Fault::Leader(address) => Some(address.clone()),
-            _ => None,
-        });
-        let opened = Opened {
-            session: held.session,
-            next_sequence: held.cursor + 1,
-            window,
-            incarnation: 1,
-            leader_address: leader.unwrap_or_default(),
-            loss_from: if held.cursor < acked {
-                held.cursor + 1
-            } else {
-                0
-            },
-            loss_to: if held.cursor < acked { acked } else { 0 },
-            node: "fake".into(),
-            ..Opened::default()
-        };
-        let session = held.session;
-        (faults, opened, session)
-    };
+    let (faults, opened, session) = opening(&world, open)?;
     say(out, Answer::Opened(opened)).await?;
     let mut frames = 0u64;
     while let Some(message) = input.message().await? {
@@ -278,10 +257,7 @@ async fn one_frame(
         }
     }
     let answers = store(world, stream, session, faults, frame)?;
-    if faults
-        .iter()
-        .any(|fault| matches!(fault, Fault::AckLost(n) if *n == number))
-    {
+    if faults.iter().any(|fault| matches!(fault, Fault::AckLost(n) if *n == number)) {
         return Err(cut());
     }
     for answer in answers {
@@ -291,15 +267,31 @@ async fn one_frame(
         if let Fault::Advise(n, address) = fault
             && *n == number
         {
-            let advice = Reconnect {
-                address: address.clone(),
-                after_ms: 1000,
-                reason: "drain".into(),
-            };
+            let advice =
+                Reconnect { address: address.clone(), after_ms: 1000, reason: "drain".into() };
             say(out, Answer::Reconnect(advice)).await?;
         }
     }
     Ok(())
+}
+
+/// Keeps what is new. A sequence names one record for good, in every resend: `Err` says which did not.
+fn keep(held: &mut Held, frame: Frame, refuse: Option<&[u8]>) -> Result<Vec<RefusedRecord>, u64> {
+    let mut refused = Vec::new();
+    for (sequence, record) in (frame.first_sequence..).zip(frame.records) {
+        if sequence <= held.cursor {
+            if held.records.get(&sequence).is_some_and(|old| *old != record.payload) {
+                return Err(sequence);
+            }
+            continue;
+        }
+        if refuse == Some(record.payload.as_ref()) {
+            refused.push(RefusedRecord { sequence, ..RefusedRecord::default() });
+        }
+        let before = held.records.insert(sequence, record.payload.to_vec());
+        assert!(before.is_none(), "sequence {sequence} is kept twice");
+    }
+    Ok(refused)
 }
 
 fn store(
@@ -343,29 +335,13 @@ fn store(
         held.cursor = sequence;
         return Ok(vec![rewind(sequence + 1, RewindReason::Conflict, sequence)]);
     }
-    let mut refused = Vec::new();
-    for (sequence, record) in (frame.first_sequence..).zip(frame.records) {
-        if sequence <= held.cursor {
-            // A sequence names one record for good, in every resend.
-            if held
-                .records
-                .get(&sequence)
-                .is_some_and(|old| *old != record.payload)
-            {
-                world.renumbered.push(sequence);
-                return Err(Status::internal("renumbered"));
-            }
-            continue;
+    let refused = match keep(held, frame, refuse.as_deref()) {
+        Ok(refused) => refused,
+        Err(sequence) => {
+            world.renumbered.push(sequence);
+            return Err(Status::internal("renumbered"));
         }
-        if refuse.as_deref() == Some(&record.payload) {
-            refused.push(RefusedRecord {
-                sequence,
-                ..RefusedRecord::default()
-            });
-        }
-        let before = held.records.insert(sequence, record.payload.to_vec());
-        assert!(before.is_none(), "sequence {sequence} is kept twice");
-    }
+    };
     held.cursor = held.cursor.max(last);
     let less = faults.iter().find_map(|fault| match fault {
         Fault::AckLess(n) => Some(*n),

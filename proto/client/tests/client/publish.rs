@@ -23,9 +23,7 @@ fn options() -> PublishOptions {
 async fn run(fake: &Fake, path: &Path) -> Result<dtm_client::publish::Summary, Error> {
     let (endpoint, options) = (endpoint(fake), options());
     let work = publish_path(&endpoint, &options, path, &|_| {});
-    tokio::time::timeout(Duration::from_secs(20), work)
-        .await
-        .expect("in time")
+    tokio::time::timeout(Duration::from_secs(20), work).await.expect("in time")
 }
 
 fn only_stream(fake: &Fake) -> Vec<Vec<u8>> {
@@ -41,16 +39,10 @@ async fn a_second_run_goes_on_and_a_third_has_nothing_to_do() {
     let lines: Vec<String> = (1..=300).map(|n| format!("{{\"n\":{n}}}")).collect();
     fs::write(&file, lines.join("\n")).unwrap();
     // The first run is cut off for good in the middle.
-    fake.script([
-        vec![Fault::AckLost(3)],
-        vec![Fault::Refuse(Status::permission_denied("no"))],
-    ]);
+    fake.script([vec![Fault::AckLost(3)], vec![Fault::Refuse(Status::permission_denied("no"))]]);
     assert!(run(&fake, &file).await.is_err());
     let summary = run(&fake, &file).await.unwrap();
-    assert!(
-        summary.skipped > 0 && summary.skipped + summary.sent == 300,
-        "{summary:?}"
-    );
+    assert!(summary.skipped > 0 && summary.skipped + summary.sent == 300, "{summary:?}");
     assert_eq!(summary.exit_status(), 0);
     let expected: Vec<_> = lines.iter().map(|l| l.clone().into_bytes()).collect();
     assert_eq!(only_stream(&fake), expected);
@@ -67,14 +59,8 @@ async fn refused_lines_are_named_with_their_line() {
     let file = folder.path().join("a.json");
     fs::write(&file, "\n{\"a\":1}\n\n\n{\"bad\":1}\n{\"b\":1}\n").unwrap();
     let summary = run(&fake, &file).await.unwrap();
-    assert_eq!(
-        (summary.sent, summary.refused, summary.exit_status()),
-        (3, 1, 1)
-    );
-    assert_eq!(
-        (summary.refusals[0].line, summary.refusals[0].sequence),
-        (5, 2)
-    );
+    assert_eq!((summary.sent, summary.refused, summary.exit_status()), (3, 1, 1));
+    assert_eq!((summary.refusals[0].line, summary.refusals[0].sequence), (5, 2));
 }
 
 #[tokio::test]
@@ -96,16 +82,10 @@ async fn a_broken_array_ends_with_its_line_and_a_table_needs_its_header() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.json");
     fs::write(&file, "[{\"a\":1},\n\n,{\"a\":2}]").unwrap();
-    assert!(matches!(
-        run(&fake, &file).await,
-        Err(Error::Syntax { line: 3, .. })
-    ));
+    assert!(matches!(run(&fake, &file).await, Err(Error::Syntax { line: 3, .. })));
     let table = folder.path().join("t.csv");
     fs::write(&table, "nothing_of_this\n1\n").unwrap();
-    assert!(matches!(
-        run(&fake, &table).await,
-        Err(Error::Header { .. })
-    ));
+    assert!(matches!(run(&fake, &table).await, Err(Error::Header { .. })));
 }
 
 #[tokio::test]
@@ -116,21 +96,8 @@ async fn another_input_under_the_same_stream_is_noticed() {
     let of = |text: &'static str| Box::new(text.as_bytes()) as Box<dyn std::io::Read + Send>;
     let quiet = |_: &dtm_client::publish::PublishProgress| {};
     let three = of("{\"a\":1}\n{\"a\":2}\n{\"a\":3}\n");
-    publish_reader(&endpoint, &options, "-", three, &quiet)
-        .await
-        .unwrap();
-    let error = publish_reader(&endpoint, &options, "-", of("{\"a\":1}\n"), &quiet)
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::StreamLonger {
-                held: 3,
-                sequence: 1,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    publish_reader(&endpoint, &options, "-", three, &quiet).await.unwrap();
+    let error =
+        publish_reader(&endpoint, &options, "-", of("{\"a\":1}\n"), &quiet).await.unwrap_err();
+    assert!(matches!(error, Error::StreamLonger { held: 3, sequence: 1, .. }), "{error}");
 }

@@ -10,10 +10,7 @@ use tonic::Status;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn record(number: u64) -> Record {
-    Record {
-        payload: format!("{{\"n\":{number}}}").into_bytes().into(),
-        ..Record::default()
-    }
+    Record { payload: format!("{{\"n\":{number}}}").into_bytes().into(), ..Record::default() }
 }
 
 fn endpoint(fakes: &[&Fake]) -> Endpoint {
@@ -38,10 +35,7 @@ type Events = Arc<Mutex<Vec<Event>>>;
 fn watched(config: PublisherConfig) -> (PublisherConfig, Events) {
     let events: Events = Arc::default();
     let sink = events.clone();
-    (
-        config.on_event(move |event| sink.lock().push(event)),
-        events,
-    )
+    (config.on_event(move |event| sink.lock().push(event)), events)
 }
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
@@ -66,10 +60,7 @@ async fn through(script: Vec<Vec<Fault>>, count: u64) -> (Fake, Events) {
     })
     .await;
     let expected: Vec<_> = (1..=count).map(|n| record(n).payload.to_vec()).collect();
-    assert!(
-        fake.payloads("s") == expected,
-        "what was sent, once, in order"
-    );
+    assert!(fake.payloads("s") == expected, "what was sent, once, in order");
     assert!(fake.world.lock().streams["s"].finished);
     (fake, events)
 }
@@ -86,30 +77,18 @@ async fn records_arrive_and_are_collected_into_frames() {
 #[tokio::test]
 async fn cuts_at_any_frame_lose_and_double_nothing() {
     for at in 1..=6 {
-        let script = vec![
-            vec![Fault::AckLost(at)],
-            vec![Fault::FrameLost(at)],
-            vec![Fault::AckLost(1)],
-        ];
+        let script =
+            vec![vec![Fault::AckLost(at)], vec![Fault::FrameLost(at)], vec![Fault::AckLost(1)]];
         let (fake, events) = through(script, 300).await;
         assert!(fake.world.lock().connections >= 4);
-        assert!(
-            events
-                .lock()
-                .iter()
-                .any(|e| matches!(e, Event::Disconnected { .. }))
-        );
+        assert!(events.lock().iter().any(|e| matches!(e, Event::Disconnected { .. })));
     }
 }
 
 #[tokio::test]
 async fn a_lost_frame_is_sent_again_after_the_rewind() {
     let (fake, _) = through(vec![vec![Fault::Gap(3)]], 500).await;
-    assert_eq!(
-        fake.world.lock().connections,
-        1,
-        "a rewind needs no new connection"
-    );
+    assert_eq!(fake.world.lock().connections, 1, "a rewind needs no new connection");
 }
 
 #[tokio::test]
@@ -124,14 +103,8 @@ async fn acks_that_overtake_rewinds_renumber_nothing() {
 async fn a_silent_server_is_left_and_the_outcome_asked_for() {
     let (fake, events) = through(vec![vec![Fault::Silent(2)]], 100).await;
     assert_eq!(fake.world.lock().connections, 2);
-    let unknown = |e: &Event| {
-        matches!(
-            e,
-            Event::Disconnected {
-                error: Error::OutcomeUnknown { .. }
-            }
-        )
-    };
+    let unknown =
+        |e: &Event| matches!(e, Event::Disconnected { error: Error::OutcomeUnknown { .. } });
     assert!(events.lock().iter().any(unknown));
 }
 
@@ -160,10 +133,7 @@ async fn the_status_code_alone_tells_of_a_takeover() {
     within(async {
         let publisher = Publisher::open(endpoint(&[&fake]), config()).await.unwrap();
         publisher.send(record(1)).await.unwrap();
-        assert!(matches!(
-            publisher.flush().await,
-            Err(Error::Superseded { .. })
-        ));
+        assert!(matches!(publisher.flush().await, Err(Error::Superseded { .. })));
     })
     .await;
 }
@@ -172,25 +142,13 @@ async fn the_status_code_alone_tells_of_a_takeover() {
 async fn refused_opens_are_tried_again_while_that_may_help() {
     let busy = || vec![Fault::Refuse(Status::unavailable("no quorum"))];
     let (_, events) = through(vec![busy(), busy(), busy()], 10).await;
-    let retries = events
-        .lock()
-        .iter()
-        .filter(|e| matches!(e, Event::Retrying { .. }))
-        .count();
+    let retries = events.lock().iter().filter(|e| matches!(e, Event::Retrying { .. })).count();
     assert_eq!(retries, 3);
 
     let fake = Fake::start().await;
     fake.script([vec![Fault::Refuse(Status::permission_denied("not agreed"))]]);
-    let error = within(Publisher::open(endpoint(&[&fake]), config()))
-        .await
-        .unwrap_err();
-    assert!(matches!(
-        error,
-        Error::Rejected {
-            grpc: tonic::Code::PermissionDenied,
-            ..
-        }
-    ));
+    let error = within(Publisher::open(endpoint(&[&fake]), config())).await.unwrap_err();
+    assert!(matches!(error, Error::Rejected { grpc: tonic::Code::PermissionDenied, .. }));
     assert!(!error.retryable());
     assert_eq!(fake.world.lock().connections, 1);
 }
@@ -201,9 +159,7 @@ async fn another_seed_is_taken_when_one_is_gone() {
     let two = one.beside().await;
     one.stop();
     within(async {
-        let publisher = Publisher::open(endpoint(&[&one, &two]), config())
-            .await
-            .unwrap();
+        let publisher = Publisher::open(endpoint(&[&one, &two]), config()).await.unwrap();
         publisher.send(record(1)).await.unwrap();
         publisher.flush().await.unwrap();
         assert_eq!(publisher.snapshot().address, two.address);
@@ -270,19 +226,12 @@ async fn a_newer_connection_ends_the_older_for_good() {
         assert_eq!(new.next_sequence(), 2);
         old.send(record(2)).await.unwrap();
         assert!(matches!(old.flush().await, Err(Error::Superseded { .. })));
-        assert!(matches!(
-            old.send(record(3)).await,
-            Err(Error::Superseded { .. })
-        ));
+        assert!(matches!(old.send(record(3)).await, Err(Error::Superseded { .. })));
         new.send(record(2)).await.unwrap();
         new.flush().await.unwrap();
     })
     .await;
-    assert_eq!(
-        fake.world.lock().connections,
-        2,
-        "the older one does not fight back"
-    );
+    assert_eq!(fake.world.lock().connections, 2, "the older one does not fight back");
 }
 
 #[tokio::test]
@@ -299,12 +248,7 @@ async fn a_conflict_is_told_and_overwrites_nothing() {
         assert_eq!(publisher.snapshot().conflicts, 1);
     })
     .await;
-    assert!(
-        events
-            .lock()
-            .iter()
-            .any(|e| matches!(e, Event::Conflict { sequence: 5 }))
-    );
+    assert!(events.lock().iter().any(|e| matches!(e, Event::Conflict { sequence: 5 })));
     assert_eq!(fake.payloads("s")[4], b"other");
     assert_eq!(fake.payloads("s")[19], record(20).payload.to_vec());
 }
@@ -323,10 +267,7 @@ async fn refusals_are_told_with_their_sequence() {
         assert_eq!(publisher.snapshot().refused, 1);
     })
     .await;
-    let told = events
-        .lock()
-        .iter()
-        .any(|e| matches!(e, Event::Refused(r) if r[0].sequence == 3));
+    let told = events.lock().iter().any(|e| matches!(e, Event::Refused(r) if r[0].sequence == 3));
     assert!(told);
 }
 
@@ -360,12 +301,7 @@ async fn what_the_cluster_lost_is_sent_again_while_it_is_held_for_another_site()
         publisher.flush().await.unwrap();
     })
     .await;
-    assert!(
-        events
-            .lock()
-            .iter()
-            .any(|e| matches!(e, Event::LossMended { from: 16, to: 20 }))
-    );
+    assert!(events.lock().iter().any(|e| matches!(e, Event::LossMended { from: 16, to: 20 })));
     assert_eq!(fake.payloads("s").len(), 21);
 }
 
@@ -383,10 +319,7 @@ async fn what_is_held_nowhere_is_reported_and_nothing_is_renumbered() {
         let asleep = tokio::time::timeout(Duration::from_millis(300), publisher.flush()).await;
         assert!(asleep.is_err(), "it waits for the caller's word");
         assert!(
-            events
-                .lock()
-                .iter()
-                .any(|e| matches!(e, Event::LossDetected { from: 16, to: 20 }))
+            events.lock().iter().any(|e| matches!(e, Event::LossDetected { from: 16, to: 20 }))
         );
         publisher.confirm_lost(16, 20);
         assert_eq!(publisher.flush().await.unwrap().acked_through, 21);
@@ -413,17 +346,9 @@ async fn an_earlier_life_shows_what_was_acked_to_it() {
         publisher.flush().await.unwrap();
     })
     .await;
-    assert!(
-        events
-            .lock()
-            .iter()
-            .any(|e| matches!(e, Event::LossDetected { from: 1, to: 9 }))
-    );
+    assert!(events.lock().iter().any(|e| matches!(e, Event::LossDetected { from: 1, to: 9 })));
     let world = fake.world.lock();
-    assert_eq!(
-        (world.opens[0].acked_through, world.opens[0].incarnation),
-        (9, 1)
-    );
+    assert_eq!((world.opens[0].acked_through, world.opens[0].incarnation), (9, 1));
     assert_eq!(&world.opens[0].ack_token[..], [1, 2, 3]);
 }
 
@@ -437,22 +362,11 @@ async fn a_stream_that_somebody_else_wrote_is_not_guessed_about() {
             let mut world = fake.world.lock();
             let held = world.streams.get_mut("s").unwrap();
             held.cursor = 7;
-            held.records
-                .extend((1..=7).map(|n| (n, record(n).payload.to_vec())));
+            held.records.extend((1..=7).map(|n| (n, record(n).payload.to_vec())));
         }
         publisher.send(record(1)).await.unwrap();
         let error = publisher.flush().await.unwrap_err();
-        assert!(
-            matches!(
-                error,
-                Error::StreamAhead {
-                    held: 7,
-                    given: 1,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, Error::StreamAhead { held: 7, given: 1, .. }), "{error}");
     })
     .await;
 }
@@ -460,26 +374,13 @@ async fn a_stream_that_somebody_else_wrote_is_not_guessed_about() {
 #[tokio::test]
 async fn records_over_the_limit_are_refused_alone() {
     let fake = Fake::start().await;
-    fake.world.lock().window = Some(Window {
-        record_bytes_max: 1000,
-        frame_bytes_max: 2000,
-        in_flight_bytes_max: 500,
-    });
+    fake.world.lock().window =
+        Some(Window { record_bytes_max: 1000, frame_bytes_max: 2000, in_flight_bytes_max: 500 });
     within(async {
         let publisher = Publisher::open(endpoint(&[&fake]), config()).await.unwrap();
-        let of = |size: usize| Record {
-            payload: vec![b'1'; size].into(),
-            ..Record::default()
-        };
+        let of = |size: usize| Record { payload: vec![b'1'; size].into(), ..Record::default() };
         let error = publisher.send(of(1001)).await.unwrap_err();
-        assert!(matches!(
-            error,
-            Error::TooLarge {
-                limit: "record_bytes_max",
-                bytes: 1001,
-                ..
-            }
-        ));
+        assert!(matches!(error, Error::TooLarge { limit: "record_bytes_max", bytes: 1001, .. }));
         // Larger than the whole window: goes when nothing else is in flight.
         for size in [10, 900, 10, 900, 900, 10] {
             publisher.send(of(size)).await.unwrap();

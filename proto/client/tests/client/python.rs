@@ -13,15 +13,7 @@ fn example(fake: &Fake, file: &Path) -> Command {
     command
         .arg(folder.join("publish.py"))
         .arg(file)
-        .args([
-            "--plaintext",
-            "--language",
-            "en",
-            "--source",
-            "tinh-01",
-            "--stream",
-            "s",
-        ])
+        .args(["--plaintext", "--language", "en", "--source", "tinh-01", "--stream", "s"])
         .args(["--dataset", "payment", "--address", &fake.address])
         .kill_on_drop(true);
     command
@@ -45,10 +37,7 @@ async fn the_python_example_survives_cuts_of_both_sides() {
         vec![Fault::AckLost(1)],
     ]);
     // Killed in the middle, then again from the start with the same file and stream.
-    let mut first = example(&fake, &file)
-        .args(["--slow", "0.2"])
-        .spawn()
-        .unwrap();
+    let mut first = example(&fake, &file).args(["--slow", "0.2"]).spawn().unwrap();
     for _ in 0..1000 {
         if fake.payloads("s").len() > 500 {
             break;
@@ -56,21 +45,12 @@ async fn the_python_example_survives_cuts_of_both_sides() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     first.kill().await.unwrap();
-    assert!(
-        fake.payloads("s").len() < 5000,
-        "it was killed too late to show anything"
-    );
+    assert!(fake.payloads("s").len() < 5000, "it was killed too late to show anything");
     let run = example(&fake, &file).output();
-    let output = tokio::time::timeout(Duration::from_secs(60), run)
-        .await
-        .unwrap()
-        .unwrap();
+    let output = tokio::time::timeout(Duration::from_secs(60), run).await.unwrap().unwrap();
     let shown = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{shown}");
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout).trim(),
-        "acked through 5000, refused 0"
-    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "acked through 5000, refused 0");
     let expected: Vec<_> = lines(5000).lines().map(|l| l.as_bytes().to_vec()).collect();
     assert!(fake.payloads("s") == expected);
 }
@@ -84,14 +64,8 @@ async fn the_python_example_prints_refusals() {
     let fake = Fake::start().await;
     fake.world.lock().refuse_payload = Some(b"{\"n\":4}".to_vec());
     let run = example(&fake, &file).output();
-    let output = tokio::time::timeout(Duration::from_secs(60), run)
-        .await
-        .unwrap()
-        .unwrap();
+    let output = tokio::time::timeout(Duration::from_secs(60), run).await.unwrap().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        shown.contains("refused 4:") && shown.contains("acked through 10"),
-        "{shown}"
-    );
+    assert!(shown.contains("refused 4:") && shown.contains("acked through 10"), "{shown}");
 }

@@ -15,15 +15,11 @@ fn thread_cpu_ns() -> u64 {
 }
 
 async fn one(address: String, number: u64) {
-    let endpoint = Endpoint::plaintext([address])
-        .unwrap()
-        .with_connect_timeout(Duration::from_secs(30));
+    let endpoint =
+        Endpoint::plaintext([address]).unwrap().with_connect_timeout(Duration::from_secs(30));
     let config = PublisherConfig::new("tinh-01", format!("s{number}"), "payment");
     let publisher = Publisher::open(endpoint, config).await.unwrap();
-    let record = Record {
-        payload: vec![b'x'; 300].into(),
-        ..Record::default()
-    };
+    let record = Record { payload: vec![b'x'; 300].into(), ..Record::default() };
     for sent in 0..RECORDS {
         publisher.send(&record).await.unwrap();
         if sent % 16 == 0 {
@@ -36,18 +32,12 @@ async fn one(address: String, number: u64) {
 #[test]
 #[ignore = "a measurement: run alone with --ignored --nocapture"]
 fn one_core_sends_200_000_records_a_second() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let fake = runtime.block_on(Fake::start());
     let address = fake.address.clone();
     let client = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let before = thread_cpu_ns();
         runtime.block_on(async {
             let mut tasks = tokio::task::JoinSet::new();

@@ -66,15 +66,9 @@ fn what_was_taken_is_there_after_a_restart_and_nothing_is_in_clear() {
     for entry in fs::read_dir(folder.path()).unwrap() {
         let path = entry.unwrap().path();
         let bytes = fs::read(&path).unwrap();
-        assert!(
-            !bytes.windows(CANARY.len()).any(|w| w == CANARY.as_bytes()),
-            "{path:?}"
-        );
+        assert!(!bytes.windows(CANARY.len()).any(|w| w == CANARY.as_bytes()), "{path:?}");
     }
-    let mode = fs::metadata(folder.path().join("key"))
-        .unwrap()
-        .permissions()
-        .mode();
+    let mode = fs::metadata(folder.path().join("key")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
@@ -92,10 +86,7 @@ fn a_full_spool_takes_nothing_and_says_its_limit() {
         }
         assert!(taken < 100, "it has a bound");
     };
-    assert!(
-        error.to_string().contains("spool_bytes_max = 400"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("spool_bytes_max = 400"), "{error}");
     assert!(error.retryable());
     assert_eq!(spool.next_sequence(), taken + 1);
 }

@@ -47,17 +47,12 @@ fn truncation_purge_and_reset_hold_over_reopening() {
     append(&b, entries(101..=103, 4, 10));
     a.save_committed(Bytes::from_static(b"committed"));
     for round in 0..3 {
-        let node = if round == 0 {
-            None
-        } else {
-            Some(open(&vfs, small()).0)
-        };
+        let node = if round == 0 { None } else { Some(open(&vfs, small()).0) };
         let (a, b) = match &node {
             None => (a.clone(), b.clone()),
-            Some(node) => (
-                node.group(1, 1, 1).expect("group"),
-                node.group(2, 1, 1).expect("group"),
-            ),
+            Some(node) => {
+                (node.group(1, 1, 1).expect("group"), node.group(2, 1, 1).expect("group"))
+            }
         };
         let mut expected = entries(6..=10, 1, 100);
         expected.extend(entries(11..=12, 2, 50));
@@ -70,10 +65,7 @@ fn truncation_purge_and_reset_hold_over_reopening() {
         assert_eq!(a.read_record(3).expect("kept"), entry(3, 1, 100));
         assert_eq!(a.read_record(11).expect("kept"), entry(11, 2, 50));
         assert_eq!(b.read_record(8).expect("kept"), entry(8, 1, 100));
-        assert!(matches!(
-            b.read_record(9),
-            Err(Error::NotFound { index: 9, .. })
-        ));
+        assert!(matches!(b.read_record(9), Err(Error::NotFound { index: 9, .. })));
         if round == 0 {
             // Closing writes the mark that carries the committed position.
             drop_all(&vfs);
@@ -108,9 +100,7 @@ fn snapshot_records_are_readable_below_the_purge_mark() {
 fn many_segments_reopen_and_only_the_newest_is_scanned() {
     let vfs = MemVfs::new(4);
     let (node, _) = open(&vfs, small());
-    let logs: Vec<_> = (0..4)
-        .map(|group| node.group(group, 1, 1).expect("group"))
-        .collect();
+    let logs: Vec<_> = (0..4).map(|group| node.group(group, 1, 1).expect("group")).collect();
     for index in 0..400 {
         for log in &logs {
             append(log, vec![entry(index, 1, 1500)]);
@@ -126,14 +116,8 @@ fn many_segments_reopen_and_only_the_newest_is_scanned() {
     assert_eq!(recovery.segments_scanned, 1);
     let log = node.group(2, 1, 1).expect("group");
     assert_eq!(read_all(&log), entries(0..=399, 1, 1500));
-    assert_eq!(
-        log.read(7..100, 1501).expect("at least one"),
-        entries(7..=7, 1, 1500)
-    );
-    assert_eq!(
-        log.read(7..100, 0).expect("at least one"),
-        entries(7..=7, 1, 1500)
-    );
+    assert_eq!(log.read(7..100, 1501).expect("at least one"), entries(7..=7, 1, 1500));
+    assert_eq!(log.read(7..100, 0).expect("at least one"), entries(7..=7, 1, 1500));
     // Retention: nothing that a log needs goes, the rest does.
     let oldest = node.segments()[0].number;
     assert!(!node.retire(oldest).expect("asked"));

@@ -51,36 +51,17 @@ fn check(vfs: &MemVfs, truth: &Content, what: &str) -> Vec<u32> {
         let log = node.group(group, 1, 1).expect("group");
         let (entries, vote) = &truth[group as usize];
         let state = log.state();
-        let Health::Recovering {
-            missing,
-            tail_unknown,
-            vote_lost,
-        } = state.health
-        else {
-            assert_eq!(
-                read_all(&log),
-                *entries,
-                "{what}: group {group} lost entries silently"
-            );
-            assert_eq!(
-                state.vote, *vote,
-                "{what}: group {group} lost its vote silently"
-            );
+        let Health::Recovering { missing, tail_unknown, vote_lost } = state.health else {
+            assert_eq!(read_all(&log), *entries, "{what}: group {group} lost entries silently");
+            assert_eq!(state.vote, *vote, "{what}: group {group} lost its vote silently");
             continue;
         };
         recovering.push(group);
         assert!(recovery.recovering.contains_key(&log.key()));
-        assert!(
-            !vote_lost,
-            "{what}: one damaged block never takes both copies of a vote"
-        );
+        assert!(!vote_lost, "{what}: one damaged block never takes both copies of a vote");
         let fetched: Vec<LogEntry> = entries
             .iter()
-            .filter(|entry| {
-                missing
-                    .iter()
-                    .any(|r| (r.from..=r.to).contains(&entry.index))
-            })
+            .filter(|entry| missing.iter().any(|r| (r.from..=r.to).contains(&entry.index)))
             .cloned()
             .collect();
         for entry in &fetched {
@@ -91,26 +72,15 @@ fn check(vfs: &MemVfs, truth: &Content, what: &str) -> Vec<u32> {
         if tail_unknown {
             done(|callback| log.declare_whole(callback)).expect("declared");
             let next = log.state().last.map_or(0, |last| last.index + 1);
-            let rest: Vec<_> = entries
-                .iter()
-                .filter(|e| e.index >= next)
-                .cloned()
-                .collect();
+            let rest: Vec<_> = entries.iter().filter(|e| e.index >= next).cloned().collect();
             append(&log, rest);
         }
         assert_eq!(log.state().health, Health::Healthy, "{what}: group {group}");
-        assert_eq!(
-            read_all(&log),
-            *entries,
-            "{what}: group {group} after repair"
-        );
+        assert_eq!(read_all(&log), *entries, "{what}: group {group} after repair");
     }
     drop(node);
     let (node, recovery) = open(vfs, small());
-    assert!(
-        recovery.recovering.is_empty(),
-        "{what}: repair holds: {recovery:?}"
-    );
+    assert!(recovery.recovering.is_empty(), "{what}: repair holds: {recovery:?}");
     assert_eq!(content(&node), *truth, "{what}: after reopening");
     recovering
 }
@@ -136,11 +106,7 @@ fn a_flipped_bit_in_any_block_is_repaired_or_harmless() {
             let recovering = check(&damaged, &truth, &what);
             if seen.header.kind == Kind::Entry && !recovering.is_empty() {
                 entries_hit += 1;
-                assert_eq!(
-                    recovering,
-                    vec![seen.header.key.group],
-                    "{what}: only its own group"
-                );
+                assert_eq!(recovering, vec![seen.header.key.group], "{what}: only its own group");
             }
         }
     }
@@ -166,10 +132,7 @@ fn neighbouring_blocks_lost_together_are_never_lost_silently() {
             }
             damaged.put(&path, copy);
             let (node, recovery) = open(&damaged, small());
-            assert!(
-                recovery.torn_bytes == 0,
-                "inside is never a tail: {recovery:?}"
-            );
+            assert!(recovery.torn_bytes == 0, "inside is never a tail: {recovery:?}");
             for group in 0..3u32 {
                 let log = node.group(group, 1, 1).expect("group");
                 let state = log.state();
@@ -196,20 +159,14 @@ fn damage_in_a_sealed_segment_is_found_when_read_and_repaired() {
     let path = segments(&vfs)[0].clone();
     let bytes = vfs.bytes(&path).expect("there");
     let blocks = scan(&bytes, 1, ID.cluster).blocks;
-    let victim = blocks
-        .iter()
-        .find(|seen| seen.header.position.index == 5)
-        .expect("entry 5");
+    let victim = blocks.iter().find(|seen| seen.header.position.index == 5).expect("entry 5");
     assert!(vfs.flip_bit(&path, (victim.offset + HEADER_BYTES + 500) as u64, 3));
     let (node, recovery) = open(&vfs, small());
     assert_eq!(recovery.segments_scanned, 1, "sealed segments are not read");
     let log = node.group(1, 1, 1).expect("group");
     let report = node.scrub(1).expect("scrubbed");
     assert_eq!(report.damaged, vec![(log.key(), 5)]);
-    assert!(matches!(
-        log.read(5..6, 10),
-        Err(Error::Damaged { group: 1, index: 5 })
-    ));
+    assert!(matches!(log.read(5..6, 10), Err(Error::Damaged { group: 1, index: 5 })));
     assert!(!log.state().health.is_healthy());
     done(|callback| log.repair(vec![entry(5, 1, 1000)], callback)).expect("repaired");
     assert!(log.state().health.is_healthy());

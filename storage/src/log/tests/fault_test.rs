@@ -15,14 +15,9 @@ fn one_failed_sync_stops_every_group_for_good() {
     let b = node.group(2, 1, 1).expect("group");
     append(&a, entries(0..=3, 1, 100));
     settle(&vfs);
-    vfs.set_faults(Faults {
-        sync_error_after: Some(0),
-        ..Faults::default()
-    });
+    vfs.set_faults(Faults { sync_error_after: Some(0), ..Faults::default() });
     let result = done(|callback| a.append(entries(4..=4, 1, 100), callback));
-    let Err(Error::Stopped { reason }) = result else {
-        panic!("told {result:?}")
-    };
+    let Err(Error::Stopped { reason }) = result else { panic!("told {result:?}") };
     assert_eq!(reason.doing, "sync");
     assert_eq!(vfs.counts().sync_errors, 1);
     // The disk works again; the log does not.
@@ -33,10 +28,7 @@ fn one_failed_sync_stops_every_group_for_good() {
     assert_eq!(node.stopped(), Some(reason));
     assert!(node.group(9, 1, 1).is_err());
     // Reading goes on.
-    assert_eq!(
-        a.read(0..4, usize::MAX).expect("readable"),
-        entries(0..=3, 1, 100)
-    );
+    assert_eq!(a.read(0..4, usize::MAX).expect("readable"), entries(0..=3, 1, 100));
     let syncs = vfs.syncs();
     drop(node);
     assert_eq!(vfs.syncs(), syncs, "no sync is tried again");
@@ -62,10 +54,7 @@ fn a_failed_write_stops_and_everything_queued_is_told() {
     let log = node.group(1, 1, 1).expect("group");
     append(&log, entries(0..=0, 1, 10));
     settle(&vfs);
-    vfs.set_faults(Faults {
-        write_error_after: Some(0),
-        ..Faults::default()
-    });
+    vfs.set_faults(Faults { write_error_after: Some(0), ..Faults::default() });
     let mut answers = Vec::new();
     for index in 1..50 {
         let (callback, answer) = waiter();
@@ -85,14 +74,8 @@ fn a_failed_write_stops_and_everything_queued_is_told() {
 #[test]
 fn a_full_disk_refuses_before_writing_and_recovers() {
     let vfs = MemVfs::new(3);
-    let cfg = LogConfig {
-        disk_reserve_bytes: 10 << 10,
-        ..small()
-    };
-    vfs.set_faults(Faults {
-        capacity_bytes: Some(300 << 10),
-        ..Faults::default()
-    });
+    let cfg = LogConfig { disk_reserve_bytes: 10 << 10, ..small() };
+    vfs.set_faults(Faults { capacity_bytes: Some(300 << 10), ..Faults::default() });
     let (node, _) = open(&vfs, cfg.clone());
     let log = node.group(1, 1, 1).expect("group");
     let mut next = 0;
@@ -103,10 +86,7 @@ fn a_full_disk_refuses_before_writing_and_recovers() {
             Err(error) => break error,
         }
     };
-    assert!(
-        matches!(error, Error::DiskFull { .. }) && error.retryable(),
-        "{error}"
-    );
+    assert!(matches!(error, Error::DiskFull { .. }) && error.retryable(), "{error}");
     assert!(node.stopped().is_none());
     assert!(next > 50, "most of the disk was used: {next}");
     // Nothing of the refused append is visible; reads and votes go on.
@@ -114,14 +94,8 @@ fn a_full_disk_refuses_before_writing_and_recovers() {
     done(|callback| log.save_vote(Bytes::from_static(b"v"), callback)).expect("a vote has room");
     assert_eq!(read_all(&log).len() as u64, next);
     // Room again, by a larger disk here and by retention below.
-    vfs.set_faults(Faults {
-        capacity_bytes: Some(600 << 10),
-        ..Faults::default()
-    });
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("rt");
+    vfs.set_faults(Faults { capacity_bytes: Some(600 << 10), ..Faults::default() });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("rt");
     let taken = (0..200).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(20));
         runtime.block_on(async {
@@ -133,10 +107,7 @@ fn a_full_disk_refuses_before_writing_and_recovers() {
     append(&log, vec![entry(next, 1, 2000)]);
     drop(node);
     // A log on a disk that is full opens and reads.
-    vfs.set_faults(Faults {
-        capacity_bytes: Some(1),
-        ..Faults::default()
-    });
+    vfs.set_faults(Faults { capacity_bytes: Some(1), ..Faults::default() });
     let vfs_full = vfs.clone();
     match NodeLog::open(std::sync::Arc::new(vfs_full), &dir(), cfg.clone(), ID) {
         Ok((node, _)) => {
@@ -158,10 +129,7 @@ fn a_foreign_folder_and_a_second_process_are_refused() {
     let log = node.group(1, 1, 1).expect("group");
     append(&log, entries(0..=0, 1, 10));
     drop(node);
-    for id in [
-        LogIdentity { cluster: 1, ..ID },
-        LogIdentity { node: 1, ..ID },
-    ] {
+    for id in [LogIdentity { cluster: 1, ..ID }, LogIdentity { node: 1, ..ID }] {
         let other = NodeLog::open(std::sync::Arc::new(vfs.clone()), &dir(), small(), id);
         assert!(matches!(other, Err(Error::Foreign { .. })));
     }

@@ -5,10 +5,7 @@ use bytes::Bytes;
 use super::kit::*;
 use crate::vfs::MemVfs;
 
-const GOLDEN: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/tests-data/golden/v1/log-segment.bin"
-);
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests-data/golden/v1/log-segment.bin");
 
 fn write_a_little_of_everything(vfs: &MemVfs) {
     let (node, _) = open(vfs, unmarked());
@@ -42,17 +39,11 @@ fn the_bytes_of_version_1_do_not_change_and_open_for_ever() {
         std::fs::write(GOLDEN, &bytes).expect("written");
     }
     let golden = std::fs::read(GOLDEN).expect("the golden file is committed");
-    assert!(
-        golden == bytes,
-        "the format changed: that needs a new version, not a new file"
-    );
+    assert!(golden == bytes, "the format changed: that needs a new version, not a new file");
     let vfs = MemVfs::new(2);
     vfs.put(&path, golden);
     let (node, recovery) = open(&vfs, unmarked());
-    assert!(
-        recovery.recovering.is_empty() && recovery.torn_bytes == 0,
-        "{recovery:?}"
-    );
+    assert!(recovery.recovering.is_empty() && recovery.torn_bytes == 0, "{recovery:?}");
     let log = node.group(3, 7, 2).expect("group");
     let mut expected = entries(2..=3, 1, 40);
     expected.push(entry(4, 2, 1500));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,10 +12,7 @@ use crate::log::{
 };
 use crate::vfs::MemVfs;
 
-pub(super) const ID: LogIdentity = LogIdentity {
-    cluster: 0xC1,
-    node: 0xA0DE,
-};
+pub(super) const ID: LogIdentity = LogIdentity { cluster: 0xC1, node: 0xA0DE };
 
 /// Small segments, so that tests meet many.
 pub(super) fn small() -> LogConfig {
@@ -34,10 +31,7 @@ pub(super) fn small() -> LogConfig {
 
 /// No idle marks: the last round stays without proof, as after a power cut.
 pub(super) fn unmarked() -> LogConfig {
-    LogConfig {
-        idle_mark_ms: 3_600_000,
-        ..small()
-    }
+    LogConfig { idle_mark_ms: 3_600_000, ..small() }
 }
 
 pub(super) fn dir() -> PathBuf {
@@ -50,7 +44,7 @@ pub(super) fn open(vfs: &MemVfs, cfg: LogConfig) -> (NodeLog, Recovery) {
 
 /// A callback and where its answer arrives.
 pub(super) fn waiter() -> (Callback, Receiver<Result<(), Error>>) {
-    let (sender, receiver) = channel();
+    let (sender, receiver) = sync_channel(1);
     let tell = move |result| {
         // A test that no longer waits is fine.
         let _ = sender.send(result);
@@ -59,9 +53,7 @@ pub(super) fn waiter() -> (Callback, Receiver<Result<(), Error>>) {
 }
 
 pub(super) fn wait(receiver: &Receiver<Result<(), Error>>) -> Result<(), Error> {
-    receiver
-        .recv_timeout(Duration::from_secs(20))
-        .expect("the log answers")
+    receiver.recv_timeout(Duration::from_secs(20)).expect("the log answers")
 }
 
 /// Runs one call of the log to its callback.
@@ -72,15 +64,9 @@ pub(super) fn done(call: impl FnOnce(Callback) -> Result<(), Error>) -> Result<(
 }
 
 pub(super) fn entry(index: u64, term: u64, bytes: usize) -> LogEntry {
-    let payload: Vec<u8> = (0..bytes)
-        .map(|at| (at as u64 * 31 + index * 7 + term * 13) as u8)
-        .collect();
-    LogEntry {
-        index,
-        term,
-        leader: term * 10,
-        payload: Bytes::from(payload),
-    }
+    let payload: Vec<u8> =
+        (0..bytes).map(|at| (at as u64 * 31 + index * 7 + term * 13) as u8).collect();
+    LogEntry { index, term, leader: term * 10, payload: Bytes::from(payload) }
 }
 
 pub(super) fn entries(
@@ -96,11 +82,7 @@ pub(super) fn append(log: &GroupLog, list: Vec<LogEntry>) {
 }
 
 pub(super) fn at(index: u64, term: u64) -> LogPosition {
-    LogPosition {
-        index,
-        term,
-        leader: term * 10,
-    }
+    LogPosition { index, term, leader: term * 10 }
 }
 
 pub(super) fn read_all(log: &GroupLog) -> Vec<LogEntry> {

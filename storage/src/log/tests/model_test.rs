@@ -61,8 +61,7 @@ struct Model {
 impl Model {
     fn next_index(&self) -> u64 {
         let last = self.entries.keys().next_back().copied();
-        last.or(self.purged.map(|purged| purged.0))
-            .map_or(0, |last| last + 1)
+        last.or(self.purged.map(|purged| purged.0)).map_or(0, |last| last + 1)
     }
 }
 
@@ -115,20 +114,12 @@ struct World {
 
 impl World {
     fn log(&self, group: u32) -> GroupLog {
-        self.node
-            .as_ref()
-            .expect("open")
-            .group(group, 1, 1)
-            .expect("group")
+        self.node.as_ref().expect("open").group(group, 1, 1).expect("group")
     }
 
     fn apply(&mut self, step: Step) {
         match step {
-            Step::Append {
-                group,
-                count,
-                bytes,
-            } => self.append(group, count, bytes),
+            Step::Append { group, count, bytes } => self.append(group, count, bytes),
             Step::Vote { group } => self.vote(group),
             Step::Truncate { group, back } => self.truncate(group, back),
             Step::Purge { group, back } => self.purge(group, back),
@@ -163,8 +154,7 @@ impl World {
             model.states.push(state.clone());
         }
         let (callback, answer) = waiter();
-        log.append(entries(first..=first + count - 1, term, bytes), callback)
-            .expect("taken");
+        log.append(entries(first..=first + count - 1, term, bytes), callback).expect("taken");
         model.waiting.push((model.states.len() - 1, answer));
     }
 
@@ -176,8 +166,7 @@ impl World {
         state.vote = model.term;
         model.states.push(state);
         let (callback, answer) = waiter();
-        log.save_vote(Bytes::copy_from_slice(&model.term.to_le_bytes()), callback)
-            .expect("taken");
+        log.save_vote(Bytes::copy_from_slice(&model.term.to_le_bytes()), callback).expect("taken");
         model.waiting.push((model.states.len() - 1, answer));
     }
 
@@ -193,8 +182,7 @@ impl World {
         // What is written after a cut is of a newer term.
         model.term += 1;
         let (callback, answer) = waiter();
-        log.truncate_after(from.checked_sub(1), callback)
-            .expect("taken");
+        log.truncate_after(from.checked_sub(1), callback).expect("taken");
         model.waiting.push((model.states.len() - 1, answer));
     }
 
@@ -243,10 +231,7 @@ impl World {
         drop(self.node.take());
         self.groups.iter_mut().for_each(Group::settle);
         let (node, recovery) = open(&self.vfs, small());
-        assert!(
-            recovery.recovering.is_empty(),
-            "no damage was injected: {recovery:?}"
-        );
+        assert!(recovery.recovering.is_empty(), "no damage was injected: {recovery:?}");
         self.node = Some(node);
         for group in 0..GROUPS {
             let log = self.log(group);
@@ -270,9 +255,8 @@ fn observe(log: &GroupLog) -> Model {
     let state = log.state();
     assert_eq!(state.health, Health::Healthy);
     let all = read_all(log);
-    let vote = state.vote.map_or(0, |vote| {
-        u64::from_le_bytes(vote.as_ref().try_into().expect("8 bytes"))
-    });
+    let vote =
+        state.vote.map_or(0, |vote| u64::from_le_bytes(vote.as_ref().try_into().expect("8 bytes")));
     for found in &all {
         assert_eq!(*found, entry(found.index, found.term, found.payload.len()));
         assert_eq!(log.read_record(found.index).expect("readable"), *found);
@@ -282,10 +266,7 @@ fn observe(log: &GroupLog) -> Model {
     }
     Model {
         purged: state.last_purged.map(|purged| (purged.index, purged.term)),
-        entries: all
-            .iter()
-            .map(|e| (e.index, (e.term, e.payload.len())))
-            .collect(),
+        entries: all.iter().map(|e| (e.index, (e.term, e.payload.len()))).collect(),
         vote,
     }
 }

@@ -37,11 +37,7 @@ fn a_tail_torn_at_any_byte_is_cut_and_never_resurrected() {
             assert!(recovery.recovering.is_empty(), "cut at {cut}: {recovery:?}");
             let log = node.group(1, 1, 1).expect("group");
             let kept = read_all(&log);
-            assert!(
-                kept.len() >= 4 && kept.len() < 7,
-                "cut at {cut}: {} kept",
-                kept.len()
-            );
+            assert!(kept.len() >= 4 && kept.len() < 7, "cut at {cut}: {} kept", kept.len());
             assert_eq!(kept, entries(0..=6, 1, 200)[..kept.len()]);
             assert_eq!(log.state().vote, Some(Bytes::from_static(b"vote")));
             // Other entries take the place; the old ones stay gone.
@@ -66,10 +62,7 @@ fn a_hole_in_the_last_round_is_a_torn_tail_even_with_whole_blocks_behind() {
     bytes[before + 4] ^= 0xFF;
     vfs.put(&path, bytes);
     let (node, recovery) = open(&vfs, unmarked());
-    assert!(
-        recovery.recovering.is_empty() && recovery.torn_bytes > 0,
-        "{recovery:?}"
-    );
+    assert!(recovery.recovering.is_empty() && recovery.torn_bytes > 0, "{recovery:?}");
     let log = node.group(1, 1, 1).expect("group");
     assert_eq!(read_all(&log), entries(0..=3, 1, 200));
     assert_eq!(log.state().health, Health::Healthy);
@@ -82,10 +75,7 @@ fn the_last_round_is_rewritten_before_it_counts() {
     let (node, _) = open(&vfs, unmarked());
     let log = node.group(1, 1, 1).expect("group");
     append(&log, entries(0..=0, 1, 100));
-    vfs.set_faults(crate::vfs::Faults {
-        sync_error_after: Some(0),
-        ..Default::default()
-    });
+    vfs.set_faults(crate::vfs::Faults { sync_error_after: Some(0), ..Default::default() });
     let result = done(|callback| log.append(entries(1..=1, 1, 100), callback));
     assert!(result.is_err());
     assert_eq!(vfs.counts().sync_errors, 1);
@@ -98,9 +88,5 @@ fn the_last_round_is_rewritten_before_it_counts() {
     drop(node);
     let (node, _) = open(&vfs, unmarked());
     let log = node.group(1, 1, 1).expect("group");
-    assert_eq!(
-        read_all(&log),
-        seen,
-        "what a reopened log showed is on disk"
-    );
+    assert_eq!(read_all(&log), seen, "what a reopened log showed is on disk");
 }

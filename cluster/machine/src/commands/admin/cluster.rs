@@ -19,10 +19,7 @@ pub(super) fn put_group(
     let old: Option<GroupRow> = ctx.rows.row(&key)?;
     let next = old.as_ref().map_or(0, |g| g.next_replica_id);
     if expected.is_some_and(|version| version != next) || row.next_replica_id < next {
-        return Ok(Err(refused(
-            RefusalKind::Version,
-            "the group was changed meanwhile",
-        )));
+        return Ok(Err(refused(RefusalKind::Version, "the group was changed meanwhile")));
     }
     let ids: BTreeSet<u64> = row.replicas.iter().map(|r| r.replica).collect();
     let fresh = ids.len() == row.replicas.len() && ids.iter().all(|&id| id < row.next_replica_id);
@@ -40,10 +37,7 @@ pub(super) fn put_group(
     let object = format!("group={}", row.group);
     let version = row.next_replica_id;
     ctx.rows.put_row(key, &row);
-    Ok(Ok(Effect {
-        version,
-        ..Effect::on(vec![object])
-    }))
+    Ok(Ok(Effect { version, ..Effect::on(vec![object]) }))
 }
 
 /// Writes the cluster's row; the incarnation never goes back, groups are never taken away.
@@ -51,10 +45,7 @@ pub(super) fn put_cluster(ctx: &mut Context<'_, '_>, row: ClusterRow) -> Decisio
     let old: Option<ClusterRow> = ctx.rows.row(&[table::CLUSTER])?;
     if let Some(old) = old {
         if old.cluster_id != row.cluster_id {
-            return Ok(Err(refused(
-                RefusalKind::Malformed,
-                "a cluster keeps its id",
-            )));
+            return Ok(Err(refused(RefusalKind::Malformed, "a cluster keeps its id")));
         }
         if row.incarnation < old.incarnation || row.ingest_groups < old.ingest_groups {
             return Ok(Err(refused(

@@ -22,10 +22,7 @@ pub(super) fn put(ctx: &mut Context<'_, '_>, row: DatasetRow) -> Decision {
         )));
     }
     if row.definition.len() > DEFINITION_BYTES_MAX {
-        return Ok(Err(refused(
-            RefusalKind::Limit,
-            "a definition is at most 1 MiB",
-        )));
+        return Ok(Err(refused(RefusalKind::Limit, "a definition is at most 1 MiB")));
     }
     let key = keys::dataset(&row.dataset, row.schema_version);
     if ctx.rows.get(&key)?.is_some() {
@@ -34,16 +31,8 @@ pub(super) fn put(ctx: &mut Context<'_, '_>, row: DatasetRow) -> Decision {
             "this version is published and never changes",
         )));
     }
-    let ids = vec![
-        format!("dataset={}", row.dataset),
-        format!("schema_version={}", row.schema_version),
-    ];
-    ctx.rows.put_row(
-        key,
-        &DatasetRow {
-            published_us: ctx.group_time_us,
-            ..row
-        },
-    );
+    let ids =
+        vec![format!("dataset={}", row.dataset), format!("schema_version={}", row.schema_version)];
+    ctx.rows.put_row(key, &DatasetRow { published_us: ctx.group_time_us, ..row });
     Ok(Ok(Effect::on(ids)))
 }

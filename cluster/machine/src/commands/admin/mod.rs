@@ -28,10 +28,7 @@ pub(super) struct Effect {
 
 impl Effect {
     pub(super) fn on(object_ids: Vec<String>) -> Self {
-        Self {
-            object_ids,
-            ..Self::default()
-        }
+        Self { object_ids, ..Self::default() }
     }
 }
 
@@ -64,10 +61,9 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, admin: Admin) -> Result<Outcome, 
         Op::UseJoinToken(join) => nodes::use_token(ctx, join),
         Op::PutGroup(row) => cluster::put_group(ctx, row, expected),
         Op::PutCluster(row) => cluster::put_cluster(ctx, row),
-        Op::ResendQuarantined(_) => Ok(Err(refused(
-            RefusalKind::WrongGroup,
-            "not an action of meta",
-        ))),
+        Op::ResendQuarantined(_) => {
+            Ok(Err(refused(RefusalKind::WrongGroup, "not an action of meta")))
+        }
     };
     let effect = match decision? {
         Ok(effect) => effect,
@@ -75,10 +71,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, admin: Admin) -> Result<Outcome, 
     };
     let leaf_index = leaves::append(ctx, LeafKind::Admin, effect.object_ids, admin.detail_digest);
     if !admin.sealed_detail.is_empty() {
-        ctx.rows.put(
-            keys::Key::of(table::DETAIL).u64(leaf_index).done(),
-            admin.sealed_detail,
-        );
+        ctx.rows.put(keys::Key::of(table::DETAIL).u64(leaf_index).done(), admin.sealed_detail);
     }
     let outcome = answer(Answer::Done(Done {
         offset: ctx.index,

@@ -11,10 +11,7 @@ use crate::keys::{self, table};
 /// Writes a node's row; its boot counter never goes back.
 pub(super) fn put(ctx: &mut Context<'_, '_>, mut row: NodeRow) -> Decision {
     let Some(id) = NodeId::from_slice(&row.node) else {
-        return Ok(Err(refused(
-            RefusalKind::Malformed,
-            "a node id has 16 bytes",
-        )));
+        return Ok(Err(refused(RefusalKind::Malformed, "a node id has 16 bytes")));
     };
     let key = keys::by_id(table::NODE, &row.node);
     if let Some(old) = ctx.rows.row::<NodeRow>(&key)? {
@@ -39,10 +36,7 @@ pub(super) fn remove(ctx: &mut Context<'_, '_>, node: &Bytes) -> Decision {
     row.removed = true;
     ctx.rows.put_row(key, &row);
     let id = NodeId::from_slice(node).unwrap_or_default();
-    Ok(Ok(Effect::on(vec![
-        format!("node={id}"),
-        "removed".to_owned(),
-    ])))
+    Ok(Ok(Effect::on(vec![format!("node={id}"), "removed".to_owned()])))
 }
 
 /// A start of a node. A counter at or below the known one is an old copy of its disk.
@@ -61,22 +55,15 @@ pub(super) fn boot(ctx: &mut Context<'_, '_>, boot: BootNode) -> Decision {
     row.software_version = boot.software_version;
     ctx.rows.put_row(key, &row);
     let id = NodeId::from_slice(&boot.node).unwrap_or_default();
-    Ok(Ok(Effect::on(vec![
-        format!("node={id}"),
-        format!("boot={}", row.boot_counter),
-    ])))
+    Ok(Ok(Effect::on(vec![format!("node={id}"), format!("boot={}", row.boot_counter)])))
 }
 
 /// Keeps the hash of a one-time token.
 pub(super) fn put_token(ctx: &mut Context<'_, '_>, row: JoinTokenRow) -> Decision {
     if row.token_hash.len() != 32 {
-        return Ok(Err(refused(
-            RefusalKind::Malformed,
-            "a token hash has 32 bytes",
-        )));
+        return Ok(Err(refused(RefusalKind::Malformed, "a token hash has 32 bytes")));
     }
-    ctx.rows
-        .put_row(keys::by_id(table::JOIN_TOKEN, &row.token_hash), &row);
+    ctx.rows.put_row(keys::by_id(table::JOIN_TOKEN, &row.token_hash), &row);
     Ok(Ok(Effect::on(vec!["join-token".to_owned()])))
 }
 
@@ -87,10 +74,7 @@ pub(super) fn use_token(ctx: &mut Context<'_, '_>, join: UseJoinToken) -> Decisi
         return Ok(Err(refused(RefusalKind::NotFound, "unknown join token")));
     };
     if token.used || token.expires_us <= ctx.group_time_us {
-        return Ok(Err(refused(
-            RefusalKind::Expired,
-            "the join token was used or has expired",
-        )));
+        return Ok(Err(refused(RefusalKind::Expired, "the join token was used or has expired")));
     }
     let Some(node) = join.node else {
         return Ok(Err(refused(RefusalKind::Malformed, "no node")));

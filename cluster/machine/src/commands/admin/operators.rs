@@ -18,12 +18,8 @@ pub(super) fn put(ctx: &mut Context<'_, '_>, row: OperatorRow) -> Decision {
             "name, role (operator, approver, auditor) and certificate are needed",
         )));
     }
-    let ids = vec![
-        format!("operator={}", uuid(&row.id)),
-        format!("role={}", row.role),
-    ];
-    ctx.rows
-        .put_row(keys::named(table::OPERATOR, &row.name), &row);
+    let ids = vec![format!("operator={}", uuid(&row.id)), format!("role={}", row.role)];
+    ctx.rows.put_row(keys::named(table::OPERATOR, &row.name), &row);
     Ok(Ok(Effect::on(ids)))
 }
 
@@ -40,7 +36,5 @@ pub(super) fn revoke(ctx: &mut Context<'_, '_>, name: &str) -> Decision {
 }
 
 fn uuid(id: &[u8]) -> String {
-    dtm_types::NodeId::from_slice(id)
-        .map(|id| id.to_string())
-        .unwrap_or_default()
+    dtm_types::NodeId::from_slice(id).map(|id| id.to_string()).unwrap_or_default()
 }

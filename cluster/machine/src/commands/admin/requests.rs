@@ -30,9 +30,6 @@ pub(super) fn keep(ctx: &mut Context<'_, '_>, outcome: &Outcome) -> Result<(), A
     }
     ctx.rows.put(slot_key, ctx.request_id.clone());
     ctx.rows.put_number(next_key, next + 1);
-    ctx.rows.put(
-        keys::by_id(table::REQUEST, &ctx.request_id),
-        outcome.encode_to_vec(),
-    );
+    ctx.rows.put(keys::by_id(table::REQUEST, &ctx.request_id), outcome.encode_to_vec());
     Ok(())
 }

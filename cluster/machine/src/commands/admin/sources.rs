@@ -28,16 +28,10 @@ pub(super) fn put(
     match (&old, expected) {
         (Some(_), None) => return Ok(Err(refused(RefusalKind::Exists, "the source exists"))),
         (None, Some(_)) => {
-            return Ok(Err(refused(
-                RefusalKind::NotFound,
-                "the source does not exist",
-            )));
+            return Ok(Err(refused(RefusalKind::NotFound, "the source does not exist")));
         }
         (Some(old), Some(version)) if old.version != version => {
-            return Ok(Err(refused(
-                RefusalKind::Version,
-                "the source was changed meanwhile",
-            )));
+            return Ok(Err(refused(RefusalKind::Version, "the source was changed meanwhile")));
         }
         _ => {}
     }
@@ -59,10 +53,7 @@ pub(super) fn put(
     }
     ctx.rows.put_row(key, &row);
     Ok(Ok(Effect {
-        object_ids: vec![
-            format!("source={}", row.source),
-            format!("version={}", row.version),
-        ],
+        object_ids: vec![format!("source={}", row.source), format!("version={}", row.version)],
         version: row.version,
         group: row.group,
     }))
@@ -83,8 +74,7 @@ fn place(ctx: &mut Context<'_, '_>, wanted: u32) -> Result<Option<u32>, ApplyErr
         }
     }
     if let Some((load, group)) = best {
-        ctx.rows
-            .put_number(keys::by_group(table::LOAD, group), load + 1);
+        ctx.rows.put_number(keys::by_group(table::LOAD, group), load + 1);
     }
     Ok(best.map(|(_, group)| group))
 }
@@ -92,41 +82,22 @@ fn place(ctx: &mut Context<'_, '_>, wanted: u32) -> Result<Option<u32>, ApplyErr
 /// Adds a key; an older one stays valid until it expires or is revoked (rotation with overlap).
 pub(super) fn put_key(ctx: &mut Context<'_, '_>, row: SourceKeyRow) -> Decision {
     if row.key_id.len() != 8 || row.secret_hash.len() != 32 {
-        return Ok(Err(refused(
-            RefusalKind::Malformed,
-            "a key id has 8 bytes, a secret hash 32",
-        )));
+        return Ok(Err(refused(RefusalKind::Malformed, "a key id has 8 bytes, a secret hash 32")));
     }
-    if ctx
-        .rows
-        .get(&keys::named(table::SOURCE, &row.source))?
-        .is_none()
-    {
-        return Ok(Err(refused(
-            RefusalKind::NotFound,
-            "the source does not exist",
-        )));
+    if ctx.rows.get(&keys::named(table::SOURCE, &row.source))?.is_none() {
+        return Ok(Err(refused(RefusalKind::NotFound, "the source does not exist")));
     }
     let key = keys::source_key(&row.source, &row.key_id);
     if ctx.rows.get(&key)?.is_some() {
         return Ok(Err(refused(RefusalKind::Exists, "this key id is in use")));
     }
-    let count_key = keys::Key::of(table::SOURCE_KEY)
-        .name(&row.source)
-        .raw(b"n")
-        .done();
+    let count_key = keys::Key::of(table::SOURCE_KEY).name(&row.source).raw(b"n").done();
     let count = ctx.rows.number(&count_key)?;
     if count >= KEYS_MAX as u64 {
-        return Ok(Err(refused(
-            RefusalKind::Limit,
-            "16 keys a source: revoke one first",
-        )));
+        return Ok(Err(refused(RefusalKind::Limit, "16 keys a source: revoke one first")));
     }
     ctx.rows.put_number(count_key, count + 1);
-    let ids = vec![
-        format!("source={}", row.source),
-        format!("key={}", hex(&row.key_id)),
-    ];
+    let ids = vec![format!("source={}", row.source), format!("key={}", hex(&row.key_id))];
     ctx.rows.put_row(key, &row);
     Ok(Ok(Effect::on(ids)))
 }
@@ -135,16 +106,10 @@ pub(super) fn put_key(ctx: &mut Context<'_, '_>, row: SourceKeyRow) -> Decision 
 pub(super) fn revoke_key(ctx: &mut Context<'_, '_>, revoke: &RevokeSourceKey) -> Decision {
     let key = keys::source_key(&revoke.source, &revoke.key_id);
     let Some(mut row) = ctx.rows.row::<SourceKeyRow>(&key)? else {
-        return Ok(Err(refused(
-            RefusalKind::NotFound,
-            "the source has no such key",
-        )));
+        return Ok(Err(refused(RefusalKind::NotFound, "the source has no such key")));
     };
     if !row.revoked {
-        let count_key = keys::Key::of(table::SOURCE_KEY)
-            .name(&revoke.source)
-            .raw(b"n")
-            .done();
+        let count_key = keys::Key::of(table::SOURCE_KEY).name(&revoke.source).raw(b"n").done();
         let count = ctx.rows.number(&count_key)?;
         ctx.rows.put_number(count_key, count.saturating_sub(1));
     }

@@ -1,0 +1,354 @@
+//! Our own cluster: three nodes with TLS and all defaults, each source registered with its own
+//! key, its own connection and one stream, sent through the client that any source would use.
+//! Every record is checked against its data contract before it is stored.
+//!
+//! Sequences of the load are sequences of the stream, so an ack is read off the client's cursor.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dtm_client::admin::Admin;
+use dtm_client::{
+    Credential, Endpoint, Event, Form, IdPolicy, Mode, Progress, Publisher, PublisherConfig,
+    Reader, Record,
+};
+use dtm_proto::admin::{IssueSourceKeyRequest, PublishDatasetRequest, PutSourceRequest};
+use dtm_proto::records::ReadRequest;
+use dtm_types::command::{Agreement, SourceRow};
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::driver::{Driver, ReadBack, Setup, Source, Window};
+use crate::error::Error;
+use crate::peers::dtm_cluster::{DtmCluster, NODES, Settings, failed, version};
+use crate::verify::Check;
+
+const ARM: &str = "ours";
+const DATASET: &str = "bench_progress";
+const DEFINITION: &str = include_str!("ours.toml");
+/// Sources registered, or read back, at once.
+const AT_ONCE: usize = 16;
+/// Held unacked by a source: more than the open loop ever lets wait of 1 KiB records.
+const UNACKED_BYTES_MAX: usize = 8 << 20;
+/// How often a source looks whether its client has ended.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Internal, normal: what the data set says.
+const INTERNAL: u32 = 2;
+const NORMAL: u32 = 2;
+
+/// The arm.
+#[derive(Debug)]
+pub(super) struct Ours {
+    groups: u32,
+    cluster: Option<DtmCluster>,
+    trust: Option<Endpoint>,
+    keys: Vec<Credential>,
+    refused: Arc<AtomicU64>,
+    sessions: Arc<AtomicU64>,
+    version: String,
+}
+
+impl Ours {
+    /// An arm with so many ingest groups.
+    pub(super) fn new(groups: u32) -> Self {
+        Self {
+            groups,
+            cluster: None,
+            trust: None,
+            keys: Vec::new(),
+            refused: Arc::default(),
+            sessions: Arc::default(),
+            version: version(),
+        }
+    }
+
+    fn cluster(&self) -> Result<&DtmCluster, Error> {
+        let cluster = self.cluster.as_ref();
+        cluster.ok_or_else(|| Error::protocol(ARM, "not started"))
+    }
+
+    /// The cluster, or one node of it, as `source` sees it.
+    fn endpoint(&self, source: u32, node: Option<usize>) -> Result<Endpoint, Error> {
+        let lost = || Error::protocol(ARM, format!("source {source} is not registered"));
+        let key = self.keys.get(source as usize).ok_or_else(lost)?;
+        let endpoint = match node {
+            None => self.trust.clone().ok_or_else(lost)?,
+            Some(node) => {
+                let cluster = self.cluster()?;
+                Endpoint::new([cluster.address(node)], &cluster.files(false))
+                    .map_err(failed("endpoint"))?
+            }
+        };
+        Ok(endpoint.with_credential(key.clone()))
+    }
+}
+
+fn code(source: u32) -> String {
+    format!("s{source:05}")
+}
+
+async fn publish_dataset(admin: &Admin) -> Result<(), Error> {
+    let request = PublishDatasetRequest {
+        context: Some(Admin::context("bench")),
+        definition: DEFINITION.to_owned(),
+    };
+    let call = admin.call(|mut client| {
+        let request = request.clone();
+        async move { client.publish_dataset(request).await }
+    });
+    call.await.map_err(failed("data set")).map(drop)
+}
+
+async fn register(admin: &Admin, source: u32) -> Result<Credential, Error> {
+    let agreement = Agreement {
+        dataset: DATASET.to_owned(),
+        modes: vec![Mode::Realtime.into()],
+        form: Form::Raw.into(),
+        security_status: INTERNAL,
+        priority: NORMAL,
+        responsible_agency: "H57.000.00".to_owned(),
+        ..Agreement::default()
+    };
+    let row = SourceRow {
+        source: code(source),
+        title_vi: code(source),
+        title_en: code(source),
+        agency_code: "H57.000.00".to_owned(),
+        class: "electronic_transactions".to_owned(),
+        agreements: vec![agreement],
+        ..SourceRow::default()
+    };
+    let put = PutSourceRequest {
+        context: Some(Admin::context("bench")),
+        source: Some(row),
+        update: false,
+    };
+    let put_call = admin.call(|mut client| {
+        let request = put.clone();
+        async move { client.put_source(request).await }
+    });
+    put_call.await.map_err(failed("source"))?;
+    let issue = IssueSourceKeyRequest {
+        context: Some(Admin::context("bench")),
+        source: code(source),
+        valid_days: 1,
+    };
+    let issue_call = admin.call(|mut client| {
+        let request = issue.clone();
+        async move { client.issue_source_key(request).await }
+    });
+    let key = issue_call.await.map_err(failed("key"))?.key;
+    Credential::source_key(&key).map_err(failed("key"))
+}
+
+#[async_trait]
+impl Driver for Ours {
+    fn arm(&self) -> String {
+        if self.groups == super::GROUPS {
+            ARM.to_owned()
+        } else {
+            format!("{ARM}/groups={}", self.groups)
+        }
+    }
+
+    fn settings(&self) -> Value {
+        json!({
+            "version": self.version, "nodes": NODES, "groups": self.groups,
+            "tls": "1.3 to clients and between nodes", "validation": "every record",
+            "ids": "sequence", "sessions_opened": self.sessions.load(Ordering::Relaxed),
+            "refused": self.refused.load(Ordering::Relaxed),
+            "publish": "client of any source, follows the leader of its group",
+            "read_back": "RecordsService.Read of each node, current",
+        })
+    }
+
+    async fn setup(&mut self, setup: &Setup) -> Result<(), Error> {
+        let settings = Settings {
+            groups: self.groups,
+            connections: (setup.sources * 2 + 64).clamp(4096, 65_536),
+        };
+        let cluster = DtmCluster::start(&setup.folder, settings).await?;
+        let admin = cluster.admin()?;
+        publish_dataset(&admin).await?;
+        let registering =
+            futures::stream::iter(0..setup.sources).map(|source| register(&admin, source));
+        let keys: Vec<Result<Credential, Error>> = registering.buffered(AT_ONCE).collect().await;
+        self.keys = keys.into_iter().collect::<Result<_, Error>>()?;
+        let seeds = (0..NODES).map(|node| cluster.address(node));
+        let trust = Endpoint::new(seeds, &cluster.files(false)).map_err(failed("endpoint"))?;
+        self.trust = Some(trust);
+        self.cluster = Some(cluster);
+        Ok(())
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.cluster
+            .as_ref()
+            .map(DtmCluster::pids)
+            .unwrap_or_default()
+    }
+
+    async fn connect(&self, source: u32) -> Result<Box<dyn Source>, Error> {
+        let (refused, sessions) = (Arc::clone(&self.refused), Arc::clone(&self.sessions));
+        let mut config =
+            PublisherConfig::new(code(source), "bench", DATASET).on_event(move |event| {
+                match event {
+                    Event::Refused(records) => {
+                        refused.fetch_add(records.len() as u64, Ordering::Relaxed);
+                    }
+                    Event::Connected { .. } => {
+                        sessions.fetch_add(1, Ordering::Relaxed);
+                    }
+                    _ => {}
+                }
+            });
+        config.ids = IdPolicy::Sequence;
+        config.unacked_bytes_max = UNACKED_BYTES_MAX;
+        config.held_bytes_max = UNACKED_BYTES_MAX * 2;
+        config.backoff_max = Duration::from_secs(1);
+        config.seed = Some(u64::from(source));
+        let publisher = Publisher::open(self.endpoint(source, None)?, config)
+            .await
+            .map_err(failed("open"))?;
+        let progress = publisher.acked();
+        Ok(Box::new(OursSource {
+            through: publisher.next_sequence() - 1,
+            publisher,
+            progress,
+            refused: Arc::clone(&self.refused),
+        }))
+    }
+
+    async fn read_back(&self, node: usize, check: &mut Check) -> Result<ReadBack, Error> {
+        let sources = u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
+        let reading = futures::stream::iter(0..sources).map(|source| self.read(source, node));
+        let mut reading = reading.buffered(AT_ONCE);
+        while let Some(payloads) = reading.next().await {
+            payloads?.iter().for_each(|payload| check.see(payload));
+        }
+        Ok(ReadBack::Done)
+    }
+
+    async fn counters(&self) -> Result<BTreeMap<String, f64>, Error> {
+        let status = self.cluster()?.status().await?;
+        // One entry of a group is one bundle of batches that was agreed on together.
+        let entries: u64 = status.groups.iter().map(|g| g.committed_index).sum();
+        Ok(BTreeMap::from([("entries".to_owned(), entries as f64)]))
+    }
+
+    async fn kill_busiest(&mut self) -> Result<usize, Error> {
+        match &mut self.cluster {
+            Some(cluster) => cluster.kill_busiest().await,
+            None => Err(Error::protocol(ARM, "not started")),
+        }
+    }
+
+    async fn restart(&mut self, node: usize) -> Result<(), Error> {
+        match &mut self.cluster {
+            Some(cluster) => cluster.restart(node).await,
+            None => Err(Error::protocol(ARM, "not started")),
+        }
+    }
+
+    async fn stop(&mut self) {
+        self.cluster = None;
+    }
+}
+
+impl Ours {
+    /// All payloads that `node` holds of a source, in the order in which it gives them.
+    async fn read(&self, source: u32, node: usize) -> Result<Vec<Bytes>, Error> {
+        let reader = Reader::new(self.endpoint(source, Some(node))?);
+        let mut records = reader.read(ReadRequest {
+            source: code(source),
+            stream: "bench".to_owned(),
+            current: true,
+            purpose: "bench".to_owned(),
+            ..ReadRequest::default()
+        });
+        let mut payloads = Vec::new();
+        while let Some(answer) = records.next().await.map_err(failed("read back"))? {
+            // Else a lag of this node would look like a loss.
+            if !answer.current {
+                return Err(Error::protocol(ARM, "the view read back is not current"));
+            }
+            payloads.extend(answer.records.into_iter().map(|record| record.payload));
+        }
+        Ok(payloads)
+    }
+}
+
+struct OursSource {
+    publisher: Publisher,
+    progress: watch::Receiver<Progress>,
+    through: u64,
+    refused: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Source for OursSource {
+    async fn send(&mut self, window: Window<'_>) -> Result<(), Error> {
+        for (sequence, payload) in window.records() {
+            let record = Record {
+                payload: Bytes::copy_from_slice(payload),
+                ..Record::default()
+            };
+            let given = self.publisher.send(&record).await.map_err(failed("send"))?;
+            if given != sequence {
+                let what = format!("record {sequence} got sequence {given}");
+                return Err(Error::protocol(ARM, what));
+            }
+        }
+        Ok(())
+    }
+
+    async fn acked(&mut self, acked: &mut Vec<u64>) -> Result<(), Error> {
+        loop {
+            let through = self.progress.borrow_and_update().acked_through;
+            let refused = self.refused.load(Ordering::Relaxed);
+            if refused > 0 {
+                return Err(Error::protocol(ARM, format!("{refused} records refused")));
+            }
+            if through > self.through {
+                acked.extend(self.through + 1..=through);
+                self.through = through;
+                return Ok(());
+            }
+            // Nothing came for a second: only then is it asked whether the client still lives.
+            if tokio::time::timeout(LOOK_EVERY, self.progress.changed())
+                .await
+                .is_err()
+                && let Some(error) = self.publisher.ended()
+            {
+                return Err(failed("ended")(error));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dtm_catalog::{CompiledSchema, Definition, Outcome, Scratch};
+
+    use super::*;
+    use crate::record::Records;
+
+    #[test]
+    fn records_of_every_size_keep_the_contract() {
+        let definition = Definition::parse(DEFINITION, "ours.toml").expect("it reads");
+        let schema = CompiledSchema::compile(&definition).expect("it compiles");
+        for size in [256, 1024, 16 * 1024] {
+            let mut bytes = Vec::new();
+            Records::new(size, 1).write(499, 77, &mut bytes);
+            match schema.check(&bytes, &mut Scratch::default()) {
+                Outcome::Accepted { .. } => {},
+                Outcome::Refused(refusal) => panic!("{size}: {:?}", refusal.violations),
+            }
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! Three nodes, made and joined with the same commands as any other cluster.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use dtm_client::admin::Admin;
+use dtm_client::{Credential, Endpoint, Form, Mode, TlsFiles};
+use dtm_proto::admin::{
+    ClusterStatusRequest, ClusterStatusResponse, GroupStatus, IssueSourceKeyRequest,
+    PublishDatasetRequest, PutSourceRequest,
+};
+use dtm_types::command::{Agreement, SourceRow};
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::node::{Node, tail};
+use crate::wait::until;
+
+pub(crate) const NODES: usize = 3;
+/// Ingest groups: enough that every node leads some.
+const GROUPS: &str = "6";
+const COMMAND_WITHIN: Duration = Duration::from_secs(60);
+/// Longest wait for a state of the cluster.
+pub(crate) const WITHIN: Duration = Duration::from_secs(60);
+/// Below the range from which the system takes ports of outgoing connections: a node that is
+/// started again finds its port free.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// One cluster at a time: two would disturb each other's waits.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// A registered source with its key.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) code: String,
+    pub(crate) group: u32,
+    pub(crate) key: String,
+    pub(crate) key_id: Vec<u8>,
+}
+
+/// Three nodes and how to talk to them. Without [`Cluster::passed`] its folder is kept.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    dtm: PathBuf,
+    home: Option<TempDir>,
+    pub(crate) nodes: Vec<Node>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Cluster {
+    /// Founded, joined, every group with three healthy voters; the data set `notes` published.
+    pub(crate) async fn start() -> Result<Self> {
+        let turn = TURN.lock().await;
+        let home = tempfile::Builder::new()
+            .prefix("dtm-process-")
+            .tempdir()
+            .context("scratch folder")?;
+        let ports = free_ports(NODES * 3)?;
+        let nodes = ports.chunks_exact(3).enumerate();
+        let nodes = nodes.map(|(at, ports)| Node::new(&format!("n{}", at + 1), ports, home.path()));
+        let mut cluster = Self {
+            dtm: binary()?,
+            nodes: nodes.collect(),
+            home: Some(home),
+            _turn: turn,
+        };
+        let mut found = cluster.node_arguments("init", 0);
+        found.extend(
+            ["--name", "test", "--operator", "admin", "--groups", GROUPS].map(str::to_owned),
+        );
+        cluster.dtm(&found).await?;
+        cluster.start_node(0)?;
+        cluster.settled(1).await?;
+        for at in 1..NODES {
+            cluster.join(at).await?;
+        }
+        cluster.settled(NODES).await?;
+        cluster.publish_dataset(&definition("notes")).await?;
+        Ok(cluster)
+    }
+
+    async fn join(&mut self, at: usize) -> Result<()> {
+        let made = self.dtm(&["-o", "json", "cluster", "token"]).await?;
+        let made: serde_json::Value = serde_json::from_str(&made).context("token")?;
+        let file = self.path("join.token");
+        std::fs::write(&file, made["token"].as_str().context("token")?)?;
+        let mut join = self.node_arguments("join", at);
+        join.extend(["--address".to_owned(), self.nodes[0].grpc.to_string()]);
+        join.extend(["--token-file".to_owned(), file.display().to_string()]);
+        self.dtm(&join).await?;
+        std::fs::remove_file(&file)?;
+        self.start_node(at)
+    }
+
+    fn node_arguments(&self, verb: &str, at: usize) -> Vec<String> {
+        let node = &self.nodes[at];
+        let pairs = [
+            ("--folder", node.folder.display().to_string()),
+            ("--node", node.name.clone()),
+            ("--advertise", "127.0.0.1".to_owned()),
+            ("--https", node.https.to_string()),
+            ("--grpc", node.grpc.to_string()),
+            ("--peers", node.peers.to_string()),
+        ];
+        let head = ["cluster".to_owned(), verb.to_owned()].into_iter();
+        head.chain(
+            pairs
+                .into_iter()
+                .flat_map(|(name, value)| [name.to_owned(), value]),
+        )
+        .collect()
+    }
+
+    pub(crate) fn start_node(&mut self, at: usize) -> Result<()> {
+        self.nodes[at].start(&self.dtm)
+    }
+
+    /// Runs a command of `dtm`; its standard output.
+    pub(crate) async fn dtm<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Result<String> {
+        let mut command = Command::new(&self.dtm);
+        command
+            .args(arguments)
+            .env("DTM_CONTEXTS", self.path("contexts.toml"))
+            .env("DTM_LANG", "en")
+            .env_remove("DTM_CONTEXT")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let output = tokio::time::timeout(COMMAND_WITHIN, command.output()).await??;
+        ensure!(
+            output.status.success(),
+            "dtm {:?}: {}: {}",
+            arguments
+                .iter()
+                .map(|a| a.as_ref().to_owned())
+                .collect::<Vec<_>>(),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// A path in the scratch folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.home
+            .as_ref()
+            .expect("held until the drop")
+            .path()
+            .join(name)
+    }
+
+    /// What is needed to speak as a source, beside its key.
+    pub(crate) fn source_files(&self) -> TlsFiles {
+        TlsFiles {
+            ca: self.nodes[0].folder.join("tls/ca.pem"),
+            certificate: None,
+            key: None,
+        }
+    }
+
+    /// Administration through the nodes that are up.
+    pub(crate) fn admin(&self) -> Result<Admin> {
+        let operator = self.nodes[0].folder.join("operator");
+        let files = TlsFiles {
+            certificate: Some(operator.join("admin.pem")),
+            key: Some(operator.join("admin.key")),
+            ..self.source_files()
+        };
+        let up = self.nodes.iter().filter(|node| node.is_up());
+        let endpoint = Endpoint::new(up.map(|node| node.grpc.to_string()), &files)?;
+        Ok(Admin::new(
+            endpoint.with_connect_timeout(Duration::from_secs(2)),
+        ))
+    }
+
+    pub(crate) async fn status(&self) -> Result<ClusterStatusResponse> {
+        let call = |mut client: dtm_proto::admin::admin_service_client::AdminServiceClient<_>| async move {
+            client.cluster_status(ClusterStatusRequest {}).await
+        };
+        Ok(self.admin()?.call(call).await?)
+    }
+
+    /// Waits until `count` nodes are there and every group has a leader and that many healthy
+    /// voters.
+    pub(crate) async fn settled(&mut self, count: usize) -> Result<()> {
+        for node in &mut self.nodes {
+            node.check()?;
+        }
+        until("a settled cluster", WITHIN, async || {
+            let status = self.status().await?;
+            let reachable = status
+                .nodes
+                .iter()
+                .filter(|n| n.reachable && n.stopped_reason.is_empty());
+            ensure!(
+                reachable.count() >= count && !status.groups.is_empty(),
+                "nodes are missing"
+            );
+            for group in &status.groups {
+                let healthy = group
+                    .replicas
+                    .iter()
+                    .filter(|r| r.voter && r.health == "healthy");
+                let healthy = healthy.count();
+                ensure!(!group.leader_node.is_empty(), "{} has no leader", group.group);
+                ensure!(healthy >= count, "{}: {healthy} healthy voters", group.group);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The node that leads a group, by the nodes that are up.
+    pub(crate) async fn leader(&self, group: u32) -> Result<usize> {
+        until("a leader", WITHIN, async || {
+            let status = self.status().await?;
+            let row = status.groups.iter().find(|row| row.group == group);
+            let leader = &row.context("no such group")?.leader_node;
+            let mut nodes = status.nodes.iter().filter_map(|n| n.node.as_ref());
+            let named = nodes
+                .find(|n| n.node == *leader)
+                .context("there is no leader")?;
+            let at = self.nodes.iter().position(|n| n.name == named.name);
+            at.filter(|at| self.nodes[*at].is_up())
+                .context("the leader is down")
+        })
+        .await
+    }
+
+    /// Waits until each group's three replicas were seen with one root at one size. Two roots at
+    /// one size are an error at once (RAFT-1).
+    pub(crate) async fn roots_agree(&self) -> Result<usize> {
+        let mut seen = BTreeMap::new();
+        until("equal ledger roots", WITHIN, async || {
+            for group in &self.status().await?.groups {
+                let agrees = roots(group);
+                assert!(
+                    agrees != Some(false),
+                    "RAFT-1: two roots at one size: {group:?}"
+                );
+                let known = seen.entry(group.group).or_insert(false);
+                *known |= agrees.is_some();
+            }
+            ensure!(
+                !seen.is_empty() && seen.values().all(|known| *known),
+                "not level: {seen:?}"
+            );
+            Ok(seen.len())
+        })
+        .await
+    }
+
+    pub(crate) async fn publish_dataset(&self, definition: &str) -> Result<()> {
+        let request = PublishDatasetRequest {
+            context: Some(Admin::context("test")),
+            definition: definition.to_owned(),
+        };
+        let call = |mut client: dtm_proto::admin::admin_service_client::AdminServiceClient<_>| {
+            let request = request.clone();
+            async move { client.publish_dataset(request).await }
+        };
+        self.admin()?.call(call).await?;
+        Ok(())
+    }
+
+    /// Registers a source for some data sets and issues its key.
+    pub(crate) async fn add_source(&self, code: &str, datasets: &[&str]) -> Result<Arc<Source>> {
+        let admin = self.admin()?;
+        let put = PutSourceRequest {
+            context: Some(Admin::context("test")),
+            source: Some(source_row(code, datasets)),
+            update: false,
+        };
+        let call = |mut client: dtm_proto::admin::admin_service_client::AdminServiceClient<_>| {
+            let request = put.clone();
+            async move { client.put_source(request).await }
+        };
+        let group = admin.call(call).await.context("source add")?.group;
+        let issue = IssueSourceKeyRequest {
+            context: Some(Admin::context("test")),
+            source: code.to_owned(),
+            valid_days: 1,
+        };
+        let call = |mut client: dtm_proto::admin::admin_service_client::AdminServiceClient<_>| {
+            let request = issue.clone();
+            async move { client.issue_source_key(request).await }
+        };
+        let issued = admin.call(call).await.context("source key")?;
+        Ok(Arc::new(Source {
+            code: code.to_owned(),
+            group,
+            key: issued.key,
+            key_id: issued.key_id.to_vec(),
+        }))
+    }
+
+    /// The whole cluster with a source's key.
+    pub(crate) fn endpoint(&self, source: &Source) -> Result<Endpoint> {
+        self.endpoint_at(source, &[0, 1, 2])
+    }
+
+    /// Some nodes with a source's key.
+    pub(crate) fn endpoint_at(&self, source: &Source, nodes: &[usize]) -> Result<Endpoint> {
+        let seeds = nodes.iter().map(|at| self.nodes[*at].grpc.to_string());
+        let endpoint = Endpoint::new(seeds, &self.source_files())?;
+        Ok(endpoint
+            .with_credential(Credential::source_key(&source.key)?)
+            .with_connect_timeout(Duration::from_secs(2)))
+    }
+
+    /// Nothing is kept of it.
+    pub(crate) fn passed(mut self) {
+        self.nodes.clear();
+        if let Some(home) = self.home.take() {
+            let _ = home.close();
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let logs: Vec<PathBuf> = self.nodes.iter().map(|node| node.log.clone()).collect();
+        self.nodes.clear();
+        if let Some(home) = self.home.take() {
+            let kept = home.keep();
+            for log in logs {
+                eprintln!("-- {}\n{}", log.display(), tail(&log));
+            }
+            eprintln!("kept: {}", kept.display());
+        }
+    }
+}
+
+/// Whether the replicas of a group agree; none = they are not all at one size.
+fn roots(group: &GroupStatus) -> Option<bool> {
+    let replicas: Vec<_> = group
+        .replicas
+        .iter()
+        .filter(|r| !r.ledger_root.is_empty())
+        .collect();
+    let (first, rest) = replicas.split_first()?;
+    let differ = replicas.iter().enumerate().any(|(at, a)| {
+        replicas[..at]
+            .iter()
+            .any(|b| a.ledger_size == b.ledger_size && a.ledger_root != b.ledger_root)
+    });
+    if differ {
+        return Some(false);
+    }
+    let level = replicas.len() == NODES && rest.iter().all(|r| r.ledger_size == first.ledger_size);
+    level.then_some(true)
+}
+
+fn source_row(code: &str, datasets: &[&str]) -> SourceRow {
+    let agreements = datasets.iter().map(|dataset| Agreement {
+        dataset: (*dataset).to_owned(),
+        modes: vec![Mode::Realtime.into(), Mode::Batch.into()],
+        form: Form::Raw.into(),
+        security_status: 2,
+        priority: 2,
+        responsible_agency: "A01".to_owned(),
+        ..Agreement::default()
+    });
+    SourceRow {
+        source: code.to_owned(),
+        title_vi: format!("Nguồn {code}"),
+        title_en: format!("Source {code}"),
+        agency_code: "A01".to_owned(),
+        class: "sector".to_owned(),
+        agreements: agreements.collect(),
+        ..SourceRow::default()
+    }
+}
+
+/// A data set with a code and a text.
+pub(crate) fn definition(id: &str) -> String {
+    format!(
+        r#"id = "{id}"
+version = 1
+owner = "test"
+category = "B3"
+title = {{ vi = "Ghi chú", en = "Notes" }}
+key = ["code"]
+priority = "normal"
+security = "internal"
+
+[[field]]
+name = "code"
+type = "Code"
+label = {{ vi = "Mã", en = "Code" }}
+max_length = 64
+
+[[field]]
+name = "note"
+type = "Text"
+label = {{ vi = "Ghi chú", en = "Note" }}
+max_length = 4000
+"#
+    )
+}
+
+/// The binary: DTM_BIN, else beside the folder of this test's own binary.
+fn binary() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let beside = own
+        .parent()
+        .and_then(Path::parent)
+        .map(|folder| folder.join("dtm"));
+    let named = std::env::var_os("DTM_BIN").map(PathBuf::from);
+    let path = named.or(beside).context("no folder of binaries")?;
+    if !path.is_file() {
+        bail!(
+            "there is no {}: run `cargo build --release -p dtm` first, or name it in DTM_BIN",
+            path.display()
+        );
+    }
+    Ok(std::fs::canonicalize(path)?)
+}
+
+fn free_ports(count: usize) -> Result<Vec<SocketAddr>> {
+    let span = PORTS.end - PORTS.start;
+    // Runs beside each other start at different places.
+    let first = u16::try_from(std::process::id() * 61 % u32::from(span))?;
+    let mut held = Vec::with_capacity(count);
+    for step in 0..span {
+        let port = PORTS.start + (first + step) % span;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            held.push(listener);
+        }
+        if held.len() == count {
+            return Ok(held
+                .iter()
+                .map(TcpListener::local_addr)
+                .collect::<Result<_, _>>()?);
+        }
+    }
+    bail!("no {count} free ports in {PORTS:?}")
+}

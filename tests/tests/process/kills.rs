@@ -1,0 +1,204 @@
+//! Nodes that are killed or paused under load. The property throughout: what was acked is there
+//! once, in order, on every node, and nothing else.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use dtm_client::{Reader, stream_status};
+use dtm_proto::records::LookupRequest;
+
+use crate::cluster::{Cluster, NODES, WITHIN};
+use crate::load::{Load, Plan};
+use crate::readback::judge;
+use crate::wait::{is_long, until};
+
+/// Acks on each stream that show that it is alive.
+const ALIVE: u64 = 20;
+
+// holds: ING-1, ING-2, ING-3, ING-4, RAFT-1
+// fault: F1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_is_killed_again_and_again() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let load = Load::usual(&cluster, 4).await?;
+    let kills = if is_long() { 30 } else { 5 };
+    for kill in 0..kills {
+        load.moves(ALIVE).await?;
+        let source = &load.lines[kill % load.lines.len()].plan.source;
+        let at = cluster.leader(source.group).await?;
+        cluster.nodes[at].kill();
+        load.moves(ALIVE).await.with_context(|| format!("n{} was killed", at + 1))?;
+        cluster.start_node(at)?;
+        cluster.settled(NODES).await?;
+    }
+    load.moves(ALIVE).await?;
+    let lines = load.finish().await?;
+    let verdict = judge(&cluster, &lines).await?;
+    ensure!(verdict.excused > 0, "no record was refused");
+    cluster.roots_agree().await?;
+    cluster.passed();
+    Ok(())
+}
+
+// Between reception and ack: both followers are paused, so the leader has the records and cannot
+// commit them; then it is killed. The client sends them again by itself; afterwards the same
+// messages come once more on another stream.
+//
+// covers: F-5.1.7
+// holds: ING-1, ING-2
+// fault: F1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn received_and_not_acked_is_stored_once() -> Result<()> {
+    const COUNT: u64 = 200;
+    let mut cluster = Cluster::start().await?;
+    let source = cluster.add_source("src-1", &["notes"]).await?;
+    let line = Load::line(Plan::new(&source, "a"));
+    let at = cluster.leader(source.group).await?;
+    let publisher = line.open(cluster.endpoint(&source)?).await?;
+    let send = |count: u64| -> Result<()> {
+        for _ in 0..count {
+            ensure!(line.send(&publisher)?, "the window holds so few");
+        }
+        Ok(())
+    };
+    send(COUNT)?;
+    publisher.flush().await?;
+
+    let others: Vec<usize> = (0..NODES).filter(|other| *other != at).collect();
+    for other in &others {
+        cluster.nodes[*other].pause()?;
+    }
+    send(COUNT)?;
+    until("the second half on its way", WITHIN, async || {
+        ensure!(publisher.snapshot().records_sent >= 2 * COUNT, "not sent");
+        Ok(())
+    })
+    .await?;
+    // Time for the leader to take them; it could ack now if it ever would.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let acked = publisher.snapshot().acked_through;
+    ensure!(acked == COUNT, "acked {acked} without a majority");
+    cluster.nodes[at].kill();
+    for other in &others {
+        cluster.nodes[*other].resume()?;
+    }
+    let progress = tokio::time::timeout(WITHIN, publisher.flush()).await??;
+    ensure!(progress.acked_through == 2 * COUNT);
+    ensure!(publisher.snapshot().sessions >= 2, "it was never cut off");
+    line.acked.store(progress.acked_through, std::sync::atomic::Ordering::Relaxed);
+
+    let mut again = Plan::new(&source, "again");
+    again.mark = "a".to_owned();
+    let again = Load::line(again);
+    let resend = again.open(cluster.endpoint(&source)?).await?;
+    for _ in 0..COUNT / 10 {
+        again.send(&resend)?;
+    }
+    resend.flush().await?;
+    let twice = stream_status(&cluster.endpoint(&source)?, &source.code, "again").await?;
+    // Every message but the refused ones, which leave no fingerprint.
+    ensure!(twice.records == 0 && twice.duplicates == COUNT / 10, "{twice:?}");
+
+    cluster.start_node(at)?;
+    cluster.settled(NODES).await?;
+    judge(&cluster, &[line]).await?;
+    cluster.roots_agree().await?;
+    cluster.passed();
+    Ok(())
+}
+
+// Three processes die at once. The operating system lives, so what was written and not synced is
+// still there: of F3 this shows the restart of all, not the loss of unsynced data.
+//
+// holds: ING-1, ING-2, ING-3, ING-4, RAFT-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_nodes_are_killed_at_once() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let load = Load::usual(&cluster, 4).await?;
+    load.moves(ALIVE).await?;
+    for node in &mut cluster.nodes {
+        node.kill();
+    }
+    for at in 0..NODES {
+        cluster.start_node(at)?;
+    }
+    load.moves(ALIVE).await?;
+    cluster.settled(NODES).await?;
+    let lines = load.finish().await?;
+    judge(&cluster, &lines).await?;
+    cluster.roots_agree().await?;
+    cluster.passed();
+    Ok(())
+}
+
+// holds: ING-1, ING-2, ING-3, ING-4, READ-1
+// fault: F14
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paused_leader_says_nothing_stale() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let load = Load::usual(&cluster, 4).await?;
+    load.moves(ALIVE).await?;
+    let line = load.lines[0].clone();
+    let at = cluster.leader(line.plan.source.group).await?;
+    cluster.nodes[at].pause()?;
+    let paused = tokio::time::Instant::now();
+    load.moves(ALIVE).await?;
+    tokio::time::sleep_until(paused + Duration::from_secs(5)).await;
+    let leader = cluster.leader(line.plan.source.group).await?;
+    ensure!(leader != at, "another node leads by now");
+
+    // Acked by the new leader before the old one goes on: from its first word on it knows it.
+    let valid = |sequence: &u64| line.plan.record(*sequence).1;
+    let newest = (1..=line.acked()).rev().find(valid).context("an ack")?;
+    let reader = Reader::new(cluster.endpoint_at(&line.plan.source, &[at])?);
+    cluster.nodes[at].resume()?;
+    let found = until("a current answer of the old leader", WITHIN, async || {
+        let request = LookupRequest {
+            source: line.plan.source.code.clone(),
+            stream: line.plan.stream.clone(),
+            sequence: newest,
+            current: true,
+            purpose: "test".to_owned(),
+            ..LookupRequest::default()
+        };
+        match reader.lookup(request).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.code() == Some(dtm_types::ErrorCode::NotFound) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    })
+    .await?;
+    let found = found.context("READ-1: a current answer without an acked record")?;
+    ensure!(found.current && found.record.is_some(), "{found:?}");
+
+    cluster.settled(NODES).await?;
+    load.moves(ALIVE).await?;
+    let lines = load.finish().await?;
+    judge(&cluster, &lines).await?;
+    cluster.roots_agree().await?;
+    cluster.passed();
+    Ok(())
+}
+
+// holds: ING-1, ING-2, ING-3, ING-4, RAFT-1
+// fault: F2
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_that_was_away_catches_up() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let load = Load::usual(&cluster, 4).await?;
+    load.moves(ALIVE).await?;
+    let leader = cluster.leader(load.lines[0].plan.source.group).await?;
+    let away = (leader + 1) % NODES;
+    cluster.nodes[away].kill();
+    // Several times what is in flight: it comes back far behind.
+    load.moves(10 * ALIVE).await?;
+    cluster.start_node(away)?;
+    cluster.settled(NODES).await?;
+    load.moves(ALIVE).await?;
+    let lines = load.finish().await?;
+    let groups = cluster.roots_agree().await?;
+    ensure!(groups > 1, "meta and the ingest groups");
+    judge(&cluster, &lines).await?;
+    cluster.passed();
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! Real clusters: three `dtm` processes on loopback, killed, paused and read back.
+//!
+//! ```text
+//!  Cluster   three nodes, their folders and logs; one cluster at a time
+//!  Load      streams at a steady pace, each with the history of what was sent
+//!  readback  every node's records against that history (ING-1 to ING-4), and the quarantine
+//! ```
+//! Each wait looks at a state again and again until it holds or a bound passes. `DTM_LONG=1` makes
+//! the long form of the tests.
+
+mod cluster;
+mod kills;
+mod live;
+mod load;
+mod node;
+mod readback;
+mod refusals;
+mod secrecy;
+mod wait;

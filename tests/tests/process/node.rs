@@ -1,0 +1,123 @@
+//! One `dtm serve` process, its folder and its log. Dropped while it runs, it is killed by its id.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A node of a test.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) https: SocketAddr,
+    pub(crate) grpc: SocketAddr,
+    pub(crate) peers: SocketAddr,
+    pub(crate) folder: PathBuf,
+    pub(crate) log: PathBuf,
+    child: Option<Child>,
+    paused: bool,
+}
+
+impl Node {
+    pub(crate) fn new(name: &str, ports: &[SocketAddr], home: &Path) -> Self {
+        Self {
+            name: name.to_owned(),
+            https: ports[0],
+            grpc: ports[1],
+            peers: ports[2],
+            folder: home.join(name),
+            log: home.join(format!("{name}.log")),
+            child: None,
+            paused: false,
+        }
+    }
+
+    pub(crate) fn start(&mut self, dtm: &Path) -> Result<()> {
+        ensure!(self.child.is_none(), "{} runs already", self.name);
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .context("log")?;
+        let mut command = Command::new(dtm);
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(self.folder.join("dtm.toml"))
+            .env("DTM_LANG", "en")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        self.child = Some(command.spawn().context("dtm serve")?);
+        self.paused = false;
+        Ok(())
+    }
+
+    /// It was started, was not killed and is not paused.
+    pub(crate) fn is_up(&self) -> bool {
+        self.child.is_some() && !self.paused
+    }
+
+    /// An error when it ended by itself.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        if let Some(child) = &mut self.child
+            && let Some(status) = child.try_wait()?
+        {
+            self.child = None;
+            bail!(
+                "{} ended by itself: {status}\n{}",
+                self.name,
+                tail(&self.log)
+            );
+        }
+        Ok(())
+    }
+
+    /// SIGKILL: no goodbye, no flush.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Ended already is as good as killed.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        self.paused = false;
+    }
+
+    /// SIGSTOP.
+    pub(crate) fn pause(&mut self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        self.paused = true;
+        Ok(())
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&mut self) -> Result<()> {
+        self.signal(Signal::SIGCONT)?;
+        self.paused = false;
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let child = self.child.as_ref().context("it does not run")?;
+        let pid = i32::try_from(child.id()).context("pid")?;
+        kill(Pid::from_raw(pid), signal).context("signal")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The last lines of a log.
+pub(crate) fn tail(log: &Path) -> String {
+    let bytes = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(16_384)..]).into_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}

@@ -1,0 +1,152 @@
+//! What every node gives back, held against what was sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use dtm_chaos::checker::{Checker, Verdict};
+use dtm_client::Reader;
+use dtm_proto::records::{LookupRequest, QuarantineRequest, ReadRequest};
+
+use crate::cluster::{Cluster, NODES, Source};
+use crate::load::{Line, digest};
+
+/// Longest time for one source of one node.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Reads all from every node by (source, stream, sequence), some also by message id, and the
+/// quarantine; fails unless ING-1 to ING-4 hold and exactly the broken records were refused.
+pub(crate) async fn judge(cluster: &Cluster, lines: &[Arc<Line>]) -> Result<Verdict> {
+    let sources: BTreeMap<String, Arc<Source>> = lines
+        .iter()
+        .map(|line| (line.plan.source.code.clone(), line.plan.source.clone()))
+        .collect();
+    let mut checker = Checker::new();
+    for line in lines {
+        tell(&mut checker, line)?;
+    }
+    for at in 0..NODES {
+        for source in sources.values() {
+            let read = read_source(cluster, at, source, &mut checker);
+            tokio::time::timeout(WITHIN, read)
+                .await
+                .with_context(|| format!("n{} {}", at + 1, source.code))??;
+        }
+        for line in lines {
+            look_up(cluster, at, line).await?;
+        }
+    }
+    for source in sources.values() {
+        let own = lines.iter().filter(|l| l.plan.source.code == source.code);
+        quarantine(cluster, source, own).await?;
+    }
+    let verdict = checker.verdict();
+    println!("{verdict}");
+    ensure!(verdict.holds(), "{verdict}");
+    Ok(verdict)
+}
+
+fn tell(checker: &mut Checker, line: &Line) -> Result<()> {
+    let stream = checker.stream(&line.plan.source.code, &line.plan.stream);
+    for (at, (digest, valid)) in line.sent.lock().iter().enumerate() {
+        let sequence = at as u64 + 1;
+        checker.sent(stream, sequence, *digest)?;
+        if !valid {
+            checker.excused(stream, sequence)?;
+        }
+    }
+    Ok(checker.acked(stream, line.acked())?)
+}
+
+async fn read_source(
+    cluster: &Cluster,
+    at: usize,
+    source: &Source,
+    checker: &mut Checker,
+) -> Result<()> {
+    let node = checker.node(&cluster.nodes[at].name);
+    let mut answers = Reader::new(cluster.endpoint_at(source, &[at])?).read(ReadRequest {
+        source: source.code.clone(),
+        current: true,
+        purpose: "test".to_owned(),
+        ..ReadRequest::default()
+    });
+    while let Some(answer) = answers.next().await? {
+        ensure!(answer.current, "the view is not current");
+        for record in answer.records {
+            let stream = checker.stream(&record.source, &record.stream);
+            checker.observed(node, stream, record.sequence, digest(&record.payload));
+        }
+    }
+    Ok(())
+}
+
+/// The first and the last valid record of a stream, by message id.
+async fn look_up(cluster: &Cluster, at: usize, line: &Line) -> Result<()> {
+    let sent = line.sent.lock().clone();
+    let valid = |(_, sent): &(usize, &(_, bool))| sent.1;
+    let first = sent.iter().enumerate().find(valid);
+    let last = sent.iter().enumerate().rfind(valid);
+    let reader = Reader::new(cluster.endpoint_at(&line.plan.source, &[at])?);
+    for (index, (wanted, _)) in [first, last].into_iter().flatten() {
+        let sequence = index as u64 + 1;
+        let message_id = line.plan.record(sequence).0.message_id;
+        let request = LookupRequest {
+            source: line.plan.source.code.clone(),
+            dataset: line.plan.dataset.clone(),
+            message_id: message_id.clone(),
+            current: true,
+            purpose: "test".to_owned(),
+            ..LookupRequest::default()
+        };
+        let found = reader.lookup(request).await;
+        let found = found.with_context(|| format!("n{} {message_id}", at + 1))?;
+        let record = found.record.context("it is stored")?;
+        ensure!(
+            record.sequence == sequence && digest(&record.payload) == *wanted,
+            "n{} gives another record for {message_id}",
+            at + 1
+        );
+    }
+    Ok(())
+}
+
+/// Exactly the broken records of a source are in its quarantine, each with a reason.
+async fn quarantine(
+    cluster: &Cluster,
+    source: &Source,
+    lines: impl Iterator<Item = &Arc<Line>>,
+) -> Result<()> {
+    let mut wanted = BTreeSet::new();
+    for line in lines {
+        for (at, (_, valid)) in line.sent.lock().iter().enumerate() {
+            if !valid {
+                wanted.insert((line.plan.stream.clone(), at as u64 + 1));
+            }
+        }
+    }
+    let mut kept = BTreeSet::new();
+    let request = QuarantineRequest {
+        source: source.code.clone(),
+        ..QuarantineRequest::default()
+    };
+    let mut pages = Reader::new(cluster.endpoint(source)?).quarantine(request);
+    while let Some(page) = pages.next().await? {
+        ensure!(page.beyond_quota == 0, "the quota is not reached");
+        for record in page.records {
+            ensure!(!record.messages_en.is_empty(), "{}: no reason", record.id);
+            ensure!(
+                kept.insert((record.stream, record.sequence)),
+                "{}: it is there twice",
+                record.id
+            );
+        }
+    }
+    ensure!(
+        kept == wanted,
+        "{}: the quarantine holds {kept:?}, refused were {wanted:?}",
+        source.code
+    );
+    Ok(())
+}

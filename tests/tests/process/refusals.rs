@@ -1,0 +1,110 @@
+//! Whoever is not let in.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use dtm_client::admin::Admin;
+use dtm_client::{Credential, Endpoint, Error, Publisher, PublisherConfig, TlsFiles};
+use dtm_proto::admin::RevokeSourceKeyRequest;
+use dtm_types::ErrorCode;
+
+use crate::cluster::{Cluster, NODES, Source};
+use crate::load::{Load, Plan};
+use crate::readback::judge;
+use crate::wait::until;
+
+async fn try_open(endpoint: Endpoint, source: &str, dataset: &str) -> Result<Publisher, Error> {
+    let mut config = PublisherConfig::new(source, "s", dataset);
+    config.open_timeout = Some(Duration::from_secs(5));
+    Publisher::open(endpoint, config).await
+}
+
+async fn refused_with(endpoint: Endpoint, source: &str, dataset: &str) -> Result<ErrorCode> {
+    match try_open(endpoint, source, dataset).await {
+        Ok(_) => anyhow::bail!("it was let in"),
+        Err(error) => error.code().with_context(|| error.to_string()),
+    }
+}
+
+// holds: SEC-2
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_credentials_are_refused_with_their_code() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let good = cluster.add_source("src-1", &["notes"]).await?;
+    let other = cluster.add_source("src-2", &["notes"]).await?;
+    for at in 0..NODES {
+        let keyed = |source: &Source| cluster.endpoint_at(source, &[at]);
+        let bare = Endpoint::new(keyed(&good)?.seeds().to_vec(), &cluster.source_files())?;
+        let with = |key: &str| Ok::<_, Error>(bare.clone().with_credential(Credential::source_key(key)?));
+        let cases = [
+            ("no credential", bare.clone(), "src-1", "notes", ErrorCode::PermissionDenied),
+            ("key of another source", keyed(&other)?, "src-1", "notes", ErrorCode::PermissionDenied),
+            ("key of an unknown source", with(&good.key.replace("src-1", "src-9"))?, "src-9", "notes", ErrorCode::Unauthenticated),
+            ("altered secret", with(&altered(&good.key))?, "src-1", "notes", ErrorCode::Unauthenticated),
+            ("unknown data set", keyed(&good)?, "src-1", "nothing", ErrorCode::UnknownDataset),
+        ];
+        for (what, endpoint, source, dataset, wanted) in cases {
+            let code = refused_with(endpoint, source, dataset).await;
+            let code = code.with_context(|| format!("n{}: {what}", at + 1))?;
+            ensure!(code == wanted, "n{}: {what}: {code}, not {wanted}", at + 1);
+        }
+        let files = TlsFiles { ca: wrong_ca(&cluster).await?, certificate: None, key: None };
+        let stranger = Endpoint::new(keyed(&good)?.seeds().to_vec(), &files)?;
+        let error = try_open(stranger, "src-1", "notes").await.expect_err("another CA");
+        ensure!(matches!(error, Error::Connect { .. }), "wrong CA: {error}");
+    }
+
+    revoke(&cluster, &other).await?;
+    for at in 0..NODES {
+        // A node that does not lead meta may know it a moment later.
+        until("the revoked key is refused", Duration::from_secs(10), async || {
+            let code = refused_with(cluster.endpoint_at(&other, &[at])?, "src-2", "notes").await?;
+            ensure!(code == ErrorCode::CredentialRevoked, "n{}: {code}", at + 1);
+            Ok(())
+        })
+        .await?;
+    }
+
+    // None of it had an effect, and the good key still gets in.
+    let load = Load::start(&cluster, vec![Plan::new(&good, "a")]).await?;
+    load.moves(20).await?;
+    let lines = load.finish().await?;
+    let verdict = judge(&cluster, &lines).await?;
+    ensure!(verdict.nodes.iter().all(|n| n.stored > 0), "{verdict}");
+    cluster.passed();
+    Ok(())
+}
+
+/// The key with another last-but-one character.
+fn altered(key: &str) -> String {
+    let mut bytes = key.trim().as_bytes().to_vec();
+    let at = bytes.len() - 5;
+    bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+    String::from_utf8(bytes).expect("it was ASCII")
+}
+
+async fn revoke(cluster: &Cluster, source: &Source) -> Result<()> {
+    let request = RevokeSourceKeyRequest {
+        context: Some(Admin::context("test")),
+        source: source.code.clone(),
+        key_id: source.key_id.clone().into(),
+    };
+    let call = |mut client: dtm_proto::admin::admin_service_client::AdminServiceClient<_>| {
+        let request = request.clone();
+        async move { client.revoke_source_key(request).await }
+    };
+    cluster.admin()?.call(call).await?;
+    Ok(())
+}
+
+/// The CA of another cluster.
+async fn wrong_ca(cluster: &Cluster) -> Result<std::path::PathBuf> {
+    let folder = cluster.path("stranger");
+    let ca = folder.join("tls/ca.pem");
+    if !ca.exists() {
+        let folder = folder.display().to_string();
+        let init = ["cluster", "init", "--folder", &folder, "--name", "stranger", "--no-context"];
+        cluster.dtm(&init).await?;
+    }
+    Ok(ca)
+}
