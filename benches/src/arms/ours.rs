@@ -333,7 +333,7 @@ impl Source for OursSource {
 
 #[cfg(test)]
 mod tests {
-    use dtm_catalog::{CompiledSchema, Definition, Outcome, Scratch};
+    use dtm_catalog::{Accepted, CompiledSchema, Definition, Outcome, Scratch};
 
     use super::*;
     use crate::record::Records;
@@ -346,7 +346,7 @@ mod tests {
             let mut bytes = Vec::new();
             Records::new(size, 1).write(499, 77, &mut bytes);
             match schema.check(&bytes, &mut Scratch::default()) {
-                Outcome::Accepted { .. } => {},
+                Outcome::Accepted { form, .. } => assert!(matches!(form, Accepted::Same)),,
                 Outcome::Refused(refusal) => panic!("{size}: {:?}", refusal.violations),
             }
         }

@@ -57,10 +57,7 @@ pub fn version() -> String {
     std::process::Command::new(program())
         .arg("--version")
         .output()
-        .map_or_else(
-            |_| "missing".to_owned(),
-            |o| String::from_utf8_lossy(&o.stdout).trim().into(),
-        )
+        .map_or_else(|_| "missing".to_owned(), |o| String::from_utf8_lossy(&o.stdout).trim().into())
 }
 
 /// The error of a client call as an error of the arm.
@@ -95,9 +92,7 @@ impl DtmCluster {
     }
 
     async fn join(&mut self, node: usize) -> Result<(), Error> {
-        let made = self
-            .dtm(&words(&["-o", "json", "cluster", "token"]))
-            .await?;
+        let made = self.dtm(&words(&["-o", "json", "cluster", "token"])).await?;
         let made: serde_json::Value = serde_json::from_str(&made)
             .map_err(|error| Error::protocol(ARM, format!("cluster token: {error}")))?;
         let token = self.folder.join("join.token");
@@ -149,10 +144,7 @@ impl DtmCluster {
         let done =
             tokio::time::timeout(Duration::from_secs(COMMAND_SECONDS), command.output()).await;
         let output = done
-            .map_err(|_| Error::Timeout {
-                what: shown.clone(),
-                seconds: COMMAND_SECONDS,
-            })?
+            .map_err(|_| Error::Timeout { what: shown.clone(), seconds: COMMAND_SECONDS })?
             .map_err(Error::io(format!("run {}", program().display())))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
@@ -162,17 +154,11 @@ impl DtmCluster {
     }
 
     fn configure(&self, command: &mut std::process::Command) {
-        let Settings {
-            groups,
-            connections,
-        } = self.settings;
+        let Settings { groups, connections } = self.settings;
         command
             .env("DTM__CLUSTER__INGEST_GROUPS", groups.to_string())
             .env("DTM__TLS__CONNECTIONS_MAX", connections.to_string())
-            .env(
-                "DTM__TLS__CONNECTIONS_PER_ADDRESS_MAX",
-                connections.to_string(),
-            );
+            .env("DTM__TLS__CONNECTIONS_PER_ADDRESS_MAX", connections.to_string());
     }
 
     fn launch(&mut self, node: usize) -> Result<(), Error> {
@@ -197,11 +183,7 @@ impl DtmCluster {
     pub fn files(&self, operator: bool) -> TlsFiles {
         let home = self.home(0);
         let own = |end: &str| operator.then(|| home.join(format!("operator/{OPERATOR}.{end}")));
-        TlsFiles {
-            ca: home.join("tls/ca.pem"),
-            certificate: own("pem"),
-            key: own("key"),
-        }
+        TlsFiles { ca: home.join("tls/ca.pem"), certificate: own("pem"), key: own("key") }
     }
 
     /// Administration through the nodes that run.
@@ -246,8 +228,7 @@ impl DtmCluster {
     /// # Errors
     /// When that takes longer than two minutes.
     pub async fn complete(&mut self) -> Result<(), Error> {
-        self.wait_for("three healthy voters of every group", incomplete)
-            .await
+        self.wait_for("three healthy voters of every group", incomplete).await
     }
 
     /// Kills (SIGKILL) the node that leads most groups; returns which.
@@ -287,14 +268,11 @@ impl DtmCluster {
 }
 
 async fn look(admin: &Admin) -> Result<ClusterStatusResponse, Error> {
-    let call =
-        admin.call(|mut client| async move { client.cluster_status(ClusterStatusRequest {}).await });
+    let call = admin
+        .call(|mut client| async move { client.cluster_status(ClusterStatusRequest {}).await });
     tokio::time::timeout(Duration::from_secs(LOOK_SECONDS), call)
         .await
-        .map_err(|_| Error::Timeout {
-            what: "cluster status".to_owned(),
-            seconds: LOOK_SECONDS,
-        })?
+        .map_err(|_| Error::Timeout { what: "cluster status".to_owned(), seconds: LOOK_SECONDS })?
         .map_err(failed("cluster status"))
 }
 

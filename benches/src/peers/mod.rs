@@ -1,6 +1,7 @@
-//! The systems that are measured: clusters of three nodes on loopback and the smallest client
-//! of each protocol that does not stand in the server's way. No client library for the peers: a peer must not
-//! be slowed by our side of the wire, and 500 connections share two cores with three servers.
+//! The systems that are measured: clusters of three nodes on loopback, and for the peers the
+//! smallest client of each protocol that does not stand in the server's way. No client library: a
+//! peer must not be slowed by our side of the wire, and 500 connections share two cores with three
+//! servers.
 
 pub mod amqp;
 pub mod dtm_cluster;
