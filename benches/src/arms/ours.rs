@@ -187,34 +187,29 @@ impl Driver for Ours {
     }
 
     fn pids(&self) -> Vec<u32> {
-        self.cluster
-            .as_ref()
-            .map(DtmCluster::pids)
-            .unwrap_or_default()
+        self.cluster.as_ref().map(DtmCluster::pids).unwrap_or_default()
     }
 
     async fn connect(&self, source: u32) -> Result<Box<dyn Source>, Error> {
         let (refused, sessions) = (Arc::clone(&self.refused), Arc::clone(&self.sessions));
-        let mut config =
-            PublisherConfig::new(code(source), "bench", DATASET).on_event(move |event| {
-                match event {
-                    Event::Refused(records) => {
-                        refused.fetch_add(records.len() as u64, Ordering::Relaxed);
-                    }
-                    Event::Connected { .. } => {
-                        sessions.fetch_add(1, Ordering::Relaxed);
-                    }
-                    _ => {}
+        let mut config = PublisherConfig::new(code(source), "bench", DATASET).on_event(
+            move |event| match event {
+                Event::Refused(records) => {
+                    refused.fetch_add(records.len() as u64, Ordering::Relaxed);
                 }
-            });
+                Event::Connected { .. } => {
+                    sessions.fetch_add(1, Ordering::Relaxed);
+                }
+                _ => {}
+            },
+        );
         config.ids = IdPolicy::Sequence;
         config.unacked_bytes_max = UNACKED_BYTES_MAX;
         config.held_bytes_max = UNACKED_BYTES_MAX * 2;
         config.backoff_max = Duration::from_secs(1);
         config.seed = Some(u64::from(source));
-        let publisher = Publisher::open(self.endpoint(source, None)?, config)
-            .await
-            .map_err(failed("open"))?;
+        let publisher =
+            Publisher::open(self.endpoint(source, None)?, config).await.map_err(failed("open"))?;
         let progress = publisher.acked();
         Ok(Box::new(OursSource {
             through: publisher.next_sequence() - 1,
@@ -294,10 +289,7 @@ struct OursSource {
 impl Source for OursSource {
     async fn send(&mut self, window: Window<'_>) -> Result<(), Error> {
         for (sequence, payload) in window.records() {
-            let record = Record {
-                payload: Bytes::copy_from_slice(payload),
-                ..Record::default()
-            };
+            let record = Record { payload: Bytes::copy_from_slice(payload), ..Record::default() };
             let given = self.publisher.send(&record).await.map_err(failed("send"))?;
             if given != sequence {
                 let what = format!("record {sequence} got sequence {given}");
@@ -320,9 +312,7 @@ impl Source for OursSource {
                 return Ok(());
             }
             // Nothing came for a second: only then is it asked whether the client still lives.
-            if tokio::time::timeout(LOOK_EVERY, self.progress.changed())
-                .await
-                .is_err()
+            if tokio::time::timeout(LOOK_EVERY, self.progress.changed()).await.is_err()
                 && let Some(error) = self.publisher.ended()
             {
                 return Err(failed("ended")(error));
@@ -346,7 +336,7 @@ mod tests {
             let mut bytes = Vec::new();
             Records::new(size, 1).write(499, 77, &mut bytes);
             match schema.check(&bytes, &mut Scratch::default()) {
-                Outcome::Accepted { form, .. } => assert!(matches!(form, Accepted::Same)),,
+                Outcome::Accepted { form, .. } => assert!(matches!(form, Accepted::Same)),
                 Outcome::Refused(refusal) => panic!("{size}: {:?}", refusal.violations),
             }
         }
