@@ -56,19 +56,13 @@ impl Cluster {
     /// Founded, joined, every group with three healthy voters; the data set `notes` published.
     pub(crate) async fn start() -> Result<Self> {
         let turn = TURN.lock().await;
-        let home = tempfile::Builder::new()
-            .prefix("dtm-process-")
-            .tempdir()
-            .context("scratch folder")?;
+        let home =
+            tempfile::Builder::new().prefix("dtm-process-").tempdir().context("scratch folder")?;
         let ports = free_ports(NODES * 3)?;
         let nodes = ports.chunks_exact(3).enumerate();
         let nodes = nodes.map(|(at, ports)| Node::new(&format!("n{}", at + 1), ports, home.path()));
-        let mut cluster = Self {
-            dtm: binary()?,
-            nodes: nodes.collect(),
-            home: Some(home),
-            _turn: turn,
-        };
+        let mut cluster =
+            Self { dtm: binary()?, nodes: nodes.collect(), home: Some(home), _turn: turn };
         let mut found = cluster.node_arguments("init", 0);
         found.extend(
             ["--name", "test", "--operator", "admin", "--groups", GROUPS].map(str::to_owned),
@@ -108,12 +102,7 @@ impl Cluster {
             ("--peers", node.peers.to_string()),
         ];
         let head = ["cluster".to_owned(), verb.to_owned()].into_iter();
-        head.chain(
-            pairs
-                .into_iter()
-                .flat_map(|(name, value)| [name.to_owned(), value]),
-        )
-        .collect()
+        head.chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value])).collect()
     }
 
     pub(crate) fn start_node(&mut self, at: usize) -> Result<()> {
@@ -134,10 +123,7 @@ impl Cluster {
         ensure!(
             output.status.success(),
             "dtm {:?}: {}: {}",
-            arguments
-                .iter()
-                .map(|a| a.as_ref().to_owned())
-                .collect::<Vec<_>>(),
+            arguments.iter().map(|a| a.as_ref().to_owned()).collect::<Vec<_>>(),
             output.status,
             String::from_utf8_lossy(&output.stderr)
         );
@@ -146,20 +132,12 @@ impl Cluster {
 
     /// A path in the scratch folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.home
-            .as_ref()
-            .expect("held until the drop")
-            .path()
-            .join(name)
+        self.home.as_ref().expect("held until the drop").path().join(name)
     }
 
     /// What is needed to speak as a source, beside its key.
     pub(crate) fn source_files(&self) -> TlsFiles {
-        TlsFiles {
-            ca: self.nodes[0].folder.join("tls/ca.pem"),
-            certificate: None,
-            key: None,
-        }
+        TlsFiles { ca: self.nodes[0].folder.join("tls/ca.pem"), certificate: None, key: None }
     }
 
     /// Administration through the nodes that are up.
@@ -172,9 +150,7 @@ impl Cluster {
         };
         let up = self.nodes.iter().filter(|node| node.is_up());
         let endpoint = Endpoint::new(up.map(|node| node.grpc.to_string()), &files)?;
-        Ok(Admin::new(
-            endpoint.with_connect_timeout(Duration::from_secs(2)),
-        ))
+        Ok(Admin::new(endpoint.with_connect_timeout(Duration::from_secs(2))))
     }
 
     pub(crate) async fn status(&self) -> Result<ClusterStatusResponse> {
@@ -192,19 +168,11 @@ impl Cluster {
         }
         until("a settled cluster", WITHIN, async || {
             let status = self.status().await?;
-            let reachable = status
-                .nodes
-                .iter()
-                .filter(|n| n.reachable && n.stopped_reason.is_empty());
-            ensure!(
-                reachable.count() >= count && !status.groups.is_empty(),
-                "nodes are missing"
-            );
+            let reachable =
+                status.nodes.iter().filter(|n| n.reachable && n.stopped_reason.is_empty());
+            ensure!(reachable.count() >= count && !status.groups.is_empty(), "nodes are missing");
             for group in &status.groups {
-                let healthy = group
-                    .replicas
-                    .iter()
-                    .filter(|r| r.voter && r.health == "healthy");
+                let healthy = group.replicas.iter().filter(|r| r.voter && r.health == "healthy");
                 let healthy = healthy.count();
                 ensure!(!group.leader_node.is_empty(), "{} has no leader", group.group);
                 ensure!(healthy >= count, "{}: {healthy} healthy voters", group.group);
@@ -221,12 +189,9 @@ impl Cluster {
             let row = status.groups.iter().find(|row| row.group == group);
             let leader = &row.context("no such group")?.leader_node;
             let mut nodes = status.nodes.iter().filter_map(|n| n.node.as_ref());
-            let named = nodes
-                .find(|n| n.node == *leader)
-                .context("there is no leader")?;
+            let named = nodes.find(|n| n.node == *leader).context("there is no leader")?;
             let at = self.nodes.iter().position(|n| n.name == named.name);
-            at.filter(|at| self.nodes[*at].is_up())
-                .context("the leader is down")
+            at.filter(|at| self.nodes[*at].is_up()).context("the leader is down")
         })
         .await
     }
@@ -238,17 +203,11 @@ impl Cluster {
         until("equal ledger roots", WITHIN, async || {
             for group in &self.status().await?.groups {
                 let agrees = roots(group);
-                assert!(
-                    agrees != Some(false),
-                    "RAFT-1: two roots at one size: {group:?}"
-                );
+                assert!(agrees != Some(false), "RAFT-1: two roots at one size: {group:?}");
                 let known = seen.entry(group.group).or_insert(false);
                 *known |= agrees.is_some();
             }
-            ensure!(
-                !seen.is_empty() && seen.values().all(|known| *known),
-                "not level: {seen:?}"
-            );
+            ensure!(!seen.is_empty() && seen.values().all(|known| *known), "not level: {seen:?}");
             Ok(seen.len())
         })
         .await
@@ -337,11 +296,7 @@ impl Drop for Cluster {
 
 /// Whether the replicas of a group agree; none = they are not all at one size.
 fn roots(group: &GroupStatus) -> Option<bool> {
-    let replicas: Vec<_> = group
-        .replicas
-        .iter()
-        .filter(|r| !r.ledger_root.is_empty())
-        .collect();
+    let replicas: Vec<_> = group.replicas.iter().filter(|r| !r.ledger_root.is_empty()).collect();
     let (first, rest) = replicas.split_first()?;
     let differ = replicas.iter().enumerate().any(|(at, a)| {
         replicas[..at]
@@ -406,10 +361,7 @@ max_length = 4000
 /// The binary: DTM_BIN, else beside the folder of this test's own binary.
 fn binary() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let beside = own
-        .parent()
-        .and_then(Path::parent)
-        .map(|folder| folder.join("dtm"));
+    let beside = own.parent().and_then(Path::parent).map(|folder| folder.join("dtm"));
     let named = std::env::var_os("DTM_BIN").map(PathBuf::from);
     let path = named.or(beside).context("no folder of binaries")?;
     if !path.is_file() {
@@ -432,10 +384,7 @@ fn free_ports(count: usize) -> Result<Vec<SocketAddr>> {
             held.push(listener);
         }
         if held.len() == count {
-            return Ok(held
-                .iter()
-                .map(TcpListener::local_addr)
-                .collect::<Result<_, _>>()?);
+            return Ok(held.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?);
         }
     }
     bail!("no {count} free ports in {PORTS:?}")

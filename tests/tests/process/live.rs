@@ -45,10 +45,7 @@ async fn source_and_dataset_go_live_under_load() -> Result<()> {
     cluster.publish_dataset(&definition("remarks")).await?;
     let source = cluster.add_source("src-new", &["notes", "remarks"]).await?;
     for dataset in ["notes", "remarks"] {
-        let plan = Plan {
-            dataset: dataset.to_owned(),
-            ..Plan::new(&source, dataset)
-        };
+        let plan = Plan { dataset: dataset.to_owned(), ..Plan::new(&source, dataset) };
         load.add(&cluster, plan).await?;
     }
     load.moves(50).await?;

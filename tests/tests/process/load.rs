@@ -56,9 +56,13 @@ impl Plan {
     /// The record of a sequence, and whether it is valid.
     pub(crate) fn record(&self, sequence: u64) -> (Record, bool) {
         let valid = !sequence.is_multiple_of(BROKEN_EVERY);
-        let note = if valid { "\"a note\"" } else { "7" };
         let (code, mark) = (&self.source.code, &self.mark);
-        let payload = format!("{{\"code\":\"{code}-{sequence}\",\"note\":{note}}}");
+        // A broken one has a member that was not agreed.
+        let member = if valid { "note" } else { "remark" };
+        let payload = format!(
+            "{{\"code\":\"{}-{sequence}\",\"{member}\":\"note of {mark}\"}}",
+            code.to_uppercase()
+        );
         let record = Record {
             payload: payload.into_bytes().into(),
             message_id: format!("{code}/{mark}/{sequence}"),
@@ -105,7 +109,10 @@ impl Line {
     }
 
     /// Opens a publisher that tells this line what happens.
-    pub(crate) async fn open(self: &Arc<Self>, endpoint: dtm_client::Endpoint) -> Result<Publisher> {
+    pub(crate) async fn open(
+        self: &Arc<Self>,
+        endpoint: dtm_client::Endpoint,
+    ) -> Result<Publisher> {
         let plan = &self.plan;
         let line = self.clone();
         let mut config = PublisherConfig::new(&plan.source.code, &plan.stream, &plan.dataset)
@@ -153,7 +160,11 @@ impl Line {
     }
 
     /// Sends at its pace until told to stop or all is sent, then waits for the last ack.
-    async fn run(self: Arc<Self>, publisher: Publisher, mut stop: watch::Receiver<bool>) -> Result<()> {
+    async fn run(
+        self: Arc<Self>,
+        publisher: Publisher,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<()> {
         let mut acks = publisher.acked();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -202,11 +213,8 @@ pub(crate) struct Load {
 impl Load {
     /// Opens the streams and sends.
     pub(crate) async fn start(cluster: &Cluster, plans: Vec<Plan>) -> Result<Self> {
-        let mut load = Self {
-            lines: Vec::new(),
-            tasks: JoinSet::new(),
-            stop: watch::Sender::new(false),
-        };
+        let mut load =
+            Self { lines: Vec::new(), tasks: JoinSet::new(), stop: watch::Sender::new(false) };
         for plan in plans {
             load.add(cluster, plan).await?;
         }
@@ -229,8 +237,7 @@ impl Load {
         let line = Arc::new(Line::new(plan));
         let publisher = line.open(cluster.endpoint(&line.plan.source)?).await?;
         self.adopt(line.clone());
-        self.tasks
-            .spawn(line.clone().run(publisher, self.stop.subscribe()));
+        self.tasks.spawn(line.clone().run(publisher, self.stop.subscribe()));
         Ok(line)
     }
 

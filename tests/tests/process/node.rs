@@ -38,11 +38,7 @@ impl Node {
 
     pub(crate) fn start(&mut self, dtm: &Path) -> Result<()> {
         ensure!(self.child.is_none(), "{} runs already", self.name);
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&self.log)
-            .context("log")?;
+        let log = File::options().create(true).append(true).open(&self.log).context("log")?;
         let mut command = Command::new(dtm);
         command
             .arg("serve")
@@ -68,11 +64,7 @@ impl Node {
             && let Some(status) = child.try_wait()?
         {
             self.child = None;
-            bail!(
-                "{} ended by itself: {status}\n{}",
-                self.name,
-                tail(&self.log)
-            );
+            bail!("{} ended by itself: {status}\n{}", self.name, tail(&self.log));
         }
         Ok(())
     }

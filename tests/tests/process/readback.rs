@@ -127,10 +127,7 @@ async fn quarantine(
         }
     }
     let mut kept = BTreeSet::new();
-    let request = QuarantineRequest {
-        source: source.code.clone(),
-        ..QuarantineRequest::default()
-    };
+    let request = QuarantineRequest { source: source.code.clone(), ..QuarantineRequest::default() };
     let mut pages = Reader::new(cluster.endpoint(source)?).quarantine(request);
     while let Some(page) = pages.next().await? {
         ensure!(page.beyond_quota == 0, "the quota is not reached");

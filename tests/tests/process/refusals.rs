@@ -35,12 +35,31 @@ async fn bad_credentials_are_refused_with_their_code() -> Result<()> {
     for at in 0..NODES {
         let keyed = |source: &Source| cluster.endpoint_at(source, &[at]);
         let bare = Endpoint::new(keyed(&good)?.seeds().to_vec(), &cluster.source_files())?;
-        let with = |key: &str| Ok::<_, Error>(bare.clone().with_credential(Credential::source_key(key)?));
+        let with =
+            |key: &str| Ok::<_, Error>(bare.clone().with_credential(Credential::source_key(key)?));
         let cases = [
-            ("no credential", bare.clone(), "src-1", "notes", ErrorCode::PermissionDenied),
-            ("key of another source", keyed(&other)?, "src-1", "notes", ErrorCode::PermissionDenied),
-            ("key of an unknown source", with(&good.key.replace("src-1", "src-9"))?, "src-9", "notes", ErrorCode::Unauthenticated),
-            ("altered secret", with(&altered(&good.key))?, "src-1", "notes", ErrorCode::Unauthenticated),
+            ("no credential", bare.clone(), "src-1", "notes", ErrorCode::Unauthenticated),
+            (
+                "key of another source",
+                keyed(&other)?,
+                "src-1",
+                "notes",
+                ErrorCode::PermissionDenied,
+            ),
+            (
+                "key of an unknown source",
+                with(&good.key.replace("src-1", "src-9"))?,
+                "src-9",
+                "notes",
+                ErrorCode::Unauthenticated,
+            ),
+            (
+                "altered secret",
+                with(&altered(&good.key))?,
+                "src-1",
+                "notes",
+                ErrorCode::Unauthenticated,
+            ),
             ("unknown data set", keyed(&good)?, "src-1", "nothing", ErrorCode::UnknownDataset),
         ];
         for (what, endpoint, source, dataset, wanted) in cases {

@@ -51,7 +51,7 @@ async fn canary_is_in_no_file() -> Result<()> {
 fn search(cluster: &Cluster, source: &Source, line: &Line) -> Result<()> {
     // Text of payloads: see `Plan::record`. The source's code itself is no secret.
     let secret = source.key.rsplit('_').next().context("a key")?.to_owned();
-    let needles = [CANARY.to_owned(), secret, "a note\"}".to_owned(), format!("{}-17\"", source.code)];
+    let needles = [CANARY.to_owned(), secret, format!("{}-17\"", source.code.to_uppercase())];
     ensure!(line.acked() == RECORDS);
     // A search that finds nothing because it cannot find is worth nothing.
     let probe = cluster.path("probe");
@@ -65,7 +65,11 @@ fn search(cluster: &Cluster, source: &Source, line: &Line) -> Result<()> {
             files += 1;
             ensure!(files < FILES_MAX, "too many files");
             if path.is_dir() {
-                open.extend(std::fs::read_dir(&path)?.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>()?);
+                open.extend(
+                    std::fs::read_dir(&path)?
+                        .map(|e| e.map(|e| e.path()))
+                        .collect::<Result<Vec<_>, _>>()?,
+                );
             } else if let Some(needle) = holds(&path, &needles)? {
                 bail!("SEC-1: {} holds {needle:?}", path.display());
             }
