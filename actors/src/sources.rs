@@ -63,7 +63,30 @@ pub struct OpenRequest {
 #[derive(Debug)]
 pub(crate) enum SourcesMessage {
     /// A session asks to be supervised.
-    Adopt(Box<SessionArgs>, tokio::sync::oneshot::Sender<Option<ActorRef<SessionMessage>>>),
+    Adopt(Box<SessionArgs>, tokio::sync::oneshot::Sender<Option<Adopted>>),
+}
+
+/// A new session on its way to whoever asked for it; stopped when it does not arrive.
+pub(crate) struct Adopted(Option<ActorRef<SessionMessage>>);
+
+impl std::fmt::Debug for Adopted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Adopted")
+    }
+}
+
+impl Adopted {
+    fn take(mut self) -> Option<ActorRef<SessionMessage>> {
+        self.0.take()
+    }
+}
+
+impl Drop for Adopted {
+    fn drop(&mut self) {
+        if let Some(actor) = &self.0 {
+            actor.stop(Some("nobody took the session".to_owned()));
+        }
+    }
 }
 
 /// The supervisor actor: holds no state that a restart would miss.
@@ -207,7 +230,7 @@ impl SourcesHandle {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let adopt = SourcesMessage::Adopt(Box::new(args), sender);
         self.0.supervisor.cast(adopt).map_err(|_| Error::Gone)?;
-        receiver.await.ok().flatten().ok_or(Error::Gone)
+        receiver.await.ok().flatten().and_then(Adopted::take).ok_or(Error::Gone)
     }
 
     fn reserve(&self, stream: &StreamKey) -> Result<SourceSlot, Error> {
@@ -315,7 +338,8 @@ impl Actor for Supervisor {
         if spawned.is_err() {
             outbox.end(Err(Error::Gone));
         }
-        let _ = reply.send(spawned.ok().map(|(actor, _)| actor));
+        // Whoever asked may be gone (a cancelled call): then nobody would ever stop the session.
+        let _ = reply.send(spawned.ok().map(|(actor, _)| Adopted(Some(actor))));
         Ok(())
     }
 

@@ -111,7 +111,12 @@ mod tests {
         }
         let mut child = std::process::Command::new("sleep").arg("30").spawn().expect("sleep");
         assert!(family(&[std::process::id()]).contains(&child.id()));
-        assert!(Usage::of(&[child.id()]).rss_bytes > 0);
+        // Between fork and exec a child may have no memory of its own yet.
+        let seen = (0..1_000).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            Usage::of(&[child.id()]).rss_bytes > 0
+        });
+        assert!(seen);
         child.kill().expect("our own child");
         child.wait().expect("our own child");
     }

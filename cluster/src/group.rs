@@ -92,6 +92,11 @@ impl Group {
         self.raft.initialize(members).await.map_err(|error| self.failed(error))
     }
 
+    /// Whether the group has members: a founding that was interrupted goes on from here.
+    pub(crate) async fn is_initialized(&self) -> Result<bool, Error> {
+        self.raft.is_initialized().await.map_err(|error| self.failed(error))
+    }
+
     pub(crate) fn failed(&self, error: impl std::fmt::Display) -> Error {
         Error::Raft { group: self.id, cause: error.to_string() }
     }

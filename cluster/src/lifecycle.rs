@@ -101,7 +101,9 @@ impl ClusterNode {
         let groups = (0..=cluster.ingest_groups).map(GroupId);
         for group in groups.clone() {
             let started = self.registry.create(group, replica).await?;
-            started.initialize(self.config.node.clone()).await?;
+            if !started.is_initialized().await? {
+                started.initialize(self.config.node.clone()).await?;
+            }
         }
         for group in groups.clone() {
             let genesis = format::Genesis {
@@ -115,13 +117,18 @@ impl ClusterNode {
         }
         let node_id = node.node.clone();
         let admin = |op| Admin { op: Some(op), ..Admin::default() };
-        self.act(admin(admin::Op::PutCluster(cluster))).await?;
-        self.act(admin(admin::Op::PutNode(node))).await?;
+        // Refused only where an interrupted founding was here before: what is there stays.
+        let again = |result: Result<(), Error>| match result {
+            Err(Error::Refused(_)) => Ok(()),
+            other => other,
+        };
+        again(self.act(admin(admin::Op::PutCluster(cluster))).await)?;
+        again(self.act(admin(admin::Op::PutNode(node))).await)?;
         for group in groups {
             let replica = ReplicaRow { replica: replica.0, node: node_id.clone(), removed: false };
             let replicas = vec![replica];
             let row = GroupRow { group: group.0, replicas, next_replica_id: 2 };
-            self.act(admin(admin::Op::PutGroup(row))).await?;
+            again(self.act(admin(admin::Op::PutGroup(row))).await)?;
         }
         Ok(())
     }

@@ -169,9 +169,12 @@ async fn step(
             Ok(())
         }
         SessionMessage::Keys(keys) => state.flow.rekeyed(keys?).await,
-        SessionMessage::Lost(lost) => declare_lost(myself, lost, state),
+        SessionMessage::Lost(lost) => {
+            state.flow.hold_frames();
+            declare_lost(myself, lost, state)
+        }
         SessionMessage::LostDeclared(outcome, through) => {
-            state.flow.lost_declared(outcome?, through)
+            state.flow.lost_declared(outcome?, through).await
         }
         SessionMessage::Close { finished, asked } => {
             state.closing.get_or_insert((finished, asked));

@@ -307,9 +307,11 @@ impl Flow {
                 self.failed(at, ProposeError::OutcomeUnknown { group: self.group, cause })
             }
             RefusalKind::Conflict => {
-                self.pending.remove(at);
+                // Only the conflicting batch is known to be held: what came after it is still on
+                // its way and must not pass for acked (ING-1).
+                let held = self.pending.remove(at).map_or(self.acked_through, |p| p.sealed.last);
                 let rewind = ingest::Rewind {
-                    expected_sequence: self.next,
+                    expected_sequence: held + 1,
                     reason: ingest::RewindReason::Conflict.into(),
                     conflict_sequence: refusal.sequence,
                 };
@@ -426,6 +428,11 @@ impl Flow {
         ack_token(&self.keys, &self.stream, self.deps.incarnation.0, through)
     }
 
+    /// Frames wait until the group has answered a declaration of loss.
+    pub(crate) fn hold_frames(&mut self) {
+        self.backlog.get_or_insert_default();
+    }
+
     /// A new month: everything sealed so far keeps its key; frames wait until the new one holds.
     fn rekey(&mut self, frame: ingest::Frame, permit: Permit) {
         self.close_open();
@@ -450,8 +457,23 @@ impl Flow {
     }
 
     /// The group moved the cursor past lost records.
-    pub(crate) fn lost_declared(&mut self, outcome: Outcome, through: u64) -> Result<(), Error> {
+    pub(crate) async fn lost_declared(
+        &mut self,
+        outcome: Outcome,
+        through: u64,
+    ) -> Result<(), Error> {
+        self.skip_lost(outcome, through)?;
+        for (frame, permit) in self.backlog.take().unwrap_or_default() {
+            self.frame(frame, permit).await?;
+        }
+        Ok(())
+    }
+
+    fn skip_lost(&mut self, outcome: Outcome, through: u64) -> Result<(), Error> {
+        // The cursor is past the range already: a declaration that came twice.
+        let past = |r: &Refusal| r.kind() == RefusalKind::Gap && r.sequence > through;
         match outcome.result {
+            Some(Answer::Refusal(refusal)) if past(&refusal) => Ok(()),
             Some(Answer::Done(_)) => {
                 self.next = self.next.max(through + 1);
                 self.acked_through = self.acked_through.max(through);

@@ -14,10 +14,7 @@ const GROUPS: u32 = 12;
 
 /// Names that [`make`] knows, with what they are.
 pub const ARMS: [(&str, &str); 7] = [
-    (
-        "ours",
-        "three nodes, TLS, validation, all defaults; /groups=N",
-    ),
+    ("ours", "three nodes, TLS, validation, all defaults; /groups=N"),
     ("nats-always", "NATS JetStream R3 file, sync_interval always; /streams=N"),
     ("nats-default", "NATS JetStream R3 file, synced every two minutes; /streams=N"),
     ("etcd", "etcd, one put a record; /txn=N packs N into a transaction"),

@@ -67,7 +67,8 @@ pub fn failed(what: &str) -> impl Fn(dtm_client::Error) -> Error + '_ {
 
 impl DtmCluster {
     /// Founds a cluster of three below `folder` and waits until every group has a leader and
-    /// three healthy voters.
+    /// three healthy voters and leaders are
+    /// spread over the nodes.
     ///
     /// # Errors
     /// What a command said, or that the cluster is not complete within two minutes.
@@ -88,6 +89,8 @@ impl DtmCluster {
             cluster.join(node).await?;
         }
         cluster.complete().await?;
+        // As with the peers, sources come when leaders have settled.
+        cluster.wait_for("leaders spread", leaders_crowd).await?;
         Ok(cluster)
     }
 
@@ -278,6 +281,12 @@ async fn look(admin: &Admin) -> Result<ClusterStatusResponse, Error> {
 
 fn leaders_missing(status: &ClusterStatusResponse) -> bool {
     !status.meta_current || status.groups.iter().any(|g| g.leader_node.is_empty())
+}
+
+/// Some node leads at least two groups more than another.
+fn leaders_crowd(status: &ClusterStatusResponse) -> bool {
+    let led = || status.nodes.iter().map(|node| node.groups_led);
+    led().max().unwrap_or(0) > led().min().unwrap_or(0) + 1
 }
 
 fn incomplete(status: &ClusterStatusResponse) -> bool {

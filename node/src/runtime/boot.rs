@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 const FILE: &str = "boot";
+const FOUNDED: &str = "founded";
 
 /// Raises the counter and returns it. Durable when it returns.
 pub(super) fn raise(data: &Path) -> io::Result<u64> {
@@ -27,6 +28,17 @@ pub(super) fn raise(data: &Path) -> io::Result<u64> {
     fs::rename(&fresh, &path)?;
     File::open(data)?.sync_all()?;
     Ok(next)
+}
+
+/// Whether founding the cluster was completed on this node.
+pub(super) fn is_founded(data: &Path) -> bool {
+    data.join(FOUNDED).exists()
+}
+
+/// Founding is complete. Durable when it returns.
+pub(super) fn mark_founded(data: &Path) -> io::Result<()> {
+    File::create(data.join(FOUNDED))?.sync_all()?;
+    File::open(data)?.sync_all()
 }
 
 #[cfg(test)]

@@ -67,6 +67,15 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The log of a founded cluster is not there: never found it a second time.
+    #[error(
+        "{path} is empty, yet this node founded its cluster: mount the right disk; a node that \
+         lost its disk is removed and joins anew under a new id"
+    )]
+    LogGone {
+        /// Folder of the log.
+        path: std::path::PathBuf,
+    },
     /// Keys.
     #[error("{0}")]
     Keys(String),
@@ -91,6 +100,7 @@ impl Error {
             )
             | Self::Pki(_)
             | Self::File { .. }
+            | Self::LogGone { .. }
             | Self::Keys(_) => crate::config::EXIT_CONFIG,
             Self::Log(_) | Self::State(_) | Self::Cluster(_) | Self::Sessions(_) => 1,
         }
@@ -123,10 +133,15 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
         tls: Peers::new(Arc::clone(&shell.material)),
         clock: Arc::clone(&clock),
     };
-    let founding = genesis.is_some() && log.groups().is_empty();
+    let founding = genesis.is_some() && !boot::is_founded(&data);
+    if genesis.is_some() && !founding && log.groups().is_empty() {
+        return Err(Error::LogGone { path: data.join("log") });
+    }
     let cluster = ClusterNode::start(cluster_config, deps, shell.peers.into_tcp()).await?;
     if let (true, Some(genesis)) = (founding, &genesis) {
         cluster.bootstrap_single(cluster_row(genesis, cluster_id, &keyring), row.clone()).await?;
+        boot::mark_founded(&data)
+            .map_err(|source| Error::File { path: data.join("founded"), source })?;
     }
     let sources = SourcesHandle::start(SessionDeps {
         proposer: cluster.clone(),

@@ -25,7 +25,10 @@ impl NodeVault {
     ///
     /// # Errors
     /// The keyring holds none of 32 bytes: it was not made by `dtm cluster init`.
-    pub(crate) fn new(keyring: Arc<Keyring>, entropy: Arc<dyn Entropy>) -> Result<Self, &'static str> {
+    pub(crate) fn new(
+        keyring: Arc<Keyring>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, &'static str> {
         let secret =
             keyring.secret(MASK_SECRET).ok_or("the keyring holds no key for pseudonyms")?;
         let bytes = secret

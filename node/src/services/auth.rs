@@ -1,7 +1,9 @@
 //! Who is calling: certificate or source key, held against the rows of meta; then the one table of
 //! who may do what.
 
-use dtm_identity::{Caller, Operation, SourceKey, authorize, confirm_operator, confirm_source_key};
+use dtm_identity::{
+    Caller, Operation, SourceKey, authorize, confirm_node, confirm_operator, confirm_source_key,
+};
 use dtm_machine::reads;
 use dtm_types::SourceId;
 use tonic::{Request, Status};
@@ -50,9 +52,12 @@ impl Shared {
     }
 
     async fn confirm(&self, caller: &Caller) -> Result<(), Status> {
-        let Caller::Operator { name, .. } = caller else {
-            return Ok(());
-        };
+        if let Caller::Node { node } = caller {
+            let meta = self.directory.meta(self.view()).await?;
+            let row = reads::node(meta.state.as_ref(), *node).map_err(super::status::internal)?;
+            return confirm_node(*node, row.as_ref()).map_err(|e| of_identity(&e));
+        }
+        let Caller::Operator { name, .. } = caller else { return Ok(()) };
         let meta = self.directory.meta(self.view()).await?;
         let row = reads::operator(meta.state.as_ref(), name).map_err(super::status::internal)?;
         if confirm_operator(caller, row.as_ref(), self.clock.now_us()).is_ok() {

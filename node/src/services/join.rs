@@ -39,9 +39,6 @@ impl JoinService for JoinDoor {
         let names = names_of(&[&row.grpc_address, &row.peer_address, &row.https_address]);
         let identity = Identity::Node { cluster: shared.cluster_id, node };
         let now_us = shared.clock.now_us();
-        let chain =
-            shared.issuing()?.sign_node(&asked.certificate_request, identity, &names, now_us);
-        let chain = chain.map_err(|e| status(ErrorCode::InvalidArgument, e))?;
         let detail =
             json!({"node": row.name, "site": row.site, "zone": row.zone, "peer": row.peer_address});
         let op = Op::UseJoinToken(UseJoinToken {
@@ -57,7 +54,11 @@ impl JoinService for JoinDoor {
             request_id: Bytes::new(),
             detail,
         };
+        // The token is spent before anything is signed.
         act(shared, actor, action).await?;
+        let chain =
+            shared.issuing()?.sign_node(&asked.certificate_request, identity, &names, now_us);
+        let chain = chain.map_err(|e| status(ErrorCode::InvalidArgument, e))?;
         let keyring = shared.keyring.export();
         let sealed_keyring = handover::seal(&keyring, &asked.keyring_public_key, shared.cluster_id)
             .map_err(|e| status(ErrorCode::InvalidArgument, e))?;

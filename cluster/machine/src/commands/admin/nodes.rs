@@ -76,9 +76,20 @@ pub(super) fn use_token(ctx: &mut Context<'_, '_>, join: UseJoinToken) -> Decisi
     if token.used || token.expires_us <= ctx.group_time_us {
         return Ok(Err(refused(RefusalKind::Expired, "the join token was used or has expired")));
     }
-    let Some(node) = join.node else {
+    let Some(mut node) = join.node else {
         return Ok(Err(refused(RefusalKind::Malformed, "no node")));
     };
+    if ctx.rows.get(&keys::by_id(table::NODE, &node.node))?.is_some() {
+        return Ok(Err(refused(RefusalKind::Exists, "a node joins once, under a new id")));
+    }
+    // Where it stands is the operator's word; the rest of a new node's row is blank.
+    if !token.site.is_empty() {
+        node.site.clone_from(&token.site);
+    }
+    if !token.zone.is_empty() {
+        node.zone.clone_from(&token.zone);
+    }
+    (node.draining, node.removed, node.boot_counter) = (false, false, 0);
     let effect = match put(ctx, node)? {
         Ok(effect) => effect,
         Err(refusal) => return Ok(Err(refusal)),
