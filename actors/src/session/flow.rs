@@ -425,7 +425,7 @@ impl Flow {
 
     /// Shown at the next open: proof that this ack was given (ING-1 is then an alarm).
     fn token(&self, through: u64) -> Bytes {
-        ack_token(&self.keys, &self.stream, self.deps.incarnation.0, through)
+        self.keys.ack_token(&self.stream, self.deps.incarnation.0, through)
     }
 
     /// Frames wait until the group has answered a declaration of loss.
@@ -489,15 +489,4 @@ impl Flow {
             other => Err(opener::unexpected(&self.stream, &other)),
         }
     }
-}
-
-/// 16 bytes under the source's key; no data set can have this name.
-pub(crate) fn ack_token(
-    keys: &BatchKeys,
-    stream: &StreamKey,
-    incarnation: u64,
-    through: u64,
-) -> Bytes {
-    let text = format!("{stream}\0{incarnation}\0{through}");
-    Bytes::copy_from_slice(&keys.fingerprints.fingerprint("\0ack", &text))
 }

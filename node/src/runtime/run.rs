@@ -133,29 +133,25 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
         tls: Peers::new(Arc::clone(&shell.material)),
         clock: Arc::clone(&clock),
     };
-    let founding = genesis.is_some() && !boot::is_founded(&data);
-    if genesis.is_some() && !founding && log.groups().is_empty() {
-        return Err(Error::LogGone { path: data.join("log") });
-    }
+    let founding = is_founding(&data, genesis.is_some(), &log)?;
     let cluster = ClusterNode::start(cluster_config, deps, shell.peers.into_tcp()).await?;
     if let (true, Some(genesis)) = (founding, &genesis) {
         cluster.bootstrap_single(cluster_row(genesis, cluster_id, &keyring), row.clone()).await?;
-        boot::mark_founded(&data)
-            .map_err(|source| Error::File { path: data.join("founded"), source })?;
+        let marked = boot::mark_founded(&data);
+        marked.map_err(|source| Error::File { path: data.join("founded"), source })?;
     }
+    let (limits, node_name) = (limits(&config), config.node.name.clone());
     let sources = SourcesHandle::start(SessionDeps {
         proposer: cluster.clone(),
         vault: Arc::clone(&vault),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
-        limits: limits(&config),
+        limits,
         incarnation: FIRST,
-        node_name: config.node.name.clone(),
-    })
-    .await?;
-    let mut link = [0; 32];
-    entropy.fill(&mut link);
-    let ca = pki::read_certificates(&config.tls.ca)?.iter().map(|c| c.to_vec()).collect();
+        node_name,
+    });
+    let sources = sources.await?;
+    let (link, ca) = (link_key(entropy.as_ref(), node), roots(&config)?);
     let shared = Arc::new(Shared {
         cluster_id,
         incarnation: FIRST,
@@ -171,7 +167,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
         keyring,
         clock,
         entropy,
-        link: Arc::new(LinkKey::new(link, node)),
+        link,
         ca,
         config,
         reads: Shared::read_places(),
@@ -181,6 +177,27 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
     }
     serve(shared, shell.https, shell.grpc, shell.metrics, shell.shutdown).await;
     Ok(())
+}
+
+/// Links to the page hold for this run of this node only.
+fn link_key(entropy: &dyn Entropy, node: NodeId) -> Arc<LinkKey> {
+    let mut key = [0; 32];
+    entropy.fill(&mut key);
+    Arc::new(LinkKey::new(key, node))
+}
+
+/// Root certificates of the cluster (DER), for nodes that join.
+fn roots(config: &Config) -> Result<Vec<Vec<u8>>, Error> {
+    Ok(pki::read_certificates(&config.tls.ca)?.iter().map(|c| c.to_vec()).collect())
+}
+
+/// Whether the founding of the cluster is still to be done, or to be completed, on this node.
+fn is_founding(data: &Path, has_genesis: bool, log: &NodeLog) -> Result<bool, Error> {
+    let founded = boot::is_founded(data);
+    if has_genesis && founded && log.groups().is_empty() {
+        return Err(Error::LogGone { path: data.join("log") });
+    }
+    Ok(has_genesis && !founded)
 }
 
 /// Opens the doors until the node is told to stop, then stops in order.
