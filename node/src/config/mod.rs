@@ -1,6 +1,6 @@
 //! The node's configuration: one TOML file, environment overrides, nothing else.
 //!
-//! [`keys`] is the one table of keys; the typed structs, the reader, the checks and
+//! `keys` is the one table of keys; the typed structs, the reader, the checks and
 //! `docs/config.md` all come from it. Settings of the cluster live in the meta group, not here.
 //! Secrets are named by file only, so a configuration can always be shown. What is read is a
 //! value: nobody owns state here.
