@@ -128,6 +128,12 @@ mod tests {
             .spawn()
             .expect("started");
         scratch.note_pid(child.id()).expect("noted");
+        // Just after its start a process has no command line yet.
+        let named = (0..1_000).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            fs::read(format!("/proc/{}/cmdline", child.id())).is_ok_and(|line| !line.is_empty())
+        });
+        assert!(named);
         drop(scratch);
         let refused = Scratch::take(home.path(), say).expect_err("a node is left").to_string();
         assert!(refused.contains(&child.id().to_string()), "{refused}");
