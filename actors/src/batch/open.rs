@@ -16,7 +16,8 @@ pub struct OpenedBatch {
     pub records: Vec<SealedRecord>,
 }
 
-/// Checks digest, tag and header, decrypts and decompresses.
+/// Checks the tag, which covers part A and the ciphertext, then decrypts and decompresses. The
+/// ciphertext digest of part B is for those without the key; it is not computed again here.
 ///
 /// # Errors
 /// In words: what does not fit. Nothing of the content is returned then.

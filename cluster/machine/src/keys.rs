@@ -14,7 +14,7 @@
 //!  0x19 source                                    QuarantineQuota
 //!  0x1a purpose u8, source, month u32             key id
 //!  0x1b key id 16 bytes                           WrappedKey
-//!  0x1c source                                    number of stream names u32
+//!  0x1c source                                    number of stream names u64
 //!  --- group meta only
 //!  0x40 source        SourceRow          0x46 group u32     GroupRow
 //!  0x41 source, id    SourceKeyRow       0x47               ClusterRow
