@@ -40,8 +40,12 @@ fix: build
 	$(BIN)/dtm config docs > docs/config.md.next && mv docs/config.md.next docs/config.md
 	$(BIN)/dtm config docs --page metrics > docs/metrics.md.next && mv docs/metrics.md.next docs/metrics.md
 
+# make bench W=W3 runs one workload in full (W1 to W7).
+W := W3
 bench: build
-	$(BIN)/dtm-bench full
+	benches/peers/install.sh
+	$(BIN)/dtm-bench full $(W)
 
 bench-short: build
+	benches/peers/install.sh
 	$(BIN)/dtm-bench short

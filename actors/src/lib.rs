@@ -18,6 +18,7 @@ mod opener;
 mod outbox;
 mod session;
 mod sources;
+mod treatment;
 mod vault;
 
 pub use admission::{Admission, Permit};
@@ -28,4 +29,5 @@ pub use limits::Limits;
 pub use outbox::Outbox;
 pub use session::SessionHandle;
 pub use sources::{Deps, OpenRequest, Sources, SourcesHandle};
+pub use treatment::{Full, Treatment};
 pub use vault::{KeyVault, VaultError};

@@ -126,7 +126,8 @@ pub(crate) async fn keys(
     let vault = |source| Error::Vault { stream: stream.clone(), source };
     let data_key = deps.vault.open_data_key(group, &data).map_err(vault)?;
     let source_key = deps.vault.open_source_key(group, &source).map_err(vault)?;
-    Ok(Arc::new(BatchKeys::new(stream, data.key_id, month, &data_key, &source_key)))
+    let cipher = deps.vault.batch_cipher(&data_key);
+    Ok(Arc::new(BatchKeys::new(stream, data.key_id, month, (&data_key, cipher), &source_key)))
 }
 
 /// The key that holds, which is another node's where that one was first.

@@ -21,6 +21,7 @@ use crate::limits::Limits;
 use crate::opener;
 use crate::outbox::Outbox;
 use crate::session::{Session, SessionArgs, SessionHandle, SessionMessage};
+use crate::treatment::Treatment;
 use crate::vault::KeyVault;
 
 /// What every session of a node shares.
@@ -29,6 +30,8 @@ pub struct Deps {
     pub proposer: Arc<dyn Proposer>,
     /// The node's keys.
     pub vault: Arc<dyn KeyVault>,
+    /// Check and digests.
+    pub treatment: Arc<dyn Treatment>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dtm_catalog::MaskKey;
-use dtm_seal::{DataKey, SourceKey};
+use dtm_seal::{BatchCipher, DataKey, SourceKey};
 use dtm_types::format::WrappedKey;
 use dtm_types::{GroupId, KeyId, Month, SourceId};
 
@@ -17,6 +17,10 @@ pub trait KeyVault: Send + Sync {
     fn new_audit_key(&self, group: GroupId, month: Month) -> WrappedKey;
     /// Opens a wrapped data or audit key.
     fn open_data_key(&self, group: GroupId, row: &WrappedKey) -> Result<DataKey, VaultError>;
+    /// What seals and opens batches under a data key.
+    fn batch_cipher(&self, key: &DataKey) -> Box<dyn BatchCipher> {
+        Box::new(key.cipher())
+    }
     /// Opens a wrapped source key.
     fn open_source_key(&self, group: GroupId, row: &WrappedKey) -> Result<SourceKey, VaultError>;
     /// The cluster's key for keyed pseudonyms, the same for all sources so that joins hold.

@@ -42,6 +42,14 @@ enum Command {
     Ceilings,
     /// List the arms.
     Arms,
+    /// A node of ours with parts left out.
+    #[command(hide = true)]
+    DtmNode {
+        #[arg(long)]
+        config: PathBuf,
+        #[arg(long, value_delimiter = ',')]
+        without: Vec<peers::dtm_node::Part>,
+    },
     /// A node of the echo arms.
     #[command(hide = true)]
     EchoNode {
@@ -143,6 +151,9 @@ async fn work(options: Options) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Command::DtmNode { config, without } => {
+            peers::dtm_node::serve(&config, &without).await.map_err(anyhow::Error::msg)
+        }
         Command::EchoNode { listen, others } => Ok(peers::echo_node::serve(listen, &others).await?),
     }
 }
@@ -184,15 +195,24 @@ fn usual_arms(workload: Workload) -> Vec<String> {
             "rabbitmq",
             "replicated-echo",
         ]),
-        Workload::W6 => names(&["ours", "ours-off", "ours-unvalidated"]),
+        Workload::W6 => names(&[
+            "ours",
+            "ours-off",
+            "ours-unvalidated",
+            "ours-plain",
+            "ours-unsealed",
+            "ours-undigested",
+        ]),
         Workload::W2 | Workload::W4 | Workload::W5 | Workload::W7 => names(&["ours"]),
     }
 }
 
 fn short_plans() -> Vec<Plan> {
     let mut plans = Vec::new();
-    let five = ["ours", "nats-always", "nats-default", "etcd/txn=16", "rabbitmq"];
-    plans.push(Plan::new(Workload::W3, 1024, &names(&five)));
+    let six = ["ours", "nats-always", "nats-default", "etcd/txn=16", "rabbitmq", "replicated-echo"];
+    let mut most = Plan::new(Workload::W3, 1024, &names(&six));
+    most.warm_up_s = 2.0;
+    plans.push(most);
     let mut one = Plan::new(Workload::W1, 1024, &usual_arms(Workload::W1));
     (one.rounds, one.warm_up_s, one.seconds) = (1, 1.0, 5.0);
     plans.push(one);
@@ -200,9 +220,10 @@ fn short_plans() -> Vec<Plan> {
     open.rounds = 1;
     plans.push(open);
     let mut crowd = Plan::new(Workload::W5, 1024, &names(&["ours"]));
-    (crowd.rounds, crowd.sources, crowd.seconds) = (1, 2000, 15.0);
+    (crowd.rounds, crowd.sources, crowd.warm_up_s, crowd.seconds) = (1, 2000, 0.0, 15.0);
     plans.push(crowd);
-    let mut switched = Plan::new(Workload::W6, 1024, &usual_arms(Workload::W6));
+    let mut switched =
+        Plan::new(Workload::W6, 1024, &names(&["ours", "ours-off", "ours-unvalidated"]));
     switched.rounds = 1;
     plans.push(switched);
     let mut kills = Plan::new(Workload::W7, 1024, &names(&["ours"]));

@@ -39,7 +39,7 @@ pub use log_store::{
     Flushed, LogEntry, LogError, LogMarks, LogPosition, LogProvider, MemoryLog, MemoryLogs,
     NodeLogs, ReplicaLog,
 };
-pub use network::PeerTls;
+pub use network::{BoxIo, PeerIo, PeerTls};
 pub use snapshot::{StagedState, StateProvider};
 pub use states::{DbStates, MemoryStates};
 pub use status::{GroupStatus, ReplicaStatus};

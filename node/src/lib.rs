@@ -4,7 +4,8 @@
 //!  main ─▶ cli ─▶ config ─▶ pki files ─▶ tls listeners ─▶ gRPC services, HTTPS pages
 //!                                 └─▶ telemetry (logs, metrics), doctor
 //! ```
-//! Nothing here knows Raft; the pages see the cluster through one trait.
+//! Nothing here knows Raft; the pages see the cluster through one trait. Parts are replaced at
+//! [`seams`], for measuring only.
 
 pub mod cli;
 pub mod config;
@@ -16,6 +17,7 @@ pub mod join_token;
 pub mod keyring;
 pub mod pki;
 mod runtime;
+pub mod seams;
 pub mod serve;
 mod services;
 pub mod shell;

@@ -1,6 +1,7 @@
 //! `dtm serve`: the shell with its services.
 
 use crate::config::{Config, EXIT_CONFIG};
+use crate::seams::Seams;
 use crate::shell::{self, Shell};
 use crate::{keyring, runtime, tls};
 
@@ -36,7 +37,15 @@ impl Error {
 /// # Errors
 /// [`Error`]; nothing was written where its exit code is 78.
 pub async fn run(config: Config) -> Result<(), Error> {
+    run_with(config, Seams::default()).await
+}
+
+/// Runs a node with parts replaced: for measuring only.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(config: Config, seams: Seams) -> Result<(), Error> {
     let keyring = keyring::open(&config)?;
     let shell = Shell::start(config).await?;
-    Ok(runtime::run(shell, keyring).await?)
+    Ok(runtime::run(shell, keyring, seams).await?)
 }

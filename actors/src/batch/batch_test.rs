@@ -15,6 +15,7 @@ use prost::Message;
 
 use super::{BatchKeys, Class, OpenBatch, Quota, RecordChecker, Stamp, open_batch};
 use crate::contract::{Contract, Defaults};
+use crate::treatment::Full;
 
 const DEFINITION: &str = r#"
 id = "numbers"
@@ -63,7 +64,13 @@ fn data_key() -> DataKey {
 
 fn keys(stream: &StreamKey) -> BatchKeys {
     let source = SourceKey::from_bytes(&mut [2; 32]);
-    BatchKeys::new(stream, vec![3; 16].into(), Month(1), &data_key(), &source)
+    BatchKeys::new(
+        stream,
+        vec![3; 16].into(),
+        Month(1),
+        (&data_key(), Box::new(data_key().cipher())),
+        &source,
+    )
 }
 
 fn stream() -> StreamKey {
@@ -89,10 +96,11 @@ fn build(
     let mut open =
         OpenBatch::new(10, Class { security_status: 2, priority: 2 }, records.len(), 100);
     for record in records {
-        open.push(record.clone(), &contract, &keys, &mut RecordChecker::new(), quota);
+        open.push(record.clone(), &contract, &keys, &mut RecordChecker::new(Arc::new(Full)), quota);
     }
     let entropy = SeededEntropy::new(seed);
-    let stamp = Stamp { time_us: 5, entropy: &entropy, actor_id: vec![9; 16].into() };
+    let stamp =
+        Stamp { time_us: 5, entropy: &entropy, treatment: &Full, actor_id: vec![9; 16].into() };
     let sealed = open.seal(&stream, 7, &contract, &keys, stamp);
     let command = Command::decode(sealed.command).expect("decodes");
     let Some(Op::AppendBatch(append)) = command.op else { panic!("a batch") };
@@ -108,7 +116,7 @@ fn what_was_sealed_is_opened_as_it_was() {
     let records =
         [record(r#"{"n":1}"#, "a"), record(r#"{ "n": 2 }"#, "b"), record(r#"{"n":"x"}"#, "c")];
     let (body, refused) = build(Form::Raw, &records, &mut quota(), 1);
-    let opened = open_batch(&body, &data_key()).expect("opens");
+    let opened = open_batch(&body, &data_key().cipher()).expect("opens");
     assert_eq!(
         (opened.header.first_sequence, opened.header.last_sequence, opened.header.count),
         (10, 12, 3)
@@ -134,13 +142,13 @@ fn any_changed_byte_is_refused() {
         let mut bytes = damaged.sealed.to_vec();
         bytes[at] ^= 1;
         damaged.sealed = bytes.into();
-        assert!(open_batch(&damaged, &data_key()).is_err(), "byte {at}");
+        assert!(open_batch(&damaged, &data_key().cipher()).is_err(), "byte {at}");
     }
     let mut other_header = body.clone();
     let mut header = HeaderA::decode(body.header_a.clone()).expect("decodes");
     header.session += 1;
     other_header.header_a = header.encode_to_vec().into();
-    assert!(open_batch(&other_header, &data_key()).is_err());
+    assert!(open_batch(&other_header, &data_key().cipher()).is_err());
 }
 
 #[test]
@@ -162,7 +170,7 @@ fn under_masked_a_refusal_keeps_no_content() {
     let secret = "Nguyen Van Bi Mat";
     let payload = format!(r#"{{"n":"{secret}"}}"#);
     let (body, refused) = build(Form::Masked, &[record(&payload, "a")], &mut quota(), 1);
-    let opened = open_batch(&body, &data_key()).expect("opens");
+    let opened = open_batch(&body, &data_key().cipher()).expect("opens");
     assert!(opened.records[0].payload.is_empty());
     let violation = &opened.records[0].violations[0];
     assert!(
@@ -178,7 +186,7 @@ fn beyond_the_quota_refusals_are_only_counted() {
     let mut quota = Quota { records: 1, ..quota() };
     let bad: Vec<_> = (0..3).map(|n| record(r#"{"n":"x"}"#, &n.to_string())).collect();
     let (body, refused) = build(Form::Raw, &bad, &mut quota, 1);
-    let opened = open_batch(&body, &data_key()).expect("opens");
+    let opened = open_batch(&body, &data_key().cipher()).expect("opens");
     assert_eq!(refused.len(), 3, "the client hears of each");
     assert_eq!(opened.records.iter().filter(|r| !r.violations.is_empty()).count(), 1);
     assert_eq!(quota.records, 0);

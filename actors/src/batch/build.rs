@@ -7,20 +7,19 @@
 //! ```
 
 use bytes::{Bytes, BytesMut};
-use dtm_ledger::{MerkleRoot, RecordHash};
+use dtm_ledger::Hash;
 use dtm_machine::seams::Entropy;
 use dtm_proto::ingest;
-use dtm_seal::BatchCipher;
 use dtm_types::StreamKey;
 use dtm_types::command::command::Op;
 use dtm_types::command::{Actor, ActorKind, AppendBatch, Command};
 use dtm_types::format::{EntryBody, Envelope, Form, HeaderA, HeaderB, SealedRecord, Suite};
 use prost::Message;
-use sha2::{Digest, Sha256};
 
 use super::keys::BatchKeys;
 use super::record::{Checked, RecordChecker};
 use crate::contract::Contract;
+use crate::treatment::Treatment;
 
 /// Version of part A.
 const HEADER_VERSION: u32 = 1;
@@ -120,7 +119,7 @@ impl OpenBatch {
         let sequence = self.first + u64::from(self.count);
         let salt = keys.salts.salt(sequence);
         let checked = checker.check(contract, &record, &salt);
-        self.hashes.extend_from_slice(&RecordHash::of(&salt, &checked.content).0);
+        self.hashes.extend_from_slice(&checker.treatment.record_hash(&salt, &checked.content));
         self.tags.extend_from_slice(&keys.tags.resend_tag(&checked.content));
         self.fingerprint(&record, contract, keys, checked.refused.is_some());
         let sealed = self.sealed_record(sequence, record, checked, contract.form, quota);
@@ -211,14 +210,15 @@ impl OpenBatch {
         if !self.refusal_bitmap.is_empty() {
             self.refusal_bitmap.resize((self.count as usize).div_ceil(8), 0);
         }
-        let parts = (suite, plain_bytes, &nonce, stamp.time_us);
+        let root = stamp.treatment.record_root(&self.hashes);
+        let parts = (suite, plain_bytes, &nonce, root, stamp.time_us);
         let header_a = self.header_a(stream, session, contract, keys, parts);
         let tag = keys
             .cipher
             .seal_batch(&nonce, &header_a, &mut text)
             .expect("a batch is far below 64 GiB");
         let part_b = HeaderB {
-            ciphertext_digest: Bytes::copy_from_slice(&Sha256::digest(&text)),
+            ciphertext_digest: Bytes::copy_from_slice(&stamp.treatment.text_digest(&text)),
             tag: Bytes::copy_from_slice(&tag),
         };
         let fingerprints =
@@ -256,7 +256,7 @@ impl OpenBatch {
         session: u64,
         contract: &Contract,
         keys: &BatchKeys,
-        (suite, plain_bytes, nonce, time_us): (Suite, u64, &[u8; 24], i64),
+        (suite, plain_bytes, nonce, root, time_us): (Suite, u64, &[u8; 24], Hash, i64),
     ) -> Vec<u8> {
         HeaderA {
             version: HEADER_VERSION,
@@ -281,7 +281,7 @@ impl OpenBatch {
             plain_bytes,
             count: self.count,
             refusal_bitmap: std::mem::take(&mut self.refusal_bitmap).into(),
-            record_root: root(&self.hashes),
+            record_root: Bytes::copy_from_slice(&root),
             ..HeaderA::default()
         }
         .encode_to_vec()
@@ -292,21 +292,13 @@ impl OpenBatch {
 pub(crate) struct Stamp<'a> {
     pub(crate) time_us: i64,
     pub(crate) entropy: &'a dyn Entropy,
+    pub(crate) treatment: &'a dyn Treatment,
     /// 16 bytes: the source's id.
     pub(crate) actor_id: Bytes,
 }
 
 fn some(envelope: Envelope) -> Option<Envelope> {
     (envelope != Envelope::default()).then_some(envelope)
-}
-
-fn root(hashes: &[u8]) -> Bytes {
-    let leaves = hashes.chunks_exact(32).map(|h| {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(h);
-        hash
-    });
-    Bytes::copy_from_slice(&MerkleRoot::of(leaves).0)
 }
 
 /// LZ4 where it saves at least an eighth; else the bytes as they are.

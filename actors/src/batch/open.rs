@@ -1,7 +1,7 @@
 //! Opens a sealed batch again: for reading back, and only there.
 
 use bytes::Bytes;
-use dtm_seal::{BatchCipher, DataKey};
+use dtm_seal::BatchCipher;
 use dtm_types::format::{EntryBody, HeaderA, HeaderB, SealedBody, SealedRecord, Suite};
 use prost::Message;
 
@@ -21,7 +21,7 @@ pub struct OpenedBatch {
 ///
 /// # Errors
 /// In words: what does not fit. Nothing of the content is returned then.
-pub fn open_batch(body: &EntryBody, key: &DataKey) -> Result<OpenedBatch, String> {
+pub fn open_batch(body: &EntryBody, cipher: &dyn BatchCipher) -> Result<OpenedBatch, String> {
     let header = HeaderA::decode(body.header_a.clone())
         .map_err(|e| format!("part A does not decode: {e}"))?;
     let part_b = HeaderB::decode(body.header_b.clone())
@@ -33,7 +33,7 @@ pub fn open_batch(body: &EntryBody, key: &DataKey) -> Result<OpenedBatch, String
         return Err(format!("plain size {} is beyond {PLAIN_BYTES_MAX}", header.plain_bytes));
     }
     let mut text = body.sealed.to_vec();
-    key.cipher().open_batch(&nonce, &body.header_a, &mut text, &tag).map_err(|e| e.to_string())?;
+    cipher.open_batch(&nonce, &body.header_a, &mut text, &tag).map_err(|e| e.to_string())?;
     let plain = match header.suite() {
         Suite::Xaes256gcm => text,
         Suite::Xaes256gcmLz4 => {

@@ -1,5 +1,7 @@
 //! One record: check, mask, canonical form. Hot path.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use dtm_catalog::{Lang, Outcome, Reason, Refusal, Scratch};
 use dtm_proto::ingest;
@@ -7,6 +9,7 @@ use dtm_types::format::{Form, Violation};
 use sha2::{Digest, Sha256};
 
 use crate::contract::Contract;
+use crate::treatment::Treatment;
 
 /// A record as it goes into a batch.
 pub(crate) struct Checked {
@@ -30,11 +33,12 @@ pub(crate) struct RefusedRecord {
 /// Checks the records of one stream.
 pub(crate) struct RecordChecker {
     scratch: Scratch,
+    pub(super) treatment: Arc<dyn Treatment>,
 }
 
 impl RecordChecker {
-    pub(crate) fn new() -> Self {
-        Self { scratch: Scratch::default() }
+    pub(crate) fn new(treatment: Arc<dyn Treatment>) -> Self {
+        Self { scratch: Scratch::default(), treatment }
     }
 
     /// Never fails: a record that cannot be accepted is refused, with every finding.
@@ -45,7 +49,7 @@ impl RecordChecker {
         salt: &[u8; 16],
     ) -> Checked {
         let payload = &record.payload;
-        match contract.schema.check(payload, &mut self.scratch) {
+        match self.treatment.check(&contract.schema, payload, &mut self.scratch) {
             Outcome::Accepted { form, warnings } => {
                 let canonical = match form {
                     dtm_catalog::Accepted::Same => payload.clone(),

@@ -99,6 +99,7 @@ impl Flow {
         outbox: Outbox,
         myself: ActorRef<SessionMessage>,
     ) -> Self {
+        let checker = RecordChecker::new(Arc::clone(&deps.treatment));
         Self {
             deps,
             stream,
@@ -106,7 +107,7 @@ impl Flow {
             session,
             contract,
             keys,
-            checker: RecordChecker::new(),
+            checker,
             quota,
             actor_id,
             outbox,
@@ -225,6 +226,7 @@ impl Flow {
         let stamp = Stamp {
             time_us: self.deps.clock.now_us(),
             entropy: self.deps.entropy.as_ref(),
+            treatment: self.deps.treatment.as_ref(),
             actor_id: self.actor_id.clone(),
         };
         let sealed = open.seal(&self.stream, self.session, &self.contract, &self.keys, stamp);

@@ -13,8 +13,13 @@ use crate::driver::Driver;
 const GROUPS: u32 = 12;
 
 /// Names that [`make`] knows, with what they are.
-pub const ARMS: [(&str, &str); 7] = [
+pub const ARMS: [(&str, &str); 12] = [
     ("ours", "three nodes, TLS, validation, all defaults; /groups=N"),
+    ("ours-off", "ours without TLS, seal, check and digests"),
+    ("ours-unvalidated", "ours without the check of records"),
+    ("ours-unsealed", "ours without encryption of batches"),
+    ("ours-plain", "ours without TLS"),
+    ("ours-undigested", "ours without record hashes, roots and digests"),
     ("nats-always", "NATS JetStream R3 file, sync_interval always; /streams=N"),
     ("nats-default", "NATS JetStream R3 file, synced every two minutes; /streams=N"),
     ("etcd", "etcd, one put a record; /txn=N packs N into a transaction"),
@@ -34,7 +39,9 @@ pub fn make(name: &str) -> Option<Box<dyn Driver>> {
         (1..=128).contains(&value).then_some(value)
     };
     Some(match kind {
-        "ours" => Box::new(ours::Ours::new(number("groups", GROUPS)?)),
+        ours if ours::without(ours).is_some() => {
+            Box::new(ours::Ours::new(ours, number("groups", GROUPS)?)?)
+        }
         "nats-always" => Box::new(nats::Nats::new(true, number("streams", 1)?)),
         "nats-default" => Box::new(nats::Nats::new(false, number("streams", 1)?)),
         "etcd" => Box::new(etcd::Etcd::new(usize::try_from(number("txn", 1)?).ok()?)),

@@ -1,6 +1,7 @@
 //! Our own cluster: three nodes with TLS and all defaults, each source registered with its own
 //! key, its own connection and one stream, sent through the client that any source would use.
-//! Every record is checked against its data contract before it is stored.
+//! Every record is checked against its data contract before it is stored. The arms `ours-…` leave a
+//! part out at the nodes' seams.
 //!
 //! Sequences of the load are sequences of the stream, so an ack is read off the client's cursor.
 
@@ -26,9 +27,19 @@ use tokio::sync::watch;
 use crate::driver::{Driver, ReadBack, Setup, Source, Window};
 use crate::error::Error;
 use crate::peers::dtm_cluster::{DtmCluster, NODES, Settings, failed, version};
+use crate::peers::dtm_node::Part;
 use crate::verify::Check;
 
 const ARM: &str = "ours";
+/// The arms of this file, with what each leaves out.
+const ARMS: [(&str, &[Part]); 6] = [
+    (ARM, &[]),
+    ("ours-off", &[Part::Tls, Part::Seal, Part::Check, Part::Ledger]),
+    ("ours-unvalidated", &[Part::Check]),
+    ("ours-unsealed", &[Part::Seal]),
+    ("ours-plain", &[Part::Tls]),
+    ("ours-undigested", &[Part::Ledger]),
+];
 const DATASET: &str = "bench_progress";
 const DEFINITION: &str = include_str!("ours.toml");
 /// Sources registered, or read back, at once.
@@ -44,6 +55,8 @@ const NORMAL: u32 = 2;
 /// The arm.
 #[derive(Debug)]
 pub(super) struct Ours {
+    name: String,
+    without: &'static [Part],
     groups: u32,
     cluster: Option<DtmCluster>,
     trust: Option<Endpoint>,
@@ -54,9 +67,12 @@ pub(super) struct Ours {
 }
 
 impl Ours {
-    /// An arm with so many ingest groups.
-    pub(super) fn new(groups: u32) -> Self {
-        Self {
+    /// The arm of this name with so many ingest groups; `None` when no arm is called so.
+    pub(super) fn new(name: &str, groups: u32) -> Option<Self> {
+        let without = without(name)?;
+        Some(Self {
+            name: name.to_owned(),
+            without,
             groups,
             cluster: None,
             trust: None,
@@ -64,7 +80,15 @@ impl Ours {
             refused: Arc::default(),
             sessions: Arc::default(),
             version: version(),
+        })
+    }
+
+    fn trust(&self, seeds: impl IntoIterator<Item = String>) -> Result<Endpoint, Error> {
+        if self.without.contains(&Part::Tls) {
+            return Endpoint::plaintext(seeds).map_err(failed("endpoint"));
         }
+        let files = self.cluster()?.files(false);
+        Endpoint::new(seeds, &files).map_err(failed("endpoint"))
     }
 
     fn cluster(&self) -> Result<&DtmCluster, Error> {
@@ -78,14 +102,15 @@ impl Ours {
         let key = self.keys.get(source as usize).ok_or_else(lost)?;
         let endpoint = match node {
             None => self.trust.clone().ok_or_else(lost)?,
-            Some(node) => {
-                let cluster = self.cluster()?;
-                Endpoint::new([cluster.address(node)], &cluster.files(false))
-                    .map_err(failed("endpoint"))?
-            }
+            Some(node) => self.trust([self.cluster()?.address(node)])?,
         };
         Ok(endpoint.with_credential(key.clone()))
     }
+}
+
+/// What the arm of this name leaves out; `None` when no arm is called so.
+pub(super) fn without(name: &str) -> Option<&'static [Part]> {
+    ARMS.iter().find(|(arm, _)| *arm == name).map(|(_, without)| *without)
 }
 
 fn code(source: u32) -> String {
@@ -150,16 +175,16 @@ async fn register(admin: &Admin, source: u32) -> Result<Credential, Error> {
 impl Driver for Ours {
     fn arm(&self) -> String {
         if self.groups == super::GROUPS {
-            ARM.to_owned()
+            self.name.clone()
         } else {
-            format!("{ARM}/groups={}", self.groups)
+            format!("{}/groups={}", self.name, self.groups)
         }
     }
 
     fn settings(&self) -> Value {
         json!({
             "version": self.version, "nodes": NODES, "groups": self.groups,
-            "tls": "1.3 to clients and between nodes", "validation": "every record",
+            "left_out": self.without.iter().map(|part| part.name()).collect::<Vec<&str>>(),
             "ids": "sequence", "sessions_opened": self.sessions.load(Ordering::Relaxed),
             "refused": self.refused.load(Ordering::Relaxed),
             "publish": "client of any source, follows the leader of its group",
@@ -171,6 +196,7 @@ impl Driver for Ours {
         let settings = Settings {
             groups: self.groups,
             connections: (setup.sources * 2 + 64).clamp(4096, 65_536),
+            without: self.without,
         };
         let cluster = DtmCluster::start(&setup.folder, settings).await?;
         let admin = cluster.admin()?;
@@ -179,10 +205,9 @@ impl Driver for Ours {
             futures::stream::iter(0..setup.sources).map(|source| register(&admin, source));
         let keys: Vec<Result<Credential, Error>> = registering.buffered(AT_ONCE).collect().await;
         self.keys = keys.into_iter().collect::<Result<_, Error>>()?;
-        let seeds = (0..NODES).map(|node| cluster.address(node));
-        let trust = Endpoint::new(seeds, &cluster.files(false)).map_err(failed("endpoint"))?;
-        self.trust = Some(trust);
+        let seeds: Vec<String> = (0..NODES).map(|node| cluster.address(node)).collect();
         self.cluster = Some(cluster);
+        self.trust = Some(self.trust(seeds)?);
         Ok(())
     }
 
@@ -233,7 +258,15 @@ impl Driver for Ours {
         let status = self.cluster()?.status().await?;
         // One entry of a group is one bundle of batches that was agreed on together.
         let entries: u64 = status.groups.iter().map(|g| g.committed_index).sum();
-        Ok(BTreeMap::from([("entries".to_owned(), entries as f64)]))
+        let figures = self.cluster()?.metrics().await?;
+        let mean = |name: &str| figures.get(name).copied().unwrap_or(0.0) / NODES as f64;
+        Ok(BTreeMap::from([
+            ("entries".to_owned(), entries as f64),
+            ("log_syncs".to_owned(), mean("dtm_log_syncs_total")),
+            ("commit_rounds".to_owned(), mean("dtm_log_rounds_total")),
+            ("log_bytes".to_owned(), mean("dtm_log_bytes_total")),
+            ("batches".to_owned(), mean("dtm_ack_seconds_count") * NODES as f64),
+        ]))
     }
 
     async fn kill_busiest(&mut self) -> Result<usize, Error> {

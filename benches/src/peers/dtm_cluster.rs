@@ -3,6 +3,7 @@
 //!
 //! Owns the processes; dropping it kills them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use dtm_client::{Endpoint, TlsFiles};
 use dtm_proto::admin::{ClusterStatusRequest, ClusterStatusResponse};
 use tokio::process::Command;
 
+use super::dtm_metrics;
+use super::dtm_node::Part;
 use crate::error::Error;
 use crate::process::{Process, Wait, free_ports, write_file};
 
@@ -29,6 +32,8 @@ pub struct Settings {
     pub groups: u32,
     /// Connections that one address may hold on a node.
     pub connections: u32,
+    /// Parts that the nodes leave out ([`super::dtm_node`]).
+    pub without: &'static [Part],
 }
 
 /// A running cluster.
@@ -157,7 +162,7 @@ impl DtmCluster {
     }
 
     fn configure(&self, command: &mut std::process::Command) {
-        let Settings { groups, connections } = self.settings;
+        let Settings { groups, connections, .. } = self.settings;
         command
             .env("DTM__CLUSTER__INGEST_GROUPS", groups.to_string())
             .env("DTM__TLS__CONNECTIONS_MAX", connections.to_string())
@@ -165,16 +170,42 @@ impl DtmCluster {
     }
 
     fn launch(&mut self, node: usize) -> Result<(), Error> {
-        let mut command = std::process::Command::new(program());
-        command
-            .arg("serve")
-            .arg("--config")
-            .arg(self.home(node).join("dtm.toml"))
-            .env("DTM_LANG", "en");
+        let mut command = self.serve()?;
+        command.arg("--config").arg(self.home(node).join("dtm.toml")).env("DTM_LANG", "en");
         self.configure(&mut command);
         let log = self.folder.join(format!("n{}.log", node + 1));
         self.processes[node] = Some(Process::start("dtm serve", command, &log)?);
         Ok(())
+    }
+
+    /// The product, or this program where a part is left out.
+    fn serve(&self) -> Result<std::process::Command, Error> {
+        let without = self.settings.without;
+        if without.is_empty() {
+            let mut command = std::process::Command::new(program());
+            command.arg("serve");
+            return Ok(command);
+        }
+        let own = std::env::current_exe().map_err(Error::io("find this program"))?;
+        let mut command = std::process::Command::new(own);
+        let parts: Vec<&str> = without.iter().map(|part| part.name()).collect();
+        command.args(["dtm-node", "--without", &parts.join(",")]);
+        Ok(command)
+    }
+
+    /// Figures without labels that the nodes which run show, summed.
+    ///
+    /// # Errors
+    /// When one does not answer.
+    pub async fn metrics(&self) -> Result<BTreeMap<String, f64>, Error> {
+        let mut sum = BTreeMap::new();
+        for node in (0..NODES).filter(|node| self.processes[*node].is_some()) {
+            let address = format!("127.0.0.1:{}", self.ports[node * 3]);
+            for (name, value) in dtm_metrics::scrape(&address, &self.files(true)).await? {
+                *sum.entry(name).or_insert(0.0) += value;
+            }
+        }
+        Ok(sum)
     }
 
     /// gRPC address of a node.

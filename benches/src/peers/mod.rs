@@ -5,6 +5,8 @@
 
 pub mod amqp;
 pub mod dtm_cluster;
+pub mod dtm_metrics;
+pub mod dtm_node;
 pub mod echo_node;
 pub mod etcd_api;
 pub mod etcd_cluster;

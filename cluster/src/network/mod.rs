@@ -20,4 +20,4 @@ pub(crate) use link::{Link, Links, MESSAGE_BYTES_MAX};
 pub(crate) use origin::OriginGuard;
 pub(crate) use server::PeerServer;
 pub(crate) use tls::Incoming;
-pub use tls::PeerTls;
+pub use tls::{BoxIo, PeerIo, PeerTls};

@@ -9,12 +9,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use dtm_types::NodeId;
+use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::Uri;
 use tonic::transport::server::Connected;
@@ -37,6 +38,48 @@ pub trait PeerTls: Send + Sync + 'static {
     /// The node that a verified end-entity certificate (DER) names; `None` for anything that is
     /// not a node's certificate.
     fn node_of(&self, certificate: &[u8]) -> Option<NodeId>;
+
+    /// Shakes hands with the node that was called; refuses any other.
+    fn connect(&self, node: NodeId, tcp: TcpStream) -> BoxFuture<'_, io::Result<BoxIo>> {
+        Box::pin(connect(self, node, tcp))
+    }
+
+    /// Shakes hands with a caller and tells which node it is; refuses what is not one.
+    fn accept(&self, tcp: TcpStream) -> BoxFuture<'_, io::Result<(BoxIo, NodeId)>> {
+        Box::pin(accept(self, tcp))
+    }
+}
+
+/// Bytes between two nodes, in both directions.
+pub trait PeerIo: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> PeerIo for T {}
+
+/// A connection after its handshake.
+pub type BoxIo = Box<dyn PeerIo>;
+
+async fn connect<T: PeerTls + ?Sized>(tls: &T, node: NodeId, tcp: TcpStream) -> io::Result<BoxIo> {
+    let mut config = (*tls.client()).clone();
+    h2_only(&mut config.alpn_protocols);
+    let name = tls.server_name(node);
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
+    let named = node_of(tls, stream.get_ref().1.peer_certificates());
+    if named != Some(node) {
+        metrics::counter!("dtm_cluster_peer_refused_total", "cause" => "certificate").increment(1);
+        let cause = format!("certificate of {node} names {named:?}");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, cause));
+    }
+    Ok(Box::new(stream))
+}
+
+async fn accept<T: PeerTls + ?Sized>(tls: &T, tcp: TcpStream) -> io::Result<(BoxIo, NodeId)> {
+    let mut config = (*tls.server()).clone();
+    h2_only(&mut config.alpn_protocols);
+    let stream = TlsAcceptor::from(Arc::new(config)).accept(tcp).await?;
+    let Some(node) = node_of(tls, stream.get_ref().1.peer_certificates()) else {
+        metrics::counter!("dtm_cluster_peer_refused_total", "cause" => "certificate").increment(1);
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a node's certificate"));
+    };
+    Ok((Box::new(stream), node))
 }
 
 /// Who is at the other end, by certificate.
@@ -66,33 +109,22 @@ impl Connector {
         Self { tls, node, address }
     }
 
-    async fn connect(self) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
-        let stream = TcpStream::connect((self.address)()).await?;
-        stream.set_nodelay(true)?;
-        let mut config = (*self.tls.client()).clone();
-        h2_only(&mut config.alpn_protocols);
-        let name = self.tls.server_name(self.node);
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-        let named = node_of(&*self.tls, stream.get_ref().1.peer_certificates());
-        if named != Some(self.node) {
-            metrics::counter!("dtm_cluster_peer_refused_total", "cause" => "certificate")
-                .increment(1);
-            let cause = format!("certificate of {} names {named:?}", self.node);
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, cause));
-        }
-        Ok(TokioIo::new(TlsStream::Client(stream)))
+    async fn connect(self) -> io::Result<TokioIo<BoxIo>> {
+        let tcp = TcpStream::connect((self.address)()).await?;
+        tcp.set_nodelay(true)?;
+        Ok(TokioIo::new(self.tls.connect(self.node, tcp).await?))
     }
 }
 
-fn node_of(
-    tls: &dyn PeerTls,
+fn node_of<T: PeerTls + ?Sized>(
+    tls: &T,
     certificates: Option<&[rustls::pki_types::CertificateDer<'_>]>,
 ) -> Option<NodeId> {
     tls.node_of(certificates?.first()?.as_ref())
 }
 
 impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Response = TokioIo<BoxIo>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
@@ -111,7 +143,7 @@ impl tower::Service<Uri> for Connector {
 
 /// An accepted connection of a node.
 pub(crate) struct PeerStream {
-    stream: TlsStream<TcpStream>,
+    stream: BoxIo,
     certificate: PeerCertificate,
     /// Its streams never end by themselves: when the node stops the connection is cut here.
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -232,13 +264,6 @@ async fn shake(
     stopped: WaitForCancellationFutureOwned,
 ) -> io::Result<PeerStream> {
     stream.set_nodelay(true)?;
-    let mut config = (*tls.server()).clone();
-    h2_only(&mut config.alpn_protocols);
-    let stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await?;
-    let Some(node) = node_of(tls, stream.get_ref().1.peer_certificates()) else {
-        metrics::counter!("dtm_cluster_peer_refused_total", "cause" => "certificate").increment(1);
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a node's certificate"));
-    };
-    let certificate = PeerCertificate { node };
-    Ok(PeerStream { stream: TlsStream::Server(stream), certificate, stopped: Box::pin(stopped) })
+    let (stream, node) = tls.accept(stream).await?;
+    Ok(PeerStream { stream, certificate: PeerCertificate { node }, stopped: Box::pin(stopped) })
 }

@@ -8,6 +8,7 @@
 
 mod boot;
 mod found;
+mod log_metrics;
 mod peers;
 mod run;
 mod vault;

@@ -30,6 +30,7 @@ use super::{NodeVault, boot, found};
 use crate::config::Config;
 use crate::http::{self, LinkKey, Pages};
 use crate::pki::{self, Genesis};
+use crate::seams::Seams;
 use crate::services::{
     AdminDoor, IngestDoor, JoinDoor, Live, NodeDoor, PeerCalls, RecordsDoor, Shared,
 };
@@ -108,7 +109,7 @@ impl Error {
 }
 
 /// Runs the node until `shell.shutdown`.
-pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
+pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<(), Error> {
     let config = shell.config.clone();
     let (cluster_id, node) = shell.material.node();
     let data = config.node.data.clone();
@@ -118,7 +119,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
     let keyring = Arc::new(keyring);
-    let vault = vault(&keyring, &entropy, genesis.is_some())?;
+    let vault = (seams.vault)(vault(&keyring, &entropy, genesis.is_some())?);
     let log = open_log(&data, &config, cluster_id, node)?;
     let states = StateDb::open(
         &data.join("state"),
@@ -130,7 +131,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
     let deps = ClusterDeps {
         logs: Arc::new(NodeLogs::new(Arc::clone(&log), FIRST)),
         states: Arc::new(DbStates::new(states)),
-        tls: Peers::new(Arc::clone(&shell.material)),
+        tls: (seams.peers)(node, Peers::new(Arc::clone(&shell.material))),
         clock: Arc::clone(&clock),
     };
     let founding = is_founding(&data, genesis.is_some(), &log)?;
@@ -144,6 +145,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
     let sources = SourcesHandle::start(SessionDeps {
         proposer: cluster.clone(),
         vault: Arc::clone(&vault),
+        treatment: seams.treatment,
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
         limits,
@@ -175,7 +177,8 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring) -> Result<(), Error> {
     if let Some(genesis) = genesis {
         tokio::spawn(found_cluster(Arc::clone(&shared), genesis));
     }
-    serve(shared, shell.https, shell.grpc, shell.metrics, shell.shutdown).await;
+    let grpc = shell.grpc.with_wire(seams.clients);
+    serve(shared, shell.https, grpc, shell.metrics, shell.shutdown).await;
     Ok(())
 }
 
@@ -298,6 +301,11 @@ async fn serve_grpc(shared: Arc<Shared>, listener: tls::Listener, shutdown: Canc
 
 fn pages(shared: &Arc<Shared>, metrics: RenderMetrics) -> axum::Router {
     let clock = Arc::clone(&shared.clock);
+    let log = Arc::clone(&shared.log);
+    let metrics: RenderMetrics = Arc::new(move || {
+        super::log_metrics::sample(&log.metrics());
+        metrics()
+    });
     http::router(Pages {
         status: Arc::new(Live { shared: Arc::clone(shared), acks: Arc::new(|| (0.0, 0.0)) }),
         metrics,

@@ -119,7 +119,8 @@ impl BatchReader {
             return Err(internal(format!("no batch at {}-{}", place.index, place.ordinal)));
         };
         let body = append.body.clone().unwrap_or_default();
-        let opened = open_batch(&body, &key).map_err(|cause| {
+        let cipher = self.vault.batch_cipher(&key);
+        let opened = open_batch(&body, &*cipher).map_err(|cause| {
             status(
                 ErrorCode::Damaged,
                 format!(

@@ -67,6 +67,8 @@ metrics! {
     Gauge "dtm_group_applied_index" ["group"] "index": "Last applied entry on this node.";
     Gauge "dtm_ledger_size" ["group"] "leaves": "Leaves of a group's ledger on this node.";
     Histogram "dtm_log_sync_seconds" [""] "seconds": "One fdatasync of the node's log.";
+    Counter "dtm_log_rounds_total" [""] "rounds": "Rounds of the log: what all groups had to write, written at once.";
+    Counter "dtm_log_syncs_total" [""] "calls": "fdatasync calls of the log.";
     Counter "dtm_log_bytes_total" [""] "bytes": "Bytes written to the log.";
     Gauge "dtm_log_segments" [""] "files": "Segment files of the log.";
     Gauge "dtm_disk_free_bytes" [""] "bytes": "Free space where the data folder lies.";

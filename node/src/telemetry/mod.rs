@@ -13,9 +13,13 @@ pub use harden::{abort_on_panic, keep_files_private, leave_no_core};
 pub use metrics::{METRICS, Metric, MetricKind, describe, markdown};
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tracing_subscriber::EnvFilter;
+
+/// How often histograms are folded.
+const FOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// Why telemetry cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +53,7 @@ pub fn start_logs(filter: &str) -> Result<(), Error> {
     logs.try_init().map_err(|_| Error::Twice)
 }
 
-/// Starts the recorder; the returned function renders `/metrics`.
+/// Starts the recorder; the returned function renders `/metrics`. Call inside a runtime.
 ///
 /// # Errors
 /// [`Error::Twice`], [`Error::Metrics`].
@@ -64,9 +68,14 @@ pub fn start_metrics() -> Result<Arc<dyn Fn() -> String + Send + Sync>, Error> {
     let handle = recorder.handle();
     ::metrics::set_global_recorder(recorder).map_err(|_| Error::Twice)?;
     describe();
-    Ok(Arc::new(move || {
-        // Histograms are folded here, so that no background task is needed; a scrape is bounded.
-        handle.run_upkeep();
-        handle.render()
-    }))
+    let upkeep = handle.clone();
+    tokio::spawn(async move {
+        // Values of histograms pile up until they are folded, whether anybody scrapes or not.
+        let mut ticks = tokio::time::interval(FOLD_EVERY);
+        loop {
+            ticks.tick().await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(Arc::new(move || handle.render()))
 }

@@ -7,25 +7,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::PeerInfo;
 use super::limit::Slot;
+use super::wire::{WireIo, Wired};
 
 /// A connection after its handshake. Holds its place among the connections until it is dropped.
 pub struct TlsIo {
-    stream: TlsStream<TcpStream>,
+    stream: Box<dyn WireIo>,
     info: PeerInfo,
     _slot: Slot,
 }
 
 impl TlsIo {
-    pub(super) fn new(stream: TlsStream<TcpStream>, address: SocketAddr, slot: Slot) -> Self {
-        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let certificate = certificate.map(|first| Arc::new(first.clone().into_owned()));
-        Self { stream, info: PeerInfo { address, certificate }, _slot: slot }
+    pub(super) fn new(wired: Wired, address: SocketAddr, slot: Slot) -> Self {
+        let certificate = wired.certificate.map(Arc::new);
+        Self { stream: wired.io, info: PeerInfo { address, certificate }, _slot: slot }
     }
 
     /// Who is at the other end.

@@ -8,12 +8,11 @@ use std::time::Duration;
 use dtm_identity::Caller;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::limit::{Limit, Slot};
-use super::{Door, Error, Material, TlsIo};
+use super::{Door, Error, Material, TlsIo, TlsWire, Wire};
 use crate::config::Tls;
 
 /// Connections that wait for tonic or hyper to take them.
@@ -54,6 +53,7 @@ pub struct Listener {
     door: Door,
     material: Arc<Material>,
     options: ListenOptions,
+    wire: Arc<dyn Wire>,
 }
 
 impl Listener {
@@ -69,7 +69,13 @@ impl Listener {
     ) -> Result<Self, Error> {
         let failed = |source| Error::Listen { address, door: door.name(), source };
         let tcp = TcpListener::bind(address).await.map_err(failed)?;
-        Ok(Self { tcp, door, material, options })
+        Ok(Self { tcp, door, material, options, wire: Arc::new(TlsWire) })
+    }
+
+    /// Shakes hands in another way ([`crate::seams`]).
+    pub fn with_wire(mut self, wire: Arc<dyn Wire>) -> Self {
+        self.wire = wire;
+        self
     }
 
     /// Where it listens: the real port where 0 was asked for.
@@ -136,7 +142,8 @@ impl Listener {
         slot: Slot,
         sender: mpsc::Sender<Result<TlsIo, io::Error>>,
     ) {
-        let acceptor = TlsAcceptor::from(self.material.server(self.door));
+        let accepting = self.material.server(self.door);
+        let wire = Arc::clone(&self.wire);
         let (door, timeout) = (self.door, self.options.handshake_timeout);
         let cluster = self.material.node().0;
         tokio::spawn(async move {
@@ -149,12 +156,13 @@ impl Listener {
             if let Err(error) = tcp.set_nodelay(true) {
                 return refuse("socket", &error);
             }
-            let stream = match tokio::time::timeout(timeout, acceptor.accept(tcp)).await {
-                Ok(Ok(stream)) => stream,
+            let accepted = tokio::time::timeout(timeout, wire.accept(tcp, accepting)).await;
+            let wired = match accepted {
+                Ok(Ok(wired)) => wired,
                 Ok(Err(error)) => return refuse("handshake", &error),
                 Err(error) => return refuse("handshake_timeout", &error),
             };
-            let io = TlsIo::new(stream, address, slot);
+            let io = TlsIo::new(wired, address, slot);
             if door == Door::Peers {
                 match io.info().caller(cluster) {
                     Ok(Caller::Node { .. }) => {}

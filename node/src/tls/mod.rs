@@ -21,6 +21,7 @@ mod material;
 mod peer;
 mod pinned;
 mod serve;
+mod wire;
 
 pub use io::TlsIo;
 pub use listener::{Incoming, ListenOptions, Listener};
@@ -28,6 +29,7 @@ pub use material::{Material, watch};
 pub use peer::PeerInfo;
 pub use pinned::client_pinned_to;
 pub use serve::{grpc_server, serve_https};
+pub use wire::{TlsWire, Wire, WireIo, Wired};
 
 use std::sync::Arc;
 
