@@ -11,7 +11,6 @@ mod ingest;
 mod join;
 mod live;
 mod peers;
-mod read;
 mod records;
 mod shared;
 mod status;

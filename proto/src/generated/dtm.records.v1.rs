@@ -15,10 +15,10 @@ pub struct ReadRequest {
     /// 0 = no limit.
     #[prost(uint64, tag = "5")]
     pub records_max: u64,
-    /// Wait until this node has applied everything committed before the call.
+    /// Only an answer that includes everything committed before the call; else UNAVAILABLE.
     #[prost(bool, tag = "6")]
     pub current: bool,
-    /// Serve this node's own replicas only; else a node without a replica answers UNAVAILABLE with a hint.
+    /// Without payloads and envelopes: positions, hashes and digests.
     #[prost(bool, tag = "7")]
     pub digests_only: bool,
     /// P-16.2: why it is read.
@@ -30,7 +30,7 @@ pub struct ReadRequest {
 pub struct Position {
     #[prost(uint64, tag = "1")]
     pub incarnation: u64,
-    /// Reading a data set or a source: the last batch seen of each group.
+    /// Reading a data set, a source or its quarantine: the last batch seen of each group.
     #[prost(message, repeated, tag = "2")]
     pub groups: ::prost::alloc::vec::Vec<GroupPosition>,
     /// Reading one stream: the last sequence seen.
@@ -45,6 +45,9 @@ pub struct GroupPosition {
     pub index: u64,
     #[prost(uint32, tag = "3")]
     pub ordinal: u32,
+    /// Records of that batch that were passed; 0 = the whole batch.
+    #[prost(uint32, tag = "4")]
+    pub records: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReadResponse {
@@ -52,9 +55,13 @@ pub struct ReadResponse {
     pub records: ::prost::alloc::vec::Vec<StoredRecord>,
     #[prost(bytes = "bytes", tag = "2")]
     pub position: ::prost::bytes::Bytes,
-    /// Everything that was committed when the call began is included.
+    /// Of the groups read so far, this one's included: everything that was committed when the call
+    /// began is there. The last answer of a read speaks for the whole of it.
     #[prost(bool, tag = "3")]
     pub current: bool,
+    /// Groups that no node in reach could read; only where current reading was not asked for.
+    #[prost(uint32, repeated, tag = "4")]
+    pub groups_lacking: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StoredRecord {
@@ -126,6 +133,12 @@ pub struct QuarantineRequest {
     pub position: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "3")]
     pub records_max: u64,
+    /// Only this stream of the source.
+    #[prost(string, tag = "4")]
+    pub stream: ::prost::alloc::string::String,
+    /// Only records from this sequence on; with a stream.
+    #[prost(uint64, tag = "5")]
+    pub from_sequence: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct QuarantineResponse {

@@ -17,7 +17,8 @@ use dtm_types::{ErrorCode, KeyId, bundle};
 use sha2::{Digest, Sha256};
 use tonic::Status;
 
-use super::status::{internal, status};
+use super::pages::Batches;
+use crate::services::status::{internal, status};
 
 /// Keys that a reader keeps at hand.
 const KEYS_MAX: usize = 1_024;
@@ -34,54 +35,6 @@ pub(crate) struct BatchReader {
 impl BatchReader {
     pub(crate) fn new(view: GroupView, vault: Arc<dyn KeyVault>) -> Self {
         Self { view, vault, keys: HashMap::new(), last: None }
-    }
-
-    pub(crate) fn view(&self) -> &GroupView {
-        &self.view
-    }
-
-    /// The records of a batch that were stored: neither refused nor doubled.
-    pub(crate) fn stored(
-        &mut self,
-        place: &Place,
-        digests_only: bool,
-    ) -> Result<Vec<StoredRecord>, Status> {
-        let (body, batch) = self.open(place)?;
-        let mut found = Vec::with_capacity(batch.records.len());
-        for (n, record) in batch.records.into_iter().enumerate() {
-            if bit(&place.refusal_bitmap, n) || bit(&place.duplicate_bitmap, n) {
-                continue;
-            }
-            found.push(self.record(place, &body, n, record, digests_only));
-        }
-        Ok(found)
-    }
-
-    /// The refused records of a batch.
-    pub(crate) fn refused(
-        &mut self,
-        place: &Place,
-        with_payload: bool,
-    ) -> Result<Vec<QuarantinedRecord>, Status> {
-        let (_, batch) = self.open(place)?;
-        let group = self.view.group;
-        let refused =
-            batch.records.into_iter().enumerate().filter(|(n, _)| bit(&place.refusal_bitmap, *n));
-        Ok(refused
-            .map(|(n, record)| QuarantinedRecord {
-                id: format!("{group}-{}-{}-{n}", place.index, place.ordinal),
-                source: place.source.clone(),
-                stream: place.stream.clone(),
-                sequence: place.first_sequence + n as u64,
-                dataset: place.dataset.clone(),
-                message_id: record.envelope.map(|e| e.message_id).unwrap_or_default(),
-                group_time_us: place.group_time_us,
-                messages_vi: record.violations.iter().map(|v| message(v, Lang::Vi)).collect(),
-                messages_en: record.violations.iter().map(|v| message(v, Lang::En)).collect(),
-                violations: record.violations,
-                payload: if with_payload { record.payload } else { Bytes::new() },
-            })
-            .collect())
     }
 
     fn record(
@@ -106,8 +59,7 @@ impl BatchReader {
             offset: place.index,
             leaf_index: place.leaf_index,
             group_time_us: place.group_time_us,
-            form: 0,
-            mode: 0,
+            ..StoredRecord::default()
         }
     }
 
@@ -169,6 +121,48 @@ impl BatchReader {
         }
         self.keys.insert(id, Arc::clone(&key));
         Ok(key)
+    }
+}
+
+impl Batches for BatchReader {
+    fn stored(&mut self, place: &Place, digests_only: bool) -> Result<Vec<StoredRecord>, Status> {
+        let (body, batch) = self.open(place)?;
+        let mut found = Vec::with_capacity(batch.records.len());
+        for (n, record) in batch.records.into_iter().enumerate() {
+            if bit(&place.refusal_bitmap, n) || bit(&place.duplicate_bitmap, n) {
+                continue;
+            }
+            let mut stored = self.record(place, &body, n, record, digests_only);
+            (stored.form, stored.mode) = (batch.header.form, batch.header.mode);
+            found.push(stored);
+        }
+        Ok(found)
+    }
+
+    fn refused(
+        &mut self,
+        place: &Place,
+        with_payload: bool,
+    ) -> Result<Vec<QuarantinedRecord>, Status> {
+        let (_, batch) = self.open(place)?;
+        let group = self.view.group;
+        let refused =
+            batch.records.into_iter().enumerate().filter(|(n, _)| bit(&place.refusal_bitmap, *n));
+        Ok(refused
+            .map(|(n, record)| QuarantinedRecord {
+                id: format!("{group}-{}-{}-{n}", place.index, place.ordinal),
+                source: place.source.clone(),
+                stream: place.stream.clone(),
+                sequence: place.first_sequence + n as u64,
+                dataset: place.dataset.clone(),
+                message_id: record.envelope.map(|e| e.message_id).unwrap_or_default(),
+                group_time_us: place.group_time_us,
+                messages_vi: record.violations.iter().map(|v| message(v, Lang::Vi)).collect(),
+                messages_en: record.violations.iter().map(|v| message(v, Lang::En)).collect(),
+                violations: record.violations,
+                payload: if with_payload { record.payload } else { Bytes::new() },
+            })
+            .collect())
     }
 }
 

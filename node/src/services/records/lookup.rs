@@ -1,0 +1,84 @@
+//! One record, by sequence or by message id.
+
+use dtm_machine::reads;
+use dtm_machine::seams::GroupView;
+use dtm_proto::records::{LookupRequest, LookupResponse};
+use dtm_types::format::{KeyPurpose, Place};
+use dtm_types::{ErrorCode, Month, StreamKey};
+use std::sync::Arc;
+use tonic::Status;
+
+use super::open::BatchReader;
+use super::pages::Batches;
+use crate::services::shared::Shared;
+use crate::services::status::{internal, status};
+
+/// Months that a lookup by message id goes back.
+const LOOKUP_MONTHS: usize = 13;
+
+/// Looks in the view of the source's group. Blocking.
+///
+/// # Errors
+/// Not found; damaged; a key that is not here.
+pub(super) fn lookup(
+    shared: &Shared,
+    view: GroupView,
+    asked: &LookupRequest,
+) -> Result<LookupResponse, Status> {
+    let current = view.current;
+    let (place, at) = match find(shared, &view, asked)? {
+        Some(found) => found,
+        None => return Err(status(ErrorCode::NotFound, "no such record")),
+    };
+    let sequence = place.first_sequence + at;
+    let mut reader = BatchReader::new(view, Arc::clone(&shared.vault));
+    let record = reader.stored(&place, false)?.into_iter().find(|r| r.sequence == sequence);
+    let refused = match record {
+        Some(_) => None,
+        None => reader.refused(&place, true)?.into_iter().find(|r| r.sequence == sequence),
+    };
+    if record.is_none() && refused.is_none() {
+        return Err(status(
+            ErrorCode::NotFound,
+            "the record is a double of one that was stored before",
+        ));
+    }
+    Ok(LookupResponse { record, refused, current })
+}
+
+fn find(
+    shared: &Shared,
+    view: &GroupView,
+    asked: &LookupRequest,
+) -> Result<Option<(Place, u64)>, Status> {
+    let state = view.state.as_ref();
+    if asked.message_id.is_empty() {
+        let stream = StreamKey::parse(&asked.source, &asked.stream).ok_or_else(|| {
+            status(ErrorCode::InvalidArgument, "source, stream and sequence, or a message id")
+        })?;
+        let places = reads::stream_places(state, &stream, asked.sequence, 1).map_err(internal)?;
+        let place = places.into_iter().next().filter(|p| p.first_sequence <= asked.sequence);
+        return Ok(place.map(|place| {
+            let at = asked.sequence - place.first_sequence;
+            (place, at)
+        }));
+    }
+    let row = reads::key_of(state, KeyPurpose::Source, &asked.source, 0).map_err(internal)?;
+    let Some(row) = row else { return Ok(None) };
+    let key = shared
+        .vault
+        .open_source_key(view.group, &row)
+        .map_err(|e| status(ErrorCode::KeyMissing, e))?;
+    let fingerprint = key.fingerprint_key().fingerprint(&asked.dataset, &asked.message_id);
+    let mut month = Month::of_micros(shared.clock.now_us());
+    for _ in 0..LOOKUP_MONTHS {
+        if let Some((index, ordinal, record)) =
+            reads::by_fingerprint(state, month, &fingerprint).map_err(internal)?
+        {
+            let place = reads::place(state, index, ordinal).map_err(internal)?;
+            return Ok(place.map(|p| (p, u64::from(record))));
+        }
+        month = month.previous();
+    }
+    Ok(None)
+}
