@@ -23,6 +23,12 @@ impl Admission {
         Self { node: Arc::new(Semaphore::new(units as usize)), units_max: units }
     }
 
+    /// Bytes that hold a permit now, in whole kibibytes.
+    pub fn in_flight_bytes(&self) -> u64 {
+        let free = u32::try_from(self.node.available_permits()).unwrap_or(u32::MAX);
+        u64::from(self.units_max.saturating_sub(free)) * UNIT_BYTES as u64
+    }
+
     /// Waits for room for a frame; not reading on meanwhile is the back-pressure. Cancel-safe.
     pub async fn admit(&self, stream: &InFlight, bytes: usize) -> Permit {
         let units =

@@ -9,6 +9,7 @@
 //! A session's crash is its own: the supervisor counts it and forgets it; the client reconnects and
 //! resumes. Actors own session and flow state only; whatever must last is in a group.
 
+mod ack_times;
 mod admission;
 mod batch;
 mod contract;
@@ -21,13 +22,14 @@ mod sources;
 mod treatment;
 mod vault;
 
+pub use ack_times::AckTimes;
 pub use admission::{Admission, Permit};
 pub use batch::{OpenedBatch, open_batch};
 pub use contract::{Contract, ContractRequest, Contracts, Defaults};
 pub use error::Error;
 pub use limits::Limits;
 pub use outbox::Outbox;
-pub use session::SessionHandle;
+pub use session::{SessionHandle, in_session};
 pub use sources::{Deps, OpenRequest, Sources, SourcesHandle};
 pub use treatment::{Full, Treatment};
 pub use vault::{KeyVault, VaultError};

@@ -13,8 +13,9 @@ use dtm_types::{ErrorCode, GroupId, Incarnation, Month, SourceId, StreamKey};
 use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
+use crate::ack_times::AckTimes;
 use crate::admission::{Admission, InFlight};
-use crate::batch::Quota;
+use crate::batch::{BatchKeys, Quota};
 use crate::contract::Contract;
 use crate::error::Error;
 use crate::limits::Limits;
@@ -38,6 +39,8 @@ pub struct Deps {
     pub entropy: Arc<dyn Entropy>,
     /// Bounds.
     pub limits: Limits,
+    /// How long acknowledgements take.
+    pub ack_times: Arc<AckTimes>,
     /// Which life of the cluster.
     pub incarnation: Incarnation,
     /// This node's name, for clients and operators.
@@ -56,8 +59,6 @@ pub struct OpenRequest {
     pub open: ingest::Open,
     /// 16 bytes: the source's id.
     pub actor_id: Bytes,
-    /// Whether `acked_through` came with a valid token.
-    pub acked_proven: bool,
     /// gRPC address of the group's leader where it is another node.
     pub leader_address: Option<String>,
 }
@@ -151,7 +152,6 @@ impl SourcesHandle {
             incarnation: request.open.incarnation,
             month: month.0,
             stream_names_max: deps.limits.stream_names_max,
-            acked_proven: request.acked_proven,
             quarantine_records_max: deps.limits.quarantine_records_max,
             quarantine_bytes_max: deps.limits.quarantine_bytes_max,
         };
@@ -162,6 +162,9 @@ impl SourcesHandle {
         let keys =
             opener::keys(deps, &request.stream, request.group, month, held, &request.actor_id)
                 .await?;
+        if opened.loss_from > 0 {
+            self.tell_loss(&request, &opened, &keys);
+        }
         let outbox = Outbox::new(deps.limits.outbox_bytes_max);
         let answer = self.opened(&request, &opened);
         assert!(outbox.push(Response::Opened(answer)), "a new outbox has room");
@@ -227,6 +230,33 @@ impl SourcesHandle {
             let _ = actor.cast(SessionMessage::CutOff(source.clone()));
         }
         sessions.len()
+    }
+
+    /// A client was acked more than is held (ING-1): an alarm where it shows the ack's token and
+    /// means this life of the cluster, else only counted.
+    fn tell_loss(
+        &self,
+        request: &OpenRequest,
+        opened: &dtm_types::command::SessionOpened,
+        keys: &BatchKeys,
+    ) {
+        let open = &request.open;
+        let stream = &request.stream;
+        let (from, to) = (opened.loss_from, opened.loss_to);
+        let is_proven = open.incarnation == self.0.deps.incarnation.0
+            && keys.proves(stream, open.incarnation, open.acked_through, &open.ack_token);
+        if is_proven {
+            metrics::counter!("dtm_ing1_alarms_total").increment(1);
+            tracing::error!(%stream, from, to, "ING-1: records that were acknowledged are not held");
+        } else {
+            metrics::counter!("dtm_ing1_unproven_total").increment(1);
+            tracing::warn!(%stream, from, to, "a client says more was acknowledged than is held, without proof");
+        }
+    }
+
+    /// Bytes taken in on this node and not yet committed.
+    pub fn in_flight_bytes(&self) -> u64 {
+        self.0.admission.in_flight_bytes()
     }
 
     async fn adopt(&self, args: SessionArgs) -> Result<ActorRef<SessionMessage>, Error> {

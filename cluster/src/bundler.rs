@@ -11,8 +11,8 @@
 //! goes back to its place in the queue only when it is certain that it was not written.
 // Hot path: every command passes here.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,14 +20,11 @@ use dtm_machine::seams::{Clock, ProposeError, Reply};
 use dtm_types::{GroupId, NodeId, ReplicaId, bundle};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
-use parking_lot::Mutex;
-use tokio::sync::Notify;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::forward::Forwarded;
 use crate::log_store::{LogError, ReplicaLog};
 use crate::network::{Link, Links};
+use crate::queue::{CommandQueue, Item, QueueConfig, RETRY_PAUSE};
 use crate::raft::{GroupRaft, ServerMetrics};
 use crate::type_config::{BundleBytes, CallbackResponder, PeerNode, WriteResult};
 
@@ -35,52 +32,18 @@ use crate::type_config::{BundleBytes, CallbackResponder, PeerNode, WriteResult};
 const BUNDLE_BYTES_MAX: usize = 1 << 20;
 /// Bundles proposed and not yet applied.
 const IN_FLIGHT_MAX: usize = 4;
-/// While nobody leads, or the leader does not answer, the queue is looked at this often.
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
-const OVERLOAD_RETRY_AFTER_MS: u64 = 200;
 
-/// Bounds of a group's queue.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BundlerConfig {
-    /// Commands waiting or in flight, bytes; beyond it proposals are refused as overload.
-    pub(crate) queue_bytes_max: usize,
-    /// How long a command waits for a leader.
-    pub(crate) leader_wait: Duration,
-}
-
-struct Item {
-    command: Bytes,
-    reply: Reply,
-    deadline: Instant,
-    /// Came from another node: never forwarded a second time.
-    is_forwarded: bool,
-}
-
-#[derive(Default)]
-struct Queue {
-    /// By arrival; a command that was certainly not written returns to its number.
-    items: BTreeMap<u64, Item>,
-    next: u64,
-    /// Of everything not yet answered.
-    bytes: usize,
-    in_flight: usize,
-    /// Something came back unwritten: nothing is tried before this moment.
-    not_before: Option<Instant>,
-    closed: Option<String>,
-}
-
-/// The queue of one group on one node.
+/// Makes bundles of the commands of one group on one node.
 pub(crate) struct Bundler {
-    group: GroupId,
+    queue: Arc<CommandQueue>,
+    /// Bundles proposed and not yet applied. Raised by the one task that proposes.
+    in_flight: AtomicUsize,
     replica: ReplicaId,
     node: NodeId,
-    config: BundlerConfig,
     raft: GroupRaft,
     log: Arc<dyn ReplicaLog>,
     links: Arc<Links>,
     clock: Arc<dyn Clock>,
-    queue: Mutex<Queue>,
-    wake: Notify,
 }
 
 enum Route {
@@ -94,7 +57,7 @@ pub(crate) struct BundlerParts {
     pub(crate) group: GroupId,
     pub(crate) replica: ReplicaId,
     pub(crate) node: NodeId,
-    pub(crate) config: BundlerConfig,
+    pub(crate) config: QueueConfig,
     pub(crate) raft: GroupRaft,
     pub(crate) log: Arc<dyn ReplicaLog>,
     pub(crate) links: Arc<Links>,
@@ -104,50 +67,26 @@ pub(crate) struct BundlerParts {
 impl Bundler {
     pub(crate) fn start(parts: BundlerParts, stop: CancellationToken) -> Arc<Self> {
         let BundlerParts { group, replica, node, config, raft, log, links, clock } = parts;
-        let queue = Mutex::new(Queue::default());
-        let wake = Notify::new();
-        let bundler =
-            Arc::new(Self { group, replica, node, config, raft, log, links, clock, queue, wake });
+        let queue = CommandQueue::new(group, config);
+        let in_flight = AtomicUsize::new(0);
+        let bundler = Arc::new(Self { queue, in_flight, replica, node, raft, log, links, clock });
         tokio::spawn(Arc::clone(&bundler).run(stop));
         bundler
     }
 
     /// A command of this node.
     pub(crate) fn push(&self, command: Bytes, reply: Reply) {
-        self.enqueue(command, reply, false);
+        self.queue.push(command, reply, false);
     }
 
     /// A command that another node sent here because this one leads.
     pub(crate) fn push_forwarded(&self, command: Bytes, reply: Reply) {
-        self.enqueue(command, reply, true);
+        self.queue.push(command, reply, true);
     }
 
     /// Bytes not yet answered.
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.queue.lock().bytes
-    }
-
-    fn enqueue(&self, command: Bytes, reply: Reply, is_forwarded: bool) {
-        let group = self.group;
-        let refused = {
-            let mut queue = self.queue.lock();
-            let bytes = command.len();
-            if let Some(cause) = &queue.closed {
-                ProposeError::Unavailable { group, cause: cause.clone() }
-            } else if queue.bytes > 0 && queue.bytes + bytes > self.config.queue_bytes_max {
-                ProposeError::Overloaded { group, retry_after_ms: OVERLOAD_RETRY_AFTER_MS }
-            } else {
-                let deadline = Instant::now() + self.config.leader_wait;
-                let number = queue.next;
-                queue.next += 1;
-                queue.bytes += bytes;
-                queue.items.insert(number, Item { command, reply, deadline, is_forwarded });
-                drop(queue);
-                self.wake.notify_one();
-                return;
-            }
-        };
-        reply(Err(refused));
+        self.queue.queued_bytes()
     }
 
     async fn run(self: Arc<Self>, stop: CancellationToken) {
@@ -155,20 +94,20 @@ impl Bundler {
         loop {
             let route = self.route(&metrics.borrow_watched());
             let must_retry = match route {
-                _ if self.is_backing_off() => self.expire("no leader takes it"),
+                _ if self.queue.is_backing_off() => self.queue.expire("no leader takes it"),
                 Route::Here => self.propose_ready().await,
-                Route::There(link) => self.forward_ready(&link),
-                Route::Nowhere => self.expire("no leader"),
+                Route::There(link) => self.queue.forward(&link),
+                Route::Nowhere => self.queue.expire("no leader"),
             };
             let pause = if must_retry { RETRY_PAUSE } else { Duration::from_secs(3600) };
             tokio::select! {
-                () = self.wake.notified() => {}
+                () = self.queue.woken() => {}
                 changed = metrics.changed() => if changed.is_err() { break },
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => break,
             }
         }
-        self.close("this replica has stopped");
+        self.queue.close("this replica has stopped");
     }
 
     fn route(&self, metrics: &ServerMetrics) -> Route {
@@ -182,42 +121,6 @@ impl Bundler {
             },
             None => Route::Nowhere,
         }
-    }
-
-    /// Answers what waited too long; true when something is left.
-    fn expire(&self, cause: &str) -> bool {
-        let now = Instant::now();
-        let mut late = Vec::new();
-        let is_left = {
-            let mut queue = self.queue.lock();
-            while let Some(entry) = queue.items.first_entry() {
-                if entry.get().deadline > now {
-                    break;
-                }
-                late.push(entry.remove());
-            }
-            !queue.items.is_empty()
-        };
-        let group = self.group;
-        for item in late {
-            let cause = cause.to_owned();
-            self.answer(
-                item.command.len(),
-                item.reply,
-                Err(ProposeError::Unavailable { group, cause }),
-            );
-        }
-        is_left
-    }
-
-    fn answer(
-        &self,
-        bytes: usize,
-        reply: Reply,
-        result: Result<dtm_types::command::Outcome, ProposeError>,
-    ) {
-        self.queue.lock().bytes -= bytes;
-        reply(result);
     }
 
     /// Proposes bundles while there is room in flight; true when it should be tried again soon.
@@ -247,7 +150,7 @@ impl Bundler {
     }
 
     fn to_propose_error(&self, error: LogError) -> ProposeError {
-        let group = self.group;
+        let group = self.queue.group();
         match error {
             LogError::DiskFull => ProposeError::DiskFull { group },
             LogError::Stopped(reason) => ProposeError::Stopped { reason },
@@ -256,122 +159,17 @@ impl Bundler {
     }
 
     fn take_bundle(self: &Arc<Self>) -> Option<Taken> {
-        let mut queue = self.queue.lock();
-        if queue.in_flight >= IN_FLIGHT_MAX || queue.items.is_empty() {
+        if self.in_flight.load(Ordering::Acquire) >= IN_FLIGHT_MAX {
             return None;
         }
-        let mut items = Vec::new();
-        let mut bytes = 0;
-        while let Some(entry) = queue.items.first_entry() {
-            let more = entry.get().command.len();
-            if !items.is_empty() && bytes + more > BUNDLE_BYTES_MAX {
-                break;
-            }
-            bytes += more;
-            items.push(entry.remove_entry());
+        let items = self.queue.take(BUNDLE_BYTES_MAX);
+        if items.is_empty() {
+            return None;
         }
-        queue.in_flight += 1;
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        metrics::counter!("dtm_bundles_total").increment(1);
+        metrics::counter!("dtm_commands_total").increment(items.len() as u64);
         Some(Taken { bundler: Arc::clone(self), items })
-    }
-
-    /// Forwards what the link takes; true when something is left.
-    fn forward_ready(self: &Arc<Self>, link: &Arc<Link>) -> bool {
-        let forwarder = link.forwarder();
-        loop {
-            let Some((number, item)) = self.queue.lock().items.pop_first() else {
-                return false;
-            };
-            if item.is_forwarded {
-                // The sender looks for the leader itself.
-                let error = ProposeError::NotLeader { group: self.group, leader: None };
-                self.answer(item.command.len(), item.reply, Err(error));
-                continue;
-            }
-            if item.deadline <= Instant::now() {
-                let cause = "the leader does not answer".to_owned();
-                let error = ProposeError::Unavailable { group: self.group, cause };
-                self.answer(item.command.len(), item.reply, Err(error));
-                continue;
-            }
-            let command = item.command.clone();
-            // Shared, because a full link gives the closure back uncalled.
-            let slot = Arc::new(Mutex::new(Some(item)));
-            let (for_answer, bundler) = (Arc::clone(&slot), Arc::downgrade(self));
-            let answer = Box::new(move |forwarded| {
-                if let (Some(bundler), Some(item)) =
-                    (Weak::upgrade(&bundler), for_answer.lock().take())
-                {
-                    bundler.forwarded(number, item, forwarded);
-                }
-            });
-            if forwarder.send(self.group, command, answer).is_err() {
-                if let Some(item) = slot.lock().take() {
-                    self.queue.lock().items.insert(number, item);
-                }
-                return true;
-            }
-        }
-    }
-
-    fn forwarded(&self, number: u64, item: Item, forwarded: Forwarded) {
-        let bytes = item.command.len();
-        match forwarded {
-            Forwarded::Outcome(outcome) => self.answer(bytes, item.reply, Ok(*outcome)),
-            Forwarded::Failed(error) => self.answer(bytes, item.reply, Err(error)),
-            Forwarded::NotTaken => self.put_back([(number, item)]),
-        }
-    }
-
-    /// Nothing of these was written.
-    fn put_back(&self, items: impl IntoIterator<Item = (u64, Item)>) {
-        let closed = {
-            let mut queue = self.queue.lock();
-            if queue.closed.is_none() {
-                queue.items.extend(items);
-                queue.not_before = Some(Instant::now() + RETRY_PAUSE);
-                None
-            } else {
-                Some(items.into_iter().collect::<Vec<_>>())
-            }
-        };
-        let group = self.group;
-        for (_, item) in closed.into_iter().flatten() {
-            let cause = "this replica has stopped".to_owned();
-            self.answer(
-                item.command.len(),
-                item.reply,
-                Err(ProposeError::Unavailable { group, cause }),
-            );
-        }
-        self.wake.notify_one();
-    }
-
-    /// Keeps nodes that disagree on who leads from sending commands around at full speed.
-    fn is_backing_off(&self) -> bool {
-        let mut queue = self.queue.lock();
-        let is_waiting = queue.not_before.is_some_and(|moment| moment > Instant::now());
-        if !is_waiting {
-            queue.not_before = None;
-        }
-        is_waiting && !queue.items.is_empty()
-    }
-
-    /// Refuses everything from now on.
-    fn close(&self, cause: &str) {
-        let items = {
-            let mut queue = self.queue.lock();
-            queue.closed.get_or_insert_with(|| cause.to_owned());
-            std::mem::take(&mut queue.items)
-        };
-        let group = self.group;
-        for (_, item) in items {
-            let cause = cause.to_owned();
-            self.answer(
-                item.command.len(),
-                item.reply,
-                Err(ProposeError::Unavailable { group, cause }),
-            );
-        }
     }
 }
 
@@ -388,15 +186,15 @@ impl Taken {
 
     fn refuse(mut self, error: &ProposeError) {
         for (_, item) in self.items.drain(..) {
-            self.bundler.answer(item.command.len(), item.reply, Err(error.clone()));
+            self.bundler.queue.answer(item, Err(error.clone()));
         }
     }
 
     fn unknown(&mut self, cause: &str) {
-        let group = self.bundler.group;
+        let group = self.bundler.queue.group();
         for (_, item) in self.items.drain(..) {
             let error = ProposeError::OutcomeUnknown { group, cause: cause.to_owned() };
-            self.bundler.answer(item.command.len(), item.reply, Err(error));
+            self.bundler.queue.answer(item, Err(error));
         }
     }
 
@@ -407,13 +205,13 @@ impl Taken {
                 let commands = self.items.len();
                 assert_eq!(outcomes.len(), commands, "one outcome a command");
                 for ((_, item), outcome) in self.items.drain(..).zip(outcomes) {
-                    self.bundler.answer(item.command.len(), item.reply, Ok(outcome));
+                    self.bundler.queue.answer(item, Ok(outcome));
                 }
             }
             Err(ClientWriteError::ForwardToLeader(_)) => {
                 // Refused before it was written.
                 let items = std::mem::take(&mut self.items);
-                self.bundler.put_back(items);
+                self.bundler.queue.put_back(items);
             }
             Err(error) => self.unknown(&error.to_string()),
         }
@@ -423,7 +221,7 @@ impl Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         self.unknown("the replica stopped before it knew");
-        self.bundler.queue.lock().in_flight -= 1;
-        self.bundler.wake.notify_one();
+        self.bundler.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.bundler.queue.wake();
     }
 }

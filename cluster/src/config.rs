@@ -9,6 +9,7 @@ use dtm_types::{ClusterId, Incarnation};
 use crate::error::Error;
 use crate::log_store::LogProvider;
 use crate::network::PeerTls;
+use crate::queue::QueueConfig;
 use crate::snapshot::StateProvider;
 use crate::type_config::PeerNode;
 
@@ -58,6 +59,11 @@ impl ClusterConfig {
             log_entries_kept: 4_096,
             control_interval_ms: 1_000,
         }
+    }
+
+    pub(crate) fn queue(&self) -> QueueConfig {
+        let leader_wait = Duration::from_millis(self.leader_wait_ms);
+        QueueConfig { bytes_max: self.queue_bytes_max, leader_wait }
     }
 
     pub(crate) fn read_wait(&self) -> Duration {

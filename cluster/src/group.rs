@@ -12,7 +12,7 @@ use openraft::{ReadPolicy, ServerState};
 use tokio_util::sync::CancellationToken;
 
 use crate::applied::Applied;
-use crate::bundler::{Bundler, BundlerConfig, BundlerParts};
+use crate::bundler::{Bundler, BundlerParts};
 use crate::config::{ClusterConfig, Deps};
 use crate::convert;
 use crate::error::Error;
@@ -72,10 +72,7 @@ impl Group {
             group: id,
             replica,
             node: config.node.node,
-            config: BundlerConfig {
-                queue_bytes_max: config.queue_bytes_max,
-                leader_wait: Duration::from_millis(config.leader_wait_ms),
-            },
+            config: config.queue(),
             raft: raft.clone(),
             log: Arc::clone(&log),
             links: Arc::clone(links),
@@ -108,11 +105,16 @@ impl Group {
 
     /// Replica and node of the leader, as far as this one knows.
     pub(crate) fn leader(&self) -> Option<(ReplicaId, PeerNode)> {
+        self.leader_of_term().map(|(_, replica, node)| (replica, node))
+    }
+
+    /// As [`Group::leader`], with the term that it leads in.
+    pub(crate) fn leader_of_term(&self) -> Option<(u64, ReplicaId, PeerNode)> {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let leader = metrics.current_leader?;
         let node = metrics.membership_config.get_node(&leader)?;
-        Some((ReplicaId(leader), node.clone()))
+        Some((metrics.vote.leader_id.term, ReplicaId(leader), node.clone()))
     }
 
     /// Confirms leadership with a quorum; the index that a current read must have applied.

@@ -5,23 +5,26 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dtm_machine::seams::{ProposeError, Proposer, Reply};
+use dtm_machine::seams::{Proposer, Reply};
 use dtm_proto::cluster as wire;
 use dtm_proto::cluster::peer_service_server::PeerServiceServer;
 use dtm_types::command::command::Op;
 use dtm_types::command::{Admin, ClusterRow, Genesis, GroupRow, NodeRow, ReplicaRow, admin};
 use dtm_types::{GroupId, NodeId, ReplicaId, format};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{ClusterConfig, Deps};
+use crate::elsewhere::Elsewhere;
 use crate::error::Error;
 use crate::maintain;
 use crate::network::{Incoming, Links, MESSAGE_BYTES_MAX, OriginGuard, PeerServer};
 use crate::registry::Registry;
 use crate::roots;
+use crate::type_config::PeerNode;
 
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
@@ -37,6 +40,9 @@ pub struct ClusterNode {
     stop: CancellationToken,
     tasks: TaskTracker,
     requests: AtomicU64,
+    elsewhere: Arc<Elsewhere>,
+    /// The first part that ended although the node was to go on.
+    ended: watch::Sender<Option<&'static str>>,
 }
 
 impl ClusterNode {
@@ -70,27 +76,49 @@ impl ClusterNode {
             .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
             .serve_with_incoming(service, ReceiverStream::new(incoming));
-        let until = stop.clone();
-        tasks.spawn(async move {
-            if let Some(Err(error)) = until.run_until_cancelled(serving).await {
+        let requests = AtomicU64::new(0);
+        let elsewhere =
+            Elsewhere::new(config.node.node, config.queue(), Arc::clone(&registry), stop.clone());
+        let (ended, _) = watch::channel(None);
+        let node = Arc::new(Self { config, registry, stop, tasks, requests, elsewhere, ended });
+        node.spawn("the peer port", async move {
+            if let Err(error) = serving.await {
                 tracing::error!(%error, "peer port ended");
             }
         });
-        let requests = AtomicU64::new(0);
-        let node = Arc::new(Self { config, registry, stop, tasks, requests });
-        node.spawn(Arc::clone(&node).control());
+        node.spawn("the watch for leaders", Arc::clone(&node.elsewhere).watch());
+        node.spawn("the controller", Arc::clone(&node).control());
         let flush_interval = Duration::from_millis(node.config.flush_interval_ms);
         let registry = Arc::clone(&node.registry);
-        node.spawn(roots::watch(Arc::clone(&registry)));
-        node.spawn(maintain::run(registry, flush_interval, node.config.log_entries_kept));
+        node.spawn("the comparison of ledgers", roots::watch(Arc::clone(&registry)));
+        let maintaining = maintain::run(registry, flush_interval, node.config.log_entries_kept);
+        node.spawn("flushing and purging", maintaining);
         Ok(node)
     }
 
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
+    /// Work that must go on as long as the node does.
+    fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let (stop, ended) = (self.stop.clone(), self.ended.clone());
         self.tasks.spawn(async move {
-            stop.run_until_cancelled(work).await;
+            if stop.run_until_cancelled(work).await.is_some() {
+                tracing::error!(part = name, "a part of the node ended");
+                ended.send_if_modified(|first| {
+                    let is_first = first.is_none();
+                    first.get_or_insert(name);
+                    is_first
+                });
+            }
         });
+    }
+
+    /// Returns when a part ended without which the node is half dead, with its name: the node must
+    /// stop then. Cancel-safe.
+    pub async fn part_ended(&self) -> &'static str {
+        let mut ended = self.ended.subscribe();
+        match ended.wait_for(Option::is_some).await {
+            Ok(name) => name.unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Makes a new cluster of this one node: group meta and the ingest groups with this node as
@@ -137,12 +165,17 @@ impl ClusterNode {
     pub async fn transfer(&self, group: GroupId, to: NodeId) -> Result<(), Error> {
         let found = self.registry.group(group);
         let found = found.ok_or_else(|| Error::Unknown(format!("group {group}")))?;
-        let (members, _) = found.members();
-        let target = members.iter().find(|(_, peer)| peer.node == to).map(|(&replica, _)| replica);
-        let target = target.ok_or_else(|| Error::Unknown(format!("replica on node {to}")))?;
+        let (members, voters) = found.members();
+        let mut on_node = members.iter().filter(|(_, peer)| peer.node == to);
+        let target = on_node.find(|(id, _)| voters.iter().any(|set| set.contains(id)));
+        let target = target.map(|(&replica, _)| replica);
+        let target = target.ok_or_else(|| Error::Unknown(format!("voter on node {to}")))?;
         let (_, leader) = found.leader().ok_or_else(|| Error::Timeout("a leader".to_owned()))?;
-        let request =
-            wire::ReconcileRequest { group: group.0, voters: Vec::new(), preferred_leader: target };
+        let request = wire::ReconcileRequest {
+            group: group.0,
+            preferred_leader: target,
+            ..Default::default()
+        };
         self.ask_reconcile(&leader, request).await?;
         Ok(())
     }
@@ -188,8 +221,19 @@ impl ClusterNode {
         &self.registry
     }
 
-    pub(crate) fn known_groups(&self) -> Vec<GroupId> {
-        self.registry.groups().iter().map(|group| group.id).filter(|id| !id.is_meta()).collect()
+    pub(crate) fn elsewhere(&self) -> &Elsewhere {
+        &self.elsewhere
+    }
+
+    /// Other nodes that hold a replica of a group, as meta says, its leader first where it is
+    /// known. For reading groups of which this node holds none.
+    pub fn holders(&self, group: GroupId) -> Vec<PeerNode> {
+        self.elsewhere.holders(group)
+    }
+
+    /// Whether this node holds a replica of a group.
+    pub fn is_here(&self, group: GroupId) -> bool {
+        self.registry.group(group).is_some()
     }
 }
 
@@ -197,10 +241,7 @@ impl Proposer for ClusterNode {
     fn propose(&self, group: GroupId, command: Bytes, reply: Reply) {
         match self.registry.group(group) {
             Some(group) => group.bundler.push(command, reply),
-            None => {
-                let cause = "this node holds no replica".to_owned();
-                reply(Err(ProposeError::Unavailable { group, cause }));
-            }
+            None => self.elsewhere.push(group, command, reply),
         }
     }
 }

@@ -18,25 +18,26 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Group {
-    /// One step towards these voters; true when they are the voters and nobody else is a member.
-    pub(crate) async fn step_to_voters(
+    /// One step towards these voters and learners; true when nobody else is a member.
+    pub(crate) async fn step_to_members(
         &self,
         voters: &BTreeMap<u64, PeerNode>,
+        learners: &BTreeMap<u64, PeerNode>,
     ) -> Result<bool, Error> {
         let (members, configs) = self.members();
         let asked: BTreeSet<u64> = voters.keys().copied().collect();
+        let all = || voters.iter().chain(learners);
         if configs.len() > 1 {
             // A change was left half way by an earlier leader: it is finished first.
             self.change(ChangeMembers::ReplaceAllVoters(asked), false).await?;
             return Ok(false);
         }
-        if let Some((&replica, node)) = voters.iter().find(|(id, _)| !members.contains_key(id)) {
+        if let Some((&replica, node)) = all().find(|(id, _)| !members.contains_key(id)) {
             let learning = self.raft.add_learner(replica, node.clone(), false);
             self.within(STEP_TIMEOUT, learning).await?;
             return Ok(false);
         }
-        let readdressed: BTreeMap<u64, PeerNode> = voters
-            .iter()
+        let readdressed: BTreeMap<u64, PeerNode> = all()
             .filter(|(id, node)| members.get(id).is_some_and(|known| known != *node))
             .map(|(&id, node)| (id, node.clone()))
             .collect();
@@ -47,7 +48,7 @@ impl Group {
         let current = configs.into_iter().next().unwrap_or_default();
         if current == asked {
             let superfluous: BTreeSet<u64> =
-                members.keys().copied().filter(|id| !asked.contains(id)).collect();
+                members.keys().copied().filter(|id| !all().any(|(asked, _)| asked == id)).collect();
             if superfluous.is_empty() {
                 return Ok(true);
             }

@@ -44,27 +44,42 @@ pub(crate) fn peer_of(row: &NodeRow) -> Option<PeerNode> {
 }
 
 /// What meta says, read at one moment.
-struct Plan {
+pub(crate) struct Plan {
     /// Nodes that were not removed.
     nodes: BTreeMap<NodeId, NodeRow>,
-    groups: Vec<GroupRow>,
+    pub(crate) groups: Vec<GroupRow>,
 }
 
 impl Plan {
-    fn read(state: &dyn StateRead) -> Result<Self, Error> {
+    pub(crate) fn read(state: &dyn StateRead) -> Result<Self, Error> {
         let rows = reads::nodes(state)?.into_iter().filter(|row| !row.removed);
         let nodes = rows.filter_map(|row| Some((NodeId::from_slice(&row.node)?, row))).collect();
         Ok(Self { nodes, groups: reads::groups(state)? })
     }
 
     /// Replicas in force of a group, with their nodes.
-    fn replicas(&self, group: &GroupRow) -> BTreeMap<u64, PeerNode> {
+    pub(crate) fn replicas(&self, group: &GroupRow) -> BTreeMap<u64, PeerNode> {
         let live = group.replicas.iter().filter(|replica| !replica.removed);
         live.filter_map(|replica| {
             let row = self.nodes.get(&NodeId::from_slice(&replica.node)?)?;
             Some((replica.replica, peer_of(row)?))
         })
         .collect()
+    }
+
+    /// Voters and learners of a group: the oldest replicas vote, so that a new one takes nobody's
+    /// place; the others stand ready.
+    fn members(
+        &self,
+        group: &GroupRow,
+        voters_max: usize,
+    ) -> (BTreeMap<u64, PeerNode>, BTreeMap<u64, PeerNode>) {
+        let mut voters = self.replicas(group);
+        let learners = match voters.keys().nth(voters_max).copied() {
+            Some(first) => voters.split_off(&first),
+            None => BTreeMap::new(),
+        };
+        (voters, learners)
     }
 
     /// The row that a group should have next; `None` when it is as it should be.
@@ -80,7 +95,10 @@ impl Plan {
         }
         let present: BTreeSet<NodeId> =
             self.replicas(&row).values().map(|peer| peer.node).collect();
-        if present.len() < voters_max.min(self.nodes.len()) {
+        // Every node reads meta: who may do what is decided on the node that is asked.
+        let is_meta = GroupId(row.group).is_meta();
+        let wanted = if is_meta { self.nodes.len() } else { voters_max.min(self.nodes.len()) };
+        if present.len() < wanted {
             let load = self.load();
             let free = self.nodes.keys().filter(|node| !present.contains(node));
             let node = free.min_by_key(|node| (load.get(node).copied().unwrap_or(0), **node))?;
@@ -103,9 +121,9 @@ impl Plan {
     }
 
     /// The replica that should lead: groups go round over the voters that are not draining.
-    fn preferred_leader(&self, group: &GroupRow) -> Option<u64> {
-        let replicas = self.replicas(group);
-        let mut able: Vec<(NodeId, u64)> = replicas
+    fn preferred_leader(&self, group: &GroupRow, voters_max: usize) -> Option<u64> {
+        let (voters, _) = self.members(group, voters_max);
+        let mut able: Vec<(NodeId, u64)> = voters
             .iter()
             .filter(|(_, peer)| self.nodes.get(&peer.node).is_some_and(|row| !row.draining))
             .map(|(&replica, peer)| (peer.node, replica))
@@ -165,25 +183,31 @@ impl ClusterNode {
         group: &GroupRow,
         may_transfer: bool,
     ) -> Result<bool, Error> {
-        let voters = plan.replicas(group);
-        let preferred = plan.preferred_leader(group).filter(|_| may_transfer);
+        let voters_max = self.config().voters_max;
+        let (voters, learners) = plan.members(group, voters_max);
+        let preferred = plan.preferred_leader(group, voters_max).filter(|_| may_transfer);
         let found = self.registry().group(GroupId(group.group));
         let members = found.as_ref().map(|found| found.members().0).unwrap_or_default();
-        for (&replica, peer) in voters.iter().filter(|(id, _)| !members.contains_key(id)) {
+        let all = voters.iter().chain(&learners);
+        for (&replica, peer) in all.filter(|(id, _)| !members.contains_key(id)) {
             self.create_replica(group.group, replica, peer).await?;
         }
-        let Some((_, leader)) = found.as_ref().and_then(|found| found.leader()) else {
+        let here = found.as_ref().and_then(|found| found.leader()).map(|(_, leader)| leader);
+        let leader = here.or_else(|| self.elsewhere().leader(GroupId(group.group)));
+        let Some(leader) = leader else {
             return Ok(false);
         };
-        let voters = voters.iter();
+        let to_wire = |members: BTreeMap<u64, PeerNode>| {
+            let member = |(replica, node): (u64, PeerNode)| wire::Member {
+                replica,
+                node: Some(convert::node_to_wire(&node)),
+            };
+            members.into_iter().map(member).collect()
+        };
         let request = wire::ReconcileRequest {
             group: group.group,
-            voters: voters
-                .map(|(&replica, node)| wire::Member {
-                    replica,
-                    node: Some(convert::node_to_wire(node)),
-                })
-                .collect(),
+            voters: to_wire(voters),
+            learners: to_wire(learners),
             preferred_leader: preferred.unwrap_or(0),
         };
         self.ask_reconcile(&leader, request).await
@@ -301,12 +325,30 @@ mod tests {
     }
 
     #[test]
+    fn meta_is_on_every_node_and_the_oldest_replicas_vote() {
+        let nodes: Vec<NodeRow> = (1..=5).map(|byte| node(byte, false)).collect();
+        let mut rest = plan(&nodes, Vec::new());
+        let mut row = group(0, &[1, 2, 3]);
+        while let Some(next) = rest.next_row(&row, 3) {
+            row = next;
+        }
+        assert_eq!(row.replicas.len(), 5);
+        let ids = |members: &BTreeMap<u64, PeerNode>| members.keys().copied().collect::<Vec<_>>();
+        let (voters, learners) = rest.members(&row, 3);
+        assert_eq!((ids(&voters), ids(&learners)), (vec![1, 2, 3], vec![4, 5]));
+        assert!(rest.preferred_leader(&row, 3).is_some_and(|leader| leader <= 3));
+        rest.nodes.remove(&NodeId([2; 16]));
+        let (voters, learners) = rest.members(&row, 3);
+        assert_eq!((ids(&voters), ids(&learners)), (vec![1, 3, 4], vec![5]));
+    }
+
+    #[test]
     fn leaders_go_round_and_leave_draining_nodes_alone() {
         let groups: Vec<GroupRow> = (0..6).map(|id| group(id, &[1, 2, 3])).collect();
         let all = plan(&[node(1, false), node(2, false), node(3, false)], groups.clone());
-        let chosen: Vec<_> = groups.iter().map(|g| all.preferred_leader(g)).collect();
+        let chosen: Vec<_> = groups.iter().map(|g| all.preferred_leader(g, 3)).collect();
         assert_eq!(chosen, [1, 2, 3, 1, 2, 3].map(Some));
         let one_drains = plan(&[node(1, false), node(2, true), node(3, false)], groups.clone());
-        assert!(groups.iter().all(|g| one_drains.preferred_leader(g) != Some(2)));
+        assert!(groups.iter().all(|g| one_drains.preferred_leader(g, 3) != Some(2)));
     }
 }

@@ -34,12 +34,14 @@ impl ReadView for ClusterNode {
     }
 
     fn ingest_groups(&self) -> Vec<GroupId> {
-        self.known_groups()
+        self.elsewhere().groups().into_iter().filter(|group| !group.is_meta()).collect()
     }
 
     fn leader(&self, group: GroupId) -> Option<LeaderHint> {
-        let found = self.registry().group(group)?;
-        let (_, node) = found.leader()?;
+        let node = match self.registry().group(group) {
+            Some(found) => found.leader()?.1,
+            None => self.elsewhere().leader(group)?,
+        };
         let is_self = node.node == self.config().node.node;
         Some(LeaderHint { node: node.node, address: node.grpc_address, is_self })
     }

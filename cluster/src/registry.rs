@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::group::Group;
 use crate::network::Links;
 use crate::snapshot::StateProvider;
+use crate::type_config::PeerNode;
 
 /// The replicas that run here, one a group.
 pub(crate) struct Registry {
@@ -107,14 +108,8 @@ impl Registry {
         if !group.is_leader() {
             return Err(Error::Refused(format!("group {id} is led elsewhere")));
         }
-        let mut voters = BTreeMap::new();
-        for member in request.voters {
-            let node =
-                member.node.ok_or_else(|| Error::Refused("member without node".to_owned()))?;
-            let node = convert::node_from_wire(node).map_err(|e| Error::Refused(e.to_string()))?;
-            voters.insert(member.replica, node);
-        }
-        if !voters.is_empty() && !group.step_to_voters(&voters).await? {
+        let (voters, learners) = (members(request.voters)?, members(request.learners)?);
+        if !voters.is_empty() && !group.step_to_members(&voters, &learners).await? {
             return Ok(false);
         }
         let preferred = ReplicaId(request.preferred_leader);
@@ -130,4 +125,13 @@ impl Registry {
         let groups = std::mem::take(&mut *self.groups.write());
         futures::future::join_all(groups.values().map(|group| group.stop())).await;
     }
+}
+
+fn members(of: Vec<wire::Member>) -> Result<BTreeMap<u64, PeerNode>, Error> {
+    let member = |member: wire::Member| {
+        let node = member.node.ok_or_else(|| Error::Refused("member without node".to_owned()))?;
+        let node = convert::node_from_wire(node).map_err(|e| Error::Refused(e.to_string()))?;
+        Ok((member.replica, node))
+    };
+    of.into_iter().map(member).collect()
 }

@@ -61,8 +61,7 @@ async fn compare(group: &Arc<Group>, replica: u64, peer: &PeerNode) {
     if let Some((own, other)) = newest_difference(&group.applied.heads(), &theirs) {
         let (group_id, node, index) = (group.id.0, peer.node, own.index);
         tracing::error!(group = group_id, %node, replica, index, "RAFT-1: replicas differ");
-        metrics::counter!("dtm_cluster_roots_differ_total", "group" => group_id.to_string())
-            .increment(1);
+        metrics::counter!("dtm_raft1_alarms_total", "group" => group_id.to_string()).increment(1);
         group.applied.flag(format!(
             "RAFT-1: at index {index} node {node} has {} leaves, this one {}, roots differ: {}",
             other.ledger_size,
@@ -70,7 +69,7 @@ async fn compare(group: &Arc<Group>, replica: u64, peer: &PeerNode) {
             own.ledger_root != other.ledger_root
         ));
     } else {
-        metrics::counter!("dtm_cluster_roots_compared_total").increment(1);
+        metrics::counter!("dtm_raft1_compared_total").increment(1);
     }
 }
 

@@ -16,17 +16,14 @@ use dtm_proto::admin::join_service_client::JoinServiceClient;
 use dtm_proto::admin::{JoinRequest, JoinResponse};
 use dtm_types::command::NodeRow;
 use dtm_types::{ClusterId, NodeId};
-use hyper_util::rt::TokioIo;
 use rustls_pki_types::{CertificateDer, ServerName};
 use sha2::{Digest, Sha256};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint};
 
 use crate::handover::Receiver;
 use crate::join_token::JoinToken;
 use crate::pki::{self, InitOptions};
-use crate::tls::client_pinned_to;
+use crate::tls::{client_pinned_to, connector};
 use crate::{keyring, pki::make_request};
 
 /// The whole call.
@@ -121,17 +118,9 @@ async fn connect(address: &str, ca_digest: [u8; 32]) -> Result<Channel, Error> {
         .ok_or_else(wrong)?;
     let name = ServerName::try_from(host.to_owned()).map_err(|_| wrong())?;
     let config = client_pinned_to(ca_digest).map_err(|e| failed(Box::new(e)))?;
-    let tls = TlsConnector::from(Arc::new(config));
-    // TLS is ours, so tonic sees a plain connection.
+    let config = Arc::new(config);
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| wrong())?;
-    let target: Arc<str> = address.into();
-    let connector = tower::service_fn(move |_: Uri| {
-        let (target, tls, name) = (Arc::clone(&target), tls.clone(), name.clone());
-        async move {
-            let tcp = TcpStream::connect(&*target).await?;
-            Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, tcp).await?))
-        }
-    });
+    let connector = connector(address, name, move || Arc::clone(&config));
     let endpoint = endpoint.connect_timeout(TIMEOUT).timeout(TIMEOUT);
     endpoint.connect_with_connector(connector).await.map_err(|e| failed(Box::new(e)))
 }

@@ -64,6 +64,7 @@ impl Shell {
     pub async fn start(config: Config) -> Result<Self, Error> {
         telemetry::leave_no_core().map_err(Error::Core)?;
         telemetry::start_logs(&config.telemetry.log)?;
+        telemetry::abort_on_panic(telemetry::is_contained);
         let metrics = telemetry::start_metrics()?;
         let material = Material::load(&config.tls)?;
         let shutdown = CancellationToken::new();

@@ -1,8 +1,10 @@
 //! Committed pages say what the code says.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dtm_node::telemetry::{METRICS, MetricKind};
 use dtm_types::ErrorCode;
 
 fn docs() -> PathBuf {
@@ -48,5 +50,81 @@ fn generated_pages_are_fresh() {
         ("metrics.md", dtm_node::telemetry::markdown()),
     ] {
         assert_eq!(page(name).trim_end(), text.trim_end(), "docs/{name} is stale: run make fix");
+    }
+}
+
+/// Names, kinds and labels in a source file: `counter!("name", "label" => …)`.
+fn emitted(text: &str) -> Vec<(String, MetricKind, Vec<String>)> {
+    let mut found = Vec::new();
+    for (call, kind) in [
+        ("counter!(", MetricKind::Counter),
+        ("gauge!(", MetricKind::Gauge),
+        ("histogram!(", MetricKind::Histogram),
+    ] {
+        for (at, _) in text.match_indices(call) {
+            let before = text[..at].chars().next_back();
+            let rest = text[at + call.len()..].trim_start();
+            if before.is_none_or(|c| c != ':') || !rest.starts_with("\"dtm_") {
+                continue;
+            }
+            let parts: Vec<&str> = arguments(rest).split("=>").collect();
+            let quoted =
+                |part: &str| part.rsplit('"').nth(1).map(str::to_owned).expect("a literal");
+            let name = rest.split('"').nth(1).expect("a name").to_owned();
+            let labels = parts[..parts.len() - 1].iter().map(|part| quoted(part)).collect();
+            found.push((name, kind, labels));
+        }
+    }
+    found
+}
+
+/// What stands before the parenthesis that closes a call.
+fn arguments(rest: &str) -> &str {
+    let (mut depth, mut is_text) = (0, false);
+    for (at, c) in rest.char_indices() {
+        match c {
+            '"' => is_text = !is_text,
+            '(' if !is_text => depth += 1,
+            ')' if !is_text && depth == 0 => return &rest[..at],
+            ')' if !is_text => depth -= 1,
+            _ => {}
+        }
+    }
+    panic!("a call ends")
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        if path.is_dir() && !["generated", "tests", "target"].contains(&name.as_str()) {
+            sources(&path, found);
+        } else if name.ends_with(".rs") {
+            found.push(path);
+        }
+    }
+}
+
+// holds: OBS-1
+#[test]
+fn every_metric_is_in_the_catalogue_and_every_one_there_is_emitted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut files = Vec::new();
+    for room in ["node/src", "node/identity/src", "cluster", "actors", "storage", "proto"] {
+        sources(&root.join(room), &mut files);
+    }
+    let mut seen = BTreeSet::new();
+    for file in files {
+        for (name, kind, labels) in emitted(&fs::read_to_string(&file).expect("a source")) {
+            let place = file.display();
+            let known = METRICS.iter().find(|metric| metric.name == name);
+            let known = known.unwrap_or_else(|| panic!("{place}: {name} is not in METRICS"));
+            assert_eq!(known.kind, kind, "{place}: {name}");
+            assert_eq!(known.labels, labels.join(", "), "{place}: labels of {name}");
+            seen.insert(name);
+        }
+    }
+    for metric in METRICS {
+        assert!(seen.contains(metric.name), "{} is never emitted", metric.name);
     }
 }

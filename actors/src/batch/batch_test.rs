@@ -191,3 +191,16 @@ fn beyond_the_quota_refusals_are_only_counted() {
     assert_eq!(opened.records.iter().filter(|r| !r.violations.is_empty()).count(), 1);
     assert_eq!(quota.records, 0);
 }
+
+// holds: ING-1
+#[test]
+fn an_ack_is_proven_by_its_own_token_only() {
+    let (keys, stream) = (keys(&stream()), stream());
+    let token = keys.ack_token(&stream, 1, 10);
+    assert!(keys.proves(&stream, 1, 10, &token));
+    let other = StreamKey::parse("tinh-01", "other").expect("valid");
+    assert!(!keys.proves(&stream, 1, 11, &token), "another sequence");
+    assert!(!keys.proves(&stream, 2, 10, &token), "another life of the cluster");
+    assert!(!keys.proves(&other, 1, 10, &token), "another stream");
+    assert!(!keys.proves(&stream, 1, 10, &token[..15]) && !keys.proves(&stream, 1, 10, &[]));
+}

@@ -74,6 +74,8 @@ pub(crate) struct Sealed {
     pub(crate) command: Bytes,
     pub(crate) last: u64,
     pub(crate) count: u32,
+    /// Before compression.
+    pub(crate) plain_bytes: u64,
     pub(crate) refused: Vec<ingest::RefusedRecord>,
 }
 
@@ -245,6 +247,7 @@ impl OpenBatch {
             command: command.encode_to_vec().into(),
             last,
             count: self.count,
+            plain_bytes,
             refused: self.refused,
         }
     }

@@ -43,4 +43,18 @@ impl BatchKeys {
         let text = format!("{stream}\0{incarnation}\0{through}");
         bytes::Bytes::copy_from_slice(&self.fingerprints.fingerprint("\0ack", &text))
     }
+
+    /// Whether a token is the one that came with this ack.
+    pub(crate) fn proves(
+        &self,
+        stream: &StreamKey,
+        incarnation: u64,
+        through: u64,
+        token: &[u8],
+    ) -> bool {
+        let given = self.ack_token(stream, incarnation, through);
+        // In constant time: every byte is compared.
+        let differ = given.iter().zip(token).fold(0, |all, (a, b)| all | (a ^ b));
+        given.len() == token.len() && differ == 0
+    }
 }

@@ -48,6 +48,15 @@ impl std::fmt::Debug for SessionArgs {
     }
 }
 
+tokio::task_local! {
+    static IN_SESSION: ();
+}
+
+/// Whether this code runs for one session: its panic is caught, counted, and ends that session only.
+pub fn in_session() -> bool {
+    IN_SESSION.try_with(|()| ()).is_ok()
+}
+
 /// Messages of a session.
 pub(crate) enum SessionMessage {
     /// Records, with the room they take.
@@ -101,7 +110,7 @@ impl Actor for Session {
         myself: ActorRef<Self::Msg>,
         args: SessionArgs,
     ) -> Result<State, ActorProcessingErr> {
-        metrics::gauge!("dtm_sessions").increment(1.0);
+        metrics::gauge!("dtm_sessions_open").increment(1.0);
         tracing::debug!(stream = %args.stream, session = args.session, "session opened");
         let (outbox, guard) = (args.outbox.clone(), args.guard);
         let flow = Flow::new(
@@ -126,7 +135,7 @@ impl Actor for Session {
         message: Self::Msg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        match step(&myself, message, state).await {
+        match IN_SESSION.scope((), step(&myself, message, state)).await {
             Ok(()) => finish_when_drained(&myself, state),
             Err(error) => {
                 tracing::debug!(stream = %state.flow.stream(), %error, "session ends");
@@ -144,7 +153,7 @@ impl Actor for Session {
         _: ActorRef<Self::Msg>,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        metrics::gauge!("dtm_sessions").decrement(1.0);
+        metrics::gauge!("dtm_sessions_open").decrement(1.0);
         state.outbox.end(Err(Error::Gone));
         Ok(())
     }

@@ -398,14 +398,10 @@ impl Flow {
                 appended.acked_through >= pending.sealed.last,
                 "ING-1: ack below what was stored"
             );
+            self.count(&pending, &appended);
             if !pending.sealed.refused.is_empty() {
-                metrics::counter!("dtm_records_refused_total")
-                    .increment(pending.sealed.refused.len() as u64);
                 self.push(Response::Refused(ingest::Refused { records: pending.sealed.refused }))?;
             }
-            let seconds = (self.deps.clock.monotonic_us() - pending.born_us) as f64 / 1e6;
-            metrics::histogram!("dtm_ack_seconds").record(seconds);
-            metrics::counter!("dtm_records_acked_total").increment(u64::from(pending.sealed.count));
             self.acked_through = self.acked_through.max(appended.acked_through);
             let sum = ack.unwrap_or_default();
             ack = Some(ingest::Ack {
@@ -423,6 +419,24 @@ impl Flow {
         let Some(mut ack) = ack else { return Ok(()) };
         ack.token = self.token(ack.acked_through);
         self.push(Response::Ack(ack))
+    }
+
+    /// What a committed batch adds to the figures.
+    fn count(&self, pending: &Pending, appended: &Appended) {
+        let now_us = self.deps.clock.monotonic_us();
+        let took_us = u64::try_from(now_us - pending.born_us).unwrap_or(0);
+        self.deps.ack_times.record(now_us, took_us);
+        metrics::histogram!("dtm_ack_seconds").record(took_us as f64 / 1e6);
+        let dataset = &self.contract.dataset;
+        let refused = pending.sealed.refused.len() as u64;
+        metrics::counter!("dtm_records_total", "dataset" => dataset.to_string())
+            .increment(u64::from(pending.sealed.count) - refused);
+        metrics::counter!("dtm_record_bytes_total").increment(pending.sealed.plain_bytes);
+        metrics::counter!("dtm_duplicates_total").increment(u64::from(appended.duplicates));
+        if refused > 0 {
+            metrics::counter!("dtm_records_refused_total", "dataset" => dataset.to_string())
+                .increment(refused);
+        }
     }
 
     /// Shown at the next open: proof that this ack was given (ING-1 is then an alarm).

@@ -12,5 +12,6 @@ mod actor;
 mod flow;
 mod handle;
 
+pub use actor::in_session;
 pub(crate) use actor::{Session, SessionArgs, SessionMessage};
 pub use handle::SessionHandle;

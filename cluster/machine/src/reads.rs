@@ -152,6 +152,19 @@ pub fn cursor(state: &dyn StateRead, stream: &StreamKey) -> Result<Option<Cursor
     row(state, &keys::cursor(stream))
 }
 
+/// Keys of the rows that [`cursor`] and [`streams`] read of a source: from, inclusive, to,
+/// exclusive.
+pub fn streams_range(source: &str) -> (Vec<u8>, Vec<u8>) {
+    Key::of(table::CURSOR).name(source).range()
+}
+
+/// Keys of the row that [`cursor`] reads: from, inclusive, to, exclusive.
+pub fn cursor_range(stream: &StreamKey) -> (Vec<u8>, Vec<u8>) {
+    let from = keys::cursor(stream);
+    let to = [from.as_slice(), &[0]].concat();
+    (from, to)
+}
+
 /// Streams of a source with their cursors, at most `limit`.
 pub fn streams(
     state: &dyn StateRead,
@@ -250,6 +263,12 @@ pub fn keys_after(
 ) -> Result<Vec<WrappedKey>, StateError> {
     let after = after.map(keys::key);
     Ok(rows(state, Key::of(table::KEY), after, limit)?.into_iter().map(|(_, row)| row).collect())
+}
+
+/// Keys of the rows that [`keys_after`] reads: from, inclusive, to, exclusive.
+pub fn keys_range(after: Option<KeyId>) -> (Vec<u8>, Vec<u8>) {
+    let (from, to) = Key::of(table::KEY).range();
+    (after.map_or(from, |id| [keys::key(id).as_slice(), &[0]].concat()), to)
 }
 
 /// Quarantined batches of a source after (index, ordinal): (index, ordinal, row).

@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::origin::OriginGuard;
 use super::snapshot;
 use crate::convert;
+use crate::elsewhere;
 use crate::forward;
 use crate::group::Group;
 use crate::registry::Registry;
@@ -296,6 +297,14 @@ impl PeerService for PeerServer {
         let group = self.group(request.into_inner().target)?;
         let index = group.read_index_here(READ_INDEX_TIMEOUT).await.map_err(stopped)?;
         Ok(Response::new(wire::ReadIndexResponse { index }))
+    }
+
+    async fn leaders(
+        &self,
+        request: Request<wire::LeadersRequest>,
+    ) -> Result<Response<wire::LeadersResponse>, Status> {
+        self.guard.check(&request)?;
+        Ok(Response::new(elsewhere::leaders(&self.registry)))
     }
 
     async fn create_replica(

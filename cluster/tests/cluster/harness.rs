@@ -182,7 +182,7 @@ impl Cluster {
     }
 
     /// A cluster of all nodes: the first makes it, the others are put into meta; returns when every
-    /// group has a voter on every node.
+    /// group has a voter on three of them, and meta a replica on each.
     pub(crate) async fn form(&self, ingest_groups: u32) {
         let cluster = ClusterRow {
             cluster_id: vec![7; 16].into(),
@@ -199,12 +199,15 @@ impl Cluster {
         }
         until("every group has all voters", || {
             let status = self.nodes.iter().flatten().map(|node| node.status()).collect::<Vec<_>>();
-            let whole = status.iter().all(|groups| {
-                groups.len() == ingest_groups as usize + 1
-                    && groups.iter().all(|group| {
-                        let voters = group.replicas.iter().filter(|replica| replica.is_voter);
-                        voters.count() == self.nodes.len().min(3)
-                    })
+            let nodes = self.nodes.len();
+            let whole = (0..=ingest_groups).map(GroupId).all(|id| {
+                let replicas = if id.is_meta() { nodes } else { nodes.min(3) };
+                let here: Vec<_> =
+                    status.iter().flatten().filter(|group| group.group == id).collect();
+                let voters = |group: &dtm_cluster::GroupStatus| {
+                    group.replicas.iter().filter(|replica| replica.is_voter).count()
+                };
+                here.len() == replicas && here.iter().all(|group| voters(group) == nodes.min(3))
             });
             whole.then_some(())
         })

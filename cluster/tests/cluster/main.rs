@@ -1,4 +1,5 @@
 //! Nodes in one process, real TLS on loopback, port 0.
 
+mod elsewhere;
 mod harness;
 mod replication;

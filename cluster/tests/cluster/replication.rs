@@ -1,15 +1,20 @@
 //! Commands reach every replica, through leader and follower, over the loss of a node.
 
 use dtm_cluster::ClusterNode;
-use dtm_machine::seams::{Freshness, ReadView};
+use dtm_machine::seams::{Freshness, GroupView, ReadView};
 use dtm_types::{GroupId, bundle};
 
 use crate::harness::{Cluster, command, propose, until};
 
 /// Texts of all commands that a node holds, in log order, from what it has confirmed as current.
-async fn held(node: &ClusterNode, group: GroupId, through: u64) -> Vec<String> {
+pub(crate) async fn held(node: &ClusterNode, group: GroupId, through: u64) -> Vec<String> {
     let view = node.view(group, Freshness::Current).await.expect("a current view");
     assert!(view.current);
+    texts(&view, through)
+}
+
+/// Texts of all commands up to an index.
+pub(crate) fn texts(view: &GroupView, through: u64) -> Vec<String> {
     let mut texts = Vec::new();
     for index in 0..=through {
         let Ok(bytes) = view.records.bundle(index) else {

@@ -57,6 +57,8 @@ operations! {
     ListQuarantine = "list the quarantine"      [No   Yes  No   Yes  Own  No];
     /// The content of refused records.
     ReadQuarantine = "read quarantined content" [No   No   No   No   Own  No];
+    /// Send a refused record again, as it was or corrected.
+    ResendQuarantined = "resend a refused record" [No  Yes  No   No   Own  No];
     /// Nodes, groups, ledgers.
     ClusterStatus = "see the cluster's status"  [No   Yes  Yes  Yes  No   No];
     /// Let another node join.

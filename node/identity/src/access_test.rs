@@ -14,6 +14,7 @@ const DECLARED: &[(&str, &str)] = &[
     ("read digests", "operator auditor source:own"),
     ("list the quarantine", "operator auditor source:own"),
     ("read quarantined content", "source:own"),
+    ("resend a refused record", "operator source:own"),
     ("see the cluster's status", "operator approver auditor"),
     ("create a join token", "operator"),
     ("join the cluster", "anonymous"),

@@ -26,6 +26,8 @@ use dtm_types::{ClusterId, ErrorCode};
 use http::header::{ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use crate::telemetry::ContainCalls;
+
 /// What the pages need.
 pub struct Pages {
     /// The cluster as this node sees it.
@@ -49,6 +51,7 @@ pub fn router(pages: Pages) -> Router {
         .route("/", get(front))
         .fallback(|| async { problem(ErrorCode::NotFound, Lang::En) })
         .with_state(Arc::new(pages))
+        .layer(ContainCalls)
 }
 
 #[derive(serde::Deserialize)]

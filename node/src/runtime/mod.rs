@@ -8,7 +8,6 @@
 
 mod boot;
 mod found;
-mod log_metrics;
 mod peers;
 mod run;
 mod vault;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dtm_actors::{Contracts, Deps as SessionDeps, KeyVault, Limits, SourcesHandle};
+use dtm_actors::{AckTimes, Contracts, Deps as SessionDeps, KeyVault, Limits, SourcesHandle};
 use dtm_cluster::{
     ClusterConfig, ClusterNode, DbStates, Deps as ClusterDeps, NodeLogs, PeerNode, Timing,
 };
@@ -36,10 +36,13 @@ use crate::services::{
 };
 use crate::shell::{RenderMetrics, Shell};
 use crate::system::{OsEntropy, SystemClock};
+use crate::telemetry::ContainCalls;
 use crate::tls;
 
 /// The first life of a cluster.
 const FIRST: Incarnation = Incarnation(1);
+/// How long connections may take to end.
+const DOORS_END: Duration = Duration::from_secs(10);
 /// Sessions are told to leave over this long at a planned stop.
 const LEAVE: Duration = Duration::from_millis(300);
 /// What a message may hold besides its frame.
@@ -80,6 +83,9 @@ pub enum Error {
     /// Keys.
     #[error("{0}")]
     Keys(String),
+    /// A part of the node ended by itself.
+    #[error("the node stops: {0} ended; the log says why")]
+    Ended(&'static str),
     /// Sessions.
     #[error("sessions cannot be started: {0}")]
     Sessions(#[from] dtm_actors::Error),
@@ -103,7 +109,11 @@ impl Error {
             | Self::File { .. }
             | Self::LogGone { .. }
             | Self::Keys(_) => crate::config::EXIT_CONFIG,
-            Self::Log(_) | Self::State(_) | Self::Cluster(_) | Self::Sessions(_) => 1,
+            Self::Log(_)
+            | Self::State(_)
+            | Self::Cluster(_)
+            | Self::Sessions(_)
+            | Self::Ended(_) => 1,
         }
     }
 }
@@ -130,7 +140,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
     let cluster_config = cluster_config(&config, cluster_id, &row, node);
     let deps = ClusterDeps {
         logs: Arc::new(NodeLogs::new(Arc::clone(&log), FIRST)),
-        states: Arc::new(DbStates::new(states)),
+        states: Arc::new(DbStates::new(states.clone())),
         tls: (seams.peers)(node, Peers::new(Arc::clone(&shell.material))),
         clock: Arc::clone(&clock),
     };
@@ -141,6 +151,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         let marked = boot::mark_founded(&data);
         marked.map_err(|source| Error::File { path: data.join("founded"), source })?;
     }
+    let ack_times = Arc::new(AckTimes::default());
     let (limits, node_name) = (limits(&config), config.node.name.clone());
     let sources = SourcesHandle::start(SessionDeps {
         proposer: cluster.clone(),
@@ -149,6 +160,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
         limits,
+        ack_times: Arc::clone(&ack_times),
         incarnation: FIRST,
         node_name,
     });
@@ -161,6 +173,9 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         row,
         cluster,
         log,
+        states,
+        material: Arc::clone(&shell.material),
+        ack_times,
         peers: PeerCalls::new(Arc::clone(&shell.material)),
         sources,
         contracts: Contracts::default(),
@@ -178,8 +193,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         tokio::spawn(found_cluster(Arc::clone(&shared), genesis));
     }
     let grpc = shell.grpc.with_wire(seams.clients);
-    serve(shared, shell.https, grpc, shell.metrics, shell.shutdown).await;
-    Ok(())
+    serve(shared, shell.https, grpc, shell.metrics, shell.shutdown).await
 }
 
 /// Links to the page hold for this run of this node only.
@@ -210,17 +224,37 @@ async fn serve(
     grpc: tls::Listener,
     metrics: RenderMetrics,
     shutdown: CancellationToken,
-) {
+) -> Result<(), Error> {
     let router = pages(&shared, metrics);
-    let pages =
+    let mut pages =
         tokio::spawn(tls::serve_https(router, https.run(shutdown.clone()), shutdown.clone()));
-    let grpc = tokio::spawn(serve_grpc(Arc::clone(&shared), grpc, shutdown.clone()));
+    let mut grpc = tokio::spawn(serve_grpc(Arc::clone(&shared), grpc, shutdown.clone()));
     tracing::info!("node runs");
-    shutdown.cancelled().await;
+    // A node that lost a part stops: half of it would hold up the others.
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => None,
+        name = shared.cluster.part_ended() => Some(name),
+        _ = &mut pages => Some("the HTTPS port"),
+        _ = &mut grpc => Some("the gRPC port"),
+    };
+    // At a planned stop the ports end because of it, and may be heard of first.
+    let ended = ended.filter(|_| !shutdown.is_cancelled());
+    shutdown.cancel();
     stop(&shared).await;
-    let _ = tokio::join!(pages, grpc);
+    let doors = async {
+        while !(pages.is_finished() && grpc.is_finished()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(DOORS_END, doors).await.is_err() {
+        tracing::warn!("connections are cut off");
+    }
     shared.cluster.stop().await;
-    tracing::info!("node stopped");
+    match ended {
+        None => tracing::info!("node stopped"),
+        Some(what) => return Err(Error::Ended(what)),
+    }
+    Ok(())
 }
 
 fn cluster_config(
@@ -281,6 +315,7 @@ async fn serve_grpc(shared: Arc<Shared>, listener: tls::Listener, shutdown: Canc
     let nodes = NodeServiceServer::new(NodeDoor(Arc::clone(&shared)));
     let join = JoinServiceServer::new(JoinDoor(shared));
     let served = tls::grpc_server()
+        .layer(ContainCalls)
         .add_service(health)
         .add_service(reflection)
         .add_service(ingest)
@@ -301,14 +336,13 @@ async fn serve_grpc(shared: Arc<Shared>, listener: tls::Listener, shutdown: Canc
 
 fn pages(shared: &Arc<Shared>, metrics: RenderMetrics) -> axum::Router {
     let clock = Arc::clone(&shared.clock);
-    let log = Arc::clone(&shared.log);
-    let metrics: RenderMetrics = Arc::new(move || {
-        super::log_metrics::sample(&log.metrics());
-        metrics()
-    });
+    let measured = Arc::clone(shared);
     http::router(Pages {
-        status: Arc::new(Live { shared: Arc::clone(shared), acks: Arc::new(|| (0.0, 0.0)) }),
-        metrics,
+        status: Arc::new(Live { shared: Arc::clone(shared) }),
+        metrics: Arc::new(move || {
+            measured.measure();
+            metrics()
+        }),
         link: Arc::clone(&shared.link),
         cluster: shared.cluster_id,
         now_us: Arc::new(move || clock.now_us()),

@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::shared::Shared;
 use super::status::{internal, of_session, status};
+use crate::telemetry::contained;
 
 /// How long a client may wait before its first request.
 const OPEN_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
@@ -48,9 +49,9 @@ impl IngestService for IngestDoor {
             ));
         };
         self.0.permit(&caller, Operation::Publish, Some(&open.source))?;
-        let request = self.checked(open).await?;
+        let request = self.0.open_request(open).await?;
         let (session, outbox) = self.0.sources.open(request).await.map_err(|e| of_session(&e))?;
-        tokio::spawn(read(requests, session));
+        tokio::spawn(contained(read(requests, session)));
         let answers = outbox.map(|answer| answer.map_err(|error| of_session(&error)));
         Ok(Response::new(Box::pin(answers)))
     }
@@ -64,14 +65,8 @@ impl IngestService for IngestDoor {
         let stream = stream_key(&asked.source, &asked.stream)?;
         let row = self.0.directory.source(self.0.view(), &asked.source).await?;
         let group = GroupId(row.group);
-        let view = self
-            .0
-            .cluster
-            .view(group, Freshness::Current)
-            .await
-            .map_err(|e| status(e.code(), &e))?;
-        let cursor =
-            reads::cursor(view.state.as_ref(), &stream).map_err(internal)?.unwrap_or_default();
+        let rows = self.0.rows(group, Freshness::Current, reads::cursor_range(&stream)).await?;
+        let cursor = reads::cursor(rows.as_ref(), &stream).map_err(internal)?.unwrap_or_default();
         Ok(Response::new(StatusResponse {
             acked_through: cursor.through,
             site_through: 0,
@@ -88,42 +83,40 @@ impl IngestService for IngestDoor {
     }
 }
 
-impl IngestDoor {
-    /// Holds the request against source, agreement and data set.
-    async fn checked(&self, open: Open) -> Result<OpenRequest, Status> {
-        let shared = &self.0;
+impl Shared {
+    /// Holds a request to open a stream against source, agreement and data set.
+    pub(super) async fn open_request(&self, open: Open) -> Result<OpenRequest, Status> {
         let stream = stream_key(&open.source, &open.stream)?;
-        let source = shared.directory.source(shared.view(), &open.source).await?;
+        let source = self.directory.source(self.view(), &open.source).await?;
         if source.suspended {
             return Err(status(
                 ErrorCode::PermissionDenied,
                 format!("source {} is suspended", open.source),
             ));
         }
-        if open.incarnation > shared.incarnation.0 {
+        if open.incarnation > self.incarnation.0 {
             let detail = format!(
                 "the client saw incarnation {}, this node is of {}",
-                open.incarnation, shared.incarnation
+                open.incarnation, self.incarnation
             );
             return Err(status(ErrorCode::WrongIncarnation, detail));
         }
         let definition =
-            shared.directory.definition(shared.view(), &open.dataset, open.schema_version).await?;
+            self.directory.definition(self.view(), &open.dataset, open.schema_version).await?;
         let request = ContractRequest {
             open: &open,
             source: &source,
             definition: &definition,
-            mask_key: shared.vault.mask_key(),
+            mask_key: self.vault.mask_key(),
         };
-        let contract = shared.contracts.contract(&stream, request).map_err(|e| of_session(&e))?;
+        let contract = self.contracts.contract(&stream, request).map_err(|e| of_session(&e))?;
         let group = GroupId(source.group);
-        let leader_address = shared.cluster.leader(group).filter(|l| !l.is_self).map(|l| l.address);
+        let leader_address = self.cluster.leader(group).filter(|l| !l.is_self).map(|l| l.address);
         Ok(OpenRequest {
             stream,
             group,
             contract,
             actor_id: source.id.clone(),
-            acked_proven: !open.ack_token.is_empty(),
             open,
             leader_address,
         })

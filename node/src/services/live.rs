@@ -126,7 +126,7 @@ impl Shared {
         self.log.stopped().map(|reason| reason.to_string())
     }
 
-    fn disk_free_bytes(&self) -> u64 {
+    pub(super) fn disk_free_bytes(&self) -> u64 {
         dtm_storage::vfs::Vfs::free_bytes(&dtm_storage::vfs::RealVfs, &self.config.node.data)
             .unwrap_or_default()
     }
@@ -195,7 +195,6 @@ fn led_by(groups: &[wire::GroupStatus]) -> BTreeMap<Bytes, u32> {
 /// The page's view.
 pub(crate) struct Live {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) acks: Arc<dyn Fn() -> (f64, f64) + Send + Sync>,
 }
 
 #[async_trait]
@@ -222,7 +221,8 @@ impl LiveStatus for Live {
     async fn overview(&self) -> Overview {
         let status = tokio::time::timeout(PATIENCE, self.shared.status()).await;
         let status = status.ok().and_then(Result::ok).unwrap_or_default();
-        let (ack_p50_ms, ack_p99_ms) = (self.acks)();
+        let now_us = self.shared.clock.monotonic_us();
+        let [ack_p50_ms, ack_p99_ms] = self.shared.ack_times.quantiles_ms(now_us, [0.5, 0.99]);
         let name_of = |node: &Bytes| {
             let found =
                 status.nodes.iter().filter_map(|n| n.node.as_ref()).find(|n| n.node == *node);
@@ -265,9 +265,10 @@ impl Live {
                 title_en: row.title_en,
                 ..SourceLine::default()
             };
-            if let Ok(view) = shared.cluster.view(GroupId(row.group), Freshness::Local).await {
-                let streams = reads::streams(view.state.as_ref(), &row.source, STREAMS_MAX)
-                    .unwrap_or_default();
+            let range = reads::streams_range(&row.source);
+            if let Ok(rows) = shared.rows(GroupId(row.group), Freshness::Local, range).await {
+                let streams =
+                    reads::streams(rows.as_ref(), &row.source, STREAMS_MAX).unwrap_or_default();
                 line.streams = u32::try_from(streams.len()).unwrap_or(u32::MAX);
                 line.records = streams.iter().map(|(_, c)| c.records).sum();
                 line.refused = streams.iter().map(|(_, c)| c.refused).sum();

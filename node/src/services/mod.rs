@@ -7,6 +7,8 @@ mod admin;
 mod audit;
 mod auth;
 mod directory;
+mod elsewhere;
+mod gauges;
 mod ingest;
 mod join;
 mod live;

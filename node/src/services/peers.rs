@@ -1,5 +1,7 @@
 //! What nodes ask of each other beside Raft: status, keys, draining. Both sides.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,40 +9,48 @@ use dtm_identity::Operation;
 use dtm_proto::admin as wire;
 use dtm_proto::admin::node_service_client::NodeServiceClient;
 use dtm_proto::admin::node_service_server::NodeService;
+use dtm_proto::records::{LookupResponse, QuarantineResponse, ReadResponse};
 use dtm_seal::{ClusterKey, Secret};
 use dtm_types::command::NodeRow;
-use dtm_types::{ErrorCode, KeyId, NodeId};
-use hyper_util::rt::TokioIo;
+use dtm_types::{ErrorCode, GroupId, KeyId, NodeId};
+use parking_lot::Mutex;
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
+use super::records::Answers;
 use super::shared::Shared;
 use super::status::{internal, status};
-use crate::tls::Material;
+use super::{elsewhere, records};
+use crate::tls::{Material, connector};
 
 /// How long another node may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a call may take to be answered.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest answer: a record of 8 MiB and its neighbours.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
+/// Nodes and addresses that connections are kept of.
+const CHANNELS_MAX: usize = 64;
 /// Sessions told to leave are spread over this long.
 const DRAIN_SPREAD_MS: u64 = 5_000;
 
-/// The calling side.
+/// The calling side. One connection a node, made when it is needed and again when it broke.
 pub(crate) struct PeerCalls {
     material: Arc<Material>,
+    channels: Mutex<HashMap<(NodeId, String), Channel>>,
 }
 
 impl PeerCalls {
     /// Calls under this node's certificate.
     pub(crate) fn new(material: Arc<Material>) -> Self {
-        Self { material }
+        Self { material, channels: Mutex::default() }
     }
 
     /// What a node says of itself; `None` where it does not answer in time.
     pub(crate) async fn local_status(&self, row: &NodeRow) -> Option<wire::LocalStatusResponse> {
         let call = async {
-            let mut client = self.client(row).await.ok()?;
+            let mut client = self.of_row(row).ok()?;
             client.local_status(wire::LocalStatusRequest {}).await.ok().map(Response::into_inner)
         };
         tokio::time::timeout(PATIENCE, call).await.ok().flatten()
@@ -52,7 +62,7 @@ impl PeerCalls {
         row: &NodeRow,
         request: wire::AdoptClusterKeyRequest,
     ) -> Result<(), Status> {
-        self.client(row).await?.adopt_cluster_key(request).await.map(|_| ())
+        self.of_row(row)?.adopt_cluster_key(request).await.map(|_| ())
     }
 
     /// Empties a node, or lets it take sessions again.
@@ -61,28 +71,40 @@ impl PeerCalls {
         row: &NodeRow,
         request: wire::DrainLocalRequest,
     ) -> Result<wire::DrainLocalResponse, Status> {
-        self.client(row).await?.drain_local(request).await.map(Response::into_inner)
+        self.of_row(row)?.drain_local(request).await.map(Response::into_inner)
     }
 
-    async fn client(&self, row: &NodeRow) -> Result<NodeServiceClient<Channel>, Status> {
+    fn of_row(&self, row: &NodeRow) -> Result<NodeServiceClient<Channel>, Status> {
         let node =
             NodeId::from_slice(&row.node).ok_or_else(|| internal("a node id has 16 bytes"))?;
+        self.client(node, &row.grpc_address)
+    }
+
+    /// A client of a node; connects at its first call.
+    pub(crate) fn client(
+        &self,
+        node: NodeId,
+        address: &str,
+    ) -> Result<NodeServiceClient<Channel>, Status> {
+        let mut channels = self.channels.lock();
+        if channels.len() >= CHANNELS_MAX {
+            channels.clear();
+        }
+        let channel = match channels.entry((node, address.to_owned())) {
+            Entry::Occupied(known) => known.get().clone(),
+            Entry::Vacant(free) => free.insert(self.channel(node, address)?).clone(),
+        };
+        let client = NodeServiceClient::new(channel);
+        Ok(client.max_decoding_message_size(ANSWER_BYTES_MAX))
+    }
+
+    fn channel(&self, node: NodeId, address: &str) -> Result<Channel, Status> {
         let name = ServerName::try_from(crate::pki::peer_name(node)).map_err(internal)?;
-        let tls = TlsConnector::from(self.material.client());
-        let address: Arc<str> = row.grpc_address.as_str().into();
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(internal)?;
-        let connector = tower::service_fn(move |_: Uri| {
-            let (address, tls, name) = (Arc::clone(&address), tls.clone(), name.clone());
-            async move {
-                let tcp = TcpStream::connect(&*address).await?;
-                Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, tcp).await?))
-            }
-        });
-        let endpoint = endpoint.connect_timeout(PATIENCE).timeout(Duration::from_secs(30));
-        let channel = endpoint.connect_with_connector(connector).await;
-        let unreachable =
-            |e| status(ErrorCode::Unavailable, format!("node {} does not answer: {e}", row.name));
-        Ok(NodeServiceClient::new(channel.map_err(unreachable)?))
+        let material = Arc::clone(&self.material);
+        let connector = connector(address, name, move || material.client());
+        let endpoint = endpoint.connect_timeout(PATIENCE).timeout(CALL_TIMEOUT);
+        Ok(endpoint.connect_with_connector_lazy(connector))
     }
 }
 
@@ -115,6 +137,9 @@ impl Shared {
 
 #[tonic::async_trait]
 impl NodeService for NodeDoor {
+    type ReadGroupStream = Answers<ReadResponse>;
+    type QuarantineOfGroupStream = Answers<QuarantineResponse>;
+
     async fn local_status(
         &self,
         request: Request<wire::LocalStatusRequest>,
@@ -155,5 +180,46 @@ impl NodeService for NodeDoor {
         self.0.allow(&request, Operation::PeerCall, None).await?;
         let answer = self.0.drain_local(request.get_ref().resume).await;
         Ok(Response::new(answer))
+    }
+
+    async fn read_group(
+        &self,
+        request: Request<wire::ReadGroupRequest>,
+    ) -> Result<Response<Self::ReadGroupStream>, Status> {
+        self.0.allow(&request, Operation::PeerCall, None).await?;
+        let asked = request.into_inner();
+        let read = asked.read.unwrap_or_default();
+        let answers = records::read_here(&self.0, GroupId(asked.group), read)?;
+        Ok(Response::new(answers))
+    }
+
+    async fn lookup_in_group(
+        &self,
+        request: Request<wire::LookupInGroupRequest>,
+    ) -> Result<Response<LookupResponse>, Status> {
+        self.0.allow(&request, Operation::PeerCall, None).await?;
+        let asked = request.into_inner();
+        let lookup = asked.lookup.unwrap_or_default();
+        records::lookup_here(&self.0, GroupId(asked.group), lookup).await.map(Response::new)
+    }
+
+    async fn quarantine_of_group(
+        &self,
+        request: Request<wire::QuarantineOfGroupRequest>,
+    ) -> Result<Response<Self::QuarantineOfGroupStream>, Status> {
+        self.0.allow(&request, Operation::PeerCall, None).await?;
+        let asked = request.into_inner();
+        let (group, with_payload) = (GroupId(asked.group), asked.with_payload);
+        let quarantine = asked.quarantine.unwrap_or_default();
+        let answers = records::quarantine_here(&self.0, group, quarantine, with_payload).await?;
+        Ok(Response::new(answers))
+    }
+
+    async fn rows(
+        &self,
+        request: Request<wire::RowsRequest>,
+    ) -> Result<Response<wire::RowsResponse>, Status> {
+        self.0.allow(&request, Operation::PeerCall, None).await?;
+        elsewhere::rows_here(&self.0, request.into_inner()).await.map(Response::new)
     }
 }

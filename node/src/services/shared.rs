@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use dtm_actors::{Contracts, KeyVault, SourcesHandle};
+use dtm_actors::{AckTimes, Contracts, KeyVault, SourcesHandle};
 use dtm_cluster::ClusterNode;
 use dtm_machine::seams::{Clock, Entropy, ReadView};
 use dtm_storage::keys::Keyring;
 use dtm_storage::log::NodeLog;
+use dtm_storage::state::StateDb;
 use dtm_types::command::NodeRow;
 use dtm_types::{ClusterId, Incarnation, NodeId};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::http::LinkKey;
+use crate::tls::Material;
 
 use super::directory::Directory;
 use super::peers::PeerCalls;
@@ -28,6 +30,9 @@ pub(crate) struct Shared {
     pub(crate) row: NodeRow,
     pub(crate) cluster: Arc<ClusterNode>,
     pub(crate) log: Arc<NodeLog>,
+    pub(crate) states: StateDb,
+    pub(crate) material: Arc<Material>,
+    pub(crate) ack_times: Arc<AckTimes>,
     pub(crate) peers: PeerCalls,
     pub(crate) sources: SourcesHandle,
     pub(crate) contracts: Contracts,

@@ -61,7 +61,7 @@ pub(crate) fn of_session(error: &dtm_actors::Error) -> Status {
 
 /// Who the caller is, or that they may not, as a status.
 pub(crate) fn of_identity(error: &dtm_identity::Error) -> Status {
-    metrics::counter!("dtm_refused_calls_total", "code" => error.code().name()).increment(1);
+    metrics::counter!("dtm_refusals_total", "code" => error.code().name()).increment(1);
     status(error.code(), error)
 }
 

@@ -33,8 +33,7 @@ pub fn keep_files_private() {
 }
 
 /// A panic is logged and ends the process: state after it is not to be trusted, and the other
-/// nodes take over. Panics inside a source actor are caught by the actor's supervisor and must not
-/// come here: pass their thread's or task's marker with `is_contained`.
+/// nodes take over. A panic inside a session or a call ends only that: `is_contained` tells.
 pub fn abort_on_panic(is_contained: fn() -> bool) {
     std::panic::set_hook(Box::new(move |info| {
         let payload = info.payload();
@@ -45,7 +44,7 @@ pub fn abort_on_panic(is_contained: fn() -> bool) {
             .unwrap_or("no text");
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         if is_contained() {
-            tracing::error!(panic = text, place, "an actor failed; it is restarted");
+            tracing::error!(panic = text, place, "a session or call failed; the node goes on");
             return;
         }
         let backtrace = std::backtrace::Backtrace::force_capture().to_string();

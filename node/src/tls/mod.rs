@@ -14,6 +14,7 @@
 //! Owner of the state: [`Material`] holds the current configurations; each connection takes them
 //! once, so a replaced certificate counts from the next connection on.
 
+mod connect;
 mod io;
 mod limit;
 mod listener;
@@ -23,6 +24,7 @@ mod pinned;
 mod serve;
 mod wire;
 
+pub(crate) use connect::connector;
 pub use io::TlsIo;
 pub use listener::{Incoming, ListenOptions, Listener};
 pub use material::{Material, watch};

@@ -355,6 +355,22 @@ pub struct ReadIndexResponse {
     pub index: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeadersRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LeadersResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub groups: ::prost::alloc::vec::Vec<GroupLeader>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupLeader {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
+    #[prost(message, optional, tag = "3")]
+    pub leader: ::core::option::Option<PeerNode>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateReplicaRequest {
     #[prost(message, optional, tag = "1")]
     pub target: ::core::option::Option<Target>,
@@ -371,6 +387,9 @@ pub struct ReconcileRequest {
     /// Hand leadership to this replica when everything else is in order; 0 = to nobody.
     #[prost(uint64, tag = "3")]
     pub preferred_leader: u64,
+    /// Members that follow and do not vote.
+    #[prost(message, repeated, tag = "4")]
+    pub learners: ::prost::alloc::vec::Vec<Member>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReconcileResponse {
@@ -677,6 +696,31 @@ pub mod peer_service_client {
                 .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "ReadIndex"));
             self.inner.unary(req, path, codec).await
         }
+        /// Who leads the groups of which the receiver holds a replica, for nodes that hold none.
+        pub async fn leaders(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LeadersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LeadersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.cluster.v1.PeerService/Leaders",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "Leaders"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The receiver creates an empty replica under this id (idempotent).
         pub async fn create_replica(
             &mut self,
@@ -846,6 +890,11 @@ pub mod peer_service_server {
             tonic::Response<super::ReadIndexResponse>,
             tonic::Status,
         >;
+        /// Who leads the groups of which the receiver holds a replica, for nodes that hold none.
+        async fn leaders(
+            &self,
+            request: tonic::Request<super::LeadersRequest>,
+        ) -> std::result::Result<tonic::Response<super::LeadersResponse>, tonic::Status>;
         /// The receiver creates an empty replica under this id (idempotent).
         async fn create_replica(
             &self,
@@ -1258,6 +1307,51 @@ pub mod peer_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReadIndexSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.cluster.v1.PeerService/Leaders" => {
+                    #[allow(non_camel_case_types)]
+                    struct LeadersSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::LeadersRequest>
+                    for LeadersSvc<T> {
+                        type Response = super::LeadersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LeadersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::leaders(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LeadersSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

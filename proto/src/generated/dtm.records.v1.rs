@@ -176,6 +176,46 @@ pub struct QuarantinedRecord {
     pub messages_vi: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "11")]
     pub messages_en: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As the payload: only for those who may read it.
+    #[prost(message, optional, tag = "12")]
+    pub envelope: ::core::option::Option<::dtm_types::format::Envelope>,
+    #[prost(enumeration = "::dtm_types::format::Form", tag = "13")]
+    pub form: i32,
+    #[prost(enumeration = "::dtm_types::format::Mode", tag = "14")]
+    pub mode: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResendRequest {
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    /// As the quarantine lists it.
+    #[prost(string, tag = "2")]
+    pub id: ::prost::alloc::string::String,
+    /// Corrected; empty = as it was refused, checked against the newest version of the data set.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub payload: ::prost::bytes::Bytes,
+    /// Why; goes into the ledger's sealed detail.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// 16 bytes, made by the client.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub request_id: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ResendResponse {
+    /// Where it was sent: stored there, unless `refused` says why not.
+    #[prost(string, tag = "1")]
+    pub stream: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
+    #[prost(message, optional, tag = "3")]
+    pub refused: ::core::option::Option<QuarantinedRecord>,
+    /// Its message id is held already: nothing was stored.
+    #[prost(bool, tag = "4")]
+    pub is_duplicate: bool,
+    /// Entry of the ledger of meta.
+    #[prost(uint64, tag = "5")]
+    pub leaf_index: u64,
 }
 /// Generated client implementations.
 pub mod records_service_client {
@@ -340,6 +380,29 @@ pub mod records_service_client {
                 .insert(GrpcMethod::new("dtm.records.v1.RecordsService", "Lookup"));
             self.inner.unary(req, path, codec).await
         }
+        /// Sends a refused record again, as it was or corrected: an entry of the ledger, then a record of
+        /// a stream that bears the refused one's id. Stored once, however often it is asked.
+        pub async fn resend(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResendRequest>,
+        ) -> std::result::Result<tonic::Response<super::ResendResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.records.v1.RecordsService/Resend",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.records.v1.RecordsService", "Resend"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Refused records and why.
         pub async fn quarantine(
             &mut self,
@@ -407,6 +470,12 @@ pub mod records_service_server {
             &self,
             request: tonic::Request<super::LookupRequest>,
         ) -> std::result::Result<tonic::Response<super::LookupResponse>, tonic::Status>;
+        /// Sends a refused record again, as it was or corrected: an entry of the ledger, then a record of
+        /// a stream that bears the refused one's id. Stored once, however often it is asked.
+        async fn resend(
+            &self,
+            request: tonic::Request<super::ResendRequest>,
+        ) -> std::result::Result<tonic::Response<super::ResendResponse>, tonic::Status>;
         /// Server streaming response type for the Quarantine method.
         type QuarantineStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::QuarantineResponse, tonic::Status>,
@@ -617,6 +686,51 @@ pub mod records_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LookupSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.records.v1.RecordsService/Resend" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResendSvc<T: RecordsService>(pub Arc<T>);
+                    impl<
+                        T: RecordsService,
+                    > tonic::server::UnaryService<super::ResendRequest>
+                    for ResendSvc<T> {
+                        type Response = super::ResendResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResendRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RecordsService>::resend(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResendSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

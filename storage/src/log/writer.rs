@@ -265,6 +265,7 @@ impl Writer {
                 shared.counters.round_bytes.add(bytes);
                 let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
                 shared.counters.round_us.add(took);
+                metrics::histogram!("dtm_log_round_seconds").record(took as f64 / 1e6);
             }
             add(&shared.counters.written_bytes, bytes);
             add(&shared.counters.blocks, self.round.blocks());

@@ -9,11 +9,13 @@
 //! the long form of the tests.
 
 mod cluster;
+mod keys;
 mod kills;
 mod live;
 mod load;
 mod node;
 mod readback;
 mod refusals;
+mod resend;
 mod secrecy;
 mod wait;

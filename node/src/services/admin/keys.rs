@@ -15,7 +15,7 @@ use tonic::{Request, Status};
 use super::AdminDoor;
 use crate::services::Actor;
 use crate::services::audit::propose;
-use crate::services::status::{internal, status};
+use crate::services::status::internal;
 
 /// Keys wrapped anew in one command.
 const REWRAP_KEYS: usize = 256;
@@ -51,14 +51,9 @@ impl AdminDoor {
         let mut after: Option<KeyId> = None;
         let mut count = 0;
         loop {
-            let view = self
-                .0
-                .cluster
-                .view(group, Freshness::Current)
-                .await
-                .map_err(|e| status(e.code(), &e))?;
-            let held =
-                reads::keys_after(view.state.as_ref(), after, REWRAP_KEYS).map_err(internal)?;
+            let range = reads::keys_range(after);
+            let rows = self.0.rows(group, Freshness::Current, range).await?;
+            let held = reads::keys_after(rows.as_ref(), after, REWRAP_KEYS).map_err(internal)?;
             let Some(last) = held.last() else {
                 return Ok(count);
             };

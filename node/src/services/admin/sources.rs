@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use dtm_identity::{Identity, Operation, SourceKey};
 use dtm_machine::reads;
-use dtm_machine::seams::{Freshness, ReadView};
+use dtm_machine::seams::Freshness;
 use dtm_proto::admin as wire;
 use dtm_types::command::admin::Op;
 use dtm_types::command::{RevokeSourceKey, SourceKeyRow, SourceRow};
@@ -82,10 +82,9 @@ impl AdminDoor {
     }
 
     async fn streams(&self, row: &SourceRow) -> Result<Vec<wire::StreamDetail>, Status> {
-        let view = self.0.cluster.view(GroupId(row.group), Freshness::Local).await;
-        let view = view.map_err(|e| status(e.code(), &e))?;
-        let found =
-            reads::streams(view.state.as_ref(), &row.source, STREAMS_MAX).map_err(internal)?;
+        let range = reads::streams_range(&row.source);
+        let rows = self.0.rows(GroupId(row.group), Freshness::Local, range).await?;
+        let found = reads::streams(rows.as_ref(), &row.source, STREAMS_MAX).map_err(internal)?;
         Ok(found
             .into_iter()
             .map(|(stream, cursor)| wire::StreamDetail {

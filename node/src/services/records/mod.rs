@@ -6,22 +6,27 @@ use std::time::Duration;
 
 use dtm_identity::{Caller, Operation};
 use dtm_machine::reads;
-use dtm_machine::seams::{Freshness, GroupView, ReadView};
+use dtm_machine::seams::{Freshness, GroupView, ReadError, ReadView};
+use dtm_proto::admin::node_service_client::NodeServiceClient;
+use dtm_proto::admin::{LookupInGroupRequest, QuarantineOfGroupRequest};
 use dtm_proto::records::records_service_server::RecordsService;
 use dtm_proto::records::{
     LookupRequest, LookupResponse, Position, QuarantineRequest, QuarantineResponse, ReadRequest,
-    ReadResponse,
+    ReadResponse, ResendRequest, ResendResponse,
 };
 use dtm_types::{ErrorCode, GroupId, StreamKey};
 use futures::Stream;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use self::open::BatchReader;
+use super::elsewhere::another_may_answer;
 use super::shared::Shared;
 use super::status::{internal, status};
+use crate::telemetry::{contained, contained_blocking};
 
 mod lookup;
 mod open;
@@ -29,11 +34,15 @@ mod pages;
 #[cfg(test)]
 mod pages_test;
 mod position;
+mod relay;
+mod resend;
 
 /// How often a tail looks for more.
 const TAIL_EVERY: Duration = Duration::from_millis(50);
+/// The same where other nodes have to be asked.
+const TAIL_ELSEWHERE_EVERY: Duration = Duration::from_millis(250);
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The service.
 pub(crate) struct RecordsDoor(pub(crate) Arc<Shared>);
@@ -46,6 +55,8 @@ struct Plan {
     stream: Option<StreamKey>,
     position: Position,
     digests_only: bool,
+    /// For another node: it looks for another holder itself.
+    is_relayed: bool,
 }
 
 #[tonic::async_trait]
@@ -77,18 +88,27 @@ impl RecordsService for RecordsDoor {
         let asked = request.get_ref().clone();
         self.0.allow(&request, Operation::ReadPayloads, Some(&asked.source)).await?;
         let row = self.0.directory.source(self.0.view(), &asked.source).await?;
-        let freshness = if asked.current { Freshness::Current } else { Freshness::Local };
-        let view = self
-            .0
-            .cluster
-            .view(GroupId(row.group), freshness)
-            .await
-            .map_err(|e| status(e.code(), &e))?;
-        let shared = Arc::clone(&self.0);
-        let found = tokio::task::spawn_blocking(move || lookup::lookup(&shared, view, &asked))
-            .await
-            .map_err(internal)??;
-        Ok(Response::new(found))
+        let group = GroupId(row.group);
+        if self.0.cluster.is_here(group) {
+            return lookup_here(&self.0, group, asked).await.map(Response::new);
+        }
+        let request = LookupInGroupRequest { group: group.0, lookup: Some(asked) };
+        let call = |mut client: NodeServiceClient<Channel>| {
+            let request = request.clone();
+            async move { client.lookup_in_group(request).await }
+        };
+        self.0.ask_holders(group, call).await.map(Response::new)
+    }
+
+    async fn resend(
+        &self,
+        request: Request<ResendRequest>,
+    ) -> Result<Response<ResendResponse>, Status> {
+        let asked = request.get_ref().clone();
+        let operation = Operation::ResendQuarantined;
+        let caller = self.0.allow(&request, operation, Some(&asked.source)).await?;
+        let address = super::auth::address(&request);
+        resend::resend(&self.0, (caller, address), asked).await.map(Response::new)
     }
 
     async fn quarantine(
@@ -100,20 +120,8 @@ impl RecordsService for RecordsDoor {
         let with_payload =
             self.0.permit(&caller, Operation::ReadQuarantine, Some(&asked.source)).is_ok();
         let row = self.0.directory.source(self.0.view(), &asked.source).await?;
-        let view = self
-            .0
-            .cluster
-            .view(GroupId(row.group), Freshness::Current)
-            .await
-            .map_err(|e| status(e.code(), &e))?;
-        let (sender, receiver) = mpsc::channel(4);
-        let shared = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = quarantine(&shared, view, &asked, with_payload, &sender) {
-                let _ = sender.blocking_send(Err(error));
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        let group = GroupId(row.group);
+        refused_answers(&self.0, group, asked, with_payload).await.map(Response::new)
     }
 }
 
@@ -137,15 +145,7 @@ impl RecordsDoor {
             }
             None => self.0.cluster.ingest_groups(),
         };
-        let stream =
-            if asked.stream.is_empty() {
-                None
-            } else {
-                let stream = StreamKey::parse(&asked.source, &asked.stream);
-                Some(stream.ok_or_else(|| {
-                    status(ErrorCode::InvalidArgument, "a stream needs its source")
-                })?)
-            };
+        let stream = stream_of(&asked)?;
         let position = position::decode(asked.position.clone(), self.0.incarnation)?;
         Ok(Plan {
             shared: Arc::clone(&self.0),
@@ -154,17 +154,18 @@ impl RecordsDoor {
             stream,
             position,
             digests_only,
+            is_relayed: false,
         })
     }
 }
 
 fn run(plan: Plan, tail: bool) -> Answers<ReadResponse> {
     let (sender, receiver) = mpsc::channel(4);
-    tokio::spawn(async move {
+    tokio::spawn(contained(async move {
         if let Err(error) = stream_out(plan, tail, &sender).await {
             let _ = sender.send(Err(error)).await;
         }
-    });
+    }));
     Box::pin(ReceiverStream::new(receiver))
 }
 
@@ -173,45 +174,164 @@ async fn stream_out(
     tail: bool,
     sender: &mpsc::Sender<Result<ReadResponse, Status>>,
 ) -> Result<(), Status> {
-    let limit = match plan.request.records_max {
-        0 => u64::MAX,
-        limit => limit,
+    let mut progress = Progress {
+        limit: if plan.request.records_max == 0 { u64::MAX } else { plan.request.records_max },
+        given: 0,
+        current: true,
     };
-    let mut given = 0;
-    let mut current = true;
+    let mut groups_lacking = Vec::new();
     loop {
         for group in plan.groups.clone() {
-            let freshness =
-                if plan.request.current && !tail { Freshness::Current } else { Freshness::Local };
-            let view = plan
-                .shared
-                .cluster
-                .view(group, freshness)
-                .await
-                .map_err(|e| status(e.code(), &e))?;
-            current &= view.current;
-            let place = Arc::clone(&plan.shared.reads).acquire_owned().await.map_err(internal)?;
-            let out = sender.clone();
-            let step = tokio::task::spawn_blocking(move || {
-                let result = read_group(&mut plan, view, limit - given, current, &out);
-                drop(place);
-                (plan, result)
-            });
-            let (back, result) = step.await.map_err(internal)?;
-            plan = back;
-            given += result?;
-            if given >= limit || sender.is_closed() {
+            let read = read_one(plan, group, tail, &mut progress, sender).await?;
+            plan = match read {
+                (plan, Ok(())) => plan,
+                // What can be read is; the answer says what it lacks.
+                (plan, Err(error))
+                    if !tail && !plan.request.current && another_may_answer(&error) =>
+                {
+                    progress.current = false;
+                    groups_lacking.push(group.0);
+                    plan
+                }
+                (_, Err(error)) => return Err(error),
+            };
+            if progress.given >= progress.limit || sender.is_closed() {
                 return Ok(());
             }
         }
         if !tail {
             let position = plan.position.encode_to_vec().into();
-            let last = ReadResponse { position, current, ..ReadResponse::default() };
+            let current = progress.current;
+            let last = ReadResponse { records: Vec::new(), position, current, groups_lacking };
             let _ = sender.send(Ok(last)).await;
             return Ok(());
         }
-        tokio::time::sleep(TAIL_EVERY).await;
+        let is_all_here = plan.groups.iter().all(|group| plan.shared.cluster.is_here(*group));
+        tokio::time::sleep(if is_all_here { TAIL_EVERY } else { TAIL_ELSEWHERE_EVERY }).await;
     }
+}
+
+/// How far a call has come.
+struct Progress {
+    limit: u64,
+    given: u64,
+    /// Of everything read so far.
+    current: bool,
+}
+
+/// Reads one group: here where there is a replica of it, else through a node that holds one. Gives
+/// the plan back with what became of it.
+async fn read_one(
+    mut plan: Plan,
+    group: GroupId,
+    tail: bool,
+    progress: &mut Progress,
+    sender: &mpsc::Sender<Result<ReadResponse, Status>>,
+) -> Result<(Plan, Result<(), Status>), Status> {
+    let is_current = plan.request.current && !tail;
+    let freshness = if is_current { Freshness::Current } else { Freshness::Local };
+    let view = match plan.shared.cluster.view(group, freshness).await {
+        Ok(view) => view,
+        Err(ReadError::NotHere(_)) if !plan.is_relayed => {
+            let relayed = relay::read(&mut plan, group, is_current, progress, sender).await;
+            return Ok((plan, relayed));
+        }
+        Err(error) => return Ok((plan, Err(status(error.code(), &error)))),
+    };
+    progress.current &= view.current;
+    let place = Arc::clone(&plan.shared.reads).acquire_owned().await.map_err(internal)?;
+    let (out, current, room) = (sender.clone(), progress.current, progress.limit - progress.given);
+    let step = tokio::task::spawn_blocking(move || {
+        contained_blocking(|| {
+            let result = read_group(&mut plan, view, room, current, &out);
+            drop(place);
+            (plan, result)
+        })
+    });
+    match step.await {
+        Ok((plan, given)) => Ok((plan, given.map(|given| progress.given += given))),
+        Err(error) => Err(internal(error)),
+    }
+}
+
+/// For another node: one group from this node's replica.
+pub(super) fn read_here(
+    shared: &Arc<Shared>,
+    group: GroupId,
+    request: ReadRequest,
+) -> Result<Answers<ReadResponse>, Status> {
+    let plan = Plan {
+        shared: Arc::clone(shared),
+        groups: vec![group],
+        stream: stream_of(&request)?,
+        position: position::decode(request.position.clone(), shared.incarnation)?,
+        digests_only: request.digests_only,
+        is_relayed: true,
+        request,
+    };
+    Ok(run(plan, false))
+}
+
+/// One record from this node's replica.
+pub(super) async fn lookup_here(
+    shared: &Arc<Shared>,
+    group: GroupId,
+    asked: LookupRequest,
+) -> Result<LookupResponse, Status> {
+    let freshness = if asked.current { Freshness::Current } else { Freshness::Local };
+    let view = shared.cluster.view(group, freshness).await.map_err(|e| status(e.code(), &e))?;
+    let shared = Arc::clone(shared);
+    let work = move || contained_blocking(|| lookup::lookup(&shared, view, &asked));
+    let found = tokio::task::spawn_blocking(work);
+    found.await.map_err(internal)?
+}
+
+/// Refused records, from this node's replica or through a node that holds one.
+async fn refused_answers(
+    shared: &Arc<Shared>,
+    group: GroupId,
+    asked: QuarantineRequest,
+    with_payload: bool,
+) -> Result<Answers<QuarantineResponse>, Status> {
+    if shared.cluster.is_here(group) {
+        return quarantine_here(shared, group, asked, with_payload).await;
+    }
+    let quarantine = Some(asked);
+    let request = QuarantineOfGroupRequest { group: group.0, quarantine, with_payload };
+    let call = |mut client: NodeServiceClient<Channel>| {
+        let request = request.clone();
+        async move { client.quarantine_of_group(request).await }
+    };
+    Ok(Box::pin(shared.ask_holders(group, call).await?))
+}
+
+/// Refused records from this node's replica.
+pub(super) async fn quarantine_here(
+    shared: &Arc<Shared>,
+    group: GroupId,
+    asked: QuarantineRequest,
+    with_payload: bool,
+) -> Result<Answers<QuarantineResponse>, Status> {
+    let view = shared.cluster.view(group, Freshness::Current).await;
+    let view = view.map_err(|e| status(e.code(), &e))?;
+    let (sender, receiver) = mpsc::channel(4);
+    let shared = Arc::clone(shared);
+    let work = move || {
+        if let Err(error) = quarantine(&shared, view, &asked, with_payload, &sender) {
+            let _ = sender.blocking_send(Err(error));
+        }
+    };
+    tokio::task::spawn_blocking(|| contained_blocking(work));
+    Ok(Box::pin(ReceiverStream::new(receiver)))
+}
+
+fn stream_of(asked: &ReadRequest) -> Result<Option<StreamKey>, Status> {
+    if asked.stream.is_empty() {
+        return Ok(None);
+    }
+    let stream = StreamKey::parse(&asked.source, &asked.stream);
+    let wrong = || status(ErrorCode::InvalidArgument, "a stream needs its source");
+    stream.map(Some).ok_or_else(wrong)
 }
 
 /// Reads one group to the end of its view. Returns how many records were sent.

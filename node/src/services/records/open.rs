@@ -155,11 +155,18 @@ impl Batches for BatchReader {
                 stream: place.stream.clone(),
                 sequence: place.first_sequence + n as u64,
                 dataset: place.dataset.clone(),
-                message_id: record.envelope.map(|e| e.message_id).unwrap_or_default(),
+                message_id: record
+                    .envelope
+                    .as_ref()
+                    .map(|e| e.message_id.clone())
+                    .unwrap_or_default(),
+                envelope: record.envelope.filter(|_| with_payload),
                 group_time_us: place.group_time_us,
                 messages_vi: record.violations.iter().map(|v| message(v, Lang::Vi)).collect(),
                 messages_en: record.violations.iter().map(|v| message(v, Lang::En)).collect(),
                 violations: record.violations,
+                form: batch.header.form,
+                mode: batch.header.mode,
                 payload: if with_payload { record.payload } else { Bytes::new() },
             })
             .collect())

@@ -252,6 +252,18 @@ pub enum QuarantineCommand {
         #[arg(long, default_value_t = 100)]
         limit: u64,
     },
+    /// Send a refused record again, as it was or corrected.
+    Resend {
+        /// Id, as the list prints it.
+        id: String,
+        /// Source; default: the context's.
+        #[arg(long)]
+        source: Option<String>,
+        /// Corrected record, one JSON object; without it the record goes as it was, checked
+        /// against the newest version of its data set.
+        #[arg(long)]
+        file: Option<PathBuf>,
+    },
     /// One refused record with every reason.
     Show {
         /// Id, as the list prints it.

@@ -1,11 +1,13 @@
-//! `dtm quarantine list|show`.
+//! `dtm quarantine list|show|resend`.
 
-use dtm_proto::records::{QuarantineRequest, QuarantinedRecord};
+use std::path::Path;
+
+use dtm_proto::records::{QuarantineRequest, QuarantinedRecord, ResendRequest};
 use serde_json::{Value, json};
 
 use super::text::time;
 use crate::args::{Globals, QuarantineCommand};
-use crate::{Failure, Printer, Remote};
+use crate::{Exit, Failure, Printer, Remote};
 
 /// Most records that `show` looks through.
 const SEARCH_RECORDS_MAX: u64 = 100_000;
@@ -16,6 +18,9 @@ pub(crate) async fn run(command: &QuarantineCommand, globals: &Globals) -> Resul
     match command {
         QuarantineCommand::List { source, limit } => {
             list(&remote, &printer, source.as_deref(), *limit).await
+        }
+        QuarantineCommand::Resend { id, source, file } => {
+            resend(&remote, &printer, source.as_deref(), id, file.as_deref()).await
         }
         QuarantineCommand::Show { id, source } => {
             show(&remote, &printer, source.as_deref(), id).await
@@ -96,6 +101,51 @@ async fn show(
         return Ok(());
     }
     Err(Failure::usage("cli.no_record", &[]))
+}
+
+async fn resend(
+    remote: &Remote,
+    printer: &Printer<'_>,
+    source: Option<&str>,
+    id: &str,
+    file: Option<&Path>,
+) -> Result<(), Failure> {
+    let payload = match file {
+        None => Vec::new(),
+        Some(path) => std::fs::read(path).map_err(Failure::file(path))?.trim_ascii().to_vec(),
+    };
+    let why = remote.why().unwrap_or_default();
+    let message = ResendRequest {
+        source: remote.source(source),
+        id: id.to_owned(),
+        payload: payload.into(),
+        reason: why.reason,
+        request_id: why.request_id,
+    };
+    let answer = remote.records().resend(remote.request(message)).await?.into_inner();
+    let refused = answer.refused.as_ref();
+    if printer.is_json() {
+        printer.json(&json!({
+            "id": id, "stream": answer.stream, "sequence": answer.sequence,
+            "leaf_index": answer.leaf_index, "duplicate": answer.is_duplicate,
+            "stored": refused.is_none() && !answer.is_duplicate, "refused": refused.map(to_json),
+        }));
+    } else {
+        let key = match refused {
+            Some(_) => "cli.resent_refused",
+            None if answer.is_duplicate => "cli.resent_duplicate",
+            None => "cli.resent",
+        };
+        let sequence = answer.sequence.to_string();
+        printer.say(key, &[("id", id), ("stream", &answer.stream), ("sequence", &sequence)]);
+        for message in refused.into_iter().flat_map(|record| messages(record, printer)) {
+            printer.raw(&format!("  - {message}"));
+        }
+    }
+    match refused {
+        Some(_) => Err(Failure::Verdict { key: "cli.some_refused", exit: Exit::Failed }),
+        None => Ok(()),
+    }
 }
 
 /// The reasons in the user's language, the other one where there is none.

@@ -82,9 +82,6 @@ pub struct OpenSession {
     /// Bounds checked in apply.
     #[prost(uint32, tag = "11")]
     pub stream_names_max: u32,
-    /// True when acked_through was shown with a valid token.
-    #[prost(bool, tag = "12")]
-    pub acked_proven: bool,
     #[prost(uint64, tag = "13")]
     pub quarantine_records_max: u64,
     #[prost(uint64, tag = "14")]
@@ -453,6 +450,8 @@ pub struct ClusterRow {
     #[prost(bytes = "bytes", tag = "6")]
     pub cluster_key_id: ::prost::bytes::Bytes,
 }
+/// A refused record is sent again, as it was or corrected: the entry; the record itself goes
+/// through the stream `resend.GROUP-INDEX-ORDINAL-RECORD` of its source.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResendQuarantined {
     #[prost(string, tag = "1")]
@@ -463,6 +462,8 @@ pub struct ResendQuarantined {
     pub ordinal: u32,
     #[prost(uint32, tag = "4")]
     pub record: u32,
+    #[prost(uint32, tag = "5")]
+    pub group: u32,
 }
 /// What apply decided about one command.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -61,9 +61,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, admin: Admin) -> Result<Outcome, 
         Op::UseJoinToken(join) => nodes::use_token(ctx, join),
         Op::PutGroup(row) => cluster::put_group(ctx, row, expected),
         Op::PutCluster(row) => cluster::put_cluster(ctx, row),
-        Op::ResendQuarantined(_) => {
-            Ok(Err(refused(RefusalKind::WrongGroup, "not an action of meta")))
-        }
+        Op::ResendQuarantined(resend) => sources::resend(ctx, &resend),
     };
     let effect = match decision? {
         Ok(effect) => effect,

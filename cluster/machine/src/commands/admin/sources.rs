@@ -1,7 +1,9 @@
 //! Sources, their agreements and their keys.
 
 use dtm_types::SourceId;
-use dtm_types::command::{ClusterRow, RefusalKind, RevokeSourceKey, SourceKeyRow, SourceRow};
+use dtm_types::command::{
+    ClusterRow, RefusalKind, ResendQuarantined, RevokeSourceKey, SourceKeyRow, SourceRow,
+};
 
 use super::{Decision, Effect};
 use crate::commands::{Context, refused};
@@ -124,4 +126,15 @@ pub(super) fn revoke_key(ctx: &mut Context<'_, '_>, revoke: &RevokeSourceKey) ->
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Enters that a refused record is sent again. Whether it exists, its own group says; whether it
+/// was sent again before, the stream that bears its id.
+pub(super) fn resend(ctx: &mut Context<'_, '_>, resend: &ResendQuarantined) -> Decision {
+    if ctx.rows.get(&keys::named(table::SOURCE, &resend.source))?.is_none() {
+        return Ok(Err(refused(RefusalKind::NotFound, "no such source")));
+    }
+    let ResendQuarantined { group, index, ordinal, record, .. } = resend;
+    let id = format!("resend={group}-{index}-{ordinal}-{record}");
+    Ok(Ok(Effect::on(vec![format!("source={}", resend.source), id])))
 }

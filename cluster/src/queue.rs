@@ -1,0 +1,239 @@
+//! Commands of one group that wait on this node: for a bundle here, or for the way to the leader.
+//!
+//! Each command is answered once: with its outcome, with a refusal, or as unknown. What was
+//! certainly not written returns to its place, so commands keep their order.
+// Hot path: every command passes here.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dtm_machine::seams::{ProposeError, Reply};
+use dtm_types::GroupId;
+use dtm_types::command::Outcome;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::forward::Forwarded;
+use crate::network::Link;
+
+/// While nobody leads, or the leader does not answer, the queue is looked at this often.
+pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(20);
+const OVERLOAD_RETRY_AFTER_MS: u64 = 200;
+
+/// Bounds of a group's queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueueConfig {
+    /// Commands waiting or in flight, bytes; beyond it proposals are refused as overload.
+    pub(crate) bytes_max: usize,
+    /// How long a command waits for a leader.
+    pub(crate) leader_wait: Duration,
+}
+
+/// One command and who waits for it.
+pub(crate) struct Item {
+    pub(crate) command: Bytes,
+    pub(crate) reply: Reply,
+    deadline: Instant,
+    /// Came from another node: never forwarded a second time.
+    is_forwarded: bool,
+}
+
+#[derive(Default)]
+struct State {
+    /// By arrival; a command that was certainly not written returns to its number.
+    items: BTreeMap<u64, Item>,
+    next: u64,
+    /// Of everything not yet answered.
+    bytes: usize,
+    /// Something came back unwritten: nothing is tried before this moment.
+    not_before: Option<Instant>,
+    closed: Option<String>,
+}
+
+/// The queue of one group on one node.
+pub(crate) struct CommandQueue {
+    group: GroupId,
+    config: QueueConfig,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+impl CommandQueue {
+    pub(crate) fn new(group: GroupId, config: QueueConfig) -> Arc<Self> {
+        Arc::new(Self { group, config, state: Mutex::default(), wake: Notify::new() })
+    }
+
+    pub(crate) fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// Bytes not yet answered.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
+    /// Somebody may have something to do.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Until [`CommandQueue::wake`]. Cancel-safe.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Takes a command, or refuses it at once as overload or as unavailable.
+    pub(crate) fn push(&self, command: Bytes, reply: Reply, is_forwarded: bool) {
+        let group = self.group;
+        let refused = {
+            let mut state = self.state.lock();
+            let bytes = command.len();
+            if let Some(cause) = &state.closed {
+                ProposeError::Unavailable { group, cause: cause.clone() }
+            } else if state.bytes > 0 && state.bytes + bytes > self.config.bytes_max {
+                ProposeError::Overloaded { group, retry_after_ms: OVERLOAD_RETRY_AFTER_MS }
+            } else {
+                let deadline = Instant::now() + self.config.leader_wait;
+                let number = state.next;
+                state.next += 1;
+                state.bytes += bytes;
+                state.items.insert(number, Item { command, reply, deadline, is_forwarded });
+                drop(state);
+                self.wake.notify_one();
+                return;
+            }
+        };
+        reply(Err(refused));
+    }
+
+    /// The oldest commands, together at most so many bytes; at least one where there is one.
+    pub(crate) fn take(&self, bytes_max: usize) -> Vec<(u64, Item)> {
+        let mut state = self.state.lock();
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        while let Some(entry) = state.items.first_entry() {
+            let more = entry.get().command.len();
+            if !items.is_empty() && bytes + more > bytes_max {
+                break;
+            }
+            bytes += more;
+            items.push(entry.remove_entry());
+        }
+        items
+    }
+
+    /// Answers a command that was taken.
+    pub(crate) fn answer(&self, item: Item, result: Result<Outcome, ProposeError>) {
+        self.state.lock().bytes -= item.command.len();
+        (item.reply)(result);
+    }
+
+    fn unavailable(&self, item: Item, cause: &str) {
+        let error = ProposeError::Unavailable { group: self.group, cause: cause.to_owned() };
+        self.answer(item, Err(error));
+    }
+
+    /// Answers what waited too long; true when something is left.
+    pub(crate) fn expire(&self, cause: &str) -> bool {
+        let now = Instant::now();
+        let mut late = Vec::new();
+        let is_left = {
+            let mut state = self.state.lock();
+            while let Some(entry) = state.items.first_entry() {
+                if entry.get().deadline > now {
+                    break;
+                }
+                late.push(entry.remove());
+            }
+            !state.items.is_empty()
+        };
+        late.into_iter().for_each(|item| self.unavailable(item, cause));
+        is_left
+    }
+
+    /// Forwards what the link takes; true when something is left.
+    pub(crate) fn forward(self: &Arc<Self>, link: &Arc<Link>) -> bool {
+        let forwarder = link.forwarder();
+        loop {
+            let Some((number, item)) = self.state.lock().items.pop_first() else {
+                return false;
+            };
+            if item.is_forwarded {
+                // The sender looks for the leader itself.
+                let error = ProposeError::NotLeader { group: self.group, leader: None };
+                self.answer(item, Err(error));
+                continue;
+            }
+            if item.deadline <= Instant::now() {
+                self.unavailable(item, "the leader does not answer");
+                continue;
+            }
+            let command = item.command.clone();
+            // Shared, because a full link gives the closure back uncalled.
+            let slot = Arc::new(Mutex::new(Some(item)));
+            let (for_answer, queue) = (Arc::clone(&slot), Arc::downgrade(self));
+            let answer = Box::new(move |forwarded| {
+                if let (Some(queue), Some(item)) = (Weak::upgrade(&queue), for_answer.lock().take())
+                {
+                    queue.forwarded(number, item, forwarded);
+                }
+            });
+            if forwarder.send(self.group, command, answer).is_err() {
+                if let Some(item) = slot.lock().take() {
+                    self.state.lock().items.insert(number, item);
+                }
+                return true;
+            }
+        }
+    }
+
+    fn forwarded(&self, number: u64, item: Item, forwarded: Forwarded) {
+        match forwarded {
+            Forwarded::Outcome(outcome) => self.answer(item, Ok(*outcome)),
+            Forwarded::Failed(error) => self.answer(item, Err(error)),
+            Forwarded::NotTaken => self.put_back([(number, item)]),
+        }
+    }
+
+    /// Nothing of these was written: they return to their places.
+    pub(crate) fn put_back(&self, items: impl IntoIterator<Item = (u64, Item)>) {
+        let refused = {
+            let mut state = self.state.lock();
+            match state.closed.clone() {
+                None => {
+                    state.items.extend(items);
+                    state.not_before = Some(Instant::now() + RETRY_PAUSE);
+                    None
+                }
+                Some(cause) => Some((cause, items.into_iter().collect::<Vec<_>>())),
+            }
+        };
+        if let Some((cause, items)) = refused {
+            items.into_iter().for_each(|(_, item)| self.unavailable(item, &cause));
+        }
+        self.wake.notify_one();
+    }
+
+    /// Keeps nodes that disagree on who leads from sending commands around at full speed.
+    pub(crate) fn is_backing_off(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_waiting = state.not_before.is_some_and(|moment| moment > Instant::now());
+        if !is_waiting {
+            state.not_before = None;
+        }
+        is_waiting && !state.items.is_empty()
+    }
+
+    /// Refuses everything from now on.
+    pub(crate) fn close(&self, cause: &str) {
+        let items = {
+            let mut state = self.state.lock();
+            state.closed.get_or_insert_with(|| cause.to_owned());
+            std::mem::take(&mut state.items)
+        };
+        items.into_values().for_each(|item| self.unavailable(item, cause));
+    }
+}

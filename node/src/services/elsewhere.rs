@@ -1,0 +1,124 @@
+//! Groups of which this node holds no replica: their rows and records come from a node that holds
+//! one, asked in turn, the leader first.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dtm_machine::seams::{Freshness, ReadError, ReadView, StateError, StateRead};
+use dtm_proto::admin as wire;
+use dtm_proto::admin::node_service_client::NodeServiceClient;
+use dtm_types::{ErrorCode, GroupId};
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
+
+use super::shared::Shared;
+use super::status::{internal, status};
+
+/// Rows of one question.
+const ROWS_MAX: u32 = 1_024;
+
+/// Whether another node may answer where this one could not.
+pub(crate) fn another_may_answer(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::DataLoss | Code::Cancelled
+    )
+}
+
+/// No node that holds the group answers.
+pub(crate) fn nobody_answers(group: GroupId) -> Status {
+    status(ErrorCode::Unavailable, format!("no node that holds group {group} answers"))
+}
+
+impl Shared {
+    /// Asks the nodes that hold a group in turn until one answers for good.
+    pub(crate) async fn ask_holders<T, F>(
+        &self,
+        group: GroupId,
+        call: impl Fn(NodeServiceClient<Channel>) -> F,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut last = nobody_answers(group);
+        for peer in self.cluster.holders(group) {
+            let client = self.peers.client(peer.node, &peer.grpc_address)?;
+            match call(client).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) if another_may_answer(&status) => last = status,
+                Err(status) => return Err(status),
+            }
+        }
+        Err(last)
+    }
+
+    /// The rows of a range, at most 1,024 of them: from this node's replica, or a holder's. Reads
+    /// outside the range find nothing.
+    pub(crate) async fn rows(
+        &self,
+        group: GroupId,
+        freshness: Freshness,
+        (from, to): (Vec<u8>, Vec<u8>),
+    ) -> Result<Arc<dyn StateRead>, Status> {
+        match self.cluster.view(group, freshness).await {
+            Ok(view) => return Ok(view.state),
+            Err(ReadError::NotHere(_)) => {}
+            Err(error) => return Err(status(error.code(), &error)),
+        }
+        let request = wire::RowsRequest {
+            group: group.0,
+            current: freshness == Freshness::Current,
+            from: from.into(),
+            to: to.into(),
+            rows_max: ROWS_MAX,
+        };
+        let answer: wire::RowsResponse = self
+            .ask_holders(group, |mut client| {
+                let request = request.clone();
+                async move { client.rows(request).await }
+            })
+            .await?;
+        Ok(Arc::new(Rows(answer.rows.into_iter().map(|row| (row.key, row.value)).collect())))
+    }
+}
+
+/// Answers another node from this node's own replica.
+pub(super) async fn rows_here(
+    shared: &Shared,
+    asked: wire::RowsRequest,
+) -> Result<wire::RowsResponse, Status> {
+    let freshness = if asked.current { Freshness::Current } else { Freshness::Local };
+    let view = shared.cluster.view(GroupId(asked.group), freshness).await;
+    let view = view.map_err(|e| status(e.code(), &e))?;
+    let limit = asked.rows_max.min(ROWS_MAX) as usize;
+    let rows = view.state.scan(&asked.from, &asked.to, limit).map_err(internal)?;
+    let rows = rows.into_iter().map(|(key, value)| wire::StateRow { key, value });
+    Ok(wire::RowsResponse { rows: rows.collect() })
+}
+
+/// Rows that another node sent, read as if they were here.
+struct Rows(BTreeMap<Bytes, Bytes>);
+
+impl StateRead for Rows {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
+        Ok(self.0.get(key).cloned())
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
+        let (from, to) = (Bytes::copy_from_slice(from), Bytes::copy_from_slice(to));
+        let found = self.0.range(from..to).take(limit);
+        Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
+        let (from, to) = (Bytes::copy_from_slice(from), Bytes::copy_from_slice(to));
+        let found = self.0.range(from..to).next_back();
+        Ok(found.map(|(key, value)| (key.clone(), value.clone())))
+    }
+}

@@ -1,0 +1,84 @@
+//! Reading a group of which this node holds no replica: the answers of a node that holds one are
+//! passed on; when it fails the next one goes on from the position that was reached.
+
+use std::time::Duration;
+
+use dtm_proto::admin::ReadGroupRequest;
+use dtm_proto::records::{Position, ReadRequest, ReadResponse};
+use dtm_types::{ErrorCode, GroupId};
+use prost::Message;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::{Plan, Progress};
+use crate::services::elsewhere::{another_may_answer, nobody_answers};
+use crate::services::status::{internal, status};
+
+/// How long the next answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// Reads through the nodes that hold the group, the leader first; each is asked once.
+pub(super) async fn read(
+    plan: &mut Plan,
+    group: GroupId,
+    current: bool,
+    progress: &mut Progress,
+    sender: &mpsc::Sender<Result<ReadResponse, Status>>,
+) -> Result<(), Status> {
+    let mut last = nobody_answers(group);
+    for peer in plan.shared.cluster.holders(group) {
+        let mut client = plan.shared.peers.client(peer.node, &peer.grpc_address)?;
+        let records_max = match progress.limit {
+            u64::MAX => 0,
+            limit => limit - progress.given,
+        };
+        let read = ReadRequest {
+            position: plan.position.encode_to_vec().into(),
+            records_max,
+            current,
+            digests_only: plan.digests_only,
+            ..plan.request.clone()
+        };
+        let request = ReadGroupRequest { group: group.0, read: Some(read) };
+        let passed = match client.read_group(request).await {
+            Ok(answers) => pass_on(plan, answers.into_inner(), progress, sender).await,
+            Err(status) => Err(status),
+        };
+        match passed {
+            Ok(is_current) => {
+                progress.current &= is_current;
+                return Ok(());
+            }
+            Err(status) if another_may_answer(&status) => last = status,
+            Err(status) => return Err(status),
+        }
+    }
+    Err(last)
+}
+
+/// Whether the answers were current, once all of them are passed on.
+async fn pass_on(
+    plan: &mut Plan,
+    mut answers: tonic::Streaming<ReadResponse>,
+    progress: &mut Progress,
+    sender: &mpsc::Sender<Result<ReadResponse, Status>>,
+) -> Result<bool, Status> {
+    let late = |_| status(ErrorCode::Unavailable, "the node that holds the group fell silent");
+    let mut is_current = false;
+    loop {
+        let next = tokio::time::timeout(ANSWER_WITHIN, answers.message()).await.map_err(late)??;
+        let Some(mut answer) = next else {
+            return Ok(is_current);
+        };
+        is_current = answer.current;
+        plan.position = Position::decode(answer.position.clone()).map_err(internal)?;
+        progress.given += answer.records.len() as u64;
+        if answer.records.is_empty() {
+            continue;
+        }
+        answer.current &= progress.current;
+        if sender.send(Ok(answer)).await.is_err() {
+            return Ok(is_current);
+        }
+    }
+}

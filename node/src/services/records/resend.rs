@@ -1,0 +1,261 @@
+//! A refused record is sent again, as it was or corrected.
+//!
+//! ```text
+//!  refused record (its group) ▶ entry in meta ▶ session on `resend.ID` ▶ the usual way of a record
+//! ```
+//!
+//! The stream bears the refused record's id: that is its provenance, and what makes a second call
+//! find the first one's record. A correction that is refused again takes its sequence and lies in
+//! quarantine itself; the next correction follows it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dtm_actors::Limits;
+use dtm_identity::Caller;
+use dtm_machine::reads;
+use dtm_machine::seams::Freshness;
+use dtm_proto::ingest::publish_response::Response as Answer;
+use dtm_proto::ingest::{Frame, IdPolicy, Open, Record, RefusedRecord};
+use dtm_proto::records::{
+    GroupPosition, Position, QuarantineRequest, QuarantinedRecord, ResendRequest, ResendResponse,
+};
+use dtm_types::command::ResendQuarantined;
+use dtm_types::command::admin::Op;
+use dtm_types::{ErrorCode, GroupId, StreamKey};
+use futures::StreamExt;
+use prost::Message;
+use serde_json::json;
+use tonic::Status;
+
+use super::refused_answers;
+use crate::services::shared::Shared;
+use crate::services::status::{internal, of_session, status};
+use crate::services::{Action, Actor, act};
+
+/// How long the record's way through its session may take.
+const OUTCOME_WITHIN: Duration = Duration::from_secs(40);
+
+/// Place of a refused record, as the quarantine lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RefusedId {
+    group: u32,
+    index: u64,
+    ordinal: u32,
+    record: u32,
+}
+
+impl RefusedId {
+    /// Reads `GROUP-INDEX-ORDINAL-RECORD`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('-');
+        let id = Self {
+            group: parts.next()?.parse().ok()?,
+            index: parts.next()?.parse().ok()?,
+            ordinal: parts.next()?.parse().ok()?,
+            record: parts.next()?.parse().ok()?,
+        };
+        (parts.next().is_none() && id.to_string() == text).then_some(id)
+    }
+
+    /// The position just before this record.
+    fn before(self) -> Option<GroupPosition> {
+        let Self { group, index, ordinal, record } = self;
+        Some(match (record, ordinal) {
+            (0, 0) => {
+                let index = index.checked_sub(1)?;
+                GroupPosition { group, index, ordinal: u32::MAX, records: 0 }
+            }
+            (0, _) => GroupPosition { group, index, ordinal: ordinal - 1, records: 0 },
+            _ => GroupPosition { group, index, ordinal, records: record },
+        })
+    }
+}
+
+impl std::fmt::Display for RefusedId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}-{}-{}", self.group, self.index, self.ordinal, self.record)
+    }
+}
+
+/// Sends it again for a caller who may.
+pub(super) async fn resend(
+    shared: &Arc<Shared>,
+    (caller, address): (Caller, String),
+    asked: ResendRequest,
+) -> Result<ResendResponse, Status> {
+    let id = RefusedId::parse(&asked.id)
+        .ok_or_else(|| status(ErrorCode::InvalidArgument, "GROUP-INDEX-ORDINAL-RECORD"))?;
+    let source = shared.directory.source(shared.view(), &asked.source).await?;
+    let refused = find(shared, &asked.source, GroupId(source.group), id).await?;
+    let payload = content(&refused, &asked.payload)?;
+    let name = format!("resend.{id}");
+    let stream = StreamKey::parse(&asked.source, &name)
+        .ok_or_else(|| status(ErrorCode::InvalidArgument, "no such source"))?;
+    let group = GroupId(source.group);
+    let rows = shared.rows(group, Freshness::Current, reads::cursor_range(&stream)).await?;
+    let cursor = reads::cursor(rows.as_ref(), &stream).map_err(internal)?.unwrap_or_default();
+    if cursor.closed || cursor.records + cursor.duplicates > 0 {
+        return Err(status(ErrorCode::AlreadyExists, format!("{id} was stored on {name}")));
+    }
+    let op = ResendQuarantined {
+        source: asked.source.clone(),
+        group: id.group,
+        index: id.index,
+        ordinal: id.ordinal,
+        record: id.record,
+    };
+    let detail = json!({"source": asked.source, "refused": asked.id, "stream": name,
+                        "corrected": !asked.payload.is_empty()});
+    let action = Action {
+        op: Op::ResendQuarantined(op),
+        expected_version: None,
+        reason: asked.reason,
+        request_id: asked.request_id,
+        detail,
+    };
+    let done = act(shared, Actor::of(&caller, address), action).await?;
+    let record = Record {
+        payload,
+        message_id: refused.message_id.clone(),
+        event_time_us: refused.envelope.as_ref().map_or(0, |envelope| envelope.event_time_us),
+        envelope: refused.envelope.clone(),
+        ..Record::default()
+    };
+    let sent = send(shared, open_of(&asked.source, &name, &refused), cursor.through + 1, record);
+    let late = |_| status(ErrorCode::OutcomeUnknown, format!("no outcome yet: see {name}"));
+    let (again, is_duplicate) =
+        tokio::time::timeout(OUTCOME_WITHIN, sent).await.map_err(late)??;
+    let again = again.map(|again| QuarantinedRecord {
+        source: asked.source,
+        stream: name.clone(),
+        sequence: again.sequence,
+        dataset: refused.dataset,
+        message_id: again.message_id,
+        violations: again.violations,
+        messages_vi: again.messages_vi,
+        messages_en: again.messages_en,
+        ..QuarantinedRecord::default()
+    });
+    Ok(ResendResponse {
+        stream: name,
+        sequence: cursor.through + 1,
+        refused: again,
+        is_duplicate,
+        leaf_index: done.leaf_index,
+    })
+}
+
+/// The refused record, from whatever node holds its group.
+async fn find(
+    shared: &Arc<Shared>,
+    source: &str,
+    group: GroupId,
+    id: RefusedId,
+) -> Result<QuarantinedRecord, Status> {
+    let none = || status(ErrorCode::NotFound, format!("no refused record {id} of {source}"));
+    let before = id.before().filter(|_| id.group == group.0).ok_or_else(none)?;
+    let position =
+        Position { incarnation: shared.incarnation.0, groups: vec![before], ..Position::default() };
+    let request = QuarantineRequest {
+        source: source.to_owned(),
+        position: position.encode_to_vec().into(),
+        records_max: 1,
+        ..QuarantineRequest::default()
+    };
+    let mut answers = refused_answers(shared, group, request, true).await?;
+    let first = answers.next().await.transpose()?;
+    let record = first.and_then(|answer| answer.records.into_iter().next());
+    record.filter(|record| record.id == id.to_string()).ok_or_else(none)
+}
+
+/// What is to be sent.
+fn content(refused: &QuarantinedRecord, corrected: &Bytes) -> Result<Bytes, Status> {
+    if !corrected.is_empty() {
+        return Ok(corrected.clone());
+    }
+    let kept_max = Limits::default().quarantine_record_bytes_max;
+    if refused.payload.is_empty() || refused.payload.len() >= kept_max {
+        let what = "the quarantine does not hold the whole record: give it corrected";
+        return Err(status(ErrorCode::InvalidArgument, what));
+    }
+    Ok(refused.payload.clone())
+}
+
+fn open_of(source: &str, stream: &str, refused: &QuarantinedRecord) -> Open {
+    let ids = if refused.message_id.is_empty() { IdPolicy::Sequence } else { IdPolicy::MessageId };
+    Open {
+        source: source.to_owned(),
+        stream: stream.to_owned(),
+        dataset: refused.dataset.clone(),
+        mode: refused.mode,
+        form: refused.form,
+        ids: ids.into(),
+        client: "resend".to_owned(),
+        ..Open::default()
+    }
+}
+
+/// Sends one record through a session of its own. Why it was refused again, if it was, and whether
+/// it is a double.
+async fn send(
+    shared: &Arc<Shared>,
+    open: Open,
+    sequence: u64,
+    record: Record,
+) -> Result<(Option<RefusedRecord>, bool), Status> {
+    let request = shared.open_request(open).await?;
+    let (session, mut answers) = shared.sources.open(request).await.map_err(|e| of_session(&e))?;
+    let mut record = Some(record);
+    let (mut refused, mut is_duplicate) = (None, false);
+    while let Some(answer) = answers.next().await {
+        match answer.map_err(|e| of_session(&e))?.response {
+            Some(Answer::Opened(opened)) if opened.next_sequence == sequence => {
+                let records = record.take().into_iter().collect();
+                let frame = Frame { first_sequence: sequence, records, ..Frame::default() };
+                session.frame(frame).await.map_err(|e| of_session(&e))?;
+            }
+            Some(Answer::Refused(again)) => refused = again.records.into_iter().next(),
+            Some(Answer::Ack(ack)) if ack.acked_through >= sequence => {
+                // A stored one is the last of its stream: a second call finds it finished.
+                is_duplicate |= ack.duplicates > 0;
+                session.close(refused.is_none()).map_err(|e| of_session(&e))?;
+            }
+            Some(Answer::Closed(_)) => return Ok((refused, is_duplicate)),
+            Some(Answer::Opened(_) | Answer::Rewind(_)) => {
+                session.disconnected();
+                let what = "the record is being sent again by another call";
+                return Err(status(ErrorCode::VersionConflict, what));
+            }
+            _ => {}
+        }
+    }
+    Err(status(ErrorCode::OutcomeUnknown, "the session ended before the record had an outcome"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_as_they_are_written() {
+        let id = RefusedId::parse("3-17-0-2").expect("an id");
+        assert_eq!(id.to_string(), "3-17-0-2");
+        for wrong in ["", "3-17-0", "3-17-0-2-1", "3-17-0-x", "03-17-0-2", "3-17-0--2"] {
+            assert_eq!(RefusedId::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_position_is_just_before_the_record() {
+        let before = |text: &str| {
+            let at = RefusedId::parse(text).expect("an id").before()?;
+            Some((at.index, at.ordinal, at.records))
+        };
+        assert_eq!(before("3-17-4-2"), Some((17, 4, 2)));
+        assert_eq!(before("3-17-4-0"), Some((17, 3, 0)));
+        assert_eq!(before("3-17-0-0"), Some((16, u32::MAX, 0)));
+        assert_eq!(before("3-0-0-0"), None);
+    }
+}

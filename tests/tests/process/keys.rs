@@ -1,0 +1,73 @@
+//! The cluster key is exchanged while records come in, and while nodes die in the middle of it.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cluster::{Cluster, NODES};
+use crate::load::{Load, Plan};
+use crate::readback::judge;
+use crate::secrecy::{CANARY, search};
+
+/// Acks on each stream that show that it is alive.
+const ALIVE: u64 = 20;
+/// The node that carries a rotation out is killed so long after it was asked.
+const KILLED_AFTER_MS: [u64; 6] = [0, 10, 30, 80, 200, 500];
+
+/// Rotates; the new key's id and how many keys were wrapped anew.
+async fn rotate(cluster: &Cluster) -> Result<(String, u64)> {
+    let done = cluster.dtm(&["-o", "json", "--yes", "key", "rotate"]).await?;
+    let done: serde_json::Value = serde_json::from_str(&done)?;
+    let id = done["cluster_key_id"].as_str().context("id")?.to_owned();
+    Ok((id, done["keys_rewrapped"].as_u64().context("count")?))
+}
+
+// holds: ING-1, ING-2, ING-3, ING-4, RAFT-1, SEC-1
+// fault: F24
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cluster_key_is_rotated_under_load_and_under_kills() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let source = cluster.add_source("src-canary", &["notes"]).await?;
+    let line = Load::line(Plan { mark: CANARY.to_owned(), ..Plan::new(&source, "a") });
+    let publisher = line.open(cluster.endpoint(&source)?).await?;
+    for _ in 0..100 {
+        ensure!(line.send(&publisher)?, "the window holds so few");
+    }
+    line.acked.store(publisher.flush().await?.acked_through, Ordering::Relaxed);
+
+    let load = Load::usual(&cluster, 3).await?;
+    load.moves(ALIVE).await?;
+    let (first, count) = rotate(&cluster).await?;
+    // Four sources with a data key and a source key each, and the audit key.
+    ensure!(count >= 9, "{count} keys were wrapped anew");
+    load.moves(ALIVE).await?;
+    for after_ms in KILLED_AFTER_MS {
+        let _ = tokio::time::timeout(Duration::from_millis(after_ms), rotate(&cluster)).await;
+        cluster.nodes[0].kill();
+        load.moves(ALIVE).await.with_context(|| format!("killed after {after_ms} ms"))?;
+        cluster.start_node(0)?;
+        cluster.settled(NODES).await?;
+        load.moves(ALIVE).await.with_context(|| format!("back after {after_ms} ms"))?;
+    }
+    // A node that is down could not open what the others wrap: no rotation without it.
+    cluster.nodes[2].kill();
+    ensure!(rotate(&cluster).await.is_err(), "rotated without n3");
+    load.moves(ALIVE).await?;
+    cluster.start_node(2)?;
+    cluster.settled(NODES).await?;
+    let (last, again) = rotate(&cluster).await?;
+    ensure!(last != first && again >= count, "{again} keys after {count}");
+    load.moves(ALIVE).await?;
+
+    let mut lines = load.finish().await?;
+    lines.push(line);
+    judge(&cluster, &lines).await?;
+    cluster.roots_agree().await?;
+    for node in &mut cluster.nodes {
+        node.kill();
+    }
+    search(&cluster, &source)?;
+    cluster.passed();
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! A refused record is sent again: as it was, corrected, and once more.
+
+use anyhow::{Context, Result, ensure};
+use dtm_client::Reader;
+use dtm_proto::records::{QuarantineRequest, ReadRequest};
+
+use crate::cluster::{Cluster, NODES};
+use crate::load::{Load, Plan};
+
+/// The fortieth record of a line is a broken one.
+const RECORDS: u64 = 40;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_record_is_stored_once_after_correction() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let source = cluster.add_source("src-1", &["notes"]).await?;
+    let line = Load::line(Plan::new(&source, "a"));
+    let publisher = line.open(cluster.endpoint(&source)?).await?;
+    for _ in 0..RECORDS {
+        ensure!(line.send(&publisher)?, "the window holds so few");
+    }
+    publisher.flush().await?;
+    let reader = Reader::new(cluster.endpoint(&source)?);
+    let request = QuarantineRequest { source: source.code.clone(), ..Default::default() };
+    let page = reader.quarantine(request).next().await?.context("one was refused")?;
+    let refused = page.records.first().context("one was refused")?;
+    ensure!(refused.sequence == RECORDS, "{refused:?}");
+
+    let resend = ["-o", "json", "quarantine", "resend", "--source", "src-1"];
+    let id = refused.id.as_str();
+    let as_it_was = cluster.dtm(&[&resend[..], &[id]].concat()).await;
+    ensure!(as_it_was.is_err(), "it is as broken as before");
+    let file = cluster.path("corrected.json");
+    std::fs::write(&file, r#"{"code":"SRC-1-40","note":"as it was meant"}"#)?;
+    let file = file.display().to_string();
+    let corrected = [&resend[..], &["--file", &file, id]].concat();
+    let stored = cluster.dtm(&corrected).await?;
+    let stored: serde_json::Value = serde_json::from_str(&stored)?;
+    ensure!(stored["stored"] == true && stored["sequence"] == 2, "{stored}");
+    ensure!(stored["leaf_index"].as_u64().is_some_and(|leaf| leaf > 0), "{stored}");
+    let again = cluster.dtm(&corrected).await.expect_err("it is stored already");
+    ensure!(again.to_string().contains("already"), "{again}");
+    let unknown = cluster.dtm(&[&resend[..], &["1-1-0-0"]].concat()).await;
+    ensure!(unknown.is_err(), "there is no such record");
+
+    let stream = format!("resend.{id}");
+    for at in 0..NODES {
+        let mut read = Reader::new(cluster.endpoint_at(&source, &[at])?).read(ReadRequest {
+            source: source.code.clone(),
+            current: true,
+            ..ReadRequest::default()
+        });
+        let mut found = Vec::new();
+        while let Some(answer) = read.next().await? {
+            found.extend(answer.records.into_iter().filter(|record| record.stream == stream));
+        }
+        ensure!(found.len() == 1 && found[0].sequence == 2, "n{}: {found:?}", at + 1);
+        let message_id = found[0].envelope.as_ref().map(|envelope| envelope.message_id.as_str());
+        ensure!(message_id == Some("src-1/a/40"), "{message_id:?}");
+    }
+    cluster.passed();
+    Ok(())
+}
