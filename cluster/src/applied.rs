@@ -1,9 +1,10 @@
 //! What a replica has applied, for those who wait for it, compare it or purge behind it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use dtm_types::bundle;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -28,6 +29,7 @@ pub(crate) struct Applied {
     head: watch::Sender<Head>,
     kept: Mutex<VecDeque<Head>>,
     flushed: AtomicU64,
+    version: AtomicU8,
     failure: Mutex<Option<String>>,
     alarm: Mutex<Option<String>>,
 }
@@ -38,6 +40,7 @@ impl Applied {
             head: watch::channel(Head::default()).0,
             kept: Mutex::new(VecDeque::new()),
             flushed: AtomicU64::new(0),
+            version: AtomicU8::new(bundle::VERSION),
             failure: Mutex::new(None),
             alarm: Mutex::new(None),
         }
@@ -77,6 +80,15 @@ impl Applied {
 
     pub(crate) fn set_flushed(&self, index: u64) {
         self.flushed.fetch_max(index, Ordering::AcqRel);
+    }
+
+    /// The version that the group is at, as applied here.
+    pub(crate) fn version(&self) -> u8 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_version(&self, version: u8) {
+        self.version.store(version, Ordering::Release);
     }
 
     pub(crate) fn fail(&self, reason: String) {

@@ -22,6 +22,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use tokio_util::sync::CancellationToken;
 
+use crate::applied::Applied;
 use crate::log_store::{LogError, ReplicaLog};
 use crate::network::{Link, Links};
 use crate::queue::{CommandQueue, Item, QueueConfig, RETRY_PAUSE};
@@ -42,6 +43,7 @@ pub(crate) struct Bundler {
     node: NodeId,
     raft: GroupRaft,
     log: Arc<dyn ReplicaLog>,
+    applied: Arc<Applied>,
     links: Arc<Links>,
     clock: Arc<dyn Clock>,
 }
@@ -60,16 +62,18 @@ pub(crate) struct BundlerParts {
     pub(crate) config: QueueConfig,
     pub(crate) raft: GroupRaft,
     pub(crate) log: Arc<dyn ReplicaLog>,
+    pub(crate) applied: Arc<Applied>,
     pub(crate) links: Arc<Links>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Bundler {
     pub(crate) fn start(parts: BundlerParts, stop: CancellationToken) -> Arc<Self> {
-        let BundlerParts { group, replica, node, config, raft, log, links, clock } = parts;
+        let BundlerParts { group, replica, node, config, raft, log, applied, links, clock } = parts;
         let queue = CommandQueue::new(group, config);
         let in_flight = AtomicUsize::new(0);
-        let bundler = Arc::new(Self { queue, in_flight, replica, node, raft, log, links, clock });
+        let bundler =
+            Arc::new(Self { queue, in_flight, replica, node, raft, log, applied, links, clock });
         tokio::spawn(Arc::clone(&bundler).run(stop));
         bundler
     }
@@ -134,7 +138,8 @@ impl Bundler {
                     continue;
                 }
             }
-            let mut builder = bundle::Builder::new(
+            let mut builder = bundle::Builder::of_version(
+                self.applied.version(),
                 self.clock.now_us(),
                 &self.node.0,
                 bytes + 8 * taken.items.len(),

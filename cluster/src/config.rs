@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtm_machine::seams::Clock;
-use dtm_types::{ClusterId, Incarnation};
+use dtm_types::{ClusterId, Incarnation, bundle};
 
 use crate::error::Error;
 use crate::log_store::LogProvider;
@@ -24,6 +24,11 @@ pub struct ClusterConfig {
     pub incarnation: Incarnation,
     /// Start number of this node; rises with each start.
     pub boot_counter: u64,
+    /// Of the software, in words.
+    pub software_version: String,
+    /// Highest version of a bundle that this node applies; tests lower or raise it to play an
+    /// earlier or a later release.
+    pub version_max: u8,
     /// Heartbeats and elections.
     pub timing: Timing,
     /// Commands waiting or in flight a group on this node, bytes; beyond it: overload.
@@ -50,6 +55,8 @@ impl ClusterConfig {
             node,
             incarnation: Incarnation(1),
             boot_counter: 1,
+            software_version: env!("CARGO_PKG_VERSION").to_owned(),
+            version_max: bundle::VERSION_MAX,
             timing: Timing::default(),
             queue_bytes_max: 32 << 20,
             leader_wait_ms: 5_000,

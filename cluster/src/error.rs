@@ -1,7 +1,7 @@
 //! What can go wrong when a node's groups are started, stopped or changed.
 
 use dtm_machine::seams::StateError;
-use dtm_types::{GroupId, ReplicaId};
+use dtm_types::{GroupId, NodeId, ReplicaId};
 
 use crate::log_store::LogError;
 
@@ -51,6 +51,28 @@ pub enum Error {
         /// In words.
         cause: String,
     },
+    /// A later start of this node is known: its disk is an old copy.
+    #[error(
+        "this disk is an old copy: node {by} knows start {known} of this node, this one would be \
+         {own}; put the newest disk back, or remove the node and join it anew under a new id"
+    )]
+    OldCopy {
+        /// Who knows it.
+        by: NodeId,
+        /// The start it knows.
+        known: u64,
+        /// This one.
+        own: u64,
+    },
+    /// The cluster goes on without this node.
+    #[error(
+        "this node was removed from the cluster, says node {by}; it comes back only under a new id: \
+         an empty folder and `dtm cluster join`"
+    )]
+    NodeRemoved {
+        /// Who says so.
+        by: NodeId,
+    },
     /// No such group or node.
     #[error("{0} is not known")]
     Unknown(String),
@@ -78,6 +100,8 @@ impl Error {
             | Self::Settings(_)
             | Self::OtherReplica { .. }
             | Self::Recovering { .. }
+            | Self::OldCopy { .. }
+            | Self::NodeRemoved { .. }
             | Self::Unknown(_)
             | Self::Refused(_)
             | Self::Serve(_) => false,

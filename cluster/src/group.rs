@@ -53,9 +53,18 @@ impl Group {
         let store = deps.states.open(id)?;
         let applied = Arc::new(Applied::new());
         let failed = |cause: String| Error::Raft { group: id, cause };
-        let machine =
-            StateMachine::load(id, Arc::clone(&store), Arc::clone(&log), Arc::clone(&applied))
-                .map_err(|error| failed(error.to_string()))?;
+        let machine = StateMachine::load(
+            id,
+            config.version_max,
+            Arc::clone(&store),
+            Arc::clone(&log),
+            Arc::clone(&applied),
+        )
+        .map_err(|error| Error::Recovering {
+            group: id,
+            replica,
+            cause: error.to_string(),
+        })?;
         let purged = marks.purged.map_or(0, |purged| purged.index);
         if purged > applied.head().index {
             let cause =
@@ -75,6 +84,7 @@ impl Group {
             config: config.queue(),
             raft: raft.clone(),
             log: Arc::clone(&log),
+            applied: Arc::clone(&applied),
             links: Arc::clone(links),
             clock: Arc::clone(&deps.clock),
         };

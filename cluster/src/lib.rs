@@ -28,21 +28,24 @@ mod read_view;
 mod registry;
 mod roots;
 mod snapshot;
+mod starting;
 mod state_machine;
 mod states;
 mod status;
+mod survey;
 mod type_config;
 
 pub use applied::Head;
 pub use config::{ClusterConfig, Deps, Timing};
 pub use error::Error;
-pub use lifecycle::ClusterNode;
+pub use lifecycle::{ClusterNode, Starting};
 pub use log_store::{
     Flushed, LogEntry, LogError, LogMarks, LogPosition, LogProvider, MemoryLog, MemoryLogs,
     NodeLogs, ReplicaLog,
 };
 pub use network::{BoxIo, PeerIo, PeerTls};
 pub use snapshot::{StagedState, StateProvider};
+pub use starting::TRUSTED_AWAY;
 pub use states::{DbStates, MemoryStates};
 pub use status::{GroupStatus, ReplicaStatus};
 pub use type_config::PeerNode;

@@ -24,6 +24,7 @@ use crate::maintain;
 use crate::network::{Incoming, Links, MESSAGE_BYTES_MAX, OriginGuard, PeerServer};
 use crate::registry::Registry;
 use crate::roots;
+use crate::starting::{Condemned, Vetting, watch_roster};
 use crate::type_config::PeerNode;
 
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
@@ -43,27 +44,79 @@ pub struct ClusterNode {
     elsewhere: Arc<Elsewhere>,
     /// The first part that ended although the node was to go on.
     ended: watch::Sender<Option<&'static str>>,
+    condemned: Condemned,
+}
+
+/// A node whose peer port is open and whose groups do not run yet.
+pub struct Starting {
+    node: Arc<ClusterNode>,
+    deps: Deps,
+}
+
+impl Starting {
+    /// Asks the other voters what they know of this node; `away`: how long its disk was out of use,
+    /// where that is known. Returns when it may vote; waits without a bound for a quorum's word
+    /// where the disk was off for over [`TRUSTED_AWAY`](crate::TRUSTED_AWAY). Nothing is written.
+    ///
+    /// # Errors
+    /// [`Error::OldCopy`], [`Error::NodeRemoved`]: this node must not start.
+    pub async fn vet(&self, away: Option<Duration>) -> Result<(), Error> {
+        let node = &self.node;
+        let vetting = Vetting::read(&node.config, &self.deps, node.registry.links())?;
+        let vetted = vetting.finish(away).await;
+        if vetted.is_err() {
+            node.stop().await;
+        }
+        vetted
+    }
+
+    /// Starts every replica found on disk and the work beside them.
+    pub async fn start(self) -> Result<Arc<ClusterNode>, Error> {
+        let node = self.node;
+        node.registry.open_all().await?;
+        node.spawn("the watch for leaders", Arc::clone(&node.elsewhere).watch());
+        node.spawn("the controller", Arc::clone(&node).control());
+        let flush_interval = Duration::from_millis(node.config.flush_interval_ms);
+        let registry = || Arc::clone(&node.registry);
+        node.spawn("the comparison of ledgers", roots::watch(registry()));
+        let maintaining = maintain::run(registry(), flush_interval, node.config.log_entries_kept);
+        node.spawn("flushing and purging", maintaining);
+        node.spawn("the watch for nodes", watch_roster(registry()));
+        let (vigil, own) = (Vetting::vigil(registry(), node.config.clone()), Arc::clone(&node));
+        node.spawn("the watch for later starts", async move {
+            own.condemned.say(vigil.await);
+            std::future::pending::<()>().await;
+        });
+        Ok(node)
+    }
 }
 
 impl ClusterNode {
-    /// Serves the peer port and starts every replica found on disk.
+    /// [`ClusterNode::listen`] and [`Starting::start`] for a disk that was in use a moment ago.
     pub async fn start(
         config: ClusterConfig,
         deps: Deps,
         listener: TcpListener,
     ) -> Result<Arc<Self>, Error> {
-        let guard = OriginGuard::new(
-            config.cluster,
-            config.node.node,
-            config.incarnation,
-            config.boot_counter,
-        );
+        let starting = Self::listen(config, deps, listener)?;
+        starting.vet(Some(Duration::ZERO)).await?;
+        starting.start().await
+    }
+
+    /// Opens the peer port. No group runs yet, nothing is voted.
+    pub fn listen(
+        config: ClusterConfig,
+        deps: Deps,
+        listener: TcpListener,
+    ) -> Result<Starting, Error> {
+        let (cluster, node) = (config.cluster, config.node.node);
+        let guard = OriginGuard::new(cluster, node, config.incarnation, config.boot_counter);
         let links = Links::new(Arc::clone(&deps.tls), Arc::clone(&guard));
         let registry = Registry::new(config.clone(), deps.clone(), links);
-        registry.open_all().await?;
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let incoming = Incoming::start(listener, Arc::clone(&deps.tls), stop.clone());
+        let tls = Arc::clone(&deps.tls);
+        let incoming = Incoming::start(listener, tls, Arc::clone(&guard), stop.clone());
         let server = PeerServer { registry: Arc::clone(&registry), guard };
         let service = PeerServiceServer::new(server)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -80,20 +133,21 @@ impl ClusterNode {
         let elsewhere =
             Elsewhere::new(config.node.node, config.queue(), Arc::clone(&registry), stop.clone());
         let (ended, _) = watch::channel(None);
-        let node = Arc::new(Self { config, registry, stop, tasks, requests, elsewhere, ended });
+        let condemned = Condemned::new();
+        let node =
+            Arc::new(Self { config, registry, stop, tasks, requests, elsewhere, ended, condemned });
         node.spawn("the peer port", async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "peer port ended");
             }
         });
-        node.spawn("the watch for leaders", Arc::clone(&node.elsewhere).watch());
-        node.spawn("the controller", Arc::clone(&node).control());
-        let flush_interval = Duration::from_millis(node.config.flush_interval_ms);
-        let registry = Arc::clone(&node.registry);
-        node.spawn("the comparison of ledgers", roots::watch(Arc::clone(&registry)));
-        let maintaining = maintain::run(registry, flush_interval, node.config.log_entries_kept);
-        node.spawn("flushing and purging", maintaining);
-        Ok(node)
+        Ok(Starting { node, deps })
+    }
+
+    /// Waits until it shows that this start must not go on: a later start of this node is known, or
+    /// the node was removed. Given once.
+    pub async fn condemned(&self) -> Option<Error> {
+        self.condemned.heard().await
     }
 
     /// Work that must go on as long as the node does.
@@ -153,8 +207,8 @@ impl ClusterNode {
         again(self.act(admin(admin::Op::PutCluster(cluster))).await)?;
         again(self.act(admin(admin::Op::PutNode(node))).await)?;
         for group in groups {
-            let replica = ReplicaRow { replica: replica.0, node: node_id.clone(), removed: false };
-            let replicas = vec![replica];
+            let (replica, node) = (replica.0, node_id.clone());
+            let replicas = vec![ReplicaRow { replica, node, removed: false, confirmed: true }];
             let row = GroupRow { group: group.0, replicas, next_replica_id: 2 };
             again(self.act(admin(admin::Op::PutGroup(row))).await)?;
         }

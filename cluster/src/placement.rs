@@ -2,10 +2,15 @@
 //! steps. It keeps nothing between two rounds but a counter, so any leader of meta can go on.
 //!
 //! ```text
-//!  nodes, groups (rows of meta) ──> too few replicas: allocate an id (compare-and-set), create it
+//!  nodes, groups (rows of meta) ──> too few replicas: allocate an id (compare-and-set)
+//!                               ──> not confirmed:    create it there, then confirm it
+//!                               ──> confirmed, and its node has none: the id is removed for good
 //!                               ──> members differ:   ask the group's leader for one step
 //!                               ──> leaders crowd:    ask for one transfer a round
 //! ```
+//! Only confirmed replicas become members, and a confirmed id is never created again, so no replica
+//! that promised or held something comes back empty under its old id. A create names the start of
+//! the node that meta knew when the id was seen unconfirmed: it is void after the node's next start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,6 +32,7 @@ use tokio::sync::oneshot;
 use crate::convert;
 use crate::error::Error;
 use crate::lifecycle::ClusterNode;
+use crate::survey::Survey;
 use crate::type_config::PeerNode;
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,9 +63,16 @@ impl Plan {
         Ok(Self { nodes, groups: reads::groups(state)? })
     }
 
-    /// Replicas in force of a group, with their nodes.
+    /// Replicas of a group that may be its members, with their nodes.
     pub(crate) fn replicas(&self, group: &GroupRow) -> BTreeMap<u64, PeerNode> {
-        let live = group.replicas.iter().filter(|replica| !replica.removed);
+        self.with_nodes(group.replicas.iter().filter(|replica| replica.confirmed))
+    }
+
+    fn with_nodes<'a>(
+        &self,
+        replicas: impl Iterator<Item = &'a ReplicaRow>,
+    ) -> BTreeMap<u64, PeerNode> {
+        let live = replicas.filter(|replica| !replica.removed);
         live.filter_map(|replica| {
             let row = self.nodes.get(&NodeId::from_slice(&replica.node)?)?;
             Some((replica.replica, peer_of(row)?))
@@ -83,18 +96,20 @@ impl Plan {
     }
 
     /// The row that a group should have next; `None` when it is as it should be.
-    fn next_row(&self, group: &GroupRow, voters_max: usize) -> Option<GroupRow> {
+    fn next_row(&self, group: &GroupRow, voters_max: usize, survey: &Survey) -> Option<GroupRow> {
         let mut row = group.clone();
-        let mut is_changed = false;
         for replica in row.replicas.iter_mut().filter(|replica| !replica.removed) {
             let node = NodeId::from_slice(&replica.node).unwrap_or_default();
-            if !self.nodes.contains_key(&node) {
-                replica.removed = true;
-                is_changed = true;
+            match survey.holds(node, group.group, replica.replica) {
+                _ if !self.nodes.contains_key(&node) => replica.removed = true,
+                Some(true) => replica.confirmed = true,
+                // It lost what it held, or gave it up: this id is over.
+                Some(false) if replica.confirmed => replica.removed = true,
+                Some(false) | None => {}
             }
         }
         let present: BTreeSet<NodeId> =
-            self.replicas(&row).values().map(|peer| peer.node).collect();
+            self.with_nodes(row.replicas.iter()).values().map(|peer| peer.node).collect();
         // Every node reads meta: who may do what is decided on the node that is asked.
         let is_meta = GroupId(row.group).is_meta();
         let wanted = if is_meta { self.nodes.len() } else { voters_max.min(self.nodes.len()) };
@@ -104,17 +119,24 @@ impl Plan {
             let node = free.min_by_key(|node| (load.get(node).copied().unwrap_or(0), **node))?;
             let replica = row.next_replica_id.max(1);
             let bytes = Bytes::copy_from_slice(&node.0);
-            row.replicas.push(ReplicaRow { replica, node: bytes, removed: false });
+            let known = row.replicas.iter().map(|known| known.replica).max();
+            assert!(known < Some(replica), "a replica id is never used twice: {row:?}");
+            row.replicas.push(ReplicaRow {
+                replica,
+                node: bytes,
+                removed: false,
+                confirmed: false,
+            });
             row.next_replica_id = replica + 1;
-            is_changed = true;
         }
-        is_changed.then_some(row)
+        (row != *group).then_some(row)
     }
 
     /// Replicas a node.
     fn load(&self) -> BTreeMap<NodeId, usize> {
         let mut load = BTreeMap::new();
-        for peer in self.groups.iter().flat_map(|group| self.replicas(group).into_values()) {
+        let all = self.groups.iter();
+        for peer in all.flat_map(|group| self.with_nodes(group.replicas.iter()).into_values()) {
             *load.entry(peer.node).or_default() += 1;
         }
         load
@@ -153,10 +175,17 @@ impl ClusterNode {
         if !meta.is_leader() {
             return Ok(());
         }
+        // A leader that was voted out without knowing it must not act on what it remembers.
+        let index = meta.read_index_here(STEP_TIMEOUT).await?;
+        if !meta.applied.wait_for(index, STEP_TIMEOUT).await {
+            return Err(Error::Timeout(format!("applying meta through {index}")));
+        }
         let plan = Plan::read(&*meta.store.freeze())?;
+        let survey = self.survey(&plan.nodes).await;
+        self.enter_starts(&plan.nodes, &survey).await?;
         let mut may_transfer = true;
         for group in &plan.groups {
-            if let Some(next) = plan.next_row(group, self.config().voters_max) {
+            if let Some(next) = plan.next_row(group, self.config().voters_max, &survey) {
                 self.write_group(next, group.next_replica_id).await?;
                 continue;
             }
@@ -183,15 +212,11 @@ impl ClusterNode {
         group: &GroupRow,
         may_transfer: bool,
     ) -> Result<bool, Error> {
+        self.create_allocated(plan, group).await?;
         let voters_max = self.config().voters_max;
         let (voters, learners) = plan.members(group, voters_max);
         let preferred = plan.preferred_leader(group, voters_max).filter(|_| may_transfer);
         let found = self.registry().group(GroupId(group.group));
-        let members = found.as_ref().map(|found| found.members().0).unwrap_or_default();
-        let all = voters.iter().chain(&learners);
-        for (&replica, peer) in all.filter(|(id, _)| !members.contains_key(id)) {
-            self.create_replica(group.group, replica, peer).await?;
-        }
         let here = found.as_ref().and_then(|found| found.leader()).map(|(_, leader)| leader);
         let leader = here.or_else(|| self.elsewhere().leader(GroupId(group.group)));
         let Some(leader) = leader else {
@@ -213,14 +238,34 @@ impl ClusterNode {
         self.ask_reconcile(&leader, request).await
     }
 
-    async fn create_replica(&self, group: u32, replica: u64, peer: &PeerNode) -> Result<(), Error> {
+    /// Creates what is allocated and not confirmed; what is created is confirmed in meta.
+    async fn create_allocated(&self, plan: &Plan, group: &GroupRow) -> Result<(), Error> {
+        let mut row = group.clone();
+        for replica in row.replicas.iter_mut().filter(|row| !row.removed && !row.confirmed) {
+            let node = NodeId::from_slice(&replica.node).unwrap_or_default();
+            let Some(known) = plan.nodes.get(&node) else { continue };
+            match self.create_replica(group.group, replica.replica, known).await {
+                Ok(()) => replica.confirmed = true,
+                Err(error) => {
+                    let (group, replica) = (group.group, replica.replica);
+                    tracing::info!(group, replica, %node, %error, "replica not created yet");
+                }
+            }
+        }
+        if row != *group { self.write_group(row, group.next_replica_id).await } else { Ok(()) }
+    }
+
+    async fn create_replica(&self, group: u32, replica: u64, row: &NodeRow) -> Result<(), Error> {
+        let peer = peer_of(row).ok_or_else(|| Error::Unknown("node".to_owned()))?;
         if peer.node == self.config().node.node {
-            self.registry().create(GroupId(group), dtm_types::ReplicaId(replica)).await?;
-            return Ok(());
+            let replica = dtm_types::ReplicaId(replica);
+            let (group, start) = (GroupId(group), row.boot_counter);
+            return self.registry().create_allocated(group, replica, start).await;
         }
         let link = self.registry().links().to(peer.node, &peer.peer_address);
         let target = Some(wire::Target { group, replica });
-        let request = link.guard().stamp(wire::CreateReplicaRequest { target });
+        let boot_counter = row.boot_counter;
+        let request = link.guard().stamp(wire::CreateReplicaRequest { target, boot_counter });
         let mut client = link.control();
         let created = tokio::time::timeout(STEP_TIMEOUT, client.create_replica(request)).await;
         let created = created.map_err(|_| Error::Timeout(format!("replica on {}", peer.node)))?;
@@ -298,6 +343,7 @@ mod tests {
             replica,
             node: vec![byte; 16].into(),
             removed: false,
+            confirmed: true,
         });
         let next_replica_id = nodes.len() as u64 + 1;
         GroupRow { group: id, replicas: replicas.collect(), next_replica_id }
@@ -306,22 +352,43 @@ mod tests {
     #[test]
     fn a_group_grows_one_fresh_replica_at_a_time() {
         let nodes = [node(1, false), node(2, false), node(3, false), node(4, false)];
-        let plan = plan(&nodes, vec![group(1, &[1])]);
-        let second = plan.next_row(&plan.groups[0], 3).expect("too few");
+        let (plan, nobody) = (plan(&nodes, vec![group(1, &[1])]), Survey::default());
+        let second = plan.next_row(&plan.groups[0], 3, &nobody).expect("too few");
         assert_eq!((second.replicas.len(), second.next_replica_id), (2, 3));
-        let third = plan.next_row(&second, 3).expect("too few");
+        let third = plan.next_row(&second, 3, &nobody).expect("too few");
         assert_eq!(third.replicas[2].replica, 3);
-        assert_eq!(plan.next_row(&third, 3), None);
+        assert_eq!(plan.next_row(&third, 3, &nobody), None);
     }
 
     #[test]
     fn a_removed_node_is_replaced_under_a_new_id() {
         let nodes = [node(1, false), node(2, false), node(4, false)];
-        let plan = plan(&nodes, vec![group(1, &[1, 2, 3])]);
-        let row = plan.next_row(&plan.groups[0], 3).expect("one is gone");
+        let (plan, nobody) = (plan(&nodes, vec![group(1, &[1, 2, 3])]), Survey::default());
+        let row = plan.next_row(&plan.groups[0], 3, &nobody).expect("one is gone");
         assert!(row.replicas[2].removed);
         assert_eq!((row.replicas[3].replica, row.next_replica_id), (4, 5));
-        assert_eq!(plan.next_row(&row, 3), None);
+        assert_eq!(plan.next_row(&row, 3, &nobody), None);
+    }
+
+    // A node says that it holds a replica, then that it does not.
+    #[test]
+    fn an_id_is_confirmed_once_and_lost_for_good() {
+        let nodes = [node(1, false), node(2, false)];
+        let mut allocated = group(1, &[1, 2]);
+        allocated.replicas[1].confirmed = false;
+        let plan = plan(&nodes, vec![allocated]);
+        let allocated = &plan.groups[0];
+        let said = |held: &[(u32, u64)]| Survey::of(NodeId([2; 16]), held);
+        assert_eq!(plan.next_row(allocated, 3, &said(&[])), None, "to be created");
+        assert_eq!(plan.replicas(allocated).len(), 1, "no member before it is confirmed");
+        let confirmed = plan.next_row(allocated, 3, &said(&[(1, 2)])).expect("held");
+        assert!(confirmed.replicas[1].confirmed);
+        assert_eq!(plan.next_row(&confirmed, 3, &said(&[(1, 2)])), None);
+        let lost = plan.next_row(&confirmed, 3, &said(&[(1, 1), (2, 2)])).expect("lost");
+        assert!(lost.replicas[1].removed);
+        let fresh = &lost.replicas[2];
+        assert_eq!((fresh.replica, fresh.confirmed, lost.next_replica_id), (3, false, 4));
+        assert_eq!(fresh.node, lost.replicas[1].node, "the same node, under another id");
     }
 
     #[test]
@@ -329,7 +396,8 @@ mod tests {
         let nodes: Vec<NodeRow> = (1..=5).map(|byte| node(byte, false)).collect();
         let mut rest = plan(&nodes, Vec::new());
         let mut row = group(0, &[1, 2, 3]);
-        while let Some(next) = rest.next_row(&row, 3) {
+        while let Some(mut next) = rest.next_row(&row, 3, &Survey::default()) {
+            next.replicas.iter_mut().for_each(|replica| replica.confirmed = true);
             row = next;
         }
         assert_eq!(row.replicas.len(), 5);

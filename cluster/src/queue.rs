@@ -91,7 +91,11 @@ impl CommandQueue {
         let refused = {
             let mut state = self.state.lock();
             let bytes = command.len();
-            if let Some(cause) = &state.closed {
+            if !dtm_types::is_known(&command) {
+                // In a log it would stop the group on every node of this release.
+                let cause = "the command is empty or newer than this node's software".to_owned();
+                ProposeError::Unavailable { group, cause }
+            } else if let Some(cause) = &state.closed {
                 ProposeError::Unavailable { group, cause: cause.clone() }
             } else if state.bytes > 0 && state.bytes + bytes > self.config.bytes_max {
                 ProposeError::Overloaded { group, retry_after_ms: OVERLOAD_RETRY_AFTER_MS }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use dtm_machine::reads;
 use dtm_proto::cluster as wire;
 use dtm_types::{GroupId, ReplicaId};
 use parking_lot::RwLock;
@@ -11,9 +13,10 @@ use crate::config::{ClusterConfig, Deps};
 use crate::convert;
 use crate::error::Error;
 use crate::group::Group;
+use crate::log_store::wait_flushed;
 use crate::network::Links;
 use crate::snapshot::StateProvider;
-use crate::type_config::PeerNode;
+use crate::type_config::{PeerNode, Vote};
 
 /// The replicas that run here, one a group.
 pub(crate) struct Registry {
@@ -23,12 +26,15 @@ pub(crate) struct Registry {
     groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
     /// One replica starts at a time.
     starting: tokio::sync::Mutex<()>,
+    /// Replicas on disk were started: from then on this node reports and takes new ones.
+    is_open: AtomicBool,
 }
 
 impl Registry {
     pub(crate) fn new(config: ClusterConfig, deps: Deps, links: Arc<Links>) -> Arc<Self> {
         let groups = RwLock::new(BTreeMap::new());
-        Arc::new(Self { config, deps, links, groups, starting: tokio::sync::Mutex::new(()) })
+        let (starting, is_open) = (tokio::sync::Mutex::new(()), AtomicBool::new(false));
+        Arc::new(Self { config, deps, links, groups, starting, is_open })
     }
 
     pub(crate) fn group(&self, group: GroupId) -> Option<Arc<Group>> {
@@ -47,38 +53,94 @@ impl Registry {
         &self.links
     }
 
-    /// Starts a replica, an empty one when it is new here. Idempotent for the same replica id; a
-    /// higher id replaces the old replica and everything it held.
+    /// Creates the replica under an id that meta has just given, or goes on with what an earlier
+    /// call began. Durable when it returns: from then on the id is known here and meta may confirm
+    /// it. Lower ids of the group that are still here are forgotten with all they held.
     pub(crate) async fn create(
         &self,
         group: GroupId,
         replica: ReplicaId,
     ) -> Result<Arc<Group>, Error> {
         let _one_at_a_time = self.starting.lock().await;
-        if let Some(present) = self.group(group) {
-            if present.replica == replica {
-                return Ok(present);
-            }
-            if present.replica > replica {
-                let present = present.replica;
-                return Err(Error::OtherReplica { group, present, asked: replica });
-            }
-            self.remove_locked(group).await?;
+        if let Some(present) = self.group(group)
+            && present.replica == replica
+        {
+            return Ok(present);
         }
-        if !self.deps.logs.replicas().contains(&(group, replica)) {
-            // Rows of an earlier replica of the group must not pass for this one's.
-            self.deps.states.clear(group)?;
+        let held = self.held(group);
+        if let Some(&present) = held.last().filter(|&&present| present > replica) {
+            return Err(Error::OtherReplica { group, present, asked: replica });
         }
-        let started = Group::start(group, replica, &self.config, &self.deps, &self.links).await?;
-        self.groups.write().insert(group, Arc::clone(&started));
-        Ok(started)
+        if !held.contains(&replica) {
+            self.forget(group, &held).await?;
+            self.begin(group, replica).await?;
+        }
+        self.start(group, replica).await
+    }
+
+    /// [`Registry::create`] at the word of the controller: for the start of this node that it means,
+    /// and only what meta, where it runs here, says is this node's and not confirmed.
+    pub(crate) async fn create_allocated(
+        &self,
+        group: GroupId,
+        replica: ReplicaId,
+        boot_counter: u64,
+    ) -> Result<(), Error> {
+        self.opened()?;
+        if boot_counter != self.config.boot_counter {
+            let own = self.config.boot_counter;
+            return Err(Error::Refused(format!(
+                "start {boot_counter} is meant, this one is {own}"
+            )));
+        }
+        if let Some(meta) = self.group(GroupId::META) {
+            let row = reads::group(&*meta.store.freeze(), group.0)?;
+            let ours = row.iter().flat_map(|row| &row.replicas).any(|row| {
+                row.replica == replica.0
+                    && row.node == self.config.node.node.0[..]
+                    && !row.removed
+                    && !row.confirmed
+            });
+            if !ours {
+                let what = format!("meta does not give replica {replica} of group {group} here");
+                return Err(Error::Refused(what));
+            }
+        }
+        self.create(group, replica).await.map(|_| ())
+    }
+
+    /// What the controller wants to know of this node.
+    pub(crate) fn report(&self) -> Result<wire::ReportResponse, Error> {
+        self.opened()?;
+        let held = self.deps.logs.replicas().into_iter();
+        let stopped = self.groups().into_iter().filter_map(|group| {
+            let reason = group.applied.failure()?;
+            Some(wire::StoppedGroup { group: group.id.0, reason })
+        });
+        Ok(wire::ReportResponse {
+            boot_counter: self.config.boot_counter,
+            software_version: self.config.software_version.clone(),
+            version_max: u32::from(self.config.version_max),
+            held: held
+                .map(|(group, replica)| wire::Target { group: group.0, replica: replica.0 })
+                .collect(),
+            stopped: stopped.collect(),
+        })
+    }
+
+    fn opened(&self) -> Result<(), Error> {
+        if self.is_open.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(Error::Timeout("starting this node".to_owned()))
     }
 
     /// Starts every replica that the log holds; of several of one group the newest.
     pub(crate) async fn open_all(&self) -> Result<(), Error> {
         let newest: BTreeMap<GroupId, ReplicaId> = self.deps.logs.replicas().into_iter().collect();
         for (group, replica) in newest {
-            match self.create(group, replica).await {
+            let _one_at_a_time = self.starting.lock().await;
+            match self.start(group, replica).await {
                 Ok(_) => {}
                 Err(error @ Error::Recovering { .. }) => {
                     tracing::error!(group = group.0, %error, "replica neither votes nor serves");
@@ -87,17 +149,48 @@ impl Registry {
                 Err(error) => return Err(error),
             }
         }
+        self.is_open.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Stops a replica and forgets its log and rows for ever.
-    async fn remove_locked(&self, group: GroupId) -> Result<(), Error> {
-        let Some(present) = self.groups.write().remove(&group) else {
-            return Ok(());
-        };
-        present.stop().await;
+    /// Replicas of a group in the log of this node, ascending.
+    fn held(&self, group: GroupId) -> Vec<ReplicaId> {
+        let all = self.deps.logs.replicas().into_iter();
+        all.filter(|(of, _)| *of == group).map(|(_, replica)| replica).collect()
+    }
+
+    async fn start(&self, group: GroupId, replica: ReplicaId) -> Result<Arc<Group>, Error> {
+        let started = Group::start(group, replica, &self.config, &self.deps, &self.links).await?;
+        self.groups.write().insert(group, Arc::clone(&started));
+        Ok(started)
+    }
+
+    /// Writes the first block of a replica: the vote of term 0. Returns after fsync.
+    async fn begin(&self, group: GroupId, replica: ReplicaId) -> Result<(), Error> {
         let in_log = |source| Error::Log { group, source };
-        self.deps.logs.drop_replica(group, present.replica).map_err(in_log)?;
+        let newest = self.held(group).last().copied();
+        assert!(
+            newest.is_none_or(|newest| newest < replica),
+            "a replica id is never used twice: {replica} of group {group} after {newest:?}"
+        );
+        let log = self.deps.logs.open(group, replica).map_err(in_log)?;
+        // What openraft takes for no vote at all.
+        let vote = convert::vote_to_bytes(&Vote::new(0, replica.0));
+        let written = wait_flushed(|flushed| log.save_vote(vote, flushed)).await;
+        written.map_err(|error| Error::Raft { group, cause: error.to_string() })
+    }
+
+    /// Stops what runs of a group and forgets logs and rows of these replicas for ever.
+    async fn forget(&self, group: GroupId, held: &[ReplicaId]) -> Result<(), Error> {
+        let running = self.groups.write().remove(&group);
+        if let Some(running) = running {
+            running.stop().await;
+        }
+        for &replica in held {
+            let in_log = |source| Error::Log { group, source };
+            self.deps.logs.drop_replica(group, replica).map_err(in_log)?;
+        }
+        // Rows of an earlier replica of the group must not pass for the next one's.
         Ok(self.deps.states.clear(group)?)
     }
 

@@ -36,6 +36,7 @@ const ROW_VERSION: u8 = 1;
 /// One group's applied state on this node.
 pub(crate) struct StateMachine {
     group: GroupId,
+    version_max: u8,
     store: Arc<dyn StateStore>,
     log: Arc<dyn ReplicaLog>,
     machine: Machine,
@@ -48,13 +49,14 @@ impl StateMachine {
     /// Loads what the store holds.
     pub(crate) fn load(
         group: GroupId,
+        version_max: u8,
         store: Arc<dyn StateStore>,
         log: Arc<dyn ReplicaLog>,
         applied: Arc<Applied>,
     ) -> Result<Self, io::Error> {
-        let machine = Machine::load(group, &*store).map_err(io::Error::other)?;
+        let machine = Machine::load_up_to(version_max, group, &*store).map_err(io::Error::other)?;
         let (last, membership) = read_applied(&*store)?;
-        let loaded = Self { group, store, log, machine, last, membership, applied };
+        let loaded = Self { group, version_max, store, log, machine, last, membership, applied };
         loaded.publish();
         // What was read back is what the disk holds.
         loaded.applied.set_flushed(loaded.last_index());
@@ -67,6 +69,7 @@ impl StateMachine {
 
     fn publish(&self) {
         let (ledger_size, ledger_root) = self.machine.ledger_head();
+        self.applied.set_version(self.machine.version());
         self.applied.publish(Head { index: self.last_index(), ledger_size, ledger_root });
     }
 
@@ -132,7 +135,8 @@ impl StateMachine {
         more.put(APPLIED_KEY, applied_row(meta.last_log_id, &meta.last_membership));
         more.put(MISSING_KEY, missing.encode_to_vec());
         staged.stage.switch(more).map_err(io::Error::other)?;
-        self.machine = Machine::load(self.group, &*self.store).map_err(io::Error::other)?;
+        let machine = Machine::load_up_to(self.version_max, self.group, &*self.store);
+        self.machine = machine.map_err(io::Error::other)?;
         (self.last, self.membership) = read_applied(&*self.store)?;
         assert_eq!(self.last, meta.last_log_id, "the switched rows are those of the snapshot");
         self.applied.set_flushed(self.last_index());
@@ -187,7 +191,8 @@ fn applied_row(last: Option<LogId>, membership: &StoredMembership) -> Vec<u8> {
     out
 }
 
-fn read_applied(
+/// The applied position and membership that a group's rows hold.
+pub(crate) fn read_applied(
     store: &(impl dtm_machine::seams::StateRead + ?Sized),
 ) -> io::Result<(Option<LogId>, StoredMembership)> {
     let Some(row) = store.get(APPLIED_KEY).map_err(io::Error::other)? else {

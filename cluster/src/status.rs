@@ -39,6 +39,8 @@ pub struct GroupStatus {
     pub flushed_index: u64,
     /// Index through which the log is purged.
     pub purged_index: u64,
+    /// The version that the group is written in, as applied here.
+    pub version: u8,
     /// Bytes of commands not yet answered.
     pub queued_bytes: usize,
     /// Members.
@@ -80,6 +82,7 @@ impl Group {
             head: self.applied.head(),
             flushed_index: self.applied.flushed(),
             purged_index: metrics.purged.map_or(0, |purged| purged.index),
+            version: self.applied.version(),
             queued_bytes: self.bundler.queued_bytes(),
             replicas: replicas.collect(),
             alarm: self.applied.alarm(),

@@ -22,6 +22,7 @@
 //!  0x43 name          OperatorRow        0x49 leaf u64      sealed detail of an action
 //!  0x44 node          NodeRow            0x4a request       Outcome of an action (last 4,096)
 //!  0x45 token hash    JoinTokenRow       0x4b slot u16      request; 0x4c next slot
+//!  0x4d source, digest SourceCertificateRow
 //! ```
 //! Numbers are big endian. Names end with a zero byte (no name holds one), so that no name is the
 //! prefix of another.
@@ -91,6 +92,8 @@ pub mod table {
     pub const REQUEST_SLOT: u8 = 0x4b;
     /// Next slot of the ring.
     pub const REQUEST_NEXT: u8 = 0x4c;
+    /// Certificates of sources.
+    pub const SOURCE_CERTIFICATE: u8 = 0x4d;
 }
 
 /// Builds a key part by part.
@@ -236,6 +239,11 @@ pub fn names(source: &str) -> Vec<u8> {
 /// A row of meta that is found by a name.
 pub fn named(table: u8, name: &str) -> Vec<u8> {
     Key::of(table).name(name).done()
+}
+
+/// One certificate of a source.
+pub fn source_certificate(source: &str, digest: &[u8]) -> Vec<u8> {
+    Key::of(table::SOURCE_CERTIFICATE).name(source).raw(digest).done()
 }
 
 /// A source key.

@@ -17,3 +17,5 @@ pub use machine::{ApplyError, Committed, Machine};
 
 #[cfg(test)]
 mod machine_test;
+#[cfg(test)]
+mod version_test;

@@ -34,6 +34,38 @@ pub enum ApplyError {
         /// What is wrong with it.
         source: bundle::Error,
     },
+    /// The log is written in a version that this software does not know, or that nobody raised the
+    /// group to.
+    #[error(
+        "entry {index} of group {group} needs version {version}; the group is at {at}, this \
+         software knows versions up to {known}: install the release that the others run"
+    )]
+    Version {
+        /// The group.
+        group: GroupId,
+        /// Log index.
+        index: u64,
+        /// What the entry needs.
+        version: u32,
+        /// Raised to so far.
+        at: u32,
+        /// Highest that this software knows.
+        known: u32,
+    },
+    /// A command whose operation is empty or newer than this software: refusing it would part this
+    /// replica from those that know it.
+    #[error(
+        "command {ordinal} of entry {index} of group {group} is of an operation that this software \
+         does not know: install the release that the others run"
+    )]
+    UnknownOperation {
+        /// The group.
+        group: GroupId,
+        /// Log index.
+        index: u64,
+        /// Place in the bundle.
+        ordinal: u32,
+    },
     /// A row that this software wrote does not decode.
     #[error("row {key} of group {group} does not decode: {cause}")]
     Row {
@@ -51,12 +83,36 @@ pub enum ApplyError {
 pub struct Machine {
     group: GroupId,
     mirror: Mirror,
+    version_max: u8,
 }
 
 impl Machine {
     /// Loads the mirror from rows; an empty store is a group before its genesis.
     pub fn load(group: GroupId, state: &dyn StateRead) -> Result<Self, ApplyError> {
-        Ok(Self { group, mirror: Mirror::load(group, state)? })
+        Self::load_up_to(bundle::VERSION_MAX, group, state)
+    }
+
+    /// [`Machine::load`] for software that knows versions up to this one.
+    ///
+    /// # Errors
+    /// Also [`ApplyError::Version`], where the group was raised beyond it.
+    pub fn load_up_to(
+        version_max: u8,
+        group: GroupId,
+        state: &dyn StateRead,
+    ) -> Result<Self, ApplyError> {
+        let mirror = Mirror::load(group, state)?;
+        let (at, known) = (mirror.head.format_version, u32::from(version_max));
+        if at > known {
+            let index = mirror.head.applied_index;
+            return Err(ApplyError::Version { group, index, version: at, at, known });
+        }
+        Ok(Self { group, mirror, version_max })
+    }
+
+    /// The version that the group is at: what its next bundle is to be written in.
+    pub fn version(&self) -> u8 {
+        u8::try_from(self.mirror.head.format_version).expect("never raised beyond what is known")
     }
 
     /// Index of the last entry applied; 0 = none.
@@ -106,7 +162,14 @@ impl Machine {
         let Some(bytes) = &entry.bundle else {
             return Ok(Vec::new());
         };
-        let bundle = bundle::decode(bytes).map_err(|source| ApplyError::Bundle {
+        let (at, known) = (self.mirror.head.format_version, u32::from(self.version_max));
+        let version = bytes.first().map_or(0, |version| u32::from(*version));
+        if version > at {
+            let (group, index) = (self.group, entry.index);
+            return Err(ApplyError::Version { group, index, version, at, known });
+        }
+        let bundle = bundle::decode_up_to(self.version_max, bytes);
+        let bundle = bundle.map_err(|source| ApplyError::Bundle {
             group: self.group,
             index: entry.index,
             source,
@@ -121,6 +184,7 @@ impl Machine {
                 ordinal: u32::try_from(ordinal)
                     .expect("a bundle of 1 MiB holds fewer than 2^32 commands"),
                 group_time_us,
+                version_max: known,
                 actor_id: command.actor.map(|actor| actor.id).unwrap_or_default(),
                 request_id: command.request_id,
                 rows,

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use dtm_types::command::{
-    ClusterRow, DatasetRow, GroupRow, NodeRow, OperatorRow, SourceKeyRow, SourceRow,
+    ClusterRow, DatasetRow, GroupRow, NodeRow, OperatorRow, SourceCertificateRow, SourceKeyRow,
+    SourceRow,
 };
 use dtm_types::format::{
     Cursor, GroupHead, KeyPurpose, Place, QuarantineQuota, QuarantineRow, WrappedKey,
@@ -80,6 +81,24 @@ pub fn source_keys(state: &dyn StateRead, source: &str) -> Result<Vec<SourceKeyR
         .filter(|(key, _)| key.len() == key_length)
         .map(|(_, value)| decode(value))
         .collect()
+}
+
+/// One certificate of a source.
+pub fn source_certificate(
+    state: &dyn StateRead,
+    source: &str,
+    digest: &[u8],
+) -> Result<Option<SourceCertificateRow>, StateError> {
+    row(state, &keys::source_certificate(source, digest))
+}
+
+/// Certificates of a source.
+pub fn source_certificates(
+    state: &dyn StateRead,
+    source: &str,
+) -> Result<Vec<SourceCertificateRow>, StateError> {
+    let of_source = Key::of(table::SOURCE_CERTIFICATE).name(source);
+    Ok(rows(state, of_source, None, SCAN_ROWS)?.into_iter().map(|(_, row)| row).collect())
 }
 
 /// A version of a data set; the newest where no version is named.

@@ -115,6 +115,11 @@ impl Links {
         Arc::new(Self { tls, guard, links: Mutex::new(HashMap::new()) })
     }
 
+    /// Who may speak, and as what.
+    pub(crate) fn guard(&self) -> &OriginGuard {
+        &self.guard
+    }
+
     /// The link to a node, made at first use. A new address takes effect at the next connection.
     pub(crate) fn to(&self, node: NodeId, address: &str) -> Arc<Link> {
         let mut links = self.links.lock();

@@ -11,6 +11,7 @@ mod factory;
 mod heartbeat;
 mod link;
 mod origin;
+mod roster;
 mod server;
 mod snapshot;
 mod tls;

@@ -1,19 +1,48 @@
-//! Which life of which cluster a call speaks for. The highest incarnation seen is remembered: whoever
-//! has seen n refuses n - 1.
+//! Which life of which cluster a call speaks for, and which start of a node that meta has. The
+//! highest incarnation seen is remembered: whoever has seen n refuses n - 1. So is the highest start
+//! of each node: an old copy of its disk is refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use dtm_proto::cluster::Origin;
-use dtm_types::{ClusterId, Incarnation, NodeId};
+use dtm_types::{ClusterId, GroupId, Incarnation, NodeId};
 use prost::Message;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
 
+use super::roster::{Roster, Unheard};
 use super::tls::PeerCertificate;
 
 const HEADER: &str = "dtm-origin-bin";
+
+/// A peer whose call was checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// Meta, as applied here, has it (or is not here to say so).
+    is_listed: bool,
+}
+
+impl Peer {
+    /// A node that meta does not list yet is heard only in meta, where its row comes from.
+    pub(crate) fn may(&self, group: u32) -> Result<(), Status> {
+        if self.is_listed || GroupId(group).is_meta() {
+            return Ok(());
+        }
+        Err(refuse("unlisted", Status::unavailable("meta does not list this node here yet")))
+    }
+
+    /// For calls that are about no group.
+    pub(crate) fn listed(&self) -> Result<(), Status> {
+        self.may(u32::MAX)
+    }
+}
+
+fn refuse(cause: &'static str, status: Status) -> Status {
+    metrics::counter!("dtm_cluster_peer_refused_total", "cause" => cause).increment(1);
+    status
+}
 
 /// Stamps what leaves and checks what comes in.
 #[derive(Debug)]
@@ -25,6 +54,7 @@ pub(crate) struct OriginGuard {
     own: Incarnation,
     /// The highest one that any peer showed.
     seen: AtomicU64,
+    roster: Roster,
 }
 
 impl OriginGuard {
@@ -34,7 +64,12 @@ impl OriginGuard {
         own: Incarnation,
         boot_counter: u64,
     ) -> Arc<Self> {
-        Arc::new(Self { cluster, node, boot_counter, own, seen: AtomicU64::new(own.0) })
+        let (seen, roster) = (AtomicU64::new(own.0), Roster::default());
+        Arc::new(Self { cluster, node, boot_counter, own, seen, roster })
+    }
+
+    pub(crate) fn roster(&self) -> &Roster {
+        &self.roster
     }
 
     pub(crate) fn stamp<T>(&self, message: T) -> Request<T> {
@@ -50,12 +85,31 @@ impl OriginGuard {
         request
     }
 
-    /// The node that speaks, when cluster, incarnation and certificate agree.
-    pub(crate) fn check<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
-        let refuse = |cause: &'static str, status: Status| {
-            metrics::counter!("dtm_cluster_peer_refused_total", "cause" => cause).increment(1);
-            status
-        };
+    /// The peer that speaks, when cluster, incarnation and certificate agree, meta did not remove it
+    /// and no later start of it is known.
+    pub(crate) fn check<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
+        let (certificate, origin) = self.identify(request)?;
+        let line = certificate.line();
+        match self.roster.hear(line, origin.boot_counter) {
+            Ok(is_listed) => Ok(Peer { is_listed }),
+            Err(Unheard::Removed) => {
+                Err(refuse("removed", Status::permission_denied("node-removed")))
+            }
+            Err(Unheard::OldCopy) => {
+                Err(refuse("old-copy", Status::failed_precondition("old-copy")))
+            }
+        }
+    }
+
+    /// Like [`OriginGuard::check`] for a node that asks what is known of it: nothing is remembered.
+    pub(crate) fn check_hello<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+        Ok(self.identify(request)?.0.line().node())
+    }
+
+    fn identify<'r, T>(
+        &self,
+        request: &'r Request<T>,
+    ) -> Result<(&'r PeerCertificate, Origin), Status> {
         let header = request.metadata().get_bin(HEADER);
         let bytes = header.and_then(|value| value.to_bytes().ok());
         let origin = bytes.and_then(|bytes| Origin::decode(bytes).ok());
@@ -66,17 +120,18 @@ impl OriginGuard {
             return Err(refuse("cluster", Status::failed_precondition("wrong-cluster")));
         }
         let claimed = NodeId::from_slice(&origin.node);
-        let certified = request.extensions().get::<PeerCertificate>().map(|peer| peer.node);
-        if claimed.is_none() || claimed != certified {
+        let certificate = request.extensions().get::<PeerCertificate>();
+        let Some(certificate) = certificate.filter(|peer| Some(peer.line().node()) == claimed)
+        else {
             let status = Status::permission_denied("the certificate names another node");
             return Err(refuse("certificate", status));
-        }
+        };
         let seen =
             self.seen.fetch_max(origin.incarnation, Ordering::AcqRel).max(origin.incarnation);
         if origin.incarnation < seen || self.own.0 < seen {
             return Err(refuse("incarnation", Status::failed_precondition("wrong-incarnation")));
         }
-        claimed.ok_or_else(|| Status::permission_denied("no node"))
+        Ok((certificate, origin))
     }
 }
 
@@ -90,14 +145,15 @@ mod tests {
 
     fn said_by(peer: &OriginGuard, certified: u8) -> Request<()> {
         let mut request = peer.stamp(());
-        request.extensions_mut().insert(PeerCertificate { node: NodeId([certified; 16]) });
+        let line = Roster::default().accept(NodeId([certified; 16]));
+        request.extensions_mut().insert(PeerCertificate::new(line));
         request
     }
 
     #[test]
     fn only_the_same_life_of_the_same_cluster_is_heard() {
         let own = guard(1, 1, 5);
-        assert_eq!(own.check(&said_by(&guard(1, 2, 5), 2)).ok(), Some(NodeId([2; 16])));
+        assert!(own.check(&said_by(&guard(1, 2, 5), 2)).is_ok());
         assert!(own.check(&said_by(&guard(1, 2, 5), 3)).is_err(), "another node's certificate");
         assert!(own.check(&said_by(&guard(9, 2, 5), 2)).is_err(), "another cluster");
         assert!(own.check(&said_by(&guard(1, 2, 4), 2)).is_err(), "an earlier life");

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::origin::OriginGuard;
+use super::origin::{OriginGuard, Peer};
 use super::snapshot;
 use crate::convert;
 use crate::elsewhere;
@@ -27,6 +27,7 @@ use crate::type_config::TypeConfig;
 
 const ANSWERS_MAX: usize = 64;
 const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(5);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves `dtm.cluster.v1.PeerService`.
 pub(crate) struct PeerServer {
@@ -37,13 +38,23 @@ pub(crate) struct PeerServer {
 type Answers<T> = BoxStream<'static, Result<T, Status>>;
 
 impl PeerServer {
-    fn group(&self, target: Option<wire::Target>) -> Result<Arc<Group>, Status> {
-        find(&self.registry, target)
+    /// The replica that a checked call is about.
+    fn target<T>(
+        &self,
+        request: &Request<T>,
+        target: Option<wire::Target>,
+    ) -> Result<Arc<Group>, Status> {
+        find(&self.registry, self.guard.check(request)?, target)
     }
 }
 
-fn find(registry: &Registry, target: Option<wire::Target>) -> Result<Arc<Group>, Status> {
+fn find(
+    registry: &Registry,
+    peer: Peer,
+    target: Option<wire::Target>,
+) -> Result<Arc<Group>, Status> {
     let target = target.ok_or_else(|| Status::invalid_argument("no target"))?;
+    peer.may(target.group)?;
     let group = registry.group(GroupId(target.group));
     group.filter(|group| group.replica == ReplicaId(target.replica)).ok_or_else(|| {
         Status::not_found(format!("no replica {} of group {}", target.replica, target.group))
@@ -60,6 +71,7 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 
 async fn append_answers(
     registry: Arc<Registry>,
+    peer: Peer,
     mut requests: Streaming<wire::AppendRequest>,
 ) -> Answers<wire::AppendResponse> {
     let failed = |status| futures::stream::once(async move { Err(status) }).boxed();
@@ -68,7 +80,7 @@ async fn append_answers(
         Ok(None) => return futures::stream::empty().boxed(),
         Err(status) => return failed(status),
     };
-    let group = match find(&registry, first.target) {
+    let group = match find(&registry, peer, first.target) {
         Ok(group) => group,
         Err(status) => return failed(status),
     };
@@ -136,11 +148,12 @@ fn append_to_wire(result: StreamAppendResult<TypeConfig>) -> wire::AppendRespons
 
 async fn heartbeat(
     registry: Arc<Registry>,
+    peer: Peer,
     request: wire::HeartbeatRequest,
 ) -> wire::HeartbeatResponse {
     use wire::heartbeat_response::Result as Answer;
     let id = request.id;
-    let result = match try_heartbeat(&registry, request).await {
+    let result = match try_heartbeat(&registry, peer, request).await {
         Ok(Ok(through)) => Answer::Appended(wire::Appended {
             through: through.as_ref().map(convert::log_id_to_wire),
         }),
@@ -157,9 +170,10 @@ async fn heartbeat(
 
 async fn try_heartbeat(
     registry: &Registry,
+    peer: Peer,
     request: wire::HeartbeatRequest,
 ) -> Result<StreamAppendResult<TypeConfig>, Status> {
-    let group = find(registry, request.target)?;
+    let group = find(registry, peer, request.target)?;
     let prev_log_id = request.prev.map(convert::log_id_from_wire);
     let request = AppendEntriesRequest {
         vote: convert::vote_from_wire(request.vote).map_err(invalid)?,
@@ -173,12 +187,14 @@ async fn try_heartbeat(
 
 async fn heartbeats(
     registry: Arc<Registry>,
+    peer: Peer,
     mut batches: Streaming<wire::HeartbeatBatch>,
     answers: mpsc::Sender<Result<wire::HeartbeatResponses, Status>>,
 ) {
     while let Ok(Some(batch)) = batches.message().await {
+        let items = batch.items.into_iter();
         let handled: FuturesUnordered<_> =
-            batch.items.into_iter().map(|item| heartbeat(Arc::clone(&registry), item)).collect();
+            items.map(|item| heartbeat(Arc::clone(&registry), peer, item)).collect();
         let answers = answers.clone();
         // A group that is slow to answer holds up nobody else's heartbeat.
         tokio::spawn(async move {
@@ -202,8 +218,8 @@ impl PeerService for PeerServer {
         &self,
         request: Request<Streaming<wire::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        self.guard.check(&request)?;
-        let answers = append_answers(Arc::clone(&self.registry), request.into_inner());
+        let peer = self.guard.check(&request)?;
+        let answers = append_answers(Arc::clone(&self.registry), peer, request.into_inner());
         Ok(Response::new(futures::stream::once(answers).flatten().boxed()))
     }
 
@@ -211,9 +227,9 @@ impl PeerService for PeerServer {
         &self,
         request: Request<Streaming<wire::HeartbeatBatch>>,
     ) -> Result<Response<Self::HeartbeatStream>, Status> {
-        self.guard.check(&request)?;
+        let peer = self.guard.check(&request)?;
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
-        tokio::spawn(heartbeats(Arc::clone(&self.registry), request.into_inner(), answers));
+        tokio::spawn(heartbeats(Arc::clone(&self.registry), peer, request.into_inner(), answers));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
@@ -221,9 +237,8 @@ impl PeerService for PeerServer {
         &self,
         request: Request<wire::VoteRequest>,
     ) -> Result<Response<wire::VoteResponse>, Status> {
-        self.guard.check(&request)?;
+        let group = self.target(&request, request.get_ref().target)?;
         let message = request.into_inner();
-        let group = self.group(message.target)?;
         let vote = convert::vote_from_wire(message.vote).map_err(invalid)?;
         let mut ask = VoteRequest::new(vote, message.last.map(convert::log_id_from_wire));
         ask.leadership_transfer = message.leadership_transfer;
@@ -244,9 +259,8 @@ impl PeerService for PeerServer {
         &self,
         request: Request<wire::TransferLeaderRequest>,
     ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
-        self.guard.check(&request)?;
+        let group = self.target(&request, request.get_ref().target)?;
         let message = request.into_inner();
-        let group = self.group(message.target)?;
         let from = convert::vote_from_wire(message.from).map_err(invalid)?;
         let last = message.last.map(convert::log_id_from_wire);
         let ask = TransferLeaderRequest::new(from, message.to, last);
@@ -269,13 +283,13 @@ impl PeerService for PeerServer {
         &self,
         request: Request<Streaming<wire::SnapshotChunk>>,
     ) -> Result<Response<wire::SnapshotResponse>, Status> {
-        self.guard.check(&request)?;
+        let peer = self.guard.check(&request)?;
         let mut chunks = request.into_inner();
         let first = chunks.message().await?.and_then(|chunk| chunk.part);
         let Some(wire::snapshot_chunk::Part::Manifest(manifest)) = first else {
             return Err(Status::invalid_argument("a snapshot begins with its manifest"));
         };
-        let group = self.group(manifest.target)?;
+        let group = find(&self.registry, peer, manifest.target)?;
         let states = self.registry.states();
         snapshot::receive(&group, states, manifest, chunks).await.map(Response::new)
     }
@@ -284,7 +298,7 @@ impl PeerService for PeerServer {
         &self,
         request: Request<Streaming<wire::ForwardRequest>>,
     ) -> Result<Response<Self::ForwardStream>, Status> {
-        self.guard.check(&request)?;
+        self.guard.check(&request)?.listed()?;
         let registry = Arc::clone(&self.registry);
         Ok(Response::new(forward::serve(registry, request.into_inner())))
     }
@@ -293,8 +307,7 @@ impl PeerService for PeerServer {
         &self,
         request: Request<wire::ReadIndexRequest>,
     ) -> Result<Response<wire::ReadIndexResponse>, Status> {
-        self.guard.check(&request)?;
-        let group = self.group(request.into_inner().target)?;
+        let group = self.target(&request, request.get_ref().target)?;
         let index = group.read_index_here(READ_INDEX_TIMEOUT).await.map_err(stopped)?;
         Ok(Response::new(wire::ReadIndexResponse { index }))
     }
@@ -307,15 +320,40 @@ impl PeerService for PeerServer {
         Ok(Response::new(elsewhere::leaders(&self.registry)))
     }
 
+    async fn hello(
+        &self,
+        request: Request<wire::HelloRequest>,
+    ) -> Result<Response<wire::HelloResponse>, Status> {
+        let node = self.guard.check_hello(&request)?;
+        let (boot_counter, removed) = self.guard.roster().of(node);
+        let leads_meta = match self.registry.group(GroupId::META) {
+            Some(meta) if meta.is_leader() => meta.read_index_here(HELLO_TIMEOUT).await.is_ok(),
+            _ => false,
+        };
+        Ok(Response::new(wire::HelloResponse { boot_counter, removed, leads_meta }))
+    }
+
+    async fn report(
+        &self,
+        request: Request<wire::ReportRequest>,
+    ) -> Result<Response<wire::ReportResponse>, Status> {
+        self.guard.check(&request)?;
+        Ok(Response::new(self.registry.report().map_err(stopped)?))
+    }
+
     async fn create_replica(
         &self,
         request: Request<wire::CreateReplicaRequest>,
     ) -> Result<Response<wire::CreateReplicaResponse>, Status> {
-        self.guard.check(&request)?;
-        let target = request.into_inner().target;
-        let target = target.ok_or_else(|| Status::invalid_argument("no target"))?;
+        let peer = self.guard.check(&request)?;
+        let asked = request.into_inner();
+        let target = asked.target.ok_or_else(|| Status::invalid_argument("no target"))?;
+        peer.may(target.group)?;
         let (group, replica) = (GroupId(target.group), ReplicaId(target.replica));
-        self.registry.create(group, replica).await.map_err(stopped)?;
+        self.registry
+            .create_allocated(group, replica, asked.boot_counter)
+            .await
+            .map_err(stopped)?;
         Ok(Response::new(wire::CreateReplicaResponse {}))
     }
 
@@ -323,7 +361,7 @@ impl PeerService for PeerServer {
         &self,
         request: Request<wire::ReconcileRequest>,
     ) -> Result<Response<wire::ReconcileResponse>, Status> {
-        self.guard.check(&request)?;
+        self.guard.check(&request)?.may(request.get_ref().group)?;
         let settled = self.registry.reconcile(request.into_inner()).await.map_err(stopped)?;
         Ok(Response::new(wire::ReconcileResponse { settled }))
     }
@@ -332,11 +370,11 @@ impl PeerService for PeerServer {
         &self,
         request: Request<wire::HeadsRequest>,
     ) -> Result<Response<wire::HeadsResponse>, Status> {
-        self.guard.check(&request)?;
+        let peer = self.guard.check(&request)?;
         let targets = request.into_inner().targets.into_iter();
         let groups = targets
             .filter_map(|target| {
-                let group = find(&self.registry, Some(target)).ok()?;
+                let group = find(&self.registry, peer, Some(target)).ok()?;
                 let heads = group.applied.heads().iter().map(crate::roots::head_to_wire).collect();
                 Some(wire::GroupHeads { target: Some(target), heads })
             })
@@ -348,8 +386,7 @@ impl PeerService for PeerServer {
         &self,
         request: Request<wire::HeldRequest>,
     ) -> Result<Response<wire::HeldResponse>, Status> {
-        self.guard.check(&request)?;
-        let group = self.group(request.into_inner().target)?;
+        let group = self.target(&request, request.get_ref().target)?;
         Ok(Response::new(wire::HeldResponse { through: group.applied.head().index }))
     }
 }

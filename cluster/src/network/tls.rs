@@ -16,9 +16,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Uri;
 use tonic::transport::server::Connected;
+
+use super::origin::OriginGuard;
+use super::roster::Line;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKES_MAX: usize = 64;
@@ -83,9 +86,18 @@ async fn accept<T: PeerTls + ?Sized>(tls: &T, tcp: TcpStream) -> io::Result<(Box
 }
 
 /// Who is at the other end, by certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PeerCertificate {
-    pub(crate) node: NodeId,
+#[derive(Clone, Debug)]
+pub(crate) struct PeerCertificate(Arc<Line>);
+
+impl PeerCertificate {
+    pub(crate) fn new(line: Arc<Line>) -> Self {
+        Self(line)
+    }
+
+    /// The connection.
+    pub(crate) fn line(&self) -> &Line {
+        &self.0
+    }
 }
 
 fn h2_only(alpn: &mut Vec<Vec<u8>>) {
@@ -145,19 +157,20 @@ impl tower::Service<Uri> for Connector {
 pub(crate) struct PeerStream {
     stream: BoxIo,
     certificate: PeerCertificate,
-    /// Its streams never end by themselves: when the node stops the connection is cut here.
-    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Its streams never end by themselves: when this node stops, or hears the other no more, the
+    /// connection is cut here.
+    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 fn cut() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "this node stops")
+    io::Error::new(io::ErrorKind::ConnectionAborted, "this node stops, or hears that one no more")
 }
 
 impl Connected for PeerStream {
     type ConnectInfo = PeerCertificate;
 
     fn connect_info(&self) -> PeerCertificate {
-        self.certificate
+        self.certificate.clone()
     }
 }
 
@@ -167,7 +180,7 @@ impl AsyncRead for PeerStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.stopped.as_mut().poll(context).is_ready() {
+        if self.ended.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(cut()));
         }
         Pin::new(&mut self.stream).poll_read(context, buffer)
@@ -207,6 +220,7 @@ impl AsyncWrite for PeerStream {
 /// Accepts, shakes hands, checks the certificate; yields what passed.
 pub(crate) struct Incoming {
     tls: Arc<dyn PeerTls>,
+    guard: Arc<OriginGuard>,
     listener: TcpListener,
     handshakes: Arc<Semaphore>,
     accepted: mpsc::Sender<io::Result<PeerStream>>,
@@ -218,11 +232,12 @@ impl Incoming {
     pub(crate) fn start(
         listener: TcpListener,
         tls: Arc<dyn PeerTls>,
+        guard: Arc<OriginGuard>,
         stop: CancellationToken,
     ) -> mpsc::Receiver<io::Result<PeerStream>> {
         let (accepted, receiver) = mpsc::channel(ACCEPTED_MAX);
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        let incoming = Self { tls, listener, handshakes, accepted, stop: stop.clone() };
+        let incoming = Self { tls, guard, listener, handshakes, accepted, stop: stop.clone() };
         tokio::spawn(async move { stop.run_until_cancelled(incoming.run()).await });
         receiver
     }
@@ -241,9 +256,9 @@ impl Incoming {
                 }
             };
             let (tls, accepted) = (Arc::clone(&self.tls), self.accepted.clone());
-            let stopped = self.stop.clone().cancelled_owned();
+            let (guard, stop) = (Arc::clone(&self.guard), self.stop.clone());
             tokio::spawn(async move {
-                let shaking = shake(stream, &*tls, stopped);
+                let shaking = shake(stream, &*tls, &guard, stop);
                 let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking).await;
                 drop(permit);
                 match shaken {
@@ -261,9 +276,18 @@ impl Incoming {
 async fn shake(
     stream: TcpStream,
     tls: &dyn PeerTls,
-    stopped: WaitForCancellationFutureOwned,
+    guard: &OriginGuard,
+    stop: CancellationToken,
 ) -> io::Result<PeerStream> {
     stream.set_nodelay(true)?;
     let (stream, node) = tls.accept(stream).await?;
-    Ok(PeerStream { stream, certificate: PeerCertificate { node }, stopped: Box::pin(stopped) })
+    let certificate = PeerCertificate::new(guard.roster().accept(node));
+    let cut = certificate.line().cut().clone();
+    let ended = Box::pin(async move {
+        tokio::select! {
+            () = stop.cancelled_owned() => {}
+            () = cut.cancelled_owned() => {}
+        }
+    });
+    Ok(PeerStream { stream, certificate, ended })
 }

@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dtm_cluster::{ClusterConfig, ClusterNode, Deps, MemoryLogs, MemoryStates, PeerNode, PeerTls};
+use dtm_cluster::{
+    ClusterConfig, ClusterNode, Deps, Error, MemoryLogs, MemoryStates, PeerNode, PeerTls,
+};
 use dtm_machine::seams::{Clock, ProposeError, Proposer, ReadView};
 use dtm_types::command::{
     Admin, ClusterRow, Command, CountRefusals, NodeRow, Outcome, RefusalCount, admin, command::Op,
@@ -152,6 +154,10 @@ impl Cluster {
     }
 
     async fn run(&mut self, at: usize, listener: TcpListener) {
+        self.try_run(at, listener).await.expect("starts");
+    }
+
+    async fn try_run(&mut self, at: usize, listener: TcpListener) -> Result<(), Error> {
         let disk = &self.disks[at];
         let deps = Deps {
             logs: Arc::clone(&disk.logs) as _,
@@ -159,14 +165,27 @@ impl Cluster {
             tls: Arc::clone(&disk.tls) as _,
             clock: Arc::clone(&self.clock) as _,
         };
-        let node = ClusterNode::start(disk.config.clone(), deps, listener).await;
-        self.nodes[at] = Some(node.expect("starts"));
+        self.nodes[at] = Some(ClusterNode::start(disk.config.clone(), deps, listener).await?);
+        Ok(())
+    }
+
+    /// Starts a node under this start counter.
+    pub(crate) async fn start_as(&mut self, at: usize, boot_counter: u64) -> Result<(), Error> {
+        self.disks[at].config.boot_counter = boot_counter;
+        let address = self.disks[at].config.node.peer_address.clone();
+        // The earlier listener goes away a moment after its node has stopped.
+        for _ in 0..100 {
+            if let Ok(listener) = TcpListener::bind(&address).await {
+                return self.try_run(at, listener).await;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{address} is not free");
     }
 
     pub(crate) async fn restart(&mut self, at: usize) {
-        let address = self.disks[at].config.node.peer_address.clone();
-        let listener = TcpListener::bind(address).await.expect("the old port");
-        self.run(at, listener).await;
+        let next = self.disks[at].config.boot_counter + 1;
+        self.start_as(at, next).await.expect("starts");
     }
 
     /// The node ends without handing anything over; rows that were not flushed are gone.

@@ -2,4 +2,5 @@
 
 mod elsewhere;
 mod harness;
+mod membership;
 mod replication;

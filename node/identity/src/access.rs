@@ -81,6 +81,10 @@ operations! {
     RevokeSourceKey = "revoke a source key"     [No   Yes  No   No   No   No];
     /// Sign a source's certificate.
     IssueSourceCertificate = "issue a source certificate" [No Yes No No No No];
+    /// Cut a source's certificate off.
+    RevokeSourceCertificate = "revoke a source certificate" [No Yes No No No No];
+    /// Raise the version of the groups.
+    UpgradeCluster = "upgrade the cluster"      [No   Yes  No   No   No   No];
     /// Publish a data set or a new version of one.
     PublishDataset = "publish a data set"       [No   Yes  No   No   No   No];
     /// See data sets and their definitions.

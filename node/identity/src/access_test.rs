@@ -26,6 +26,8 @@ const DECLARED: &[(&str, &str)] = &[
     ("issue a source key", "operator"),
     ("revoke a source key", "operator"),
     ("issue a source certificate", "operator"),
+    ("revoke a source certificate", "operator"),
+    ("upgrade the cluster", "operator"),
     ("publish a data set", "operator"),
     ("list data sets", "operator approver auditor source"),
     ("add an operator", "operator"),
@@ -54,7 +56,10 @@ fn callers() -> Vec<(&'static str, Caller)> {
         ("operator", operator(Role::Operator)),
         ("approver", operator(Role::Approver)),
         ("auditor", operator(Role::Auditor)),
-        ("source", Caller::Source { source: source("mine"), credential: Credential::Certificate }),
+        (
+            "source",
+            Caller::Source { source: source("mine"), credential: Credential::Certificate([1; 32]) },
+        ),
         ("anonymous", Caller::Anonymous),
     ]
 }

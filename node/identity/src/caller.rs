@@ -45,8 +45,8 @@ impl fmt::Display for Role {
 /// How a source showed who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credential {
-    /// A certificate of the cluster's CA.
-    Certificate,
+    /// A certificate of the cluster's CA; its SHA-256, to hold against its row.
+    Certificate([u8; 32]),
     /// A source key; its 8-byte id.
     Key([u8; crate::KEY_ID_BYTES]),
 }
@@ -96,7 +96,8 @@ impl Caller {
                 Self::Operator { name, role, certificate_digest: certificate.digest }
             }
             Identity::Source { source, .. } => {
-                Self::Source { source, credential: Credential::Certificate }
+                let credential = Credential::Certificate(certificate.digest);
+                Self::Source { source, credential }
             }
         })
     }

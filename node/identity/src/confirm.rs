@@ -1,7 +1,7 @@
 //! Holds a credential against the row of the meta group that stands behind it.
 
 use dtm_types::NodeId;
-use dtm_types::command::{NodeRow, OperatorRow, SourceKeyRow};
+use dtm_types::command::{NodeRow, OperatorRow, SourceCertificateRow, SourceKeyRow};
 
 use crate::{Caller, Credential, Error, SourceKey};
 
@@ -29,6 +29,46 @@ pub fn confirm_source_key(
         )));
     }
     Ok(Caller::Source { source: key.source().clone(), credential: Credential::Key(key.key_id()) })
+}
+
+/// Checks what a source showed against its row: `key` and `certificate` are the rows under the
+/// caller's name and credential. Without its row no certificate holds, whoever signed it.
+///
+/// # Errors
+/// [`Error::Unknown`], [`Error::Revoked`]. A caller that is no source is [`Error::Unknown`].
+pub fn confirm_credential(
+    caller: &Caller,
+    key: Option<&SourceKeyRow>,
+    certificate: Option<&SourceCertificateRow>,
+    now_us: i64,
+) -> Result<(), Error> {
+    let unknown = || Error::Unknown(caller.to_string());
+    let Caller::Source { source, credential } = caller else {
+        return Err(unknown());
+    };
+    let revoked = |what: String| Err(Error::Revoked(format!("{what} of {caller}")));
+    match credential {
+        Credential::Key(id) => {
+            let row =
+                key.filter(|row| row.source == source.as_str() && row.key_id == id.as_slice());
+            let row = row.ok_or_else(unknown)?;
+            let covers = row.not_before_us <= now_us && now_us <= row.not_after_us;
+            if row.revoked || !covers {
+                revoked(format!("key {}", hex::encode(id)))
+            } else {
+                Ok(())
+            }
+        }
+        Credential::Certificate(digest) => {
+            let row = certificate
+                .filter(|row| row.source == source.as_str() && row.digest == digest.as_slice());
+            let row = row.ok_or_else(unknown)?;
+            if row.revoked || now_us > row.not_after_us {
+                return revoked(format!("certificate {}", hex::encode(digest)));
+            }
+            Ok(())
+        }
+    }
 }
 
 /// Checks an operator's certificate against their row: same certificate, same role, in force.
@@ -150,6 +190,47 @@ mod tests {
             assert_eq!(code(&bad, 1), Err(ErrorCode::CredentialRevoked));
         }
         assert_eq!(code(&good, DAY_US + 1), Err(ErrorCode::CredentialRevoked));
+    }
+
+    // holds: SEC-2
+    #[test]
+    fn a_source_needs_the_row_of_its_credential() {
+        let name = SourceId::parse("tinh-01").expect("a code");
+        let caller = |credential| Caller::Source { source: name.clone(), credential };
+        let certificate = SourceCertificateRow {
+            source: "tinh-01".into(),
+            digest: vec![7; 32].into(),
+            not_after_us: DAY_US,
+            ..SourceCertificateRow::default()
+        };
+        let by = caller(Credential::Certificate([7; 32]));
+        let code = |row: Option<&SourceCertificateRow>, now| {
+            confirm_credential(&by, None, row, now).map_err(|error| error.code())
+        };
+        assert_eq!(code(Some(&certificate), 1), Ok(()));
+        let (unknown, revoked) =
+            (Err(ErrorCode::Unauthenticated), Err(ErrorCode::CredentialRevoked));
+        assert_eq!(code(None, 1), unknown, "signed, and never entered");
+        let theirs = SourceCertificateRow { source: "tinh-02".into(), ..certificate.clone() };
+        assert_eq!(code(Some(&theirs), 1), unknown);
+        let gone = SourceCertificateRow { revoked: true, ..certificate.clone() };
+        assert_eq!(code(Some(&gone), 1), revoked);
+        assert_eq!(code(Some(&certificate), DAY_US + 1), revoked, "expired");
+
+        let by = caller(Credential::Key([1; 8]));
+        let code = |row: Option<&SourceKeyRow>, now| {
+            confirm_credential(&by, row, None, now).map_err(|error| error.code())
+        };
+        let held = SourceKeyRow {
+            source: "tinh-01".into(),
+            key_id: vec![1; 8].into(),
+            not_after_us: DAY_US,
+            ..SourceKeyRow::default()
+        };
+        assert_eq!(code(Some(&held), 1), Ok(()));
+        assert_eq!(code(None, 1), unknown);
+        assert_eq!(code(Some(&held), DAY_US + 1), revoked);
+        assert_eq!(code(Some(&SourceKeyRow { revoked: true, ..held.clone() }), 1), revoked);
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod source_key;
 pub use access::{Decision, Operation, authorize, decide};
 pub use caller::{Caller, Credential, Role};
 pub use certificate::Certificate;
-pub use confirm::{confirm_node, confirm_operator, confirm_source_key};
+pub use confirm::{confirm_credential, confirm_node, confirm_operator, confirm_source_key};
 pub use identity::{Identity, OPERATOR_NAME_BYTES_MAX, operator_name_is_valid};
 pub use source_key::{KEY_ID_BYTES, SECRET_BYTES, SourceKey};
 

@@ -6,6 +6,7 @@
 //!  stop: sessions told ▶ leaderships handed over ▶ doors closed ▶ groups stopped
 //! ```
 
+mod admit;
 mod boot;
 mod found;
 mod peers;

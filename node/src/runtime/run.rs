@@ -25,6 +25,7 @@ use dtm_types::{ClusterId, Incarnation, NodeId};
 
 use tokio_util::sync::CancellationToken;
 
+use super::admit::{founded, last_start, start};
 use super::peers::Peers;
 use super::{NodeVault, boot, found};
 use crate::config::Config;
@@ -32,7 +33,8 @@ use crate::http::{self, LinkKey, Pages};
 use crate::pki::{self, Genesis};
 use crate::seams::Seams;
 use crate::services::{
-    AdminDoor, IngestDoor, JoinDoor, Live, NodeDoor, PeerCalls, RecordsDoor, Shared,
+    AdminDoor, IngestDoor, JoinDoor, Live, NodeDoor, PeerCalls, RecordsDoor, Shared, reflection,
+    watch_rights,
 };
 use crate::shell::{RenderMetrics, Shell};
 use crate::system::{OsEntropy, SystemClock};
@@ -58,7 +60,7 @@ pub enum Error {
     #[error("the state cannot be opened: {0}")]
     State(#[from] dtm_storage::state::Error),
     /// The groups.
-    #[error("the groups cannot be started: {0}")]
+    #[error("the groups cannot run: {0}")]
     Cluster(#[from] dtm_cluster::Error),
     /// Files of the node.
     #[error(transparent)]
@@ -105,6 +107,9 @@ impl Error {
                 | state::Error::Format { .. }
                 | state::Error::InUse { .. },
             )
+            | Self::Cluster(
+                dtm_cluster::Error::OldCopy { .. } | dtm_cluster::Error::NodeRemoved { .. },
+            )
             | Self::Pki(_)
             | Self::File { .. }
             | Self::LogGone { .. }
@@ -123,20 +128,15 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
     let config = shell.config.clone();
     let (cluster_id, node) = shell.material.node();
     let data = config.node.data.clone();
-    let genesis = Genesis::read(&data)?;
-    let boot_counter =
-        boot::raise(&data).map_err(|source| Error::File { path: data.join("boot"), source })?;
+    let (genesis, last) = (Genesis::read(&data)?, last_start(&data)?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
     let keyring = Arc::new(keyring);
     let vault = (seams.vault)(vault(&keyring, &entropy, genesis.is_some())?);
     let log = open_log(&data, &config, cluster_id, node)?;
-    let states = StateDb::open(
-        &data.join("state"),
-        Owner { cluster: cluster_id, node },
-        &state_config(&config),
-    )?;
-    let row = own_row(&config, node, boot_counter, &shell);
+    let owner = Owner { cluster: cluster_id, node };
+    let states = StateDb::open(&data.join("state"), owner, &state_config(&config))?;
+    let row = own_row(&config, node, last.counter + 1, &shell);
     let cluster_config = cluster_config(&config, cluster_id, &row, node);
     let deps = ClusterDeps {
         logs: Arc::new(NodeLogs::new(Arc::clone(&log), FIRST)),
@@ -145,27 +145,27 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         clock: Arc::clone(&clock),
     };
     let founding = is_founding(&data, genesis.is_some(), &log)?;
-    let cluster = ClusterNode::start(cluster_config, deps, shell.peers.into_tcp()).await?;
+    let starting = ClusterNode::listen(cluster_config, deps, shell.peers.into_tcp())?;
+    let started = start(starting, last, &data, &clock, &shell.shutdown).await?;
+    let Some(cluster) = started else { return Ok(()) };
     if let (true, Some(genesis)) = (founding, &genesis) {
         cluster.bootstrap_single(cluster_row(genesis, cluster_id, &keyring), row.clone()).await?;
-        let marked = boot::mark_founded(&data);
-        marked.map_err(|source| Error::File { path: data.join("founded"), source })?;
+        founded(&data)?;
     }
     let ack_times = Arc::new(AckTimes::default());
-    let (limits, node_name) = (limits(&config), config.node.name.clone());
     let sources = SourcesHandle::start(SessionDeps {
         proposer: cluster.clone(),
         vault: Arc::clone(&vault),
         treatment: seams.treatment,
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
-        limits,
+        limits: limits(&config),
         ack_times: Arc::clone(&ack_times),
         incarnation: FIRST,
-        node_name,
-    });
-    let sources = sources.await?;
-    let (link, ca) = (link_key(entropy.as_ref(), node), roots(&config)?);
+        node_name: config.node.name.clone(),
+    })
+    .await?;
+    let ca = roots(&config)?;
     let shared = Arc::new(Shared {
         cluster_id,
         incarnation: FIRST,
@@ -180,20 +180,42 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         sources,
         contracts: Contracts::default(),
         directory: Default::default(),
+        rights: Default::default(),
         vault,
         keyring,
         clock,
+        link: link_key(entropy.as_ref(), node),
         entropy,
-        link,
         ca,
         config,
         reads: Shared::read_places(),
     });
+    work_beside(&shared, genesis);
+    let (cluster, grpc) = (Arc::clone(&shared.cluster), shell.grpc.with_wire(seams.clients));
+    until_ended(cluster, serve(shared, shell.https, grpc, shell.metrics, shell.shutdown)).await
+}
+
+/// What goes on beside the doors until the process ends.
+fn work_beside(shared: &Arc<Shared>, genesis: Option<Genesis>) {
     if let Some(genesis) = genesis {
-        tokio::spawn(found_cluster(Arc::clone(&shared), genesis));
+        tokio::spawn(found_cluster(Arc::clone(shared), genesis));
     }
-    let grpc = shell.grpc.with_wire(seams.clients);
-    serve(shared, shell.https, grpc, shell.metrics, shell.shutdown).await
+    tokio::spawn(watch_rights(Arc::clone(shared)));
+}
+
+/// Serves until the node is told to stop, or learns that this start must not go on: then there is
+/// no planned stop, since it has no right to lead or to hand over anything.
+async fn until_ended(
+    cluster: Arc<ClusterNode>,
+    served: impl Future<Output = Result<(), Error>>,
+) -> Result<(), Error> {
+    tokio::select! {
+        ended = served => ended,
+        Some(error) = cluster.condemned() => {
+            cluster.stop().await;
+            Err(Error::Cluster(error))
+        }
+    }
 }
 
 /// Links to the page hold for this run of this node only.
@@ -301,10 +323,7 @@ async fn serve_grpc(shared: Arc<Shared>, listener: tls::Listener, shutdown: Canc
     health_reporter.set_serving::<IngestServiceServer<IngestDoor>>().await;
     health_reporter.set_serving::<RecordsServiceServer<RecordsDoor>>().await;
     health_reporter.set_serving::<AdminServiceServer<AdminDoor>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(dtm_proto::DESCRIPTORS)
-        .build_v1()
-        .expect("the committed descriptors decode");
+    let reflection = reflection(&shared);
     let frame = usize::try_from(shared.config.limits.frame_bytes_max).unwrap_or(usize::MAX)
         + MESSAGE_SLACK_BYTES;
     let ingest =
@@ -437,6 +456,7 @@ fn own_row(config: &Config, node: NodeId, boot_counter: u64, shell: &Shell) -> N
         https_address: at(port(&shell.https, config.node.https)),
         boot_counter,
         software_version: env!("CARGO_PKG_VERSION").to_owned(),
+        version_max: u32::from(dtm_types::bundle::VERSION_MAX),
         ..NodeRow::default()
     }
 }

@@ -5,11 +5,13 @@ use dtm_identity::{
     Caller, Operation, SourceKey, authorize, confirm_node, confirm_operator, confirm_source_key,
 };
 use dtm_machine::reads;
+use dtm_machine::seams::{GroupView, StateError, StateRead};
 use dtm_types::SourceId;
 use tonic::{Request, Status};
 
+use super::rights::held;
 use super::shared::Shared;
-use super::status::{of_identity, status};
+use super::status::{internal, of_identity, status};
 use crate::tls::PeerInfo;
 
 /// The scheme of the `authorization` metadata.
@@ -37,35 +39,61 @@ impl Shared {
         Ok(caller)
     }
 
-    async fn by_key(&self, key: &SourceKey) -> Result<Caller, Status> {
-        let source = key.source().as_str().to_owned();
-        let now_us = self.clock.now_us();
-        let rows = self.directory.source_keys(self.view(), &source).await?;
-        match confirm_source_key(key, &rows, now_us) {
-            Ok(caller) => Ok(caller),
-            // It may have been issued a moment ago on another node.
-            Err(_) => {
-                let rows = self.directory.source_keys_now(self.view(), &source).await?;
-                confirm_source_key(key, &rows, now_us).map_err(|e| of_identity(&e))
-            }
+    /// Rows of meta that may decide about a credential: as they are here when the leader confirmed
+    /// them within 5 s, else confirmed now.
+    async fn meta_of_rights(&self) -> Result<GroupView, Status> {
+        let asked_us = self.clock.monotonic_us();
+        if self.rights.is_fresh(asked_us) {
+            return self.directory.meta(self.view()).await;
         }
+        let meta = self.directory.meta_now(self.view()).await?;
+        self.rights.confirmed(asked_us);
+        Ok(meta)
+    }
+
+    /// Holds a credential against meta; what does not hold here is asked of the leader, since it may
+    /// have been issued a moment ago on another node.
+    async fn held<T>(
+        &self,
+        judge: impl Fn(&dyn StateRead) -> Result<Result<T, dtm_identity::Error>, StateError>,
+    ) -> Result<T, Status> {
+        let meta = self.meta_of_rights().await?;
+        if let Ok(held) = judge(meta.state.as_ref()).map_err(internal)? {
+            return Ok(held);
+        }
+        let meta = self.directory.meta_now(self.view()).await?;
+        judge(meta.state.as_ref()).map_err(internal)?.map_err(|e| of_identity(&e))
+    }
+
+    async fn by_key(&self, key: &SourceKey) -> Result<Caller, Status> {
+        let (source, now_us) = (key.source().as_str(), self.clock.now_us());
+        let judge = |state: &dyn StateRead| {
+            Ok(confirm_source_key(key, &reads::source_keys(state, source)?, now_us))
+        };
+        self.held(judge).await
     }
 
     async fn confirm(&self, caller: &Caller) -> Result<(), Status> {
-        if let Caller::Node { node } = caller {
-            let meta = self.directory.meta(self.view()).await?;
-            let row = reads::node(meta.state.as_ref(), *node).map_err(super::status::internal)?;
-            return confirm_node(*node, row.as_ref()).map_err(|e| of_identity(&e));
+        let now_us = self.clock.now_us();
+        match caller {
+            Caller::Anonymous => Ok(()),
+            // A peer is asked for by nodes that may have no leader to ask.
+            Caller::Node { node } => {
+                let meta = self.directory.meta(self.view()).await?;
+                let row = reads::node(meta.state.as_ref(), *node).map_err(internal)?;
+                confirm_node(*node, row.as_ref()).map_err(|e| of_identity(&e))
+            }
+            Caller::Operator { name, .. } => {
+                let judge = |state: &dyn StateRead| {
+                    let row = reads::operator(state, name)?;
+                    Ok(confirm_operator(caller, row.as_ref(), now_us))
+                };
+                self.held(judge).await
+            }
+            Caller::Source { .. } => {
+                self.held(|state: &dyn StateRead| held(state, caller, now_us)).await
+            }
         }
-        let Caller::Operator { name, .. } = caller else { return Ok(()) };
-        let meta = self.directory.meta(self.view()).await?;
-        let row = reads::operator(meta.state.as_ref(), name).map_err(super::status::internal)?;
-        if confirm_operator(caller, row.as_ref(), self.clock.now_us()).is_ok() {
-            return Ok(());
-        }
-        let meta = self.directory.meta_now(self.view()).await?;
-        let row = reads::operator(meta.state.as_ref(), name).map_err(super::status::internal)?;
-        confirm_operator(caller, row.as_ref(), self.clock.now_us()).map_err(|e| of_identity(&e))
     }
 
     /// The caller, if they may do this.

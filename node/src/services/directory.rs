@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dtm_catalog::Definition;
 use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, GroupView, ReadView};
-use dtm_types::command::{SourceKeyRow, SourceRow};
+use dtm_types::command::SourceRow;
 use dtm_types::{ErrorCode, GroupId};
 use parking_lot::Mutex;
 use tonic::Status;
@@ -52,26 +52,6 @@ impl Directory {
                 &[("name", source.to_owned())],
             )
         })
-    }
-
-    /// Keys of a source, local.
-    pub(crate) async fn source_keys(
-        &self,
-        view: &dyn ReadView,
-        source: &str,
-    ) -> Result<Vec<SourceKeyRow>, Status> {
-        let meta = self.meta(view).await?;
-        reads::source_keys(meta.state.as_ref(), source).map_err(internal)
-    }
-
-    /// Keys of a source, confirmed with the leader.
-    pub(crate) async fn source_keys_now(
-        &self,
-        view: &dyn ReadView,
-        source: &str,
-    ) -> Result<Vec<SourceKeyRow>, Status> {
-        let meta = self.meta_now(view).await?;
-        reads::source_keys(meta.state.as_ref(), source).map_err(internal)
     }
 
     /// A data set's definition; version 0 = the newest.

@@ -17,6 +17,7 @@ use dtm_types::{ErrorCode, GroupId, StreamKey};
 use futures::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::rights::Entered;
 use super::shared::Shared;
 use super::status::{internal, of_session, status};
 use crate::telemetry::contained;
@@ -50,8 +51,11 @@ impl IngestService for IngestDoor {
         };
         self.0.permit(&caller, Operation::Publish, Some(&open.source))?;
         let request = self.0.open_request(open).await?;
+        // Entered before the session is opened: no revocation falls between.
+        let right = self.0.rights.enter(&caller);
+        let stream = request.stream.clone();
         let (session, outbox) = self.0.sources.open(request).await.map_err(|e| of_session(&e))?;
-        tokio::spawn(contained(read(requests, session)));
+        tokio::spawn(contained(read(requests, session, stream, right)));
         let answers = outbox.map(|answer| answer.map_err(|error| of_session(&error)));
         Ok(Response::new(Box::pin(answers)))
     }
@@ -130,10 +134,20 @@ fn stream_key(source: &str, stream: &str) -> Result<StreamKey, Status> {
     })
 }
 
-/// Reads a connection to its end.
-async fn read(mut requests: Streaming<PublishRequest>, session: SessionHandle) {
+/// Reads a connection to its end, or until its right is gone.
+async fn read(
+    mut requests: Streaming<PublishRequest>,
+    session: SessionHandle,
+    stream: StreamKey,
+    mut right: Entered,
+) {
     loop {
-        let asked = match requests.message().await {
+        let asked = tokio::select! {
+            biased;
+            cut = right.cut() => return session.fail(cut.error(&stream)),
+            asked = requests.message() => asked,
+        };
+        let asked = match asked {
             Ok(Some(PublishRequest { request: Some(asked) })) => asked,
             Ok(Some(_)) => continue,
             Ok(None) => return session.half_closed(),

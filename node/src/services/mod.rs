@@ -14,6 +14,8 @@ mod join;
 mod live;
 mod peers;
 mod records;
+mod reflection;
+mod rights;
 mod shared;
 mod status;
 
@@ -24,4 +26,6 @@ pub(crate) use join::JoinDoor;
 pub(crate) use live::Live;
 pub(crate) use peers::{NodeDoor, PeerCalls};
 pub(crate) use records::RecordsDoor;
+pub(crate) use reflection::reflection;
+pub(crate) use rights::watch as watch_rights;
 pub(crate) use shared::Shared;

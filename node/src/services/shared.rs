@@ -18,6 +18,7 @@ use crate::tls::Material;
 
 use super::directory::Directory;
 use super::peers::PeerCalls;
+use super::rights::Rights;
 
 /// Reads of stored records that run at a time on a node; more wait.
 const READS_MAX: usize = 16;
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) sources: SourcesHandle,
     pub(crate) contracts: Contracts,
     pub(crate) directory: Directory,
+    pub(crate) rights: Arc<Rights>,
     pub(crate) vault: Arc<dyn KeyVault>,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) clock: Arc<dyn Clock>,

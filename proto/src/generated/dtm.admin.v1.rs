@@ -130,6 +130,9 @@ pub struct NodeStatus {
     pub disk_free_bytes: u64,
     #[prost(int64, tag = "7")]
     pub clock_offset_us: i64,
+    /// Since this node last had meta confirmed by its leader; the largest number: never.
+    #[prost(uint64, tag = "8")]
+    pub meta_age_ms: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GroupStatus {
@@ -255,6 +258,49 @@ pub struct RemoveNodeRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveNodeResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpgradeClusterRequest {
+    #[prost(message, optional, tag = "1")]
+    pub context: ::core::option::Option<Context>,
+    /// Only say what would be done and what stands against it.
+    #[prost(bool, tag = "2")]
+    pub check: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpgradeClusterResponse {
+    /// The version that every group has, or is to have, when nothing stands against it.
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(message, repeated, tag = "2")]
+    pub groups: ::prost::alloc::vec::Vec<GroupVersion>,
+    #[prost(message, repeated, tag = "3")]
+    pub nodes: ::prost::alloc::vec::Vec<NodeVersion>,
+    /// What stands against it; empty = nothing.
+    #[prost(string, repeated, tag = "4")]
+    pub obstacles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint32, tag = "5")]
+    pub raised: u32,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupVersion {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    #[prost(uint32, tag = "2")]
+    pub version: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeVersion {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub software_version: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub version_max: u32,
+    #[prost(bool, tag = "5")]
+    pub reachable: bool,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PutSourceRequest {
     #[prost(message, optional, tag = "1")]
@@ -289,6 +335,10 @@ pub struct SourceDetail {
     pub keys: ::prost::alloc::vec::Vec<::dtm_types::command::SourceKeyRow>,
     #[prost(message, repeated, tag = "3")]
     pub streams: ::prost::alloc::vec::Vec<StreamDetail>,
+    #[prost(message, repeated, tag = "4")]
+    pub certificates: ::prost::alloc::vec::Vec<
+        ::dtm_types::command::SourceCertificateRow,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StreamDetail {
@@ -354,7 +404,21 @@ pub struct IssueSourceCertificateRequest {
 pub struct IssueSourceCertificateResponse {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub certificate_chain: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// SHA-256 of the certificate: its name in lists and when it is revoked.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub digest: ::prost::bytes::Bytes,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeSourceCertificateRequest {
+    #[prost(message, optional, tag = "1")]
+    pub context: ::core::option::Option<Context>,
+    #[prost(string, tag = "2")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub digest: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeSourceCertificateResponse {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PublishDatasetRequest {
     #[prost(message, optional, tag = "1")]
@@ -652,6 +716,31 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("dtm.admin.v1.AdminService", "RemoveNode"));
             self.inner.unary(req, path, codec).await
         }
+        /// Raises the version of every group to the highest that all nodes know.
+        pub async fn upgrade_cluster(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpgradeClusterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpgradeClusterResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.admin.v1.AdminService/UpgradeCluster",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.admin.v1.AdminService", "UpgradeCluster"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn put_source(
             &mut self,
             request: impl tonic::IntoRequest<super::PutSourceRequest>,
@@ -773,6 +862,35 @@ pub mod admin_service_client {
                     GrpcMethod::new(
                         "dtm.admin.v1.AdminService",
                         "IssueSourceCertificate",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn revoke_source_certificate(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeSourceCertificateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeSourceCertificateResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.admin.v1.AdminService/RevokeSourceCertificate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "dtm.admin.v1.AdminService",
+                        "RevokeSourceCertificate",
                     ),
                 );
             self.inner.unary(req, path, codec).await
@@ -997,6 +1115,14 @@ pub mod admin_service_server {
             tonic::Response<super::RemoveNodeResponse>,
             tonic::Status,
         >;
+        /// Raises the version of every group to the highest that all nodes know.
+        async fn upgrade_cluster(
+            &self,
+            request: tonic::Request<super::UpgradeClusterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpgradeClusterResponse>,
+            tonic::Status,
+        >;
         async fn put_source(
             &self,
             request: tonic::Request<super::PutSourceRequest>,
@@ -1030,6 +1156,13 @@ pub mod admin_service_server {
             request: tonic::Request<super::IssueSourceCertificateRequest>,
         ) -> std::result::Result<
             tonic::Response<super::IssueSourceCertificateResponse>,
+            tonic::Status,
+        >;
+        async fn revoke_source_certificate(
+            &self,
+            request: tonic::Request<super::RevokeSourceCertificateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeSourceCertificateResponse>,
             tonic::Status,
         >;
         async fn publish_dataset(
@@ -1384,6 +1517,51 @@ pub mod admin_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/dtm.admin.v1.AdminService/UpgradeCluster" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpgradeClusterSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::UpgradeClusterRequest>
+                    for UpgradeClusterSvc<T> {
+                        type Response = super::UpgradeClusterResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpgradeClusterRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::upgrade_cluster(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpgradeClusterSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/dtm.admin.v1.AdminService/PutSource" => {
                     #[allow(non_camel_case_types)]
                     struct PutSourceSvc<T: AdminService>(pub Arc<T>);
@@ -1599,6 +1777,57 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = IssueSourceCertificateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.admin.v1.AdminService/RevokeSourceCertificate" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeSourceCertificateSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::RevokeSourceCertificateRequest>
+                    for RevokeSourceCertificateSvc<T> {
+                        type Response = super::RevokeSourceCertificateResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                super::RevokeSourceCertificateRequest,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::revoke_source_certificate(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeSourceCertificateSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

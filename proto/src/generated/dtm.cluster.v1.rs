@@ -371,9 +371,51 @@ pub struct GroupLeader {
     pub leader: ::core::option::Option<PeerNode>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HelloRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HelloResponse {
+    /// Highest boot counter of the caller that is known; 0 = none.
+    #[prost(uint64, tag = "1")]
+    pub boot_counter: u64,
+    /// The caller was removed from the cluster.
+    #[prost(bool, tag = "2")]
+    pub removed: bool,
+    /// The receiver leads meta, confirmed with a quorum just now.
+    #[prost(bool, tag = "3")]
+    pub leads_meta: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReportResponse {
+    #[prost(uint64, tag = "1")]
+    pub boot_counter: u64,
+    #[prost(string, tag = "2")]
+    pub software_version: ::prost::alloc::string::String,
+    /// Highest version of a bundle that this node applies.
+    #[prost(uint32, tag = "3")]
+    pub version_max: u32,
+    /// Replicas that its log holds, whether they run or not.
+    #[prost(message, repeated, tag = "4")]
+    pub held: ::prost::alloc::vec::Vec<Target>,
+    /// Groups that stopped here for good, with the reason.
+    #[prost(message, repeated, tag = "5")]
+    pub stopped: ::prost::alloc::vec::Vec<StoppedGroup>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StoppedGroup {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateReplicaRequest {
     #[prost(message, optional, tag = "1")]
     pub target: ::core::option::Option<Target>,
+    /// The start of the receiver that is meant: a call that arrives after its next start is void.
+    #[prost(uint64, tag = "2")]
+    pub boot_counter: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateReplicaResponse {}
@@ -721,7 +763,52 @@ pub mod peer_service_client {
                 .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "Leaders"));
             self.inner.unary(req, path, codec).await
         }
-        /// The receiver creates an empty replica under this id (idempotent).
+        /// A node that starts asks its peers, before its groups run: what do you know of me?
+        pub async fn hello(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HelloRequest>,
+        ) -> std::result::Result<tonic::Response<super::HelloResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.cluster.v1.PeerService/Hello",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "Hello"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What runs on a node and what its log holds, for the controller.
+        pub async fn report(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReportRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReportResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.cluster.v1.PeerService/Report",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "Report"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The receiver creates an empty replica under this id. Only once in the id's life, before its node
+        /// confirmed it; repeated while that is so, it changes nothing.
         pub async fn create_replica(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateReplicaRequest>,
@@ -895,7 +982,18 @@ pub mod peer_service_server {
             &self,
             request: tonic::Request<super::LeadersRequest>,
         ) -> std::result::Result<tonic::Response<super::LeadersResponse>, tonic::Status>;
-        /// The receiver creates an empty replica under this id (idempotent).
+        /// A node that starts asks its peers, before its groups run: what do you know of me?
+        async fn hello(
+            &self,
+            request: tonic::Request<super::HelloRequest>,
+        ) -> std::result::Result<tonic::Response<super::HelloResponse>, tonic::Status>;
+        /// What runs on a node and what its log holds, for the controller.
+        async fn report(
+            &self,
+            request: tonic::Request<super::ReportRequest>,
+        ) -> std::result::Result<tonic::Response<super::ReportResponse>, tonic::Status>;
+        /// The receiver creates an empty replica under this id. Only once in the id's life, before its node
+        /// confirmed it; repeated while that is so, it changes nothing.
         async fn create_replica(
             &self,
             request: tonic::Request<super::CreateReplicaRequest>,
@@ -1352,6 +1450,94 @@ pub mod peer_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LeadersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.cluster.v1.PeerService/Hello" => {
+                    #[allow(non_camel_case_types)]
+                    struct HelloSvc<T: PeerService>(pub Arc<T>);
+                    impl<T: PeerService> tonic::server::UnaryService<super::HelloRequest>
+                    for HelloSvc<T> {
+                        type Response = super::HelloResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HelloRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::hello(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HelloSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.cluster.v1.PeerService/Report" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReportSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::ReportRequest>
+                    for ReportSvc<T> {
+                        type Response = super::ReportResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReportRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::report(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReportSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

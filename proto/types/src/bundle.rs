@@ -13,8 +13,10 @@ use prost::Message;
 
 use crate::command::Bundle;
 
-/// Version of the bundle that this software writes.
+/// Version of the bundle that a group is written in from its beginning.
 pub const VERSION: u8 = 1;
+/// Highest version that this software applies; a group rises to it by `dtm cluster upgrade`.
+pub const VERSION_MAX: u8 = 1;
 /// Bytes before the protobuf.
 pub const PREFIX_BYTES: usize = 5;
 
@@ -49,8 +51,13 @@ pub struct Builder {
 impl Builder {
     /// Starts a bundle; `capacity` is a hint in bytes.
     pub fn new(time_us: i64, node: &[u8; 16], capacity: usize) -> Self {
+        Self::of_version(VERSION, time_us, node, capacity)
+    }
+
+    /// Starts a bundle in the version that its group is at.
+    pub fn of_version(version: u8, time_us: i64, node: &[u8; 16], capacity: usize) -> Self {
         let mut buffer = BytesMut::with_capacity(capacity + 64);
-        buffer.put_u8(VERSION);
+        buffer.put_u8(version);
         buffer.put_u32_le(0);
         let head = Bundle { time_us, node: Bytes::copy_from_slice(node), commands: Vec::new() };
         head.encode_raw(&mut buffer);
@@ -86,10 +93,15 @@ impl Builder {
 
 /// Reads a bundle; payload fields share the input's memory.
 pub fn decode(bytes: &Bytes) -> Result<Bundle, Error> {
+    decode_up_to(VERSION_MAX, bytes)
+}
+
+/// [`decode`] for software that knows versions up to this one.
+pub fn decode_up_to(version_max: u8, bytes: &Bytes) -> Result<Bundle, Error> {
     if bytes.len() < PREFIX_BYTES {
         return Err(Error::Short(bytes.len()));
     }
-    if bytes[0] != VERSION {
+    if !(VERSION..=version_max).contains(&bytes[0]) {
         return Err(Error::UnknownVersion(bytes[0]));
     }
     let stored = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
@@ -137,5 +149,10 @@ mod tests {
             assert!(decode(&damaged.into()).is_err(), "bit {bit}");
         }
         assert_eq!(decode(&bytes.slice(..3)), Err(Error::Short(3)));
+        let later = Builder::of_version(2, 7, &[9; 16], 0).finish();
+        assert_eq!(decode_up_to(1, &later), Err(Error::UnknownVersion(2)));
+        assert!(decode_up_to(2, &later).is_ok());
+        let never = Builder::of_version(0, 7, &[9; 16], 0).finish();
+        assert_eq!(decode_up_to(2, &never), Err(Error::UnknownVersion(0)));
     }
 }

@@ -6,6 +6,7 @@
 pub mod bundle;
 mod error_code;
 mod ids;
+mod known;
 mod month;
 pub mod text;
 
@@ -14,6 +15,7 @@ pub use ids::{
     ClusterId, GroupId, Incarnation, KeyId, NodeId, ReplicaId, RequestId, SessionId, SourceId,
     StreamKey,
 };
+pub use known::is_known;
 pub use month::Month;
 
 /// Stored formats: headers, entries, leaves, rows (`dtm.format.v1`).

@@ -18,6 +18,7 @@ type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 /// Runs the suite; each part takes a fresh subject.
 pub fn suite<S: Subject>(mut fresh: impl FnMut() -> S) {
     rows_are_ordered_and_bounded(&*fresh().store());
+    a_range_that_ends_before_it_begins_is_empty(&*fresh().store());
     the_last_change_in_a_batch_wins(&*fresh().store());
     frozen_views_do_not_move(&*fresh().store());
     a_crash_goes_back_to_a_whole_batch(&mut fresh());
@@ -60,6 +61,15 @@ fn rows_are_ordered_and_bounded(store: &dyn StateStore) {
     assert_eq!(last(store, b"", b"\xff\xff\xff").as_deref(), Some(&b"\xff\xff"[..]));
     put(store, b"a", b"");
     assert_eq!(get(store, b"a").as_deref(), Some(&b""[..]), "an empty value is a value");
+}
+
+fn a_range_that_ends_before_it_begins_is_empty(store: &dyn StateStore) {
+    put(store, b"k", b"1");
+    for (from, to) in [(&b"z"[..], &b"a"[..]), (b"k", b"k")] {
+        assert!(scan(store, from, to, 9).is_empty());
+        assert_eq!(last(store, from, to), None);
+        assert!(scan(&*store.freeze(), from, to, 9).is_empty());
+    }
 }
 
 fn the_last_change_in_a_batch_wins(store: &dyn StateStore) {

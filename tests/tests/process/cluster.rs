@@ -35,7 +35,7 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// A registered source with its key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) code: String,
     pub(crate) group: u32,
@@ -142,14 +142,20 @@ impl Cluster {
 
     /// Administration through the nodes that are up.
     pub(crate) fn admin(&self) -> Result<Admin> {
+        let up: Vec<usize> = (0..self.nodes.len()).filter(|at| self.nodes[*at].is_up()).collect();
+        self.admin_at(&up)
+    }
+
+    /// Administration through these nodes only.
+    pub(crate) fn admin_at(&self, nodes: &[usize]) -> Result<Admin> {
         let operator = self.nodes[0].folder.join("operator");
         let files = TlsFiles {
             certificate: Some(operator.join("admin.pem")),
             key: Some(operator.join("admin.key")),
             ..self.source_files()
         };
-        let up = self.nodes.iter().filter(|node| node.is_up());
-        let endpoint = Endpoint::new(up.map(|node| node.grpc.to_string()), &files)?;
+        let seeds = nodes.iter().map(|at| self.nodes[*at].grpc.to_string());
+        let endpoint = Endpoint::new(seeds, &files)?;
         Ok(Admin::new(endpoint.with_connect_timeout(Duration::from_secs(2))))
     }
 

@@ -13,6 +13,8 @@ mod keys;
 mod kills;
 mod live;
 mod load;
+mod matrix;
+mod membership;
 mod node;
 mod readback;
 mod refusals;

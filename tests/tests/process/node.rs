@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -67,6 +68,20 @@ impl Node {
             bail!("{} ended by itself: {status}\n{}", self.name, tail(&self.log));
         }
         Ok(())
+    }
+
+    /// Waits until it has ended by itself; its exit code.
+    pub(crate) async fn ended(&mut self, within: Duration) -> Result<i32> {
+        let deadline = Instant::now() + within;
+        loop {
+            let child = self.child.as_mut().context("it does not run")?;
+            if let Some(status) = child.try_wait()? {
+                self.child = None;
+                return status.code().context("ended by a signal");
+            }
+            ensure!(Instant::now() < deadline, "{} still runs after {within:?}", self.name);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// SIGKILL: no goodbye, no flush.

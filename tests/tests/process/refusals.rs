@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dtm_client::admin::Admin;
 use dtm_client::{Credential, Endpoint, Error, Publisher, PublisherConfig, TlsFiles};
-use dtm_proto::admin::RevokeSourceKeyRequest;
+use dtm_proto::admin::{ListSourcesRequest, PutSourceRequest, RevokeSourceKeyRequest};
 use dtm_types::ErrorCode;
 
 use crate::cluster::{Cluster, NODES, Source};
@@ -94,6 +94,77 @@ async fn bad_credentials_are_refused_with_their_code() -> Result<()> {
     Ok(())
 }
 
+/// Opens a stream on the node that leads its group, where clients stay.
+async fn stream_on(cluster: &Cluster, source: &Source, at: usize) -> Result<Publisher> {
+    let publisher = try_open(cluster.endpoint_at(source, &[at])?, &source.code, "notes").await?;
+    let (record, _) = Plan::new(&std::sync::Arc::new(source.clone()), "s").record(1);
+    publisher.send(record).await?;
+    publisher.flush().await?;
+    Ok(publisher)
+}
+
+// The node that is asked to revoke is not the node that the stream is open on.
+//
+// holds: SEC-2
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_revoked_on_one_node_is_cut_on_another() -> Result<()> {
+    const CUT_WITHIN: Duration = Duration::from_secs(5);
+    let cluster = Cluster::start().await?;
+    let (revoked, other) = (
+        cluster.add_source("src-1", &["notes"]).await?,
+        cluster.add_source("src-2", &["notes"]).await?,
+    );
+    for number in 0..NODES {
+        let source = cluster.add_source(&format!("src-on-{number}"), &["notes"]).await?;
+        let at = cluster.leader(source.group).await?;
+        let stream = stream_on(&cluster, &source, at).await?;
+        let home = cluster.leader(other.group).await?;
+        let untouched = stream_on(&cluster, &other, home).await?;
+        revoke_at(&cluster, &source, (at + 1) % NODES).await?;
+        let asked = std::time::Instant::now();
+        let error = tokio::time::timeout(CUT_WITHIN, stream.failure()).await;
+        let error = error.with_context(|| format!("n{}: not cut in 5 s", at + 1))?;
+        ensure!(error.code() == Some(ErrorCode::CredentialRevoked), "{error}");
+        eprintln!("n{}: cut {:?} after the revocation", at + 1, asked.elapsed());
+        ensure!(untouched.ended().is_none(), "another source was cut too");
+        untouched.close(false).await?;
+    }
+
+    let at = cluster.leader(revoked.group).await?;
+    let stream = stream_on(&cluster, &revoked, at).await?;
+    suspend(&cluster, &revoked, (at + 1) % NODES).await?;
+    let error = tokio::time::timeout(CUT_WITHIN, stream.failure()).await.context("not cut")?;
+    let code = error.code();
+    ensure!(
+        matches!(code, Some(ErrorCode::CredentialRevoked | ErrorCode::PermissionDenied)),
+        "{error}"
+    );
+    let code = refused_with(cluster.endpoint_at(&revoked, &[2])?, "src-1", "notes").await?;
+    ensure!(code == ErrorCode::PermissionDenied, "suspended: {code}");
+    cluster.passed();
+    Ok(())
+}
+
+async fn suspend(cluster: &Cluster, source: &Source, at: usize) -> Result<()> {
+    let admin = cluster.admin_at(&[at])?;
+    let list = ListSourcesRequest { source: source.code.clone() };
+    let call = |mut client: dtm_proto::admin::admin_service_client::AdminServiceClient<_>| {
+        let request = list.clone();
+        async move { client.list_sources(request).await }
+    };
+    let found = admin.call(call).await?.sources.into_iter().next().and_then(|found| found.source);
+    let mut row = found.context("the source")?;
+    row.suspended = true;
+    let put =
+        PutSourceRequest { context: Some(Admin::context("test")), source: Some(row), update: true };
+    let call = |mut client: dtm_proto::admin::admin_service_client::AdminServiceClient<_>| {
+        let request = put.clone();
+        async move { client.put_source(request).await }
+    };
+    admin.call(call).await?;
+    Ok(())
+}
+
 /// The key with another last-but-one character.
 fn altered(key: &str) -> String {
     let mut bytes = key.trim().as_bytes().to_vec();
@@ -103,6 +174,10 @@ fn altered(key: &str) -> String {
 }
 
 async fn revoke(cluster: &Cluster, source: &Source) -> Result<()> {
+    revoke_at(cluster, source, 0).await
+}
+
+async fn revoke_at(cluster: &Cluster, source: &Source, at: usize) -> Result<()> {
     let request = RevokeSourceKeyRequest {
         context: Some(Admin::context("test")),
         source: source.code.clone(),
@@ -112,7 +187,7 @@ async fn revoke(cluster: &Cluster, source: &Source) -> Result<()> {
         let request = request.clone();
         async move { client.revoke_source_key(request).await }
     };
-    cluster.admin()?.call(call).await?;
+    cluster.admin_at(&[at])?.call(call).await?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod declare_lost;
 mod genesis;
 mod open_session;
 mod put_key;
+mod raise_version;
 mod resend;
 mod rewrap_keys;
 
@@ -28,6 +29,8 @@ pub(crate) struct Context<'m, 's> {
     pub(crate) index: u64,
     pub(crate) ordinal: u32,
     pub(crate) group_time_us: i64,
+    /// Highest version that this software knows: no outcome may depend on it but stopping.
+    pub(crate) version_max: u32,
     pub(crate) actor_id: Bytes,
     pub(crate) request_id: Bytes,
     pub(crate) rows: &'m mut Overlay<'s>,
@@ -41,16 +44,20 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, op: Option<Op>) -> Result<Outcome
         Some(Op::CountRefusals(counts)) => count_refusals::apply(ctx, counts),
         Some(Op::PutKey(put)) => put_key::apply(ctx, put),
         Some(Op::RewrapKeys(rewrap)) => rewrap_keys::apply(ctx, rewrap),
+        Some(Op::RaiseVersion(raise)) => raise_version::apply(ctx, raise),
         Some(Op::Admin(admin)) if ctx.group.is_meta() => admin::apply(ctx, admin),
         Some(Op::OpenSession(open)) if !ctx.group.is_meta() => open_session::apply(ctx, open),
         Some(Op::AppendBatch(append)) if !ctx.group.is_meta() => append_batch::apply(ctx, append),
         Some(Op::CloseSession(close)) if !ctx.group.is_meta() => close_session::apply(ctx, close),
         Some(Op::DeclareLost(lost)) if !ctx.group.is_meta() => declare_lost::apply(ctx, lost),
         Some(_) => Ok(refused(RefusalKind::WrongGroup, "the command belongs to another group")),
-        None => {
-            Ok(refused(RefusalKind::Malformed, "the command is empty or newer than this software"))
-        }
+        None => Err(unknown(ctx)),
     }
+}
+
+/// Stops the group here.
+pub(crate) fn unknown(ctx: &Context<'_, '_>) -> ApplyError {
+    ApplyError::UnknownOperation { group: ctx.group, index: ctx.index, ordinal: ctx.ordinal }
 }
 
 pub(crate) fn answer(result: Answer) -> Outcome {

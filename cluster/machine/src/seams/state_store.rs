@@ -118,11 +118,17 @@ impl StateRead for Frozen {
         to: &[u8],
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
         let range = self.0.range(from.to_vec()..to.to_vec()).take(limit);
         Ok(range.map(|(k, v)| (Bytes::copy_from_slice(k), Bytes::copy_from_slice(v))).collect())
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
+        if from >= to {
+            return Ok(None);
+        }
         let row = self.0.range(from.to_vec()..to.to_vec()).next_back();
         Ok(row.map(|(k, v)| (Bytes::copy_from_slice(k), Bytes::copy_from_slice(v))))
     }

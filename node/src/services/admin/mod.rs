@@ -6,6 +6,7 @@ mod datasets;
 mod keys;
 mod operators;
 mod sources;
+mod upgrade;
 
 use std::sync::Arc;
 
@@ -88,6 +89,8 @@ calls! {
     issue_source_key: IssueSourceKeyRequest -> IssueSourceKeyResponse;
     revoke_source_key: RevokeSourceKeyRequest -> RevokeSourceKeyResponse;
     issue_source_certificate: IssueSourceCertificateRequest -> IssueSourceCertificateResponse;
+    revoke_source_certificate: RevokeSourceCertificateRequest -> RevokeSourceCertificateResponse;
+    upgrade_cluster: UpgradeClusterRequest -> UpgradeClusterResponse;
     publish_dataset: PublishDatasetRequest -> PublishDatasetResponse;
     list_datasets: ListDatasetsRequest -> ListDatasetsResponse;
     add_operator: AddOperatorRequest -> AddOperatorResponse;

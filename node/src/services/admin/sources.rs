@@ -6,7 +6,9 @@ use dtm_machine::reads;
 use dtm_machine::seams::Freshness;
 use dtm_proto::admin as wire;
 use dtm_types::command::admin::Op;
-use dtm_types::command::{RevokeSourceKey, SourceKeyRow, SourceRow};
+use dtm_types::command::{
+    RevokeSourceCertificate, RevokeSourceKey, SourceCertificateRow, SourceKeyRow, SourceRow,
+};
 use dtm_types::{ErrorCode, GroupId, SourceId};
 use serde_json::json;
 use tonic::{Request, Status};
@@ -76,7 +78,8 @@ impl AdminDoor {
             let mut keys = reads::source_keys(state, &row.source).map_err(internal)?;
             keys.iter_mut().for_each(|key| key.secret_hash = Bytes::new());
             let streams = if owner.is_some() { self.streams(&row).await? } else { Vec::new() };
-            sources.push(wire::SourceDetail { source: Some(row), keys, streams });
+            let certificates = reads::source_certificates(state, &row.source).map_err(internal)?;
+            sources.push(wire::SourceDetail { source: Some(row), keys, streams, certificates });
         }
         Ok(wire::ListSourcesResponse { sources })
     }
@@ -135,11 +138,28 @@ impl AdminDoor {
         let detail =
             json!({"source": row.source, "key": hex::encode(key_id), "not_after_us": not_after_us});
         self.act(asker, Op::PutSourceKey(row), None, detail).await?;
+        self.is_the_stored_one(&key).await?;
         Ok(wire::IssueSourceKeyResponse {
             key: key.reveal().to_string(),
             key_id: Bytes::copy_from_slice(&key_id),
             not_after_us,
         })
+    }
+
+    /// A request id that was used before is answered with the outcome of that time, and the key of
+    /// that time was shown then or never: its secret is stored nowhere.
+    async fn is_the_stored_one(&self, key: &SourceKey) -> Result<(), Status> {
+        let meta = self.0.directory.meta_now(self.0.view()).await?;
+        let row = reads::source_key(meta.state.as_ref(), key.source().as_str(), &key.key_id());
+        let row = row.map_err(internal)?;
+        if row.is_some_and(|row| key.matches(&row.secret_hash)) {
+            return Ok(());
+        }
+        Err(status(
+            ErrorCode::AlreadyExists,
+            "this request issued a key before, which cannot be shown again: revoke that key and \
+             issue another under a new request id",
+        ))
     }
 
     pub(super) async fn revoke_source_key(
@@ -149,12 +169,11 @@ impl AdminDoor {
         let asked = request.get_ref();
         let asker =
             self.asker(&request, Operation::RevokeSourceKey, asked.context.as_ref()).await?;
-        let source = source_id(&asked.source)?;
+        source_id(&asked.source)?;
         let op = RevokeSourceKey { source: asked.source.clone(), key_id: asked.key_id.clone() };
         let detail = json!({"source": asked.source, "key": hex::encode(&asked.key_id)});
+        // Every node sees it in its own meta and cuts the streams that stand on this key.
         self.act(asker, Op::RevokeSourceKey(op), None, detail).await?;
-        // Streams of this source on this node open anew with a key that holds.
-        self.0.sources.cut_off(&source);
         Ok(wire::RevokeSourceKeyResponse {})
     }
 
@@ -173,13 +192,37 @@ impl AdminDoor {
         let chain =
             self.0.issuing()?.sign(&asked.certificate_request, &subject, self.0.clock.now_us());
         let chain = chain.map_err(|e| status(ErrorCode::InvalidArgument, e))?;
-        // The issue is a leaf: the source's row is written again with what was issued beside it.
-        let digest = crate::pki::Issuing::facts(&chain).map_err(internal)?.digest;
-        let expected = Some(row.version);
-        let detail = json!({"source": row.source, "certificate": hex::encode(digest)});
-        self.act(asker, Op::PutSource(row), expected, detail).await?;
+        // Entered first: a certificate without its row opens nothing.
+        let facts = crate::pki::Issuing::facts(&chain).map_err(internal)?;
+        let certificate = SourceCertificateRow {
+            source: row.source.clone(),
+            digest: Bytes::copy_from_slice(&facts.digest),
+            serial: facts.serial.into(),
+            not_after_us: facts.not_after_us,
+            ..SourceCertificateRow::default()
+        };
+        let digest = certificate.digest.clone();
+        let detail = json!({"source": row.source, "certificate": hex::encode(&digest),
+            "not_after_us": facts.not_after_us});
+        self.act(asker, Op::PutSourceCertificate(certificate), None, detail).await?;
         let certificate_chain = chain.iter().map(|c| Bytes::copy_from_slice(c)).collect();
-        Ok(wire::IssueSourceCertificateResponse { certificate_chain })
+        Ok(wire::IssueSourceCertificateResponse { certificate_chain, digest })
+    }
+
+    pub(super) async fn revoke_source_certificate(
+        &self,
+        request: Request<wire::RevokeSourceCertificateRequest>,
+    ) -> Result<wire::RevokeSourceCertificateResponse, Status> {
+        let asked = request.get_ref();
+        let asker = self
+            .asker(&request, Operation::RevokeSourceCertificate, asked.context.as_ref())
+            .await?;
+        source_id(&asked.source)?;
+        let (source, digest) = (asked.source.clone(), asked.digest.clone());
+        let detail = json!({"source": source, "certificate": hex::encode(&digest)});
+        let op = Op::RevokeSourceCertificate(RevokeSourceCertificate { source, digest });
+        self.act(asker, op, None, detail).await?;
+        Ok(wire::RevokeSourceCertificateResponse {})
     }
 }
 

@@ -107,11 +107,11 @@ pub enum SourceKeyCommand {
         #[arg(long)]
         out: Option<PathBuf>,
     },
-    /// Cut a key off, at once and for good.
+    /// Cut a key or a certificate off, at once and for good.
     Revoke {
         /// Code.
         source: String,
-        /// Id of the key, as `dtm source show` prints it.
+        /// Id of the key, or SHA-256 of the certificate, as `dtm source show` prints them.
         key_id: String,
     },
 }

@@ -156,6 +156,13 @@ pub enum ClusterCommand {
         #[arg(long)]
         resume: bool,
     },
+    /// Raise the version of every group, once all nodes know it. Exit code 10 when something stands
+    /// against it.
+    Upgrade {
+        /// Only say what would be done and what stands against it.
+        #[arg(long)]
+        check: bool,
+    },
     /// Take a node out for good.
     Remove {
         /// Node (name or id).

@@ -2,7 +2,7 @@
 
 use dtm_proto::admin::{
     ClusterStatusRequest, ClusterStatusResponse, CreateJoinTokenRequest, DrainNodeRequest,
-    GroupStatus, NodeStatus, RemoveNodeRequest, TransferLeaderRequest,
+    GroupStatus, NodeStatus, RemoveNodeRequest, TransferLeaderRequest, UpgradeClusterRequest,
 };
 use serde_json::{Value, json};
 
@@ -22,6 +22,7 @@ pub(crate) async fn run(command: &ClusterCommand, globals: &Globals) -> Result<(
             transfer(globals, &printer, *group, from.as_deref(), to.as_deref()).await
         }
         ClusterCommand::Drain { node, resume } => drain(globals, &printer, node, *resume).await,
+        ClusterCommand::Upgrade { check } => upgrade(globals, &printer, *check).await,
         ClusterCommand::Remove { node } => {
             confirm(globals, "cli.confirm_remove_node", &[("name", node)])?;
             let remote = Remote::connect(globals).await?;
@@ -114,6 +115,35 @@ async fn drain(
         &json!({ "node": named, "leaders_moved": done.leaders_moved, "sessions_told": done.sessions_told }),
     );
     Ok(())
+}
+
+async fn upgrade(globals: &Globals, printer: &Printer<'_>, check: bool) -> Result<(), Failure> {
+    let remote = Remote::connect(globals).await?;
+    let request = UpgradeClusterRequest { context: remote.why(), check };
+    let plan = remote.admin().upgrade_cluster(remote.request(request)).await?.into_inner();
+    let nodes = plan.nodes.iter().map(|node| {
+        json!({ "node": node.name, "software_version": node.software_version,
+            "version_max": node.version_max, "reachable": node.reachable })
+    });
+    let groups =
+        plan.groups.iter().map(|group| json!({ "group": group.group, "version": group.version }));
+    let document = json!({ "version": plan.version, "raised": plan.raised,
+        "obstacles": plan.obstacles, "nodes": nodes.collect::<Vec<_>>(),
+        "groups": groups.collect::<Vec<_>>() });
+    let behind = plan.groups.iter().filter(|group| group.version < plan.version).count();
+    let (version, behind, raised) =
+        (plan.version.to_string(), behind.to_string(), plan.raised.to_string());
+    let is_plan = check || !plan.obstacles.is_empty();
+    let key = if is_plan { "cli.upgrade_check" } else { "cli.upgraded" };
+    let values = [("version", &*version), ("behind", &*behind), ("raised", &*raised)];
+    printer.done(key, &values, &document);
+    if plan.obstacles.is_empty() {
+        return Ok(());
+    }
+    for obstacle in plan.obstacles.iter().filter(|_| !printer.is_json()) {
+        printer.say("cli.upgrade_obstacle", &[("what", obstacle)]);
+    }
+    Err(Failure::Verdict { key: "cli.upgrade_blocked", exit: Exit::Unhealthy })
 }
 
 async fn status(globals: &Globals, printer: &Printer<'_>) -> Result<(), Failure> {

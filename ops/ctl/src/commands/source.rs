@@ -2,7 +2,7 @@
 
 use dtm_proto::admin::{
     IssueSourceCertificateRequest, IssueSourceKeyRequest, ListSourcesRequest, PutSourceRequest,
-    RevokeSourceKeyRequest, SourceDetail,
+    RevokeSourceCertificateRequest, RevokeSourceKeyRequest, SourceDetail,
 };
 use dtm_types::command::{Agreement, SourceRow};
 use dtm_types::format::{Form, Mode};
@@ -12,6 +12,9 @@ use zeroize::Zeroizing;
 use super::text::{id, pem, time};
 use crate::args::{Globals, SendForm, SendMode, SourceArgs, SourceCommand, SourceKeyCommand};
 use crate::{Failure, Printer, Remote, confirm, make_request, write_new};
+
+/// SHA-256 of a certificate.
+const DIGEST_BYTES: usize = 32;
 
 pub(crate) async fn run(command: &SourceCommand, globals: &Globals) -> Result<(), Failure> {
     let printer = Printer::new(globals);
@@ -143,6 +146,12 @@ async fn show(remote: &Remote, printer: &Printer<'_>, source: &str) -> Result<()
         .collect();
     printer.raw("");
     printer.table(&["key", "state", "from", "until"], keys, &Value::Null);
+    let certificates = detail.certificates.iter().map(|c| {
+        vec![hex::encode(&c.digest), state(c.revoked), time(c.issued_us), time(c.not_after_us)]
+    });
+    let head = ["certificate", "state", "from", "until"];
+    printer.raw("");
+    printer.table(&head, certificates.collect(), &Value::Null);
     let streams = detail.streams.iter().map(|s| {
         vec![
             s.stream.clone(),
@@ -207,18 +216,26 @@ async fn key(
             let bytes = hex::decode(key_id)
                 .map_err(|_| Failure::usage("cli.bad_key_id", &[("name", key_id)]))?;
             confirm(globals, "cli.confirm_revoke_key", &[("name", source), ("key", key_id)])?;
-            let message = RevokeSourceKeyRequest {
-                context: remote.why(),
-                source: source.clone(),
-                key_id: bytes.into(),
-            };
-            remote.admin().revoke_source_key(remote.request(message)).await?;
+            revoke(remote, source, bytes).await?;
             printer.done(
                 "cli.key_revoked",
                 &[("name", source), ("key", key_id)],
                 &json!({ "source": source, "revoked": key_id }),
             );
         }
+    }
+    Ok(())
+}
+
+/// A key by its id of 8 bytes, or a certificate by its digest.
+async fn revoke(remote: &Remote, source: &str, shown: Vec<u8>) -> Result<(), Failure> {
+    let (context, source) = (remote.why(), source.to_owned());
+    if shown.len() == DIGEST_BYTES {
+        let message = RevokeSourceCertificateRequest { context, source, digest: shown.into() };
+        remote.admin().revoke_source_certificate(remote.request(message)).await?;
+    } else {
+        let message = RevokeSourceKeyRequest { context, source, key_id: shown.into() };
+        remote.admin().revoke_source_key(remote.request(message)).await?;
     }
     Ok(())
 }
@@ -260,11 +277,16 @@ fn to_json(detail: &SourceDetail) -> Value {
         json!({ "stream": s.stream, "dataset": s.dataset, "through": s.through, "records": s.records,
                 "refused": s.refused, "duplicates": s.duplicates, "last": time(s.last_time_us), "finished": s.finished })
     });
+    let certificates = detail.certificates.iter().map(|c| {
+        json!({ "digest": hex::encode(&c.digest), "serial": hex::encode(&c.serial),
+                "revoked": c.revoked, "issued": time(c.issued_us), "not_after": time(c.not_after_us) })
+    });
     json!({
         "source": source.source, "id": id(&source.id), "title_vi": source.title_vi, "title_en": source.title_en,
         "agency_code": source.agency_code, "class": source.class, "sector": source.sector, "locality": source.locality,
         "group": source.group, "suspended": source.suspended, "version": source.version,
         "agreements": agreements.collect::<Vec<_>>(), "keys": keys.collect::<Vec<_>>(),
+        "certificates": certificates.collect::<Vec<_>>(),
         "streams": streams.collect::<Vec<_>>(),
     })
 }

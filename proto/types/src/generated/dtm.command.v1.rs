@@ -18,7 +18,7 @@ pub struct Command {
     pub request_id: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "2")]
     pub actor: ::core::option::Option<Actor>,
-    #[prost(oneof = "command::Op", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18")]
+    #[prost(oneof = "command::Op", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     pub op: ::core::option::Option<command::Op>,
 }
 /// Nested message and enum types in `Command`.
@@ -43,6 +43,8 @@ pub mod command {
         CountRefusals(super::CountRefusals),
         #[prost(message, tag = "18")]
         RewrapKeys(super::RewrapKeys),
+        #[prost(message, tag = "19")]
+        RaiseVersion(super::RaiseVersion),
     }
 }
 /// Who asked. Ids and digests only: names stay in the sealed detail.
@@ -137,6 +139,13 @@ pub struct RewrapKeys {
     #[prost(message, repeated, tag = "1")]
     pub keys: ::prost::alloc::vec::Vec<crate::format::WrappedKey>,
 }
+/// From the next bundle on the group is written in this version. A node that does not know it stops
+/// the group.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RaiseVersion {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+}
 /// The first command of a group's life.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Genesis {
@@ -171,7 +180,7 @@ pub struct Admin {
     pub expected_version: ::core::option::Option<u64>,
     #[prost(
         oneof = "admin::Op",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25"
     )]
     pub op: ::core::option::Option<admin::Op>,
 }
@@ -207,6 +216,10 @@ pub mod admin {
         BootNode(super::BootNode),
         #[prost(message, tag = "23")]
         ResendQuarantined(super::ResendQuarantined),
+        #[prost(message, tag = "24")]
+        PutSourceCertificate(super::SourceCertificateRow),
+        #[prost(message, tag = "25")]
+        RevokeSourceCertificate(super::RevokeSourceCertificate),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -315,6 +328,31 @@ pub struct RevokeSourceKey {
     #[prost(bytes = "bytes", tag = "2")]
     pub key_id: ::prost::bytes::Bytes,
 }
+/// A certificate that was issued to a source; without its row it does not open a stream.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SourceCertificateRow {
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    /// SHA-256 of the certificate (DER).
+    #[prost(bytes = "bytes", tag = "2")]
+    pub digest: ::prost::bytes::Bytes,
+    /// Big endian, as in the certificate.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub serial: ::prost::bytes::Bytes,
+    #[prost(int64, tag = "4")]
+    pub issued_us: i64,
+    #[prost(int64, tag = "5")]
+    pub not_after_us: i64,
+    #[prost(bool, tag = "6")]
+    pub revoked: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeSourceCertificate {
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub digest: ::prost::bytes::Bytes,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DatasetRow {
     #[prost(string, tag = "1")]
@@ -379,6 +417,9 @@ pub struct NodeRow {
     pub certificate_digest: ::prost::bytes::Bytes,
     #[prost(string, tag = "12")]
     pub software_version: ::prost::alloc::string::String,
+    /// Highest version of a bundle that its software applies.
+    #[prost(uint32, tag = "13")]
+    pub version_max: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveNode {
@@ -394,6 +435,8 @@ pub struct BootNode {
     pub boot_counter: u64,
     #[prost(string, tag = "3")]
     pub software_version: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub version_max: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JoinTokenRow {
@@ -434,6 +477,9 @@ pub struct ReplicaRow {
     pub node: ::prost::bytes::Bytes,
     #[prost(bool, tag = "3")]
     pub removed: bool,
+    /// Its node said that it holds it: from then on the id is never created again, and may vote.
+    #[prost(bool, tag = "4")]
+    pub confirmed: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClusterRow {

@@ -22,11 +22,17 @@ pub(super) fn put_group(
         return Ok(Err(refused(RefusalKind::Version, "the group was changed meanwhile")));
     }
     let ids: BTreeSet<u64> = row.replicas.iter().map(|r| r.replica).collect();
-    let fresh = ids.len() == row.replicas.len() && ids.iter().all(|&id| id < row.next_replica_id);
+    let known = |id: u64| old.iter().flat_map(|g| &g.replicas).any(|o| o.replica == id);
+    let fresh = ids.len() == row.replicas.len()
+        && ids.iter().all(|&id| id < row.next_replica_id && (id >= next || known(id)));
+    // Removed and confirmed are for good.
     let kept = old.iter().flat_map(|g| &g.replicas).all(|o| {
-        row.replicas
-            .iter()
-            .any(|r| r.replica == o.replica && r.node == o.node && (r.removed || !o.removed))
+        row.replicas.iter().any(|r| {
+            r.replica == o.replica
+                && r.node == o.node
+                && (r.removed || !o.removed)
+                && (r.confirmed || !o.confirmed)
+        })
     });
     if !fresh || !kept {
         return Ok(Err(refused(

@@ -1,6 +1,7 @@
 //! `Admin`: changes of meta. The leaf of an action is in the same entry as its effect; a refused
 //! action changes nothing and leaves nothing here (the door counts it).
 
+mod certificates;
 mod cluster;
 mod datasets;
 mod nodes;
@@ -13,7 +14,7 @@ use dtm_types::command::outcome::Result as Answer;
 use dtm_types::command::{Admin, Done, Outcome, RefusalKind};
 use dtm_types::format::LeafKind;
 
-use super::{Context, answer, refused};
+use super::{Context, answer, refused, unknown};
 use crate::keys::{self, table};
 use crate::leaves;
 use crate::machine::ApplyError;
@@ -41,16 +42,15 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, admin: Admin) -> Result<Outcome, 
         return Ok(outcome);
     }
     let Some(op) = admin.op else {
-        return Ok(refused(
-            RefusalKind::Malformed,
-            "the action is empty or newer than this software",
-        ));
+        return Err(unknown(ctx));
     };
     let expected = admin.expected_version;
     let decision = match op {
         Op::PutSource(row) => sources::put(ctx, row, expected),
         Op::PutSourceKey(row) => sources::put_key(ctx, row),
         Op::RevokeSourceKey(revoke) => sources::revoke_key(ctx, &revoke),
+        Op::PutSourceCertificate(row) => certificates::put(ctx, row),
+        Op::RevokeSourceCertificate(revoke) => certificates::revoke(ctx, &revoke),
         Op::PutDataset(row) => datasets::put(ctx, row),
         Op::PutOperator(row) => operators::put(ctx, row),
         Op::RevokeOperator(revoke) => operators::revoke(ctx, &revoke.name),

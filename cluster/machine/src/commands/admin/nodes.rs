@@ -53,6 +53,7 @@ pub(super) fn boot(ctx: &mut Context<'_, '_>, boot: BootNode) -> Decision {
     }
     row.boot_counter = boot.boot_counter;
     row.software_version = boot.software_version;
+    row.version_max = boot.version_max;
     ctx.rows.put_row(key, &row);
     let id = NodeId::from_slice(&boot.node).unwrap_or_default();
     Ok(Ok(Effect::on(vec![format!("node={id}"), format!("boot={}", row.boot_counter)])))

@@ -1,0 +1,135 @@
+//! Versions: what stops a group, what raises it, what a replica of another release does.
+
+use bytes::Bytes;
+use dtm_types::command::command::Op;
+use dtm_types::command::outcome::Result as Answer;
+use dtm_types::command::{
+    Admin, Command, CountRefusals, GroupRow, RaiseVersion, ReplicaRow, admin,
+};
+use dtm_types::{GroupId, bundle};
+use prost::Message;
+
+use crate::machine::ApplyError;
+use crate::seams::{MemoryStateStore, StateBatch, StateStore};
+use crate::{Committed, Machine};
+
+const GROUP: GroupId = GroupId(1);
+
+fn bundle_of(version: u8, command: &[u8]) -> Bytes {
+    let mut builder = bundle::Builder::of_version(version, 1, &[7; 16], 64);
+    builder.push(command);
+    builder.finish()
+}
+
+fn raise(version: u32) -> Vec<u8> {
+    let op = Some(Op::RaiseVersion(RaiseVersion { version }));
+    Command { op, ..Command::default() }.encode_to_vec()
+}
+
+/// Applies one command as entry `index`; rows are written only when it succeeds.
+fn apply(
+    machine: &mut Machine,
+    store: &MemoryStateStore,
+    index: u64,
+    bundle: Bytes,
+) -> Result<Option<Answer>, ApplyError> {
+    let mut batch = StateBatch::default();
+    let entry = Committed { index, bundle: Some(bundle) };
+    let outcomes = machine.apply(store, &[entry], &mut batch)?;
+    store.write(batch).expect("memory");
+    Ok(outcomes[0][0].result.clone())
+}
+
+// holds: RAFT-1
+#[test]
+fn an_operation_of_a_later_release_stops_the_group() {
+    let store = MemoryStateStore::new(GROUP);
+    let mut unknown = Vec::new();
+    prost::encoding::bytes::encode(99, &b"an operation of later".to_vec(), &mut unknown);
+    for command in [unknown, Vec::new()] {
+        let mut machine = Machine::load(GROUP, &store).expect("empty");
+        let stopped = apply(&mut machine, &store, 1, bundle_of(1, &command));
+        let Err(ApplyError::UnknownOperation { index: 1, ordinal: 0, .. }) = stopped else {
+            panic!("{stopped:?}");
+        };
+    }
+    let store = MemoryStateStore::new(GroupId::META);
+    let mut machine = Machine::load(GroupId::META, &store).expect("empty");
+    let admin = Command { op: Some(Op::Admin(Admin::default())), ..Command::default() };
+    let stopped = apply(&mut machine, &store, 1, bundle_of(1, &admin.encode_to_vec()));
+    assert!(matches!(stopped, Err(ApplyError::UnknownOperation { .. })), "{stopped:?}");
+}
+
+// holds: RAFT-1
+#[test]
+fn a_version_rises_by_an_entry_and_stops_who_does_not_know_it() {
+    let (old_store, new_store) = (MemoryStateStore::new(GROUP), MemoryStateStore::new(GROUP));
+    let mut old = Machine::load_up_to(1, GROUP, &old_store).expect("empty");
+    let mut new = Machine::load_up_to(2, GROUP, &new_store).expect("empty");
+    assert_eq!((old.version(), new.version()), (1, 1));
+    let early = apply(&mut new, &new_store, 1, bundle_of(2, &raise(2)));
+    assert!(matches!(early, Err(ApplyError::Version { version: 2, at: 1, .. })), "{early:?}");
+    let mut new = Machine::load_up_to(2, GROUP, &new_store).expect("nothing was written");
+
+    let skip = apply(&mut new, &new_store, 1, bundle_of(1, &raise(3))).expect("refused");
+    assert!(matches!(skip, Some(Answer::Refusal(_))), "{skip:?}");
+    let skip = apply(&mut old, &old_store, 1, bundle_of(1, &raise(3))).expect("refused alike");
+    assert!(matches!(skip, Some(Answer::Refusal(_))), "{skip:?}");
+
+    let (size, _) = new.ledger_head();
+    apply(&mut new, &new_store, 2, bundle_of(1, &raise(2))).expect("raised");
+    assert_eq!((new.version(), new.ledger_head().0), (2, size + 1), "with its leaf");
+    apply(&mut new, &new_store, 3, bundle_of(2, &raise(2))).expect("again is nothing");
+    assert_eq!(new.ledger_head().0, size + 1);
+    let empty =
+        Command { op: Some(Op::CountRefusals(CountRefusals::default())), ..Command::default() };
+    apply(&mut new, &new_store, 4, bundle_of(2, &empty.encode_to_vec())).expect("goes on");
+
+    let stopped = apply(&mut old, &old_store, 2, bundle_of(1, &raise(2)));
+    assert!(
+        matches!(stopped, Err(ApplyError::Version { version: 2, known: 1, .. })),
+        "{stopped:?}"
+    );
+    // The software is replaced: the group goes on where it stopped.
+    let mut replaced = Machine::load_up_to(2, GROUP, &old_store).expect("loads");
+    apply(&mut replaced, &old_store, 2, bundle_of(1, &raise(2))).expect("raised");
+    apply(&mut replaced, &old_store, 3, bundle_of(2, &raise(2))).expect("again is nothing");
+    apply(&mut replaced, &old_store, 4, bundle_of(2, &empty.encode_to_vec())).expect("goes on");
+    assert_eq!(replaced.ledger_head(), new.ledger_head());
+    // And put back to the old release: it does not even load.
+    let back = Machine::load_up_to(1, GROUP, &old_store);
+    assert!(matches!(back, Err(ApplyError::Version { version: 2, .. })), "{back:?}");
+}
+
+#[test]
+fn replica_ids_and_their_marks_are_for_good() {
+    let store = MemoryStateStore::new(GroupId::META);
+    let mut machine = Machine::load(GroupId::META, &store).expect("empty");
+    let mut index = 0;
+    let mut put = |next: u64, replicas: &[(u64, u8, bool, bool)]| {
+        let replicas = replicas.iter().map(|&(replica, node, removed, confirmed)| ReplicaRow {
+            replica,
+            node: vec![node; 16].into(),
+            removed,
+            confirmed,
+        });
+        let row = GroupRow { group: 1, replicas: replicas.collect(), next_replica_id: next };
+        let op = Some(Op::Admin(Admin { op: Some(admin::Op::PutGroup(row)), ..Admin::default() }));
+        let command = Command { op, ..Command::default() }.encode_to_vec();
+        index += 1;
+        let answer = apply(&mut machine, &store, index, bundle_of(1, &command)).expect("total");
+        matches!(answer, Some(Answer::Done(_)))
+    };
+    assert!(put(4, &[(1, 1, false, true), (3, 2, false, false)]), "2 was skipped");
+    assert!(put(4, &[(1, 1, false, true), (3, 2, false, true)]), "confirmed");
+    assert!(!put(4, &[(1, 1, false, true), (3, 2, false, false)]), "and not taken back");
+    assert!(!put(4, &[(1, 1, false, true)]), "forgotten");
+    assert!(put(5, &[(1, 1, false, true), (3, 2, true, true), (4, 2, false, false)]), "lost");
+    let revived = [(1, 1, false, true), (3, 2, false, true), (4, 2, false, false)];
+    assert!(!put(5, &revived), "a removed id comes back");
+    let skipped =
+        [(1, 1, false, true), (2, 3, false, false), (3, 2, true, true), (4, 2, false, false)];
+    assert!(!put(5, &skipped), "an id below the next one is not given");
+    let moved = [(1, 9, false, true), (3, 2, true, true), (4, 2, false, false)];
+    assert!(!put(5, &moved), "an id changes its node");
+}

@@ -1,0 +1,95 @@
+//! What the nodes say of themselves, asked by the controller each round: the start they run under,
+//! the versions they know, the replicas that their logs hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dtm_proto::cluster as wire;
+use dtm_types::NodeId;
+use dtm_types::command::{Admin, BootNode, NodeRow, admin};
+
+use crate::error::Error;
+use crate::lifecycle::ClusterNode;
+use crate::placement::peer_of;
+
+/// A node that hangs holds a round up for no longer.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The answers of one round; who did not answer is not in it.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    reports: BTreeMap<NodeId, Said>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    report: wire::ReportResponse,
+    held: BTreeSet<(u32, u64)>,
+}
+
+impl Survey {
+    /// Whether the node's log holds the replica; `None` when it did not answer.
+    pub(crate) fn holds(&self, node: NodeId, group: u32, replica: u64) -> Option<bool> {
+        Some(self.reports.get(&node)?.held.contains(&(group, replica)))
+    }
+
+    /// What a node said.
+    pub(crate) fn report(&self, node: NodeId) -> Option<&wire::ReportResponse> {
+        Some(&self.reports.get(&node)?.report)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(node: NodeId, held: &[(u32, u64)]) -> Self {
+        let said = Said { held: held.iter().copied().collect(), ..Said::default() };
+        Self { reports: BTreeMap::from([(node, said)]) }
+    }
+}
+
+impl ClusterNode {
+    /// Asks these nodes at once.
+    pub(crate) async fn survey(&self, nodes: &BTreeMap<NodeId, NodeRow>) -> Survey {
+        let asked = nodes.values().map(|row| self.report_of(row));
+        let reports = futures::future::join_all(asked).await.into_iter().flatten();
+        let said = |(node, report): (NodeId, wire::ReportResponse)| {
+            let held = report.held.iter().map(|target| (target.group, target.replica)).collect();
+            (node, Said { report, held })
+        };
+        Survey { reports: reports.map(said).collect() }
+    }
+
+    async fn report_of(&self, row: &NodeRow) -> Option<(NodeId, wire::ReportResponse)> {
+        let peer = peer_of(row)?;
+        if peer.node == self.config().node.node {
+            return Some((peer.node, self.registry().report().ok()?));
+        }
+        let link = self.registry().links().to(peer.node, &peer.peer_address);
+        let request = link.guard().stamp(wire::ReportRequest {});
+        let mut client = link.control();
+        let answer = tokio::time::timeout(REPORT_TIMEOUT, client.report(request)).await.ok()?;
+        Some((peer.node, answer.ok()?.into_inner()))
+    }
+
+    /// Enters each start of a node that meta does not know yet: from then on an older one is an old
+    /// copy wherever meta is.
+    pub(crate) async fn enter_starts(
+        &self,
+        nodes: &BTreeMap<NodeId, NodeRow>,
+        survey: &Survey,
+    ) -> Result<(), Error> {
+        for (&node, row) in nodes {
+            let Some(report) = survey.report(node) else { continue };
+            if report.boot_counter <= row.boot_counter {
+                continue;
+            }
+            let op = admin::Op::BootNode(BootNode {
+                node: Bytes::copy_from_slice(&node.0),
+                boot_counter: report.boot_counter,
+                software_version: report.software_version.clone(),
+                version_max: report.version_max,
+            });
+            self.act(Admin { op: Some(op), ..Admin::default() }).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,226 @@
+//! Who is a member: lost disks, old copies of a disk, removed nodes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dtm_cluster::{Error, LogProvider};
+use dtm_machine::reads;
+use dtm_machine::seams::{Freshness, ReadView};
+use dtm_types::command::{Admin, Command, GroupRow, RemoveNode, admin, command::Op};
+use dtm_types::{GroupId, NodeId, ReplicaId};
+use prost::Message;
+
+use crate::harness::{Cluster, command, propose, until};
+
+const GROUP: GroupId = GroupId(1);
+
+fn id(at: usize) -> NodeId {
+    NodeId([u8::try_from(at).expect("few nodes") + 1; 16])
+}
+
+/// Voters of a group on a node, as any running node sees them.
+fn voters_on(cluster: &Cluster, group: GroupId, at: usize) -> Vec<ReplicaId> {
+    let leader = cluster.nodes.iter().flatten().find_map(|node| {
+        let led = node.leader(group).is_some_and(|hint| hint.is_self);
+        led.then(|| node.status().into_iter().find(|status| status.group == group)).flatten()
+    });
+    let replicas = leader.into_iter().flat_map(|status| status.replicas);
+    replicas.filter(|r| r.node == id(at) && r.is_voter).map(|r| r.replica).collect()
+}
+
+async fn rows(cluster: &Cluster, at: usize) -> Vec<GroupRow> {
+    let meta = cluster.node(at).view(GroupId::META, Freshness::Current).await.expect("meta");
+    reads::groups(meta.state.as_ref()).expect("rows")
+}
+
+async fn admin(cluster: &Cluster, op: admin::Op) {
+    let op = Op::Admin(Admin { op: Some(op), ..Admin::default() });
+    let command = Command { op: Some(op), ..Command::default() }.encode_to_vec();
+    propose(cluster.node(0), GroupId::META, command.into()).await.expect("applied");
+}
+
+// holds: ING-1
+// fault: F22
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_its_log_votes_only_under_new_ids() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.form(1).await;
+    for number in 0..20 {
+        propose(cluster.node(0), GROUP, command(&format!("c{number}"))).await.expect("an outcome");
+    }
+    let before: Vec<_> =
+        [GroupId::META, GROUP].map(|group| voters_on(&cluster, group, 2)).into_iter().collect();
+    cluster.kill(2).await;
+    cluster.disks[2].logs = Arc::default();
+    cluster.restart(2).await;
+    for (group, before) in [GroupId::META, GROUP].into_iter().zip(before) {
+        let after = until("a voter under a new id", || {
+            let voters = voters_on(&cluster, group, 2);
+            (voters.len() == 1 && voters != before).then(|| voters[0])
+        })
+        .await;
+        assert!(before.iter().all(|old| *old < after), "{after} of group {group}");
+        assert!(
+            cluster.disks[2].logs.replicas().contains(&(group, after)),
+            "the log holds the new one"
+        );
+        assert!(
+            before.iter().all(|&old| !cluster.disks[2].logs.replicas().contains(&(group, old)))
+        );
+    }
+    for row in rows(&cluster, 2).await {
+        let of_node = row.replicas.iter().filter(|r| r.node == id(2).0[..]);
+        let (gone, live): (Vec<_>, Vec<_>) = of_node.partition(|replica| replica.removed);
+        assert_eq!((gone.len(), live.len()), (1, 1), "{row:?}");
+        assert!(live[0].confirmed && live[0].replica > gone[0].replica);
+    }
+    let view = cluster.node(2).view(GROUP, Freshness::Current).await.expect("a current view");
+    assert!(reads::head(view.state.as_ref()).expect("a head").applied_index >= 20);
+}
+
+// A joiner that was not there when its replicas were allocated, and then is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_allocated_replica_waits_for_its_node() {
+    let mut cluster = Cluster::start(2).await;
+    cluster.kill(1).await;
+    let cluster_row = dtm_types::command::ClusterRow {
+        cluster_id: vec![7; 16].into(),
+        incarnation: 1,
+        ingest_groups: 1,
+        ..Default::default()
+    };
+    cluster.node(0).bootstrap_single(cluster_row, cluster.row(0)).await.expect("bootstraps");
+    admin(&cluster, admin::Op::PutNode(cluster.row(1))).await;
+    let allocated = async |confirmed: bool| {
+        for _ in 0..300 {
+            let found = rows(&cluster, 0).await;
+            let fits = |row: &GroupRow| {
+                row.replicas.iter().any(|r| r.node == id(1).0[..] && r.confirmed == confirmed)
+            };
+            if found.iter().all(fits) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("not {confirmed} in time: {:?}", rows(&cluster, 0).await);
+    };
+    allocated(false).await;
+    assert!(voters_on(&cluster, GROUP, 1).is_empty(), "an unconfirmed replica is no member");
+    cluster.restart(1).await;
+    until("two voters", || (voters_on(&cluster, GROUP, 1).len() == 1).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_copy_does_not_start() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.form(1).await;
+    for start in [2, 3] {
+        cluster.kill(2).await;
+        cluster.start_as(2, start).await.expect("a later start");
+        for _ in 0..300 {
+            let meta = cluster.node(0).view(GroupId::META, Freshness::Local).await.expect("meta");
+            let row = reads::node(meta.state.as_ref(), id(2)).expect("reads").expect("a row");
+            if row.boot_counter == start {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    cluster.kill(2).await;
+    let votes = |cluster: &Cluster| {
+        let logs = &cluster.disks[2].logs;
+        let opened = logs.replicas().into_iter().map(|(group, replica)| logs.open(group, replica));
+        opened.map(|log| log.expect("opens").marks()).collect::<Vec<_>>()
+    };
+    let before = votes(&cluster);
+    for old in [2, 3] {
+        match cluster.start_as(2, old).await {
+            Err(Error::OldCopy { known: 3, own, .. }) => assert_eq!(own, old),
+            other => panic!("start {old}: {other:?}"),
+        }
+    }
+    assert_eq!(votes(&cluster), before, "nothing was voted or written");
+    cluster.start_as(2, 4).await.expect("the newest disk starts");
+}
+
+// holds: SEC-2
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_is_not_heard() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.form(1).await;
+    cluster.node(2).view(GROUP, Freshness::Current).await.expect("heard before");
+    admin(&cluster, admin::Op::RemoveNode(RemoveNode { node: id(2).0.to_vec().into() })).await;
+    until("the removed one votes no more", || {
+        [GroupId::META, GROUP]
+            .iter()
+            .all(|&group| {
+                voters_on(&cluster, group, 2).is_empty()
+                    && (0..2).all(|at| voters_on(&cluster, group, at).len() == 1)
+            })
+            .then_some(())
+    })
+    .await;
+    let asked = cluster.node(2).view(GROUP, Freshness::Current).await;
+    assert!(asked.is_err(), "it gets no current answer");
+    let proposed = tokio::time::timeout(
+        Duration::from_secs(20),
+        propose(cluster.node(2), GROUP, command("from outside")),
+    );
+    assert!(!matches!(proposed.await, Ok(Ok(_))), "it gets nothing committed");
+    propose(cluster.node(0), GROUP, command("from inside")).await.expect("the others go on");
+    cluster.kill(2).await;
+    match cluster.start_as(2, 9).await {
+        Err(Error::NodeRemoved { .. }) => {}
+        other => panic!("a removed node started: {other:?}"),
+    }
+}
+
+// A release that knows version 2 beside one that does not.
+//
+// holds: RAFT-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_raised_group_stops_on_the_node_that_does_not_know_the_version() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.form(1).await;
+    for at in 0..2 {
+        cluster.kill(at).await;
+        cluster.disks[at].config.version_max = 2;
+        cluster.restart(at).await;
+    }
+    let raise = Op::RaiseVersion(dtm_types::command::RaiseVersion { version: 2 });
+    let raise = Command { op: Some(raise), ..Command::default() }.encode_to_vec();
+    let of_group = |cluster: &Cluster, at: usize| {
+        cluster.node(at).status().into_iter().find(|status| status.group == GROUP).expect("runs")
+    };
+    for _ in 0..100 {
+        propose(cluster.node(0), GROUP, raise.clone().into()).await.ok();
+        if (0..2).all(|at| of_group(&cluster, at).version == 2) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let reason = until("it stops on the third", || of_group(&cluster, 2).failure).await;
+    assert!(reason.contains("version 2"), "{reason}");
+    assert_eq!(of_group(&cluster, 2).version, 1);
+    until("the two go on", || {
+        let led = (0..2).any(|at| cluster.node(at).leader(GROUP).is_some_and(|hint| hint.is_self));
+        led.then_some(())
+    })
+    .await;
+    let outcome = propose(cluster.node(0), GROUP, command("in version 2")).await;
+    outcome.expect("the two go on");
+    let meta = cluster.node(2).view(GroupId::META, Freshness::Current).await;
+    meta.expect("its other groups go on");
+
+    let unknown = Command::default().encode_to_vec();
+    assert!(propose(cluster.node(0), GROUP, unknown.into()).await.is_err(), "never enters a log");
+
+    cluster.kill(2).await;
+    cluster.disks[2].config.version_max = 2;
+    cluster.restart(2).await;
+    until("it goes on under the later release", || {
+        let status = of_group(&cluster, 2);
+        (status.version == 2 && status.failure.is_none()).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,266 @@
+//! Whether the rights that open streams stand on still hold. Each node watches its own copy of meta,
+//! whichever node was asked to revoke: what is revoked, suspended or expired is cut within seconds.
+//!
+//! ```text
+//!  each second: meta confirmed by its leader ─▶ confirmed_at ─▶ every credential of an open stream
+//!               against its row: gone ─▶ its streams end with CREDENTIAL_REVOKED
+//!  meta not confirmed for 60 s while others have it, or too few others answer ─▶ streams drain
+//! ```
+//! New streams: rows of meta confirmed at most 5 s ago, else the leader is asked (and without one
+//! the stream waits outside). Streams that are open outlive a loss of meta's quorum.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use dtm_identity::{Caller, Credential, confirm_credential};
+use dtm_machine::reads;
+use dtm_machine::seams::{StateError, StateRead};
+use dtm_types::{GroupId, NodeId, StreamKey};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::shared::Shared;
+
+/// Rows of meta that were confirmed longer ago are not trusted with a new stream.
+const STALE_US: i64 = 5_000_000;
+/// After so long without meta the node asks whether it alone is cut off.
+const CUT_OFF_US: i64 = 60_000_000;
+/// A node that had meta confirmed so lately says that meta has a quorum.
+const QUORUM_SEEN_MS: u64 = 10_000;
+const INTERVAL: Duration = Duration::from_secs(1);
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why a stream is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Its right is gone.
+    Revoked,
+    /// This node cannot know whether rights hold: another one can.
+    Drained,
+}
+
+impl Cut {
+    /// As the session's client sees it.
+    pub(crate) fn error(self, stream: &StreamKey) -> dtm_actors::Error {
+        match self {
+            Self::Revoked => dtm_actors::Error::Revoked { stream: stream.clone() },
+            Self::Drained => dtm_actors::Error::Draining,
+        }
+    }
+}
+
+/// An open stream and what it stands on.
+struct Grant {
+    caller: Caller,
+    cut: watch::Sender<Option<Cut>>,
+}
+
+impl Grant {
+    /// False when it was told to end before.
+    fn end(&self, why: Cut) -> bool {
+        self.cut.send_if_modified(|cut| {
+            let is_open = cut.is_none();
+            cut.get_or_insert(why);
+            is_open
+        })
+    }
+}
+
+/// The rights of the streams that are open on this node.
+#[derive(Default)]
+pub(crate) struct Rights {
+    open: Mutex<HashMap<u64, Grant>>,
+    next_id: AtomicU64,
+    /// Monotonic microseconds at which the last confirmation of meta was asked for; 0 = never.
+    confirmed_us: AtomicI64,
+}
+
+/// Held as long as the stream is open.
+pub(crate) struct Entered {
+    rights: Arc<Rights>,
+    id: u64,
+    cut: watch::Receiver<Option<Cut>>,
+}
+
+impl Entered {
+    /// Waits until the right is gone. Cancel-safe.
+    pub(crate) async fn cut(&mut self) -> Cut {
+        match self.cut.wait_for(Option::is_some).await.map(|cut| *cut) {
+            Ok(Some(cut)) => cut,
+            // The watch outlives every stream; without it nobody knows whether the right holds.
+            Ok(None) | Err(_) => Cut::Drained,
+        }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.rights.open.lock().remove(&self.id);
+    }
+}
+
+impl Rights {
+    /// Enters a stream that was opened under the caller's credential.
+    pub(crate) fn enter(self: &Arc<Self>, caller: &Caller) -> Entered {
+        let (sender, cut) = watch::channel(None);
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        self.open.lock().insert(id, Grant { caller: caller.clone(), cut: sender });
+        Entered { rights: Arc::clone(self), id, cut }
+    }
+
+    /// Whether rows of meta here were confirmed lately enough for a new stream.
+    pub(crate) fn is_fresh(&self, monotonic_us: i64) -> bool {
+        let confirmed = self.confirmed_us.load(Ordering::Acquire);
+        confirmed > 0 && monotonic_us - confirmed <= STALE_US
+    }
+
+    /// Meta was confirmed by a call that began then.
+    pub(crate) fn confirmed(&self, monotonic_us: i64) {
+        self.confirmed_us.fetch_max(monotonic_us.max(1), Ordering::AcqRel);
+    }
+
+    /// Since the last confirmation, milliseconds; the largest number when there was none.
+    pub(crate) fn age_ms(&self, monotonic_us: i64) -> u64 {
+        match self.confirmed_us.load(Ordering::Acquire) {
+            0 => u64::MAX,
+            at => u64::try_from((monotonic_us - at) / 1_000).unwrap_or(0),
+        }
+    }
+
+    /// Cuts every stream whose right is gone by these rows; how many.
+    fn check(&self, state: &dyn StateRead, now_us: i64) -> Result<usize, StateError> {
+        let mut judged: HashMap<(String, Vec<u8>), bool> = HashMap::new();
+        let mut count = 0;
+        for grant in self.open.lock().values() {
+            let Caller::Source { source, credential } = &grant.caller else { continue };
+            let shown = match credential {
+                Credential::Key(id) => id.to_vec(),
+                Credential::Certificate(digest) => digest.to_vec(),
+            };
+            let key = (source.as_str().to_owned(), shown);
+            let holds = match judged.get(&key) {
+                Some(holds) => *holds,
+                None => {
+                    let holds = holds(state, &grant.caller, now_us)?;
+                    judged.insert(key, holds);
+                    holds
+                }
+            };
+            if !holds && grant.end(Cut::Revoked) {
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Ends every stream; how many.
+    fn drain(&self) -> usize {
+        self.open.lock().values().filter(|grant| grant.end(Cut::Drained)).count()
+    }
+}
+
+/// Whether a source may go on with what it opened a stream with.
+fn holds(state: &dyn StateRead, caller: &Caller, now_us: i64) -> Result<bool, StateError> {
+    let Caller::Source { source, .. } = caller else { return Ok(false) };
+    let row = reads::source(state, source.as_str())?;
+    if row.is_none_or(|row| row.suspended) {
+        return Ok(false);
+    }
+    Ok(held(state, caller, now_us)?.is_ok())
+}
+
+/// The credential of a source against its row.
+pub(crate) fn held(
+    state: &dyn StateRead,
+    caller: &Caller,
+    now_us: i64,
+) -> Result<Result<(), dtm_identity::Error>, StateError> {
+    let Caller::Source { source, credential } = caller else {
+        return Ok(confirm_credential(caller, None, None, now_us));
+    };
+    let (key, certificate) = match credential {
+        Credential::Key(id) => (reads::source_key(state, source.as_str(), id)?, None),
+        Credential::Certificate(digest) => {
+            (None, reads::source_certificate(state, source.as_str(), digest)?)
+        }
+    };
+    Ok(confirm_credential(caller, key.as_ref(), certificate.as_ref(), now_us))
+}
+
+/// Runs until it is dropped.
+pub(crate) async fn watch(shared: Arc<Shared>) {
+    let started_us = shared.clock.monotonic_us();
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let asked_us = shared.clock.monotonic_us();
+        let now = tokio::time::timeout(CONFIRM_TIMEOUT, shared.directory.meta_now(shared.view()));
+        let meta = match now.await {
+            Ok(Ok(meta)) => {
+                shared.rights.confirmed(asked_us);
+                Some(meta)
+            }
+            // What is applied here is still worth a look.
+            _ => shared.directory.meta(shared.view()).await.ok(),
+        };
+        if let Some(meta) = meta {
+            match shared.rights.check(meta.state.as_ref(), shared.clock.now_us()) {
+                Ok(0) => {}
+                Ok(count) => {
+                    metrics::counter!("dtm_streams_cut_total", "cause" => "revoked")
+                        .increment(count as u64);
+                    tracing::info!(count, "streams whose right is gone are cut");
+                }
+                Err(error) => tracing::warn!(%error, "rights of open streams cannot be read"),
+            }
+        }
+        let age_ms = shared
+            .rights
+            .age_ms(asked_us)
+            .min(u64::try_from((asked_us - started_us) / 1_000).unwrap_or(0));
+        if age_ms >= CUT_OFF_US.unsigned_abs() / 1_000 && is_cut_off(&shared).await {
+            let count = shared.rights.drain();
+            if count > 0 {
+                metrics::counter!("dtm_streams_cut_total", "cause" => "cut-off")
+                    .increment(count as u64);
+                tracing::warn!(count, "cut off from meta for 60 s: streams go to other nodes");
+            }
+        }
+    }
+}
+
+/// Meta is out of reach here: because it has no quorum (then streams go on), or because this node
+/// is cut off from it? Who reaches no majority of meta's voters cannot tell, and counts as cut off.
+async fn is_cut_off(shared: &Arc<Shared>) -> bool {
+    let Ok(meta) = shared.directory.meta(shared.view()).await else { return true };
+    let state = meta.state.as_ref();
+    let (Ok(Some(group)), Ok(nodes)) = (reads::group(state, GroupId::META.0), reads::nodes(state))
+    else {
+        return true;
+    };
+    let in_force = group.replicas.iter().filter(|replica| !replica.removed);
+    let voters: BTreeSet<NodeId> =
+        in_force.filter_map(|replica| NodeId::from_slice(&replica.node)).collect();
+    let others = nodes.iter().filter(|row| !row.removed && row.node != shared.node.0[..]);
+    let asked = others.map(|row| async move {
+        let age_ms = shared.peers.local_status(row).await?.node?.meta_age_ms;
+        Some((NodeId::from_slice(&row.node)?, age_ms))
+    });
+    let answers: Vec<_> = futures::future::join_all(asked).await.into_iter().flatten().collect();
+    verdict(&voters, shared.node, &answers)
+}
+
+/// `answers`: other nodes with the age of meta's last confirmation there, milliseconds.
+fn verdict(voters: &BTreeSet<NodeId>, own: NodeId, answers: &[(NodeId, u64)]) -> bool {
+    if answers.iter().any(|(_, age_ms)| *age_ms <= QUORUM_SEEN_MS) {
+        return true;
+    }
+    let answered = answers.iter().filter(|(node, _)| voters.contains(node)).count();
+    let reached = answered + usize::from(voters.contains(&own));
+    reached * 2 <= voters.len()
+}
+
+#[cfg(test)]
+#[path = "rights_test.rs"]
+mod tests;

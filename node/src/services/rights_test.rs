@@ -1,0 +1,105 @@
+//! Which streams are cut, by rows in memory.
+
+use dtm_machine::keys::{self, table};
+use dtm_machine::seams::{MemoryStateStore, StateBatch, StateStore};
+use dtm_types::SourceId;
+use dtm_types::command::{SourceCertificateRow, SourceKeyRow, SourceRow};
+use prost::Message;
+
+use super::*;
+
+const DAY_US: i64 = 86_400_000_000;
+
+fn node(byte: u8) -> NodeId {
+    NodeId([byte; 16])
+}
+
+fn caller(code: &str, credential: Credential) -> Caller {
+    Caller::Source { source: SourceId::parse(code).expect("a code"), credential }
+}
+
+fn put(state: &MemoryStateStore, key: Vec<u8>, row: &impl Message) {
+    let mut batch = StateBatch::default();
+    batch.put(key, row.encode_to_vec());
+    state.write(batch).expect("memory takes it");
+}
+
+fn source(state: &MemoryStateStore, code: &str, suspended: bool) {
+    let row = SourceRow { source: code.into(), suspended, ..SourceRow::default() };
+    put(state, keys::named(table::SOURCE, code), &row);
+}
+
+fn key(state: &MemoryStateStore, code: &str, id: u8, revoked: bool) {
+    let row = SourceKeyRow {
+        source: code.into(),
+        key_id: vec![id; 8].into(),
+        not_after_us: DAY_US,
+        revoked,
+        ..SourceKeyRow::default()
+    };
+    put(state, keys::source_key(code, &[id; 8]), &row);
+}
+
+// holds: SEC-2
+#[test]
+fn only_streams_without_a_right_are_cut() {
+    let state = MemoryStateStore::new(GroupId::META);
+    let certificate = |revoked| SourceCertificateRow {
+        source: "b".into(),
+        digest: vec![9; 32].into(),
+        not_after_us: DAY_US,
+        revoked,
+        ..SourceCertificateRow::default()
+    };
+    source(&state, "a", false);
+    source(&state, "b", false);
+    key(&state, "a", 1, false);
+    key(&state, "a", 2, false);
+    put(&state, keys::source_certificate("b", &[9; 32]), &certificate(false));
+    let rights = Arc::new(Rights::default());
+    let first = rights.enter(&caller("a", Credential::Key([1; 8])));
+    let second = rights.enter(&caller("a", Credential::Key([2; 8])));
+    let third = rights.enter(&caller("b", Credential::Certificate([9; 32])));
+    let cut = |entered: &Entered| *entered.cut.borrow();
+    assert_eq!(rights.check(&state, 1).expect("reads"), 0);
+
+    key(&state, "a", 1, true);
+    assert_eq!(rights.check(&state, 1).expect("reads"), 1);
+    assert_eq!((cut(&first), cut(&second)), (Some(Cut::Revoked), None), "the other key holds");
+    drop(first);
+
+    put(&state, keys::source_certificate("b", &[9; 32]), &certificate(true));
+    assert_eq!(rights.check(&state, 1).expect("reads"), 1);
+    assert_eq!(cut(&third), Some(Cut::Revoked));
+    drop(third);
+
+    source(&state, "a", true);
+    assert_eq!(rights.check(&state, 1).expect("reads"), 1, "suspended");
+    source(&state, "a", false);
+    let again = rights.enter(&caller("a", Credential::Key([2; 8])));
+    assert_eq!(rights.check(&state, DAY_US + 1).expect("reads"), 1, "expired");
+    assert_eq!(rights.drain(), 0, "each is told once");
+    drop((second, again));
+    assert!(rights.open.lock().is_empty(), "closed streams are forgotten");
+}
+
+#[test]
+fn rows_are_trusted_for_five_seconds() {
+    let rights = Rights::default();
+    assert!(!rights.is_fresh(10), "never confirmed");
+    assert_eq!(rights.age_ms(10), u64::MAX);
+    rights.confirmed(1_000);
+    assert!(rights.is_fresh(1_000 + STALE_US) && !rights.is_fresh(1_001 + STALE_US));
+    assert_eq!(rights.age_ms(2_001_000), 2_000);
+}
+
+#[test]
+fn a_node_is_cut_off_when_others_have_meta_or_too_few_answer() {
+    let voters: BTreeSet<_> = [1, 2, 3].map(node).into_iter().collect();
+    let old = QUORUM_SEEN_MS + 1;
+    assert!(verdict(&voters, node(1), &[(node(2), 5)]), "another one has it confirmed");
+    assert!(verdict(&voters, node(1), &[]), "alone");
+    assert!(!verdict(&voters, node(1), &[(node(2), old)]), "a majority, and none has it");
+    assert!(verdict(&voters, node(4), &[(node(2), old)]), "no voter itself, one of three");
+    assert!(verdict(&voters, node(4), &[(node(2), old), (node(5), 3)]));
+}

@@ -1,0 +1,130 @@
+//! Which node may take part: old copies of a disk, lost disks.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cluster::{Cluster, NODES, WITHIN};
+use crate::load::Load;
+use crate::readback::judge;
+use crate::wait::until;
+
+/// Exit code of what an operator must mend.
+const EXIT_CONFIG: i32 = 78;
+const ALIVE: u64 = 20;
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until meta knows this start of a node.
+async fn start_is_known(cluster: &Cluster, name: &str, start: u64) -> Result<()> {
+    until("the start in meta", WITHIN, async || {
+        let status = cluster.status().await?;
+        let row = status.nodes.iter().filter_map(|n| n.node.as_ref()).find(|n| n.name == name);
+        let known = row.context("no row")?.boot_counter;
+        ensure!(known >= start, "{name} is known with start {known}");
+        Ok(())
+    })
+    .await
+}
+
+// A data folder is copied, its node is started twice more, the old copy is put back.
+//
+// holds: ING-1, RAFT-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_copy_of_a_disk_is_refused() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let load = Load::usual(&cluster, 4).await?;
+    load.moves(ALIVE).await?;
+    let at = NODES - 1;
+    let (data, kept) = (cluster.nodes[at].folder.join("data"), cluster.path("kept"));
+    let newest = cluster.path("newest");
+    cluster.nodes[at].kill();
+    copy(&data, &kept)?;
+    for start in [2, 3] {
+        cluster.start_node(at)?;
+        cluster.settled(NODES).await?;
+        start_is_known(&cluster, "n3", start).await?;
+        load.moves(ALIVE).await?;
+        cluster.nodes[at].kill();
+    }
+    std::fs::rename(&data, &newest)?;
+    copy(&kept, &data)?;
+    cluster.start_node(at)?;
+    let code = cluster.nodes[at].ended(WITHIN).await?;
+    ensure!(code == EXIT_CONFIG, "ended with {code}");
+    let log = std::fs::read_to_string(&cluster.nodes[at].log)?;
+    ensure!(log.contains("this disk is an old copy"), "no clear text");
+    for file in ["boot", "founded"] {
+        let read = |folder: &Path| std::fs::read(folder.join(file)).ok();
+        ensure!(read(&data) == read(&kept), "{file} was written");
+    }
+
+    std::fs::remove_dir_all(&data)?;
+    std::fs::rename(&newest, &data)?;
+    cluster.start_node(at)?;
+    cluster.settled(NODES).await?;
+    load.moves(ALIVE).await?;
+    let lines = load.finish().await?;
+    judge(&cluster, &lines).await?;
+    cluster.roots_agree().await?;
+    cluster.passed();
+    Ok(())
+}
+
+// The log of a joined node is lost while its rows and its start counter stay.
+//
+// holds: ING-1, RAFT-1
+// fault: F22
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_log_disk_comes_back_under_new_replica_ids() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let load = Load::usual(&cluster, 4).await?;
+    load.moves(ALIVE).await?;
+    let at = NODES - 1;
+    let replicas = async |cluster: &Cluster| -> Result<Vec<(u32, u64)>> {
+        let status = cluster.status().await?;
+        let rows = status.nodes.iter().filter_map(|n| n.node.as_ref());
+        let node = rows.into_iter().find(|n| n.name == "n3").context("n3")?.node.clone();
+        let groups = status.groups.iter();
+        Ok(groups
+            .flat_map(|group| group.replicas.iter().map(move |r| (group.group, r)))
+            .filter(|(_, replica)| replica.node == node && replica.voter)
+            .map(|(group, replica)| (group, replica.replica))
+            .collect())
+    };
+    let before = replicas(&cluster).await?;
+    ensure!(before.len() > 1, "{before:?}");
+    cluster.nodes[at].kill();
+    std::fs::remove_dir_all(cluster.nodes[at].folder.join("data/log"))?;
+    cluster.start_node(at)?;
+    until("voters under new ids", 2 * WITHIN, async || {
+        let after = replicas(&cluster).await?;
+        ensure!(after.len() == before.len(), "{after:?}");
+        for (old, new) in before.iter().zip(&after) {
+            ensure!(old.0 == new.0 && new.1 > old.1, "{old:?} became {new:?}");
+        }
+        Ok(())
+    })
+    .await?;
+    cluster.settled(NODES).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    load.moves(ALIVE).await?;
+    let lines = load.finish().await?;
+    judge(&cluster, &lines).await?;
+    cluster.roots_agree().await?;
+    cluster.passed();
+    Ok(())
+}
