@@ -95,7 +95,16 @@ fn declared() -> Vec<(String, &'static str, Vec<u8>)> {
     add(service, &["ListSources"], "operator approver auditor source", list);
     add(service, &["ListDatasets"], "operator approver auditor source other", Vec::new());
     let service = "dtm.admin.v1.NodeService";
-    add(service, &["LocalStatus", "AdoptClusterKey", "DrainLocal"], "node", Vec::new());
+    let peers = [
+        "LocalStatus",
+        "AdoptClusterKey",
+        "DrainLocal",
+        "ReadGroup",
+        "LookupInGroup",
+        "QuarantineOfGroup",
+        "Rows",
+    ];
+    add(service, &peers, "node", Vec::new());
     // Whoever they are: without a token nobody joins.
     add("dtm.admin.v1.JoinService", &["Join"], NOBODY, Vec::new());
 
@@ -117,6 +126,8 @@ fn declared() -> Vec<(String, &'static str, Vec<u8>)> {
     add(service, &["Read", "Tail"], "operator auditor source", read.encode_to_vec());
     let lookup = records::LookupRequest { source: source(), ..records::LookupRequest::default() };
     add(service, &["Lookup"], "source", lookup.encode_to_vec());
+    let resend = records::ResendRequest { source: source(), ..records::ResendRequest::default() };
+    add(service, &["Resend"], "operator source", resend.encode_to_vec());
     let held = records::QuarantineRequest { source: source(), ..Default::default() };
     add(service, &["Quarantine"], "operator auditor source", held.encode_to_vec());
     let all = "operator approver auditor source other node anonymous";

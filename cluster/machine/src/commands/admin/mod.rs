@@ -11,10 +11,10 @@ mod sources;
 
 use dtm_types::command::admin::Op;
 use dtm_types::command::outcome::Result as Answer;
-use dtm_types::command::{Admin, Done, Outcome, RefusalKind};
+use dtm_types::command::{Admin, Done, Outcome};
 use dtm_types::format::LeafKind;
 
-use super::{Context, answer, refused, unknown};
+use super::{Context, answer, unknown};
 use crate::keys::{self, table};
 use crate::leaves;
 use crate::machine::ApplyError;
