@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of one permit of the semaphore, whose counter is 32 bits wide.
 const UNIT_BYTES: usize = 1_024;
+/// Longest wait of one frame for refused records.
+pub(crate) const SLOWED_MAX: Duration = Duration::from_secs(5);
 
 /// The node's budget of bytes that were read and are not yet committed.
 #[derive(Clone, Debug)]
@@ -35,19 +38,36 @@ impl Admission {
             u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.units_max);
         let node = Arc::clone(&self.node).acquire_many_owned(units).await;
         let node = node.expect("the semaphore is never closed");
-        stream.0.fetch_add(bytes as u64, Ordering::AcqRel);
+        stream.0.bytes.fetch_add(bytes as u64, Ordering::AcqRel);
         Permit { _node: node, stream: stream.clone(), bytes: bytes as u64 }
     }
 }
 
-/// Bytes of one stream in flight.
+/// What one stream has in flight, and how many of its records were refused of late.
 #[derive(Clone, Debug, Default)]
-pub struct InFlight(Arc<AtomicU64>);
+pub struct InFlight(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    bytes: AtomicU64,
+    refused: AtomicU64,
+}
 
 impl InFlight {
     /// Bytes now.
     pub fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+        self.0.bytes.load(Ordering::Acquire)
+    }
+
+    /// How long the next frame waits for the records that were refused since: each takes its part
+    /// of a second, so that a stream of malformed records costs the node a bounded share. At most
+    /// [`SLOWED_MAX`] at once; the rest waits for the frame after.
+    pub fn slowed(&self, refused_per_second_max: u64) -> Duration {
+        let per_second = refused_per_second_max.max(1);
+        let at_once = per_second.saturating_mul(SLOWED_MAX.as_secs());
+        let refused = self.0.refused.load(Ordering::Acquire).min(at_once);
+        self.0.refused.fetch_sub(refused, Ordering::AcqRel);
+        Duration::from_micros(refused.saturating_mul(1_000_000) / per_second)
     }
 }
 
@@ -59,8 +79,34 @@ pub struct Permit {
     bytes: u64,
 }
 
+impl Permit {
+    /// So many records of its stream were refused.
+    pub fn refused(&self, records: u64) {
+        self.stream.0.refused.fetch_add(records, Ordering::AcqRel);
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.stream.0.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.stream.0.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn refused_records_slow_their_stream_and_no_other() {
+        let admission = Admission::new(1 << 20);
+        let (bad, good) = (InFlight::default(), InFlight::default());
+        let permit = admission.admit(&bad, 10).await;
+        permit.refused(1_500);
+        assert_eq!(good.slowed(1_000), Duration::ZERO);
+        assert_eq!(bad.slowed(1_000), Duration::from_millis(1_500));
+        assert_eq!(bad.slowed(1_000), Duration::ZERO, "it is paid");
+        permit.refused(7_000);
+        assert_eq!(bad.slowed(1_000), SLOWED_MAX);
+        assert_eq!(bad.slowed(1_000), Duration::from_secs(2), "the rest");
     }
 }

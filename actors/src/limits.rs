@@ -12,6 +12,9 @@ pub struct Limits {
     /// Bytes of one stream that may be sent and not yet acked (default 1 MiB). A larger frame is
     /// taken when nothing else of its stream is in flight.
     pub stream_in_flight_bytes_max: usize,
+    /// Refused records a second of one stream (default 1,000); one that sends more is read more
+    /// slowly.
+    pub refused_per_second_max: u64,
     /// Bytes of all streams of a node (default 256 MiB).
     pub node_in_flight_bytes_max: usize,
     /// Streams of one source open at once on this node (default 64).
@@ -42,6 +45,7 @@ impl Default for Limits {
             record_bytes_max: 8 << 20,
             frame_bytes_max: 9 << 20,
             stream_in_flight_bytes_max: 1 << 20,
+            refused_per_second_max: 1_000,
             node_in_flight_bytes_max: 256 << 20,
             streams_open_max: 64,
             stream_names_max: 100_000,

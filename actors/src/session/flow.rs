@@ -15,13 +15,14 @@ use dtm_machine::seams::ProposeError;
 use dtm_proto::ingest;
 use dtm_proto::ingest::publish_response::Response;
 use dtm_types::command::outcome::Result as Answer;
-use dtm_types::command::{Appended, Outcome, Refusal, RefusalKind};
+use dtm_types::command::{Outcome, Refusal, RefusalKind};
 use dtm_types::{GroupId, Month, StreamKey};
 use ractor::ActorRef;
 
 use super::actor::SessionMessage;
+use super::pending::{Pending, Progress};
 use crate::admission::Permit;
-use crate::batch::{BatchKeys, Class, OpenBatch, Quota, RecordChecker, Sealed, Stamp};
+use crate::batch::{BatchKeys, Class, OpenBatch, Quota, RecordChecker, Stamp};
 use crate::contract::Contract;
 use crate::error::Error;
 use crate::opener;
@@ -38,22 +39,6 @@ const RECORDS_A_TURN: usize = 256;
 pub(crate) enum Step {
     Go,
     RetryAfter(Duration),
-}
-
-enum Progress {
-    Waiting,
-    InFlight,
-    Failed,
-    Done(Appended),
-}
-
-struct Pending {
-    id: u64,
-    sealed: Sealed,
-    permits: Vec<Permit>,
-    progress: Progress,
-    /// Microseconds, monotonic.
-    born_us: i64,
 }
 
 /// See the module.
@@ -398,7 +383,7 @@ impl Flow {
                 appended.acked_through >= pending.sealed.last,
                 "ING-1: ack below what was stored"
             );
-            self.count(&pending, &appended);
+            pending.count(&appended, &self.deps, &self.contract.dataset);
             if !pending.sealed.refused.is_empty() {
                 self.push(Response::Refused(ingest::Refused { records: pending.sealed.refused }))?;
             }
@@ -419,24 +404,6 @@ impl Flow {
         let Some(mut ack) = ack else { return Ok(()) };
         ack.token = self.token(ack.acked_through);
         self.push(Response::Ack(ack))
-    }
-
-    /// What a committed batch adds to the figures.
-    fn count(&self, pending: &Pending, appended: &Appended) {
-        let now_us = self.deps.clock.monotonic_us();
-        let took_us = u64::try_from(now_us - pending.born_us).unwrap_or(0);
-        self.deps.ack_times.record(now_us, took_us);
-        metrics::histogram!("dtm_ack_seconds").record(took_us as f64 / 1e6);
-        let dataset = &self.contract.dataset;
-        let refused = pending.sealed.refused.len() as u64;
-        metrics::counter!("dtm_records_total", "dataset" => dataset.to_string())
-            .increment(u64::from(pending.sealed.count) - refused);
-        metrics::counter!("dtm_record_bytes_total").increment(pending.sealed.plain_bytes);
-        metrics::counter!("dtm_duplicates_total").increment(u64::from(appended.duplicates));
-        if refused > 0 {
-            metrics::counter!("dtm_records_refused_total", "dataset" => dataset.to_string())
-                .increment(refused);
-        }
     }
 
     /// Shown at the next open: proof that this ack was given (ING-1 is then an alarm).

@@ -18,6 +18,7 @@ pub struct SessionHandle {
     record_bytes_max: usize,
     frame_bytes_max: usize,
     in_flight_bytes_max: usize,
+    refused_per_second_max: u64,
 }
 
 impl SessionHandle {
@@ -36,15 +37,21 @@ impl SessionHandle {
             record_bytes_max: limits.record_bytes_max,
             frame_bytes_max: limits.frame_bytes_max,
             in_flight_bytes_max: limits.stream_in_flight_bytes_max,
+            refused_per_second_max: limits.refused_per_second_max,
         }
     }
 
-    /// Takes a frame: checks its limits, waits for room on the node, hands it to the actor.
+    /// Takes a frame: checks its limits, waits for room on the node (and longer where records of
+    /// this stream were refused), hands it to the actor.
     ///
     /// # Errors
     /// [`Error::Limit`] with the name and value of the limit; [`Error::Gone`] after the end.
     pub async fn frame(&self, frame: ingest::Frame) -> Result<(), Error> {
         let bytes = self.check(&frame)?;
+        let slowed = self.in_flight.slowed(self.refused_per_second_max);
+        if !slowed.is_zero() {
+            tokio::time::sleep(slowed).await;
+        }
         let permit = self.admission.admit(&self.in_flight, bytes).await;
         self.cast(SessionMessage::Frame { frame, permit })
     }
@@ -77,6 +84,18 @@ impl SessionHandle {
     /// The client broke the protocol, in words.
     pub fn protocol(&self, cause: &str) -> Error {
         Error::Protocol { stream: self.stream.clone(), cause: cause.to_owned() }
+    }
+
+    /// A frame that was refused before it was read, because of its size.
+    pub fn frame_too_large(&self, bytes: Option<u64>) -> Error {
+        let value = self.frame_bytes_max as u64;
+        Error::Limit {
+            stream: self.stream.clone(),
+            code: ErrorCode::TooLarge,
+            name: "frame_bytes_max",
+            value,
+            found: bytes.unwrap_or(value + 1),
+        }
     }
 
     fn cast(&self, message: SessionMessage) -> Result<(), Error> {

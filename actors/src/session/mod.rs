@@ -11,6 +11,7 @@
 mod actor;
 mod flow;
 mod handle;
+mod pending;
 
 pub use actor::in_session;
 pub(crate) use actor::{Session, SessionArgs, SessionMessage};

@@ -139,6 +139,8 @@ config! {
         stream_in_flight_bytes_max: u64 = "1_048_576", 65_536..=(256 * MIB), "bytes";
         /// The same over all streams of the node.
         node_in_flight_bytes_max: u64 = "268_435_456", MIB..=(64 * GIB), "bytes";
+        /// Refused records a second of one stream. One that sends more is read more slowly, so that it costs the others nothing.
+        refused_per_second_max: u64 = "1_000", 1..=1_000_000, "records";
         /// Refused records kept for one source; beyond it they are only counted.
         quarantine_records_max: u64 = "10_000", 0..=10_000_000, "records";
         /// Bytes of refused records kept for one source; beyond it they are only counted.

@@ -131,11 +131,12 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
     let (genesis, last) = (Genesis::read(&data)?, last_start(&data)?);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
-    let keyring = Arc::new(keyring);
-    let vault = (seams.vault)(vault(&keyring, &entropy, genesis.is_some())?);
+    // First whatever may refuse this folder: then nothing was written.
     let log = open_log(&data, &config, cluster_id, node)?;
     let owner = Owner { cluster: cluster_id, node };
     let states = StateDb::open(&data.join("state"), owner, &state_config(&config))?;
+    let keyring = Arc::new(keyring);
+    let vault = (seams.vault)(vault(&keyring, &entropy, genesis.is_some())?);
     let row = own_row(&config, node, last.counter + 1, &shell);
     let cluster_config = cluster_config(&config, cluster_id, &row, node);
     let deps = ClusterDeps {
@@ -432,6 +433,7 @@ fn limits(config: &Config) -> Limits {
         frame_bytes_max: bytes(set.frame_bytes_max),
         stream_in_flight_bytes_max: bytes(set.stream_in_flight_bytes_max),
         node_in_flight_bytes_max: bytes(set.node_in_flight_bytes_max),
+        refused_per_second_max: set.refused_per_second_max,
         streams_open_max: bytes(set.streams_open_max),
         stream_names_max: u32::try_from(set.stream_names_max).unwrap_or(u32::MAX),
         quarantine_records_max: set.quarantine_records_max,

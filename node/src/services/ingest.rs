@@ -15,7 +15,7 @@ use dtm_proto::ingest::publish_request::Request as Asked;
 use dtm_proto::ingest::{Open, PublishRequest, PublishResponse, StatusRequest, StatusResponse};
 use dtm_types::{ErrorCode, GroupId, StreamKey};
 use futures::{Stream, StreamExt};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::rights::Entered;
 use super::shared::Shared;
@@ -134,6 +134,12 @@ fn stream_key(source: &str, stream: &str) -> Result<StreamKey, Status> {
     })
 }
 
+/// Size of a message that tonic refused unread: over the frame limit and its slack. Tonic says it in
+/// words only.
+fn message_bytes(refused: &Status) -> Option<u64> {
+    refused.message().split_whitespace().find_map(|word| word.parse().ok())
+}
+
 /// Reads a connection to its end, or until its right is gone.
 async fn read(
     mut requests: Streaming<PublishRequest>,
@@ -151,6 +157,9 @@ async fn read(
             Ok(Some(PublishRequest { request: Some(asked) })) => asked,
             Ok(Some(_)) => continue,
             Ok(None) => return session.half_closed(),
+            Err(broken) if broken.code() == Code::OutOfRange => {
+                return session.fail(session.frame_too_large(message_bytes(&broken)));
+            }
             Err(_) => return session.disconnected(),
         };
         let taken = match asked {

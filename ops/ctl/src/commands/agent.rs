@@ -2,16 +2,22 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use dtm_catalog::Definition;
 use dtm_client::agent::{self, AgentConfig, Input, Report};
 use dtm_client::{Event, IdPolicy};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
 use super::publish::definition;
 use crate::args::{AgentArgs, Globals};
 use crate::{Failure, Printer, Remote};
+
+/// Longest wait for the definition before the agent starts without it.
+const DEFINITION_WITHIN: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: &AgentArgs, globals: &Globals) -> Result<(), Failure> {
     let printer = Printer::new(globals);
@@ -20,9 +26,8 @@ pub(crate) async fn run(args: &AgentArgs, globals: &Globals) -> Result<(), Failu
         return Err(Failure::usage("cli.no_source", &[]));
     };
     let mut config = AgentConfig::new(&source, &args.dataset, &args.spool);
-    // An agent starts without the cluster too: then the built-in definition has to do.
-    if let Ok(remote) = Remote::connect(globals).await {
-        config.definition = definition(&remote, &args.dataset, 0).await?;
+    if let Some(found) = definition_now(globals, &args.dataset).await? {
+        config.definition = Some(found);
     }
     if let Some(stream) = &args.stream {
         config.publisher.stream = stream.clone();
@@ -55,6 +60,34 @@ pub(crate) async fn run(args: &AgentArgs, globals: &Globals) -> Result<(), Failu
         &json!({ "acked_through": acked }),
     );
     Ok(())
+}
+
+/// The definition, if the cluster can be asked. An agent starts without the cluster too, or while it
+/// has no quorum: then the built-in definition has to do.
+async fn definition_now(
+    globals: &Globals,
+    dataset: &str,
+) -> Result<Option<Arc<Definition>>, Failure> {
+    let asked = async {
+        match Remote::connect(globals).await {
+            Ok(remote) => definition(&remote, dataset, 0).await,
+            Err(_) => Ok(None),
+        }
+    };
+    match tokio::time::timeout(DEFINITION_WITHIN, asked).await {
+        Err(_) => Ok(None),
+        Ok(Err(Failure::Refused(status))) if is_passing(status.code()) => Ok(None),
+        Ok(answer) => answer,
+    }
+}
+
+/// A refusal that says nothing about the data set.
+fn is_passing(code: Code) -> bool {
+    use Code::{Cancelled, DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unknown};
+    matches!(
+        code,
+        Unavailable | DeadlineExceeded | ResourceExhausted | Cancelled | Unknown | Internal
+    )
 }
 
 /// One JSON line a report on stderr, for whatever keeps the agent running.
