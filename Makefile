@@ -20,9 +20,11 @@ demo: build
 	@DTM_BIN="$(BIN)/dtm" "$(BIN)/dtm-demo"
 
 test: build
+	@ops/bootstrap.sh tests
 	cargo test $(CARGO_FLAGS) --workspace
 
 test-long: build
+	@ops/bootstrap.sh tests
 	DTM_LONG=1 cargo test $(CARGO_FLAGS) --workspace -- --include-ignored
 
 verify: build

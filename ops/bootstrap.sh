@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a build needs and is missing. Quiet when nothing is; changes nothing twice.
+# Installs what a build (with the word `tests`: also the tests) needs and is missing. Quiet when nothing is; changes nothing twice.
 set -euo pipefail
 
 missing=()
@@ -10,6 +10,10 @@ need clang clang
 need mold mold
 need cmake cmake
 need pkg-config pkg-config
+# The tests run the Python example client.
+if [ "${1:-}" = tests ]; then
+    python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+fi
 compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib*/libclang*.so*' >/dev/null ||
     compgen -G '/usr/lib/*/libclang*.so*' >/dev/null || missing+=(libclang-dev)
 

@@ -21,6 +21,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::node::{Node, tail};
 use crate::wait::until;
+use crate::wires::{self, Wires};
 
 pub(crate) const NODES: usize = 3;
 /// Ingest groups: enough that every node leads some.
@@ -43,12 +44,13 @@ pub(crate) struct Source {
     pub(crate) key_id: Vec<u8>,
 }
 
-/// Three nodes and how to talk to them. Without [`Cluster::passed`] its folder is kept.
+/// Some nodes, mostly three, and how to talk to them. Without [`Cluster::passed`] its folder is kept.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     dtm: PathBuf,
     home: Option<TempDir>,
     pub(crate) nodes: Vec<Node>,
+    wires: Option<Wires>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -56,13 +58,33 @@ impl Cluster {
     /// Founded, joined, every group with three healthy voters; the data set `notes` published.
     pub(crate) async fn start() -> Result<Self> {
         let turn = TURN.lock().await;
+        Self::found(NODES, |_| Ipv4Addr::LOCALHOST, None, free_ports(NODES * 3)?, turn).await
+    }
+
+    /// So many nodes, whose network can be cut.
+    pub(crate) async fn wired(count: usize) -> Result<Self> {
+        let turn = TURN.lock().await;
+        let ports = free_ports(count * 3)?;
+        let wired = ports.chunks_exact(3).map(|ports| vec![ports[1].port(), ports[2].port()]);
+        let wires = Wires::start(&wired.collect::<Vec<_>>()).await?;
+        Self::found(count, wires::host, Some(wires), ports, turn).await
+    }
+
+    async fn found(
+        count: usize,
+        host: impl Fn(usize) -> Ipv4Addr,
+        wires: Option<Wires>,
+        ports: Vec<SocketAddr>,
+        turn: MutexGuard<'static, ()>,
+    ) -> Result<Self> {
         let home =
             tempfile::Builder::new().prefix("dtm-process-").tempdir().context("scratch folder")?;
-        let ports = free_ports(NODES * 3)?;
-        let nodes = ports.chunks_exact(3).enumerate();
-        let nodes = nodes.map(|(at, ports)| Node::new(&format!("n{}", at + 1), ports, home.path()));
-        let mut cluster =
-            Self { dtm: binary()?, nodes: nodes.collect(), home: Some(home), _turn: turn };
+        let node = |(at, ports): (usize, &[SocketAddr])| {
+            let ports = [ports[0], ports[1], ports[2]];
+            Node::new(&format!("n{}", at + 1), ports, host(at), home.path())
+        };
+        let nodes = ports.chunks_exact(3).enumerate().map(node).collect();
+        let mut cluster = Self { dtm: binary()?, nodes, wires, home: Some(home), _turn: turn };
         let mut found = cluster.node_arguments("init", 0);
         found.extend(
             ["--name", "test", "--operator", "admin", "--groups", GROUPS].map(str::to_owned),
@@ -70,12 +92,22 @@ impl Cluster {
         cluster.dtm(&found).await?;
         cluster.start_node(0)?;
         cluster.settled(1).await?;
-        for at in 1..NODES {
+        for at in 1..count {
             cluster.join(at).await?;
         }
-        cluster.settled(NODES).await?;
+        cluster.settled(count).await?;
         cluster.publish_dataset(&definition("notes")).await?;
         Ok(cluster)
+    }
+
+    /// The network of a cluster that is [`Cluster::wired`].
+    pub(crate) fn wires(&self) -> &Wires {
+        self.wires.as_ref().expect("a wired cluster")
+    }
+
+    /// The nodes that are not lost.
+    pub(crate) fn present(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|at| !self.nodes[*at].lost).collect()
     }
 
     async fn join(&mut self, at: usize) -> Result<()> {
@@ -96,17 +128,21 @@ impl Cluster {
         let pairs = [
             ("--folder", node.folder.display().to_string()),
             ("--node", node.name.clone()),
-            ("--advertise", "127.0.0.1".to_owned()),
-            ("--https", node.https.to_string()),
-            ("--grpc", node.grpc.to_string()),
-            ("--peers", node.peers.to_string()),
+            ("--advertise", node.host.to_string()),
+            ("--https", node.ports[0].to_string()),
+            ("--grpc", node.ports[1].to_string()),
+            ("--peers", node.ports[2].to_string()),
         ];
         let head = ["cluster".to_owned(), verb.to_owned()].into_iter();
         head.chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value])).collect()
     }
 
     pub(crate) fn start_node(&mut self, at: usize) -> Result<()> {
-        self.nodes[at].start(&self.dtm)
+        self.nodes[at].start(&self.dtm)?;
+        if let Some(wires) = &self.wires {
+            wires.runs(at, self.nodes[at].pid()?);
+        }
+        Ok(())
     }
 
     /// Runs a command of `dtm`; its standard output.
@@ -128,6 +164,25 @@ impl Cluster {
             String::from_utf8_lossy(&output.stderr)
         );
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// A command of `dtm` that works as a source: with contexts of its own.
+    pub(crate) fn source_command(&self, source: &Source) -> Result<Command> {
+        let files = self.source_files();
+        let (key, contexts) = (self.path(&source.code).with_extension("key"), source.code.clone());
+        let contexts = self.path(&contexts).with_extension("toml");
+        std::fs::write(&key, &source.key)?;
+        let address: Vec<_> = self.nodes.iter().map(|node| node.grpc.to_string()).collect();
+        let text = format!(
+            "current = \"c\"\n[contexts.c]\naddress = {address:?}\nca = {:?}\n\
+             source_key_file = {key:?}\nsource = {:?}\n",
+            files.ca, source.code
+        );
+        std::fs::write(&contexts, text)?;
+        let mut command = Command::new(&self.dtm);
+        command.env("DTM_CONTEXTS", contexts).env("DTM_LANG", "en").env_remove("DTM_CONTEXT");
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        Ok(command)
     }
 
     /// A path in the scratch folder.
@@ -265,7 +320,7 @@ impl Cluster {
 
     /// The whole cluster with a source's key.
     pub(crate) fn endpoint(&self, source: &Source) -> Result<Endpoint> {
-        self.endpoint_at(source, &[0, 1, 2])
+        self.endpoint_at(source, &self.present())
     }
 
     /// Some nodes with a source's key.
@@ -365,7 +420,7 @@ max_length = 4000
 }
 
 /// The binary: DTM_BIN, else beside the folder of this test's own binary.
-fn binary() -> Result<PathBuf> {
+pub(crate) fn binary() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let beside = own.parent().and_then(Path::parent).map(|folder| folder.join("dtm"));
     let named = std::env::var_os("DTM_BIN").map(PathBuf::from);

@@ -9,9 +9,11 @@ use dtm_proto::records::LookupRequest;
 
 use crate::cluster::{Cluster, NODES, WITHIN};
 use crate::load::{Load, Plan};
-use crate::readback::judge;
+use crate::readback::{judge, judge_running};
 use crate::wait::{is_long, until};
 
+/// Kills between two readings of all that is there.
+const READ_BACK_EVERY: usize = 10;
 /// Acks on each stream that show that it is alive.
 const ALIVE: u64 = 20;
 
@@ -30,6 +32,9 @@ async fn leader_is_killed_again_and_again() -> Result<()> {
         load.moves(ALIVE).await.with_context(|| format!("n{} was killed", at + 1))?;
         cluster.start_node(at)?;
         cluster.settled(NODES).await?;
+        if (kill + 1) % READ_BACK_EVERY == 0 {
+            judge_running(&cluster, &load.lines).await?;
+        }
     }
     load.moves(ALIVE).await?;
     let lines = load.finish().await?;

@@ -17,11 +17,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cluster::{Cluster, Source};
-use crate::wait::until;
+use crate::wait::{is_long, until};
 
 const TICK: Duration = Duration::from_millis(20);
 /// One record in so many breaks its data contract.
 const BROKEN_EVERY: u64 = 40;
+/// More records than a stream sends while all is read back.
+const AHEAD: u64 = 20_000;
 /// Longest wait for acks.
 const ACKS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -38,6 +40,21 @@ pub(crate) struct Plan {
     pub(crate) count_max: Option<u64>,
     /// Stands in each message id.
     pub(crate) mark: String,
+    /// Length to which the note is filled, bytes; 0 = as long as it is.
+    pub(crate) note_bytes: usize,
+    /// Where message ids come from.
+    pub(crate) ids: Ids,
+}
+
+/// Where message ids come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ids {
+    /// Each record brings its own.
+    Own,
+    /// The member `code` is the id.
+    Code,
+    /// There are none.
+    None,
 }
 
 impl Plan {
@@ -50,6 +67,8 @@ impl Plan {
             per_tick: 1,
             count_max: None,
             mark: stream.to_owned(),
+            note_bytes: 0,
+            ids: Ids::Own,
         }
     }
 
@@ -59,13 +78,18 @@ impl Plan {
         let (code, mark) = (&self.source.code, &self.mark);
         // A broken one has a member that was not agreed.
         let member = if valid { "note" } else { "remark" };
-        let payload = format!(
-            "{{\"code\":\"{}-{sequence}\",\"{member}\":\"note of {mark}\"}}",
-            code.to_uppercase()
-        );
+        let id = format!("{}-{sequence}", code.to_uppercase());
+        let note = format!("note of {mark}");
+        let width = self.note_bytes;
+        let payload = format!("{{\"code\":\"{id}\",\"{member}\":\"{note:.<width$}\"}}");
+        let message_id = match self.ids {
+            Ids::Own => format!("{code}/{mark}/{sequence}"),
+            Ids::Code => id,
+            Ids::None => String::new(),
+        };
         let record = Record {
             payload: payload.into_bytes().into(),
-            message_id: format!("{code}/{mark}/{sequence}"),
+            message_id,
             event_time_us: 1_790_000_000_000_000 + i64::try_from(sequence).unwrap_or_default(),
             ..Record::default()
         };
@@ -108,6 +132,14 @@ impl Line {
         format!("{}/{}", self.plan.source.code, self.plan.stream)
     }
 
+    /// What must be there now, and what may be there by the time that it is read.
+    pub(crate) fn snapshot(&self) -> Arc<Self> {
+        let copy = Self::new(self.plan.clone());
+        copy.acked.store(self.acked(), Ordering::Relaxed);
+        copy.hand_out(self.sent.lock().len() as u64 + AHEAD);
+        Arc::new(copy)
+    }
+
     /// Opens a publisher that tells this line what happens.
     pub(crate) async fn open(
         self: &Arc<Self>,
@@ -140,6 +172,19 @@ impl Line {
                 panic!("{}: {event:?}", self.name());
             }
         }
+    }
+
+    /// Notes that the next records are sent by somebody else, who got them as these JSON lines.
+    pub(crate) fn hand_out(&self, count: u64) -> Vec<u8> {
+        let mut sent = self.sent.lock();
+        let mut lines = Vec::new();
+        for _ in 0..count {
+            let (record, valid) = self.plan.record(sent.len() as u64 + 1);
+            sent.push((digest(&record.payload), valid));
+            lines.extend_from_slice(&record.payload);
+            lines.push(b'\n');
+        }
+        lines
     }
 
     /// Sends the next record if the client takes it.
@@ -279,7 +324,8 @@ impl Load {
 
     /// Waits until the streams with an end have reached it.
     pub(crate) async fn reach_ends(&self) -> Result<()> {
-        until("the end of the bounded streams", 2 * ACKS_WITHIN, async || {
+        let within = if is_long() { 10 } else { 2 } * ACKS_WITHIN;
+        until("the end of the bounded streams", within, async || {
             for line in &self.lines {
                 let Some(max) = line.plan.count_max else { continue };
                 ensure!(line.acked() >= max, "{}: {}/{max}", line.name(), line.acked());

@@ -8,16 +8,28 @@
 //! Each wait looks at a state again and again until it holds or a bound passes. `DTM_LONG=1` makes
 //! the long form of the tests.
 
+mod agent;
+mod bad_config;
+mod bad_frames;
+mod bad_records;
 mod cluster;
+mod clustering;
+mod damage;
+mod isolation;
 mod keys;
 mod kills;
 mod live;
 mod load;
+mod log_file;
 mod matrix;
 mod membership;
 mod node;
+mod python;
+#[path = "../../../proto/client/tests/client/python_env.rs"]
+mod python_env;
 mod readback;
 mod refusals;
 mod resend;
 mod secrecy;
 mod wait;
+mod wires;

@@ -1,7 +1,7 @@
 //! One `dtm serve` process, its folder and its log. Dropped while it runs, it is killed by its id.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,24 +14,34 @@ use nix::unistd::Pid;
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) name: String,
-    pub(crate) https: SocketAddr,
+    /// Where it listens.
+    pub(crate) ports: [SocketAddr; 3],
+    /// Under which address others reach it.
+    pub(crate) host: Ipv4Addr,
+    /// Where clients reach it.
     pub(crate) grpc: SocketAddr,
-    pub(crate) peers: SocketAddr,
+    /// It will not come back.
+    pub(crate) lost: bool,
     pub(crate) folder: PathBuf,
     pub(crate) log: PathBuf,
+    /// Settings that this node alone has, as `DTM__SECTION__KEY`.
+    pub(crate) environment: Vec<(String, String)>,
     child: Option<Child>,
     paused: bool,
 }
 
 impl Node {
-    pub(crate) fn new(name: &str, ports: &[SocketAddr], home: &Path) -> Self {
+    /// `ports`: HTTPS, gRPC, peers.
+    pub(crate) fn new(name: &str, ports: [SocketAddr; 3], host: Ipv4Addr, home: &Path) -> Self {
         Self {
             name: name.to_owned(),
-            https: ports[0],
-            grpc: ports[1],
-            peers: ports[2],
+            ports,
+            host,
+            grpc: SocketAddr::from((host, ports[1].port())),
+            lost: false,
             folder: home.join(name),
             log: home.join(format!("{name}.log")),
+            environment: Vec::new(),
             child: None,
             paused: false,
         }
@@ -46,6 +56,7 @@ impl Node {
             .arg("--config")
             .arg(self.folder.join("dtm.toml"))
             .env("DTM_LANG", "en")
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
@@ -108,10 +119,40 @@ impl Node {
         Ok(())
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    /// SIGTERM, and waits for the planned end.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        self.signal(Signal::SIGTERM)?;
+        let status = self.child.take().context("it does not run")?.wait()?;
+        ensure!(status.success(), "{} ended with {status}\n{}", self.name, tail(&self.log));
+        Ok(())
+    }
+
+    /// Memory that it holds, KiB.
+    pub(crate) fn resident_kib(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()).context("VmRSS")?;
+        Ok(kib.parse()?)
+    }
+
+    /// A number of what the node said about its log when it opened it for the last time, such as
+    /// `torn_bytes`.
+    pub(crate) fn log_opened_with(&self, what: &str) -> Result<u64> {
+        let text = std::fs::read_to_string(&self.log)?;
+        let (_, said) = text.rsplit_once("\"log opened\"").context("it opened its log")?;
+        let (_, number) = said.split_once(&format!("{what}: ")).context("another text")?;
+        let end = number.find(|c: char| !c.is_ascii_digit()).context("another text")?;
+        Ok(number[..end].parse()?)
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> Result<i32> {
         let child = self.child.as_ref().context("it does not run")?;
-        let pid = i32::try_from(child.id()).context("pid")?;
-        kill(Pid::from_raw(pid), signal).context("signal")
+        i32::try_from(child.id()).context("pid")
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(self.pid()?), signal).context("signal")
     }
 }
 

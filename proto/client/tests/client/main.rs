@@ -6,5 +6,6 @@ mod fake;
 mod publish;
 mod publisher;
 mod python;
+mod python_env;
 mod speed;
 mod spool;

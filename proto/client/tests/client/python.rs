@@ -1,21 +1,18 @@
-//! The Python example against the same server. Needs `proto/examples/python/generate.sh` first,
-//! therefore not part of a plain run.
+//! The Python example against the same server.
 
 use crate::fake::{Fake, Fault};
+use crate::python_env::Example;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 use tokio::process::Command;
 
-fn example(fake: &Fake, file: &Path) -> Command {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/python");
-    let mut command = Command::new(folder.join(".venv/bin/python"));
+fn publish(example: &Example, fake: &Fake, file: &Path) -> Command {
+    let mut command = example.command();
     command
-        .arg(folder.join("publish.py"))
         .arg(file)
         .args(["--plaintext", "--language", "en", "--source", "tinh-01", "--stream", "s"])
-        .args(["--dataset", "payment", "--address", &fake.address])
-        .kill_on_drop(true);
+        .args(["--dataset", "payment", "--address", &fake.address]);
     command
 }
 
@@ -24,8 +21,8 @@ fn lines(count: u64) -> String {
 }
 
 #[tokio::test]
-#[ignore = "run proto/examples/python/generate.sh first"]
 async fn the_python_example_survives_cuts_of_both_sides() {
+    let Some(example) = Example::prepared() else { return };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.jsonl");
     fs::write(&file, lines(5000)).unwrap();
@@ -37,7 +34,7 @@ async fn the_python_example_survives_cuts_of_both_sides() {
         vec![Fault::AckLost(1)],
     ]);
     // Killed in the middle, then again from the start with the same file and stream.
-    let mut first = example(&fake, &file).args(["--slow", "0.2"]).spawn().unwrap();
+    let mut first = publish(example, &fake, &file).args(["--slow", "0.2"]).spawn().unwrap();
     for _ in 0..1000 {
         if fake.payloads("s").len() > 500 {
             break;
@@ -46,7 +43,7 @@ async fn the_python_example_survives_cuts_of_both_sides() {
     }
     first.kill().await.unwrap();
     assert!(fake.payloads("s").len() < 5000, "it was killed too late to show anything");
-    let run = example(&fake, &file).output();
+    let run = publish(example, &fake, &file).output();
     let output = tokio::time::timeout(Duration::from_secs(60), run).await.unwrap().unwrap();
     let shown = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{shown}");
@@ -56,14 +53,14 @@ async fn the_python_example_survives_cuts_of_both_sides() {
 }
 
 #[tokio::test]
-#[ignore = "run proto/examples/python/generate.sh first"]
 async fn the_python_example_prints_refusals() {
+    let Some(example) = Example::prepared() else { return };
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.jsonl");
     fs::write(&file, lines(10)).unwrap();
     let fake = Fake::start().await;
     fake.world.lock().refuse_payload = Some(b"{\"n\":4}".to_vec());
-    let run = example(&fake, &file).output();
+    let run = publish(example, &fake, &file).output();
     let output = tokio::time::timeout(Duration::from_secs(60), run).await.unwrap().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,0 +1,190 @@
+//! Sessions that go over a limit or reach a node without quorum: what they are told, and that what
+//! was not acked is neither lost nor doubled afterwards.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use dtm_client::{Error, FrameBuilder, Record, Session, SessionEvent};
+use dtm_types::ErrorCode;
+
+use crate::bad_records::{open, open_stream};
+use crate::cluster::{Cluster, NODES, Source};
+use crate::load::Load;
+use crate::readback::judge;
+
+const MIB: usize = 1 << 20;
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
+/// A node that is sent more than it grants keeps at most this, with what else it does meanwhile.
+const MEMORY_GROWTH_MAX_KIB: u64 = 192 << 10;
+
+// fault: F25
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_over_its_limit_is_told_name_and_value() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let source = cluster.add_source("src-1", &["notes"]).await?;
+    let at = cluster.leader(source.group).await?;
+    let cases = [
+        ("one record", vec![8 * MIB + 1], "record_bytes_max", 8 * MIB),
+        (
+            "a frame of records",
+            vec![MIB; 9].into_iter().chain([1]).collect(),
+            "frame_bytes_max",
+            9 * MIB,
+        ),
+        ("a frame far over it", vec![7 * MIB; 4], "frame_bytes_max", 9 * MIB),
+    ];
+    for (what, payloads, limit, value) in cases {
+        let session = open(&cluster, &source, "notes", at).await?;
+        send(&session, 1, &payloads).await?;
+        let error = end_of(session).await.context(what)?;
+        told(&error, ErrorCode::TooLarge, limit, value).context(what)?;
+    }
+    too_many_streams(&cluster, &source, at).await?;
+    credits_ignored(&mut cluster, &source, at).await?;
+    cluster.passed();
+    Ok(())
+}
+
+async fn too_many_streams(cluster: &Cluster, source: &Source, at: usize) -> Result<()> {
+    const STREAMS: usize = 64;
+    let mut held = Vec::new();
+    for n in 0..STREAMS {
+        held.push(open_stream(cluster, source, &format!("s{n}"), "notes", at).await?);
+    }
+    let Err(error) = open_stream(cluster, source, "s64", "notes", at).await else {
+        bail!("a 65th stream was let in");
+    };
+    told(&error, ErrorCode::TooManyStreams, "streams_open_max", STREAMS)?;
+    // The others go on, and a place that is given back is free again.
+    let mut last = held.pop().context("64")?;
+    send(&last, 1, &[10]).await?;
+    ensure!(next(&mut last).await.is_ok(), "it is answered");
+    last.close(false).await?;
+    drop(last);
+    crate::wait::until("a place", ENDS_WITHIN, async || {
+        Ok(open_stream(cluster, source, "s64", "notes", at).await.map(drop)?)
+    })
+    .await
+}
+
+/// The followers are paused, so nothing is acked and no credit comes back.
+async fn credits_ignored(cluster: &mut Cluster, source: &Source, at: usize) -> Result<()> {
+    let session = open_stream(cluster, source, "greedy", "notes", at).await?;
+    let others: Vec<usize> = (0..NODES).filter(|other| *other != at).collect();
+    for other in &others {
+        cluster.nodes[*other].pause()?;
+    }
+    let before = cluster.nodes[at].resident_kib()?;
+    let (window, frame) = (MIB, 256 << 10);
+    for n in 0..400 {
+        if send(&session, n + 1, &[frame]).await.is_err() {
+            break;
+        }
+    }
+    let error = end_of(session).await.context("credits ignored")?;
+    let grown = cluster.nodes[at].resident_kib()?.saturating_sub(before);
+    for other in &others {
+        cluster.nodes[*other].resume()?;
+    }
+    told(&error, ErrorCode::WindowExceeded, "stream_in_flight_bytes_max", window)?;
+    ensure!(grown < MEMORY_GROWTH_MAX_KIB, "LIVE-1: memory grew by {grown} KiB");
+    Ok(())
+}
+
+// Both followers of one node are paused: that node alone is no majority.
+//
+// holds: ING-1, ING-2, ING-3, ING-4
+// fault: F16
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_without_quorum_acks_nothing_and_says_when_to_come_back() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let load = Load::usual(&cluster, 2).await?;
+    load.moves(20).await?;
+    let source = load.lines[0].plan.source.clone();
+    let at = cluster.leader(source.group).await?;
+    let mut session = open_stream(&cluster, &source, "alone", "notes", at).await?;
+    let others: Vec<usize> = (0..NODES).filter(|other| *other != at).collect();
+    for other in &others {
+        cluster.nodes[*other].pause()?;
+    }
+    // What was on its way is acked or not by now.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let acked: Vec<u64> = load.lines.iter().map(|line| line.acked()).collect();
+    send(&session, 1, &[100]).await?;
+    let Err(error) = open_stream(&cluster, &source, "late", "notes", at).await else {
+        bail!("a session was opened without a majority");
+    };
+    come_back(&error).context("a session that opens")?;
+    // A session that is open tries for half a minute before it gives up.
+    let open = tokio::time::timeout(Duration::from_secs(45), never_acked(&mut session));
+    come_back(&open.await.context("it waits on")??).context("a session that is open")?;
+    for (line, acked) in load.lines.iter().zip(acked) {
+        ensure!(line.acked() == acked, "ING-1: {} acked without a majority", line.name());
+    }
+    for other in &others {
+        cluster.nodes[*other].resume()?;
+    }
+    load.moves(20).await?;
+    cluster.settled(NODES).await?;
+    let lines = load.finish().await?;
+    judge(&cluster, &lines).await?;
+    cluster.roots_agree().await?;
+    cluster.passed();
+    Ok(())
+}
+
+/// The error that a session ends with that must not be acked.
+async fn never_acked(session: &mut Session) -> Result<Error> {
+    loop {
+        match session.next_event().await {
+            Ok(Some(SessionEvent::Ack(ack))) if ack.acked_through > 0 => {
+                bail!("ING-1: {} acked without a majority", ack.acked_through)
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => bail!("it ended without a word"),
+            Err(error) => return Ok(error),
+        }
+    }
+}
+
+/// UNAVAILABLE, when to come back, and a leader where one is known.
+fn come_back(error: &Error) -> Result<()> {
+    let Error::Rejected { code, grpc, retry_after, .. } = error else { bail!("{error}") };
+    // Tonic's code through its number: this crate does not name tonic.
+    ensure!(*grpc as i32 == ErrorCode::Unavailable.grpc_code(), "{error}");
+    ensure!(code.is_some_and(ErrorCode::retryable), "{error}");
+    ensure!(retry_after.is_some(), "no retry-after: {error}");
+    Ok(())
+}
+
+fn told(error: &Error, wanted: ErrorCode, limit: &str, value: usize) -> Result<()> {
+    let Error::Rejected { code, message, .. } = error else { bail!("{error}") };
+    ensure!(*code == Some(wanted), "{error}");
+    ensure!(message.contains(limit) && message.contains(&value.to_string()), "{error}");
+    Ok(())
+}
+
+async fn send(session: &Session, first: u64, payloads: &[usize]) -> Result<()> {
+    let mut frame = FrameBuilder::new(first);
+    for bytes in payloads {
+        frame.push(&Record { payload: vec![b' '; *bytes].into(), ..Record::default() });
+    }
+    Ok(session.send_frame(frame.finish().context("records")?).await?)
+}
+
+async fn next(session: &mut Session) -> Result<SessionEvent, Error> {
+    let event = tokio::time::timeout(ENDS_WITHIN, session.next_event()).await;
+    event.expect("an answer in time").transpose().unwrap_or_else(|| {
+        Err(Error::Protocol { address: String::new(), what: "it ended without a word" })
+    })
+}
+
+/// The error that a session ends with.
+async fn end_of(mut session: Session) -> Result<Error> {
+    for _ in 0..1_000 {
+        if let Err(error) = next(&mut session).await {
+            return Ok(error);
+        }
+    }
+    bail!("it goes on")
+}

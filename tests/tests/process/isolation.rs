@@ -1,0 +1,224 @@
+//! A hundred sources: one sends malformed records as fast as it is let, one never reads what it is
+//! told; the others' ack delay with and without the two, in turn.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use dtm_client::{FrameBuilder, Publisher, PublisherConfig, Record};
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+
+use crate::bad_records::open_stream;
+use crate::cluster::{Cluster, NODES, Source};
+use crate::load::{Line, Load, Plan};
+use crate::readback::judge;
+use crate::wait::is_long;
+
+const OTHERS: usize = 98;
+const ACKS_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long, how often, how far apart.
+struct Form {
+    pairs: usize,
+    window: Duration,
+    /// Pause between two records of a source.
+    pace: Duration,
+    ratio_max: f64,
+}
+
+const SHORT: Form = Form {
+    pairs: 3,
+    window: Duration::from_secs(3),
+    pace: Duration::from_millis(250),
+    ratio_max: 1.5,
+};
+const LONG: Form = Form {
+    pairs: 5,
+    window: Duration::from_secs(15),
+    pace: Duration::from_millis(250),
+    ratio_max: 1.1,
+};
+
+/// Ack delays of the others, in the part of the run that goes on.
+#[derive(Default)]
+struct Delays(Mutex<Vec<Duration>>);
+
+impl Delays {
+    /// Median of what was measured in the next while.
+    async fn median(&self, window: Duration) -> Result<Duration> {
+        // What changes now shows in full after a moment.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        self.0.lock().clear();
+        tokio::time::sleep(window).await;
+        let mut delays = std::mem::take(&mut *self.0.lock());
+        ensure!(delays.len() >= OTHERS, "{} acks in {window:?}", delays.len());
+        delays.sort_unstable();
+        Ok(delays[delays.len() / 2])
+    }
+}
+
+// The long form holds the requirement's own bound; the short form a wider one.
+//
+// covers: F-5.1.1
+// holds: ING-1, ING-2, ING-3, ING-4
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn malformed_and_hanging_sources_do_not_delay_the_others() -> Result<()> {
+    let form = if is_long() { LONG } else { SHORT };
+    let cluster = Cluster::start().await?;
+    let mut sources = Vec::new();
+    for at in 0..OTHERS + 2 {
+        sources.push(cluster.add_source(&format!("src-{at}"), &["notes"]).await?);
+    }
+    let hanging = sources.pop().context("a source")?;
+    let malformed = sources.pop().context("a source")?;
+    let delays = Arc::new(Delays::default());
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut tasks = JoinSet::new();
+    let mut lines = Vec::new();
+    for (at, source) in sources.iter().enumerate() {
+        let line = Load::line(Plan::new(source, "a"));
+        let publisher = line.open(cluster.endpoint(source)?).await?;
+        // Spread over the pace, so that they do not all send at once.
+        let first = form.pace * u32::try_from(at)? / u32::try_from(OTHERS)?;
+        tasks.spawn(steady(
+            line.clone(),
+            publisher,
+            first,
+            form.pace,
+            delays.clone(),
+            stop.clone(),
+        ));
+        lines.push(line);
+    }
+
+    let mut ratios = Vec::new();
+    let mut refused = 0;
+    for _ in 0..form.pairs {
+        let quiet = delays.median(form.window).await?;
+        let pair = Disturbance::start(&cluster, &malformed, &hanging).await?;
+        let disturbed = delays.median(form.window).await;
+        let sent = pair.end().await?;
+        let disturbed = disturbed?;
+        refused += sent;
+        let ratio = disturbed.as_secs_f64() / quiet.as_secs_f64();
+        println!("quiet {quiet:?}, disturbed {disturbed:?}: {ratio:.2}; {sent} malformed");
+        ratios.push(ratio);
+    }
+    ensure!(refused > 10_000, "{refused} malformed records are no disturbance");
+    stop.store(true, Ordering::Relaxed);
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    ratios.sort_by(f64::total_cmp);
+    let median = ratios[ratios.len() / 2];
+    ensure!(
+        median <= form.ratio_max,
+        "the others' ack delay grew to {median:.2} of it: {ratios:?}"
+    );
+
+    // The two come back by themselves and are served like anybody.
+    for source in [&malformed, &hanging] {
+        let line = Load::line(Plan::new(source, "good"));
+        let publisher = line.open(cluster.endpoint(source)?).await?;
+        ensure!(line.send(&publisher)?);
+        let progress = tokio::time::timeout(ACKS_WITHIN, publisher.flush()).await??;
+        ensure!(progress.acked_through == 1);
+    }
+    for line in &lines {
+        ensure!(line.sessions.load(Ordering::Relaxed) == 1, "{} was cut off", line.name());
+    }
+    cluster_is_whole(cluster, &lines).await
+}
+
+async fn cluster_is_whole(mut cluster: Cluster, lines: &[Arc<Line>]) -> Result<()> {
+    cluster.settled(NODES).await?;
+    judge(&cluster, lines).await?;
+    cluster.passed();
+    Ok(())
+}
+
+/// One of the others: a record now and then, each ack's delay noted.
+async fn steady(
+    line: Arc<Line>,
+    publisher: Publisher,
+    first: Duration,
+    pace: Duration,
+    delays: Arc<Delays>,
+    stop: Arc<AtomicBool>,
+) -> Result<()> {
+    let mut acks = publisher.acked();
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + first, pace);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while !stop.load(Ordering::Relaxed) {
+        tick.tick().await;
+        let sent = Instant::now();
+        ensure!(line.send(&publisher)?, "{}: the window holds so few", line.name());
+        let wanted = line.sent.lock().len() as u64;
+        let acked = acks.wait_for(|progress| progress.acked_through >= wanted);
+        let acked = tokio::time::timeout(ACKS_WITHIN, acked).await;
+        acked.with_context(|| format!("{}: no ack", line.name()))??;
+        line.acked.store(wanted, Ordering::Relaxed);
+        delays.0.lock().push(sent.elapsed());
+    }
+    Ok(())
+}
+
+/// The malformed and the hanging source while they do it.
+struct Disturbance {
+    tasks: JoinSet<Result<()>>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Disturbance {
+    async fn start(cluster: &Cluster, malformed: &Source, hanging: &Source) -> Result<Self> {
+        let mut tasks = JoinSet::new();
+        let sent = Arc::new(AtomicU64::new(0));
+        let mut config = PublisherConfig::new(&malformed.code, "bad", "notes");
+        config.ids = dtm_client::IdPolicy::Sequence;
+        let publisher = Publisher::open(cluster.endpoint(malformed)?, config).await?;
+        tasks.spawn(send_malformed(publisher, sent.clone()));
+        let at = cluster.leader(hanging.group).await?;
+        let session = open_stream(cluster, hanging, "deaf", "notes", at).await?;
+        let first = session.opened().next_sequence;
+        tasks.spawn(async move {
+            // Valid and broken in turn: there are refusals to tell, and nobody who reads them.
+            let mut frame = FrameBuilder::new(first);
+            loop {
+                let text = ["{\"code\":\"A-1\",\"note\":\"x\"}", "{\"code\":\"a b\"}"];
+                for text in text.iter().cycle().take(20) {
+                    frame.push(&Record { payload: text.as_bytes().into(), ..Record::default() });
+                }
+                let frame = frame.finish().context("records")?;
+                if session.send_frame(frame).await.is_err() {
+                    // Told off. It does not read that either, and holds on to its connection.
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        Ok(Self { tasks, sent })
+    }
+
+    /// Both go away; how many malformed records were sent.
+    async fn end(mut self) -> Result<u64> {
+        self.tasks.abort_all();
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Ok(ended) = ended {
+                ended?;
+            }
+        }
+        Ok(self.sent.load(Ordering::Relaxed))
+    }
+}
+
+async fn send_malformed(publisher: Publisher, sent: Arc<AtomicU64>) -> Result<()> {
+    let payload = format!("{{\"code\":\"a b\",\"note\":7,\"other\":\"{}\"", "x".repeat(200));
+    let record = Record { payload: payload.into_bytes().into(), ..Record::default() };
+    loop {
+        publisher.send(&record).await?;
+        sent.fetch_add(1, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+    }
+}
