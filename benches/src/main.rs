@@ -214,7 +214,7 @@ fn short_plans() -> Vec<Plan> {
     most.warm_up_s = 2.0;
     plans.push(most);
     let mut one = Plan::new(Workload::W1, 1024, &usual_arms(Workload::W1));
-    (one.rounds, one.warm_up_s, one.seconds) = (1, 1.0, 5.0);
+    (one.rounds, one.warm_up_s, one.seconds) = (1, 1.0, 4.0);
     plans.push(one);
     let mut open = Plan::new(Workload::W4, 1024, &names(&["ours"]));
     open.rounds = 1;
@@ -224,7 +224,7 @@ fn short_plans() -> Vec<Plan> {
     plans.push(crowd);
     let mut switched =
         Plan::new(Workload::W6, 1024, &names(&["ours", "ours-off", "ours-unvalidated"]));
-    switched.rounds = 1;
+    (switched.rounds, switched.warm_up_s, switched.seconds) = (1, 2.0, 8.0);
     plans.push(switched);
     let mut kills = Plan::new(Workload::W7, 1024, &names(&["ours"]));
     (kills.rounds, kills.seconds, kills.kills) = (1, 30.0, 3);

@@ -102,6 +102,9 @@ fn line(plan: &Plan, run: &Run) -> String {
         run.probe.fdatasync_us,
         run.probe.rtt_us,
     );
+    for (name, figure) in &run.counters {
+        text.push_str(&format!("  {name} {figure:.0}"));
+    }
     for failure in &run.failures {
         text.push_str("\n    failed: ");
         text.push_str(failure);

@@ -300,8 +300,10 @@ pub(crate) struct Stamp<'a> {
     pub(crate) actor_id: Bytes,
 }
 
+/// An envelope that says something. Its encoded length tells: comparing it with an empty one calls
+/// `memcmp` for no bytes at addresses that are not mapped, which was 5 % of a node's time.
 fn some(envelope: Envelope) -> Option<Envelope> {
-    (envelope != Envelope::default()).then_some(envelope)
+    (envelope.encoded_len() > 0).then_some(envelope)
 }
 
 /// LZ4 where it saves at least an eighth; else the bytes as they are.

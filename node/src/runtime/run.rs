@@ -133,9 +133,8 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
     let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
     // First whatever may refuse this folder: then nothing was written.
     let log = open_log(&data, &config, cluster_id, node)?;
-    let owner = Owner { cluster: cluster_id, node };
+    let (keyring, owner) = (Arc::new(keyring), Owner { cluster: cluster_id, node });
     let states = StateDb::open(&data.join("state"), owner, &state_config(&config))?;
-    let keyring = Arc::new(keyring);
     let vault = (seams.vault)(vault(&keyring, &entropy, genesis.is_some())?);
     let row = own_row(&config, node, last.counter + 1, &shell);
     let cluster_config = cluster_config(&config, cluster_id, &row, node);
