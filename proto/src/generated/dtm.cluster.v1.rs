@@ -90,13 +90,20 @@ pub struct AppliedRow {
     #[prost(message, optional, tag = "2")]
     pub membership: ::core::option::Option<StoredMembership>,
 }
-/// Another of the cluster's own rows: bundles that a snapshot has not brought yet, inclusive.
+/// Indexes, both inclusive.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct MissingBundles {
+pub struct IndexRange {
     #[prost(uint64, tag = "1")]
     pub from: u64,
     #[prost(uint64, tag = "2")]
     pub to: u64,
+}
+/// Another of the cluster's own rows: bundles at or below the applied index that this replica does
+/// not hold (yet), ascending.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MissingBundles {
+    #[prost(message, repeated, tag = "1")]
+    pub ranges: ::prost::alloc::vec::Vec<IndexRange>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Entry {
@@ -233,7 +240,7 @@ pub struct TransferLeaderResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SnapshotChunk {
-    #[prost(oneof = "snapshot_chunk::Part", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "snapshot_chunk::Part", tags = "1, 2, 3, 4, 5")]
     pub part: ::core::option::Option<snapshot_chunk::Part>,
 }
 /// Nested message and enum types in `SnapshotChunk`.
@@ -248,6 +255,8 @@ pub mod snapshot_chunk {
         Bundles(super::Bundles),
         #[prost(message, tag = "4")]
         End(super::SnapshotEnd),
+        #[prost(message, tag = "5")]
+        BundlesEnd(super::BundlesEnd),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -289,6 +298,16 @@ pub struct Row {
 pub struct Bundles {
     #[prost(message, repeated, tag = "1")]
     pub entries: ::prost::alloc::vec::Vec<Entry>,
+}
+/// The last part: without it the transfer was cut.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BundlesEnd {
+    /// Entries sent.
+    #[prost(uint64, tag = "1")]
+    pub count: u64,
+    /// What was asked for and the sender does not hold itself.
+    #[prost(message, repeated, tag = "2")]
+    pub lacking: ::prost::alloc::vec::Vec<IndexRange>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotResponse {
@@ -470,13 +489,63 @@ pub struct Head {
 pub struct HeldRequest {
     #[prost(message, optional, tag = "1")]
     pub target: ::core::option::Option<Target>,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct HeldResponse {
-    /// Bundles are held without a hole through this index; 0 = none.
-    #[prost(uint64, tag = "1")]
+    /// Bundles above are not asked about; 0 = what is applied there.
+    #[prost(uint64, tag = "2")]
     pub through: u64,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HeldResponse {
+    /// Indexes from 1 that are not held.
+    #[prost(message, repeated, tag = "1")]
+    pub lacking: ::prost::alloc::vec::Vec<IndexRange>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EntriesRequest {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// Inclusive; nothing is sent when from > to.
+    #[prost(uint64, tag = "2")]
+    pub from: u64,
+    #[prost(uint64, tag = "3")]
+    pub to: u64,
+    /// Only what is applied there: bundles below the purge mark too.
+    #[prost(bool, tag = "4")]
+    pub committed: bool,
+    /// Nothing is sent unless the log holds this entry (its leader is not compared).
+    #[prost(message, optional, tag = "5")]
+    pub next: ::core::option::Option<LogId>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EntriesResponse {
+    /// Ascending; what is not held is left out.
+    #[prost(message, repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<Entry>,
+    /// Indexes were looked at through this one.
+    #[prost(uint64, tag = "2")]
+    pub through: u64,
+    #[prost(message, optional, tag = "3")]
+    pub last: ::core::option::Option<LogId>,
+    #[prost(uint64, tag = "4")]
+    pub applied: u64,
+    /// The entry `next` of the request is held.
+    #[prost(bool, tag = "5")]
+    pub holds_next: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FetchSnapshotRequest {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    /// The snapshot must reach this index.
+    #[prost(uint64, tag = "2")]
+    pub at_least: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplaceReplicaRequest {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplaceReplicaResponse {}
 /// Generated client implementations.
 pub mod peer_service_client {
     #![allow(
@@ -880,7 +949,7 @@ pub mod peer_service_client {
                 .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "Heads"));
             self.inner.unary(req, path, codec).await
         }
-        /// Which index the receiver holds bundles through, before a snapshot is sent.
+        /// Which bundles the receiver lacks: before a snapshot is sent, before it may vote.
         pub async fn held(
             &mut self,
             request: impl tonic::IntoRequest<super::HeldRequest>,
@@ -900,6 +969,81 @@ pub mod peer_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "Held"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Entries of the receiver's log, for a replica that lost some of its own.
+        pub async fn entries(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EntriesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EntriesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.cluster.v1.PeerService/Entries",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "Entries"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The snapshot of a replica that lost its rows: it asks, nobody sends it one by himself.
+        pub async fn fetch_snapshot(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FetchSnapshotRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::SnapshotChunk>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.cluster.v1.PeerService/FetchSnapshot",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "FetchSnapshot"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// The receiver leads meta and retires a replica that cannot be repaired; another id replaces it.
+        pub async fn replace_replica(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReplaceReplicaRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReplaceReplicaResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.cluster.v1.PeerService/ReplaceReplica",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "ReplaceReplica"));
             self.inner.unary(req, path, codec).await
         }
     }
@@ -1014,11 +1158,38 @@ pub mod peer_service_server {
             &self,
             request: tonic::Request<super::HeadsRequest>,
         ) -> std::result::Result<tonic::Response<super::HeadsResponse>, tonic::Status>;
-        /// Which index the receiver holds bundles through, before a snapshot is sent.
+        /// Which bundles the receiver lacks: before a snapshot is sent, before it may vote.
         async fn held(
             &self,
             request: tonic::Request<super::HeldRequest>,
         ) -> std::result::Result<tonic::Response<super::HeldResponse>, tonic::Status>;
+        /// Entries of the receiver's log, for a replica that lost some of its own.
+        async fn entries(
+            &self,
+            request: tonic::Request<super::EntriesRequest>,
+        ) -> std::result::Result<tonic::Response<super::EntriesResponse>, tonic::Status>;
+        /// Server streaming response type for the FetchSnapshot method.
+        type FetchSnapshotStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::SnapshotChunk, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The snapshot of a replica that lost its rows: it asks, nobody sends it one by himself.
+        async fn fetch_snapshot(
+            &self,
+            request: tonic::Request<super::FetchSnapshotRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::FetchSnapshotStream>,
+            tonic::Status,
+        >;
+        /// The receiver leads meta and retires a replica that cannot be repaired; another id replaces it.
+        async fn replace_replica(
+            &self,
+            request: tonic::Request<super::ReplaceReplicaRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReplaceReplicaResponse>,
+            tonic::Status,
+        >;
     }
     #[derive(Debug)]
     pub struct PeerServiceServer<T> {
@@ -1714,6 +1885,142 @@ pub mod peer_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = HeldSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.cluster.v1.PeerService/Entries" => {
+                    #[allow(non_camel_case_types)]
+                    struct EntriesSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::EntriesRequest>
+                    for EntriesSvc<T> {
+                        type Response = super::EntriesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EntriesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::entries(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EntriesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.cluster.v1.PeerService/FetchSnapshot" => {
+                    #[allow(non_camel_case_types)]
+                    struct FetchSnapshotSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::ServerStreamingService<super::FetchSnapshotRequest>
+                    for FetchSnapshotSvc<T> {
+                        type Response = super::SnapshotChunk;
+                        type ResponseStream = T::FetchSnapshotStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FetchSnapshotRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::fetch_snapshot(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FetchSnapshotSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.cluster.v1.PeerService/ReplaceReplica" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReplaceReplicaSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::ReplaceReplicaRequest>
+                    for ReplaceReplicaSvc<T> {
+                        type Response = super::ReplaceReplicaResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReplaceReplicaRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::replace_replica(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReplaceReplicaSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

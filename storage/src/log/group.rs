@@ -174,13 +174,18 @@ impl GroupLog {
         Ok(())
     }
 
-    /// Restarts the log behind `position`, after a snapshot was installed. Records up to the old
-    /// purge mark stay readable; what lay between may never have been committed and is hidden.
-    pub fn reset(&self, position: LogPosition, done: Callback) -> Result<(), Error> {
+    /// Restarts the log behind `position`, after a snapshot was installed. Records up to
+    /// `visible_through`, the index that was applied here before, stay readable; what lay above may
+    /// never have been committed and is hidden. `None` hides everything.
+    pub fn reset(
+        &self,
+        position: LogPosition,
+        visible_through: Option<u64>,
+        done: Callback,
+    ) -> Result<(), Error> {
         let mut memory = self.live()?;
-        let op = Op::Reset(position);
+        let op = Op::Reset(position, visible_through);
         self.shared.queue.push(Request::new(self.group.key, op, Some(done)))?;
-        let visible_through = memory.state.purged_index();
         memory.uncache_range(0, u64::MAX, &self.shared.counters);
         memory.slots.restart(position.index + 1);
         // Its LSN is known when it is written; until then every older record is hidden.

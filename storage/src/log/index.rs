@@ -7,7 +7,7 @@ use super::block::{HEADER_BYTES, Header, Kind};
 use super::codec::{Reader, put_count, put_words};
 use super::slots::{Place, Slot, Slots};
 use super::state::{self, HAS_POSITION, ReplicaState, STARTS_LOG};
-use super::types::{LogPosition, ReplicaKey};
+use super::types::{IndexRange, LogPosition, ReplicaKey};
 
 /// Offset and payload size of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +146,22 @@ impl SegmentIndex {
             let position = LogPosition { index, ..run.first };
             visible(run.first_lsn).then_some(Found { position, spot })
         })
+    }
+
+    /// Ranges of a replica's blocks that `shown_through` shows, each by the LSN of its run.
+    pub(super) fn shown(
+        &self,
+        key: ReplicaKey,
+        shown_through: impl Fn(u64) -> Option<u64>,
+    ) -> Vec<IndexRange> {
+        let items = self.replicas.get(&key).into_iter().flatten();
+        let runs = items.filter_map(|item| if let Item::Run(run) = item { Some(run) } else { None });
+        runs.filter_map(|run| {
+            let last = run.first.index + run.spots.len() as u64 - 1;
+            let to = last.min(shown_through(run.first_lsn)?);
+            (run.first.index <= to).then_some(IndexRange { from: run.first.index, to })
+        })
+        .collect()
     }
 
     /// Lowest and highest index of each replica.

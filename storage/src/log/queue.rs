@@ -30,7 +30,8 @@ pub(super) enum Op {
     /// Keep entries up to the position; `None` keeps nothing above the purge mark.
     Truncate(Option<LogPosition>),
     Purge(LogPosition),
-    Reset(LogPosition),
+    /// The position, and up to where older records stay visible.
+    Reset(LogPosition, Option<u64>),
     Whole,
     Drop,
 }
@@ -53,7 +54,8 @@ impl Request {
             }
             Op::Vote(vote) => 2 * block(vote.len()) + VOTE_SPREAD_BYTES as u64,
             Op::Committed(committed) => block(committed.len()),
-            Op::Truncate(_) | Op::Purge(_) | Op::Reset(_) | Op::Whole | Op::Drop => block(0),
+            Op::Reset(..) => block(8),
+            Op::Truncate(_) | Op::Purge(_) | Op::Whole | Op::Drop => block(0),
         };
         Self { key, op, done, bytes }
     }
@@ -63,9 +65,32 @@ impl Request {
         !matches!(self.op, Op::Committed(_) | Op::Purge(_))
     }
 
-    fn is_bulk(&self) -> bool {
-        matches!(self.op, Op::Append { .. } | Op::Records { .. })
+    /// How much room it leaves to others on a disk that fills up.
+    fn rank(&self) -> Rank {
+        match self.op {
+            Op::Append { .. } if self.bytes <= SMALL_APPEND_BYTES_MAX => Rank::Small,
+            Op::Append { .. } => Rank::Entry,
+            Op::Records { .. } => Rank::New,
+            _ => Rank::Mark,
+        }
     }
+}
+
+/// An append up to this size (a leader's blank entry, a change of members) is taken where larger
+/// ones are not, so that a group with a full disk can still elect and confirm its leader.
+const SMALL_APPEND_BYTES_MAX: u64 = 1 << 10;
+
+/// Who is turned away first when the disk fills up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rank {
+    /// Asked for before it is proposed: leaves the slack to the others.
+    New,
+    /// Proposed already: may use half of the slack.
+    Entry,
+    /// May use the slack and half of what is kept at the end of the open segment.
+    Small,
+    /// Votes and marks: may use the slack and the end of the open segment.
+    Mark,
 }
 
 /// What the writer is to do next.
@@ -128,7 +153,7 @@ impl Queue {
     /// empties the queue round by round, so the wait is a few rounds at most.
     pub(super) fn wait_for_room(&self, bytes: u64) {
         let mut inner = self.inner.lock();
-        while refusal(&inner, true, bytes, self.slack_bytes).is_none()
+        while refusal(&inner, Rank::New, bytes, self.slack_bytes).is_none()
             && !self.has_room(&inner, bytes)
         {
             self.note_demand(&mut inner, bytes);
@@ -150,7 +175,7 @@ impl Queue {
     /// Admits a request or says why not. Does not block: the caller holds its group's lock.
     pub(super) fn push(&self, request: Request) -> Result<(), Error> {
         let mut inner = self.inner.lock();
-        if let Some(error) = refusal(&inner, request.is_bulk(), request.bytes, self.slack_bytes) {
+        if let Some(error) = refusal(&inner, request.rank(), request.bytes, self.slack_bytes) {
             if matches!(error, Error::DiskFull { .. }) {
                 self.note_demand(&mut inner, request.bytes);
             }
@@ -168,7 +193,7 @@ impl Queue {
     /// Whether `bytes` of payload would be taken now.
     pub(super) fn admits(&self, bytes: u64) -> Result<bool, Error> {
         let mut inner = self.inner.lock();
-        if let Some(error) = refusal(&inner, true, bytes, self.slack_bytes) {
+        if let Some(error) = refusal(&inner, Rank::New, bytes, self.slack_bytes) {
             self.note_demand(&mut inner, bytes);
             return Err(error);
         }
@@ -296,7 +321,7 @@ impl Queue {
     }
 }
 
-fn refusal(inner: &Inner, is_bulk: bool, bytes: u64, slack_bytes: u64) -> Option<Error> {
+fn refusal(inner: &Inner, rank: Rank, bytes: u64, slack_bytes: u64) -> Option<Error> {
     if let Some(reason) = inner.stopped.clone() {
         return Some(Error::Stopped { reason });
     }
@@ -304,9 +329,12 @@ fn refusal(inner: &Inner, is_bulk: bool, bytes: u64, slack_bytes: u64) -> Option
         let reason = StopReason { doing: "close", cause: "the log was closed".into() };
         return Some(Error::Stopped { reason });
     }
-    // Votes and marks may use what appends leave: the slack and the end of the open segment.
-    let needed =
-        if is_bulk { signed(bytes + slack_bytes) } else { signed(bytes) - 2 * signed(slack_bytes) };
+    let needed = match rank {
+        Rank::New => signed(bytes + slack_bytes),
+        Rank::Entry => signed(bytes + slack_bytes / 2),
+        Rank::Small => signed(bytes) - signed(slack_bytes),
+        Rank::Mark => signed(bytes) - 2 * signed(slack_bytes),
+    };
     let free_bytes = u64::try_from(inner.room_bytes).unwrap_or(0);
     (inner.is_full && inner.room_bytes < needed)
         .then_some(Error::DiskFull { needed_bytes: bytes, free_bytes })

@@ -13,7 +13,7 @@ use super::metrics::add;
 use super::scan::scan;
 use super::segment::{Expected, read_footer};
 use super::slots::Place;
-use super::types::{LogEntry, LogPosition, ReplicaKey};
+use super::types::{IndexRange, LogEntry, LogPosition, ReplicaKey};
 use crate::vfs::read_vec;
 
 /// Decoded footers kept for record reads.
@@ -140,6 +140,37 @@ impl GroupLog {
         }
     }
 
+    /// Which of the indexes `1..=through` no readable block holds, by the indexes of the segments:
+    /// no payload is read. Blocking: it may read the footer of every segment.
+    pub fn lacking(&self, through: u64) -> Result<Vec<IndexRange>, Error> {
+        let key = self.group.key;
+        let (state, first, missing) = {
+            let memory = self.group.memory.lock();
+            let first = memory.slots.end() - memory.slots.len() as u64;
+            (memory.state.clone(), first, memory.slots.missing())
+        };
+        let shown = |lsn| state.shown_through(lsn);
+        let mut held = self.shared.active.lock().1.shown(key, shown);
+        let sealed = self.shared.sealed.read();
+        let mine = sealed.iter().filter(|(_, summary)| summary.ranges.contains_key(&key));
+        let numbers: Vec<u64> = mine.map(|(number, _)| *number).collect();
+        drop(sealed);
+        for number in numbers {
+            held.extend(self.shared.segment_index(number)?.shown(key, shown));
+        }
+        // Above the purge mark the dense index knows better: entries may have been superseded.
+        held.retain(|range| range.from < first);
+        held.iter_mut().for_each(|range| range.to = range.to.min(first.saturating_sub(1)));
+        let end = self.group.memory.lock().slots.end();
+        if first < end {
+            held.push(IndexRange { from: first, to: end - 1 });
+        }
+        let mut lacking = complement(held, through);
+        lacking.extend(missing.into_iter().filter(|range| range.to <= through));
+        lacking.sort_unstable_by_key(|range| range.from);
+        Ok(lacking)
+    }
+
     /// The newest visible block at `index`: the open segment first, then sealed ones backwards.
     fn find_record(
         &self,
@@ -187,4 +218,21 @@ impl GroupLog {
             memory.refresh_health();
         }
     }
+}
+
+/// What of `1..=through` no range covers.
+fn complement(mut held: Vec<IndexRange>, through: u64) -> Vec<IndexRange> {
+    held.sort_unstable_by_key(|range| range.from);
+    let mut lacking = Vec::new();
+    let mut next = 1;
+    for range in held {
+        if range.from > next && next <= through {
+            lacking.push(IndexRange { from: next, to: (range.from - 1).min(through) });
+        }
+        next = next.max(range.to.saturating_add(1));
+    }
+    if next <= through {
+        lacking.push(IndexRange { from: next, to: through });
+    }
+    lacking
 }

@@ -20,7 +20,7 @@ const RESETS_MAX: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ResetMark {
     pub(super) lsn: u64,
-    /// Purge mark when the log was reset: what lay above was perhaps never committed.
+    /// What was applied when the log was reset: what lay above was perhaps never committed.
     pub(super) visible_through: Option<u64>,
 }
 
@@ -79,7 +79,9 @@ impl ReplicaState {
             }
             Kind::Purge => self.purge(header.position),
             Kind::Reset => {
-                self.mark_reset(header.lsn);
+                // Without its payload nothing written before is shown: it is fetched again.
+                let through = payload.and_then(|bytes| bytes.try_into().ok());
+                self.mark_reset(header.lsn, through.map(u64::from_le_bytes));
                 self.purged = Some(header.position);
                 self.last = Some(header.position);
                 self.tail_unknown = false;
@@ -101,8 +103,7 @@ impl ReplicaState {
         }
     }
 
-    fn mark_reset(&mut self, lsn: u64) {
-        let visible_through = self.purged.map(|purged| purged.index);
+    fn mark_reset(&mut self, lsn: u64, visible_through: Option<u64>) {
         self.resets.push(ResetMark { lsn, visible_through });
         if self.resets.len() > RESETS_MAX {
             // Merging hides more than needed, never less: hidden records are fetched again.
@@ -112,12 +113,15 @@ impl ReplicaState {
         }
     }
 
+    /// Up to which index records written at `lsn` are still known to be the committed ones.
+    pub(super) fn shown_through(&self, lsn: u64) -> Option<u64> {
+        let later = self.resets.iter().filter(|mark| lsn < mark.lsn);
+        later.map(|mark| mark.visible_through).min().unwrap_or(Some(u64::MAX))
+    }
+
     /// Whether a record at `index`, written at `lsn`, is still known to be the committed one.
     pub(super) fn shows_record(&self, index: u64, lsn: u64) -> bool {
-        self.resets
-            .iter()
-            .filter(|mark| lsn < mark.lsn)
-            .all(|mark| mark.visible_through.is_some_and(|through| index <= through))
+        self.shown_through(lsn).is_some_and(|through| index <= through)
     }
 
     pub(super) fn purged_index(&self) -> Option<u64> {

@@ -170,7 +170,11 @@ impl Writer {
             Op::Committed(position) => self.put(small(Kind::Committed, key, last, position)),
             Op::Truncate(kept) => self.put(small(Kind::Truncate, key, kept, Bytes::new())),
             Op::Purge(to) => self.put(small(Kind::Purge, key, Some(to), Bytes::new())),
-            Op::Reset(to) => self.put(small(Kind::Reset, key, Some(to), Bytes::new())),
+            Op::Reset(to, visible_through) => {
+                let through = visible_through.map(|index| index.to_le_bytes().to_vec());
+                let payload = through.unwrap_or_default().into();
+                self.put(small(Kind::Reset, key, Some(to), payload))
+            }
             Op::Whole => self.put(small(Kind::Whole, key, last, Bytes::new())),
             Op::Drop => self.put(small(Kind::Drop, key, last, Bytes::new())),
         }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::kit::*;
-use crate::log::{Error, Health};
+use crate::log::{Error, Health, IndexRange};
 use crate::vfs::MemVfs;
 
 #[test]
@@ -43,7 +43,7 @@ fn truncation_purge_and_reset_hold_over_reopening() {
     append(&a, entries(11..=12, 2, 50));
     done(|callback| a.purge_to(at(5, 1), callback)).expect("purged");
     done(|callback| b.purge_to(at(8, 1), callback)).expect("purged");
-    done(|callback| b.reset(at(100, 4), callback)).expect("reset");
+    done(|callback| b.reset(at(100, 4), Some(12), callback)).expect("reset");
     append(&b, entries(101..=103, 4, 10));
     a.save_committed(Bytes::from_static(b"committed"));
     for round in 0..3 {
@@ -64,8 +64,13 @@ fn truncation_purge_and_reset_hold_over_reopening() {
         // The record store: below the purge mark, and hidden where a reset left doubt.
         assert_eq!(a.read_record(3).expect("kept"), entry(3, 1, 100));
         assert_eq!(a.read_record(11).expect("kept"), entry(11, 2, 50));
-        assert_eq!(b.read_record(8).expect("kept"), entry(8, 1, 100));
-        assert!(matches!(b.read_record(9), Err(Error::NotFound { index: 9, .. })));
+        for index in 1..=12 {
+            assert_eq!(b.read_record(index).expect("was applied"), entry(index, 1, 100));
+        }
+        assert!(matches!(b.read_record(13), Err(Error::NotFound { index: 13, .. })));
+        assert_eq!(a.lacking(12).expect("known"), vec![]);
+        assert_eq!(b.lacking(103).expect("known"), vec![IndexRange { from: 13, to: 100 }]);
+        assert_eq!(b.lacking(20).expect("known"), vec![IndexRange { from: 13, to: 20 }]);
         if round == 0 {
             // Closing writes the mark that carries the committed position.
             drop_all(&vfs);
@@ -85,7 +90,7 @@ fn snapshot_records_are_readable_below_the_purge_mark() {
     let vfs = MemVfs::new(3);
     let (node, _) = open(&vfs, small());
     let log = node.group(1, 1, 1).expect("group");
-    done(|callback| log.reset(at(50, 3), callback)).expect("reset");
+    done(|callback| log.reset(at(50, 3), None, callback)).expect("reset");
     done(|callback| log.store_records(entries(10..=50, 2, 500), callback)).expect("stored");
     append(&log, entries(51..=60, 3, 500));
     drop(node);

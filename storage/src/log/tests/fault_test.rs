@@ -91,6 +91,8 @@ fn a_full_disk_refuses_before_writing_and_recovers() {
     assert!(next > 50, "most of the disk was used: {next}");
     // Nothing of the refused append is visible; reads and votes go on.
     assert_eq!(log.state().last, Some(at(next - 1, 1)));
+    done(|callback| log.append(vec![entry(next, 2, 1)], callback)).expect("a blank entry has room");
+    done(|callback| log.truncate_after(Some(next - 1), callback)).expect("a mark has room");
     done(|callback| log.save_vote(Bytes::from_static(b"v"), callback)).expect("a vote has room");
     assert_eq!(read_all(&log).len() as u64, next);
     // Room again, by a larger disk here and by retention below.

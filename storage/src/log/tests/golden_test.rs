@@ -16,7 +16,7 @@ fn write_a_little_of_everything(vfs: &MemVfs) {
     append(&log, vec![entry(4, 2, 1500)]);
     done(|callback| log.purge_to(at(1, 1), callback)).expect("purged");
     let other = node.group(4, 9, 2).expect("group");
-    done(|callback| other.reset(at(100, 5), callback)).expect("reset");
+    done(|callback| other.reset(at(100, 5), Some(40), callback)).expect("reset");
     done(|callback| other.store_records(entries(99..=100, 5, 10), callback)).expect("stored");
     done(|callback| other.declare_whole(callback)).expect("declared");
     let gone = node.group(5, 1, 2).expect("group");

@@ -213,7 +213,7 @@ impl World {
         state.purged = Some((index, model.term));
         model.states.push(state);
         let (callback, answer) = waiter();
-        log.reset(at(index, model.term), callback).expect("taken");
+        log.reset(at(index, model.term), None, callback).expect("taken");
         model.waiting.push((model.states.len() - 1, answer));
     }
 
