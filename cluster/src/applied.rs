@@ -32,6 +32,8 @@ pub(crate) struct Applied {
     version: AtomicU8,
     failure: Mutex<Option<String>>,
     alarm: Mutex<Option<String>>,
+    /// True once the replica was stopped: an old state machine writes nothing more.
+    closed: Mutex<bool>,
 }
 
 impl Applied {
@@ -43,6 +45,7 @@ impl Applied {
             version: AtomicU8::new(bundle::VERSION),
             failure: Mutex::new(None),
             alarm: Mutex::new(None),
+            closed: Mutex::new(false),
         }
     }
 
@@ -106,6 +109,21 @@ impl Applied {
 
     pub(crate) fn alarm(&self) -> Option<String> {
         self.alarm.lock().clone()
+    }
+
+    /// Runs a write of rows unless the replica was stopped: `None` then.
+    pub(crate) fn while_open<T>(&self, write: impl FnOnce() -> T) -> Option<T> {
+        let closed = self.closed.lock();
+        (!*closed).then(write)
+    }
+
+    /// After this returns no write runs and none begins.
+    pub(crate) fn close(&self) {
+        *self.closed.lock() = true;
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        *self.closed.lock()
     }
 
     /// Waits until the index is applied; false when the time is over. Cancel-safe.

@@ -43,6 +43,8 @@ pub struct ClusterConfig {
     pub flush_interval_ms: u64,
     /// Entries kept in the log above the purge mark for slow followers.
     pub log_entries_kept: u64,
+    /// Rate at which stored blocks are read again to find damage; 0 turns it off.
+    pub scrub_bytes_per_second: u64,
     /// How often the controller of the meta leader looks at the cluster, milliseconds.
     pub control_interval_ms: u64,
 }
@@ -64,6 +66,7 @@ impl ClusterConfig {
             voters_max: 3,
             flush_interval_ms: 10_000,
             log_entries_kept: 4_096,
+            scrub_bytes_per_second: 4 << 20,
             control_interval_ms: 1_000,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,11 +13,13 @@ use openraft::{ReadPolicy, ServerState};
 use tokio_util::sync::CancellationToken;
 
 use crate::applied::Applied;
+use crate::backfill::Backfill;
 use crate::bundler::{Bundler, BundlerParts};
 use crate::config::{ClusterConfig, Deps};
 use crate::convert;
 use crate::error::Error;
 use crate::log_store::{LogError, LogStore, ReplicaLog};
+use crate::missing::Missing;
 use crate::network::{Factory, Links};
 use crate::raft::GroupRaft;
 use crate::state_machine::StateMachine;
@@ -32,6 +35,10 @@ pub(crate) struct Group {
     pub(crate) applied: Arc<Applied>,
     pub(crate) bundler: Arc<Bundler>,
     pub(crate) links: Arc<Links>,
+    pub(crate) backfill: Arc<Backfill>,
+    has_recovered: AtomicBool,
+    /// Last index of the log when this replica started.
+    last_at_start: u64,
     stop: CancellationToken,
 }
 
@@ -47,31 +54,28 @@ impl Group {
         let in_log = |source| Error::Log { group: id, source };
         let log = deps.logs.open(id, replica).map_err(in_log)?;
         let marks = log.marks();
-        if let Some(cause) = marks.recovering {
-            return Err(Error::Recovering { group: id, replica, cause });
+        if let Some(damage) = marks.recovering {
+            return Err(Error::Recovering { group: id, replica, cause: damage.to_string() });
         }
         let store = deps.states.open(id)?;
         let applied = Arc::new(Applied::new());
         let failed = |cause: String| Error::Raft { group: id, cause };
-        let machine = StateMachine::load(
-            id,
-            config.version_max,
-            Arc::clone(&store),
-            Arc::clone(&log),
-            Arc::clone(&applied),
-        )
-        .map_err(|error| Error::Recovering {
-            group: id,
-            replica,
-            cause: error.to_string(),
-        })?;
+        let recovering =
+            |error: io::Error| Error::Recovering { group: id, replica, cause: error.to_string() };
+        let missing = Missing::load(id, Arc::clone(&store), Arc::clone(&applied));
+        let missing = missing.map_err(|error| failed(error.to_string()))?;
+        let (rows, note) = (Arc::clone(&store), Arc::clone(&missing));
+        let (entries, head) = (Arc::clone(&log), Arc::clone(&applied));
+        let machine = StateMachine::load(id, config.version_max, rows, entries, head, note)
+            .map_err(recovering)?;
+        let last_at_start = marks.last.map_or(0, |last| last.index);
         let purged = marks.purged.map_or(0, |purged| purged.index);
         if purged > applied.head().index {
             let cause =
                 format!("rows end at {}, the log begins above {purged}", applied.head().index);
             return Err(Error::Recovering { group: id, replica, cause });
         }
-        let log_store = LogStore::new(Arc::clone(&log), Arc::clone(&applied));
+        let log_store = LogStore::new(Arc::clone(&log), Arc::clone(&applied), Arc::clone(&missing));
         let factory = Factory::new(id, Arc::clone(links));
         let raft = GroupRaft::new(replica.0, config.raft()?, factory, log_store, machine)
             .await
@@ -90,7 +94,31 @@ impl Group {
         };
         let bundler = Bundler::start(parts, stop.clone());
         let links = Arc::clone(links);
-        Ok(Arc::new(Self { id, replica, raft, log, store, applied, bundler, links, stop }))
+        let backfill = Arc::new(Backfill {
+            group: id,
+            replica,
+            raft: raft.clone(),
+            log: Arc::clone(&log),
+            applied: Arc::clone(&applied),
+            missing,
+            links: Arc::clone(&links),
+            runtime: tokio::runtime::Handle::current(),
+        });
+        let has_recovered = AtomicBool::new(false);
+        Ok(Arc::new(Self {
+            id,
+            replica,
+            raft,
+            log,
+            store,
+            applied,
+            bundler,
+            links,
+            backfill,
+            has_recovered,
+            last_at_start,
+            stop,
+        }))
     }
 
     /// Makes this replica the only voter of a new group. Once in a group's life.
@@ -139,30 +167,54 @@ impl Group {
     /// Stops openraft and answers what is queued. The log and the rows stay as they are.
     pub(crate) async fn stop(&self) {
         self.stop.cancel();
+        self.applied.close();
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(group = self.id.0, %error, "group did not stop cleanly");
         }
     }
 
+    /// After a start rows may be older than what was served before it: waits, bounded, until a
+    /// commit of the cluster that covers our log is applied. False when that did not happen in time.
+    pub(crate) async fn wait_for_recovery(&self, within: Duration) -> bool {
+        if self.has_recovered.load(Ordering::Acquire) {
+            return true;
+        }
+        // Under load the second is met sooner: the log keeps growing ahead of the commits.
+        let recovered = tokio::select! {
+            Ok(_) = self.raft.wait_for_recovery(Some(within)) => true,
+            true = self.applied.wait_for(self.last_at_start, within) => true,
+            else => false,
+        };
+        if recovered {
+            self.has_recovered.store(true, Ordering::Release);
+        }
+        recovered
+    }
+
     pub(crate) fn records(&self) -> Arc<dyn RecordStore> {
-        Arc::new(Records { log: Arc::clone(&self.log) })
+        Arc::new(Records { backfill: Arc::clone(&self.backfill) })
     }
 }
 
-/// The log's segments as the record store.
+/// The log's segments as the record store; what they lack comes from a peer.
 struct Records {
-    log: Arc<dyn ReplicaLog>,
+    backfill: Arc<Backfill>,
 }
 
 impl RecordStore for Records {
     fn bundle(&self, index: u64) -> Result<Bytes, RecordError> {
-        let entry = self.log.read_record(index).map_err(|error| match error {
-            LogError::NotFound(index) => RecordError::NotHeld(index),
-            LogError::Damaged(index) => {
-                RecordError::Damaged { index, cause: "checksum of the log block".to_owned() }
+        let entry = match self.backfill.log.read_record(index) {
+            Ok(entry) => entry,
+            Err(LogError::NotFound(_) | LogError::Damaged(_)) if self.backfill.is_due(index) => {
+                self.backfill.one(index).ok_or(RecordError::Missing(index))?
             }
-            other => RecordError::Io { index, cause: other.to_string() },
-        })?;
+            Err(LogError::NotFound(index)) => return Err(RecordError::NotHeld(index)),
+            Err(LogError::Damaged(index)) => {
+                let cause = "checksum of the log block".to_owned();
+                return Err(RecordError::Damaged { index, cause });
+            }
+            Err(other) => return Err(RecordError::Io { index, cause: other.to_string() }),
+        };
         if convert::is_bundle(&entry.payload) {
             Ok(entry.payload)
         } else {

@@ -9,6 +9,7 @@
 //! ```
 
 mod applied;
+mod backfill;
 mod bundler;
 mod config;
 mod convert;
@@ -20,28 +21,37 @@ mod lifecycle;
 mod log_store;
 mod maintain;
 mod membership;
+mod missing;
 mod network;
 mod placement;
 mod queue;
 mod raft;
+mod ranges;
 mod read_view;
+mod rebuild;
 mod registry;
+mod repair;
 mod roots;
+mod scrub;
 mod snapshot;
 mod starting;
 mod state_machine;
 mod states;
 mod status;
+mod supervise;
 mod survey;
 mod type_config;
+
+#[cfg(test)]
+mod suite_test;
 
 pub use applied::Head;
 pub use config::{ClusterConfig, Deps, Timing};
 pub use error::Error;
 pub use lifecycle::{ClusterNode, Starting};
 pub use log_store::{
-    Flushed, LogEntry, LogError, LogMarks, LogPosition, LogProvider, MemoryLog, MemoryLogs,
-    NodeLogs, ReplicaLog,
+    Flushed, IndexRange, LogDamage, LogEntry, LogError, LogMarks, LogPosition, LogProvider,
+    MemoryLog, MemoryLogs, NodeLogs, ReplicaLog, Scrubbed,
 };
 pub use network::{BoxIo, PeerIo, PeerTls};
 pub use snapshot::{StagedState, StateProvider};

@@ -17,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::backfill;
 use crate::config::{ClusterConfig, Deps};
 use crate::elsewhere::Elsewhere;
 use crate::error::Error;
@@ -24,7 +25,9 @@ use crate::maintain;
 use crate::network::{Incoming, Links, MESSAGE_BYTES_MAX, OriginGuard, PeerServer};
 use crate::registry::Registry;
 use crate::roots;
+use crate::scrub;
 use crate::starting::{Condemned, Vetting, watch_roster};
+use crate::supervise;
 use crate::type_config::PeerNode;
 
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
@@ -79,6 +82,10 @@ impl Starting {
         let flush_interval = Duration::from_millis(node.config.flush_interval_ms);
         let registry = || Arc::clone(&node.registry);
         node.spawn("the comparison of ledgers", roots::watch(registry()));
+        node.spawn("fetching of missing bundles", backfill::run(registry()));
+        node.spawn("mending of replicas", supervise::run(registry()));
+        let rate = node.config.scrub_bytes_per_second;
+        node.spawn("reading through the log", scrub::run(registry(), rate));
         let maintaining = maintain::run(registry(), flush_interval, node.config.log_entries_kept);
         node.spawn("flushing and purging", maintaining);
         node.spawn("the watch for nodes", watch_roster(registry()));

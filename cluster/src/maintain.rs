@@ -8,6 +8,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::error::Error;
 use crate::group::Group;
+use crate::rebuild;
 use crate::registry::Registry;
 
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -15,6 +16,7 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Runs until it is dropped.
 pub(crate) async fn run(registry: Arc<Registry>, flush_interval: Duration, entries_kept: u64) {
     let mut since_flush = Duration::ZERO;
+    let mut noted = Vec::new();
     let tick = Duration::from_secs(1).min(flush_interval);
     loop {
         tokio::time::sleep(tick).await;
@@ -25,11 +27,24 @@ pub(crate) async fn run(registry: Arc<Registry>, flush_interval: Duration, entri
             continue;
         }
         since_flush = Duration::ZERO;
+        note_peers(&registry, &mut noted);
         for group in groups {
             if let Err(error) = group.maintain(entries_kept).await {
                 tracing::warn!(group = group.id.0, %error, "flush and purge put off");
             }
         }
+    }
+}
+
+/// Who the other nodes are, for a replica that loses its rows.
+fn note_peers(registry: &Registry, noted: &mut Vec<u8>) {
+    let note = rebuild::encode_peers(&registry.known_peers());
+    if note == *noted {
+        return;
+    }
+    match registry.states().note_peers(&note) {
+        Ok(()) => *noted = note,
+        Err(error) => tracing::warn!(%error, "the other nodes could not be noted"),
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use dtm_proto::cluster as wire;
 use dtm_types::ReplicaId;
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -15,6 +16,7 @@ use crate::type_config::PeerNode;
 /// A learner this close to the leader may vote; a follower this close may lead.
 const LAG_ENTRIES_MAX: u64 = 256;
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Group {
@@ -56,10 +58,32 @@ impl Group {
             return Ok(false);
         }
         let lagging = asked.difference(&current).any(|id| !self.is_caught_up(*id));
-        if !lagging {
+        if !lagging && self.are_whole(asked.difference(&current), voters).await? {
             self.change(ChangeMembers::ReplaceAllVoters(asked), false).await?;
         }
         Ok(false)
+    }
+
+    /// Whether these replicas hold every bundle that they should: a learner that waits for some
+    /// does not count as a holder of records, and so does not vote.
+    async fn are_whole(
+        &self,
+        replicas: impl Iterator<Item = &u64>,
+        nodes: &BTreeMap<u64, PeerNode>,
+    ) -> Result<bool, Error> {
+        for replica in replicas.filter(|&&id| id != self.replica.0) {
+            let Some(peer) = nodes.get(replica) else { return Ok(false) };
+            let target = Some(wire::Target { group: self.id.0, replica: *replica });
+            let link = self.links.to(peer.node, &peer.peer_address);
+            let request = link.guard().stamp(wire::HeldRequest { target, through: 0 });
+            let mut client = link.control();
+            let held = self.within(ANSWER_TIMEOUT, client.held(request)).await?.into_inner();
+            if !held.lacking.is_empty() {
+                tracing::info!(group = self.id.0, replica, "learner lacks bundles, no voter yet");
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     async fn change(

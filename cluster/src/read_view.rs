@@ -29,6 +29,10 @@ impl ReadView for ClusterNode {
                 return Err(unavailable(format!("index {index} is not applied here in time")));
             }
         }
+        if !current && !found.wait_for_recovery(self.config().read_wait()).await {
+            // No quorum since the start: what is here is served, and not called current.
+            tracing::debug!(group = group.0, "read before the group has recovered");
+        }
         let records = found.records();
         Ok(GroupView { group, state: found.store.freeze(), records, current })
     }

@@ -7,15 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dtm_machine::reads;
 use dtm_proto::cluster as wire;
 use dtm_types::{GroupId, ReplicaId};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use tonic::Status;
 
 use crate::config::{ClusterConfig, Deps};
 use crate::convert;
 use crate::error::Error;
 use crate::group::Group;
-use crate::log_store::wait_flushed;
+use crate::log_store::{ReplicaLog, wait_flushed};
 use crate::network::Links;
 use crate::snapshot::StateProvider;
+use crate::supervise::Down;
 use crate::type_config::{PeerNode, Vote};
 
 /// The replicas that run here, one a group.
@@ -24,8 +26,13 @@ pub(crate) struct Registry {
     deps: Deps,
     links: Arc<Links>,
     groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
+    /// Replicas that are here and do not run: they are mended (`supervise`).
+    down: Mutex<BTreeMap<GroupId, Down>>,
     /// One replica starts at a time.
     starting: tokio::sync::Mutex<()>,
+    /// While a replica is mended none is replaced: its rows would get into the next one's. Taken
+    /// before `starting`.
+    mending: tokio::sync::Mutex<()>,
     /// Replicas on disk were started: from then on this node reports and takes new ones.
     is_open: AtomicBool,
 }
@@ -33,12 +40,36 @@ pub(crate) struct Registry {
 impl Registry {
     pub(crate) fn new(config: ClusterConfig, deps: Deps, links: Arc<Links>) -> Arc<Self> {
         let groups = RwLock::new(BTreeMap::new());
-        let (starting, is_open) = (tokio::sync::Mutex::new(()), AtomicBool::new(false));
-        Arc::new(Self { config, deps, links, groups, starting, is_open })
+        Arc::new(Self {
+            config,
+            deps,
+            links,
+            groups,
+            down: Mutex::default(),
+            starting: tokio::sync::Mutex::new(()),
+            mending: tokio::sync::Mutex::new(()),
+            is_open: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn group(&self, group: GroupId) -> Option<Arc<Group>> {
         self.groups.read().get(&group).cloned()
+    }
+
+    /// The log of a replica, and through which index its entries are known to be committed.
+    pub(crate) fn log_of(
+        &self,
+        target: Option<wire::Target>,
+    ) -> Result<(Arc<dyn ReplicaLog>, u64), Status> {
+        let target = target.ok_or_else(|| Status::invalid_argument("no target"))?;
+        let (id, replica) = (GroupId(target.group), ReplicaId(target.replica));
+        if let Some(group) = self.group(id).filter(|group| group.replica == replica) {
+            return Ok((Arc::clone(&group.log), group.applied.head().index));
+        }
+        let down = self.down.lock().get(&id).filter(|down| down.replica == replica).cloned();
+        let log = down.and_then(|down| down.log);
+        log.map(|log| (log, 0))
+            .ok_or_else(|| Status::not_found(format!("no replica {replica} of group {id}")))
     }
 
     pub(crate) fn groups(&self) -> Vec<Arc<Group>> {
@@ -47,6 +78,19 @@ impl Registry {
 
     pub(crate) fn states(&self) -> &Arc<dyn StateProvider> {
         &self.deps.states
+    }
+
+    pub(crate) fn deps(&self) -> &Deps {
+        &self.deps
+    }
+
+    pub(crate) fn config(&self) -> &ClusterConfig {
+        &self.config
+    }
+
+    /// Replicas that are here and do not run.
+    pub(crate) fn down(&self) -> Vec<(GroupId, Down)> {
+        self.down.lock().iter().map(|(group, down)| (*group, down.clone())).collect()
     }
 
     pub(crate) fn links(&self) -> &Arc<Links> {
@@ -61,6 +105,7 @@ impl Registry {
         group: GroupId,
         replica: ReplicaId,
     ) -> Result<Arc<Group>, Error> {
+        let _none_is_mended = self.mending.lock().await;
         let _one_at_a_time = self.starting.lock().await;
         if let Some(present) = self.group(group)
             && present.replica == replica
@@ -70,6 +115,10 @@ impl Registry {
         let held = self.held(group);
         if let Some(&present) = held.last().filter(|&&present| present > replica) {
             return Err(Error::OtherReplica { group, present, asked: replica });
+        }
+        let down = self.down.lock().get(&group).cloned();
+        if let Some(down) = down.filter(|down| down.replica == replica) {
+            return Err(Error::Recovering { group, replica, cause: down.cause });
         }
         if !held.contains(&replica) {
             self.forget(group, &held).await?;
@@ -112,11 +161,22 @@ impl Registry {
     /// What the controller wants to know of this node.
     pub(crate) fn report(&self) -> Result<wire::ReportResponse, Error> {
         self.opened()?;
-        let held = self.deps.logs.replicas().into_iter();
-        let stopped = self.groups().into_iter().filter_map(|group| {
+        let down = self.down();
+        // A replica whose vote is lost is as good as not held: only another id helps.
+        let is_lost = |of: &(GroupId, ReplicaId)| {
+            let here = down.iter().find(|(group, down)| (*group, down.replica) == *of);
+            let log = here.and_then(|(_, down)| down.log.as_ref());
+            log.and_then(|log| log.marks().recovering).is_some_and(|damage| damage.vote_lost)
+        };
+        let held = self.deps.logs.replicas().into_iter().filter(|of| !is_lost(of));
+        let failed = self.groups().into_iter().filter_map(|group| {
             let reason = group.applied.failure()?;
             Some(wire::StoppedGroup { group: group.id.0, reason })
         });
+        let stopped = failed.chain(down.iter().map(|(group, down)| wire::StoppedGroup {
+            group: group.0,
+            reason: down.cause.clone(),
+        }));
         Ok(wire::ReportResponse {
             boot_counter: self.config.boot_counter,
             software_version: self.config.software_version.clone(),
@@ -135,22 +195,64 @@ impl Registry {
         Err(Error::Timeout("starting this node".to_owned()))
     }
 
-    /// Starts every replica that the log holds; of several of one group the newest.
+    /// Starts every replica that the log holds; of several of one group the newest. One that cannot
+    /// be started is mended later and holds up no other.
     pub(crate) async fn open_all(&self) -> Result<(), Error> {
+        self.config.raft()?;
         let newest: BTreeMap<GroupId, ReplicaId> = self.deps.logs.replicas().into_iter().collect();
         for (group, replica) in newest {
             let _one_at_a_time = self.starting.lock().await;
-            match self.start(group, replica).await {
-                Ok(_) => {}
-                Err(error @ Error::Recovering { .. }) => {
-                    tracing::error!(group = group.0, %error, "replica neither votes nor serves");
-                    metrics::counter!("dtm_cluster_replicas_recovering_total").increment(1);
-                }
-                Err(error) => return Err(error),
+            if let Err(error) = self.start(group, replica).await {
+                self.set_down(group, replica, error.to_string());
             }
         }
         self.is_open.store(true, Ordering::Release);
         Ok(())
+    }
+
+    fn set_down(&self, group: GroupId, replica: ReplicaId, cause: String) {
+        tracing::error!(group = group.0, cause, "replica neither votes nor serves");
+        metrics::counter!("dtm_cluster_replicas_recovering_total").increment(1);
+        let log = self.deps.logs.open(group, replica).ok();
+        self.down.lock().insert(group, Down::new(replica, cause, log));
+    }
+
+    /// Stops a replica that must not go on as it is.
+    pub(crate) async fn take_down(&self, group: &Arc<Group>, cause: String) {
+        let _one_at_a_time = self.starting.lock().await;
+        let is_in_force = self.group(group.id).is_some_and(|known| Arc::ptr_eq(&known, group));
+        if !is_in_force {
+            return;
+        }
+        self.groups.write().remove(&group.id);
+        group.stop().await;
+        self.set_down(group.id, group.replica, cause);
+    }
+
+    /// Mends a replica and starts it; where that is not possible yet it is tried again later.
+    pub(crate) async fn try_up(&self, group: GroupId) {
+        let _one_is_mended = self.mending.lock().await;
+        let Some(replica) = self.down.lock().get(&group).map(|down| down.replica) else { return };
+        let mended = self.mend(group, replica).await;
+        let _one_at_a_time = self.starting.lock().await;
+        let started = match mended {
+            Ok(()) => self.start(group, replica).await.map(|_| ()),
+            Err(error) => Err(error),
+        };
+        let mut down = self.down.lock();
+        match started {
+            Ok(()) => {
+                down.remove(&group);
+                tracing::warn!(group = group.0, "replica is mended and runs again");
+                metrics::counter!("dtm_cluster_replicas_mended_total").increment(1);
+            }
+            Err(error) => {
+                tracing::warn!(group = group.0, %error, "replica cannot be mended yet");
+                if let Some(down) = down.get_mut(&group) {
+                    down.put_off(error.to_string());
+                }
+            }
+        }
     }
 
     /// Replicas of a group in the log of this node, ascending.
@@ -186,6 +288,7 @@ impl Registry {
         if let Some(running) = running {
             running.stop().await;
         }
+        self.down.lock().remove(&group);
         for &replica in held {
             let in_log = |source| Error::Log { group, source };
             self.deps.logs.drop_replica(group, replica).map_err(in_log)?;

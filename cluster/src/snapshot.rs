@@ -7,12 +7,13 @@
 //!  rows, by range from the frozen view   -> stage, digest
 //!  end (count, digest)                   -> compares; one write switches the rows and notes which
 //!                                           bundles are missing; the log starts anew above
-//!  bundles above what the receiver holds -> record store, fsync; the note is removed
+//!  bundles that the receiver lacks       -> record store, fsync, off the note
+//!  end (count, what the sender lacks)    -> the answer
 //! ```
 //!
-//! Bundles come after the log was started anew, because what a log held above its purge mark may
-//! never have been committed and is hidden by that. Cut off in between, the note stays and the
-//! missing bundles are fetched later.
+//! Bundles come after the log was started anew, because what a log held above the applied index may
+//! never have been committed and is hidden by that. Cut off before its last part the transfer has
+//! failed; what came stays, the note names the rest, and `crate::backfill` fetches it from any peer.
 
 use std::io;
 use std::sync::Arc;
@@ -20,13 +21,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dtm_machine::seams::{StateBatch, StateError, StateRead, StateStore};
 use dtm_types::GroupId;
-use futures::stream::BoxStream;
 use openraft::RaftSnapshotBuilder;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::applied::Applied;
-use crate::log_store::{LogEntry, ReplicaLog};
+use crate::log_store::{ReplicaLog, wait_for_disk};
 use crate::type_config::{LeaderId, PeerNode, TypeConfig};
 
 pub(crate) type Snapshot = openraft::Snapshot<LeaderId, u64, PeerNode, SnapshotData>;
@@ -56,6 +56,15 @@ pub trait StateProvider: Send + Sync + 'static {
 
     /// Removes every row of the group.
     fn clear(&self, group: GroupId) -> Result<(), StateError>;
+
+    /// What damage a read of the group's rows met since they were last replaced as a whole.
+    fn damage(&self, group: GroupId) -> Option<String>;
+
+    /// Keeps a small note outside the rows: who the other nodes are, for when the rows are lost.
+    fn note_peers(&self, note: &[u8]) -> std::io::Result<()>;
+
+    /// The note; empty when there is none.
+    fn noted_peers(&self) -> Vec<u8>;
 }
 
 /// A snapshot on its way out, or one that has arrived.
@@ -65,13 +74,7 @@ pub(crate) struct SnapshotData(Mutex<Inner>);
 
 enum Inner {
     View(SnapshotView),
-    Staged(Staged),
-}
-
-/// What arrived: the rows, and the bundles that are still on their way.
-pub(crate) struct Staged {
-    pub(crate) stage: Box<dyn StagedState>,
-    pub(crate) bundles: BoxStream<'static, Result<Vec<LogEntry>, tonic::Status>>,
+    Staged(Box<dyn StagedState>),
 }
 
 /// What a sender reads from.
@@ -91,8 +94,8 @@ impl SnapshotData {
         Self(Mutex::new(Inner::View(SnapshotView { state, log, ledger })))
     }
 
-    pub(crate) fn staged(staged: Staged) -> Self {
-        Self(Mutex::new(Inner::Staged(staged)))
+    pub(crate) fn staged(stage: Box<dyn StagedState>) -> Self {
+        Self(Mutex::new(Inner::Staged(stage)))
     }
 
     pub(crate) fn into_view(self) -> Option<SnapshotView> {
@@ -102,9 +105,9 @@ impl SnapshotData {
         }
     }
 
-    pub(crate) fn into_staged(self) -> Result<Staged, NotStaged> {
+    pub(crate) fn into_staged(self) -> Result<Box<dyn StagedState>, NotStaged> {
         match self.0.into_inner() {
-            Inner::Staged(staged) => Ok(staged),
+            Inner::Staged(stage) => Ok(stage),
             Inner::View(_) => Err(NotStaged),
         }
     }
@@ -138,11 +141,17 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let snapshot =
             self.snapshot.take().ok_or_else(|| io::Error::other("nothing applied yet"))?;
-        let store = Arc::clone(&self.store);
-        tokio::task::spawn_blocking(move || store.flush())
-            .await
-            .map_err(io::Error::other)?
-            .map_err(io::Error::other)?;
+        loop {
+            let store = Arc::clone(&self.store);
+            let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
+            match flushed.map_err(io::Error::other)? {
+                Ok(()) => break,
+                Err(error) if error.is_disk_full && !self.applied.is_closed() => {
+                    wait_for_disk("flush").await;
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
         self.applied.set_flushed(snapshot.meta.last_log_id.map_or(0, |last| last.index));
         Ok(snapshot)
     }

@@ -13,14 +13,15 @@ use dtm_machine::seams::{StateBatch, StateStore};
 use dtm_machine::{Committed, Machine};
 use dtm_proto::cluster as wire;
 use dtm_types::GroupId;
-use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use prost::Message;
 
 use crate::applied::{Applied, Head};
 use crate::convert;
-use crate::log_store::{LogEntry, READ_BYTES_MAX, ReplicaLog, wait_flushed};
+use crate::log_store::{READ_BYTES_MAX, ReplicaLog, wait_for_disk};
+use crate::missing::Missing;
+use crate::ranges::Ranges;
 use crate::snapshot::{Snapshot, SnapshotBuilder, SnapshotData};
 use crate::type_config::{
     Entry, LogId, Outcomes, Payload, SnapshotMeta, StoredMembership, TypeConfig,
@@ -28,8 +29,6 @@ use crate::type_config::{
 
 /// Key of the applied position and membership.
 pub(crate) const APPLIED_KEY: &[u8] = &[0x00, 0x01];
-/// Key of the note about bundles that a snapshot left missing.
-pub(crate) const MISSING_KEY: &[u8] = &[0x00, 0x02];
 /// Version byte before the row's protobuf.
 const ROW_VERSION: u8 = 1;
 
@@ -43,6 +42,7 @@ pub(crate) struct StateMachine {
     last: Option<LogId>,
     membership: StoredMembership,
     applied: Arc<Applied>,
+    missing: Arc<Missing>,
 }
 
 impl StateMachine {
@@ -53,10 +53,12 @@ impl StateMachine {
         store: Arc<dyn StateStore>,
         log: Arc<dyn ReplicaLog>,
         applied: Arc<Applied>,
+        missing: Arc<Missing>,
     ) -> Result<Self, io::Error> {
         let machine = Machine::load_up_to(version_max, group, &*store).map_err(io::Error::other)?;
         let (last, membership) = read_applied(&*store)?;
-        let loaded = Self { group, version_max, store, log, machine, last, membership, applied };
+        let loaded =
+            Self { group, version_max, store, log, machine, last, membership, applied, missing };
         loaded.publish();
         // What was read back is what the disk holds.
         loaded.applied.set_flushed(loaded.last_index());
@@ -73,7 +75,7 @@ impl StateMachine {
         self.applied.publish(Head { index: self.last_index(), ledger_size, ledger_root });
     }
 
-    fn apply_chunk(
+    async fn apply_chunk(
         &mut self,
         chunk: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>,
     ) -> io::Result<()> {
@@ -107,7 +109,7 @@ impl StateMachine {
         let outcomes =
             self.machine.apply(&*self.store, &committed, &mut batch).map_err(io::Error::other)?;
         batch.put(APPLIED_KEY, applied_row(self.last, &self.membership));
-        self.store.write(batch).map_err(io::Error::other)?;
+        self.write(&batch).await?;
         self.publish();
         for (responder, outcomes) in responders.into_iter().zip(outcomes) {
             if let Some(responder) = responder {
@@ -115,6 +117,19 @@ impl StateMachine {
             }
         }
         Ok(())
+    }
+
+    /// Writes the batch. A full disk holds the group up, its rows stay as they are and readable; it
+    /// goes on by itself when there is room.
+    async fn write(&self, batch: &StateBatch) -> io::Result<()> {
+        loop {
+            let written = self.applied.while_open(|| self.store.write(batch));
+            match written.ok_or_else(|| io::Error::other("this replica was stopped"))? {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_disk_full => wait_for_disk("rows").await,
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
     }
 
     fn snapshot_now(&self) -> Option<Snapshot> {
@@ -127,48 +142,29 @@ impl StateMachine {
         Some(Snapshot { meta, snapshot: data })
     }
 
+    /// Switches the rows. The log follows when openraft purges it behind the snapshot; the bundles
+    /// that are noted as missing here come after that.
     async fn install(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<()> {
-        let staged = data.into_staged().map_err(io::Error::other)?;
+        let stage = data.into_staged().map_err(io::Error::other)?;
         let last = meta.last_log_id.ok_or_else(|| io::Error::other("snapshot of nothing"))?;
-        let missing = wire::MissingBundles { from: self.last_index() + 1, to: last.index };
-        let mut more = StateBatch::default();
-        more.put(APPLIED_KEY, applied_row(meta.last_log_id, &meta.last_membership));
-        more.put(MISSING_KEY, missing.encode_to_vec());
-        staged.stage.switch(more).map_err(io::Error::other)?;
+        let before = self.last_index();
+        let log = Arc::clone(&self.log);
+        let lacking = tokio::task::spawn_blocking(move || log.lacking(before)).await;
+        let lacking = lacking.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        let mut missing: Ranges = lacking.into_iter().collect();
+        missing.insert(before + 1, last.index);
+        let switch = |mut more: StateBatch| {
+            more.put(APPLIED_KEY, applied_row(meta.last_log_id, &meta.last_membership));
+            stage.switch(more)
+        };
+        self.missing.add_with(&missing, switch).map_err(io::Error::other)?;
         let machine = Machine::load_up_to(self.version_max, self.group, &*self.store);
         self.machine = machine.map_err(io::Error::other)?;
         (self.last, self.membership) = read_applied(&*self.store)?;
         assert_eq!(self.last, meta.last_log_id, "the switched rows are those of the snapshot");
         self.applied.set_flushed(self.last_index());
-        let position = convert::position(&last);
-        wait_flushed(|flushed| self.log.reset(position, flushed)).await?;
         self.publish();
-        if self.store_bundles(staged.bundles).await? {
-            let mut batch = StateBatch::default();
-            batch.delete(MISSING_KEY);
-            self.store.write(batch).map_err(io::Error::other)?;
-        }
         Ok(())
-    }
-
-    /// False when the sender went away in between: the note about missing bundles stays.
-    async fn store_bundles(
-        &self,
-        mut bundles: BoxStream<'static, Result<Vec<LogEntry>, tonic::Status>>,
-    ) -> io::Result<bool> {
-        while let Some(entries) = bundles.next().await {
-            match entries {
-                Ok(entries) => {
-                    wait_flushed(|flushed| self.log.store_records(entries, flushed)).await?;
-                }
-                Err(status) => {
-                    let group = self.group.0;
-                    tracing::warn!(group, %status, "bundles of a snapshot are missing for now");
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
     }
 
     /// Keeps the reason visible; the group stops on this node.
@@ -181,7 +177,7 @@ impl StateMachine {
     }
 }
 
-fn applied_row(last: Option<LogId>, membership: &StoredMembership) -> Vec<u8> {
+pub(crate) fn applied_row(last: Option<LogId>, membership: &StoredMembership) -> Vec<u8> {
     let row = wire::AppliedRow {
         applied: last.as_ref().map(convert::log_id_to_wire),
         membership: Some(convert::stored_membership_to_wire(membership)),
@@ -191,7 +187,7 @@ fn applied_row(last: Option<LogId>, membership: &StoredMembership) -> Vec<u8> {
     out
 }
 
-/// The applied position and membership that a group's rows hold.
+/// The applied position and the membership in force there.
 pub(crate) fn read_applied(
     store: &(impl dtm_machine::seams::StateRead + ?Sized),
 ) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -199,6 +195,13 @@ pub(crate) fn read_applied(
         return Ok((None, StoredMembership::default()));
     };
     parse_applied(&row).map_err(io::Error::other)
+}
+
+/// Reads the rows that a start needs; the applied index. What lies beyond is found when it is read.
+pub(crate) fn check_rows(group: GroupId, store: &dyn StateStore) -> io::Result<u64> {
+    Machine::load(group, store).map_err(io::Error::other)?;
+    let (applied, _) = read_applied(store)?;
+    Ok(applied.map_or(0, |applied| applied.index))
 }
 
 fn parse_applied(row: &Bytes) -> Result<(Option<LogId>, StoredMembership), convert::Error> {
@@ -242,7 +245,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 }
                 next = entries.next().now_or_never().flatten();
             }
-            self.apply_chunk(chunk).map_err(|error| self.failed(error))?;
+            self.apply_chunk(chunk).await.map_err(|error| self.failed(error))?;
         }
         Ok(())
     }

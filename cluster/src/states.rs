@@ -1,11 +1,13 @@
 //! Where the rows of a node's replicas come from: the node's RocksDB, or memory.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use dtm_machine::seams::{MemoryStateStore, StateBatch, StateError, StateRead, StateStore};
-use dtm_storage::state::{Error as DbError, Staging, StateDb};
+use dtm_storage::state::{Error as DbError, Owner, Staging, StateConfig, StateDb};
 use dtm_types::GroupId;
 use parking_lot::Mutex;
 
@@ -15,6 +17,7 @@ use crate::snapshot::{ROWS_TO, StagedState, StateProvider};
 #[derive(Default)]
 pub struct MemoryStates {
     stores: Mutex<BTreeMap<GroupId, Arc<MemoryStateStore>>>,
+    peers: Mutex<Vec<u8>>,
 }
 
 impl MemoryStates {
@@ -40,8 +43,21 @@ impl StateProvider for MemoryStates {
 
     fn clear(&self, group: GroupId) -> Result<(), StateError> {
         let store = self.store(group);
-        store.write(all_deleted(&*store)?)?;
+        store.write(&all_deleted(&*store)?)?;
         store.flush()
+    }
+
+    fn damage(&self, _group: GroupId) -> Option<String> {
+        None
+    }
+
+    fn note_peers(&self, note: &[u8]) -> io::Result<()> {
+        *self.peers.lock() = note.to_vec();
+        Ok(())
+    }
+
+    fn noted_peers(&self) -> Vec<u8> {
+        self.peers.lock().clone()
     }
 }
 
@@ -68,7 +84,7 @@ impl StagedState for MemoryStage {
         let mut batch = all_deleted(&*self.store)?;
         batch.ops.extend(self.rows.ops);
         batch.ops.extend(more.ops);
-        self.store.write(batch)?;
+        self.store.write(&batch)?;
         self.store.flush()
     }
 }
@@ -77,17 +93,60 @@ impl StagedState for MemoryStage {
 #[derive(Clone)]
 pub struct DbStates {
     db: StateDb,
+    /// Lies beside the rows, so that it is not lost with them.
+    peers: PathBuf,
 }
 
 impl DbStates {
-    /// Serves the groups of one store.
-    pub fn new(db: StateDb) -> Self {
-        Self { db }
+    /// Opens the rows of a node, or makes the folder. Rows that are damaged so that the folder
+    /// cannot be opened are moved aside (`DIR.damaged`, replacing an older one): every replica then
+    /// rebuilds its rows from its log or from a peer. Blocking.
+    pub fn open(dir: &Path, owner: Owner, config: &StateConfig) -> Result<Self, DbError> {
+        let db = match StateDb::open(dir, owner, config) {
+            Err(DbError::Damaged { file, cause }) => {
+                tracing::error!(?file, cause, "rows are damaged and moved aside");
+                metrics::counter!("dtm_state_moved_aside_total").increment(1);
+                move_aside(dir)?;
+                StateDb::open(dir, owner, config)?
+            }
+            opened => opened?,
+        };
+        Ok(Self { db, peers: dir.with_extension("peers") })
+    }
+
+    /// The store itself, for its figures.
+    pub fn db(&self) -> &StateDb {
+        &self.db
     }
 }
 
+fn move_aside(dir: &Path) -> Result<(), DbError> {
+    let aside = dir.with_extension("damaged");
+    let failed = |error: io::Error| DbError::Io {
+        cause: format!("{} cannot be moved to {}: {error}", dir.display(), aside.display()),
+    };
+    if aside.exists() {
+        std::fs::remove_dir_all(&aside).map_err(failed)?;
+    }
+    std::fs::rename(dir, &aside).map_err(failed)
+}
+
+/// Replaces a small file whole or not at all.
+fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("peers.new");
+    let mut file = std::fs::File::create(&new)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    std::fs::File::open(dir)?.sync_all()
+}
+
 fn state_error(group: GroupId) -> impl Fn(DbError) -> StateError {
-    move |error| StateError { group, cause: error.to_string() }
+    move |error| {
+        let is_disk_full = matches!(error, DbError::DiskFull { .. });
+        StateError { group, cause: error.to_string(), is_disk_full }
+    }
 }
 
 impl StateProvider for DbStates {
@@ -103,6 +162,19 @@ impl StateProvider for DbStates {
 
     fn clear(&self, group: GroupId) -> Result<(), StateError> {
         self.db.drop_group(group).map_err(state_error(group))
+    }
+
+    fn damage(&self, group: GroupId) -> Option<String> {
+        let store = self.db.group(group).ok()?;
+        store.damage().map(|damage| damage.to_string())
+    }
+
+    fn note_peers(&self, note: &[u8]) -> io::Result<()> {
+        replace_file(&self.peers, note)
+    }
+
+    fn noted_peers(&self) -> Vec<u8> {
+        std::fs::read(&self.peers).unwrap_or_default()
     }
 }
 

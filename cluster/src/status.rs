@@ -6,6 +6,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use crate::applied::Head;
 use crate::group::Group;
 use crate::lifecycle::ClusterNode;
+use crate::supervise::Down;
 
 /// One replica, as the group's leader sees it (only its own, on a follower).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,14 +42,18 @@ pub struct GroupStatus {
     pub purged_index: u64,
     /// The version that the group is written in, as applied here.
     pub version: u8,
+    /// Bundles at or below the applied index that are not held here (yet).
+    pub missing_bundles: u64,
     /// Bytes of commands not yet answered.
     pub queued_bytes: usize,
     /// Members.
     pub replicas: Vec<ReplicaStatus>,
     /// A safety property that was seen broken (RAFT-1).
     pub alarm: Option<String>,
-    /// Why the group does not serve here, where it does not.
+    /// Why the group does not serve here, where it has stopped.
     pub failure: Option<String>,
+    /// What keeps the replica from voting and serving while it is mended.
+    pub recovering: Option<String>,
 }
 
 impl Group {
@@ -83,10 +88,34 @@ impl Group {
             flushed_index: self.applied.flushed(),
             purged_index: metrics.purged.map_or(0, |purged| purged.index),
             version: self.applied.version(),
+            missing_bundles: self.backfill.missing.count(),
             queued_bytes: self.bundler.queued_bytes(),
             replicas: replicas.collect(),
             alarm: self.applied.alarm(),
             failure: self.applied.failure().or(stopped),
+            recovering: None,
+        }
+    }
+}
+
+impl Down {
+    fn status(self, group: GroupId) -> GroupStatus {
+        let marks = self.log.map(|log| log.marks()).unwrap_or_default();
+        GroupStatus {
+            group,
+            replica: self.replica,
+            term: 0,
+            leader: None,
+            last_index: marks.last.map_or(0, |last| last.index),
+            head: Head::default(),
+            flushed_index: 0,
+            purged_index: marks.purged.map_or(0, |purged| purged.index),
+            missing_bundles: 0,
+            queued_bytes: 0,
+            replicas: Vec::new(),
+            alarm: None,
+            failure: None,
+            recovering: Some(self.cause),
         }
     }
 }
@@ -94,6 +123,10 @@ impl Group {
 impl ClusterNode {
     /// Every group with a replica on this node, ascending.
     pub fn status(&self) -> Vec<GroupStatus> {
-        self.registry().groups().iter().map(|group| group.status()).collect()
+        let running = self.registry().groups();
+        let mut all: Vec<GroupStatus> = running.iter().map(|group| group.status()).collect();
+        all.extend(self.registry().down().into_iter().map(|(group, down)| down.status(group)));
+        all.sort_by_key(|status| status.group);
+        all
     }
 }

@@ -35,7 +35,7 @@ impl Rocks {
         for neighbour in [GROUP.0 - 1, GROUP.0 + 1] {
             let mut batch = dtm_machine::seams::StateBatch::default();
             [&b""[..], b"k", b"\xff\xff"].iter().for_each(|key| batch.put(*key, b"neighbour"));
-            db.group(GroupId(neighbour)).unwrap().write(batch).unwrap();
+            db.group(GroupId(neighbour)).unwrap().write(&batch).unwrap();
         }
         Self { dir, db }
     }

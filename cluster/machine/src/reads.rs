@@ -23,7 +23,7 @@ fn row<M: Message + Default>(state: &dyn StateRead, key: &[u8]) -> Result<Option
 
 fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, StateError> {
     let group = dtm_types::GroupId::default();
-    M::decode(bytes).map_err(|e| StateError { group, cause: format!("row does not decode: {e}") })
+    M::decode(bytes).map_err(|e| StateError::new(group, format!("row does not decode: {e}")))
 }
 
 fn rows<M: Message + Default>(

@@ -9,7 +9,10 @@ use dtm_types::{GroupId, ReplicaId};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::{Flushed, LogEntry, LogError, LogMarks, LogPosition, LogProvider, ReplicaLog};
+use super::{
+    Flushed, IndexRange, LogEntry, LogError, LogMarks, LogPosition, LogProvider, ReplicaLog,
+    Scrubbed,
+};
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -97,9 +100,14 @@ impl ReplicaLog for MemoryLog {
         self.with(|inner| inner.marks.purged = Some(position))
     }
 
-    fn reset(&self, position: LogPosition, flushed: Flushed) -> Result<(), LogError> {
+    fn reset(
+        &self,
+        position: LogPosition,
+        visible_through: Option<u64>,
+        flushed: Flushed,
+    ) -> Result<(), LogError> {
         self.with(|inner| {
-            inner.entries.split_off(&(position.index + 1));
+            inner.entries.split_off(&visible_through.map_or(0, |index| index + 1));
             inner.marks.purged = Some(position);
             inner.marks.last = Some(position);
         })?;
@@ -135,6 +143,19 @@ impl ReplicaLog for MemoryLog {
         Ok(())
     }
 
+    fn lacking(&self, through: u64) -> Result<Vec<IndexRange>, LogError> {
+        self.with(|inner| {
+            let absent = (1..=through).filter(|index| !inner.entries.contains_key(index));
+            absent.map(|index| IndexRange { from: index, to: index }).collect()
+        })
+    }
+
+    fn declare_whole(&self, flushed: Flushed) -> Result<(), LogError> {
+        self.with(|_| ())?;
+        flushed(Ok(()));
+        Ok(())
+    }
+
     fn release(&self, _through: u64) {}
 }
 
@@ -158,6 +179,14 @@ impl LogProvider for MemoryLogs {
     fn drop_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), LogError> {
         self.logs.lock().remove(&(group, replica));
         Ok(())
+    }
+
+    fn segments(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
+    fn scrub(&self, _segment: u64) -> Result<Scrubbed, LogError> {
+        Ok(Scrubbed::default())
     }
 
     fn stopped(&self) -> Option<String> {

@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 
 pub use memory::{MemoryLog, MemoryLogs};
 pub use node::NodeLogs;
-pub(crate) use raft::{LogStore, READ_BYTES_MAX, wait_flushed};
+pub(crate) use raft::{LogStore, READ_BYTES_MAX, wait_flushed, wait_for_disk};
 
 /// A Raft log id, as numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +42,42 @@ pub struct LogEntry {
     pub payload: Bytes,
 }
 
+/// Indexes `from..=to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexRange {
+    /// First index.
+    pub from: u64,
+    /// Last index, inclusive.
+    pub to: u64,
+}
+
+/// What a damaged log cannot show any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogDamage {
+    /// Entries above the purge mark, ascending.
+    pub missing: Vec<IndexRange>,
+    /// More entries may have followed the last known one.
+    pub tail_unknown: bool,
+    /// Both copies of a vote are gone.
+    pub vote_lost: bool,
+}
+
+impl std::fmt::Display for LogDamage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} damaged ranges", self.missing.len())?;
+        if let Some(first) = self.missing.first() {
+            write!(f, " from index {}", first.from)?;
+        }
+        if self.tail_unknown {
+            write!(f, ", tail unknown")?;
+        }
+        if self.vote_lost {
+            write!(f, ", vote lost")?;
+        }
+        Ok(())
+    }
+}
+
 /// Where a log stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogMarks {
@@ -53,8 +89,8 @@ pub struct LogMarks {
     pub purged: Option<LogPosition>,
     /// Last entry, or the purge mark when nothing is above it.
     pub last: Option<LogPosition>,
-    /// Why the replica may neither vote nor lead, where it may not.
-    pub recovering: Option<String>,
+    /// What keeps the replica from voting and leading, where something does.
+    pub recovering: Option<LogDamage>,
 }
 
 /// Called once the request is on disk, on the log's writer thread: cheap, never blocks.
@@ -104,8 +140,14 @@ pub trait ReplicaLog: Send + Sync + 'static {
     /// Forgets entries up to the position for Raft; the record store keeps them.
     fn purge_to(&self, position: LogPosition) -> Result<(), LogError>;
 
-    /// Starts anew above the position: a snapshot through it was installed.
-    fn reset(&self, position: LogPosition, flushed: Flushed) -> Result<(), LogError>;
+    /// Starts anew above the position: a snapshot through it was installed. What was applied before
+    /// (`visible_through`) stays readable as records, what lies above is hidden.
+    fn reset(
+        &self,
+        position: LogPosition,
+        visible_through: Option<u64>,
+        flushed: Flushed,
+    ) -> Result<(), LogError>;
 
     /// Entries of the range that are held, without holes, at most `bytes_max` bytes but at least one.
     fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<LogEntry>, LogError>;
@@ -113,11 +155,27 @@ pub trait ReplicaLog: Send + Sync + 'static {
     /// One entry, also below the purge mark: the log's segments are the record store. Blocking.
     fn read_record(&self, index: u64) -> Result<LogEntry, LogError>;
 
-    /// Stores entries of a snapshot below the purge mark; `flushed` runs after fsync.
+    /// Stores entries of a snapshot below the purge mark, or fills damaged places above it;
+    /// `flushed` runs after fsync.
     fn store_records(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError>;
+
+    /// Which of the indexes `1..=through` are held nowhere, without reading payloads. Blocking.
+    fn lacking(&self, through: u64) -> Result<Vec<IndexRange>, LogError>;
+
+    /// After the peers were asked: nothing is missing behind the last entry.
+    fn declare_whole(&self, flushed: Flushed) -> Result<(), LogError>;
 
     /// Entries up to here need not stay in memory: applied here and replicated.
     fn release(&self, through: u64);
+}
+
+/// What reading a segment through found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Bytes read.
+    pub bytes: u64,
+    /// Damaged blocks by replica and index.
+    pub damaged: Vec<(GroupId, ReplicaId, u64)>,
 }
 
 /// Opens the logs of a node's replicas.
@@ -130,6 +188,13 @@ pub trait LogProvider: Send + Sync + 'static {
 
     /// Forgets a replica for ever, its records included.
     fn drop_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), LogError>;
+
+    /// Segments that no longer change, ascending.
+    fn segments(&self) -> Vec<u64>;
+
+    /// Reads and checks every block of a segment. Damage above a purge mark makes its replica
+    /// recovering. Blocking.
+    fn scrub(&self, segment: u64) -> Result<Scrubbed, LogError>;
 
     /// Why the log stopped, if it did: the first reason.
     fn stopped(&self) -> Option<String>;

@@ -8,7 +8,10 @@ use dtm_storage::log as node_log;
 use dtm_types::{GroupId, Incarnation, ReplicaId};
 use futures::future::BoxFuture;
 
-use super::{Flushed, LogEntry, LogError, LogMarks, LogPosition, LogProvider, ReplicaLog};
+use super::{
+    Flushed, IndexRange, LogDamage, LogEntry, LogError, LogMarks, LogPosition, LogProvider,
+    ReplicaLog, Scrubbed,
+};
 
 /// All replicas of a node in one log, with one fsync a round.
 pub struct NodeLogs {
@@ -44,6 +47,20 @@ impl LogProvider for NodeLogs {
         Ok(self.log.drop_replica(key, Box::new(|_| {}))?)
     }
 
+    fn segments(&self) -> Vec<u64> {
+        self.log.segments().into_iter().map(|segment| segment.number).collect()
+    }
+
+    fn scrub(&self, segment: u64) -> Result<Scrubbed, LogError> {
+        let report = self.log.scrub(segment)?;
+        let ours = report.damaged.into_iter();
+        let ours = ours.filter(|(key, _)| key.incarnation == self.incarnation.0);
+        let name = |(key, index): (node_log::ReplicaKey, u64)| {
+            (GroupId(key.group), ReplicaId(key.replica), index)
+        };
+        Ok(Scrubbed { bytes: report.bytes, damaged: ours.map(name).collect() })
+    }
+
     fn stopped(&self) -> Option<String> {
         self.log.stopped().map(|reason| reason.to_string())
     }
@@ -77,6 +94,10 @@ fn from_position(position: LogPosition) -> node_log::LogPosition {
     node_log::LogPosition { index: position.index, term: position.term, leader: position.leader }
 }
 
+fn to_range(range: node_log::IndexRange) -> IndexRange {
+    IndexRange { from: range.from, to: range.to }
+}
+
 fn to_entry(entry: node_log::LogEntry) -> LogEntry {
     let node_log::LogEntry { index, term, leader, payload } = entry;
     LogEntry { index, term, leader, payload }
@@ -98,10 +119,8 @@ impl ReplicaLog for Replica {
         let recovering = match state.health {
             node_log::Health::Healthy => None,
             node_log::Health::Recovering { missing, tail_unknown, vote_lost } => {
-                let ranges = missing.len();
-                Some(format!(
-                    "{ranges} damaged ranges, tail unknown: {tail_unknown}, vote lost: {vote_lost}"
-                ))
+                let missing = missing.into_iter().map(to_range).collect();
+                Some(LogDamage { missing, tail_unknown, vote_lost })
             }
         };
         LogMarks {
@@ -137,8 +156,13 @@ impl ReplicaLog for Replica {
         Ok(self.log.purge_to(from_position(position), Box::new(|_| {}))?)
     }
 
-    fn reset(&self, position: LogPosition, flushed: Flushed) -> Result<(), LogError> {
-        Ok(self.log.reset(from_position(position), callback(flushed))?)
+    fn reset(
+        &self,
+        position: LogPosition,
+        visible_through: Option<u64>,
+        flushed: Flushed,
+    ) -> Result<(), LogError> {
+        Ok(self.log.reset(from_position(position), visible_through, callback(flushed))?)
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
@@ -151,6 +175,14 @@ impl ReplicaLog for Replica {
 
     fn store_records(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
         Ok(self.log.store_records(from_entries(entries), callback(flushed))?)
+    }
+
+    fn lacking(&self, through: u64) -> Result<Vec<IndexRange>, LogError> {
+        Ok(self.log.lacking(through)?.into_iter().map(to_range).collect())
+    }
+
+    fn declare_whole(&self, flushed: Flushed) -> Result<(), LogError> {
+        Ok(self.log.declare_whole(callback(flushed))?)
     }
 
     fn release(&self, through: u64) {

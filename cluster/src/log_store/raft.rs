@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use futures::Stream;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{Flushed, LogEntry, LogError, ReplicaLog};
+use super::{Flushed, LogEntry, LogError, LogPosition, ReplicaLog};
 use crate::applied::Applied;
 use crate::convert;
+use crate::missing::Missing;
+use crate::ranges::Ranges;
 use crate::type_config::{Entry, LogId, TypeConfig, Vote};
 
 /// What one append message or one step of apply takes at most, unless a single entry is larger.
@@ -24,27 +27,51 @@ const DISK_FULL_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct LogStore {
     log: Arc<dyn ReplicaLog>,
     applied: Arc<Applied>,
+    missing: Arc<Missing>,
 }
 
 impl LogStore {
-    pub(crate) fn new(log: Arc<dyn ReplicaLog>, applied: Arc<Applied>) -> Self {
-        Self { log, applied }
+    pub(crate) fn new(
+        log: Arc<dyn ReplicaLog>,
+        applied: Arc<Applied>,
+        missing: Arc<Missing>,
+    ) -> Self {
+        Self { log, applied, missing }
     }
 
-    /// Waits for the log. A full disk holds the group up instead of ending it: it goes on when
-    /// there is room (proposals are refused before they come here).
-    async fn wait_for_room(&self, bytes: usize) -> io::Result<()> {
+    /// Restarts the log behind rows that are ahead of it: of a snapshot, or because the log lost its
+    /// unsynced tail while the rows were flushed. What was applied before stays readable.
+    async fn restart_at(&self, position: LogPosition, last: Option<u64>) -> io::Result<()> {
+        let visible_through = match self.missing.ranges().around(position.index) {
+            Some(range) => range.from.checked_sub(1),
+            None => {
+                let mut lost = Ranges::default();
+                lost.insert(last.map_or(1, |last| last + 1), position.index);
+                self.missing.add_durably(&lost).await?;
+                last
+            }
+        };
+        self.change(|flushed| self.log.reset(position, visible_through, flushed)).await
+    }
+    /// Runs one change to its answer. A full disk holds the group up instead of ending it.
+    async fn change(
+        &self,
+        start: impl Fn(Flushed) -> Result<(), LogError>,
+    ) -> Result<(), io::Error> {
         loop {
-            match self.log.ready(bytes).await {
+            match run(&start).await {
                 Ok(()) => return Ok(()),
-                Err(LogError::DiskFull) => {
-                    metrics::counter!("dtm_cluster_append_waits_for_disk_total").increment(1);
-                    tokio::time::sleep(DISK_FULL_PAUSE).await;
-                }
+                Err(LogError::DiskFull) if !self.applied.is_closed() => wait_for_disk("log").await,
                 Err(error) => return Err(to_io(error)),
             }
         }
     }
+}
+
+/// One try of something that the full disk refused before is a pause away; how often is counted.
+pub(crate) async fn wait_for_disk(what: &'static str) {
+    metrics::counter!("dtm_cluster_waits_for_disk_total", "what" => what).increment(1);
+    tokio::time::sleep(DISK_FULL_PAUSE).await;
 }
 
 /// The reading side.
@@ -148,7 +175,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let bytes = convert::vote_to_bytes(vote);
-        wait_flushed(|flushed| self.log.save_vote(bytes, flushed)).await
+        self.change(|flushed| self.log.save_vote(bytes.clone(), flushed)).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -175,15 +202,30 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let entries: Vec<LogEntry> =
             entries.into_iter().map(|e| convert::entry_to_log(&e)).collect();
         let bytes = entries.iter().map(|entry| entry.payload.len()).sum();
-        self.wait_for_room(bytes).await?;
-        let flushed =
-            Box::new(move |done: Result<(), _>| callback.io_completed(done.map_err(to_io)));
-        self.log.append(entries, flushed).map_err(to_io)
+        let callback = Arc::new(Mutex::new(Some(callback)));
+        loop {
+            // A full disk is said here first, but what is proposed already may use more of it.
+            match self.log.ready(bytes).await {
+                Ok(()) | Err(LogError::DiskFull) => {}
+                Err(error) => return Err(to_io(error)),
+            }
+            let told = Arc::clone(&callback);
+            let flushed = Box::new(move |done: Result<(), LogError>| {
+                if let Some(callback) = told.lock().take() {
+                    callback.io_completed(done.map_err(to_io));
+                }
+            });
+            match self.log.append(entries.clone(), flushed) {
+                Ok(()) => return Ok(()),
+                Err(LogError::DiskFull) if !self.applied.is_closed() => wait_for_disk("log").await,
+                Err(error) => return Err(to_io(error)),
+            }
+        }
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         let last = last.map(|log_id| log_id.index);
-        wait_flushed(|flushed| self.log.truncate_after(last, flushed)).await
+        self.change(|flushed| self.log.truncate_after(last, flushed)).await
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
@@ -195,12 +237,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 format!("purge to {} ahead of the flushed rows at {flushed}", position.index);
             return Err(io::Error::other(cause));
         }
-        let last = self.log.marks().last.map_or(0, |last| last.index);
-        if position.index > last {
-            // A snapshot beyond our last entry was installed: the log starts anew above it.
-            return wait_flushed(|flushed| self.log.reset(position, flushed)).await;
+        let last = self.log.marks().last.map(|last| last.index);
+        if last.is_none_or(|last| position.index > last) {
+            return self.restart_at(position, last).await;
         }
-        self.log.purge_to(position).map_err(to_io)
+        while let Err(error) = self.log.purge_to(position) {
+            match error {
+                LogError::DiskFull if !self.applied.is_closed() => wait_for_disk("log").await,
+                error => return Err(to_io(error)),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -208,13 +255,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 pub(crate) async fn wait_flushed(
     start: impl FnOnce(Flushed) -> Result<(), LogError>,
 ) -> Result<(), io::Error> {
+    run(start).await.map_err(to_io)
+}
+
+async fn run(start: impl FnOnce(Flushed) -> Result<(), LogError>) -> Result<(), LogError> {
     let (sender, receiver) = oneshot::channel();
     start(Box::new(move |done: Result<(), LogError>| {
         sender.send(done).ok();
-    }))
-    .map_err(to_io)?;
-    match receiver.await {
-        Ok(done) => done.map_err(to_io),
-        Err(_) => Err(io::Error::other("the log dropped a request without an answer")),
-    }
+    }))?;
+    let dropped = |_| LogError::Engine("a request was dropped without an answer".to_owned());
+    receiver.await.map_err(dropped)?
 }

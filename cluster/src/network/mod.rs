@@ -7,13 +7,14 @@
 //! ```
 
 mod client;
+pub(crate) mod entries;
 mod factory;
 mod heartbeat;
 mod link;
 mod origin;
 mod roster;
 mod server;
-mod snapshot;
+pub(crate) mod snapshot;
 mod tls;
 
 pub(crate) use factory::Factory;

@@ -16,14 +16,16 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::entries;
 use super::origin::{OriginGuard, Peer};
 use super::snapshot;
 use crate::convert;
 use crate::elsewhere;
 use crate::forward;
 use crate::group::Group;
+use crate::log_store::ReplicaLog;
 use crate::registry::Registry;
-use crate::type_config::TypeConfig;
+use crate::type_config::{Entry, Payload, TypeConfig};
 
 const ANSWERS_MAX: usize = 64;
 const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,14 +89,39 @@ async fn append_answers(
     let target = first.target;
     let rest = requests.take_while(|request| futures::future::ready(request.is_ok()));
     let all = futures::stream::once(async move { Ok(first) }).chain(rest);
-    let input = all.map_while_ready(move |request: Result<wire::AppendRequest, Status>| {
+    let log = Arc::clone(&group.log);
+    let read = all.map_while_ready(move |request: Result<wire::AppendRequest, Status>| {
         let request = request.ok().filter(|request| request.target == target)?;
         append_from_wire(request)
             .inspect_err(|error| tracing::error!(%error, "append of a peer does not read"))
             .ok()
     });
+    let input = read.then(move |request| has_room(Arc::clone(&log), request));
+    let input = input.take_while(|request| futures::future::ready(request.is_some()));
+    let input = input.filter_map(futures::future::ready).boxed();
     let answers = group.raft.stream_append(input);
     answers.map(|answer| answer.map(append_to_wire).map_err(stopped)).boxed()
+}
+
+/// An append for which the disk has no room never reaches the group, which would wait for it and
+/// answer nobody meanwhile: the stream ends, and the leader tries again.
+async fn has_room(
+    log: Arc<dyn ReplicaLog>,
+    request: AppendEntriesRequest<TypeConfig>,
+) -> Option<AppendEntriesRequest<TypeConfig>> {
+    let payload = |entry: &Entry| match &entry.payload {
+        Payload::Normal(bundle) => bundle.0.len(),
+        Payload::Blank | Payload::Membership(_) => 0,
+    };
+    let bytes = request.entries.iter().map(payload).sum();
+    if bytes > 0
+        && let Err(error) = log.ready(bytes).await
+    {
+        tracing::warn!(%error, "append of a peer turned away");
+        metrics::counter!("dtm_cluster_appends_turned_away_total").increment(1);
+        return None;
+    }
+    Some(request)
 }
 
 /// `take_while` and `map` in one: the stream ends at the first `None`.
@@ -212,6 +239,7 @@ async fn heartbeats(
 impl PeerService for PeerServer {
     type AppendStream = Answers<wire::AppendResponse>;
     type HeartbeatStream = ReceiverStream<Result<wire::HeartbeatResponses, Status>>;
+    type FetchSnapshotStream = Answers<wire::SnapshotChunk>;
     type ForwardStream = ReceiverStream<Result<wire::ForwardResponse, Status>>;
 
     async fn append(
@@ -387,6 +415,39 @@ impl PeerService for PeerServer {
         request: Request<wire::HeldRequest>,
     ) -> Result<Response<wire::HeldResponse>, Status> {
         let group = self.target(&request, request.get_ref().target)?;
-        Ok(Response::new(wire::HeldResponse { through: group.applied.head().index }))
+        let message = request.into_inner();
+        let applied = group.applied.head().index;
+        let mut lacking = group.backfill.missing.ranges();
+        lacking.insert(applied + 1, message.through);
+        Ok(Response::new(wire::HeldResponse { lacking: lacking.to_wire() }))
+    }
+
+    async fn entries(
+        &self,
+        request: Request<wire::EntriesRequest>,
+    ) -> Result<Response<wire::EntriesResponse>, Status> {
+        let peer = self.guard.check(&request)?;
+        let message = request.into_inner();
+        peer.may(message.target.map_or(0, |target| target.group))?;
+        let (log, applied) = self.registry.log_of(message.target)?;
+        let answer = move || entries::answer(&*log, applied, &message);
+        let answer = tokio::task::spawn_blocking(answer).await;
+        answer.map(Response::new).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    async fn fetch_snapshot(
+        &self,
+        request: Request<wire::FetchSnapshotRequest>,
+    ) -> Result<Response<Self::FetchSnapshotStream>, Status> {
+        self.guard.check(&request)?.may(request.get_ref().group)?;
+        let message = request.into_inner();
+        let group = self.registry.group(GroupId(message.group));
+        let group =
+            group.ok_or_else(|| Status::not_found(format!("no group {}", message.group)))?;
+        if group.applied.head().index < message.at_least {
+            return Err(Status::failed_precondition("this replica is behind"));
+        }
+        let chunks = snapshot::offer(&group).await?;
+        Ok(Response::new(chunks.map(Ok).boxed()))
     }
 }

@@ -13,12 +13,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::client::to_rpc_error;
+use super::entries::{entry_from_wire, entry_to_wire};
 use super::link::Link;
 use crate::convert;
 use crate::group::Group;
 use crate::log_store::{LogEntry, LogError, READ_BYTES_MAX};
+use crate::ranges::Ranges;
 use crate::snapshot::{
-    ROWS_FROM, ROWS_TO, RowsDigest, Snapshot, SnapshotData, SnapshotView, Staged, StagedState,
+    ROWS_FROM, ROWS_TO, RowsDigest, Snapshot, SnapshotData, SnapshotView, StagedState,
     StateProvider,
 };
 use crate::type_config::{SnapshotMeta, TypeConfig, Vote};
@@ -41,19 +43,13 @@ pub(super) async fn send(
 ) -> Result<SnapshotResponse<TypeConfig>, SendError> {
     let meta = snapshot.meta;
     let view = snapshot.snapshot.into_view().ok_or_else(|| network("snapshot has no view"))?;
-    let request = link.guard().stamp(wire::HeldRequest { target: Some(target) });
-    let held = link.control().held(request).await.map_err(to_rpc_error)?.into_inner().through;
-    let manifest = wire::Manifest {
-        target: Some(target),
-        vote: Some(convert::vote_to_wire(&vote)),
-        last: meta.last_log_id.as_ref().map(convert::log_id_to_wire),
-        membership: Some(convert::stored_membership_to_wire(&meta.last_membership)),
-        ledger_size: view.ledger.0,
-        ledger_root: Bytes::copy_from_slice(&view.ledger.1),
-    };
-    let last = meta.last_log_id.map_or(0, |last| last.index);
+    let through = meta.last_log_id.map_or(0, |last| last.index);
+    let request = link.guard().stamp(wire::HeldRequest { target: Some(target), through });
+    let held = link.control().held(request).await.map_err(to_rpc_error)?.into_inner();
+    let asked = Ranges::from_wire(&held.lacking);
+    let manifest = manifest(Some(target), Some(&vote), &meta, &view);
     let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
-    let reader = tokio::task::spawn_blocking(move || produce(view, manifest, held, last, &chunks));
+    let reader = tokio::task::spawn_blocking(move || produce(&view, manifest, &asked, &chunks));
     let request = link.guard().stamp(ReceiverStream::new(receiver));
     let answered = link.data().snapshot(request).await;
     if let Ok(Err(error)) = reader.await {
@@ -61,6 +57,24 @@ pub(super) async fn send(
     }
     let answer = answered.map_err(to_rpc_error)?.into_inner();
     Ok(SnapshotResponse::new(convert::vote_from_wire(answer.vote).map_err(network)?))
+}
+
+/// A snapshot for a replica that asked for it: the rows; the bundles it fetches by itself.
+pub(super) async fn offer(group: &Group) -> Result<ReceiverStream<wire::SnapshotChunk>, Status> {
+    let taken = group.raft.get_snapshot().await;
+    let taken = taken.map_err(|error| Status::unavailable(error.to_string()))?;
+    let taken = taken.ok_or_else(|| Status::failed_precondition("nothing was applied yet"))?;
+    let view = taken.snapshot.into_view();
+    let view = view.ok_or_else(|| Status::internal("snapshot has no view"))?;
+    let manifest = manifest(None, None, &taken.meta, &view);
+    let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
+    let id = group.id.0;
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = produce(&view, manifest, &Ranges::default(), &chunks) {
+            tracing::warn!(group = id, %error, "snapshot was not sent to its end");
+        }
+    });
+    Ok(ReceiverStream::new(receiver))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -74,10 +88,9 @@ enum ProduceError {
 }
 
 fn produce(
-    view: SnapshotView,
+    view: &SnapshotView,
     manifest: wire::Manifest,
-    held: u64,
-    last: u64,
+    asked: &Ranges,
     chunks: &mpsc::Sender<wire::SnapshotChunk>,
 ) -> Result<(), ProduceError> {
     use wire::snapshot_chunk::Part;
@@ -102,16 +115,29 @@ fn produce(
     let (rows, rows_digest) = digest.finish();
     let rows_digest = Bytes::copy_from_slice(&rows_digest);
     send(Part::End(wire::SnapshotEnd { rows, rows_digest }))?;
-    let mut entries = Vec::new();
-    let mut bytes = 0;
-    for index in held + 1..=last {
+    produce_bundles(view, asked, send)
+}
+
+/// What was asked for, and at the end what of it is not held here either.
+fn produce_bundles(
+    view: &SnapshotView,
+    asked: &Ranges,
+    send: impl Fn(wire::snapshot_chunk::Part) -> Result<(), ProduceError>,
+) -> Result<(), ProduceError> {
+    use wire::snapshot_chunk::Part;
+    let (mut entries, mut bytes, mut count) = (Vec::new(), 0, 0);
+    let mut lacking = Ranges::default();
+    for index in asked.iter().flat_map(|range| range.from..=range.to) {
         let entry = match view.log.read_record(index) {
             Ok(entry) => entry,
-            // Retired by retention, or never a record of ours: the rows do not refer to it.
-            Err(LogError::NotFound(_)) => continue,
+            Err(LogError::NotFound(_) | LogError::Damaged(_)) => {
+                lacking.insert(index, index);
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         bytes += entry.payload.len();
+        count += 1;
         entries.push(entry_to_wire(entry));
         if bytes >= READ_BYTES_MAX / 2 {
             send(Part::Bundles(wire::Bundles { entries: std::mem::take(&mut entries) }))?;
@@ -121,49 +147,101 @@ fn produce(
     if !entries.is_empty() {
         send(Part::Bundles(wire::Bundles { entries }))?;
     }
-    Ok(())
+    send(Part::BundlesEnd(wire::BundlesEnd { count, lacking: lacking.to_wire() }))
 }
 
-fn entry_to_wire(entry: LogEntry) -> wire::Entry {
-    let log_id = convert::log_id(entry.term, entry.leader, entry.index);
-    wire::Entry { log_id: Some(convert::log_id_to_wire(&log_id)), payload: entry.payload }
+fn manifest(
+    target: Option<wire::Target>,
+    vote: Option<&Vote>,
+    meta: &SnapshotMeta,
+    view: &SnapshotView,
+) -> wire::Manifest {
+    wire::Manifest {
+        target,
+        vote: vote.map(convert::vote_to_wire),
+        last: meta.last_log_id.as_ref().map(convert::log_id_to_wire),
+        membership: Some(convert::stored_membership_to_wire(&meta.last_membership)),
+        ledger_size: view.ledger.0,
+        ledger_root: Bytes::copy_from_slice(&view.ledger.1),
+    }
 }
 
-fn entry_from_wire(entry: wire::Entry) -> Result<LogEntry, Status> {
-    let log_id = entry.log_id.ok_or_else(|| Status::invalid_argument("entry without log id"))?;
-    let wire::LogId { term, leader, index } = log_id;
-    Ok(LogEntry { index, term, leader, payload: entry.payload })
-}
-
-/// Receives a snapshot, stages it, stores its bundles, hands it to openraft.
+/// Receives a snapshot: stages the rows, hands them to openraft, stores the bundles.
 pub(super) async fn receive(
     group: &Group,
     states: &Arc<dyn StateProvider>,
     manifest: wire::Manifest,
-    chunks: tonic::Streaming<wire::SnapshotChunk>,
+    chunks: Chunks,
 ) -> Result<wire::SnapshotResponse, Status> {
-    let invalid = |error: convert::Error| Status::invalid_argument(error.to_string());
     let vote = convert::vote_from_wire(manifest.vote).map_err(invalid)?;
-    let last_membership =
-        convert::stored_membership_from_wire(manifest.membership).map_err(invalid)?;
-    let meta =
-        SnapshotMeta { last_log_id: manifest.last.map(convert::log_id_from_wire), last_membership };
+    let last = manifest.last.map_or(0, |last| last.index);
     let stage = states.stage(group.id).map_err(|e| Status::internal(e.to_string()))?;
     let (stage, chunks) = receive_rows(group.id, stage, chunks).await?;
-    let staged = Staged { stage, bundles: chunks.map(bundles_of).boxed() };
-    let snapshot = Snapshot { meta, snapshot: SnapshotData::staged(staged) };
+    let snapshot = Snapshot { meta: meta_of(&manifest)?, snapshot: SnapshotData::staged(stage) };
     let installed = group.raft.install_full_snapshot(vote, snapshot).await;
     let response = installed.map_err(|error| Status::unavailable(error.to_string()))?;
+    // A higher vote is in force here: nothing was installed.
+    if group.applied.head().index >= last {
+        receive_bundles(group, chunks).await?;
+    }
     Ok(wire::SnapshotResponse { vote: Some(convert::vote_to_wire(&response.vote)) })
 }
 
-fn bundles_of(chunk: Result<wire::SnapshotChunk, Status>) -> Result<Vec<LogEntry>, Status> {
-    match chunk?.part {
-        Some(wire::snapshot_chunk::Part::Bundles(bundles)) => {
-            bundles.entries.into_iter().map(entry_from_wire).collect()
+fn invalid(error: convert::Error) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn meta_of(manifest: &wire::Manifest) -> Result<SnapshotMeta, Status> {
+    let membership = manifest.membership.clone();
+    let last_membership = convert::stored_membership_from_wire(membership).map_err(invalid)?;
+    Ok(SnapshotMeta { last_log_id: manifest.last.map(convert::log_id_from_wire), last_membership })
+}
+
+/// Stores what comes until the last part. Cut before that it is an error: the note of missing
+/// bundles names the rest.
+async fn receive_bundles(group: &Group, mut chunks: Chunks) -> Result<(), Status> {
+    use wire::snapshot_chunk::Part;
+    let mut count = 0;
+    let cause = loop {
+        match chunks.next().await {
+            Some(Ok(wire::SnapshotChunk { part: Some(Part::Bundles(bundles)) })) => {
+                let entries: Vec<LogEntry> =
+                    bundles.entries.into_iter().map(entry_from_wire).collect::<Result<_, _>>()?;
+                count += entries.len() as u64;
+                let kept = group.backfill.keep(entries).await;
+                kept.map_err(|error| Status::unavailable(error.to_string()))?;
+            }
+            Some(Ok(wire::SnapshotChunk { part: Some(Part::BundlesEnd(end)) })) => {
+                let lacking = Ranges::from_wire(&end.lacking).count();
+                if end.count == count {
+                    tracing::info!(group = group.id.0, count, lacking, "bundles of a snapshot");
+                    return Ok(());
+                }
+                break format!("{count} bundles came, {} were sent", end.count);
+            }
+            Some(Ok(_)) => break "bundles are expected after the end of the rows".to_owned(),
+            Some(Err(status)) => break status.message().to_owned(),
+            None => break "no end".to_owned(),
         }
-        _ => Err(Status::invalid_argument("bundles are expected after the end of the rows")),
-    }
+    };
+    metrics::counter!("dtm_cluster_snapshots_cut_total").increment(1);
+    let missing = group.backfill.missing.count();
+    tracing::warn!(group = group.id.0, missing, cause, "bundles of a snapshot were cut off");
+    Err(Status::aborted(format!("snapshot of group {} was cut off: {cause}", group.id)))
+}
+
+/// The rows of a snapshot that was asked for, staged.
+pub(crate) async fn fetched(
+    group: GroupId,
+    stage: Box<dyn StagedState>,
+    mut chunks: Chunks,
+) -> Result<(SnapshotMeta, Box<dyn StagedState>), Status> {
+    let first = chunks.message().await?.and_then(|chunk| chunk.part);
+    let Some(wire::snapshot_chunk::Part::Manifest(manifest)) = first else {
+        return Err(Status::invalid_argument("a snapshot begins with its manifest"));
+    };
+    let (stage, _) = receive_rows(group, stage, chunks).await?;
+    Ok((meta_of(&manifest)?, stage))
 }
 
 type Chunks = tonic::Streaming<wire::SnapshotChunk>;
@@ -190,7 +268,7 @@ async fn receive_rows(
                 }
                 return Ok((stage, chunks));
             }
-            Some(Part::Bundles(_) | Part::Manifest(_)) | None => {
+            Some(Part::Bundles(_) | Part::BundlesEnd(_) | Part::Manifest(_)) | None => {
                 return Err(Status::invalid_argument("unexpected part"));
             }
         }

@@ -6,9 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dtm_cluster::{
-    ClusterConfig, ClusterNode, Deps, Error, MemoryLogs, MemoryStates, PeerNode, PeerTls,
-};
+use dtm_cluster::{ClusterConfig, ClusterNode, Deps, Error, PeerNode, PeerTls};
 use dtm_machine::seams::{Clock, ProposeError, Proposer, ReadView};
 use dtm_types::command::{
     Admin, ClusterRow, Command, CountRefusals, NodeRow, Outcome, RefusalCount, admin, command::Op,
@@ -18,6 +16,8 @@ use prost::Message;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+
+use crate::storage::{Faults, FaultyLogs, FaultyStates, Storage};
 
 /// Longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -117,9 +117,10 @@ impl PeerTls for TestTls {
 /// What a node keeps over a restart.
 pub(crate) struct Disk {
     pub(crate) config: ClusterConfig,
-    pub(crate) logs: Arc<MemoryLogs>,
-    pub(crate) states: Arc<MemoryStates>,
+    pub(crate) storage: Storage,
     pub(crate) tls: Arc<TestTls>,
+    /// Put between the node and its storage.
+    pub(crate) faults: Arc<Faults>,
 }
 
 pub(crate) struct Cluster {
@@ -129,8 +130,25 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Nodes that know nothing of each other yet.
+    /// Nodes that know nothing of each other yet, in memory.
     pub(crate) async fn start(size: u8) -> Self {
+        Self::start_with(size, |_| Storage::memory(), |_| {}).await
+    }
+
+    /// The same on files, with bounds that make snapshots and purges come soon.
+    pub(crate) async fn start_on_disk(size: u8) -> Self {
+        let soon = |config: &mut ClusterConfig| {
+            config.flush_interval_ms = 200;
+            config.log_entries_kept = 8;
+        };
+        Self::start_with(size, |_| Storage::disk(), soon).await
+    }
+
+    async fn start_with(
+        size: u8,
+        storage: impl Fn(u8) -> Storage,
+        configure: impl Fn(&mut ClusterConfig),
+    ) -> Self {
         let ca = Ca::new();
         let names = Arc::default();
         let clock = Arc::new(TestClock { start: Instant::now(), base_us: AtomicI64::new(1 << 50) });
@@ -140,12 +158,10 @@ impl Cluster {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let peer_address = listener.local_addr().expect("an address").to_string();
             let peer = PeerNode { node, peer_address, ..PeerNode::default() };
-            let disk = Disk {
-                config: ClusterConfig::new(ClusterId([7; 16]), peer),
-                logs: Arc::default(),
-                states: Arc::default(),
-                tls: TestTls::new(&ca, node, &names),
-            };
+            let mut config = ClusterConfig::new(ClusterId([7; 16]), peer);
+            configure(&mut config);
+            let tls = TestTls::new(&ca, node, &names);
+            let disk = Disk { config, storage: storage(byte), tls, faults: Arc::default() };
             cluster.disks.push(disk);
             cluster.nodes.push(None);
             cluster.run(usize::from(byte) - 1, listener).await;
@@ -159,9 +175,11 @@ impl Cluster {
 
     async fn try_run(&mut self, at: usize, listener: TcpListener) -> Result<(), Error> {
         let disk = &self.disks[at];
+        let (logs, states) = disk.storage.open(disk.config.node.node).await;
+        let faults = &disk.faults;
         let deps = Deps {
-            logs: Arc::clone(&disk.logs) as _,
-            states: Arc::clone(&disk.states) as _,
+            logs: Arc::new(FaultyLogs { inner: logs, faults: Arc::clone(faults) }),
+            states: Arc::new(FaultyStates { inner: states, faults: Arc::clone(faults) }),
             tls: Arc::clone(&disk.tls) as _,
             clock: Arc::clone(&self.clock) as _,
         };
@@ -192,7 +210,7 @@ impl Cluster {
     pub(crate) async fn kill(&mut self, at: usize) {
         if let Some(node) = self.nodes[at].take() {
             node.stop().await;
-            self.disks[at].states.crash();
+            self.disks[at].storage.crash();
         }
     }
 

@@ -1,6 +1,9 @@
 //! Nodes in one process, real TLS on loopback, port 0.
 
+mod damage;
 mod elsewhere;
 mod harness;
 mod membership;
 mod replication;
+mod snapshots;
+mod storage;

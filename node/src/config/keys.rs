@@ -152,6 +152,8 @@ config! {
     log: Log {
         /// Size of a segment file.
         segment_bytes: u64 = "67_108_864", MIB..=(4 * GIB), "bytes";
+        /// How fast sealed segments are read again to find damage, on average. 0 turns it off.
+        scrub_bytes_per_second: u64 = "4_194_304", 0..=GIB, "bytes per second";
         /// Above this the group that pins the oldest segment is flushed, snapshotted and purged.
         total_bytes_max: u64 = "4_294_967_296", (64 * MIB)..=(4 * TIB), "bytes";
     }

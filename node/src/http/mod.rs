@@ -63,6 +63,7 @@ struct Asked {
 async fn readyz(State(pages): State<Arc<Pages>>) -> Response {
     match pages.status.readiness().await {
         Readiness::Ready => plain("ready\n".into()),
+        Readiness::Degraded { reason } => plain(format!("ready, degraded: {reason}\n")),
         Readiness::NotReady { reason } => {
             let headers = [(RETRY_AFTER, HeaderValue::from_static("2"))];
             (StatusCode::SERVICE_UNAVAILABLE, headers, format!("not ready: {reason}\n"))

@@ -8,6 +8,11 @@ use dtm_types::command::OperatorRow;
 pub enum Readiness {
     /// Meta and every ingest group have a leader, and the node takes sessions.
     Ready,
+    /// It can, but some replicas of this node are being mended.
+    Degraded {
+        /// Which and why, in words.
+        reason: String,
+    },
     /// Not now.
     NotReady {
         /// Why, in words.

@@ -18,7 +18,7 @@ use dtm_proto::ingest::ingest_service_server::IngestServiceServer;
 use dtm_proto::records::records_service_server::RecordsServiceServer;
 use dtm_storage::keys::Keyring;
 use dtm_storage::log::{LogConfig, LogIdentity, NodeLog};
-use dtm_storage::state::{Owner, StateConfig, StateDb};
+use dtm_storage::state::{Owner, StateConfig};
 use dtm_storage::vfs::RealVfs;
 use dtm_types::command::{ClusterRow, NodeRow};
 use dtm_types::{ClusterId, Incarnation, NodeId};
@@ -134,13 +134,13 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
     // First whatever may refuse this folder: then nothing was written.
     let log = open_log(&data, &config, cluster_id, node)?;
     let (keyring, owner) = (Arc::new(keyring), Owner { cluster: cluster_id, node });
-    let states = StateDb::open(&data.join("state"), owner, &state_config(&config))?;
+    let states = DbStates::open(&data.join("state"), owner, &state_config(&config))?;
     let vault = (seams.vault)(vault(&keyring, &entropy, genesis.is_some())?);
     let row = own_row(&config, node, last.counter + 1, &shell);
     let cluster_config = cluster_config(&config, cluster_id, &row, node);
     let deps = ClusterDeps {
         logs: Arc::new(NodeLogs::new(Arc::clone(&log), FIRST)),
-        states: Arc::new(DbStates::new(states.clone())),
+        states: Arc::new(states.clone()),
         tls: (seams.peers)(node, Peers::new(Arc::clone(&shell.material))),
         clock: Arc::clone(&clock),
     };
@@ -173,7 +173,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         row,
         cluster,
         log,
-        states,
+        states: states.db().clone(),
         material: Arc::clone(&shell.material),
         ack_times,
         peers: PeerCalls::new(Arc::clone(&shell.material)),
@@ -288,6 +288,7 @@ fn cluster_config(
     let mut settings = ClusterConfig::new(cluster, peer_node(row, node));
     settings.incarnation = FIRST;
     settings.boot_counter = row.boot_counter;
+    settings.scrub_bytes_per_second = config.log.scrub_bytes_per_second;
     settings.timing = Timing {
         heartbeat_ms: config.raft.heartbeat_ms,
         election_min_ms: config.raft.election_min_ms,

@@ -89,10 +89,12 @@ impl Shared {
 
     fn group_status(&self, group: &dtm_cluster::GroupStatus) -> wire::GroupStatus {
         let own = group.replicas.iter().find(|r| r.replica == group.replica);
-        let health = match (&group.failure, &group.alarm) {
-            (Some(_), _) => "stopped",
-            (None, Some(_)) => "differs",
-            (None, None) => "healthy",
+        let health = match (&group.recovering, &group.failure, &group.alarm) {
+            (Some(_), _, _) => "recovering",
+            (None, Some(_), _) => "stopped",
+            (None, None, Some(_)) => "differs",
+            (None, None, None) if group.missing_bundles > 0 => "fetching",
+            (None, None, None) => "healthy",
         };
         let (records, refused) = self.counters(group.group);
         let replica = wire::ReplicaStatus {
@@ -120,6 +122,16 @@ impl Shared {
         let view = futures::FutureExt::now_or_never(self.cluster.view(group, Freshness::Local));
         let head = view.and_then(Result::ok).and_then(|view| reads::head(view.state.as_ref()).ok());
         head.map_or((0, 0), |head| (head.records, head.refused))
+    }
+
+    /// Replicas of this node that do not serve, while the others do.
+    fn degraded(&self) -> Option<String> {
+        let name = |group: dtm_cluster::GroupStatus| {
+            let cause = group.recovering.or(group.failure)?;
+            Some(format!("group {}: {cause}", group.group))
+        };
+        let bad: Vec<String> = self.cluster.status().into_iter().filter_map(name).collect();
+        (!bad.is_empty()).then(|| bad.join("; "))
     }
 
     /// First reason of the log's fail-stop latch.
@@ -213,7 +225,10 @@ impl LiveStatus for Live {
         }
         let current = cluster.view(GroupId::META, Freshness::Current);
         match tokio::time::timeout(PATIENCE, current).await {
-            Ok(Ok(_)) => Readiness::Ready,
+            Ok(Ok(_)) => self
+                .shared
+                .degraded()
+                .map_or(Readiness::Ready, |reason| Readiness::Degraded { reason }),
             Ok(Err(error)) => Readiness::NotReady { reason: error.to_string() },
             Err(_) => Readiness::NotReady { reason: "meta does not answer in time".to_owned() },
         }

@@ -77,7 +77,6 @@ metrics! {
     Counter "dtm_bundles_total" [""] "entries": "Commit rounds that this node began as a leader: one bundle of commands, one Raft entry each.";
     Counter "dtm_commands_total" [""] "commands": "Commands in them.";
     Counter "dtm_cluster_append_stalls_total" [""] "streams": "Append streams that were given up because a follower was silent.";
-    Counter "dtm_cluster_append_waits_for_disk_total" [""] "waits": "Times that the log waited for free space.";
     Counter "dtm_cluster_group_failures_total" ["group"] "groups": "Groups that stopped on this node because apply failed.";
     Counter "dtm_cluster_peer_refused_total" ["cause"] "calls": "Peers refused: certificate, cluster, incarnation, old copy.";
     Counter "dtm_cluster_replicas_recovering_total" [""] "replicas": "Replicas found damaged at the start.";
@@ -102,6 +101,19 @@ metrics! {
     Gauge "dtm_state_merge_debt_bytes" [""] "bytes": "Rows that wait to be merged.";
     Gauge "dtm_state_frozen_views" [""] "views": "Frozen views that readers hold.";
     Gauge "dtm_state_background_errors" [""] "errors": "Errors of the state's background work.";
+    Gauge "dtm_cluster_missing_bundles" ["group"] "bundles": "Committed bundles that this replica does not hold and fetches from another.";
+    Gauge "dtm_cluster_replicas_down" [""] "replicas": "Replicas of this node that neither vote nor serve while they are mended.";
+    Counter "dtm_cluster_replicas_mended_total" [""] "replicas": "Replicas that were mended and run again.";
+    Counter "dtm_cluster_entries_repaired_total" [""] "entries": "Log entries fetched from other replicas in place of damaged ones.";
+    Counter "dtm_cluster_states_rebuilt_total" [""] "replicas": "Rows rebuilt from another replica's snapshot.";
+    Counter "dtm_cluster_snapshots_cut_total" [""] "snapshots": "Snapshots that were cut off; what they lacked is fetched later.";
+    Counter "dtm_cluster_waits_for_disk_total" ["what"] "tries": "Writes of a group (log, rows, flush) put off because the disk is full.";
+    Counter "dtm_cluster_scrub_damaged_total" [""] "blocks": "Damaged blocks found by reading segments again.";
+    Counter "dtm_cluster_bundles_fetched_total" [""] "bundles": "Missing bundles fetched from other replicas.";
+    Counter "dtm_cluster_scrubbed_bytes_total" [""] "bytes": "Bytes of sealed segments read again to find damage.";
+    Counter "dtm_cluster_appends_turned_away_total" [""] "messages": "Appends of a leader turned away because the disk is full.";
+    Counter "dtm_state_disk_full_total" [""] "tries": "Writes and flushes of rows refused because the disk is full.";
+    Counter "dtm_state_moved_aside_total" [""] "folders": "Damaged folders of rows moved aside at a start.";
     Gauge "dtm_disk_free_bytes" [""] "bytes": "Free space where the data folder lies.";
     Gauge "dtm_stopped" [""] "0 or 1": "1 when the fail-stop latch fell after a failed disk write.";
     Gauge "dtm_certificate_expires_seconds" [""] "seconds": "Time left on this node's certificate.";

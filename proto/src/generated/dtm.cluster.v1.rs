@@ -539,13 +539,6 @@ pub struct FetchSnapshotRequest {
     #[prost(uint64, tag = "2")]
     pub at_least: u64,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReplaceReplicaRequest {
-    #[prost(message, optional, tag = "1")]
-    pub target: ::core::option::Option<Target>,
-}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReplaceReplicaResponse {}
 /// Generated client implementations.
 pub mod peer_service_client {
     #![allow(
@@ -1021,31 +1014,6 @@ pub mod peer_service_client {
                 .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "FetchSnapshot"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// The receiver leads meta and retires a replica that cannot be repaired; another id replaces it.
-        pub async fn replace_replica(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ReplaceReplicaRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ReplaceReplicaResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/dtm.cluster.v1.PeerService/ReplaceReplica",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "ReplaceReplica"));
-            self.inner.unary(req, path, codec).await
-        }
     }
 }
 /// Generated server implementations.
@@ -1180,14 +1148,6 @@ pub mod peer_service_server {
             request: tonic::Request<super::FetchSnapshotRequest>,
         ) -> std::result::Result<
             tonic::Response<Self::FetchSnapshotStream>,
-            tonic::Status,
-        >;
-        /// The receiver leads meta and retires a replica that cannot be repaired; another id replaces it.
-        async fn replace_replica(
-            &self,
-            request: tonic::Request<super::ReplaceReplicaRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ReplaceReplicaResponse>,
             tonic::Status,
         >;
     }
@@ -1987,51 +1947,6 @@ pub mod peer_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/dtm.cluster.v1.PeerService/ReplaceReplica" => {
-                    #[allow(non_camel_case_types)]
-                    struct ReplaceReplicaSvc<T: PeerService>(pub Arc<T>);
-                    impl<
-                        T: PeerService,
-                    > tonic::server::UnaryService<super::ReplaceReplicaRequest>
-                    for ReplaceReplicaSvc<T> {
-                        type Response = super::ReplaceReplicaResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ReplaceReplicaRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as PeerService>::replace_replica(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ReplaceReplicaSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

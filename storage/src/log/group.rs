@@ -49,7 +49,8 @@ impl GroupLog {
         let memory = self.group.memory.lock();
         GroupLogState {
             last_purged: memory.state.purged,
-            last: memory.state.last,
+            // A repaired entry knows its leader where the mark knew index and term only.
+            last: memory.state.last.map(|last| memory.slots.position(last.index).unwrap_or(last)),
             vote: memory.state.vote.clone(),
             committed: memory.state.committed.clone(),
             health: memory.health.clone(),

@@ -155,7 +155,8 @@ impl SegmentIndex {
         shown_through: impl Fn(u64) -> Option<u64>,
     ) -> Vec<IndexRange> {
         let items = self.replicas.get(&key).into_iter().flatten();
-        let runs = items.filter_map(|item| if let Item::Run(run) = item { Some(run) } else { None });
+        let runs =
+            items.filter_map(|item| if let Item::Run(run) = item { Some(run) } else { None });
         runs.filter_map(|run| {
             let last = run.first.index + run.spots.len() as u64 - 1;
             let to = last.min(shown_through(run.first_lsn)?);

@@ -45,7 +45,7 @@ fn batch(n: u64) -> StateBatch {
 fn expected(n: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
     let model = dtm_machine::seams::MemoryStateStore::new(GroupId(0));
     for i in 1..=n {
-        model.write(batch(i)).unwrap();
+        model.write(&batch(i)).unwrap();
     }
     rows(&model)
 }
@@ -90,11 +90,11 @@ fn crash_child() {
         // A crash may have cut a round in the middle: end it.
         if position(store) < first {
             assert!(nth > 0);
-            store.write(batch(first)).unwrap();
+            store.write(&batch(first)).unwrap();
         }
     }
     for n in first + 1..BATCHES_MAX {
-        groups.iter().for_each(|store| store.write(batch(n)).unwrap());
+        groups.iter().for_each(|store| store.write(&batch(n)).unwrap());
         if n.is_multiple_of(97) {
             db.flush().unwrap();
             println!("\nflushed {n}");
@@ -144,7 +144,7 @@ fn every_copy_taken_under_load_is_at_a_batch() {
     for round in 0..12 {
         for _ in 0..250 {
             n += 1;
-            groups.iter().for_each(|store| store.write(batch(n)).unwrap());
+            groups.iter().for_each(|store| store.write(&batch(n)).unwrap());
         }
         let durable = |store: &GroupStore| {
             let row = store.get_durable(b"position").unwrap();
@@ -166,7 +166,7 @@ fn a_flipped_bit_in_a_file_is_damage_and_closes_the_group() {
     let dir = tempfile::tempdir().unwrap();
     let db = StateDb::open(dir.path(), owner(), &busy()).unwrap();
     let store = db.group(GroupId(1)).unwrap();
-    (1..400).for_each(|n| store.write(batch(n)).unwrap());
+    (1..400).for_each(|n| store.write(&batch(n)).unwrap());
     db.flush().unwrap();
     drop((store, db));
     let mut flipped = 0;
@@ -187,9 +187,9 @@ fn a_flipped_bit_in_a_file_is_damage_and_closes_the_group() {
             let error = store.scan(&[], &[0xff; 9], 1000).unwrap_err();
             assert!(error.cause.contains(".sst"), "{error}");
             assert!(matches!(store.damage(), Some(Error::Damaged { file: Some(_), .. })));
-            let refused = store.write(batch(500)).unwrap_err();
+            let refused = store.write(&batch(500)).unwrap_err();
             assert!(refused.cause.contains("closed"), "{refused}");
-            db.group(GroupId(2)).unwrap().write(batch(1)).unwrap();
+            db.group(GroupId(2)).unwrap().write(&batch(1)).unwrap();
         }
     }
 }
@@ -198,7 +198,7 @@ fn a_flipped_bit_in_a_file_is_damage_and_closes_the_group() {
 fn a_missing_file_is_damage_never_an_empty_store() {
     let dir = tempfile::tempdir().unwrap();
     let db = StateDb::open(dir.path(), owner(), &busy()).unwrap();
-    db.group(GroupId(1)).unwrap().write(batch(1)).unwrap();
+    db.group(GroupId(1)).unwrap().write(&batch(1)).unwrap();
     db.flush().unwrap();
     for name in ["CURRENT", "MANIFEST-", ".sst"] {
         let copy = tempfile::tempdir().unwrap();

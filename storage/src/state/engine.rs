@@ -119,6 +119,12 @@ impl Engine {
     /// Keeps the first failure. A flush is never tried again: what reached the disk is unknown.
     fn latch(&self, error: &rocksdb::Error) -> Error {
         let error = Error::engine(error);
+        if matches!(error, Error::DiskFull { .. }) {
+            // What was not written is still in memory, and the engine goes on by itself when there
+            // is room again: a flush that failed for want of room left no file in force.
+            metrics::counter!("dtm_state_disk_full_total").increment(1);
+            return error;
+        }
         let first = self.fault.get_or_init(|| error.clone());
         metrics::counter!("dtm_state_failures_total").increment(1);
         tracing::error!(dir = %self.dir.display(), %error, %first, "state closed for writing");

@@ -52,7 +52,8 @@ pub enum Error {
         /// What the engine said.
         cause: String,
     },
-    /// No room on the disk. The store stays closed for writing until it is opened again.
+    /// No room on the disk. What was written is kept in memory; the same call works again when there
+    /// is room.
     #[error("state cannot be written, the disk is full: {cause}")]
     DiskFull {
         /// What the engine said.
@@ -81,7 +82,7 @@ pub enum Error {
 impl Error {
     /// Whether the same call may succeed later without opening the store again.
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::InUse { .. } | Self::StagingInProgress(_))
+        matches!(self, Self::InUse { .. } | Self::StagingInProgress(_) | Self::DiskFull { .. })
     }
 
     /// What the engine reported, sorted.

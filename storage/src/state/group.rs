@@ -68,7 +68,8 @@ impl Shared {
             if matches!(error, Error::Damaged { .. }) {
                 self.close(&error);
             }
-            StateError { group: self.group, cause: error.to_string() }
+            let is_disk_full = matches!(error, Error::DiskFull { .. });
+            StateError { group: self.group, cause: error.to_string(), is_disk_full }
         })
     }
 
@@ -143,11 +144,11 @@ impl StateRead for GroupStore {
 }
 
 impl StateStore for GroupStore {
-    fn write(&self, batch: StateBatch) -> Result<(), StateError> {
+    fn write(&self, batch: &StateBatch) -> Result<(), StateError> {
         self.shared.checked(self.shared.healthy())?;
         let generation = self.shared.generation.read();
         let place = Place { group: self.shared.group, generation: *generation };
-        self.shared.checked(self.shared.engine.write(engine_batch(place, &batch)))
+        self.shared.checked(self.shared.engine.write(engine_batch(place, batch)))
     }
 
     fn flush(&self) -> Result<(), StateError> {

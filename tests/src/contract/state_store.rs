@@ -28,7 +28,7 @@ pub fn suite<S: Subject>(mut fresh: impl FnMut() -> S) {
 fn put(store: &dyn StateStore, key: &[u8], value: &[u8]) {
     let mut batch = StateBatch::default();
     batch.put(key, value);
-    store.write(batch).expect("the store is healthy");
+    store.write(&batch).expect("the store is healthy");
 }
 
 fn get(store: &dyn StateRead, key: &[u8]) -> Option<Vec<u8>> {
@@ -80,10 +80,10 @@ fn the_last_change_in_a_batch_wins(store: &dyn StateStore) {
     batch.put(b"gone", b"1");
     batch.delete(b"gone");
     batch.delete(b"never");
-    store.write(batch).expect("the store is healthy");
+    store.write(&batch).expect("the store is healthy");
     assert_eq!(get(store, b"k").as_deref(), Some(&b"2"[..]));
     assert_eq!(get(store, b"gone"), None);
-    store.write(StateBatch::default()).expect("an empty batch is fine");
+    store.write(&StateBatch::default()).expect("an empty batch is fine");
 }
 
 fn frozen_views_do_not_move(store: &dyn StateStore) {
@@ -103,7 +103,7 @@ fn a_crash_goes_back_to_a_whole_batch(subject: &mut impl Subject) {
         let mut batch = StateBatch::default();
         (0..50u8).for_each(|i| batch.put([i], [n]));
         batch.put(b"position", [n]);
-        store.write(batch).expect("the store is healthy");
+        store.write(&batch).expect("the store is healthy");
     };
     write(&*subject.store(), 1);
     subject.store().flush().expect("the store is healthy");
@@ -136,7 +136,7 @@ fn it_does_what_a_map_does(subject: &mut impl Subject) {
                 batch.put(key, value);
             }
         }
-        subject.store().write(batch).expect("the store is healthy");
+        subject.store().write(&batch).expect("the store is healthy");
         if step % 150 == 149 {
             subject.store().flush().expect("the store is healthy");
             subject.crash();

@@ -15,6 +15,9 @@ pub enum RecordError {
     /// Never written, or its segment was retired by retention.
     #[error("log index {0} is not held")]
     NotHeld(u64),
+    /// It must be here and is not, and no other replica gave it in time: ask again later.
+    #[error("log index {0} is missing here and no other replica gave it in time")]
+    Missing(u64),
     /// The checksum does not match: never served.
     #[error("log index {index} is damaged: {cause}")]
     Damaged {

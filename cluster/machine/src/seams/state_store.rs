@@ -52,8 +52,8 @@ pub trait StateRead: Send + Sync {
 /// The rows of one group on this node.
 pub trait StateStore: StateRead {
     /// Writes atomically. Not durable by itself: after a crash the group is back at its last flush
-    /// and replays from the log; a batch is never half there.
-    fn write(&self, batch: StateBatch) -> Result<(), StateError>;
+    /// and replays from the log; a batch is never half there. On an error it is not there at all.
+    fn write(&self, batch: &StateBatch) -> Result<(), StateError>;
 
     /// Makes everything written so far durable (fsync). Blocking.
     fn flush(&self) -> Result<(), StateError>;
@@ -73,6 +73,15 @@ pub struct StateError {
     pub group: GroupId,
     /// What the engine said.
     pub cause: String,
+    /// The disk is full: nothing was written, and the same call works once there is room.
+    pub is_disk_full: bool,
+}
+
+impl StateError {
+    /// A failure that no repetition mends.
+    pub fn new(group: GroupId, cause: impl Into<String>) -> Self {
+        Self { group, cause: cause.into(), is_disk_full: false }
+    }
 }
 
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -154,13 +163,13 @@ impl StateRead for MemoryStateStore {
 }
 
 impl StateStore for MemoryStateStore {
-    fn write(&self, batch: StateBatch) -> Result<(), StateError> {
+    fn write(&self, batch: &StateBatch) -> Result<(), StateError> {
         let mut guard = write(&self.rows);
         let rows = Arc::make_mut(&mut guard);
-        for op in batch.ops {
+        for op in &batch.ops {
             match op {
-                StateOp::Put(key, value) => rows.insert(key, value),
-                StateOp::Delete(key) => rows.remove(&key),
+                StateOp::Put(key, value) => rows.insert(key.clone(), value.clone()),
+                StateOp::Delete(key) => rows.remove(key),
             };
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dtm_actors::{KeyVault, OpenedBatch, open_batch};
 use dtm_machine::reads;
-use dtm_machine::seams::GroupView;
+use dtm_machine::seams::{GroupView, RecordError};
 use dtm_proto::records::{QuarantinedRecord, StoredRecord};
 use dtm_seal::DataKey;
 use dtm_types::command::command::Op;
@@ -97,7 +97,10 @@ impl BatchReader {
         {
             return Ok(Arc::clone(bundle));
         }
-        let bytes = self.view.records.bundle(index).map_err(|e| status(ErrorCode::Damaged, e))?;
+        let bytes = self.view.records.bundle(index).map_err(|error| match error {
+            RecordError::Missing(_) => status(ErrorCode::Unavailable, error),
+            _ => status(ErrorCode::Damaged, error),
+        })?;
         let bundle = Arc::new(bundle::decode(&bytes).map_err(|e| status(ErrorCode::Damaged, e))?);
         self.last = Some((index, Arc::clone(&bundle)));
         Ok(bundle)

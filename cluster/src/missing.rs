@@ -1,0 +1,180 @@
+//! The note of bundles at or below the applied index that this replica does not hold.
+//!
+//! A snapshot leaves it, damage of a stored bundle adds to it, fetching from a peer empties it. It
+//! lies among the group's rows, so that it is as durable as the applied index that it speaks of.
+//! While it is not empty the replica is no voter-to-be, and reads of what it names go to a peer.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dtm_machine::seams::{StateBatch, StateError, StateStore};
+use dtm_proto::cluster as wire;
+use dtm_types::GroupId;
+use parking_lot::Mutex;
+use prost::Message;
+
+use crate::applied::Applied;
+use crate::convert;
+use crate::ranges::Ranges;
+
+/// Key of the note.
+const MISSING_KEY: &[u8] = &[0x00, 0x02];
+
+/// The note of one replica. Its lock is held over each write of the row, so that what is remembered
+/// and what is stored never part.
+pub(crate) struct Missing {
+    group: GroupId,
+    store: Arc<dyn StateStore>,
+    ranges: Mutex<Ranges>,
+    applied: Arc<Applied>,
+}
+
+impl Missing {
+    /// Reads what was noted.
+    pub(crate) fn load(
+        group: GroupId,
+        store: Arc<dyn StateStore>,
+        applied: Arc<Applied>,
+    ) -> io::Result<Arc<Self>> {
+        let row = store.get(MISSING_KEY).map_err(io::Error::other)?;
+        let ranges = row.map(|row| parse(&row)).transpose().map_err(io::Error::other)?;
+        let ranges = ranges.unwrap_or_default();
+        let missing = Self { group, store, ranges: Mutex::new(ranges), applied };
+        missing.show(&missing.ranges.lock());
+        Ok(Arc::new(missing))
+    }
+
+    /// An empty note for rows that are about to be replaced: what lies there is not read.
+    pub(crate) fn unread(group: GroupId, store: Arc<dyn StateStore>) -> Self {
+        Self { group, store, ranges: Mutex::default(), applied: Arc::new(Applied::new()) }
+    }
+
+    pub(crate) fn ranges(&self) -> Ranges {
+        self.ranges.lock().clone()
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.ranges.lock().count()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.lock().is_empty()
+    }
+
+    /// Notes more.
+    pub(crate) fn add(&self, more: &Ranges) -> Result<(), StateError> {
+        self.change(|ranges| ranges.extend(more.iter()))
+    }
+
+    /// Notes more and returns when that is on disk.
+    pub(crate) async fn add_durably(&self, more: &Ranges) -> io::Result<()> {
+        self.add(more).map_err(io::Error::other)?;
+        let store = Arc::clone(&self.store);
+        let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
+        flushed.map_err(io::Error::other)?.map_err(io::Error::other)
+    }
+
+    /// These are held now.
+    pub(crate) fn remove(&self, held: impl IntoIterator<Item = u64>) -> Result<(), StateError> {
+        self.change(|ranges| held.into_iter().for_each(|index| ranges.remove(index, index)))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Ranges)) -> Result<(), StateError> {
+        let mut ranges = self.ranges.lock();
+        let mut next = ranges.clone();
+        change(&mut next);
+        if next == *ranges {
+            return Ok(());
+        }
+        let mut batch = StateBatch::default();
+        note(&mut batch, &next);
+        self.applied.while_open(|| self.store.write(&batch)).ok_or_else(|| self.stopped())??;
+        *ranges = next;
+        self.show(&ranges);
+        Ok(())
+    }
+
+    /// Notes more in the same write as something else: `write` is given the batch with the row.
+    pub(crate) fn add_with(
+        &self,
+        more: &Ranges,
+        write: impl FnOnce(StateBatch) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
+        let mut ranges = self.ranges.lock();
+        let mut next = ranges.clone();
+        next.extend(more.iter());
+        let mut batch = StateBatch::default();
+        note(&mut batch, &next);
+        self.applied.while_open(|| write(batch)).ok_or_else(|| self.stopped())??;
+        *ranges = next;
+        self.show(&ranges);
+        Ok(())
+    }
+
+    fn stopped(&self) -> StateError {
+        StateError::new(self.group, "this replica was stopped")
+    }
+
+    fn show(&self, ranges: &Ranges) {
+        metrics::gauge!("dtm_cluster_missing_bundles", "group" => self.group.to_string())
+            .set(ranges.count() as f64);
+    }
+}
+
+fn note(batch: &mut StateBatch, ranges: &Ranges) {
+    if ranges.is_empty() {
+        batch.delete(MISSING_KEY);
+    } else {
+        let row = wire::MissingBundles { ranges: ranges.to_wire() };
+        batch.put(MISSING_KEY, row.encode_to_vec());
+    }
+}
+
+fn parse(row: &Bytes) -> Result<Ranges, convert::Error> {
+    let row = wire::MissingBundles::decode(row.clone())
+        .map_err(|error| convert::Error::malformed("note of missing bundles", error))?;
+    Ok(Ranges::from_wire(&row.ranges))
+}
+
+#[cfg(test)]
+mod tests {
+    use dtm_machine::seams::MemoryStateStore;
+
+    use super::*;
+
+    fn ranges(list: &[(u64, u64)]) -> Ranges {
+        let mut set = Ranges::default();
+        list.iter().for_each(|&(from, to)| set.insert(from, to));
+        set
+    }
+
+    // holds: ING-1
+    #[test]
+    fn the_note_is_united_and_survives_a_restart() {
+        let store: Arc<dyn StateStore> = Arc::new(MemoryStateStore::new(GroupId(1)));
+        let load = || {
+            Missing::load(GroupId(1), Arc::clone(&store), Arc::new(Applied::new())).expect("reads")
+        };
+        let missing = load();
+        assert!(missing.is_empty());
+        missing.add(&ranges(&[(5, 9)])).expect("written");
+        let written = missing.add_with(&ranges(&[(20, 30)]), |batch| store.write(&batch));
+        written.expect("written");
+        assert_eq!(load().ranges(), ranges(&[(5, 9), (20, 30)]));
+        missing.remove([5, 6, 7, 25]).expect("written");
+        assert_eq!(load().ranges(), ranges(&[(8, 9), (20, 24), (26, 30)]));
+        assert_eq!(load().count(), 12);
+        missing.remove(1..=30).expect("written");
+        assert!(load().is_empty() && store.get(MISSING_KEY).expect("reads").is_none());
+    }
+
+    #[test]
+    fn a_failed_write_changes_nothing() {
+        let store: Arc<dyn StateStore> = Arc::new(MemoryStateStore::new(GroupId(1)));
+        let missing = Missing::load(GroupId(1), store, Arc::new(Applied::new())).expect("reads");
+        let failed = |_| Err(StateError::new(GroupId(1), "no"));
+        assert!(missing.add_with(&ranges(&[(1, 2)]), failed).is_err());
+        assert!(missing.is_empty());
+    }
+}

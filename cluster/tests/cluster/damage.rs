@@ -1,0 +1,125 @@
+//! Damage on one node: its log, its rows. The others go on, the replica is mended by them.
+
+use std::path::{Path, PathBuf};
+
+use dtm_types::GroupId;
+
+use crate::harness::{Cluster, until};
+use crate::snapshots::{GROUP, bundles, status, write};
+
+fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
+    let listed = std::fs::read_dir(dir).expect("a folder");
+    let paths = listed.map(|entry| entry.expect("listed").path());
+    let mut found: Vec<PathBuf> =
+        paths.filter(|path| path.to_string_lossy().ends_with(ending)).collect();
+    found.sort();
+    found
+}
+
+/// Flips a bit of the payload of each `step`-th block of the group's entries from the last ones.
+fn damage_log(dir: &Path, step: usize, count: usize) -> usize {
+    let mut hit = 0;
+    for path in files(&dir.join("log"), ".log").iter().rev() {
+        let mut bytes = std::fs::read(path).expect("reads");
+        let is_entry = |at: &usize| {
+            let kind = bytes[at + 5];
+            let group = u32::from_le_bytes(bytes[at + 64..at + 68].try_into().expect("4"));
+            let len = u32::from_le_bytes(bytes[at + 68..at + 72].try_into().expect("4"));
+            bytes[*at..].starts_with(b"DTMB") && kind == 1 && group == GROUP.0 && len > 20
+        };
+        let ends = bytes.len().saturating_sub(256);
+        let blocks: Vec<usize> = (0..ends).step_by(8).filter(is_entry).collect();
+        for at in blocks.iter().rev().step_by(step).take(count - hit) {
+            bytes[at + 136 + 9] ^= 4;
+            hit += 1;
+        }
+        std::fs::write(path, bytes).expect("written");
+    }
+    hit
+}
+
+async fn is_whole_again(cluster: &Cluster, at: usize, like: usize) {
+    let through = status(cluster.node(like)).head.index;
+    until("every replica is mended", || {
+        let groups = cluster.node(at).status();
+        let own = groups.iter().find(|status| status.group == GROUP)?;
+        let is_well = |group: &dtm_cluster::GroupStatus| {
+            group.recovering.is_none() && group.failure.is_none() && group.missing_bundles == 0
+        };
+        (groups.iter().all(is_well) && own.head.index >= through).then_some(())
+    })
+    .await;
+    let (theirs, own) = (bundles(cluster.node(like)).await, bundles(cluster.node(at)).await);
+    for (index, bundle) in theirs {
+        assert_eq!(own.get(&index), Some(&bundle), "index {index}");
+    }
+    let heads = (status(cluster.node(like)).head, status(cluster.node(at)).head);
+    if heads.0.index == heads.1.index {
+        assert_eq!(heads.0, heads.1, "RAFT-1: the same ledger at the same index");
+    }
+}
+
+// holds: ING-1 RAFT-1
+// fault: F6
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_entries_are_fetched_and_other_groups_serve_meanwhile() {
+    let mut cluster = Cluster::start_on_disk(3).await;
+    cluster.form(2).await;
+    write(&cluster, 0, 0..80).await;
+    let leader = cluster.leader_of(GROUP).await;
+    let other = (leader + 1) % 3;
+    // All three stop, two of them damaged at different places: none can lead before it is mended.
+    for at in 0..3 {
+        cluster.kill(at).await;
+    }
+    assert_eq!(damage_log(&cluster.disks[leader].storage.dir(), 3, 8), 8);
+    assert_eq!(damage_log(&cluster.disks[other].storage.dir(), 5, 4), 4);
+    for at in 0..3 {
+        cluster.restart(at).await;
+    }
+    write(&cluster, 0, 80..90).await;
+    for at in [leader, other] {
+        is_whole_again(&cluster, at, 3 - leader - other).await;
+    }
+}
+
+// holds: ING-1
+// fault: F6
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_rows_are_rebuilt_from_a_peer() {
+    let mut cluster = Cluster::start_on_disk(3).await;
+    cluster.form(2).await;
+    write(&cluster, 0, 0..80).await;
+    let leader = cluster.leader_of(GROUP).await;
+    until("a purge", || (status(cluster.node(leader)).purged_index > 20).then_some(())).await;
+    cluster.kill(leader).await;
+    let state = cluster.disks[leader].storage.dir().join("state");
+    let tables = files(&state, ".sst");
+    assert!(!tables.is_empty());
+    for table in &tables {
+        let mut bytes = std::fs::read(table).expect("reads");
+        (0..bytes.len()).step_by(64).for_each(|at| bytes[at] ^= 1);
+        std::fs::write(table, bytes).expect("written");
+    }
+    cluster.restart(leader).await;
+    let like = (leader + 1) % 3;
+    write(&cluster, like, 80..90).await;
+    is_whole_again(&cluster, leader, like).await;
+}
+
+// holds: ING-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_rows_are_rebuilt_and_meta_is_no_exception() {
+    let mut cluster = Cluster::start_on_disk(3).await;
+    cluster.form(2).await;
+    write(&cluster, 0, 0..80).await;
+    let victim = 1;
+    until("a purge", || (status(cluster.node(victim)).purged_index > 20).then_some(())).await;
+    cluster.kill(victim).await;
+    std::fs::remove_dir_all(cluster.disks[victim].storage.dir().join("state")).expect("removed");
+    cluster.restart(victim).await;
+    write(&cluster, 0, 80..90).await;
+    is_whole_again(&cluster, victim, 0).await;
+    let meta = cluster.node(victim).status().into_iter().find(|group| group.group == GroupId::META);
+    assert!(meta.is_some_and(|meta| meta.recovering.is_none()));
+}

@@ -1,0 +1,177 @@
+//! Snapshots: what a follower held, what it got, what it lacks, cut off at each phase.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use dtm_cluster::{ClusterNode, GroupStatus};
+use dtm_machine::seams::{Freshness, ReadView, RecordError};
+use dtm_types::GroupId;
+
+use crate::harness::{Cluster, command, propose, until};
+
+pub(crate) const GROUP: GroupId = GroupId(1);
+
+pub(crate) fn status(node: &ClusterNode) -> GroupStatus {
+    node.status().into_iter().find(|status| status.group == GROUP).expect("a replica")
+}
+
+/// Every bundle through the applied index, read on one node.
+pub(crate) async fn bundles(node: &ClusterNode) -> BTreeMap<u64, Bytes> {
+    let view = node.view(GROUP, Freshness::Local).await.expect("a view");
+    let applied = status(node).head.index;
+    let read = move || -> BTreeMap<u64, Bytes> {
+        (1..=applied)
+            .filter_map(|index| match view.records.bundle(index) {
+                Ok(bundle) => Some((index, bundle)),
+                // Blank entries and memberships are no bundles.
+                Err(RecordError::NotHeld(_)) => None,
+                Err(error) => panic!("index {index} of {applied}: {error}"),
+            })
+            .collect()
+    };
+    tokio::task::spawn_blocking(read).await.expect("reads")
+}
+
+pub(crate) async fn write(cluster: &Cluster, at: usize, numbers: std::ops::Range<u32>) {
+    for number in numbers {
+        let text = format!("c{number}");
+        propose(cluster.node(at), GROUP, command(&text)).await.expect("an outcome");
+    }
+}
+
+/// A follower that is down while the others go on so far that it needs a snapshot.
+async fn lagging(cluster: &mut Cluster) -> (usize, usize) {
+    write(cluster, 0, 0..60).await;
+    let leader = cluster.leader_of(GROUP).await;
+    let follower = (leader + 1) % 3;
+    let third = (leader + 2) % 3;
+    let behind = status(cluster.node(leader)).head.index;
+    until("the follower has everything", || {
+        (status(cluster.node(follower)).head.index >= behind).then_some(())
+    })
+    .await;
+    cluster.kill(follower).await;
+    write(cluster, leader, 60..150).await;
+    until("a purge on both", || {
+        let purged = |at: usize| status(cluster.node(at)).purged_index;
+        (purged(leader) > behind + 20 && purged(third) > behind + 20).then_some(())
+    })
+    .await;
+    (leader, follower)
+}
+
+async fn whole(cluster: &Cluster, at: usize, like: usize) {
+    let through = status(cluster.node(like)).head.index;
+    until("a follower that lacks nothing", || {
+        let found = cluster.nodes[at].as_ref()?.status();
+        let own = found.into_iter().find(|status| status.group == GROUP)?;
+        let is_whole = own.head.index >= through
+            && own.missing_bundles == 0
+            && own.recovering.is_none()
+            && own.failure.is_none();
+        is_whole.then_some(())
+    })
+    .await;
+    let (theirs, own) = (bundles(cluster.node(like)).await, bundles(cluster.node(at)).await);
+    assert!(theirs.len() >= 150, "{} bundles", theirs.len());
+    for (index, bundle) in theirs {
+        assert_eq!(own.get(&index), Some(&bundle), "index {index}");
+    }
+}
+
+// holds: ING-1
+// fault: F7
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_snapshot_a_follower_reads_every_index_alone() {
+    let mut cluster = Cluster::start_on_disk(3).await;
+    cluster.form(1).await;
+    let (leader, follower) = lagging(&mut cluster).await;
+    cluster.restart(follower).await;
+    whole(&cluster, follower, leader).await;
+    let all = bundles(cluster.node(leader)).await;
+    for at in [leader, 3 - leader - follower] {
+        cluster.kill(at).await;
+    }
+    // Nobody is left to ask, and a restart holds it too.
+    let own = bundles(cluster.node(follower)).await;
+    assert!(all.iter().all(|(index, bundle)| own.get(index) == Some(bundle)));
+    cluster.kill(follower).await;
+    cluster.restart(follower).await;
+    let own = bundles(cluster.node(follower)).await;
+    assert!(all.iter().all(|(index, bundle)| own.get(index) == Some(bundle)));
+}
+
+// holds: ING-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_cut_at_any_phase_is_resumed() {
+    let mut cluster = Cluster::start_on_disk(3).await;
+    cluster.form(1).await;
+    let (leader, follower) = lagging(&mut cluster).await;
+    let third = 3 - leader - follower;
+    for at in [leader, third] {
+        let faults = &cluster.disks[at].faults;
+        faults.scan.store(1, Ordering::SeqCst);
+        faults.read_record.store(20, Ordering::SeqCst);
+    }
+    let faults = std::sync::Arc::clone(&cluster.disks[follower].faults);
+    faults.stage_put.store(1, Ordering::SeqCst);
+    faults.store_records.store(1, Ordering::SeqCst);
+    cluster.restart(follower).await;
+    whole(&cluster, follower, leader).await;
+    assert!(faults.stage_put.load(Ordering::SeqCst) <= 0, "the rows were cut once");
+    assert!(faults.store_records.load(Ordering::SeqCst) <= 0, "the bundles were cut once");
+}
+
+// holds: ING-1
+// fault: F7
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_between_rows_and_log_of_a_snapshot_loses_nothing() {
+    let mut cluster = Cluster::start_on_disk(3).await;
+    cluster.form(1).await;
+    let (leader, follower) = lagging(&mut cluster).await;
+    let faults = std::sync::Arc::clone(&cluster.disks[follower].faults);
+    faults.switched.store(1, Ordering::SeqCst);
+    cluster.restart(follower).await;
+    until("the switch", || (faults.switched.load(Ordering::SeqCst) <= 0).then_some(())).await;
+    cluster.kill(follower).await;
+    cluster.restart(follower).await;
+    whole(&cluster, follower, leader).await;
+}
+
+// holds: ING-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_sender_lacks_comes_from_another_peer_and_a_reader_is_told() {
+    let mut cluster = Cluster::start_on_disk(3).await;
+    cluster.form(1).await;
+    let (leader, follower) = lagging(&mut cluster).await;
+    let third = 3 - leader - follower;
+    let from = i64::try_from(status(cluster.node(leader)).purged_index).expect("small") - 15;
+    let all = bundles(cluster.node(leader)).await;
+    for at in [leader, third] {
+        cluster.disks[at].faults.lose(from, from + 4);
+    }
+    cluster.restart(follower).await;
+    let through = status(cluster.node(leader)).head.index;
+    until("a snapshot with a hole", || {
+        let own = status(cluster.node(follower));
+        (own.head.index >= through && (1..=5).contains(&own.missing_bundles)).then_some(())
+    })
+    .await;
+    let view = cluster.node(follower).view(GROUP, Freshness::Local).await.expect("a view");
+    let index = u64::try_from(from).expect("positive");
+    let read = move || view.records.bundle(index);
+    let read = tokio::task::spawn_blocking(read).await.expect("reads");
+    assert_eq!(read, Err(RecordError::Missing(index)), "never silently skipped");
+    // The note outlives a restart, and empties once one peer has it.
+    cluster.kill(follower).await;
+    cluster.restart(follower).await;
+    assert!(status(cluster.node(follower)).missing_bundles > 0);
+    cluster.disks[third].faults.lose(0, 0);
+    until("the hole is filled", || {
+        (status(cluster.node(follower)).missing_bundles == 0).then_some(())
+    })
+    .await;
+    let own = bundles(cluster.node(follower)).await;
+    assert!(all.iter().all(|(index, bundle)| own.get(index) == Some(bundle)));
+}

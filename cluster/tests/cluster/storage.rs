@@ -1,0 +1,352 @@
+//! Storage of a test node: memory or files, with faults that strike once.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use dtm_cluster::{
+    DbStates, Flushed, IndexRange, LogEntry, LogError, LogMarks, LogPosition, LogProvider,
+    MemoryLogs, MemoryStates, NodeLogs, ReplicaLog, Scrubbed, StagedState, StateProvider,
+};
+use dtm_machine::seams::{StateBatch, StateError, StateRead, StateStore};
+use dtm_storage::log::{Error as LogOpenError, LogConfig, LogIdentity, NodeLog};
+use dtm_storage::state::{Error as DbError, Owner, StateConfig};
+use dtm_storage::vfs::RealVfs;
+use dtm_types::{ClusterId, GroupId, Incarnation, NodeId, ReplicaId};
+use futures::future::BoxFuture;
+
+use crate::harness::PATIENCE;
+
+pub(crate) enum Storage {
+    Memory(Arc<MemoryLogs>, Arc<MemoryStates>),
+    Disk(tempfile::TempDir),
+}
+
+type Opened = (Arc<dyn LogProvider>, Arc<dyn StateProvider>);
+
+impl Storage {
+    pub(crate) fn memory() -> Self {
+        Self::Memory(Arc::default(), Arc::default())
+    }
+
+    pub(crate) fn disk() -> Self {
+        Self::Disk(tempfile::tempdir().expect("a folder"))
+    }
+
+    /// Opens what an earlier run left; waits until that run has let go of it.
+    pub(crate) async fn open(&self, node: NodeId) -> Opened {
+        match self {
+            Self::Memory(logs, states) => (Arc::clone(logs) as _, Arc::clone(states) as _),
+            Self::Disk(dir) => {
+                let identity = LogIdentity { cluster: 7, node: u128::from_be_bytes(node.0) };
+                let owner = Owner { cluster: ClusterId([7; 16]), node };
+                let deadline = Instant::now() + PATIENCE;
+                let cfg = LogConfig {
+                    segment_bytes: 1 << 20,
+                    disk_reserve_bytes: 0,
+                    short_slice: false,
+                    ..LogConfig::default()
+                };
+                loop {
+                    let vfs = Arc::new(RealVfs);
+                    let log = NodeLog::open(vfs, &dir.path().join("log"), cfg.clone(), identity);
+                    let busy = match log {
+                        Ok((log, _)) => {
+                            let dir = dir.path().join("state");
+                            match DbStates::open(&dir, owner, &StateConfig::default()) {
+                                Ok(states) => {
+                                    let logs = NodeLogs::new(Arc::new(log), Incarnation(1));
+                                    return (Arc::new(logs), Arc::new(states));
+                                }
+                                Err(DbError::InUse { cause, .. }) => cause,
+                                Err(error) => panic!("state does not open: {error}"),
+                            }
+                        }
+                        Err(LogOpenError::Locked { path }) => path.display().to_string(),
+                        Err(error) => panic!("log does not open: {error}"),
+                    };
+                    assert!(Instant::now() < deadline, "{busy} stays in use");
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn crash(&self) {
+        if let Self::Memory(_, states) = self {
+            states.crash();
+        }
+    }
+
+    /// Folder of the node.
+    pub(crate) fn dir(&self) -> PathBuf {
+        match self {
+            Self::Memory(..) => panic!("nothing on disk"),
+            Self::Disk(dir) => dir.path().to_owned(),
+        }
+    }
+}
+
+/// Counters that strike once each: 0 and below is never, n is at the n-th call.
+#[derive(Default)]
+pub(crate) struct Faults {
+    pub(crate) read_record: AtomicI64,
+    pub(crate) store_records: AtomicI64,
+    pub(crate) scan: AtomicI64,
+    pub(crate) stage_put: AtomicI64,
+    /// After the rows were switched, before anybody knows.
+    pub(crate) switched: AtomicI64,
+    /// Indexes that this node's record store has lost, as `from * 2^32 + to`; 0 = none.
+    pub(crate) lost: AtomicI64,
+}
+
+fn strikes(fault: &AtomicI64) -> bool {
+    fault.fetch_sub(1, Ordering::SeqCst) == 1
+}
+
+impl Faults {
+    pub(crate) fn lose(&self, from: i64, to: i64) {
+        self.lost.store(from << 32 | to, Ordering::SeqCst);
+    }
+
+    fn has_lost(&self, index: u64) -> bool {
+        let lost = self.lost.load(Ordering::SeqCst);
+        let (from, to) = (lost >> 32, lost & 0xffff_ffff);
+        lost > 0 && (from..=to).contains(&i64::try_from(index).expect("small"))
+    }
+}
+
+pub(crate) struct FaultyLogs {
+    pub(crate) inner: Arc<dyn LogProvider>,
+    pub(crate) faults: Arc<Faults>,
+}
+
+impl LogProvider for FaultyLogs {
+    fn open(&self, group: GroupId, replica: ReplicaId) -> Result<Arc<dyn ReplicaLog>, LogError> {
+        let inner = self.inner.open(group, replica)?;
+        if group.is_meta() {
+            return Ok(inner);
+        }
+        Ok(Arc::new(FaultyLog { inner, faults: Arc::clone(&self.faults) }))
+    }
+
+    fn replicas(&self) -> Vec<(GroupId, ReplicaId)> {
+        self.inner.replicas()
+    }
+
+    fn drop_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), LogError> {
+        self.inner.drop_replica(group, replica)
+    }
+
+    fn segments(&self) -> Vec<u64> {
+        self.inner.segments()
+    }
+
+    fn scrub(&self, segment: u64) -> Result<Scrubbed, LogError> {
+        self.inner.scrub(segment)
+    }
+
+    fn stopped(&self) -> Option<String> {
+        self.inner.stopped()
+    }
+}
+
+struct FaultyLog {
+    inner: Arc<dyn ReplicaLog>,
+    faults: Arc<Faults>,
+}
+
+impl ReplicaLog for FaultyLog {
+    fn marks(&self) -> LogMarks {
+        self.inner.marks()
+    }
+
+    fn ready(&self, bytes: usize) -> BoxFuture<'_, Result<(), LogError>> {
+        self.inner.ready(bytes)
+    }
+
+    fn append(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
+        self.inner.append(entries, flushed)
+    }
+
+    fn save_vote(&self, vote: Bytes, flushed: Flushed) -> Result<(), LogError> {
+        self.inner.save_vote(vote, flushed)
+    }
+
+    fn save_committed(&self, committed: Bytes) {
+        self.inner.save_committed(committed);
+    }
+
+    fn truncate_after(&self, last: Option<u64>, flushed: Flushed) -> Result<(), LogError> {
+        self.inner.truncate_after(last, flushed)
+    }
+
+    fn purge_to(&self, position: LogPosition) -> Result<(), LogError> {
+        self.inner.purge_to(position)
+    }
+
+    fn reset(
+        &self,
+        position: LogPosition,
+        visible_through: Option<u64>,
+        flushed: Flushed,
+    ) -> Result<(), LogError> {
+        self.inner.reset(position, visible_through, flushed)
+    }
+
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
+        self.inner.read(range, bytes_max)
+    }
+
+    fn read_record(&self, index: u64) -> Result<LogEntry, LogError> {
+        if strikes(&self.faults.read_record) {
+            return Err(LogError::Engine("planted".into()));
+        }
+        if self.faults.has_lost(index) {
+            return Err(LogError::NotFound(index));
+        }
+        self.inner.read_record(index)
+    }
+
+    fn store_records(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
+        if strikes(&self.faults.store_records) {
+            return Err(LogError::Engine("planted".into()));
+        }
+        self.inner.store_records(entries, flushed)
+    }
+
+    fn lacking(&self, through: u64) -> Result<Vec<IndexRange>, LogError> {
+        self.inner.lacking(through)
+    }
+
+    fn declare_whole(&self, flushed: Flushed) -> Result<(), LogError> {
+        self.inner.declare_whole(flushed)
+    }
+
+    fn release(&self, through: u64) {
+        self.inner.release(through);
+    }
+}
+
+pub(crate) struct FaultyStates {
+    pub(crate) inner: Arc<dyn StateProvider>,
+    pub(crate) faults: Arc<Faults>,
+}
+
+impl StateProvider for FaultyStates {
+    fn open(&self, group: GroupId) -> Result<Arc<dyn StateStore>, StateError> {
+        let inner = self.inner.open(group)?;
+        Ok(Arc::new(FaultyStore { inner, faults: Arc::clone(&self.faults) }))
+    }
+
+    fn stage(&self, group: GroupId) -> Result<Box<dyn StagedState>, StateError> {
+        let inner = self.inner.stage(group)?;
+        Ok(Box::new(FaultyStage { group, inner, faults: Arc::clone(&self.faults) }))
+    }
+
+    fn clear(&self, group: GroupId) -> Result<(), StateError> {
+        self.inner.clear(group)
+    }
+
+    fn damage(&self, group: GroupId) -> Option<String> {
+        self.inner.damage(group)
+    }
+
+    fn note_peers(&self, note: &[u8]) -> std::io::Result<()> {
+        self.inner.note_peers(note)
+    }
+
+    fn noted_peers(&self) -> Vec<u8> {
+        self.inner.noted_peers()
+    }
+}
+
+struct FaultyStage {
+    group: GroupId,
+    inner: Box<dyn StagedState>,
+    faults: Arc<Faults>,
+}
+
+impl StagedState for FaultyStage {
+    fn put(&mut self, rows: Vec<(Bytes, Bytes)>) -> Result<(), StateError> {
+        if strikes(&self.faults.stage_put) {
+            return Err(StateError::new(self.group, "planted"));
+        }
+        self.inner.put(rows)
+    }
+
+    fn switch(self: Box<Self>, more: StateBatch) -> Result<(), StateError> {
+        self.inner.switch(more)?;
+        if strikes(&self.faults.switched) {
+            return Err(StateError::new(self.group, "planted"));
+        }
+        Ok(())
+    }
+}
+
+struct FaultyStore {
+    inner: Arc<dyn StateStore>,
+    faults: Arc<Faults>,
+}
+
+type Rows = Vec<(Bytes, Bytes)>;
+
+impl StateRead for FaultyStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
+        self.inner.get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Rows, StateError> {
+        self.inner.scan(from, to, limit)
+    }
+
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
+        self.inner.last(from, to)
+    }
+}
+
+impl StateStore for FaultyStore {
+    fn write(&self, batch: &StateBatch) -> Result<(), StateError> {
+        self.inner.write(batch)
+    }
+
+    fn flush(&self) -> Result<(), StateError> {
+        self.inner.flush()
+    }
+
+    fn freeze(&self) -> Arc<dyn StateRead> {
+        let (inner, faults) = (self.inner.freeze(), Arc::clone(&self.faults));
+        Arc::new(FaultyView { group: self.inner.group(), inner, faults })
+    }
+
+    fn group(&self) -> GroupId {
+        self.inner.group()
+    }
+}
+
+struct FaultyView {
+    group: GroupId,
+    inner: Arc<dyn StateRead>,
+    faults: Arc<Faults>,
+}
+
+impl StateRead for FaultyView {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
+        self.inner.get(key)
+    }
+
+    /// Only a snapshot reads rows by the hundred.
+    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Rows, StateError> {
+        if limit == 512 && !self.group.is_meta() && strikes(&self.faults.scan) {
+            return Err(StateError::new(self.group, "planted"));
+        }
+        self.inner.scan(from, to, limit)
+    }
+
+    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
+        self.inner.last(from, to)
+    }
+}
