@@ -140,7 +140,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let snapshot =
-            self.snapshot.take().ok_or_else(|| io::Error::other("nothing applied yet"))?;
+            self.snapshot.take().ok_or_else(|| io::Error::other("a builder builds once"))?;
         loop {
             let store = Arc::clone(&self.store);
             let flushed = tokio::task::spawn_blocking(move || store.flush()).await;

@@ -132,14 +132,12 @@ impl StateMachine {
         }
     }
 
-    fn snapshot_now(&self) -> Option<Snapshot> {
-        let meta = SnapshotMeta {
-            last_log_id: Some(self.last?),
-            last_membership: self.membership.clone(),
-        };
+    fn snapshot_now(&self) -> Snapshot {
+        let meta =
+            SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() };
         let ledger = self.machine.ledger_head();
         let data = SnapshotData::view(self.store.freeze(), Arc::clone(&self.log), ledger);
-        Some(Snapshot { meta, snapshot: data })
+        Snapshot { meta, snapshot: data }
     }
 
     /// Switches the rows. The log follows when openraft purges it behind the snapshot; the bundles
@@ -169,6 +167,9 @@ impl StateMachine {
 
     /// Keeps the reason visible; the group stops on this node.
     fn failed(&self, error: io::Error) -> io::Error {
+        if self.applied.is_closed() {
+            return error;
+        }
         tracing::error!(group = self.group.0, %error, "state machine failed, group stops here");
         metrics::counter!("dtm_cluster_group_failures_total", "group" => self.group.to_string())
             .increment(1);
@@ -252,7 +253,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         SnapshotBuilder::new(
-            self.snapshot_now(),
+            Some(self.snapshot_now()),
             Arc::clone(&self.store),
             Arc::clone(&self.applied),
         )
@@ -267,7 +268,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        Ok(self.snapshot_now())
+        Ok(self.last.map(|_| self.snapshot_now()))
     }
 }
 

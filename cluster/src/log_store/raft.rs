@@ -53,6 +53,7 @@ impl LogStore {
         };
         self.change(|flushed| self.log.reset(position, visible_through, flushed)).await
     }
+
     /// Runs one change to its answer. A full disk holds the group up instead of ending it.
     async fn change(
         &self,

@@ -146,7 +146,8 @@ async fn what_the_sender_lacks_comes_from_another_peer_and_a_reader_is_told() {
     cluster.form(1).await;
     let (leader, follower) = lagging(&mut cluster).await;
     let third = 3 - leader - follower;
-    let from = i64::try_from(status(cluster.node(leader)).purged_index).expect("small") - 15;
+    let purged = [leader, third].map(|at| status(cluster.node(at)).purged_index);
+    let from = i64::try_from(purged[0].min(purged[1])).expect("small") - 15;
     let all = bundles(cluster.node(leader)).await;
     for at in [leader, third] {
         cluster.disks[at].faults.lose(from, from + 4);
