@@ -16,6 +16,8 @@ use super::error::Error;
 /// Largest info log and how many are kept: 4 × 4 MiB.
 const LOG_BYTES_MAX: usize = 4 << 20;
 const LOG_FILES_MAX: usize = 4;
+/// Says that the folder's files are damaged, and how it was found.
+const DAMAGED: &str = "DAMAGED";
 /// The manifest is rewritten past this size.
 const MANIFEST_BYTES_MAX: usize = 16 << 20;
 /// Files are written back to disk in steps of this size, so that a flush's fsync is short.
@@ -38,6 +40,9 @@ pub(super) struct Engine {
 impl Engine {
     /// Opens or creates. Refuses a folder that holds engine files but not the one that names them.
     pub(super) fn open(dir: &Path, config: &StateConfig) -> Result<Self, Error> {
+        if let Ok(cause) = std::fs::read_to_string(dir.join(DAMAGED)) {
+            return Err(Error::Damaged { file: Some(DAMAGED.into()), cause });
+        }
         let create = is_pristine(dir)?;
         let db = DB::open(&options(config, create), dir).map_err(|e| Error::opening(dir, &e))?;
         let mut write_options = WriteOptions::default();
@@ -124,6 +129,12 @@ impl Engine {
             // is room again: a flush that failed for want of room left no file in force.
             metrics::counter!("dtm_state_disk_full_total").increment(1);
             return error;
+        }
+        if matches!(error, Error::Damaged { .. }) {
+            // Background work met it: it would meet it again. The next start moves the folder aside.
+            if let Err(cause) = std::fs::write(self.dir.join(DAMAGED), error.to_string()) {
+                tracing::error!(%cause, "damage of the state could not be marked");
+            }
         }
         let first = self.fault.get_or_init(|| error.clone());
         metrics::counter!("dtm_state_failures_total").increment(1);
