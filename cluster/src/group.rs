@@ -60,8 +60,11 @@ impl Group {
         let store = deps.states.open(id)?;
         let applied = Arc::new(Applied::new());
         let failed = |cause: String| Error::Raft { group: id, cause };
-        let recovering =
-            |error: io::Error| Error::Recovering { group: id, replica, cause: error.to_string() };
+        let recovering = |error: std::io::Error| Error::Recovering {
+            group: id,
+            replica,
+            cause: error.to_string(),
+        };
         let missing = Missing::load(id, Arc::clone(&store), Arc::clone(&applied));
         let missing = missing.map_err(|error| failed(error.to_string()))?;
         let (rows, note) = (Arc::clone(&store), Arc::clone(&missing));

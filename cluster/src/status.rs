@@ -110,6 +110,7 @@ impl Down {
             head: Head::default(),
             flushed_index: 0,
             purged_index: marks.purged.map_or(0, |purged| purged.index),
+            version: 0,
             missing_bundles: 0,
             queued_bytes: 0,
             replicas: Vec::new(),

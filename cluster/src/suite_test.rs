@@ -106,7 +106,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, Guard> for Stores {
         let missing = Missing::load(GROUP, Arc::clone(&store), Arc::clone(&applied));
         let missing = missing.expect("reads");
         let (rows, marks) = (Arc::clone(&log), Arc::clone(&applied));
-        let inner = StateMachine::load(GROUP, store, rows, marks, Arc::clone(&missing));
+        let inner = StateMachine::load(GROUP, 1, store, rows, marks, Arc::clone(&missing));
         // The suite purges what it never applied.
         applied.set_flushed(u64::MAX);
         let store = LogStore::new(log, applied, missing);

@@ -45,7 +45,7 @@ impl Group {
         let mut batch = StateBatch::default();
         let outcomes =
             self.machine.apply(&self.store, &[entry], &mut batch).expect("apply is total");
-        self.store.write(batch).expect("memory");
+        self.store.write(&batch).expect("memory");
         outcomes.into_iter().next().expect("one entry")
     }
 
@@ -410,7 +410,7 @@ proptest! {
         for entry in &entries {
             let mut batch = StateBatch::default();
             one.machine.apply(&one.store, std::slice::from_ref(entry), &mut batch).expect("total");
-            one.store.write(batch).expect("memory");
+            one.store.write(&batch).expect("memory");
         }
         let mut other = Group::new(INGEST);
         let mut rest = entries.as_slice();
@@ -419,7 +419,7 @@ proptest! {
             if now.is_empty() { break; }
             let mut batch = StateBatch::default();
             other.machine.apply(&other.store, now, &mut batch).expect("total");
-            other.store.write(batch).expect("memory");
+            other.store.write(&batch).expect("memory");
             rest = later;
             if restart {
                 other.machine = Machine::load(INGEST, &other.store).expect("rows");

@@ -36,7 +36,7 @@ fn apply(
     let mut batch = StateBatch::default();
     let entry = Committed { index, bundle: Some(bundle) };
     let outcomes = machine.apply(store, &[entry], &mut batch)?;
-    store.write(batch).expect("memory");
+    store.write(&batch).expect("memory");
     Ok(outcomes[0][0].result.clone())
 }
 

@@ -1,6 +1,5 @@
 //! Who is a member: lost disks, old copies of a disk, removed nodes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use dtm_cluster::{Error, LogProvider};
@@ -51,7 +50,7 @@ async fn a_node_that_lost_its_log_votes_only_under_new_ids() {
     let before: Vec<_> =
         [GroupId::META, GROUP].map(|group| voters_on(&cluster, group, 2)).into_iter().collect();
     cluster.kill(2).await;
-    cluster.disks[2].logs = Arc::default();
+    cluster.disks[2].storage.lose_log();
     cluster.restart(2).await;
     for (group, before) in [GroupId::META, GROUP].into_iter().zip(before) {
         let after = until("a voter under a new id", || {
@@ -61,11 +60,15 @@ async fn a_node_that_lost_its_log_votes_only_under_new_ids() {
         .await;
         assert!(before.iter().all(|old| *old < after), "{after} of group {group}");
         assert!(
-            cluster.disks[2].logs.replicas().contains(&(group, after)),
+            cluster.disks[2].storage.logs().replicas().contains(&(group, after)),
             "the log holds the new one"
         );
         assert!(
-            before.iter().all(|&old| !cluster.disks[2].logs.replicas().contains(&(group, old)))
+            before.iter().all(|&old| !cluster.disks[2]
+                .storage
+                .logs()
+                .replicas()
+                .contains(&(group, old)))
         );
     }
     for row in rows(&cluster, 2).await {
@@ -128,7 +131,7 @@ async fn an_old_copy_does_not_start() {
     }
     cluster.kill(2).await;
     let votes = |cluster: &Cluster| {
-        let logs = &cluster.disks[2].logs;
+        let logs = cluster.disks[2].storage.logs();
         let opened = logs.replicas().into_iter().map(|(group, replica)| logs.open(group, replica));
         opened.map(|log| log.expect("opens").marks()).collect::<Vec<_>>()
     };

@@ -75,6 +75,22 @@ impl Storage {
         }
     }
 
+    /// The log in memory of a node.
+    pub(crate) fn logs(&self) -> &Arc<MemoryLogs> {
+        match self {
+            Self::Memory(logs, _) => logs,
+            Self::Disk(_) => panic!("the log is on disk"),
+        }
+    }
+
+    /// An empty log takes the place of this one; the rows stay.
+    pub(crate) fn lose_log(&mut self) {
+        match self {
+            Self::Memory(logs, _) => *logs = Arc::default(),
+            Self::Disk(_) => panic!("the log is on disk"),
+        }
+    }
+
     pub(crate) fn crash(&self) {
         if let Self::Memory(_, states) = self {
             states.crash();

@@ -21,7 +21,7 @@ fn caller(code: &str, credential: Credential) -> Caller {
 fn put(state: &MemoryStateStore, key: Vec<u8>, row: &impl Message) {
     let mut batch = StateBatch::default();
     batch.put(key, row.encode_to_vec());
-    state.write(batch).expect("memory takes it");
+    state.write(&batch).expect("memory takes it");
 }
 
 fn source(state: &MemoryStateStore, code: &str, suspended: bool) {

@@ -86,7 +86,7 @@ fn rows(shapes: &[Shape]) -> MemoryStateStore {
             batch.put(keys::quarantine(SOURCE, index, ordinal), row);
         }
     }
-    store.write(batch).expect("written");
+    store.write(&batch).expect("written");
     store
 }
 
