@@ -9,6 +9,7 @@ use dtm_ctl::args::{
 };
 use dtm_ctl::contexts::{self, Context, Contexts};
 use dtm_ctl::{Exit, Failure, Printer};
+use dtm_types::text::Lang;
 use serde_json::json;
 
 use crate::doctor::{self, Verdict};
@@ -110,6 +111,7 @@ fn show(config: &config::Config, printer: &Printer<'_>) {
 fn examine(file: &ConfigFile, printer: &Printer<'_>, now_us: i64) -> Result<(), Error> {
     let config = if file.config.exists() { Some(config::load(&file.config)?) } else { None };
     let findings = doctor::examine(config.as_ref(), now_us);
+    let lang = if printer.is_vi() { Lang::Vi } else { Lang::En };
     let rows = findings.iter().map(|finding| {
         let verdict = match finding.verdict {
             Verdict::Ok => "doctor.verdict.ok",
@@ -120,10 +122,15 @@ fn examine(file: &ConfigFile, printer: &Printer<'_>, now_us: i64) -> Result<(), 
             printer.text(&format!("doctor.{}", finding.check), &[]),
             printer.text(verdict, &[]),
             finding.found.clone(),
-            finding.remedy.clone(),
+            finding.remedy.text(lang),
         ]
     });
-    printer.table(&["check", "state", "found", "remedy"], rows.collect(), &json!(findings));
+    let document = findings.iter().map(|finding| {
+        json!({ "check": finding.check, "verdict": finding.verdict, "found": finding.found,
+                "remedy": finding.remedy.text(lang) })
+    });
+    let document: Vec<_> = document.collect();
+    printer.table(&["check", "state", "found", "remedy"], rows.collect(), &json!(document));
     if findings.iter().any(|finding| finding.verdict == Verdict::Bad) {
         return Err(Failure::Verdict { key: "cli.doctor_bad", exit: Exit::Unhealthy }.into());
     }

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use dtm_identity::Certificate;
+use dtm_types::text::{Lang, render};
 
 use crate::config::Config;
 use crate::pki;
@@ -26,8 +27,30 @@ pub enum Verdict {
     Bad,
 }
 
+/// What to do about a finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Nothing: all is well.
+    None,
+    /// `doctor.remedy.KEY` in the catalogue of texts.
+    Key(&'static str),
+    /// As the configuration's check says it.
+    Told(String),
+}
+
+impl Remedy {
+    /// In words; empty where there is nothing to do.
+    pub fn text(&self, lang: Lang) -> String {
+        match self {
+            Self::None => String::new(),
+            Self::Key(key) => render(lang, &format!("doctor.remedy.{key}"), &[]),
+            Self::Told(text) => text.clone(),
+        }
+    }
+}
+
 /// One line of the report.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug)]
 pub struct Finding {
     /// What was looked at; `doctor.CHECK` in the catalogue of texts.
     pub check: &'static str,
@@ -35,13 +58,13 @@ pub struct Finding {
     pub verdict: Verdict,
     /// What was found.
     pub found: String,
-    /// What to do; empty where all is well.
-    pub remedy: String,
+    /// What to do.
+    pub remedy: Remedy,
 }
 
 impl Finding {
-    fn new(check: &'static str, verdict: Verdict, found: String, remedy: &str) -> Self {
-        let remedy = if verdict == Verdict::Ok { String::new() } else { remedy.to_owned() };
+    fn new(check: &'static str, verdict: Verdict, found: String, remedy: &'static str) -> Self {
+        let remedy = if verdict == Verdict::Ok { Remedy::None } else { Remedy::Key(remedy) };
         Self { check, verdict, found, remedy }
     }
 }
@@ -68,12 +91,9 @@ pub fn examine(config: Option<&Config>, now_us: i64) -> Vec<Finding> {
         open_files(),
     ];
     match config {
-        None => findings.push(Finding::new(
-            "config",
-            Verdict::Warning,
-            "none".into(),
-            "name it with --config to check disk and certificates too",
-        )),
+        None => {
+            findings.push(Finding::new("config", Verdict::Warning, "none".into(), "name_config"))
+        }
         Some(config) => {
             findings.push(disk_sync(&config.node.data));
             findings.push(disk_space(&config.node.data, config.limits.disk_reserved_bytes));
@@ -82,13 +102,11 @@ pub fn examine(config: Option<&Config>, now_us: i64) -> Vec<Finding> {
             findings.extend(
                 crate::config::check_files(Path::new("doctor"), config).err().into_iter().flat_map(
                     |e| {
-                        e.0.into_iter().map(|p| {
-                            Finding::new(
-                                "files",
-                                Verdict::Bad,
-                                format!("{}: {}", p.key, p.what),
-                                &p.remedy,
-                            )
+                        e.0.into_iter().map(|p| Finding {
+                            check: "files",
+                            verdict: Verdict::Bad,
+                            found: format!("{}: {}", p.key, p.what),
+                            remedy: Remedy::Told(p.remedy),
                         })
                     },
                 ),
@@ -102,12 +120,7 @@ pub fn examine(config: Option<&Config>, now_us: i64) -> Vec<Finding> {
 fn clock(now_us: i64) -> Finding {
     const BUILT_AFTER_US: i64 = 1_788_000_000_000_000;
     let verdict = if now_us >= BUILT_AFTER_US { Verdict::Ok } else { Verdict::Bad };
-    Finding::new(
-        "clock",
-        verdict,
-        format!("{} s since 1970", now_us / 1_000_000),
-        "set the clock, then run chrony or systemd-timesyncd",
-    )
+    Finding::new("clock", verdict, format!("{} s since 1970", now_us / 1_000_000), "set_clock")
 }
 
 /// Whether the kernel's clock is disciplined by somebody (adjtimex).
@@ -125,12 +138,7 @@ fn clock_discipline() -> Finding {
         "not synchronised".into()
     };
     let verdict = if synchronised { Verdict::Ok } else { Verdict::Warning };
-    Finding::new(
-        "clock_discipline",
-        verdict,
-        found,
-        "run chrony or systemd-timesyncd: a node whose clock is 500 ms off neither leads nor stamps",
-    )
+    Finding::new("clock_discipline", verdict, found, "run_chrony")
 }
 
 fn open_files() -> Finding {
@@ -147,18 +155,18 @@ fn open_files() -> Finding {
         "open_files",
         verdict,
         format!("{} now, at most {}", limit.rlim_cur, limit.rlim_max),
-        "raise it to 16384: LimitNOFILE= in the service, or ulimit -n",
+        "raise_files",
     )
 }
 
 fn disk_sync(folder: &Path) -> Finding {
-    let remedy = "use a disk with power-loss protection and nothing else on it";
+    let remedy = "better_disk";
     match sync_times(folder) {
         Err(error) => Finding::new(
             "disk_sync",
             Verdict::Bad,
             format!("{}: {error}", folder.display()),
-            "make the data folder writable for this user",
+            "writable",
         ),
         Ok(mut times) => {
             times.sort_unstable();
@@ -197,13 +205,13 @@ fn sync_times(folder: &Path) -> io::Result<Vec<u128>> {
 }
 
 fn disk_space(folder: &Path, reserved: u64) -> Finding {
-    let remedy = "free space or choose a larger disk: below the reserve nothing is taken in";
+    let remedy = "free_space";
     match free_bytes(folder) {
         Err(error) => Finding::new(
             "disk_space",
             Verdict::Bad,
             format!("{}: {error}", folder.display()),
-            "make the data folder",
+            "make_folder",
         ),
         Ok(free) => {
             let verdict = match free {
@@ -240,11 +248,11 @@ pub fn free_bytes(folder: &Path) -> io::Result<u64> {
 }
 
 fn certificate(check: &'static str, path: &Path, now_us: i64) -> Finding {
-    let remedy = "renew it: files are taken up without a restart";
+    let remedy = "renew";
     let end =
         pki::read_certificates(path).map_err(|e| e.to_string()).and_then(|chain| end_us(&chain[0]));
     match end {
-        Err(error) => Finding::new(check, Verdict::Bad, error, "run dtm config check"),
+        Err(error) => Finding::new(check, Verdict::Bad, error, "config_check"),
         Ok(end_us) => {
             let days = (end_us - now_us).div_euclid(DAY_US);
             let verdict = match days {
@@ -294,6 +302,32 @@ mod tests {
             [(0, Verdict::Ok), (days - 3, Verdict::Warning), (days + 1, Verdict::Bad)]
         {
             assert_eq!(certificate("ca", &path, NOW_US + at_days * DAY_US).verdict, verdict);
+        }
+    }
+
+    #[test]
+    fn every_remedy_has_words() {
+        for lang in [Lang::Vi, Lang::En] {
+            for finding in examine(None, 0) {
+                assert_eq!(finding.remedy == Remedy::None, finding.verdict == Verdict::Ok);
+                let text = finding.remedy.text(lang);
+                assert!(!text.starts_with("doctor."), "{text}");
+            }
+        }
+        for key in [
+            "name_config",
+            "set_clock",
+            "run_chrony",
+            "raise_files",
+            "better_disk",
+            "writable",
+            "free_space",
+            "make_folder",
+            "renew",
+            "config_check",
+        ] {
+            let text = Remedy::Key(key).text(Lang::Vi);
+            assert!(!text.is_empty() && !text.contains("doctor.remedy"), "{key}");
         }
     }
 
