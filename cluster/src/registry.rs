@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use dtm_machine::reads;
 use dtm_proto::cluster as wire;
 use dtm_types::{GroupId, ReplicaId};
 use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 use tonic::Status;
 
 use crate::config::{ClusterConfig, Deps};
@@ -17,7 +19,7 @@ use crate::group::Group;
 use crate::log_store::{ReplicaLog, wait_flushed};
 use crate::network::Links;
 use crate::snapshot::StateProvider;
-use crate::supervise::Down;
+use crate::supervise::{Down, SOON};
 use crate::type_config::{PeerNode, Vote};
 
 /// The replicas that run here, one a group.
@@ -28,6 +30,8 @@ pub(crate) struct Registry {
     groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
     /// Replicas that are here and do not run: they are mended (`supervise`).
     down: Mutex<BTreeMap<GroupId, Down>>,
+    /// When a group's replica went down last, and how long it was then left alone.
+    falls: Mutex<BTreeMap<GroupId, (Instant, Duration)>>,
     /// One replica starts at a time.
     starting: tokio::sync::Mutex<()>,
     /// While a replica is mended none is replaced: its rows would get into the next one's. Taken
@@ -46,6 +50,7 @@ impl Registry {
             links,
             groups,
             down: Mutex::default(),
+            falls: Mutex::default(),
             starting: tokio::sync::Mutex::new(()),
             mending: tokio::sync::Mutex::new(()),
             is_open: AtomicBool::new(false),
@@ -214,7 +219,14 @@ impl Registry {
         tracing::error!(group = group.0, cause, "replica neither votes nor serves");
         metrics::counter!("dtm_cluster_replicas_recovering_total").increment(1);
         let log = self.deps.logs.open(group, replica).ok();
-        self.down.lock().insert(group, Down::new(replica, cause, log));
+        let mut down = Down::new(replica, cause, log);
+        let mut falls = self.falls.lock();
+        if let Some((at, pause)) = falls.get(&group).filter(|(at, _)| at.elapsed() < SOON) {
+            tracing::warn!(group = group.0, after = ?at.elapsed(), "replica went down again soon");
+            down = down.again(*pause);
+        }
+        falls.insert(group, (Instant::now(), down.pause));
+        self.down.lock().insert(group, down);
     }
 
     /// Stops a replica that must not go on as it is.

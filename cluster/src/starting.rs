@@ -21,6 +21,7 @@ use crate::convert;
 use crate::error::Error;
 use crate::log_store::{READ_BYTES_MAX, ReplicaLog};
 use crate::network::Links;
+use crate::rebuild;
 use crate::registry::Registry;
 use crate::state_machine::read_applied;
 use crate::type_config::{Membership, Payload, PeerNode};
@@ -54,8 +55,13 @@ impl Vetting {
         let mut voters = BTreeMap::new();
         for (group, replica) in deps.logs.replicas() {
             let rows = deps.states.open(group)?;
-            let failed = |error: std::io::Error| Error::Raft { group, cause: error.to_string() };
-            let (applied, stored) = read_applied(&*rows).map_err(failed)?;
+            // Rows that are lost or damaged are rebuilt later and must not hold up the other groups:
+            // then whoever was known is asked.
+            let (applied, stored) = read_applied(&*rows).unwrap_or_default();
+            if applied.is_none() {
+                let noted = rebuild::decode_peers(&deps.states.noted_peers());
+                voters.extend(noted.into_iter().map(|peer| (peer.node, peer)));
+            }
             let in_log = |source| Error::Log { group, source };
             let log = deps.logs.open(group, replica).map_err(in_log)?;
             // Rows lag behind the log: a membership may be in its tail only.
@@ -65,7 +71,10 @@ impl Vetting {
                 voters.extend(named.map(|peer| (peer.node, peer.clone())));
             }
             if group.is_meta() {
-                links.guard().roster().learn(&reads::nodes(&*rows)?);
+                match reads::nodes(&*rows) {
+                    Ok(nodes) => links.guard().roster().learn(&nodes),
+                    Err(error) => tracing::error!(%error, "nodes are not read from the rows"),
+                }
             }
         }
         let own = config.node.clone();

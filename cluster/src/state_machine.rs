@@ -198,9 +198,10 @@ pub(crate) fn read_applied(
     parse_applied(&row).map_err(io::Error::other)
 }
 
-/// Reads the rows that a start needs; the applied index. What lies beyond is found when it is read.
+/// Reads the rows that a start needs, of whatever version (rows of newer software are not damaged);
+/// the applied index. What lies beyond is found when it is read.
 pub(crate) fn check_rows(group: GroupId, store: &dyn StateStore) -> io::Result<u64> {
-    Machine::load(group, store).map_err(io::Error::other)?;
+    Machine::load_up_to(u8::MAX, group, store).map_err(io::Error::other)?;
     let (applied, _) = read_applied(store)?;
     Ok(applied.map_or(0, |applied| applied.index))
 }

@@ -28,6 +28,8 @@ use crate::type_config::PeerNode;
 const INTERVAL: Duration = Duration::from_millis(500);
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A replica that fails again within this time was not helped by what was done.
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 
 /// A replica that does not run.
 #[derive(Clone)]
@@ -43,6 +45,13 @@ pub(crate) struct Down {
 impl Down {
     pub(crate) fn new(replica: ReplicaId, cause: String, log: Option<Arc<dyn ReplicaLog>>) -> Self {
         Self { replica, cause, log, pause: PAUSE_MIN, next_try: Instant::now() }
+    }
+
+    /// One that went down a moment ago: it is not tried at once again.
+    pub(crate) fn again(mut self, pause: Duration) -> Self {
+        self.pause = (pause * 2).min(PAUSE_MAX);
+        self.next_try = Instant::now() + self.pause;
+        self
     }
 
     pub(crate) fn put_off(&mut self, cause: String) {
