@@ -57,9 +57,15 @@ pub(crate) async fn propose_until(
     let deadline = tokio::time::Instant::now() + deps.limits.open_within;
     let mut pause = BACKOFF_FIRST;
     loop {
-        let error = match propose(deps.proposer.as_ref(), group, command.clone()).await {
-            Ok(outcome) => return Ok(outcome),
-            Err(error) => error,
+        // A leader that has lost its followers may wait for them for long: the caller does not.
+        let tried = propose(deps.proposer.as_ref(), group, command.clone());
+        let error = match tokio::time::timeout_at(deadline, tried).await {
+            Ok(Ok(outcome)) => return Ok(outcome),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                let cause = "no majority answered in time".to_owned();
+                ProposeError::OutcomeUnknown { group, cause }
+            }
         };
         if !error.retryable() || tokio::time::Instant::now() + pause >= deadline {
             return Err(Error::Propose { stream: stream.clone(), source: error });

@@ -67,7 +67,7 @@ fn measures() -> Vec<Case> {
         Case::unreadable(member("01"), "not_json", 23),
         Case::unreadable(member(&nested), "too_deep", 23 + 63),
         Case::unreadable(member(&"9".repeat(10_000)), "number_too_long", 23),
-        Case::unreadable("{\"code\":\"A-1\",\"amount\":1,\"amount\":2}", "duplicate_key", 25),
+        Case::unreadable("{\"code\":\"A-1\",\"amount\":1,\"amount\":2}", "duplicate_key", 34),
         Case::broken(member("9007199254740993"), "integer_too_large", "/amount"),
         Case::broken(member("\"many\""), "wrong_type", "/amount"),
         Case::broken("{\"code\":\"A-1\"}", "missing", "/amount"),

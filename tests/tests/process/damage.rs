@@ -78,8 +78,8 @@ async fn bit_that_flips_in_the_middle_of_the_log_is_found() -> Result<()> {
         ensure!(leader != at, "a damaged replica leads");
         let status = cluster.status().await?;
         let row = status.groups.iter().find(|row| row.group == group).context("the group")?;
-        let out = row.replicas.iter().filter(|replica| replica.health != "healthy").count();
-        ensure!(out == 1, "the node does not say it: {row:?}");
+        let healthy = row.replicas.iter().filter(|replica| replica.health == "healthy").count();
+        ensure!(healthy < NODES, "a damaged replica is shown as healthy: {row:?}");
         cluster.nodes[at].lost = true;
     }
     whole(cluster, load).await
