@@ -456,8 +456,10 @@ impl Flow {
         // The cursor is past the range already: a declaration that came twice.
         let past = |r: &Refusal| r.kind() == RefusalKind::Gap && r.sequence > through;
         match outcome.result {
-            Some(Answer::Refusal(refusal)) if past(&refusal) => Ok(()),
-            Some(Answer::Done(_)) => {
+            Some(Answer::Refusal(refusal)) if !past(&refusal) => {
+                Err(opener::unexpected(&self.stream, &Some(Answer::Refusal(refusal))))
+            }
+            Some(Answer::Done(_) | Answer::Refusal(_)) => {
                 self.next = self.next.max(through + 1);
                 self.acked_through = self.acked_through.max(through);
                 let ack = ingest::Ack {

@@ -10,10 +10,12 @@ use dtm_proto::ingest::publish_response::Response;
 use dtm_proto::ingest::{Close, Lost, Open, Opened, PublishRequest, PublishResponse};
 use prost::Message;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder, Streaming};
+use tonic::transport::Channel;
 
 /// What the server says on a session.
 pub type SessionEvent = Response;
@@ -38,17 +40,41 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Connect`], [`Error::Rejected`], [`Error::Superseded`], [`Error::OutcomeUnknown`]
-    /// when nothing came within twice the endpoint's connect timeout: a session may then be open,
+    /// when no answer came within twice the endpoint's connect timeout: a session may then be open,
     /// and the next one fences it.
     pub async fn open(endpoint: &Endpoint, address: &str, open: Open) -> Result<Self, Error> {
-        let waited = endpoint.connect_timeout() * 2;
-        tokio::time::timeout(waited, Self::open_now(endpoint, address, open))
-            .await
-            .unwrap_or_else(|_| Err(Error::OutcomeUnknown { address: address.to_owned(), waited }))
+        let limit = endpoint.connect_timeout();
+        Self::open_within(endpoint, address, open, (limit, limit * 2)).await
     }
 
-    async fn open_now(endpoint: &Endpoint, address: &str, open: Open) -> Result<Self, Error> {
-        let channel = endpoint.channel(address).await?;
+    /// As [`Session::open`], with limits of its own for the connection and for the answer after it.
+    ///
+    /// # Errors
+    /// As [`Session::open`]; [`Error::Connect`] where the connection takes too long: nothing was
+    /// asked then.
+    pub async fn open_within(
+        endpoint: &Endpoint,
+        address: &str,
+        open: Open,
+        (connect, answer): (Duration, Duration),
+    ) -> Result<Self, Error> {
+        let late = |_| Error::Connect {
+            address: address.to_owned(),
+            reason: format!("no connection within {connect:?}"),
+        };
+        let channel = tokio::time::timeout(connect, endpoint.channel(address));
+        let channel = channel.await.map_err(late)??;
+        let unknown = |_| Error::OutcomeUnknown { address: address.to_owned(), waited: answer };
+        let opening = Self::open_over(endpoint, address, channel, open);
+        tokio::time::timeout(answer, opening).await.map_err(unknown)?
+    }
+
+    async fn open_over(
+        endpoint: &Endpoint,
+        address: &str,
+        channel: Channel,
+        open: Open,
+    ) -> Result<Self, Error> {
         let stream: Arc<str> = open.stream.as_str().into();
         let (outbound, frames) = mpsc::channel(OUTBOUND_FRAMES);
         let first = PublishRequest { request: Some(Request::Open(open)) };

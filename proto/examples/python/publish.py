@@ -240,8 +240,11 @@ class Publisher:
                 if answer.reason == pb.REWIND_REASON_CONFLICT:
                     print(f"CONFLICT: sequence {answer.conflict_sequence} is held with other "
                           "content, which stays", file=sys.stderr)
-                    self.take_ack(answer.expected_sequence - 1)
-                send_next = answer.expected_sequence
+                    # Only this one is known to be held: what follows is sent again.
+                    self.take_ack(answer.conflict_sequence)
+                    send_next = max(answer.conflict_sequence, self.acked) + 1
+                else:
+                    send_next = answer.expected_sequence
             elif kind == "reconnect" and answer.address:
                 return answer.address
             elif kind == "window":

@@ -52,7 +52,7 @@ pub struct PublisherConfig {
     pub ack_timeout: Duration,
     /// Longest wait for the first open; `None` = for ever. Default 30 s.
     pub open_timeout: Option<Duration>,
-    /// Longest pause between attempts. Default 5 s.
+    /// Longest pause between two turns over the seeds. Default 1 s.
     pub backoff_max: Duration,
     /// Seed of the jitter and of the choice of the first address; `None` = random.
     pub seed: Option<u64>,
@@ -86,7 +86,7 @@ impl PublisherConfig {
             frame_bytes_min: 64 << 10,
             ack_timeout: Duration::from_secs(30),
             open_timeout: Some(Duration::from_secs(30)),
-            backoff_max: Duration::from_secs(5),
+            backoff_max: Duration::from_secs(1),
             seed: None,
             on_event: None,
         }

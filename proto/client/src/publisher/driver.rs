@@ -3,20 +3,31 @@
 //! ```text
 //!  connect ─► resume (compare cursors) ─► stream ─┬─► closed: end
 //!     ▲                                           ├─► final error: end
-//!     └── backoff, next seed, or leader advised ◄─┴─► lost, advised, silent
+//!     └── next seed, leader advised, or backoff ◄─┴─► lost, advised, silent
 //! ```
-//!
-//! At most one redirect to a leader per open, so that two nodes with stale views cannot make it
-//! go back and forth.
 
 use super::config::{Event, PublisherConfig};
+use super::route::Route;
 use super::state::Shared;
 use crate::backoff::Backoff;
 use crate::{Endpoint, Error, Session};
 use dtm_proto::ingest::{Open, Window};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// An open without an answer may still be committed, and then takes the stream over, for so long.
+const OPEN_MAY_COMMIT: Duration = Duration::from_secs(30);
+
+/// Records that the cluster lost and this client does not hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loss {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    /// The caller agreed and the server was told; its ack ends the loss.
+    pub(crate) reported: bool,
+}
 
 /// Why streaming stopped.
 pub(crate) enum Exit {
@@ -33,14 +44,14 @@ pub(crate) struct Driver {
     pub(crate) config: PublisherConfig,
     pub(crate) shared: Arc<Shared>,
     pub(crate) backoff: Backoff,
-    /// Which seed comes next.
-    turn: usize,
+    route: Route,
+    /// Opens whose outcome is not known, and when the last one was.
+    abandoned: (u32, Instant),
     /// Sent and not acked: last sequence and bytes of each frame.
     pub(crate) in_flight: VecDeque<(u64, usize)>,
     pub(crate) in_flight_bytes: usize,
     pub(crate) window: Window,
-    /// Lost sequences that the caller has to agree to.
-    pub(crate) loss: Option<(u64, u64)>,
+    pub(crate) loss: Option<Loss>,
     /// Asked to go elsewhere: by when, where to.
     pub(crate) leaving: Option<(Instant, String)>,
     pub(crate) close_sent: bool,
@@ -55,7 +66,8 @@ impl Driver {
         let seed = config.seed.unwrap_or_else(rand::random);
         Self {
             backoff: Backoff::new(config.backoff_max, seed),
-            turn: (seed % endpoint.seeds().len() as u64) as usize,
+            route: Route::new(endpoint.seeds(), seed),
+            abandoned: (0, Instant::now()),
             window: Window::default(),
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
@@ -84,6 +96,7 @@ impl Driver {
                 return self.shared.end(error);
             }
             let exit = self.stream(&mut session).await;
+            self.route.avoid(session.address());
             self.forget_session();
             if let Some(error) = self.broken.take() {
                 return self.shared.end(error);
@@ -91,7 +104,7 @@ impl Driver {
             match exit {
                 Exit::Closed => return self.closed(),
                 Exit::Again(address) => advised = address,
-                Exit::Failed(error) if error.retryable() => {
+                Exit::Failed(error) if error.retryable() || self.is_own_late_open(&error) => {
                     self.tell(Event::Disconnected { error })
                 }
                 Exit::Failed(error) => return self.shared.end(error),
@@ -124,40 +137,57 @@ impl Driver {
         }
     }
 
+    /// Taken over by an open of this client's own that was given up and committed late? Each such
+    /// open explains one takeover.
+    fn is_own_late_open(&mut self, error: &Error) -> bool {
+        let (count, last) = self.abandoned;
+        let explained = matches!(error, Error::Superseded { .. })
+            && count > 0
+            && last.elapsed() < OPEN_MAY_COMMIT;
+        if explained {
+            self.abandoned.0 -= 1;
+        }
+        explained
+    }
+
     /// A session, after as many attempts as it takes; `None` when there is nothing left to do.
     async fn connect(&mut self, advised: Option<String>) -> Result<Option<Session>, Error> {
-        let mut may_redirect = advised.is_none();
-        let mut address = advised.unwrap_or_else(|| self.next_seed());
+        self.route.begin(advised);
         loop {
             if self.nothing_left() {
                 return Ok(None);
             }
-            let (error, leader) = match self.open(&address).await {
+            let error = match self.open().await {
                 Ok(session) => {
+                    // A server that does not know `may_redirect` opens and names the leader.
                     let leader = session.opened().leader_address.clone();
-                    if !may_redirect || leader.is_empty() || leader == address {
-                        return Ok(Some(session));
+                    if self.route.redirect(&leader) {
+                        continue;
                     }
-                    may_redirect = false;
-                    address = leader;
-                    continue;
+                    return Ok(Some(session));
                 }
-                Err(Error::Rejected { leader: Some(leader), ref address, .. })
-                    if may_redirect && leader != *address =>
-                {
-                    (None, Some(leader))
-                }
-                Err(error) if error.retryable() => (Some(error), None),
-                Err(error) => return Err(error),
+                Err(error) => error,
             };
-            if let Some(leader) = leader {
-                may_redirect = false;
-                address = leader;
+            if let Error::Rejected { leader: Some(leader), .. } = &error
+                && self.route.redirect(leader)
+            {
                 continue;
             }
-            self.pause(error.expect("either a leader or an error")).await;
-            may_redirect = true;
-            address = self.next_seed();
+            if !error.retryable() {
+                return Err(error);
+            }
+            if matches!(error, Error::OutcomeUnknown { .. } | Error::Rejected { code: None, .. }) {
+                self.abandoned = (self.abandoned.0.saturating_add(1), Instant::now());
+            }
+            let is_away = matches!(
+                error,
+                Error::Connect { .. }
+                    | Error::OutcomeUnknown { .. }
+                    | Error::Rejected { grpc: tonic::Code::Unavailable, .. }
+            );
+            if !self.route.failed() || !is_away {
+                self.pause(error).await;
+            }
         }
     }
 
@@ -173,7 +203,7 @@ impl Driver {
         tokio::time::sleep(after).await;
     }
 
-    async fn open(&self, address: &str) -> Result<Session, Error> {
+    async fn open(&self) -> Result<Session, Error> {
         let progress = self.shared.progress.borrow().clone();
         let config = &self.config;
         let open = Open {
@@ -189,15 +219,10 @@ impl Driver {
             ack_token: progress.token,
             defaults: config.defaults.clone(),
             client: concat!("dtm-client/", env!("CARGO_PKG_VERSION")).into(),
+            may_redirect: self.route.may_redirect(),
         };
-        Session::open(&self.endpoint, address, open).await
-    }
-
-    fn next_seed(&mut self) -> String {
-        let seeds = self.endpoint.seeds();
-        let seed = seeds[self.turn % seeds.len()].clone();
-        self.turn = self.turn.wrapping_add(1);
-        seed
+        let limits = self.route.limits(self.endpoint.connect_timeout());
+        Session::open_within(&self.endpoint, self.route.address(), open, limits).await
     }
 
     /// Closing without a last word to say: no session is needed for that.

@@ -13,6 +13,7 @@ mod config;
 mod driver;
 mod memory;
 mod resume;
+mod route;
 mod state;
 mod store;
 mod stream;

@@ -10,7 +10,7 @@
 //! ```
 
 use super::config::Event;
-use super::driver::Driver;
+use super::driver::{Driver, Loss};
 use super::memory::Memory;
 use super::store::Store;
 use crate::{Error, Session};
@@ -81,7 +81,7 @@ impl Driver {
         }
         drop(state);
         if next < held {
-            self.loss = Some((next, held - 1));
+            self.loss = Some(Loss { from: next, to: held - 1, reported: false });
             self.tell(Event::LossDetected { from: next, to: held - 1 });
         } else if next <= acked {
             self.tell(Event::LossMended { from: next, to: acked });

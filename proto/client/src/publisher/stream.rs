@@ -90,12 +90,13 @@ impl Driver {
     fn plan(&mut self) -> Work {
         let mut state = self.shared.lock();
         state.wake_bytes = 0;
-        if let Some((from, to)) = self.loss {
-            if state.lost_confirmed == Some((from, to)) {
-                state.lost_confirmed = None;
-                state.acked_through = state.acked_through.max(to);
-                self.loss = None;
-                return Work::Lost(from, to);
+        if let Some(loss) = self.loss.as_mut().filter(|loss| !loss.reported) {
+            // A word given once holds for a part too, and for the next session.
+            let agreed = |(from, to): (u64, u64)| from <= loss.from && loss.to <= to;
+            if state.lost_confirmed.is_some_and(agreed) {
+                loss.reported = true;
+                self.last_progress = Instant::now();
+                return Work::Lost(loss.from, loss.to);
             }
             return Work::Wait;
         }
@@ -186,7 +187,8 @@ impl Driver {
     /// Nothing was heard for too long while something was owed.
     fn silent(&mut self, session: &Session) -> Option<Exit> {
         let waited = self.last_progress.elapsed();
-        let owed = !self.in_flight.is_empty() || self.close_sent;
+        let reported = self.loss.is_some_and(|loss| loss.reported);
+        let owed = !self.in_flight.is_empty() || self.close_sent || reported;
         (owed && waited > self.config.ack_timeout).then(|| {
             let address = session.address().to_string();
             Exit::Failed(Error::OutcomeUnknown { address, waited })
@@ -252,9 +254,11 @@ impl Driver {
         if self.in_flight.is_empty() {
             self.in_flight_bytes = 0;
         }
+        self.loss = self.loss.filter(|loss| loss.to > through);
         {
             let mut state = self.shared.lock();
             state.acked_through = state.acked_through.max(through);
+            state.lost_confirmed = state.lost_confirmed.filter(|(_, to)| *to > through);
             // A rewind may have been overtaken by this ack: what it covers is not sent again.
             state.send_next = state.send_next.max(through + 1);
             if let Some(ack) = &ack {
@@ -288,15 +292,25 @@ impl Driver {
         self.shared.changed.notify_waiters();
     }
 
+    /// A rewind is an ack only of the sequence that it names as held with other content: what comes
+    /// after that is sent again and judged by itself.
     fn rewind(&mut self, session: &Session, rewind: Rewind) -> Option<Exit> {
         self.rewinds += 1;
-        let given = self.shared.lock().store.next_sequence() - 1;
+        let (given, acked) = {
+            let state = self.shared.lock();
+            (state.store.next_sequence() - 1, state.acked_through)
+        };
+        let conflict = (rewind.reason() == RewindReason::Conflict)
+            .then_some(rewind.conflict_sequence)
+            .filter(|sequence| *sequence > 0);
         let mut next = rewind.expected_sequence;
-        if rewind.reason() == RewindReason::Conflict {
-            let sequence = rewind.conflict_sequence;
+        if let Some(sequence) = conflict {
             self.shared.lock().counters.conflicts += 1;
             self.tell(Event::Conflict { sequence });
-            next = next.max(sequence.saturating_add(1));
+            next = sequence.max(acked) + 1;
+            if sequence > acked {
+                self.rewinds = 0;
+            }
         }
         if next > given + 1 {
             return Some(Exit::Failed(self.ahead(next - 1, given)));
@@ -307,9 +321,8 @@ impl Driver {
                 what: "it rewinds without end",
             }));
         }
-        if rewind.reason() == RewindReason::Conflict {
-            // The cursor has passed them: they are held, as they are.
-            self.acked(next - 1, None);
+        if let Some(sequence) = conflict {
+            self.acked(sequence, None);
         }
         self.send_from(next);
         None

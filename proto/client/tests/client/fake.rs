@@ -10,11 +10,12 @@ use dtm_proto::ingest::{
     RefusedRecord, Rewind, RewindReason, StatusRequest, StatusResponse, Window,
 };
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt};
 
 /// What goes wrong on one connection. Frames are counted from 1.
 #[derive(Clone, Debug)]
@@ -35,8 +36,14 @@ pub(crate) enum Fault {
     Silent(u64),
     /// Advice to go elsewhere after the frame.
     Advise(u64, String),
-    /// The open names this leader.
+    /// This leader is named: instead of opening, to a client that may be redirected.
     Leader(String),
+    /// The connection ends when a loss is reported.
+    LostCut,
+    /// The open is answered never and committed once the next one was.
+    OpenLate,
+    /// All of the first frame is held, and this sequence with other content.
+    ConflictInside(u64),
     /// The ack covers all but this many records of each frame until the next one.
     AckLess(u64),
 }
@@ -158,6 +165,25 @@ async fn say(out: &Out, answer: Answer) -> Result<(), Status> {
     out.send(Ok(answer)).await.map_err(|_| Status::cancelled("gone"))
 }
 
+/// As the server says it.
+fn not_leader(leader: &str) -> Status {
+    let metadata: HashMap<_, _> = [("leader_address".to_owned(), leader.to_owned())].into();
+    let details = ErrorDetails::with_error_info("not-leader", "dtm", metadata);
+    Status::with_error_details(tonic::Code::Unavailable, "another node leads", details)
+}
+
+/// Commits when another session has sent its first frame.
+async fn commit_late(world: &Mutex<World>, stream: &str) {
+    for _ in 0..1000 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        let mut world = world.lock();
+        if let Some(held) = world.streams.get_mut(stream).filter(|held| held.cursor > 0) {
+            held.session += 1;
+            return;
+        }
+    }
+}
+
 /// What the script says to an open request.
 fn opening(world: &Mutex<World>, open: Open) -> Result<(Vec<Fault>, Opened, u64), Status> {
     let stream = open.stream.clone();
@@ -166,11 +192,14 @@ fn opening(world: &Mutex<World>, open: Open) -> Result<(Vec<Fault>, Opened, u64)
     world.connections += 1;
     let window = world.window;
     let acked = open.acked_through;
+    let may_redirect = open.may_redirect;
     world.opens.push(open);
     let held = world.streams.entry(stream.clone()).or_default();
     for fault in &faults {
-        if let Fault::Refuse(status) = fault {
-            return Err(status.clone());
+        match fault {
+            Fault::Refuse(status) => return Err(status.clone()),
+            Fault::Leader(address) if may_redirect => return Err(not_leader(address)),
+            _ => {}
         }
     }
     held.session += 1;
@@ -202,6 +231,14 @@ async fn connection(
         return Err(Status::invalid_argument("open first"));
     };
     let stream = open.stream.clone();
+    if matches!(
+        world.lock().script.front().and_then(|faults| faults.first()),
+        Some(Fault::OpenLate)
+    ) {
+        world.lock().script.pop_front();
+        commit_late(&world, &stream).await;
+        return Ok(());
+    }
     let (faults, opened, session) = opening(&world, open)?;
     say(out, Answer::Opened(opened)).await?;
     let mut frames = 0u64;
@@ -211,12 +248,19 @@ async fn connection(
         };
         match asked {
             Asked::Open(_) => return Err(Status::invalid_argument("a second open")),
+            Asked::Lost(_) if faults.iter().any(|fault| matches!(fault, Fault::LostCut)) => {
+                return Err(Status::unavailable("cut"));
+            }
             Asked::Lost(lost) => {
-                let mut world = world.lock();
-                let held = world.streams.get_mut(&stream).unwrap();
-                assert_eq!(lost.from_sequence, held.cursor + 1);
-                held.cursor = lost.to_sequence;
-                held.lost.push((lost.from_sequence, lost.to_sequence));
+                {
+                    let mut world = world.lock();
+                    let held = world.streams.get_mut(&stream).unwrap();
+                    assert_eq!(lost.from_sequence, held.cursor + 1);
+                    held.cursor = lost.to_sequence;
+                    held.lost.push((lost.from_sequence, lost.to_sequence));
+                }
+                let ack = Ack { acked_through: lost.to_sequence, ..Ack::default() };
+                say(out, Answer::Ack(ack)).await?;
             }
             Asked::Close(close) => {
                 let acked_through = {
@@ -334,6 +378,21 @@ fn store(
         }
         held.cursor = sequence;
         return Ok(vec![rewind(sequence + 1, RewindReason::Conflict, sequence)]);
+    }
+    let inside = faults.iter().find_map(|fault| match fault {
+        Fault::ConflictInside(n) if (frame.first_sequence..=last).contains(n) => Some(*n),
+        _ => None,
+    });
+    if let Some(sequence) = inside
+        && held.cursor < sequence
+    {
+        // The conflicting batch ends before the frame does: only that much is held.
+        for (at, record) in (frame.first_sequence..=sequence).zip(frame.records) {
+            held.records.insert(at, record.payload.to_vec());
+        }
+        held.records.insert(sequence, b"other".to_vec());
+        held.cursor = sequence;
+        return Ok(vec![rewind(last + 1, RewindReason::Conflict, sequence)]);
     }
     let refused = match keep(held, frame, refuse.as_deref()) {
         Ok(refused) => refused,

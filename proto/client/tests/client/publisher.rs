@@ -187,7 +187,8 @@ async fn the_leader_is_followed_once_and_no_further() {
 #[tokio::test]
 async fn a_leader_that_cannot_be_reached_does_not_stop_the_stream() {
     let fake = Fake::start().await;
-    fake.script([vec![Fault::Leader("127.0.0.1:1".into())]]);
+    let leader = || vec![Fault::Leader("127.0.0.1:1".into())];
+    fake.script([leader(), leader(), leader()]);
     within(async {
         let publisher = Publisher::open(endpoint(&[&fake]), config()).await.unwrap();
         publisher.send(record(1)).await.unwrap();
@@ -251,6 +252,46 @@ async fn a_conflict_is_told_and_overwrites_nothing() {
     assert!(events.lock().iter().any(|e| matches!(e, Event::Conflict { sequence: 5 })));
     assert_eq!(fake.payloads("s")[4], b"other");
     assert_eq!(fake.payloads("s")[19], record(20).payload.to_vec());
+}
+
+/// The server's rewind may reach beyond the sequence that it names; nothing there is acked by it.
+#[tokio::test]
+async fn a_rewind_acks_nothing_beyond_the_conflict() {
+    let fake = Fake::start().await;
+    fake.script([vec![Fault::ConflictInside(3)]]);
+    let (mut config, events) = watched(config());
+    config.frame_bytes_min = 1 << 20;
+    config.eager_frames = 1;
+    within(async {
+        let publisher = Publisher::open(endpoint(&[&fake]), config).await.unwrap();
+        for number in 1..=20 {
+            publisher.send(record(number)).await.unwrap();
+        }
+        assert_eq!(publisher.flush().await.unwrap().acked_through, 20);
+    })
+    .await;
+    assert!(events.lock().iter().any(|e| matches!(e, Event::Conflict { sequence: 3 })));
+    let mut expected: Vec<_> = (1..=20).map(|n| record(n).payload.to_vec()).collect();
+    expected[2] = b"other".to_vec();
+    assert_eq!(fake.payloads("s"), expected, "each is held, none was passed over");
+}
+
+#[tokio::test]
+async fn an_own_open_that_commits_late_is_no_takeover() {
+    let fake = Fake::start().await;
+    fake.script([vec![Fault::OpenLate]]);
+    let endpoint = endpoint(&[&fake]).with_connect_timeout(Duration::from_millis(200));
+    within(async {
+        let publisher = Publisher::open(endpoint, config()).await.unwrap();
+        for number in 1..=50 {
+            publisher.send(record(number)).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert_eq!(publisher.flush().await.unwrap().acked_through, 50);
+        assert_eq!(publisher.snapshot().sessions, 2, "the late one cut the first off");
+    })
+    .await;
+    assert_eq!(fake.payloads("s").len(), 50);
 }
 
 #[tokio::test]
@@ -321,6 +362,7 @@ async fn what_is_held_nowhere_is_reported_and_nothing_is_renumbered() {
         assert!(
             events.lock().iter().any(|e| matches!(e, Event::LossDetected { from: 16, to: 20 }))
         );
+        assert_eq!(publisher.snapshot().acked_through, 15);
         publisher.confirm_lost(16, 20);
         assert_eq!(publisher.flush().await.unwrap().acked_through, 21);
     })
@@ -329,6 +371,32 @@ async fn what_is_held_nowhere_is_reported_and_nothing_is_renumbered() {
     assert_eq!(world.streams["s"].lost, [(16, 20)]);
     assert_eq!(world.streams["s"].records[&21], record(21).payload.to_vec());
     assert_eq!(world.streams["s"].records.len(), 16);
+}
+
+#[tokio::test]
+async fn a_word_about_a_loss_holds_until_the_ack_and_sending_goes_on_after_it() {
+    let fake = Fake::start().await;
+    fake.script([vec![Fault::LostCut]]);
+    let (config, events) = watched(config());
+    within(async {
+        let publisher = Publisher::open(endpoint(&[&fake]), config).await.unwrap();
+        for number in 1..=20 {
+            publisher.send(record(number)).await.unwrap();
+        }
+        publisher.flush().await.unwrap();
+        cut_and_lose(&fake, &publisher, 15).await;
+        publisher.confirm_lost(16, 20);
+        assert_eq!(publisher.flush().await.unwrap().acked_through, 21);
+        for number in 22..=40 {
+            publisher.send(record(number)).await.unwrap();
+        }
+        assert_eq!(publisher.flush().await.unwrap().acked_through, 40);
+        assert_eq!(publisher.snapshot().sessions, 2, "one ended at the word, unheard");
+    })
+    .await;
+    let losses = |e: &&Event| matches!(e, Event::LossDetected { from: 16, to: 20 });
+    assert_eq!(events.lock().iter().filter(losses).count(), 2);
+    assert_eq!(fake.world.lock().streams["s"].lost, [(16, 20)]);
 }
 
 #[tokio::test]
