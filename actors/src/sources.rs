@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_machine::seams::{Clock, Entropy, Proposer};
@@ -21,7 +22,7 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::opener;
 use crate::outbox::Outbox;
-use crate::session::{Session, SessionArgs, SessionHandle, SessionMessage};
+use crate::session::{Leave, Session, SessionArgs, SessionHandle, SessionMessage};
 use crate::treatment::Treatment;
 use crate::vault::KeyVault;
 
@@ -100,13 +101,21 @@ struct Supervisor;
 #[derive(Clone)]
 pub struct SourcesHandle(Arc<Sources>);
 
+/// A session, as the supervisor's side knows it.
+struct Entry {
+    actor: ActorRef<SessionMessage>,
+    group: GroupId,
+    /// The leader's address that its client was told last.
+    told: Option<String>,
+}
+
 /// Shared state of the handle.
 pub struct Sources {
     deps: Arc<Deps>,
     admission: Admission,
     supervisor: ActorRef<SourcesMessage>,
     open: Mutex<HashMap<SourceId, usize>>,
-    sessions: Mutex<HashMap<u64, ActorRef<SessionMessage>>>,
+    sessions: Mutex<HashMap<u64, Entry>>,
     next_id: std::sync::atomic::AtomicU64,
     draining: AtomicBool,
 }
@@ -189,7 +198,9 @@ impl SourcesHandle {
             guard: SessionGuard { sources: Arc::clone(&self.0), id, slot },
         };
         let actor = self.adopt(args).await?;
-        self.0.sessions.lock().insert(id, actor.clone());
+        let entry =
+            Entry { actor: actor.clone(), group: request.group, told: request.leader_address };
+        self.0.sessions.lock().insert(id, entry);
         let handle = SessionHandle::new(
             actor,
             request.stream,
@@ -205,17 +216,38 @@ impl SourcesHandle {
         self.0.sessions.lock().len()
     }
 
-    /// Asks every session to move elsewhere, spread over `spread_ms`, and takes no new ones until
-    /// [`SourcesHandle::resume`]. Returns how many were told.
-    pub fn drain(&self, address: &str, spread_ms: u64) -> usize {
+    /// Asks every session to move to the leader of its group (anywhere, where `leader` knows none),
+    /// spread over `spread`, and takes no new ones until [`SourcesHandle::resume`]. Returns how many
+    /// are told.
+    pub fn drain(&self, leader: impl Fn(GroupId) -> Option<String>, spread: Duration) -> usize {
         self.0.draining.store(true, Ordering::Release);
-        let sessions: Vec<_> = self.0.sessions.lock().values().cloned().collect();
-        let count = sessions.len();
-        for (n, actor) in sessions.into_iter().enumerate() {
-            let after_ms = spread_ms * n as u64 / count.max(1) as u64;
-            let _ = actor.cast(SessionMessage::Reconnect { address: address.to_owned(), after_ms });
-        }
-        count
+        let sessions = self.0.sessions.lock();
+        let all = sessions
+            .values()
+            .map(|entry| (entry.actor.clone(), leader(entry.group).unwrap_or_default()));
+        advise(all.collect(), Leave::Draining, spread)
+    }
+
+    /// Another node leads the group now: asks its sessions here to move there, each once a leader,
+    /// spread over `spread`. Returns how many are told.
+    pub fn follow(&self, group: GroupId, leader: &str, spread: Duration) -> usize {
+        let mut sessions = self.0.sessions.lock();
+        let behind = sessions
+            .values_mut()
+            .filter(|entry| entry.group == group && entry.told.as_deref() != Some(leader));
+        let told = behind.map(|entry| {
+            entry.told = Some(leader.to_owned());
+            (entry.actor.clone(), leader.to_owned())
+        });
+        advise(told.collect(), Leave::LeaderMoved, spread)
+    }
+
+    /// This node leads the group: the next move is news to its sessions.
+    pub fn stay(&self, group: GroupId) {
+        let mut sessions = self.0.sessions.lock();
+        sessions.values_mut().filter(|entry| entry.group == group).for_each(|entry| {
+            entry.told = None;
+        });
     }
 
     /// Takes sessions again.
@@ -225,7 +257,8 @@ impl SourcesHandle {
 
     /// Ends every session of a source, as after a revocation. Returns how many.
     pub fn cut_off(&self, source: &SourceId) -> usize {
-        let sessions: Vec<_> = self.0.sessions.lock().values().cloned().collect();
+        let sessions: Vec<_> =
+            self.0.sessions.lock().values().map(|entry| entry.actor.clone()).collect();
         for actor in &sessions {
             let _ = actor.cast(SessionMessage::CutOff(source.clone()));
         }
@@ -306,6 +339,20 @@ impl SourcesHandle {
             schema_version: request.contract.schema_version,
         }
     }
+}
+
+/// Sends the advice to each in its turn.
+fn advise(
+    sessions: Vec<(ActorRef<SessionMessage>, String)>,
+    why: Leave,
+    spread: Duration,
+) -> usize {
+    let count = sessions.len();
+    for (n, (actor, address)) in (0..).zip(sessions) {
+        let turn = spread * n / u32::try_from(count).unwrap_or(u32::MAX).max(1);
+        actor.send_after(turn, move || SessionMessage::Reconnect { address, why });
+    }
+    count
 }
 
 /// Counts a source's open streams down when its session ends, however it ends.

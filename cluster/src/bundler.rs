@@ -118,6 +118,9 @@ impl Bundler {
         match metrics.current_leader {
             Some(leader) if leader == self.replica.0 => Route::Here,
             Some(leader) => match metrics.membership_config.get_node(&leader) {
+                Some(PeerNode { node, .. }) if self.links.presence().is_gone(*node) => {
+                    Route::Nowhere
+                }
                 Some(PeerNode { node, peer_address, .. }) => {
                     Route::There(self.links.to(*node, peer_address))
                 }

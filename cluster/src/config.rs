@@ -103,7 +103,9 @@ impl ClusterConfig {
     }
 }
 
-/// Heartbeats and elections. The shortest election must be longer than two heartbeats and a tick.
+/// Heartbeats and elections. The shortest election must be longer than two heartbeats and a tick. A
+/// silent leader is replaced after its lease (`election_max_ms`) and a drawn timeout; one whose
+/// process ended, at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// Between heartbeats, milliseconds.
@@ -116,7 +118,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 150, election_min_ms: 600, election_max_ms: 1_200 }
+        Self { heartbeat_ms: 150, election_min_ms: 900, election_max_ms: 1_800 }
     }
 }
 

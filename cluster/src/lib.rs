@@ -40,6 +40,7 @@ mod states;
 mod status;
 mod supervise;
 mod survey;
+mod takeover;
 mod type_config;
 
 #[cfg(test)]

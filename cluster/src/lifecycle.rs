@@ -12,7 +12,7 @@ use dtm_types::command::command::Op;
 use dtm_types::command::{Admin, ClusterRow, Genesis, GroupRow, NodeRow, ReplicaRow, admin};
 use dtm_types::{GroupId, NodeId, ReplicaId, format};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,13 +22,12 @@ use crate::config::{ClusterConfig, Deps};
 use crate::elsewhere::Elsewhere;
 use crate::error::Error;
 use crate::maintain;
-use crate::network::{Incoming, Links, MESSAGE_BYTES_MAX, OriginGuard, PeerServer};
+use crate::network::{Incoming, Links, MESSAGE_BYTES_MAX, OriginGuard, PeerServer, Presence};
 use crate::registry::Registry;
-use crate::roots;
-use crate::scrub;
 use crate::starting::{Condemned, Vetting, watch_roster};
 use crate::supervise;
 use crate::type_config::PeerNode;
+use crate::{roots, scrub, takeover};
 
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
@@ -54,6 +53,8 @@ pub struct ClusterNode {
 pub struct Starting {
     node: Arc<ClusterNode>,
     deps: Deps,
+    /// Nodes to which a connection ended.
+    lost: mpsc::Receiver<NodeId>,
 }
 
 impl Starting {
@@ -89,6 +90,7 @@ impl Starting {
         let maintaining = maintain::run(registry(), flush_interval, node.config.log_entries_kept);
         node.spawn("flushing and purging", maintaining);
         node.spawn("the watch for nodes", watch_roster(registry()));
+        node.spawn("the watch for dead leaders", takeover::watch(registry(), self.lost));
         let (vigil, own) = (Vetting::vigil(registry(), node.config.clone()), Arc::clone(&node));
         node.spawn("the watch for later starts", async move {
             own.condemned.say(vigil.await);
@@ -118,12 +120,13 @@ impl ClusterNode {
     ) -> Result<Starting, Error> {
         let (cluster, node) = (config.cluster, config.node.node);
         let guard = OriginGuard::new(cluster, node, config.incarnation, config.boot_counter);
-        let links = Links::new(Arc::clone(&deps.tls), Arc::clone(&guard));
+        let (presence, lost) = Presence::new();
+        let links = Links::new(Arc::clone(&deps.tls), Arc::clone(&guard), Arc::clone(&presence));
         let registry = Registry::new(config.clone(), deps.clone(), links);
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let tls = Arc::clone(&deps.tls);
-        let incoming = Incoming::start(listener, tls, Arc::clone(&guard), stop.clone());
+        let incoming = Incoming::start(listener, tls, Arc::clone(&guard), presence, stop.clone());
         let server = PeerServer { registry: Arc::clone(&registry), guard };
         let service = PeerServiceServer::new(server)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -148,7 +151,7 @@ impl ClusterNode {
                 tracing::error!(%error, "peer port ended");
             }
         });
-        Ok(Starting { node, deps })
+        Ok(Starting { node, deps, lost })
     }
 
     /// Waits until it shows that this start must not go on: a later start of this node is known, or
@@ -241,6 +244,14 @@ impl ClusterNode {
         Ok(())
     }
 
+    /// Before a planned stop: this node takes no leadership from now on, whoever offers it.
+    pub fn leave_soon(&self) {
+        self.registry.links().leave();
+        for group in self.registry.groups() {
+            group.raft.runtime_config().elect(false);
+        }
+    }
+
     /// Hands over every group that this node leads and another can lead. Bounded: what could not
     /// be handed over in time is named in the error.
     pub async fn drain(&self) -> Result<(), Error> {
@@ -256,6 +267,7 @@ impl ClusterNode {
 
     /// A planned stop: leadership is handed over first, then [`ClusterNode::stop`].
     pub async fn leave(&self) {
+        self.leave_soon();
         if let Err(error) = self.drain().await {
             tracing::warn!(%error, "stopping with leadership in hand");
         }

@@ -18,6 +18,8 @@ const LAG_ENTRIES_MAX: u64 = 256;
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A voter that does not answer so soon is no leader for now.
+const ASK_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Group {
     /// One step towards these voters and learners; true when nobody else is a member.
@@ -134,6 +136,7 @@ impl Group {
         if !self.is_caught_up(to.0) {
             return Err(Error::Refused(format!("replica {to} of group {} lags", self.id)));
         }
+        self.ask_to_lead(to).await?;
         let trigger = self.raft.trigger();
         trigger.transfer_leader(to.0).await.map_err(|error| self.failed(error))?;
         let mut metrics = self.raft.server_metrics();
@@ -151,6 +154,25 @@ impl Group {
         match tokio::time::timeout(TRANSFER_TIMEOUT, followed).await {
             Ok(true) => Ok(()),
             _ => Err(Error::Timeout(format!("leadership transfer of group {}", self.id))),
+        }
+    }
+
+    /// Asks before: a leader that hands over takes no more writes, so handing over to a dead or
+    /// leaving node would stop the group until an election timeout.
+    async fn ask_to_lead(&self, to: ReplicaId) -> Result<(), Error> {
+        let (members, _) = self.members();
+        let node = members.get(&to.0).ok_or_else(|| Error::Unknown(format!("replica {to}")))?;
+        let link = self.links.to(node.node, &node.peer_address);
+        let target = Some(wire::Target { group: self.id.0, replica: to.0 });
+        let request = link.guard().stamp(wire::HeldRequest { target, through: 0 });
+        let mut client = link.control();
+        let late = |_| Error::Timeout(format!("replica {to} of group {}", self.id));
+        let answer = tokio::time::timeout(ASK_TIMEOUT, client.held(request)).await.map_err(late)?;
+        let refused = |why: &str| Error::Refused(format!("replica {to} of {}: {why}", self.id));
+        match answer {
+            Ok(held) if held.get_ref().leaving => Err(refused("its node stops")),
+            Ok(_) => Ok(()),
+            Err(status) => Err(refused(status.message())),
         }
     }
 

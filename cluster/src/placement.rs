@@ -6,7 +6,7 @@
 //!                               ──> not confirmed:    create it there, then confirm it
 //!                               ──> confirmed, and its node has none: the id is removed for good
 //!                               ──> members differ:   ask the group's leader for one step
-//!                               ──> leaders crowd:    ask for one transfer a round
+//!                               ──> leaders crowd:    ask for a few transfers a round
 //! ```
 //! Only confirmed replicas become members, and a confirmed id is never created again, so no replica
 //! that promised or held something comes back empty under its old id. A create names the start of
@@ -33,9 +33,13 @@ use crate::convert;
 use crate::error::Error;
 use crate::lifecycle::ClusterNode;
 use crate::survey::Survey;
+use crate::takeover::stand_in;
 use crate::type_config::PeerNode;
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Leaders moved in one round: a node that came back gets its groups within seconds, and no more
+/// sessions move at once than a node opens without a pause.
+const TRANSFERS_MAX: usize = 4;
 
 /// A node's row as a group's membership names it.
 pub(crate) fn peer_of(row: &NodeRow) -> Option<PeerNode> {
@@ -142,17 +146,33 @@ impl Plan {
         load
     }
 
-    /// The replica that should lead: groups go round over the voters that are not draining.
-    fn preferred_leader(&self, group: &GroupRow, voters_max: usize) -> Option<u64> {
+    /// The replica that should lead, where another should than the one that does: groups go round
+    /// over their nodes. A group whose node is gone or drains is led by any other, and moves only
+    /// when its leader is not able itself.
+    fn preferred_leader(
+        &self,
+        group: &GroupRow,
+        leader: NodeId,
+        voters_max: usize,
+        is_gone: impl Fn(NodeId) -> bool,
+    ) -> Option<u64> {
         let (voters, _) = self.members(group, voters_max);
-        let mut able: Vec<(NodeId, u64)> = voters
-            .iter()
-            .filter(|(_, peer)| self.nodes.get(&peer.node).is_some_and(|row| !row.draining))
-            .map(|(&replica, peer)| (peer.node, replica))
-            .collect();
-        able.sort_unstable();
-        let turn = group.group as usize % able.len().max(1);
-        able.get(turn).map(|&(_, replica)| replica)
+        let mut all: Vec<(NodeId, u64)> =
+            voters.into_iter().map(|(id, peer)| (peer.node, id)).collect();
+        all.sort_unstable();
+        let is_able =
+            |node: NodeId| !is_gone(node) && self.nodes.get(&node).is_some_and(|row| !row.draining);
+        let home = *all.get(group.group as usize % all.len().max(1))?;
+        let voters = all.len();
+        all.retain(|&(node, _)| is_able(node));
+        let wanted = if is_able(home.0) {
+            Some(home)
+        } else if is_able(leader) {
+            None
+        } else {
+            stand_in(group.group, voters, &all)
+        };
+        wanted.filter(|(node, _)| *node != leader).map(|(_, replica)| replica)
     }
 }
 
@@ -183,16 +203,16 @@ impl ClusterNode {
         let plan = Plan::read(&*meta.store.freeze())?;
         let survey = self.survey(&plan.nodes).await;
         self.enter_starts(&plan.nodes, &survey).await?;
-        let mut may_transfer = true;
+        let mut transfers = 0;
         for group in &plan.groups {
             if let Some(next) = plan.next_row(group, self.config().voters_max, &survey) {
                 self.write_group(next, group.next_replica_id).await?;
                 continue;
             }
-            match self.reconcile_group(&plan, group, may_transfer).await {
-                Ok(is_settled) => may_transfer &= is_settled,
+            match self.reconcile_group(&plan, group, transfers < TRANSFERS_MAX).await {
+                Ok(is_settled) => transfers += usize::from(!is_settled),
                 Err(error) => {
-                    may_transfer = false;
+                    transfers += 1;
                     tracing::info!(group = group.group, %error, "group not yet as it should be");
                 }
             }
@@ -215,7 +235,6 @@ impl ClusterNode {
         self.create_allocated(plan, group).await?;
         let voters_max = self.config().voters_max;
         let (voters, learners) = plan.members(group, voters_max);
-        let preferred = plan.preferred_leader(group, voters_max).filter(|_| may_transfer);
         let found = self.registry().group(GroupId(group.group));
         let here = found.as_ref().and_then(|found| found.leader()).map(|(_, leader)| leader);
         let leader = here.or_else(|| self.elsewhere().leader(GroupId(group.group)));
@@ -229,6 +248,9 @@ impl ClusterNode {
             };
             members.into_iter().map(member).collect()
         };
+        let is_gone = |node| self.registry().links().presence().is_gone(node);
+        let preferred = plan.preferred_leader(group, leader.node, voters_max, is_gone);
+        let preferred = preferred.filter(|_| may_transfer);
         let request = wire::ReconcileRequest {
             group: group.group,
             voters: to_wire(voters),
@@ -404,7 +426,8 @@ mod tests {
         let ids = |members: &BTreeMap<u64, PeerNode>| members.keys().copied().collect::<Vec<_>>();
         let (voters, learners) = rest.members(&row, 3);
         assert_eq!((ids(&voters), ids(&learners)), (vec![1, 2, 3], vec![4, 5]));
-        assert!(rest.preferred_leader(&row, 3).is_some_and(|leader| leader <= 3));
+        let moved = rest.preferred_leader(&row, NodeId([5; 16]), 3, |_| false);
+        assert!(moved.is_some_and(|leader| leader <= 3), "a learner does not lead: {moved:?}");
         rest.nodes.remove(&NodeId([2; 16]));
         let (voters, learners) = rest.members(&row, 3);
         assert_eq!((ids(&voters), ids(&learners)), (vec![1, 3, 4], vec![5]));
@@ -414,9 +437,16 @@ mod tests {
     fn leaders_go_round_and_leave_draining_nodes_alone() {
         let groups: Vec<GroupRow> = (0..6).map(|id| group(id, &[1, 2, 3])).collect();
         let all = plan(&[node(1, false), node(2, false), node(3, false)], groups.clone());
-        let chosen: Vec<_> = groups.iter().map(|g| all.preferred_leader(g, 3)).collect();
-        assert_eq!(chosen, [1, 2, 3, 1, 2, 3].map(Some));
+        let id = |byte| NodeId([byte; 16]);
+        let chosen = |plan: &Plan, leader, gone: u8| -> Vec<_> {
+            let chosen = |g| plan.preferred_leader(g, id(leader), 3, |node| node == id(gone));
+            groups.iter().map(chosen).collect()
+        };
+        assert_eq!(chosen(&all, 1, 0), [None, Some(2), Some(3), None, Some(2), Some(3)]);
+        // Whoever took over from a dead node keeps what it has.
+        assert_eq!(chosen(&all, 1, 3), [None, Some(2), None, None, Some(2), None]);
         let one_drains = plan(&[node(1, false), node(2, true), node(3, false)], groups.clone());
-        assert!(groups.iter().all(|g| one_drains.preferred_leader(g, 3) != Some(2)));
+        let left = chosen(&one_drains, 2, 0);
+        assert_eq!(left, [Some(1), Some(1), Some(3), Some(1), Some(3), Some(3)]);
     }
 }

@@ -46,6 +46,9 @@ impl ReadView for ClusterNode {
             Some(found) => found.leader()?.1,
             None => self.elsewhere().leader(group)?,
         };
+        if self.registry().links().presence().is_gone(node.node) {
+            return None;
+        }
         let is_self = node.node == self.config().node.node;
         Some(LeaderHint { node: node.node, address: node.grpc_address, is_self })
     }

@@ -24,6 +24,27 @@ use crate::sources::{Deps, SessionGuard};
 /// How long a client may stay after it was asked to reconnect.
 const LEAVE_WITHIN: Duration = Duration::from_secs(30);
 
+/// How long a client that leaves may wait for the acks of what it sent, milliseconds.
+const DRAIN_WITHIN_MS: u64 = 2_000;
+
+/// Why a client is asked to connect elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// The node stops taking sessions: who does not leave is cut off.
+    Draining,
+    /// Another node leads the group: advice only, the session is served here as well.
+    LeaderMoved,
+}
+
+impl Leave {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::LeaderMoved => "leader-moved",
+        }
+    }
+}
+
 /// One actor a connection.
 pub(crate) struct Session;
 
@@ -76,7 +97,7 @@ pub(crate) enum SessionMessage {
     /// The group closed the stream.
     Finished(Result<Outcome, Error>),
     /// Please connect elsewhere.
-    Reconnect { address: String, after_ms: u64 },
+    Reconnect { address: String, why: Leave },
     /// The time to leave is up.
     LeaveNow,
     /// The source's right was revoked.
@@ -194,13 +215,13 @@ async fn step(
             end(myself, state);
             Ok(())
         }
-        SessionMessage::Reconnect { address, after_ms } => {
-            let reason = "draining".to_owned();
-            let advice = ingest::Reconnect { address, after_ms, reason };
+        SessionMessage::Reconnect { address, why } => {
+            let reason = why.reason().to_owned();
+            let advice = ingest::Reconnect { address, after_ms: DRAIN_WITHIN_MS, reason };
             state.flow.push(Response::Reconnect(advice))?;
-            myself.send_after(Duration::from_millis(after_ms) + LEAVE_WITHIN, || {
-                SessionMessage::LeaveNow
-            });
+            if why == Leave::Draining {
+                myself.send_after(LEAVE_WITHIN, || SessionMessage::LeaveNow);
+            }
             Ok(())
         }
         SessionMessage::LeaveNow => Err(Error::Draining),

@@ -14,5 +14,5 @@ mod handle;
 mod pending;
 
 pub use actor::in_session;
-pub(crate) use actor::{Session, SessionArgs, SessionMessage};
+pub(crate) use actor::{Leave, Session, SessionArgs, SessionMessage};
 pub use handle::SessionHandle;

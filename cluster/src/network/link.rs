@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dtm_proto::cluster::peer_service_client::PeerServiceClient;
@@ -11,6 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::heartbeat::HeartbeatHub;
 use super::origin::OriginGuard;
+use super::presence::Presence;
 use super::tls::{Connector, PeerTls};
 use crate::forward::Forwarder;
 
@@ -46,13 +48,14 @@ impl Link {
         address: String,
         tls: Arc<dyn PeerTls>,
         guard: Arc<OriginGuard>,
+        presence: Arc<Presence>,
     ) -> Arc<Self> {
         Arc::new_cyclic(|weak: &std::sync::Weak<Self>| {
             let weak = weak.clone();
             let address_now = Arc::new(move || {
                 weak.upgrade().map(|link| link.address.read().clone()).unwrap_or_default()
             });
-            let connector = Connector::new(tls, node, address_now);
+            let connector = Connector::new(tls, node, address_now, presence);
             let endpoint = || {
                 Endpoint::from_static("http://peer")
                     .connect_timeout(CONNECT_TIMEOUT)
@@ -107,12 +110,34 @@ impl Link {
 pub(crate) struct Links {
     tls: Arc<dyn PeerTls>,
     guard: Arc<OriginGuard>,
+    presence: Arc<Presence>,
     links: Mutex<HashMap<NodeId, Arc<Link>>>,
+    leaving: AtomicBool,
 }
 
 impl Links {
-    pub(crate) fn new(tls: Arc<dyn PeerTls>, guard: Arc<OriginGuard>) -> Arc<Self> {
-        Arc::new(Self { tls, guard, links: Mutex::new(HashMap::new()) })
+    pub(crate) fn new(
+        tls: Arc<dyn PeerTls>,
+        guard: Arc<OriginGuard>,
+        presence: Arc<Presence>,
+    ) -> Arc<Self> {
+        let (links, leaving) = (Mutex::new(HashMap::new()), AtomicBool::new(false));
+        Arc::new(Self { tls, guard, presence, links, leaving })
+    }
+
+    /// Which peers are gone.
+    pub(crate) fn presence(&self) -> &Presence {
+        &self.presence
+    }
+
+    /// This node is about to stop: it takes no leadership any more.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+    }
+
+    /// See [`Links::leave`].
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
     }
 
     /// Who may speak, and as what.
@@ -124,7 +149,8 @@ impl Links {
     pub(crate) fn to(&self, node: NodeId, address: &str) -> Arc<Link> {
         let mut links = self.links.lock();
         let link = links.entry(node).or_insert_with(|| {
-            Link::new(node, address.to_owned(), Arc::clone(&self.tls), Arc::clone(&self.guard))
+            let (tls, guard) = (Arc::clone(&self.tls), Arc::clone(&self.guard));
+            Link::new(node, address.to_owned(), tls, guard, Arc::clone(&self.presence))
         });
         if !address.is_empty() && *link.address.read() != address {
             address.clone_into(&mut link.address.write());

@@ -419,7 +419,8 @@ impl PeerService for PeerServer {
         let applied = group.applied.head().index;
         let mut lacking = group.backfill.missing.ranges();
         lacking.insert(applied + 1, message.through);
-        Ok(Response::new(wire::HeldResponse { lacking: lacking.to_wire() }))
+        let leaving = self.registry.links().is_leaving();
+        Ok(Response::new(wire::HeldResponse { lacking: lacking.to_wire(), leaving }))
     }
 
     async fn entries(

@@ -21,6 +21,7 @@ use tonic::transport::Uri;
 use tonic::transport::server::Connected;
 
 use super::origin::OriginGuard;
+use super::presence::Presence;
 use super::roster::Line;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -110,6 +111,7 @@ pub(crate) struct Connector {
     tls: Arc<dyn PeerTls>,
     node: NodeId,
     address: Arc<dyn Fn() -> String + Send + Sync>,
+    presence: Arc<Presence>,
 }
 
 impl Connector {
@@ -117,14 +119,16 @@ impl Connector {
         tls: Arc<dyn PeerTls>,
         node: NodeId,
         address: Arc<dyn Fn() -> String + Send + Sync>,
+        presence: Arc<Presence>,
     ) -> Self {
-        Self { tls, node, address }
+        Self { tls, node, address, presence }
     }
 
     async fn connect(self) -> io::Result<TokioIo<BoxIo>> {
         let tcp = TcpStream::connect((self.address)()).await?;
         tcp.set_nodelay(true)?;
-        Ok(TokioIo::new(self.tls.connect(self.node, tcp).await?))
+        let stream = self.tls.connect(self.node, tcp).await?;
+        Ok(TokioIo::new(self.presence.watch(self.node, stream)))
     }
 }
 
@@ -224,6 +228,7 @@ pub(crate) struct Incoming {
     listener: TcpListener,
     handshakes: Arc<Semaphore>,
     accepted: mpsc::Sender<io::Result<PeerStream>>,
+    presence: Arc<Presence>,
     stop: CancellationToken,
 }
 
@@ -233,11 +238,13 @@ impl Incoming {
         listener: TcpListener,
         tls: Arc<dyn PeerTls>,
         guard: Arc<OriginGuard>,
+        presence: Arc<Presence>,
         stop: CancellationToken,
     ) -> mpsc::Receiver<io::Result<PeerStream>> {
         let (accepted, receiver) = mpsc::channel(ACCEPTED_MAX);
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        let incoming = Self { tls, guard, listener, handshakes, accepted, stop: stop.clone() };
+        let incoming =
+            Self { tls, guard, listener, handshakes, accepted, presence, stop: stop.clone() };
         tokio::spawn(async move { stop.run_until_cancelled(incoming.run()).await });
         receiver
     }
@@ -257,8 +264,9 @@ impl Incoming {
             };
             let (tls, accepted) = (Arc::clone(&self.tls), self.accepted.clone());
             let (guard, stop) = (Arc::clone(&self.guard), self.stop.clone());
+            let presence = Arc::clone(&self.presence);
             tokio::spawn(async move {
-                let shaking = shake(stream, &*tls, &guard, stop);
+                let shaking = shake(stream, &*tls, (&guard, &presence), stop);
                 let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking).await;
                 drop(permit);
                 match shaken {
@@ -276,11 +284,12 @@ impl Incoming {
 async fn shake(
     stream: TcpStream,
     tls: &dyn PeerTls,
-    guard: &OriginGuard,
+    (guard, presence): (&OriginGuard, &Arc<Presence>),
     stop: CancellationToken,
 ) -> io::Result<PeerStream> {
     stream.set_nodelay(true)?;
     let (stream, node) = tls.accept(stream).await?;
+    let stream = presence.watch(node, stream);
     let certificate = PeerCertificate::new(guard.roster().accept(node));
     let cut = certificate.line().cut().clone();
     let ended = Box::pin(async move {

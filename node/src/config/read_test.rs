@@ -16,6 +16,12 @@ fn defaults_hold_and_stand_in_their_ranges() {
     assert_eq!(config.limits.node_in_flight_bytes_max, 256 << 20);
     assert_eq!(config.cluster.ingest_groups, 12);
     assert_eq!(config.node.grpc.port(), 9443);
+    let raft = dtm_cluster::Timing {
+        heartbeat_ms: config.raft.heartbeat_ms,
+        election_min_ms: config.raft.election_min_ms,
+        election_max_ms: config.raft.election_max_ms,
+    };
+    assert_eq!(raft, dtm_cluster::Timing::default(), "the layer below has the same");
 }
 
 #[test]

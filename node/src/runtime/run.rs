@@ -33,8 +33,8 @@ use crate::http::{self, LinkKey, Pages};
 use crate::pki::{self, Genesis};
 use crate::seams::Seams;
 use crate::services::{
-    AdminDoor, IngestDoor, JoinDoor, Live, NodeDoor, PeerCalls, RecordsDoor, Shared, reflection,
-    watch_rights,
+    AdminDoor, IngestDoor, JoinDoor, Live, NodeDoor, PeerCalls, RecordsDoor, Shared,
+    follow_leaders, reflection, watch_rights,
 };
 use crate::shell::{RenderMetrics, Shell};
 use crate::system::{OsEntropy, SystemClock};
@@ -46,7 +46,10 @@ const FIRST: Incarnation = Incarnation(1);
 /// How long connections may take to end.
 const DOORS_END: Duration = Duration::from_secs(10);
 /// Sessions are told to leave over this long at a planned stop.
-const LEAVE: Duration = Duration::from_millis(300);
+const LEAVE_OVER: Duration = Duration::from_millis(1_000);
+/// What did not leave by then is cut off.
+const LEAVE_WITHIN: Duration = Duration::from_millis(2_500);
+const LEAVE_PAUSE: Duration = Duration::from_millis(20);
 /// What a message may hold besides its frame.
 const MESSAGE_SLACK_BYTES: usize = 1 << 20;
 
@@ -251,6 +254,7 @@ async fn serve(
     let mut pages =
         tokio::spawn(tls::serve_https(router, https.run(shutdown.clone()), shutdown.clone()));
     let mut grpc = tokio::spawn(serve_grpc(Arc::clone(&shared), grpc, shutdown.clone()));
+    let following = tokio::spawn(follow_leaders(Arc::clone(&shared)));
     tracing::info!("node runs");
     // A node that lost a part stops: half of it would hold up the others.
     let ended = tokio::select! {
@@ -262,6 +266,7 @@ async fn serve(
     // At a planned stop the ports end because of it, and may be heard of first.
     let ended = ended.filter(|_| !shutdown.is_cancelled());
     shutdown.cancel();
+    following.abort();
     stop(&shared).await;
     let doors = async {
         while !(pages.is_finished() && grpc.is_finished()) {
@@ -297,14 +302,18 @@ fn cluster_config(
     settings
 }
 
-/// A planned stop: sources move, leaders hand over, and only then the groups stop.
+/// A planned stop: leaders hand over, sources move to the new ones, and only then the groups stop.
+/// What arrives meanwhile is forwarded.
 async fn stop(shared: &Arc<Shared>) {
-    let spread = u64::try_from(LEAVE.as_millis()).unwrap_or(0);
-    shared.sources.drain("", spread);
+    shared.cluster.leave_soon();
     if let Err(error) = shared.cluster.drain().await {
         tracing::warn!(%error, "leaderships could not be handed over");
     }
-    tokio::time::sleep(LEAVE).await;
+    shared.sources.drain(|group| shared.leader_elsewhere(group), LEAVE_OVER);
+    let deadline = tokio::time::Instant::now() + LEAVE_WITHIN;
+    while shared.sources.sessions() > 0 && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(LEAVE_PAUSE).await;
+    }
 }
 
 async fn found_cluster(shared: Arc<Shared>, genesis: Genesis) {
@@ -347,7 +356,7 @@ async fn serve_grpc(shared: Arc<Shared>, listener: tls::Listener, shutdown: Canc
     let ended = tokio::select! {
         ended = served => ended,
         // Streams that live for months do not end by themselves.
-        () = async { shutdown.cancelled().await; tokio::time::sleep(Duration::from_secs(3)).await } => Ok(()),
+        () = async { shutdown.cancelled().await; tokio::time::sleep(LEAVE_WITHIN * 2).await } => Ok(()),
     };
     if let Err(error) = ended {
         tracing::error!(%error, "the gRPC port ended");

@@ -19,7 +19,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::rights::Entered;
 use super::shared::Shared;
-use super::status::{internal, of_session, status};
+use super::status::{internal, of_session, status, status_with};
 use crate::telemetry::contained;
 
 /// How long a client may wait before its first request.
@@ -115,7 +115,14 @@ impl Shared {
         };
         let contract = self.contracts.contract(&stream, request).map_err(|e| of_session(&e))?;
         let group = GroupId(source.group);
-        let leader_address = self.cluster.leader(group).filter(|l| !l.is_self).map(|l| l.address);
+        let Some(leader) = self.leader_soon(group).await else {
+            return Err(status(ErrorCode::Unavailable, format!("group {group} elects a leader")));
+        };
+        let leader_address = (!leader.is_self).then_some(leader.address);
+        if let (true, Some(leader)) = (open.may_redirect, &leader_address) {
+            let values = [("leader_address", leader.clone())];
+            return Err(status_with(ErrorCode::NotLeader, format!("group {group}"), &values));
+        }
         Ok(OpenRequest {
             stream,
             group,

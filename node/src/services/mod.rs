@@ -8,6 +8,7 @@ mod audit;
 mod auth;
 mod directory;
 mod elsewhere;
+mod follow;
 mod gauges;
 mod ingest;
 mod join;
@@ -21,6 +22,7 @@ mod status;
 
 pub(crate) use admin::AdminDoor;
 pub(crate) use audit::{Action, Actor, act};
+pub(crate) use follow::follow_leaders;
 pub(crate) use ingest::IngestDoor;
 pub(crate) use join::JoinDoor;
 pub(crate) use live::Live;

@@ -33,7 +33,7 @@ const ANSWER_BYTES_MAX: usize = 32 << 20;
 /// Nodes and addresses that connections are kept of.
 const CHANNELS_MAX: usize = 64;
 /// Sessions told to leave are spread over this long.
-const DRAIN_SPREAD_MS: u64 = 5_000;
+const DRAIN_SPREAD: Duration = Duration::from_secs(5);
 
 /// The calling side. One connection a node, made when it is needed and again when it broke.
 pub(crate) struct PeerCalls {
@@ -122,7 +122,7 @@ impl Shared {
         if let Err(error) = self.cluster.drain().await {
             tracing::warn!(%error, "not every leadership could be handed over");
         }
-        let told = self.sources.drain("", DRAIN_SPREAD_MS);
+        let told = self.sources.drain(|group| self.leader_elsewhere(group), DRAIN_SPREAD);
         wire::DrainLocalResponse {
             leaders_moved: before.saturating_sub(self.led()),
             sessions_told: u32::try_from(told).unwrap_or(u32::MAX),

@@ -70,6 +70,8 @@ metrics! {
     Counter "dtm_ing1_unproven_total" [""] "streams": "A client said so without that token.";
     Counter "dtm_raft1_alarms_total" ["group"] "groups": "RAFT-1: replicas differ at one index. Anything above 0 is an incident.";
     Counter "dtm_raft1_compared_total" [""] "comparisons": "Ledgers of two replicas compared at one index.";
+    Counter "dtm_sessions_moved_total" [""] "streams": "Streams that were asked to move to the new leader of their group.";
+    Counter "dtm_cluster_takeovers_total" [""] "groups": "Groups that elected at once because their leader's process was gone.";
     Gauge "dtm_groups_led" [""] "groups": "Groups that this node leads.";
     Gauge "dtm_group_term" ["group"] "term": "Term of a group as this node knows it.";
     Gauge "dtm_group_applied_index" ["group"] "index": "Last applied entry on this node.";

@@ -498,6 +498,9 @@ pub struct HeldResponse {
     /// Indexes from 1 that are not held.
     #[prost(message, repeated, tag = "1")]
     pub lacking: ::prost::alloc::vec::Vec<IndexRange>,
+    /// The node is about to stop and takes no leadership.
+    #[prost(bool, tag = "2")]
+    pub leaving: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EntriesRequest {
@@ -942,7 +945,8 @@ pub mod peer_service_client {
                 .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "Heads"));
             self.inner.unary(req, path, codec).await
         }
-        /// Which bundles the receiver lacks: before a snapshot is sent, before it may vote.
+        /// Which bundles the receiver lacks: before a snapshot is sent, before it may vote; whether it would
+        /// lead, before leadership is handed to it.
         pub async fn held(
             &mut self,
             request: impl tonic::IntoRequest<super::HeldRequest>,
@@ -1126,7 +1130,8 @@ pub mod peer_service_server {
             &self,
             request: tonic::Request<super::HeadsRequest>,
         ) -> std::result::Result<tonic::Response<super::HeadsResponse>, tonic::Status>;
-        /// Which bundles the receiver lacks: before a snapshot is sent, before it may vote.
+        /// Which bundles the receiver lacks: before a snapshot is sent, before it may vote; whether it would
+        /// lead, before leadership is handed to it.
         async fn held(
             &self,
             request: tonic::Request<super::HeldRequest>,

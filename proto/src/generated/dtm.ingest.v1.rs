@@ -50,6 +50,11 @@ pub struct Open {
     /// Name and version of the client, for operators.
     #[prost(string, tag = "12")]
     pub client: ::prost::alloc::string::String,
+    /// Where another node leads the stream's group, answer not-leader with its address
+    /// (`leader_address`) instead of opening here. A client that cannot reach the leader opens without
+    /// it: any node serves any stream.
+    #[prost(bool, tag = "13")]
+    pub may_redirect: bool,
 }
 /// A1-3.3: every message carries security status and priority, itself or by these defaults.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -238,7 +243,9 @@ pub struct Rewind {
     #[prost(uint64, tag = "3")]
     pub conflict_sequence: u64,
 }
-/// Please connect there; this stream goes on until the client leaves or the delay has passed.
+/// Please connect there (anywhere, where no address is given): send nothing more here, wait for the
+/// acks of what is on its way for at most the delay, then leave. Reason `leader-moved` is advice only;
+/// after `draining` the stream is closed here some time after the delay.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Reconnect {
     #[prost(string, tag = "1")]

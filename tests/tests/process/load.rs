@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cluster::{Cluster, Source};
+use crate::gaps::Pulse;
 use crate::wait::{is_long, until};
 
 const TICK: Duration = Duration::from_millis(20);
@@ -110,6 +111,8 @@ pub(crate) struct Line {
     pub(crate) sessions: AtomicU64,
     /// Failed attempts and cut connections.
     pub(crate) troubles: AtomicU64,
+    /// When things happened last.
+    pub(crate) pulse: Mutex<Pulse>,
 }
 
 impl Line {
@@ -121,6 +124,7 @@ impl Line {
             told: Mutex::default(),
             sessions: AtomicU64::new(0),
             troubles: AtomicU64::new(0),
+            pulse: Mutex::new(Pulse::now()),
         }
     }
 
@@ -164,8 +168,10 @@ impl Line {
             }
             Event::Connected { .. } => {
                 self.sessions.fetch_add(1, Ordering::Relaxed);
+                self.pulse.lock().connected();
             }
             Event::Disconnected { .. } | Event::Retrying { .. } => {
+                self.pulse.lock().cut();
                 self.troubles.fetch_add(1, Ordering::Relaxed);
             }
             Event::Conflict { .. } | Event::LossDetected { .. } | Event::LossMended { .. } => {
@@ -220,7 +226,10 @@ impl Line {
         while !done(&self) {
             tokio::select! {
                 _ = acks.changed() => {
-                    self.acked.store(acks.borrow_and_update().acked_through, Ordering::Relaxed);
+                    let acked = acks.borrow_and_update().acked_through;
+                    if self.acked.swap(acked, Ordering::Relaxed) < acked {
+                        self.pulse.lock().acked();
+                    }
                 }
                 _ = tick.tick() => {
                     for _ in 0..self.plan.per_tick {

@@ -15,6 +15,7 @@ mod bad_records;
 mod cluster;
 mod clustering;
 mod damage;
+mod gaps;
 mod isolation;
 mod keys;
 mod kills;

@@ -1,0 +1,161 @@
+//! Which peers are gone: a process that dies takes its connections with it at once, and its port
+//! then refuses new ones. Both together are told to whoever takes its groups over; a silent peer
+//! (cut cable, paused process) is left to heartbeats and the election timeout.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use dtm_types::NodeId;
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use super::tls::BoxIo;
+
+/// Ends of connections that wait to be looked at; more say nothing new.
+const ENDED_MAX: usize = 64;
+/// Pauses before each look at a port: a dying process may close its port after its connections.
+const LOOKS_MS: [u64; 6] = [0, 10, 20, 50, 100, 200];
+const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What the connections of this node say about its peers.
+pub(crate) struct Presence {
+    ended: mpsc::Sender<NodeId>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    looking: BTreeSet<NodeId>,
+    gone: BTreeSet<NodeId>,
+}
+
+impl Presence {
+    /// With the receiver of nodes to which a connection ended.
+    pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<NodeId>) {
+        let (ended, receiver) = mpsc::channel(ENDED_MAX);
+        (Arc::new(Self { ended, state: Mutex::default() }), receiver)
+    }
+
+    /// A connection was made and its certificate checked. It is told when it ends.
+    pub(crate) fn watch(self: &Arc<Self>, node: NodeId, stream: BoxIo) -> BoxIo {
+        self.state.lock().gone.remove(&node);
+        Box::new(Watched { stream, presence: Arc::clone(self), node })
+    }
+
+    /// True from the moment its port refused until it is connected again.
+    pub(crate) fn is_gone(&self, node: NodeId) -> bool {
+        self.state.lock().gone.contains(&node)
+    }
+
+    /// Looks whether anything listens there. True when nothing does; bounded to about a second,
+    /// and false at once where a look is under way.
+    pub(crate) async fn look(&self, node: NodeId, address: &str) -> bool {
+        if !self.state.lock().looking.insert(node) {
+            return false;
+        }
+        let refuses = refuses(address).await;
+        let mut state = self.state.lock();
+        state.looking.remove(&node);
+        if refuses {
+            state.gone.insert(node);
+        }
+        refuses
+    }
+}
+
+async fn refuses(address: &str) -> bool {
+    for pause_ms in LOOKS_MS {
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        match tokio::time::timeout(LOOK_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return true,
+            Ok(_) => {}
+            // A peer that does not even refuse is not known to be gone.
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+/// One connection; its drop is its end.
+struct Watched {
+    stream: BoxIo,
+    presence: Arc<Presence>,
+    node: NodeId,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // A full queue holds news enough.
+        self.presence.ended.try_send(self.node).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: NodeId = NodeId([7; 16]);
+
+    #[tokio::test]
+    async fn a_port_that_refuses_is_gone_until_it_is_connected_again() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound").to_string();
+        let (presence, mut ended) = Presence::new();
+        let stream = || -> BoxIo { Box::new(tokio::io::empty()) };
+        drop(presence.watch(NODE, stream()));
+        assert_eq!(ended.recv().await, Some(NODE));
+        assert!(!presence.look(NODE, &address).await, "it listens");
+        assert!(!presence.is_gone(NODE));
+        drop(listener);
+        assert!(presence.look(NODE, &address).await);
+        assert!(presence.is_gone(NODE));
+        let _again = presence.watch(NODE, stream());
+        assert!(!presence.is_gone(NODE));
+    }
+}
