@@ -9,6 +9,7 @@ use dtm_machine::seams::{Freshness, ReadView, RecordError};
 use dtm_types::GroupId;
 
 use crate::harness::{Cluster, command, propose, until};
+use crate::storage::Faults;
 
 pub(crate) const GROUP: GroupId = GroupId(1);
 
@@ -62,6 +63,11 @@ async fn lagging(cluster: &mut Cluster) -> (usize, usize) {
 }
 
 async fn whole(cluster: &Cluster, at: usize, like: usize) {
+    caught_up(cluster, at, like).await;
+    same(cluster, at, like).await;
+}
+
+async fn caught_up(cluster: &Cluster, at: usize, like: usize) {
     let through = status(cluster.node(like)).head.index;
     until("a follower that lacks nothing", || {
         let found = cluster.nodes[at].as_ref()?.status();
@@ -73,6 +79,9 @@ async fn whole(cluster: &Cluster, at: usize, like: usize) {
         is_whole.then_some(())
     })
     .await;
+}
+
+async fn same(cluster: &Cluster, at: usize, like: usize) {
     let (theirs, own) = (bundles(cluster.node(like)).await, bundles(cluster.node(at)).await);
     assert!(theirs.len() >= 150, "{} bundles", theirs.len());
     for (index, bundle) in theirs {
@@ -118,7 +127,14 @@ async fn a_snapshot_that_is_cut_at_any_phase_is_resumed() {
     faults.stage_put.store(1, Ordering::SeqCst);
     faults.store_records.store(1, Ordering::SeqCst);
     cluster.restart(follower).await;
-    whole(&cluster, follower, leader).await;
+    caught_up(&cluster, follower, leader).await;
+    let senders = [leader, third].map(|at| std::sync::Arc::clone(&cluster.disks[at].faults));
+    let was_cut = |fault: &dyn Fn(&Faults) -> i64| senders.iter().any(|faults| fault(faults) <= 0);
+    assert!(was_cut(&|faults| faults.scan.load(Ordering::SeqCst)), "rows, at the sender");
+    assert!(was_cut(&|faults| faults.read_record.load(Ordering::SeqCst)), "bundles, at the sender");
+    // Of the two only one sends: the other's faults must not strike the comparison.
+    senders.iter().for_each(|faults| faults.read_record.store(0, Ordering::SeqCst));
+    same(&cluster, follower, leader).await;
     assert!(faults.stage_put.load(Ordering::SeqCst) <= 0, "the rows were cut once");
     assert!(faults.store_records.load(Ordering::SeqCst) <= 0, "the bundles were cut once");
 }
