@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dtm_node::config::KEYS;
 use dtm_node::telemetry::{METRICS, MetricKind};
 use dtm_types::ErrorCode;
 
@@ -126,5 +127,28 @@ fn every_metric_is_in_the_catalogue_and_every_one_there_is_emitted() {
     }
     for metric in METRICS {
         assert!(seen.contains(metric.name), "{} is never emitted", metric.name);
+    }
+}
+
+#[test]
+fn every_setting_is_read() {
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let outside = files.iter().filter(|file| {
+        let is_config = file.components().any(|part| part.as_os_str() == "config");
+        !is_config && !file.to_string_lossy().ends_with("_test.rs")
+    });
+    let texts: Vec<String> =
+        outside.map(|file| fs::read_to_string(file).expect("a source")).collect();
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    for key in KEYS {
+        let place = format!("{}.{}", key.section, key.name);
+        let is_read = texts.iter().any(|text| {
+            text.match_indices(&place).any(|(at, _)| {
+                let (before, after) = (&text[..at], &text[at + place.len()..]);
+                !before.ends_with(is_word) && !after.starts_with(is_word)
+            })
+        });
+        assert!(is_read, "{place} is read nowhere");
     }
 }

@@ -6,6 +6,9 @@ use std::path::Path;
 
 use super::{Config, Error, Problem};
 
+/// What the log entry of a largest record holds besides it. An entry is at most a quarter of a segment.
+const BATCH_SLACK_BYTES: u64 = 1 << 20;
+
 /// A set value must fit the others.
 pub(super) fn check_values(path: &Path, config: &Config, problems: &mut Vec<Problem>) {
     let (limits, raft) = (&config.limits, &config.raft);
@@ -23,15 +26,6 @@ pub(super) fn check_values(path: &Path, config: &Config, problems: &mut Vec<Prob
             limits.frame_bytes_max, limits.record_bytes_max
         ),
         "raise it above record_bytes_max",
-    );
-    need(
-        limits.peer_message_bytes_max > limits.frame_bytes_max,
-        "limits.peer_message_bytes_max",
-        format!(
-            "{} bytes cannot carry a frame of {}",
-            limits.peer_message_bytes_max, limits.frame_bytes_max
-        ),
-        "raise it above frame_bytes_max",
     );
     need(
         limits.node_in_flight_bytes_max >= limits.frame_bytes_max,
@@ -55,10 +49,13 @@ pub(super) fn check_values(path: &Path, config: &Config, problems: &mut Vec<Prob
         "elections need a spread: use twice election_min_ms",
     );
     need(
-        config.log.total_bytes_max >= 4 * config.log.segment_bytes,
-        "log.total_bytes_max",
-        "holds fewer than four segments".into(),
-        "raise it, or lower segment_bytes",
+        config.log.segment_bytes / 4 > limits.record_bytes_max + BATCH_SLACK_BYTES,
+        "log.segment_bytes",
+        format!(
+            "a segment of {} bytes does not hold a record of {}",
+            config.log.segment_bytes, limits.record_bytes_max
+        ),
+        "raise it above four times record_bytes_max and 4 MiB more",
     );
 }
 

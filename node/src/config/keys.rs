@@ -29,7 +29,6 @@ pub struct Key {
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
-const TIB: u64 = 1024 * GIB;
 
 macro_rules! config {
     ($($(#[doc = $section_doc:literal])+ $section:ident: $Section:ident {
@@ -124,13 +123,9 @@ config! {
     /// Bounds on what is taken in. A source's own limits may be lower.
     limits: Limits {
         /// Largest record.
-        record_bytes_max: u64 = "8_388_608", 1_024..=(64 * MIB), "bytes";
+        record_bytes_max: u64 = "8_388_608", 1_024..=(12 * MIB), "bytes";
         /// Largest frame of a client: many records.
-        frame_bytes_max: u64 = "9_437_184", 2_048..=(72 * MIB), "bytes";
-        /// Largest message between nodes.
-        peer_message_bytes_max: u64 = "16_777_216", MIB..=(128 * MIB), "bytes";
-        /// Largest bundle of batches; a larger record is a bundle of its own.
-        bundle_bytes_max: u64 = "1_048_576", 65_536..=(8 * MIB), "bytes";
+        frame_bytes_max: u64 = "9_437_184", 2_048..=(15 * MIB), "bytes";
         /// Streams of one source open at once.
         streams_open_max: u64 = "64", 1..=4_096, "streams";
         /// Stream names of one source, ever.
@@ -150,12 +145,10 @@ config! {
     }
     /// The node's one log of all its groups.
     log: Log {
-        /// Size of a segment file.
-        segment_bytes: u64 = "67_108_864", MIB..=(4 * GIB), "bytes";
+        /// Size of a segment file. Above four times `record_bytes_max` and 4 MiB more.
+        segment_bytes: u64 = "67_108_864", (8 * MIB)..=(2 * GIB), "bytes";
         /// How fast sealed segments are read again to find damage, on average. 0 turns it off.
         scrub_bytes_per_second: u64 = "4_194_304", 0..=GIB, "bytes per second";
-        /// Above this the group that pins the oldest segment is flushed, snapshotted and purged.
-        total_bytes_max: u64 = "4_294_967_296", (64 * MIB)..=(4 * TIB), "bytes";
     }
     /// The state machine's rows (RocksDB). Payloads do not go there.
     state: State {
@@ -172,10 +165,6 @@ config! {
         election_min_ms: u64 = "900", 50..=60_000, "ms";
         /// Greatest silence after which a follower stands for election.
         election_max_ms: u64 = "1_800", 100..=120_000, "ms";
-        /// Most bytes in one append to a follower (or one entry, where it is larger).
-        append_bytes_max: u64 = "4_194_304", 65_536..=(64 * MIB), "bytes";
-        /// A node whose clock is further from the median of its peers neither leads nor stamps.
-        clock_offset_ms_max: u64 = "500", 10..=60_000, "ms";
     }
     /// Used once, when the cluster is made.
     cluster: Cluster {

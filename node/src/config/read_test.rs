@@ -92,10 +92,11 @@ fn the_environment_wins_and_its_unknown_names_are_refused() {
 
 #[test]
 fn values_that_do_not_fit_together_are_refused() {
-    let text =
-        format!("{LEAST}[limits]\nrecord_bytes_max = 20_000_000\n[raft]\nelection_min_ms = 200\n");
+    let text = format!(
+        "{LEAST}[limits]\nrecord_bytes_max = 10_000_000\n[raft]\nelection_min_ms = 200\n[log]\nsegment_bytes = 44_000_000\n"
+    );
     let problems = read(&text, &[]).expect_err("refused");
-    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert_eq!(problems.len(), 3, "{problems:#?}");
 }
 
 #[test]

@@ -137,7 +137,7 @@ pub struct LogConfig {
 impl Default for LogConfig {
     fn default() -> Self {
         Self {
-            segment_bytes: 128 << 20,
+            segment_bytes: 64 << 20,
             round_bytes_max: 4 << 20,
             queue_bytes_max: 64 << 20,
             cache_bytes_max: 128 << 20,

@@ -93,9 +93,11 @@ impl StoppableDisk {
             return Ok(None);
         }
         copy(&kept, &disk.data)?;
-        for (key, bytes) in
-            [("DTM__LIMITS__DISK_RESERVED_BYTES", 64 * MIB), ("DTM__LOG__SEGMENT_BYTES", 8 * MIB)]
-        {
+        for (key, bytes) in [
+            ("DTM__LIMITS__DISK_RESERVED_BYTES", 64 * MIB),
+            ("DTM__LIMITS__RECORD_BYTES_MAX", MIB / 2),
+            ("DTM__LOG__SEGMENT_BYTES", 8 * MIB),
+        ] {
             cluster.nodes[at].environment.push((key.to_owned(), bytes.to_string()));
         }
         cluster.start_node(at)?;
