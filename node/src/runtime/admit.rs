@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dtm_cluster::{ClusterNode, Starting};
 use dtm_machine::seams::Clock;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::boot::{self, Boot};
 use super::run::Error;
@@ -20,6 +21,12 @@ pub(super) fn founded(data: &Path) -> Result<(), Error> {
     boot::mark_founded(data).map_err(|source| Error::File { path: data.join("founded"), source })
 }
 
+/// A node whose groups run, and the task that says so each minute.
+pub(super) struct Started {
+    pub(super) cluster: Arc<ClusterNode>,
+    pub(super) stamping: AbortOnDropHandle<()>,
+}
+
 /// Starts the groups once this start is admitted; `None` when the node is told to stop before.
 pub(super) async fn start(
     starting: Starting,
@@ -27,12 +34,10 @@ pub(super) async fn start(
     data: &Path,
     clock: &Arc<dyn Clock>,
     shutdown: &CancellationToken,
-) -> Result<Option<Arc<ClusterNode>>, Error> {
-    match shutdown.run_until_cancelled(admit(&starting, last, data, clock)).await {
-        Some(admitted) => admitted?,
-        None => return Ok(None),
-    }
-    Ok(Some(starting.start().await?))
+) -> Result<Option<Started>, Error> {
+    let admitted = shutdown.run_until_cancelled(admit(&starting, last, data, clock)).await;
+    let Some(stamping) = admitted.transpose()? else { return Ok(None) };
+    Ok(Some(Started { cluster: starting.start().await?, stamping }))
 }
 
 /// Asks the peers what they know of this node; then, where this disk is the newest of its copies,
@@ -42,12 +47,12 @@ async fn admit(
     last: Boot,
     data: &Path,
     clock: &Arc<dyn Clock>,
-) -> Result<(), Error> {
+) -> Result<AbortOnDropHandle<()>, Error> {
     starting.vet(last.away(clock.now_us())).await?;
     let boot = Boot { counter: last.counter + 1, stamp_us: clock.now_us() };
     boot.write(data).map_err(|source| Error::File { path: data.join("boot"), source })?;
-    tokio::spawn(stamp(boot, data.to_owned(), Arc::clone(clock)));
-    Ok(())
+    let stamping = tokio::spawn(stamp(boot, data.to_owned(), Arc::clone(clock)));
+    Ok(AbortOnDropHandle::new(stamping))
 }
 
 /// Says each minute that this node runs. A file that cannot be written makes the next start wait for

@@ -7,6 +7,7 @@
 //! ```
 
 mod admit;
+mod beside;
 mod boot;
 mod found;
 mod peers;

@@ -25,16 +25,16 @@ use dtm_types::{ClusterId, Incarnation, NodeId};
 
 use tokio_util::sync::CancellationToken;
 
-use super::admit::{founded, last_start, start};
+use super::admit::{Started, founded, last_start, start};
+use super::beside::Beside;
 use super::peers::Peers;
-use super::{NodeVault, boot, found};
+use super::{NodeVault, boot};
 use crate::config::Config;
 use crate::http::{self, LinkKey, Pages};
 use crate::pki::{self, Genesis};
 use crate::seams::Seams;
 use crate::services::{
-    AdminDoor, IngestDoor, JoinDoor, Live, NodeDoor, PeerCalls, RecordsDoor, Shared,
-    follow_leaders, reflection, watch_rights,
+    AdminDoor, IngestDoor, JoinDoor, Live, NodeDoor, PeerCalls, RecordsDoor, Shared, reflection,
 };
 use crate::shell::{RenderMetrics, Shell};
 use crate::system::{OsEntropy, SystemClock};
@@ -150,7 +150,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
     let founding = is_founding(&data, genesis.is_some(), &log)?;
     let starting = ClusterNode::listen(cluster_config, deps, shell.peers.into_tcp())?;
     let started = start(starting, last, &data, &clock, &shell.shutdown).await?;
-    let Some(cluster) = started else { return Ok(()) };
+    let Some(Started { cluster, stamping }) = started else { return Ok(()) };
     if let (true, Some(genesis)) = (founding, &genesis) {
         cluster.bootstrap_single(cluster_row(genesis, cluster_id, &keyring), row.clone()).await?;
         founded(&data)?;
@@ -168,7 +168,6 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         node_name: config.node.name.clone(),
     })
     .await?;
-    let ca = roots(&config)?;
     let shared = Arc::new(Shared {
         cluster_id,
         incarnation: FIRST,
@@ -189,21 +188,20 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         clock,
         link: link_key(entropy.as_ref(), node),
         entropy,
-        ca,
+        ca: roots(&config)?,
         config,
         reads: Shared::read_places(),
     });
-    work_beside(&shared, genesis);
-    let (cluster, grpc) = (Arc::clone(&shared.cluster), shell.grpc.with_wire(seams.clients));
-    until_ended(cluster, serve(shared, shell.https, grpc, shell.metrics, shell.shutdown)).await
+    let beside = Beside::start(&shared, stamping, genesis);
+    let doors = Doors { https: shell.https, grpc: shell.grpc.with_wire(seams.clients) };
+    let cluster = Arc::clone(&shared.cluster);
+    until_ended(cluster, serve(shared, doors, beside, shell.metrics, shell.shutdown)).await
 }
 
-/// What goes on beside the doors until the process ends.
-fn work_beside(shared: &Arc<Shared>, genesis: Option<Genesis>) {
-    if let Some(genesis) = genesis {
-        tokio::spawn(found_cluster(Arc::clone(shared), genesis));
-    }
-    tokio::spawn(watch_rights(Arc::clone(shared)));
+/// The ports that clients and operators use.
+struct Doors {
+    https: tls::Listener,
+    grpc: tls::Listener,
 }
 
 /// Serves until the node is told to stop, or learns that this start must not go on: then there is
@@ -245,28 +243,28 @@ fn is_founding(data: &Path, has_genesis: bool, log: &NodeLog) -> Result<bool, Er
 /// Opens the doors until the node is told to stop, then stops in order.
 async fn serve(
     shared: Arc<Shared>,
-    https: tls::Listener,
-    grpc: tls::Listener,
+    doors: Doors,
+    mut beside: Beside,
     metrics: RenderMetrics,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let router = pages(&shared, metrics);
     let mut pages =
-        tokio::spawn(tls::serve_https(router, https.run(shutdown.clone()), shutdown.clone()));
-    let mut grpc = tokio::spawn(serve_grpc(Arc::clone(&shared), grpc, shutdown.clone()));
-    let following = tokio::spawn(follow_leaders(Arc::clone(&shared)));
+        tokio::spawn(tls::serve_https(router, doors.https.run(shutdown.clone()), shutdown.clone()));
+    let mut grpc = tokio::spawn(serve_grpc(Arc::clone(&shared), doors.grpc, shutdown.clone()));
     tracing::info!("node runs");
     // A node that lost a part stops: half of it would hold up the others.
     let ended = tokio::select! {
         () = shutdown.cancelled() => None,
         name = shared.cluster.part_ended() => Some(name),
+        name = beside.ended() => Some(name),
         _ = &mut pages => Some("the HTTPS port"),
         _ = &mut grpc => Some("the gRPC port"),
     };
     // At a planned stop the ports end because of it, and may be heard of first.
     let ended = ended.filter(|_| !shutdown.is_cancelled());
     shutdown.cancel();
-    following.abort();
+    beside.leave();
     stop(&shared).await;
     let doors = async {
         while !(pages.is_finished() && grpc.is_finished()) {
@@ -314,18 +312,6 @@ async fn stop(shared: &Arc<Shared>) {
     while shared.sources.sessions() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(LEAVE_PAUSE).await;
     }
-}
-
-async fn found_cluster(shared: Arc<Shared>, genesis: Genesis) {
-    // Each try waits for a leader by itself; a node that is told to stop ends this with the process.
-    for _ in 0..20 {
-        match found::found(&shared, &genesis).await {
-            Ok(()) => return,
-            Err(error) => tracing::warn!(%error, "founding is not complete, trying again"),
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-    tracing::error!("the cluster could not be founded; restart the node to try again");
 }
 
 async fn serve_grpc(shared: Arc<Shared>, listener: tls::Listener, shutdown: CancellationToken) {
@@ -436,17 +422,17 @@ fn state_config(config: &Config) -> StateConfig {
 
 fn limits(config: &Config) -> Limits {
     let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    let set = &config.limits;
+    let limits = &config.limits;
     Limits {
-        record_bytes_max: bytes(set.record_bytes_max),
-        frame_bytes_max: bytes(set.frame_bytes_max),
-        stream_in_flight_bytes_max: bytes(set.stream_in_flight_bytes_max),
-        node_in_flight_bytes_max: bytes(set.node_in_flight_bytes_max),
-        refused_per_second_max: set.refused_per_second_max,
-        streams_open_max: bytes(set.streams_open_max),
-        stream_names_max: u32::try_from(set.stream_names_max).unwrap_or(u32::MAX),
-        quarantine_records_max: set.quarantine_records_max,
-        quarantine_bytes_max: set.quarantine_bytes_max,
+        record_bytes_max: bytes(limits.record_bytes_max),
+        frame_bytes_max: bytes(limits.frame_bytes_max),
+        stream_in_flight_bytes_max: bytes(limits.stream_in_flight_bytes_max),
+        node_in_flight_bytes_max: bytes(limits.node_in_flight_bytes_max),
+        refused_per_second_max: limits.refused_per_second_max,
+        streams_open_max: bytes(limits.streams_open_max),
+        stream_names_max: u32::try_from(limits.stream_names_max).unwrap_or(u32::MAX),
+        quarantine_records_max: limits.quarantine_records_max,
+        quarantine_bytes_max: limits.quarantine_bytes_max,
         ..Limits::default()
     }
 }
