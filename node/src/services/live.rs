@@ -77,7 +77,6 @@ impl Shared {
             sessions: u32::try_from(self.sources.sessions()).unwrap_or(u32::MAX),
             stopped_reason: self.stopped().unwrap_or_default(),
             disk_free_bytes: self.disk_free_bytes(),
-            clock_offset_us: 0,
             meta_age_ms: self.rights.age_ms(self.clock.monotonic_us()),
         }
     }

@@ -128,8 +128,6 @@ pub struct NodeStatus {
     pub stopped_reason: ::prost::alloc::string::String,
     #[prost(uint64, tag = "6")]
     pub disk_free_bytes: u64,
-    #[prost(int64, tag = "7")]
-    pub clock_offset_us: i64,
     /// Since this node last had meta confirmed by its leader; the largest number: never.
     #[prost(uint64, tag = "8")]
     pub meta_age_ms: u64,
@@ -276,10 +274,30 @@ pub struct UpgradeClusterResponse {
     #[prost(message, repeated, tag = "3")]
     pub nodes: ::prost::alloc::vec::Vec<NodeVersion>,
     /// What stands against it; empty = nothing.
-    #[prost(string, repeated, tag = "4")]
-    pub obstacles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "4")]
+    pub obstacles: ::prost::alloc::vec::Vec<UpgradeObstacle>,
     #[prost(uint32, tag = "5")]
     pub raised: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpgradeObstacle {
+    #[prost(oneof = "upgrade_obstacle::Reason", tags = "1, 2, 3")]
+    pub reason: ::core::option::Option<upgrade_obstacle::Reason>,
+}
+/// Nested message and enum types in `UpgradeObstacle`.
+pub mod upgrade_obstacle {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Reason {
+        /// This node does not answer.
+        #[prost(message, tag = "1")]
+        Silent(super::NodeVersion),
+        /// This node knows fewer versions than others.
+        #[prost(message, tag = "2")]
+        Older(super::NodeVersion),
+        /// This group is not on the node that was asked.
+        #[prost(uint32, tag = "3")]
+        GroupElsewhere(u32),
+    }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GroupVersion {

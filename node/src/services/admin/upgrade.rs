@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_proto::admin as wire;
+use dtm_proto::admin::upgrade_obstacle::Reason;
 use dtm_types::command::command::Op;
 use dtm_types::command::outcome::Result as Answer;
 use dtm_types::command::{NodeRow, RaiseVersion};
@@ -76,39 +77,41 @@ fn plan(
     let version = nodes.iter().map(|(row, _)| row.version_max).min().unwrap_or(0);
     let highest = nodes.iter().map(|(row, _)| row.version_max).max().unwrap_or(0);
     let mut obstacles = Vec::new();
-    for (row, is_reachable) in nodes {
-        if !is_reachable {
-            obstacles.push(format!("{} does not answer: start it, or remove it", row.name));
+    for node in nodes {
+        if !node.1 {
+            obstacles.push(Reason::Silent(told(node)));
         }
-        if row.version_max < highest {
-            obstacles.push(format!(
-                "{} runs {}, which knows versions up to {}; others know {highest}",
-                row.name, row.software_version, row.version_max
-            ));
+        if node.0.version_max < highest {
+            obstacles.push(Reason::Older(told(node)));
         }
     }
     let mut found = Vec::new();
     for (group, at) in groups {
         match at {
             Some(at) => found.push(wire::GroupVersion { group, version: at }),
-            None => obstacles.push(format!("group {group} is not on the node that was asked")),
+            None => obstacles.push(Reason::GroupElsewhere(group)),
         }
     }
     wire::UpgradeClusterResponse {
         version,
         groups: found,
-        nodes: nodes
-            .iter()
-            .map(|(row, reachable)| wire::NodeVersion {
-                node: row.node.clone(),
-                name: row.name.clone(),
-                software_version: row.software_version.clone(),
-                version_max: row.version_max,
-                reachable: *reachable,
-            })
+        nodes: nodes.iter().map(told).collect(),
+        obstacles: obstacles
+            .into_iter()
+            .map(|reason| wire::UpgradeObstacle { reason: Some(reason) })
             .collect(),
-        obstacles,
         raised: 0,
+    }
+}
+
+/// A node as the answer tells it.
+fn told((row, reachable): &(NodeRow, bool)) -> wire::NodeVersion {
+    wire::NodeVersion {
+        node: row.node.clone(),
+        name: row.name.clone(),
+        software_version: row.software_version.clone(),
+        version_max: row.version_max,
+        reachable: *reachable,
     }
 }
 
@@ -123,14 +126,17 @@ mod tests {
     #[test]
     fn one_old_or_silent_node_stands_against_it() {
         let groups = || vec![(0, Some(1)), (1, Some(1))];
+        let reasons = |plan: &wire::UpgradeClusterResponse| -> Vec<Reason> {
+            plan.obstacles.iter().filter_map(|obstacle| obstacle.reason.clone()).collect()
+        };
         let fine = plan(&[node("a", 2, true), node("b", 2, true)], groups());
         assert_eq!((fine.version, fine.obstacles.len(), fine.groups.len()), (2, 0, 2));
-        let old = plan(&[node("a", 2, true), node("b", 1, true)], groups());
-        assert_eq!((old.version, old.obstacles.len()), (1, 1));
-        assert!(old.obstacles[0].starts_with("b runs"), "{:?}", old.obstacles);
-        let silent = plan(&[node("a", 2, true), node("b", 2, false)], groups());
-        assert_eq!((silent.version, silent.obstacles.len()), (2, 1));
+        let (b1, b2) = (node("b", 1, true), node("b", 2, false));
+        let old = plan(&[node("a", 2, true), b1.clone()], groups());
+        assert_eq!((old.version, reasons(&old)), (1, vec![Reason::Older(told(&b1))]));
+        let silent = plan(&[node("a", 2, true), b2.clone()], groups());
+        assert_eq!((silent.version, reasons(&silent)), (2, vec![Reason::Silent(told(&b2))]));
         let elsewhere = plan(&[node("a", 2, true)], vec![(7, None)]);
-        assert_eq!(elsewhere.obstacles.len(), 1);
+        assert_eq!(reasons(&elsewhere), [Reason::GroupElsewhere(7)]);
     }
 }

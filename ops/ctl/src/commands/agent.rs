@@ -7,7 +7,7 @@ use std::time::Duration;
 use dtm_catalog::Definition;
 use dtm_client::agent::{self, AgentConfig, Input, Report};
 use dtm_client::{Event, IdPolicy};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -102,9 +102,33 @@ fn tell(report: Report) {
         Report::SpoolFull { bytes, spool_bytes_max } => {
             json!({ "spool_full": bytes, "spool_bytes_max": spool_bytes_max })
         }
-        // Reasons may quote the record: they stay in the quarantine.
-        Report::Publisher(Event::Refused(records)) => json!({ "refused": records.len() }),
-        Report::Publisher(event) => json!({ "publisher": format!("{event:?}") }),
+        Report::Publisher(event) => publisher(event),
     };
     eprintln!("{line}");
+}
+
+/// An event of the publisher: its name and its fields, which programs read.
+fn publisher(event: Event) -> Value {
+    match event {
+        // Reasons may quote the record: they stay in the quarantine.
+        Event::Refused(records) => json!({ "refused": records.len() }),
+        Event::Conflict { sequence } => json!({ "publisher": "conflict", "sequence": sequence }),
+        Event::LossDetected { from, to } => {
+            json!({ "publisher": "loss_detected", "from": from, "to": to })
+        }
+        Event::LossMended { from, to } => {
+            json!({ "publisher": "loss_mended", "from": from, "to": to })
+        }
+        Event::Connected { node, address, session, group, next_sequence } => json!({
+            "publisher": "connected", "node": node, "address": &*address, "session": session,
+            "group": group, "next_sequence": next_sequence
+        }),
+        Event::Disconnected { error } => {
+            json!({ "publisher": "disconnected", "error": error.to_string() })
+        }
+        Event::Retrying { error, after } => json!({
+            "publisher": "retrying", "error": error.to_string(),
+            "after_ms": u64::try_from(after.as_millis()).unwrap_or(u64::MAX)
+        }),
+    }
 }

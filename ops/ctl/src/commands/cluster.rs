@@ -1,5 +1,6 @@
 //! `dtm cluster token|status|transfer|drain|remove`.
 
+use dtm_proto::admin::upgrade_obstacle::Reason as Obstacle;
 use dtm_proto::admin::{
     ClusterStatusRequest, ClusterStatusResponse, CreateJoinTokenRequest, DrainNodeRequest,
     GroupStatus, NodeStatus, RemoveNodeRequest, TransferLeaderRequest, UpgradeClusterRequest,
@@ -127,8 +128,9 @@ async fn upgrade(globals: &Globals, printer: &Printer<'_>, check: bool) -> Resul
     });
     let groups =
         plan.groups.iter().map(|group| json!({ "group": group.group, "version": group.version }));
+    let obstacles: Vec<_> = plan.obstacles.iter().filter_map(|o| o.reason.as_ref()).collect();
     let document = json!({ "version": plan.version, "raised": plan.raised,
-        "obstacles": plan.obstacles, "nodes": nodes.collect::<Vec<_>>(),
+        "obstacles": obstacles.iter().map(|reason| obstacle_json(reason)).collect::<Vec<_>>(), "nodes": nodes.collect::<Vec<_>>(),
         "groups": groups.collect::<Vec<_>>() });
     let behind = plan.groups.iter().filter(|group| group.version < plan.version).count();
     let (version, behind, raised) =
@@ -140,10 +142,38 @@ async fn upgrade(globals: &Globals, printer: &Printer<'_>, check: bool) -> Resul
     if plan.obstacles.is_empty() {
         return Ok(());
     }
-    for obstacle in plan.obstacles.iter().filter(|_| !printer.is_json()) {
-        printer.say("cli.upgrade_obstacle", &[("what", obstacle)]);
+    for reason in obstacles {
+        printer.say("cli.upgrade_obstacle", &[("what", &obstacle_text(reason, printer))]);
     }
     Err(Failure::Verdict { key: "cli.upgrade_blocked", exit: Exit::Unhealthy })
+}
+
+/// What stands against an upgrade, in words.
+fn obstacle_text(reason: &Obstacle, printer: &Printer<'_>) -> String {
+    match reason {
+        Obstacle::Silent(node) => printer.text("cli.upgrade.silent", &[("name", &node.name)]),
+        Obstacle::Older(node) => printer.text(
+            "cli.upgrade.older",
+            &[
+                ("name", &node.name),
+                ("software", &node.software_version),
+                ("version", &node.version_max.to_string()),
+            ],
+        ),
+        Obstacle::GroupElsewhere(group) => {
+            printer.text("cli.upgrade.group_elsewhere", &[("group", &group.to_string())])
+        }
+    }
+}
+
+/// The same for programs.
+fn obstacle_json(reason: &Obstacle) -> Value {
+    match reason {
+        Obstacle::Silent(node) => json!({ "reason": "silent", "node": node.name }),
+        Obstacle::Older(node) => json!({ "reason": "older", "node": node.name,
+            "software_version": node.software_version, "version_max": node.version_max }),
+        Obstacle::GroupElsewhere(group) => json!({ "reason": "group_elsewhere", "group": group }),
+    }
 }
 
 async fn status(globals: &Globals, printer: &Printer<'_>) -> Result<(), Failure> {
@@ -278,7 +308,7 @@ fn to_json(status: &ClusterStatusResponse, troubles: &[String]) -> Value {
             "grpc_address": row.grpc_address, "peer_address": row.peer_address, "https_address": row.https_address,
             "reachable": node.reachable, "draining": row.draining, "removed": row.removed,
             "groups_led": node.groups_led, "sessions": node.sessions, "stopped_reason": node.stopped_reason,
-            "disk_free_bytes": node.disk_free_bytes, "clock_offset_us": node.clock_offset_us,
+            "disk_free_bytes": node.disk_free_bytes,
             "software_version": row.software_version, "boot_counter": row.boot_counter,
         })
     });
