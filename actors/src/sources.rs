@@ -255,16 +255,6 @@ impl SourcesHandle {
         self.0.draining.store(false, Ordering::Release);
     }
 
-    /// Ends every session of a source, as after a revocation. Returns how many.
-    pub fn cut_off(&self, source: &SourceId) -> usize {
-        let sessions: Vec<_> =
-            self.0.sessions.lock().values().map(|entry| entry.actor.clone()).collect();
-        for actor in &sessions {
-            let _ = actor.cast(SessionMessage::CutOff(source.clone()));
-        }
-        sessions.len()
-    }
-
     /// A client was acked more than is held (ING-1): an alarm where it shows the ack's token and
     /// means this life of the cluster, else only counted.
     fn tell_loss(

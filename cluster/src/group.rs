@@ -51,38 +51,13 @@ impl Group {
         deps: &Deps,
         links: &Arc<Links>,
     ) -> Result<Arc<Self>, Error> {
-        let in_log = |source| Error::Log { group: id, source };
-        let log = deps.logs.open(id, replica).map_err(in_log)?;
-        let marks = log.marks();
-        if let Some(damage) = marks.recovering {
-            return Err(Error::Recovering { group: id, replica, cause: damage.to_string() });
-        }
-        let store = deps.states.open(id)?;
-        let applied = Arc::new(Applied::new());
-        let failed = |cause: String| Error::Raft { group: id, cause };
-        let recovering = |error: std::io::Error| Error::Recovering {
-            group: id,
-            replica,
-            cause: error.to_string(),
-        };
-        let missing = Missing::load(id, Arc::clone(&store), Arc::clone(&applied));
-        let missing = missing.map_err(|error| failed(error.to_string()))?;
-        let (rows, note) = (Arc::clone(&store), Arc::clone(&missing));
-        let (entries, head) = (Arc::clone(&log), Arc::clone(&applied));
-        let machine = StateMachine::load(id, config.version_max, rows, entries, head, note)
-            .map_err(recovering)?;
-        let last_at_start = marks.last.map_or(0, |last| last.index);
-        let purged = marks.purged.map_or(0, |purged| purged.index);
-        if purged > applied.head().index {
-            let cause =
-                format!("rows end at {}, the log begins above {purged}", applied.head().index);
-            return Err(Error::Recovering { group: id, replica, cause });
-        }
+        let OnDisk { log, store, applied, missing, machine, last_at_start } =
+            OnDisk::open(id, replica, config, deps)?;
         let log_store = LogStore::new(Arc::clone(&log), Arc::clone(&applied), Arc::clone(&missing));
         let factory = Factory::new(id, Arc::clone(links));
         let raft = GroupRaft::new(replica.0, config.raft()?, factory, log_store, machine)
             .await
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| Error::Raft { group: id, cause: error.to_string() })?;
         let stop = CancellationToken::new();
         let parts = BundlerParts {
             group: id,
@@ -196,6 +171,49 @@ impl Group {
 
     pub(crate) fn records(&self) -> Arc<dyn RecordStore> {
         Arc::new(Records { backfill: Arc::clone(&self.backfill) })
+    }
+}
+
+/// What a replica has on disk, open.
+struct OnDisk {
+    log: Arc<dyn ReplicaLog>,
+    store: Arc<dyn StateStore>,
+    applied: Arc<Applied>,
+    missing: Arc<Missing>,
+    machine: StateMachine,
+    last_at_start: u64,
+}
+
+impl OnDisk {
+    /// Opens log and rows and holds them against each other. [`Error::Recovering`] where one of
+    /// them is damaged, or the rows end before the log begins.
+    fn open(
+        id: GroupId,
+        replica: ReplicaId,
+        config: &ClusterConfig,
+        deps: &Deps,
+    ) -> Result<Self, Error> {
+        let recovering = |cause: String| Error::Recovering { group: id, replica, cause };
+        let log = deps.logs.open(id, replica).map_err(|source| Error::Log { group: id, source })?;
+        let marks = log.marks();
+        if let Some(damage) = marks.recovering {
+            return Err(recovering(damage.to_string()));
+        }
+        let store = deps.states.open(id)?;
+        let applied = Arc::new(Applied::new());
+        let missing = Missing::load(id, Arc::clone(&store), Arc::clone(&applied))
+            .map_err(|error| Error::Raft { group: id, cause: error.to_string() })?;
+        let (rows, note) = (Arc::clone(&store), Arc::clone(&missing));
+        let (entries, head) = (Arc::clone(&log), Arc::clone(&applied));
+        let machine = StateMachine::load(id, config.version_max, rows, entries, head, note)
+            .map_err(|error| recovering(error.to_string()))?;
+        let last_at_start = marks.last.map_or(0, |last| last.index);
+        let purged = marks.purged.map_or(0, |purged| purged.index);
+        let end = applied.head().index;
+        if purged > end {
+            return Err(recovering(format!("rows end at {end}, the log begins above {purged}")));
+        }
+        Ok(Self { log, store, applied, missing, machine, last_at_start })
     }
 }
 

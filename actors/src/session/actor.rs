@@ -9,7 +9,7 @@ use dtm_proto::ingest;
 use dtm_proto::ingest::publish_response::Response;
 use dtm_types::command::command::Op;
 use dtm_types::command::{CloseSession, DeclareLost, Outcome};
-use dtm_types::{GroupId, SourceId, StreamKey};
+use dtm_types::{GroupId, StreamKey};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::flow::{Flow, Step};
@@ -100,8 +100,6 @@ pub(crate) enum SessionMessage {
     Reconnect { address: String, why: Leave },
     /// The time to leave is up.
     LeaveNow,
-    /// The source's right was revoked.
-    CutOff(SourceId),
     /// End with an error.
     Fail(Error),
 }
@@ -225,10 +223,6 @@ async fn step(
             Ok(())
         }
         SessionMessage::LeaveNow => Err(Error::Draining),
-        SessionMessage::CutOff(source) if state.flow.stream().source == source => {
-            Err(Error::Revoked { stream: state.flow.stream().clone() })
-        }
-        SessionMessage::CutOff(_) => Ok(()),
         SessionMessage::Fail(error) => Err(error),
     }
 }

@@ -20,8 +20,7 @@ pub fn confirm_source_key(
         .find(|row| row.source == key.source().as_str() && row.key_id == key.key_id().as_slice())
         .filter(|row| key.matches(&row.secret_hash))
         .ok_or(Error::SourceKey)?;
-    let covers = row.not_before_us <= now_us && now_us <= row.not_after_us;
-    if row.revoked || !covers {
+    if !holds(row, now_us) {
         return Err(Error::Revoked(format!(
             "key {} of source {}",
             hex::encode(key.key_id()),
@@ -29,6 +28,11 @@ pub fn confirm_source_key(
         )));
     }
     Ok(Caller::Source { source: key.source().clone(), credential: Credential::Key(key.key_id()) })
+}
+
+/// Whether a key covers `now_us` and is not revoked.
+fn holds(row: &SourceKeyRow, now_us: i64) -> bool {
+    !row.revoked && row.not_before_us <= now_us && now_us <= row.not_after_us
 }
 
 /// Checks what a source showed against its row: `key` and `certificate` are the rows under the
@@ -52,12 +56,10 @@ pub fn confirm_credential(
             let row =
                 key.filter(|row| row.source == source.as_str() && row.key_id == id.as_slice());
             let row = row.ok_or_else(unknown)?;
-            let covers = row.not_before_us <= now_us && now_us <= row.not_after_us;
-            if row.revoked || !covers {
-                revoked(format!("key {}", hex::encode(id)))
-            } else {
-                Ok(())
+            if !holds(row, now_us) {
+                return revoked(format!("key {}", hex::encode(id)));
             }
+            Ok(())
         }
         Credential::Certificate(digest) => {
             let row = certificate

@@ -9,7 +9,7 @@ use dtm_proto::records::LookupRequest;
 
 use crate::cluster::{Cluster, NODES, WITHIN};
 use crate::load::{Load, Plan};
-use crate::readback::{judge, judge_running};
+use crate::readback::{finish_and_judge, judge, judge_running};
 use crate::wait::{is_long, until};
 
 /// Kills between two readings of all that is there.
@@ -129,11 +129,7 @@ async fn all_nodes_are_killed_at_once() -> Result<()> {
     }
     load.moves(ALIVE).await?;
     cluster.settled(NODES).await?;
-    let lines = load.finish().await?;
-    judge(&cluster, &lines).await?;
-    cluster.roots_agree().await?;
-    cluster.passed();
-    Ok(())
+    finish_and_judge(cluster, load).await
 }
 
 // holds: ING-1, ING-2, ING-3, ING-4, READ-1
@@ -178,11 +174,7 @@ async fn paused_leader_says_nothing_stale() -> Result<()> {
 
     cluster.settled(NODES).await?;
     load.moves(ALIVE).await?;
-    let lines = load.finish().await?;
-    judge(&cluster, &lines).await?;
-    cluster.roots_agree().await?;
-    cluster.passed();
-    Ok(())
+    finish_and_judge(cluster, load).await
 }
 
 // holds: ING-1, ING-2, ING-3, ING-4, RAFT-1

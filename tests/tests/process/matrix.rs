@@ -64,16 +64,33 @@ impl Codec for Raw {
 
 /// A call, who may make it, and a request about the source `src-1`. What is let in and empty is
 /// refused for its content, which is told apart from being kept out.
-fn declared() -> Vec<(String, &'static str, Vec<u8>)> {
-    let source = || "src-1".to_owned();
-    let mut calls = Vec::new();
-    let mut add = |service: &str, names: &[&str], who: &'static str, request: Vec<u8>| {
-        for name in names {
-            calls.push((format!("{service}/{name}"), who, request.clone()));
-        }
-    };
+type Call = (String, &'static str, Vec<u8>);
+
+fn declared() -> Vec<Call> {
+    let mut calls = of_administration();
+    calls.extend(of_nodes());
+    calls.extend(of_intake());
+    calls.extend(of_records());
+    let all = "operator approver auditor source other node anonymous";
+    calls.extend(each("grpc.health.v1.Health", &["Check"], all, &[]));
+    let known = "operator approver auditor source other";
+    let reflection = ["ServerReflectionInfo"];
+    calls.extend(each("grpc.reflection.v1.ServerReflection", &reflection, known, &[]));
+    calls
+}
+
+fn source() -> String {
+    "src-1".to_owned()
+}
+
+/// Calls of one service that the same callers may make, with the same request.
+fn each(service: &str, names: &[&str], who: &'static str, request: &[u8]) -> Vec<Call> {
+    names.iter().map(|name| (format!("{service}/{name}"), who, request.to_vec())).collect()
+}
+
+fn of_administration() -> Vec<Call> {
     let service = "dtm.admin.v1.AdminService";
-    add(service, &["ClusterStatus", "ListOperators", "ConsoleLink"], STAFF, Vec::new());
+    let mut calls = each(service, &["ClusterStatus", "ListOperators", "ConsoleLink"], STAFF, &[]);
     let changes = [
         "CreateJoinToken",
         "TransferLeader",
@@ -90,11 +107,15 @@ fn declared() -> Vec<(String, &'static str, Vec<u8>)> {
         "RevokeOperator",
         "RotateClusterKey",
     ];
-    add(service, &changes, OPERATOR, Vec::new());
+    calls.extend(each(service, &changes, OPERATOR, &[]));
     let list = admin::ListSourcesRequest { source: source() }.encode_to_vec();
-    add(service, &["ListSources"], "operator approver auditor source", list);
-    add(service, &["ListDatasets"], "operator approver auditor source other", Vec::new());
-    let service = "dtm.admin.v1.NodeService";
+    calls.extend(each(service, &["ListSources"], "operator approver auditor source", &list));
+    let readers = "operator approver auditor source other";
+    calls.extend(each(service, &["ListDatasets"], readers, &[]));
+    calls
+}
+
+fn of_nodes() -> Vec<Call> {
     let peers = [
         "LocalStatus",
         "AdoptClusterKey",
@@ -104,10 +125,14 @@ fn declared() -> Vec<(String, &'static str, Vec<u8>)> {
         "QuarantineOfGroup",
         "Rows",
     ];
-    add(service, &peers, "node", Vec::new());
+    let mut calls = each("dtm.admin.v1.NodeService", &peers, "node", &[]);
     // Whoever they are: without a token nobody joins.
-    add("dtm.admin.v1.JoinService", &["Join"], NOBODY, Vec::new());
+    calls.extend(each("dtm.admin.v1.JoinService", &["Join"], NOBODY, &[]));
+    calls
+}
 
+fn of_intake() -> Vec<Call> {
+    let service = "dtm.ingest.v1.IngestService";
     let open = ingest::Open {
         source: source(),
         stream: "matrix".to_owned(),
@@ -116,25 +141,24 @@ fn declared() -> Vec<(String, &'static str, Vec<u8>)> {
     };
     let request = Some(ingest::publish_request::Request::Open(open));
     let open = ingest::PublishRequest { request }.encode_to_vec();
-    add("dtm.ingest.v1.IngestService", &["Publish"], "source", open);
+    let mut calls = each(service, &["Publish"], "source", &open);
     let status = ingest::StatusRequest { source: source(), stream: "matrix".to_owned() };
     let who = "operator auditor source";
-    add("dtm.ingest.v1.IngestService", &["Status"], who, status.encode_to_vec());
+    calls.extend(each(service, &["Status"], who, &status.encode_to_vec()));
+    calls
+}
 
+fn of_records() -> Vec<Call> {
     let service = "dtm.records.v1.RecordsService";
+    let readers = "operator auditor source";
     let read = records::ReadRequest { source: source(), ..records::ReadRequest::default() };
-    add(service, &["Read", "Tail"], "operator auditor source", read.encode_to_vec());
+    let mut calls = each(service, &["Read", "Tail"], readers, &read.encode_to_vec());
     let lookup = records::LookupRequest { source: source(), ..records::LookupRequest::default() };
-    add(service, &["Lookup"], "source", lookup.encode_to_vec());
+    calls.extend(each(service, &["Lookup"], "source", &lookup.encode_to_vec()));
     let resend = records::ResendRequest { source: source(), ..records::ResendRequest::default() };
-    add(service, &["Resend"], "operator source", resend.encode_to_vec());
+    calls.extend(each(service, &["Resend"], "operator source", &resend.encode_to_vec()));
     let held = records::QuarantineRequest { source: source(), ..Default::default() };
-    add(service, &["Quarantine"], "operator auditor source", held.encode_to_vec());
-    let all = "operator approver auditor source other node anonymous";
-    add("grpc.health.v1.Health", &["Check"], all, Vec::new());
-    let known = "operator approver auditor source other";
-    let reflection = ["ServerReflectionInfo"];
-    add("grpc.reflection.v1.ServerReflection", &reflection, known, Vec::new());
+    calls.extend(each(service, &["Quarantine"], readers, &held.encode_to_vec()));
     calls
 }
 

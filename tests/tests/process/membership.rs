@@ -5,28 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::bad_config::copy;
 use crate::cluster::{Cluster, NODES, WITHIN};
 use crate::load::Load;
-use crate::readback::judge;
+use crate::readback::finish_and_judge;
 use crate::wait::until;
 
 /// Exit code of what an operator must mend.
 const EXIT_CONFIG: i32 = 78;
 const ALIVE: u64 = 20;
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), &target)?;
-        }
-    }
-    Ok(())
-}
 
 /// Waits until meta knows this start of a node.
 async fn start_is_known(cluster: &Cluster, name: &str, start: u64) -> Result<()> {
@@ -77,11 +64,7 @@ async fn an_old_copy_of_a_disk_is_refused() -> Result<()> {
     cluster.start_node(at)?;
     cluster.settled(NODES).await?;
     load.moves(ALIVE).await?;
-    let lines = load.finish().await?;
-    judge(&cluster, &lines).await?;
-    cluster.roots_agree().await?;
-    cluster.passed();
-    Ok(())
+    finish_and_judge(cluster, load).await
 }
 
 // The log of a joined node is lost while its rows and its start counter stay.
@@ -122,9 +105,5 @@ async fn a_lost_log_disk_comes_back_under_new_replica_ids() -> Result<()> {
     cluster.settled(NODES).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     load.moves(ALIVE).await?;
-    let lines = load.finish().await?;
-    judge(&cluster, &lines).await?;
-    cluster.roots_agree().await?;
-    cluster.passed();
-    Ok(())
+    finish_and_judge(cluster, load).await
 }

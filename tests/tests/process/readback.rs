@@ -10,7 +10,7 @@ use dtm_client::Reader;
 use dtm_proto::records::{LookupRequest, QuarantineRequest, ReadRequest};
 
 use crate::cluster::{Cluster, Source};
-use crate::load::{Ids, Line, digest};
+use crate::load::{Ids, Line, Load, digest};
 use crate::wait::is_long;
 
 /// Longest time for one source of one node; a million records in the long form.
@@ -36,6 +36,15 @@ pub(crate) async fn judge(cluster: &Cluster, lines: &[Arc<Line>]) -> Result<Verd
     println!("{verdict}");
     ensure!(verdict.holds(), "{verdict}");
     Ok(verdict)
+}
+
+/// Ends the load and [`judge`]s what every node gives back; the replicas' roots agree (RAFT-1).
+pub(crate) async fn finish_and_judge(cluster: Cluster, load: Load) -> Result<()> {
+    let lines = load.finish().await?;
+    judge(&cluster, &lines).await?;
+    cluster.roots_agree().await?;
+    cluster.passed();
+    Ok(())
 }
 
 /// The same by sequence while the load goes on: all that was acked up to now is on every node, and
