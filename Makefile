@@ -13,7 +13,7 @@ bootstrap:
 
 # Always the whole workspace: with fewer packages cargo unifies other features and compiles RocksDB again.
 build: bootstrap
-	@[ -x "$(BIN)/dtm" ] || echo "First build: about 15 minutes on two cores, most of it RocksDB; later builds take seconds."
+	@[ -x "$(BIN)/dtm" ] || echo "First build: 15 to 25 minutes on two cores, most of it RocksDB; later builds take seconds."
 	cargo build $(CARGO_FLAGS) --workspace
 
 demo: build
