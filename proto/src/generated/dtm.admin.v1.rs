@@ -142,6 +142,7 @@ pub struct GroupStatus {
     pub leader_node: ::prost::bytes::Bytes,
     #[prost(message, repeated, tag = "4")]
     pub replicas: ::prost::alloc::vec::Vec<ReplicaStatus>,
+    /// Highest index that an answering replica applied.
     #[prost(uint64, tag = "5")]
     pub committed_index: u64,
 }
@@ -161,7 +162,8 @@ pub struct ReplicaStatus {
     pub ledger_size: u64,
     #[prost(bytes = "bytes", tag = "7")]
     pub ledger_root: ::prost::bytes::Bytes,
-    /// healthy, recovering, stopped, unreachable.
+    /// healthy, fetching (bundles are missing), recovering, stopped, differs (RAFT-1). A replica on a node
+    /// that does not answer is not listed.
     #[prost(string, tag = "8")]
     pub health: ::prost::alloc::string::String,
     #[prost(uint64, tag = "9")]
