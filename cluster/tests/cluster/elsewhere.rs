@@ -56,8 +56,8 @@ async fn a_node_without_a_replica_writes_and_every_later_read_sees_it() {
     }
 }
 
-// holds: READ-1 ING-1 ING-2
-// fault: kill
+// holds: READ-1, ING-1, ING-2
+// fault: F1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_stay_current_while_the_leader_dies_under_a_writer_elsewhere() {
     let mut cluster = Cluster::start(NODES).await;

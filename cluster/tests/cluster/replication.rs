@@ -53,8 +53,8 @@ async fn commands_reach_every_replica() {
     }
 }
 
-// holds: ING-1 ING-2
-// fault: kill
+// holds: ING-1, ING-2
+// fault: F1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_the_leader_dies_and_returns() {
     let mut cluster = Cluster::start(3).await;

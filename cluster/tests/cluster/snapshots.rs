@@ -90,7 +90,6 @@ async fn same(cluster: &Cluster, at: usize, like: usize) {
 }
 
 // holds: ING-1
-// fault: F7
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_snapshot_a_follower_reads_every_index_alone() {
     let mut cluster = Cluster::start_on_disk(3).await;
@@ -140,7 +139,7 @@ async fn a_snapshot_that_is_cut_at_any_phase_is_resumed() {
 }
 
 // holds: ING-1
-// fault: F7
+// fault: F2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_between_rows_and_log_of_a_snapshot_loses_nothing() {
     let mut cluster = Cluster::start_on_disk(3).await;

@@ -17,6 +17,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(30);
 /// A node that is sent more than it grants keeps at most this, with what else it does meanwhile.
 const MEMORY_GROWTH_MAX_KIB: u64 = 192 << 10;
 
+// holds: LIVE-1
 // fault: F25
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_over_its_limit_is_told_name_and_value() -> Result<()> {

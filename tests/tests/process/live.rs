@@ -32,7 +32,8 @@ async fn one_source_streams_while_its_batch_is_loaded() -> Result<()> {
     let events = load.lines[0].clone();
     let before = events.acked();
     load.reach_ends().await?;
-    ensure!(events.acked() > before, "the events went on meanwhile");
+    let acked = events.acked() - before;
+    ensure!(acked >= 20, "{acked} events were acked while the batch was loaded");
     let lines = load.finish().await?;
     let verdict = judge(&cluster, &lines).await?;
     ensure!(verdict.acked > batch_records(), "{verdict}");

@@ -30,6 +30,7 @@ async fn start_is_known(cluster: &Cluster, name: &str, start: u64) -> Result<()>
 // A data folder is copied, its node is started twice more, the old copy is put back.
 //
 // holds: ING-1, RAFT-1
+// fault: F22
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_copy_of_a_disk_is_refused() -> Result<()> {
     let mut cluster = Cluster::start().await?;

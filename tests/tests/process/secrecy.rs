@@ -22,7 +22,6 @@ const FILES_MAX: usize = 10_000;
 // Marker text in what is sent; rotation while it is sent; a copy of a disk without its key; a byte
 // that changes. There are no backups yet: when there are, they are searched here too.
 //
-// covers: A1-4.2
 // holds: SEC-1, ING-1, ING-2, ING-3, ING-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn canary_is_in_no_file() -> Result<()> {
