@@ -99,8 +99,19 @@ impl Plan {
         (voters, learners)
     }
 
+    /// Whether a majority of a group's voters say that they hold their replicas: without it the
+    /// group cannot change its members, and what looks lost may be all that is left.
+    fn is_carried(&self, group: &GroupRow, voters_max: usize, survey: &Survey) -> bool {
+        let (voters, _) = self.members(group, voters_max);
+        let holds = |(replica, peer): (&u64, &PeerNode)| {
+            survey.holds(peer.node, group.group, *replica) == Some(true)
+        };
+        2 * voters.iter().filter(|voter| holds(*voter)).count() > voters.len()
+    }
+
     /// The row that a group should have next; `None` when it is as it should be.
     fn next_row(&self, group: &GroupRow, voters_max: usize, survey: &Survey) -> Option<GroupRow> {
+        let is_carried = self.is_carried(group, voters_max, survey);
         let mut row = group.clone();
         for replica in row.replicas.iter_mut().filter(|replica| !replica.removed) {
             let node = NodeId::from_slice(&replica.node).unwrap_or_default();
@@ -108,7 +119,7 @@ impl Plan {
                 _ if !self.nodes.contains_key(&node) => replica.removed = true,
                 Some(true) => replica.confirmed = true,
                 // It lost what it held, or gave it up: this id is over.
-                Some(false) if replica.confirmed => replica.removed = true,
+                Some(false) if replica.confirmed && is_carried => replica.removed = true,
                 Some(false) | None => {}
             }
         }
@@ -395,22 +406,37 @@ mod tests {
     // A node says that it holds a replica, then that it does not.
     #[test]
     fn an_id_is_confirmed_once_and_lost_for_good() {
-        let nodes = [node(1, false), node(2, false)];
-        let mut allocated = group(1, &[1, 2]);
+        let nodes = [node(1, false), node(2, false), node(3, false)];
+        let mut allocated = group(1, &[1, 2, 3]);
         allocated.replicas[1].confirmed = false;
         let plan = plan(&nodes, vec![allocated]);
         let allocated = &plan.groups[0];
-        let said = |held: &[(u32, u64)]| Survey::of(NodeId([2; 16]), held);
+        let id = |byte| NodeId([byte; 16]);
+        let said = |held: &[(u32, u64)]| {
+            Survey::of(&[(id(1), &[(1, 1)]), (id(2), held), (id(3), &[(1, 3)])])
+        };
         assert_eq!(plan.next_row(allocated, 3, &said(&[])), None, "to be created");
-        assert_eq!(plan.replicas(allocated).len(), 1, "no member before it is confirmed");
+        assert_eq!(plan.replicas(allocated).len(), 2, "no member before it is confirmed");
         let confirmed = plan.next_row(allocated, 3, &said(&[(1, 2)])).expect("held");
         assert!(confirmed.replicas[1].confirmed);
         assert_eq!(plan.next_row(&confirmed, 3, &said(&[(1, 2)])), None);
         let lost = plan.next_row(&confirmed, 3, &said(&[(1, 1), (2, 2)])).expect("lost");
         assert!(lost.replicas[1].removed);
-        let fresh = &lost.replicas[2];
-        assert_eq!((fresh.replica, fresh.confirmed, lost.next_replica_id), (3, false, 4));
+        let fresh = &lost.replicas[3];
+        assert_eq!((fresh.replica, fresh.confirmed, lost.next_replica_id), (4, false, 5));
         assert_eq!(fresh.node, lost.replicas[1].node, "the same node, under another id");
+    }
+
+    // holds: ING-1
+    #[test]
+    fn nothing_is_given_up_while_no_majority_holds_the_group() {
+        let nodes = [node(1, false), node(2, false), node(3, false)];
+        let plan = plan(&nodes, vec![group(1, &[1, 2, 3])]);
+        let id = |byte| NodeId([byte; 16]);
+        let two_lost = Survey::of(&[(id(1), &[(1, 1)]), (id(2), &[]), (id(3), &[])]);
+        assert_eq!(plan.next_row(&plan.groups[0], 3, &two_lost), None);
+        let one_silent = Survey::of(&[(id(1), &[(1, 1)]), (id(2), &[])]);
+        assert_eq!(plan.next_row(&plan.groups[0], 3, &one_silent), None);
     }
 
     #[test]

@@ -129,7 +129,12 @@ impl Registry {
             self.forget(group, &held).await?;
             self.begin(group, replica).await?;
         }
-        self.start(group, replica).await
+        let started = self.start(group, replica).await;
+        if let Err(error) = &started {
+            // It is held here from now on and meta may confirm it: it is started later.
+            self.set_down(group, replica, error.to_string());
+        }
+        started
     }
 
     /// [`Registry::create`] at the word of the controller: for the start of this node that it means,

@@ -40,9 +40,10 @@ impl Survey {
     }
 
     #[cfg(test)]
-    pub(crate) fn of(node: NodeId, held: &[(u32, u64)]) -> Self {
-        let said = Said { held: held.iter().copied().collect(), ..Said::default() };
-        Self { reports: BTreeMap::from([(node, said)]) }
+    pub(crate) fn of(nodes: &[(NodeId, &[(u32, u64)])]) -> Self {
+        let said =
+            |held: &[(u32, u64)]| Said { held: held.iter().copied().collect(), ..Said::default() };
+        Self { reports: nodes.iter().map(|(node, held)| (*node, said(held))).collect() }
     }
 }
 

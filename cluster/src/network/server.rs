@@ -378,10 +378,12 @@ impl PeerService for PeerServer {
         let target = asked.target.ok_or_else(|| Status::invalid_argument("no target"))?;
         peer.may(target.group)?;
         let (group, replica) = (GroupId(target.group), ReplicaId(target.replica));
-        self.registry
-            .create_allocated(group, replica, asked.boot_counter)
-            .await
-            .map_err(stopped)?;
+        let registry = Arc::clone(&self.registry);
+        // Goes on when the caller is gone: a replica that was begun is also started.
+        let created = tokio::spawn(async move {
+            registry.create_allocated(group, replica, asked.boot_counter).await
+        });
+        created.await.map_err(stopped)?.map_err(stopped)?;
         Ok(Response::new(wire::CreateReplicaResponse {}))
     }
 
