@@ -8,12 +8,14 @@ mod commands;
 pub mod keys;
 mod leaves;
 mod machine;
+mod memory;
 mod mirror;
 mod overlay;
 pub mod reads;
 pub mod seams;
 
 pub use machine::{ApplyError, Committed, Machine};
+pub use memory::{MemoryGroups, MemoryRecords};
 
 #[cfg(test)]
 mod machine_test;
