@@ -1,11 +1,34 @@
-//! Checkers: they judge what a cluster did by what was sent, acked and read back, knowing nothing of
-//! how it works inside.
+//! Checkers: they judge what a cluster did by what was sent, acked and read back.
+//!
+//! | property | checker | knows of the inside |
+//! |---|---|---|
+//! | ING-1 to ING-4 | [`Checker`] | nothing |
+//! | RAFT-1 | [`compare`], [`Promises`] | that rows and bundles have keys |
+//! | LED-1 | [`Origins`] | the formats of leaves and rows; computes the tree itself |
+//! | SEC-1 | [`Canaries`], [`Nonces`] | the header of a batch |
+//! | SEC-2 | [`explain`] | applies the commands of meta once more |
 
+mod breach;
+mod effects;
 mod history;
+mod image;
+mod origin;
+mod replicas;
+mod secrets;
 mod streams;
 
 #[cfg(test)]
 mod history_test;
+#[cfg(test)]
+mod image_test;
+#[cfg(test)]
+mod secrets_test;
 
+pub use breach::{Breach, Property};
+pub use effects::explain;
 pub use history::{Checker, Misuse};
+pub use image::{Image, PlacedBatch, Stored};
+pub use origin::Origins;
+pub use replicas::{Promises, compare};
+pub use secrets::{Canaries, Nonces, Search};
 pub use streams::{Digest, Finding, NodeVerdict, Place, Range, StreamNo, Verdict};

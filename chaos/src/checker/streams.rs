@@ -1,6 +1,9 @@
 //! What a history is made of and what is said about it.
 
+use std::collections::BTreeSet;
 use std::fmt;
+
+use super::breach::Property;
 
 /// The first 16 bytes of a digest over a record's canonical bytes.
 pub type Digest = [u8; 16];
@@ -99,6 +102,19 @@ impl Verdict {
     /// True when at least one node was read and the properties hold on each.
     pub fn holds(&self) -> bool {
         !self.nodes.is_empty() && self.nodes.iter().all(NodeVerdict::holds)
+    }
+
+    /// The properties that are broken on some node.
+    pub fn broken(&self) -> BTreeSet<Property> {
+        let found = self.nodes.iter().flat_map(|node| {
+            [
+                (Property::Ing1, node.lost.count),
+                (Property::Ing2, node.doubled.count),
+                (Property::Ing3, node.out_of_order.count),
+                (Property::Ing4, node.invented.count),
+            ]
+        });
+        found.filter(|(_, count)| *count > 0).map(|(property, _)| property).collect()
     }
 }
 

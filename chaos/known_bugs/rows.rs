@@ -1,0 +1,37 @@
+//! Rows that are not what the committed commands make of them.
+
+use std::sync::Arc;
+
+use dtm_chaos::checker::Property;
+use dtm_chaos::sandbox::{Court, Findings, Load, Sandbox, Seams, Settings, True};
+
+use crate::faulty_rows::{FaultyRows, RowBug};
+use crate::{caught, clean};
+
+async fn a_little_load(seams: Arc<dyn Seams>) -> Findings {
+    let sandbox = Sandbox::form(Settings::default(), seams).await;
+    let mut load = Load::new("tinh-01", "main");
+    load.open(&sandbox, 0).await;
+    load.write(&sandbox, 0, 5).await;
+    // Whatever reaches meta: a second start of a node is told there.
+    sandbox.note_boot(0).await;
+    let findings = Court::default().judge(&sandbox, load).await;
+    sandbox.stop().await;
+    findings
+}
+
+// holds: RAFT-1 SEC-2
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_what_the_commands_make_of_them() {
+    clean(&a_little_load(Arc::new(True)).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_replica_writing_another_row_is_caught() {
+    caught(&a_little_load(FaultyRows::on(RowBug::OtherRow, 2)).await, Property::Raft1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_behind_the_ledgers_back_is_caught() {
+    caught(&a_little_load(FaultyRows::on_all(RowBug::UnaskedOperator)).await, Property::Sec2);
+}

@@ -1,0 +1,301 @@
+//! A cluster in one process: real groups, real TLS on loopback, the real log over disks in memory
+//! that can be cut from power, and every seam below the cluster open to a faulty implementation.
+//!
+//! ```text
+//!  Load ──▶ ClusterNode ──▶ [Seams::logs] ──▶ NodeLogs ──▶ [Seams::vfs] ──▶ MemVfs   one a node
+//!                     └───▶ [Seams::states] ─▶ MemoryStates                           one a node
+//!  Court ◀── images of every node
+//! ```
+
+mod address;
+pub mod commands;
+mod court;
+mod load;
+mod node;
+mod seams;
+pub mod session;
+mod tls;
+mod watched;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dtm_cluster::{ClusterConfig, ClusterNode, GroupStatus, PeerNode};
+use dtm_machine::seams::{Freshness, GroupView, ProposeError, Proposer, ReadError, ReadView};
+use dtm_storage::vfs::MemVfs;
+use dtm_types::command::command::Op;
+use dtm_types::command::{
+    Actor, ActorKind, Admin, BootNode, ClusterRow, Command, NodeRow, Outcome, admin,
+};
+use dtm_types::{ClusterId, GroupId, NodeId};
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use crate::checker::{Image, Promises};
+use node::Node;
+
+pub use court::{Court, Findings};
+pub use load::Load;
+pub use seams::{Seams, True};
+
+/// Longest wait for anything.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The group that holds the streams.
+pub const GROUP: GroupId = GroupId(1);
+/// Tries of a current view, each as long as the node's own wait.
+const VIEW_TRIES: usize = 3;
+const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+/// What differs between scenarios.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Nodes, 1 to 9.
+    pub nodes: u8,
+    /// How often rows are flushed and logs purged, milliseconds.
+    pub flush_interval_ms: u64,
+    /// Entries that stay in the log above the purge mark.
+    pub log_entries_kept: u64,
+}
+
+impl Default for Settings {
+    /// Three nodes that flush nothing by themselves.
+    fn default() -> Self {
+        Self { nodes: 3, flush_interval_ms: 3_600_000, log_entries_kept: 4_096 }
+    }
+}
+
+impl Settings {
+    /// Three nodes that flush and purge all the time.
+    pub fn purging() -> Self {
+        Self { flush_interval_ms: 200, log_entries_kept: 0, ..Self::default() }
+    }
+}
+
+/// A cluster with group meta and one ingest group.
+pub struct Sandbox {
+    nodes: Vec<Node>,
+    promises: Arc<Mutex<Promises>>,
+}
+
+impl Sandbox {
+    /// Starts the nodes and waits until both groups have a voter on each.
+    ///
+    /// # Panics
+    /// When they do not come together in time; here and below.
+    pub async fn form(settings: Settings, seams: Arc<dyn Seams>) -> Self {
+        let ca = tls::Ca::new();
+        let promises = Arc::default();
+        let mut nodes = Vec::new();
+        for number in 1..=settings.nodes {
+            let id = NodeId([number; 16]);
+            let listener =
+                TcpListener::bind(address::fresh(number)).await.expect("loopback is free");
+            let peer_address = listener.local_addr().expect("it is bound").to_string();
+            let peer = PeerNode { node: id, peer_address, ..PeerNode::default() };
+            let config = ClusterConfig {
+                flush_interval_ms: settings.flush_interval_ms,
+                log_entries_kept: settings.log_entries_kept,
+                control_interval_ms: 100,
+                read_wait_ms: 3_000,
+                leader_wait_ms: 3_000,
+                ..ClusterConfig::new(CLUSTER, peer)
+            };
+            let at = nodes.len();
+            let mut node = Node::new(at, config, ca.node(id), Arc::clone(&seams), &promises);
+            node.start(listener).await;
+            nodes.push(node);
+        }
+        let sandbox = Self { nodes, promises };
+        sandbox.join().await;
+        seams.arm();
+        sandbox
+    }
+
+    async fn join(&self) {
+        let cluster = ClusterRow {
+            cluster_id: Bytes::copy_from_slice(&CLUSTER.0),
+            incarnation: 1,
+            ingest_groups: 1,
+            ..ClusterRow::default()
+        };
+        let first = self.node(0);
+        first.bootstrap_single(cluster, self.row(0)).await.expect("founded once");
+        for at in 1..self.nodes.len() {
+            self.act(100 + at as u8, admin::Op::PutNode(self.row(at))).await;
+        }
+        let all = self.nodes.len();
+        self.until("every group has all voters", |status| {
+            status.len() == all
+                && status.iter().all(|groups| {
+                    groups.len() == 2
+                        && groups.iter().all(|group| {
+                            let voters = group.replicas.iter().filter(|replica| replica.is_voter);
+                            voters.count() == all.min(3)
+                        })
+                })
+        })
+        .await;
+    }
+
+    /// An action of meta in the name of the first node.
+    async fn act(&self, request: u8, op: admin::Op) {
+        let id = Bytes::copy_from_slice(&self.nodes[0].config.node.node.0);
+        let actor = Actor { kind: ActorKind::Node.into(), id };
+        let admin = Admin { op: Some(op), ..Admin::default() };
+        let command = Command {
+            request_id: Bytes::copy_from_slice(&[request; 16]),
+            actor: Some(actor),
+            op: Some(Op::Admin(admin)),
+        };
+        let command = command.encode_to_vec().into();
+        self.propose(0, GroupId::META, command).await.expect("meta has a leader");
+    }
+
+    /// Tells meta of a node's latest start.
+    pub async fn note_boot(&self, at: usize) {
+        let config = &self.nodes[at].config;
+        let node = Bytes::copy_from_slice(&config.node.node.0);
+        // The configuration holds the number of the next one.
+        let boot_counter = config.boot_counter - 1;
+        let boot = BootNode { node, boot_counter, ..BootNode::default() };
+        self.act(200 + at as u8, admin::Op::BootNode(boot)).await;
+    }
+
+    fn row(&self, at: usize) -> NodeRow {
+        let peer = &self.nodes[at].config.node;
+        let node = Bytes::copy_from_slice(&peer.node.0);
+        NodeRow { node, peer_address: peer.peer_address.clone(), ..NodeRow::default() }
+    }
+
+    /// A running node.
+    pub fn node(&self, at: usize) -> &Arc<ClusterNode> {
+        self.nodes[at].running.as_ref().expect("the scenario asks nodes that run")
+    }
+
+    /// Positions of the running nodes.
+    pub fn running(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|&at| self.nodes[at].running.is_some()).collect()
+    }
+
+    /// A node's disk.
+    pub fn disk(&self, at: usize) -> &MemVfs {
+        &self.nodes[at].disk
+    }
+
+    /// Cuts the power of nodes at the same moment: nothing that was not synced or flushed stays.
+    pub async fn cut_power(&mut self, which: &[usize]) {
+        which.iter().for_each(|&at| self.nodes[at].disk.crash(0));
+        for &at in which {
+            self.nodes[at].end().await;
+        }
+    }
+
+    /// The disk of a node that is down is replaced by an empty one.
+    pub fn replace_disk(&mut self, at: usize) {
+        self.nodes[at].replace_disk();
+    }
+
+    /// Starts nodes again on what their disks hold.
+    pub async fn restart(&mut self, which: &[usize]) {
+        for &at in which {
+            self.nodes[at].restart().await;
+        }
+    }
+
+    /// Proposes one command through a node and waits for what became of it.
+    pub async fn propose(
+        &self,
+        at: usize,
+        group: GroupId,
+        command: Bytes,
+    ) -> Result<Outcome, ProposeError> {
+        let (sender, receiver) = oneshot::channel();
+        let reply = Box::new(move |result| {
+            // Nobody waits any more only where the scenario failed.
+            let _ = sender.send(result);
+        });
+        self.node(at).propose(group, command, reply);
+        let answer = tokio::time::timeout(PATIENCE, receiver).await;
+        answer.expect("answered in time").expect("answered")
+    }
+
+    /// Waits until what the running nodes say of their groups is as wanted.
+    pub async fn until(&self, what: &str, mut holds: impl FnMut(&[Vec<GroupStatus>]) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let running = self.nodes.iter().filter_map(|node| node.running.as_ref());
+            let status: Vec<_> = running.map(|node| node.status()).collect();
+            if holds(&status) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not in time: {what}; {status:#?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until a node leads the group and says so itself.
+    pub async fn until_led_by(&self, group: GroupId, at: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.node(at).leader(group).is_none_or(|hint| !hint.is_self) {
+            assert!(Instant::now() < deadline, "node {at} does not lead group {group} in time");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Starts that failed, and why: the node stayed down.
+    pub fn refused_starts(&self) -> Vec<String> {
+        self.nodes.iter().flat_map(|node| node.refused.clone()).collect()
+    }
+
+    /// True when some running node takes current reads of the group within `within`.
+    pub async fn is_served(&self, group: GroupId, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        while Instant::now() < deadline {
+            for at in self.running() {
+                if self.node(at).view(group, Freshness::Current).await.is_ok() {
+                    return true;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        false
+    }
+
+    /// What every node that serves current reads of the group holds of it.
+    pub async fn images(&self, group: GroupId) -> Vec<Image> {
+        let mut images = Vec::new();
+        for at in self.running() {
+            if let Some(view) = self.view(at, group).await {
+                images.extend(Image::read(&format!("node{at}"), &view));
+            }
+        }
+        images
+    }
+
+    /// A current view, tried again while the node only says that it cannot be had yet.
+    async fn view(&self, at: usize, group: GroupId) -> Option<GroupView> {
+        for _ in 0..VIEW_TRIES {
+            match self.node(at).view(group, Freshness::Current).await {
+                Ok(view) => return Some(view),
+                Err(ReadError::Unavailable { .. }) => {}
+                Err(ReadError::NotHere(_) | ReadError::Damaged { .. }) => return None,
+            }
+        }
+        None
+    }
+
+    /// Votes as they were given, over all lives of all nodes.
+    pub fn promises(&self) -> &Mutex<Promises> {
+        &self.promises
+    }
+
+    /// Stops every node.
+    pub async fn stop(mut self) {
+        for node in &mut self.nodes {
+            node.end().await;
+        }
+    }
+}

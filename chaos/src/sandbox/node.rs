@@ -1,0 +1,128 @@
+//! One node of a sandbox over all its lives.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use dtm_cluster::{
+    ClusterConfig, ClusterNode, Deps, LogProvider, MemoryStates, NodeLogs, PeerTls, StateProvider,
+};
+use dtm_machine::seams::Clock;
+use dtm_storage::log::{LogConfig, LogIdentity, NodeLog};
+use dtm_storage::vfs::MemVfs;
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+
+use super::commands::TIME_US;
+use super::seams::Seams;
+use super::watched::WatchedLogs;
+use crate::checker::Promises;
+
+const LOG_FOLDER: &str = "/log";
+
+/// What stays of a node when it is down, and the node while it is up.
+pub(super) struct Node {
+    at: usize,
+    pub(super) config: ClusterConfig,
+    pub(super) disk: MemVfs,
+    states: Arc<MemoryStates>,
+    tls: Arc<dyn PeerTls>,
+    seams: Arc<dyn Seams>,
+    promises: Arc<Mutex<Promises>>,
+    pub(super) running: Option<Arc<ClusterNode>>,
+    /// Why starts failed.
+    pub(super) refused: Vec<String>,
+}
+
+struct SandboxClock(Instant);
+
+impl Clock for SandboxClock {
+    fn now_us(&self) -> i64 {
+        TIME_US + self.monotonic_us()
+    }
+
+    fn monotonic_us(&self) -> i64 {
+        i64::try_from(self.0.elapsed().as_micros()).expect("scenarios end before that")
+    }
+}
+
+impl Node {
+    pub(super) fn new(
+        at: usize,
+        config: ClusterConfig,
+        tls: Arc<dyn PeerTls>,
+        seams: Arc<dyn Seams>,
+        promises: &Arc<Mutex<Promises>>,
+    ) -> Self {
+        Self {
+            at,
+            config,
+            disk: MemVfs::new(at as u64 + 1),
+            states: Arc::default(),
+            tls,
+            seams,
+            promises: Arc::clone(promises),
+            running: None,
+            refused: Vec::new(),
+        }
+    }
+
+    pub(super) async fn start(&mut self, listener: TcpListener) {
+        let seams = &self.seams;
+        let vfs = seams.vfs(self.at, Arc::new(self.disk.clone()));
+        let incarnation = self.config.incarnation;
+        let identity = LogIdentity {
+            cluster: u128::from_be_bytes(self.config.cluster.0),
+            node: u128::from_be_bytes(self.config.node.node.0),
+        };
+        let (log, _) = NodeLog::open(vfs, Path::new(LOG_FOLDER), log_config(), identity)
+            .expect("a log that was cut from power opens");
+        let logs: Arc<dyn LogProvider> = Arc::new(NodeLogs::new(Arc::new(log), incarnation));
+        let inner = seams.logs(self.at, logs);
+        let promises = Arc::clone(&self.promises);
+        let logs = Arc::new(WatchedLogs { node: format!("node{}", self.at), inner, promises });
+        let states: Arc<dyn StateProvider> = Arc::clone(&self.states) as _;
+        let deps = Deps {
+            logs,
+            states: seams.states(self.at, states),
+            tls: Arc::clone(&self.tls),
+            clock: Arc::new(SandboxClock(Instant::now())),
+        };
+        match ClusterNode::start(self.config.clone(), deps, listener).await {
+            Ok(node) => self.running = Some(node),
+            Err(error) => self.refused.push(format!("node{}: {error}", self.at)),
+        }
+        self.config.boot_counter += 1;
+    }
+
+    pub(super) async fn restart(&mut self) {
+        let address = &self.config.node.peer_address;
+        let listener = TcpListener::bind(address).await.expect("the address is the node's own");
+        self.start(listener).await;
+    }
+
+    /// The process ends; rows that were not flushed are gone.
+    pub(super) async fn end(&mut self) {
+        if let Some(node) = self.running.take() {
+            node.stop().await;
+            self.states.crash();
+        }
+    }
+
+    pub(super) fn replace_disk(&mut self) {
+        assert!(self.running.is_none(), "disks are replaced while the node is down");
+        self.disk = MemVfs::new(self.at as u64 + 100);
+        self.states = Arc::default();
+    }
+}
+
+/// Small, and without idle marks: the last round stays unproven, as after a real power cut.
+fn log_config() -> LogConfig {
+    LogConfig {
+        segment_bytes: 4 << 20,
+        disk_reserve_bytes: 0,
+        idle_mark_ms: 3_600_000,
+        short_slice: false,
+        ..LogConfig::default()
+    }
+}
