@@ -3,7 +3,7 @@
 # make fix       format and regenerate
 # make bench     against the peers    make bench-short / test-long: see CONTRIBUTING.md
 .DEFAULT_GOAL := test
-.PHONY: demo test verify fix bench bench-short test-long bootstrap build
+.PHONY: demo test verify fix bench bench-short bench-micro fuzz test-long bootstrap build
 
 CARGO_FLAGS := --release --locked
 BIN := $(or $(CARGO_TARGET_DIR),target)/release
@@ -26,6 +26,11 @@ test: build
 test-long: build
 	@ops/bootstrap.sh tests
 	DTM_LONG=1 cargo test $(CARGO_FLAGS) --workspace -- --include-ignored
+
+# Every fuzz target for SECONDS, from another seed each time; the seed is printed.
+fuzz: build
+	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(or $(SEED),$(shell date +%s)) \
+		cargo test $(CARGO_FLAGS) -p dtm-tests --test fuzz -- --nocapture
 
 verify: build
 	cargo fmt --all --check
@@ -51,3 +56,6 @@ bench: build
 bench-short: build
 	benches/peers/install.sh
 	$(BIN)/dtm-bench short
+
+bench-micro: build
+	cargo bench --profile release --locked -p dtm-benches --bench micro

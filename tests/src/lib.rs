@@ -1,3 +1,4 @@
-//! Contract suites, sandboxes, process clusters.
+//! Contract suites and fuzz targets.
 
 pub mod contract;
+pub mod fuzz;
