@@ -128,7 +128,7 @@ fn apply(criterion: &mut Criterion) {
             let mut batch = StateBatch::default();
             let outcomes = machine.apply(&store, &[entry(index, command)], &mut batch);
             black_box(outcomes.expect("apply is total"));
-            store.write(batch).expect("memory");
+            store.write(&batch).expect("memory");
         };
         first.iter().for_each(|command| step(&mut machine, command));
         let mut next = 1;

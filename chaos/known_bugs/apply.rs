@@ -25,7 +25,7 @@ impl Driver for OneMachine {
         let mut machine = Machine::load(GROUP, store).unwrap();
         let mut batch = StateBatch::default();
         machine.apply(store, entries, &mut batch).unwrap();
-        store.write(batch).unwrap();
+        store.write(&batch).unwrap();
     }
 }
 
@@ -40,7 +40,7 @@ impl Driver for EachAgainstOldRows {
             let mut machine = Machine::load(GROUP, store).unwrap();
             machine.apply(store, std::slice::from_ref(entry), &mut all).unwrap();
         }
-        store.write(all).unwrap();
+        store.write(&all).unwrap();
     }
 }
 

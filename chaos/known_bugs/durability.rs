@@ -57,11 +57,13 @@ async fn power_cuts_of_leaders(seams: Arc<dyn Seams>) -> Findings {
     let mut load = Load::new("tinh-01", "main");
     load.open(&sandbox, 0).await;
     load.write(&sandbox, 0, 5).await;
-    for at in [1, 2] {
-        sandbox.cut_power(&[at]).await;
-        load.open(&sandbox, 0).await;
-        load.write(&sandbox, 0, 5).await;
-        sandbox.restart(&[at]).await;
+    for _ in 0..2 {
+        let leader = sandbox.leader_of(GROUP).await;
+        let other = (leader + 1) % ALL.len();
+        sandbox.cut_power(&[leader]).await;
+        load.open(&sandbox, other).await;
+        load.write(&sandbox, other, 5).await;
+        sandbox.restart(&[leader]).await;
     }
     sandbox.cut_power(&ALL).await;
     sandbox.restart(&ALL).await;

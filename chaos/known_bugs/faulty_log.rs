@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use dtm_chaos::sandbox::Seams;
 use dtm_cluster::{
-    Flushed, LogEntry, LogError, LogMarks, LogPosition, LogProvider, MemoryLog, ReplicaLog,
+    Flushed, IndexRange, LogEntry, LogError, LogMarks, LogPosition, LogProvider, MemoryLog,
+    ReplicaLog, Scrubbed,
 };
 use dtm_types::{GroupId, ReplicaId};
 use parking_lot::Mutex;
@@ -106,6 +107,14 @@ impl LogProvider for Provider {
         self.inner.drop_replica(group, replica)
     }
 
+    fn segments(&self) -> Vec<u64> {
+        self.inner.segments()
+    }
+
+    fn scrub(&self, segment: u64) -> Result<Scrubbed, LogError> {
+        self.inner.scrub(segment)
+    }
+
     fn stopped(&self) -> Option<String> {
         self.inner.stopped()
     }
@@ -122,7 +131,7 @@ fn readable_prefix(damaged: &dyn ReplicaLog) -> Result<Arc<dyn ReplicaLog>, LogE
     let marks = damaged.marks();
     let log = MemoryLog::new();
     if let Some(purged) = marks.purged {
-        wait(|flushed| log.reset(purged, flushed))?;
+        wait(|flushed| log.reset(purged, None, flushed))?;
     }
     if let Some(vote) = marks.vote {
         wait(|flushed| log.save_vote(vote, flushed))?;
@@ -189,8 +198,13 @@ impl ReplicaLog for Log {
         self.inner.purge_to(position)
     }
 
-    fn reset(&self, position: LogPosition, flushed: Flushed) -> Result<(), LogError> {
-        self.inner.reset(position, flushed)
+    fn reset(
+        &self,
+        position: LogPosition,
+        visible_through: Option<u64>,
+        flushed: Flushed,
+    ) -> Result<(), LogError> {
+        self.inner.reset(position, visible_through, flushed)
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
@@ -206,6 +220,14 @@ impl ReplicaLog for Log {
 
     fn store_records(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
         self.inner.store_records(entries, flushed)
+    }
+
+    fn lacking(&self, through: u64) -> Result<Vec<IndexRange>, LogError> {
+        self.inner.lacking(through)
+    }
+
+    fn declare_whole(&self, flushed: Flushed) -> Result<(), LogError> {
+        self.inner.declare_whole(flushed)
     }
 
     fn release(&self, through: u64) {

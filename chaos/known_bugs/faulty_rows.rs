@@ -69,7 +69,7 @@ impl StateProvider for Provider {
         if self.bug == RowBug::HeadNotPersisted {
             let mut batch = StateBatch::default();
             batch.delete(keys::head());
-            inner.write(batch)?;
+            inner.write(&batch)?;
         }
         Ok(Arc::new(Store { bug: self.bug, armed: Arc::clone(&self.armed), inner }))
     }
@@ -80,6 +80,18 @@ impl StateProvider for Provider {
 
     fn clear(&self, group: GroupId) -> Result<(), StateError> {
         self.inner.clear(group)
+    }
+
+    fn damage(&self, group: GroupId) -> Option<String> {
+        self.inner.damage(group)
+    }
+
+    fn note_peers(&self, note: &[u8]) -> std::io::Result<()> {
+        self.inner.note_peers(note)
+    }
+
+    fn noted_peers(&self) -> Vec<u8> {
+        self.inner.noted_peers()
     }
 }
 
@@ -137,11 +149,12 @@ impl StateRead for Store {
 }
 
 impl StateStore for Store {
-    fn write(&self, mut batch: StateBatch) -> Result<(), StateError> {
+    fn write(&self, batch: &StateBatch) -> Result<(), StateError> {
+        let mut batch = batch.clone();
         if self.armed.load(Ordering::SeqCst) {
             self.twist(&mut batch);
         }
-        self.inner.write(batch)
+        self.inner.write(&batch)
     }
 
     fn flush(&self) -> Result<(), StateError> {

@@ -75,7 +75,7 @@ impl Replay {
         let rows_before = admin_rows(before)?;
         let size_before = self.machine.ledger_head().0;
         self.machine.apply(&*self.store, &[Committed { index, bundle }], &mut batch)?;
-        self.store.write(batch)?;
+        self.store.write(&batch)?;
         let rows_after = admin_rows(&*self.store)?;
         let keys = rows_before.keys().chain(rows_after.keys());
         let changed: std::collections::BTreeSet<&Bytes> =

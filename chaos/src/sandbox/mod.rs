@@ -236,6 +236,19 @@ impl Sandbox {
         }
     }
 
+    /// Position of the node that leads the group and says so itself.
+    pub async fn leader_of(&self, group: GroupId) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        let leads = |at: &usize| self.node(*at).leader(group).is_some_and(|hint| hint.is_self);
+        loop {
+            if let Some(at) = self.running().into_iter().find(leads) {
+                return at;
+            }
+            assert!(Instant::now() < deadline, "group {group} has no leader in time");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Waits until a node leads the group and says so itself.
     pub async fn until_led_by(&self, group: GroupId, at: usize) {
         let deadline = Instant::now() + PATIENCE;

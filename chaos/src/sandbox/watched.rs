@@ -4,7 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dtm_cluster::{Flushed, LogEntry, LogError, LogMarks, LogPosition, LogProvider, ReplicaLog};
+use dtm_cluster::{
+    Flushed, IndexRange, LogEntry, LogError, LogMarks, LogPosition, LogProvider, ReplicaLog,
+    Scrubbed,
+};
 use dtm_types::{GroupId, ReplicaId};
 use parking_lot::Mutex;
 
@@ -44,6 +47,14 @@ impl LogProvider for WatchedLogs {
 
     fn drop_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), LogError> {
         self.inner.drop_replica(group, replica)
+    }
+
+    fn segments(&self) -> Vec<u64> {
+        self.inner.segments()
+    }
+
+    fn scrub(&self, segment: u64) -> Result<Scrubbed, LogError> {
+        self.inner.scrub(segment)
     }
 
     fn stopped(&self) -> Option<String> {
@@ -89,8 +100,13 @@ impl ReplicaLog for WatchedLog {
         self.inner.purge_to(position)
     }
 
-    fn reset(&self, position: LogPosition, flushed: Flushed) -> Result<(), LogError> {
-        self.inner.reset(position, flushed)
+    fn reset(
+        &self,
+        position: LogPosition,
+        visible_through: Option<u64>,
+        flushed: Flushed,
+    ) -> Result<(), LogError> {
+        self.inner.reset(position, visible_through, flushed)
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
@@ -103,6 +119,14 @@ impl ReplicaLog for WatchedLog {
 
     fn store_records(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
         self.inner.store_records(entries, flushed)
+    }
+
+    fn lacking(&self, through: u64) -> Result<Vec<IndexRange>, LogError> {
+        self.inner.lacking(through)
+    }
+
+    fn declare_whole(&self, flushed: Flushed) -> Result<(), LogError> {
+        self.inner.declare_whole(flushed)
     }
 
     fn release(&self, through: u64) {

@@ -125,7 +125,7 @@ impl Group {
         let mut batch = StateBatch::default();
         let outcomes = machine.apply(&*self.store, &[entry], &mut batch)?;
         self.records.put(index, bytes);
-        self.store.write(batch)?;
+        self.store.write(&batch)?;
         Ok(outcomes.into_iter().flatten().next().unwrap_or_default())
     }
 }

@@ -48,7 +48,7 @@ fn applied(group: GroupId, input: &[u8]) -> Option<StoredRows> {
         let mut batch = StateBatch::default();
         let entry = Committed { index, bundle: Some(bytes) };
         match machine.apply(&store, &[entry], &mut batch) {
-            Ok(_) => store.write(batch).expect("memory"),
+            Ok(_) => store.write(&batch).expect("memory"),
             Err(
                 ApplyError::Bundle { .. }
                 | ApplyError::Version { .. }
@@ -137,7 +137,7 @@ pub(super) fn snapshot(input: &[u8]) {
         let store = MemoryStateStore::new(group);
         let mut batch = StateBatch::default();
         rows.rows.iter().for_each(|row| batch.put(row.key.clone(), row.value.clone()));
-        store.write(batch).expect("memory");
+        store.write(&batch).expect("memory");
         read_all(&store);
         let head = reads::head(&store).unwrap_or_default();
         // A head that disagrees with its own edge ends the process on purpose (LED-1).
