@@ -338,6 +338,48 @@ fn keep(held: &mut Held, frame: Frame, refuse: Option<&[u8]>) -> Result<Vec<Refu
     Ok(refused)
 }
 
+fn rewind(expected: u64, reason: RewindReason, conflict: u64) -> Answer {
+    Answer::Rewind(Rewind {
+        expected_sequence: expected,
+        reason: reason.into(),
+        conflict_sequence: conflict,
+    })
+}
+
+/// Another content at a sequence of the frame, where a fault says so.
+fn planted_conflict(held: &mut Held, faults: &[Fault], frame: &Frame) -> Option<Answer> {
+    let last = frame.first_sequence + frame.records.len() as u64 - 1;
+    let conflict = faults.iter().find_map(|fault| match fault {
+        Fault::Conflict(n) if (frame.first_sequence..=last).contains(n) => Some(*n),
+        _ => None,
+    });
+    if let Some(sequence) = conflict
+        && held.cursor < sequence
+    {
+        for at in held.cursor + 1..=sequence {
+            held.records.insert(at, b"other".to_vec());
+        }
+        held.cursor = sequence;
+        return Some(rewind(sequence + 1, RewindReason::Conflict, sequence));
+    }
+    let inside = faults.iter().find_map(|fault| match fault {
+        Fault::ConflictInside(n) if (frame.first_sequence..=last).contains(n) => Some(*n),
+        _ => None,
+    });
+    if let Some(sequence) = inside
+        && held.cursor < sequence
+    {
+        // The conflicting batch ends before the frame does: only that much is held.
+        for (at, record) in (frame.first_sequence..=sequence).zip(&frame.records) {
+            held.records.insert(at, record.payload.to_vec());
+        }
+        held.records.insert(sequence, b"other".to_vec());
+        held.cursor = sequence;
+        return Some(rewind(last + 1, RewindReason::Conflict, sequence));
+    }
+    None
+}
+
 fn store(
     world: &Mutex<World>,
     stream: &str,
@@ -355,44 +397,12 @@ fn store(
     if held.session != session {
         return Err(Status::aborted("superseded"));
     }
-    let rewind = |expected, reason: RewindReason, conflict| {
-        Answer::Rewind(Rewind {
-            expected_sequence: expected,
-            reason: reason.into(),
-            conflict_sequence: conflict,
-        })
-    };
     let last = frame.first_sequence + frame.records.len() as u64 - 1;
     if last > held.cursor && frame.first_sequence != held.cursor + 1 {
         return Ok(vec![rewind(held.cursor + 1, RewindReason::Gap, 0)]);
     }
-    let conflict = faults.iter().find_map(|fault| match fault {
-        Fault::Conflict(n) if (frame.first_sequence..=last).contains(n) => Some(*n),
-        _ => None,
-    });
-    if let Some(sequence) = conflict
-        && held.cursor < sequence
-    {
-        for at in held.cursor + 1..=sequence {
-            held.records.insert(at, b"other".to_vec());
-        }
-        held.cursor = sequence;
-        return Ok(vec![rewind(sequence + 1, RewindReason::Conflict, sequence)]);
-    }
-    let inside = faults.iter().find_map(|fault| match fault {
-        Fault::ConflictInside(n) if (frame.first_sequence..=last).contains(n) => Some(*n),
-        _ => None,
-    });
-    if let Some(sequence) = inside
-        && held.cursor < sequence
-    {
-        // The conflicting batch ends before the frame does: only that much is held.
-        for (at, record) in (frame.first_sequence..=sequence).zip(frame.records) {
-            held.records.insert(at, record.payload.to_vec());
-        }
-        held.records.insert(sequence, b"other".to_vec());
-        held.cursor = sequence;
-        return Ok(vec![rewind(last + 1, RewindReason::Conflict, sequence)]);
+    if let Some(answer) = planted_conflict(held, faults, &frame) {
+        return Ok(vec![answer]);
     }
     let refused = match keep(held, frame, refuse.as_deref()) {
         Ok(refused) => refused,
