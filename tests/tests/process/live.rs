@@ -26,6 +26,8 @@ async fn one_source_streams_while_its_batch_is_loaded() -> Result<()> {
         mode: Mode::Batch,
         per_tick: if is_long() { 1_000 } else { 100 },
         count_max: Some(batch_records()),
+        // Within the source's quota of quarantine, however many there are.
+        broken_every: 400,
         ..Plan::new(&source, "nightly")
     };
     let load = Load::start(&cluster, vec![realtime, batch]).await?;

@@ -21,7 +21,7 @@ use crate::gaps::Pulse;
 use crate::wait::{is_long, until};
 
 const TICK: Duration = Duration::from_millis(20);
-/// One record in so many breaks its data contract.
+/// Of the records of a stream that does not say otherwise.
 const BROKEN_EVERY: u64 = 40;
 /// More records than a stream sends while all is read back.
 const AHEAD: u64 = 20_000;
@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) note_bytes: usize,
     /// Where message ids come from.
     pub(crate) ids: Ids,
+    /// One record in so many breaks its data contract.
+    pub(crate) broken_every: u64,
 }
 
 /// Where message ids come from.
@@ -70,12 +72,13 @@ impl Plan {
             mark: stream.to_owned(),
             note_bytes: 0,
             ids: Ids::Own,
+            broken_every: BROKEN_EVERY,
         }
     }
 
     /// The record of a sequence, and whether it is valid.
     pub(crate) fn record(&self, sequence: u64) -> (Record, bool) {
-        let valid = !sequence.is_multiple_of(BROKEN_EVERY);
+        let valid = !sequence.is_multiple_of(self.broken_every);
         let (code, mark) = (&self.source.code, &self.mark);
         // A broken one has a member that was not agreed.
         let member = if valid { "note" } else { "remark" };
