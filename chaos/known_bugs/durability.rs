@@ -118,12 +118,6 @@ async fn a_power_cut_after_a_purge_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn purge_ahead_of_flush_is_caught() {
-    let seams = FaultyRows::on_all(RowBug::FlushIsALie);
-    caught(&power_cut_after_a_purge(seams).await, Property::Ing1);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ledger_head_not_persisted_is_caught() {
     let seams = FaultyRows::on_all(RowBug::HeadNotPersisted);
     caught(&power_cut_after_a_purge(seams).await, Property::Led1);

@@ -9,7 +9,6 @@
 //! | tail cut past commit | `ReplicaLog` | ING-1 |
 //! | misdirected read served | `ReplicaLog` | RAFT-1 |
 //! | replica id used again | `LogProvider` | RAFT-1 |
-//! | purge ahead of flush | `StateStore` | ING-1 |
 //! | cursor missing from a snapshot | `StateStore` | ING-2 |
 //! | ledger head not persisted | `StateStore` | LED-1 |
 //! | one replica writes another row | `StateStore` | RAFT-1 |

@@ -63,8 +63,9 @@ async fn source_and_dataset_go_live_under_load() -> Result<()> {
         let troubles = line.troubles.load(Ordering::Relaxed);
         let broken = line.sent.lock().iter().filter(|(_, valid)| !valid).count();
         let told = line.told.lock().len();
+        // One more where the stream moved to the node that leads its group.
         ensure!(
-            (sessions, troubles) == (1, 0),
+            sessions <= 2 && troubles == 0,
             "{}: {sessions} sessions, {troubles} failures",
             line.name()
         );
