@@ -115,11 +115,18 @@ impl StoppableDisk {
 
     /// From now on what is written anew does not arrive.
     fn stop(&self) -> Result<()> {
-        let disk = nix::sys::statvfs::statvfs(&self.pool)?;
-        let free = disk.blocks_available() * disk.fragment_size();
         let filler = std::fs::File::create(self.pool.join("filler"))?;
-        let bytes = i64::try_from(free.saturating_sub(LEFT_BYTES))?;
-        Ok(nix::fcntl::posix_fallocate(&filler, 0, bytes)?)
+        let step = i64::try_from(MIB)?;
+        // By steps: the node goes on writing meanwhile.
+        for at in 0..i64::try_from(POOL_MIB)? {
+            let disk = nix::sys::statvfs::statvfs(&self.pool)?;
+            let free = disk.blocks_available() * disk.fragment_size();
+            let is_full = free <= LEFT_BYTES + MIB;
+            if is_full || nix::fcntl::posix_fallocate(&filler, at * step, step).is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
