@@ -127,7 +127,9 @@ async fn malformed_and_hanging_sources_do_not_delay_the_others() -> Result<()> {
         ensure!(progress.acked_through == 1);
     }
     for line in &lines {
-        ensure!(line.sessions.load(Ordering::Relaxed) == 1, "{} was cut off", line.name());
+        // A stream may have followed the leader of its group; that is no failure.
+        let troubles = line.troubles.load(Ordering::Relaxed);
+        ensure!(troubles == 0, "{} was cut off: {troubles} failures", line.name());
     }
     cluster_is_whole(cluster, &lines).await
 }
