@@ -11,6 +11,7 @@ use dtm_proto::cluster::peer_service_server::PeerServiceServer;
 use dtm_types::command::command::Op;
 use dtm_types::command::{Admin, ClusterRow, Genesis, GroupRow, NodeRow, ReplicaRow, admin};
 use dtm_types::{GroupId, NodeId, ReplicaId, format};
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -64,52 +65,59 @@ impl Starting {
     ///
     /// # Errors
     /// [`Error::OldCopy`], [`Error::NodeRemoved`]: this node must not start.
-    pub async fn vet(&self, away: Option<Duration>) -> Result<(), Error> {
-        let node = &self.node;
-        let vetting = Vetting::read(&node.config, &self.deps, node.registry.links())?;
-        let vetted = vetting.finish(away).await;
-        if vetted.is_err() {
-            node.stop().await;
-        }
-        vetted
+    pub fn vet(&self, away: Option<Duration>) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            let node = &self.node;
+            let vetting = Vetting::read(&node.config, &self.deps, node.registry.links())?;
+            let vetted = vetting.finish(away).await;
+            if vetted.is_err() {
+                node.stop().await;
+            }
+            vetted
+        })
     }
 
     /// Starts every replica found on disk and the work beside them.
-    pub async fn start(self) -> Result<Arc<ClusterNode>, Error> {
-        let node = self.node;
-        node.registry.open_all().await?;
-        node.spawn("the watch for leaders", Arc::clone(&node.elsewhere).watch());
-        node.spawn("the controller", Arc::clone(&node).control());
-        let flush_interval = Duration::from_millis(node.config.flush_interval_ms);
-        let registry = || Arc::clone(&node.registry);
-        node.spawn("the comparison of ledgers", roots::watch(registry()));
-        node.spawn("fetching of missing bundles", backfill::run(registry()));
-        node.spawn("mending of replicas", supervise::run(registry()));
-        let rate = node.config.scrub_bytes_per_second;
-        node.spawn("reading through the log", scrub::run(registry(), rate));
-        let maintaining = maintain::run(registry(), flush_interval, node.config.log_entries_kept);
-        node.spawn("flushing and purging", maintaining);
-        node.spawn("the watch for nodes", watch_roster(registry()));
-        node.spawn("the watch for dead leaders", takeover::watch(registry(), self.lost));
-        let (vigil, own) = (Vetting::vigil(registry(), node.config.clone()), Arc::clone(&node));
-        node.spawn("the watch for later starts", async move {
-            own.condemned.say(vigil.await);
-            std::future::pending::<()>().await;
-        });
-        Ok(node)
+    pub fn start(self) -> BoxFuture<'static, Result<Arc<ClusterNode>, Error>> {
+        Box::pin(async move {
+            let node = self.node;
+            node.registry.open_all().await?;
+            node.spawn("the watch for leaders", Arc::clone(&node.elsewhere).watch());
+            node.spawn("the controller", Arc::clone(&node).control());
+            let flush_interval = Duration::from_millis(node.config.flush_interval_ms);
+            let registry = || Arc::clone(&node.registry);
+            node.spawn("the comparison of ledgers", roots::watch(registry()));
+            node.spawn("fetching of missing bundles", backfill::run(registry()));
+            node.spawn("mending of replicas", supervise::run(registry()));
+            let rate = node.config.scrub_bytes_per_second;
+            node.spawn("reading through the log", scrub::run(registry(), rate));
+            let maintaining =
+                maintain::run(registry(), flush_interval, node.config.log_entries_kept);
+            node.spawn("flushing and purging", maintaining);
+            node.spawn("the watch for nodes", watch_roster(registry()));
+            node.spawn("the watch for dead leaders", takeover::watch(registry(), self.lost));
+            let (vigil, own) = (Vetting::vigil(registry(), node.config.clone()), Arc::clone(&node));
+            node.spawn("the watch for later starts", async move {
+                own.condemned.say(vigil.await);
+                std::future::pending::<()>().await;
+            });
+            Ok(node)
+        })
     }
 }
 
 impl ClusterNode {
     /// [`ClusterNode::listen`] and [`Starting::start`] for a disk that was in use a moment ago.
-    pub async fn start(
+    pub fn start(
         config: ClusterConfig,
         deps: Deps,
         listener: TcpListener,
-    ) -> Result<Arc<Self>, Error> {
-        let starting = Self::listen(config, deps, listener)?;
-        starting.vet(Some(Duration::ZERO)).await?;
-        starting.start().await
+    ) -> BoxFuture<'static, Result<Arc<Self>, Error>> {
+        Box::pin(async move {
+            let starting = Self::listen(config, deps, listener)?;
+            starting.vet(Some(Duration::ZERO)).await?;
+            starting.start().await
+        })
     }
 
     /// Opens the peer port. No group runs yet, nothing is voted.
@@ -188,60 +196,69 @@ impl ClusterNode {
     /// Makes a new cluster of this one node: group meta and the ingest groups with this node as
     /// their only voter, the genesis of each, and the first rows of meta: cluster, node, groups.
     /// Once in a cluster's life. Other nodes are added by putting their rows into meta.
-    pub async fn bootstrap_single(&self, cluster: ClusterRow, node: NodeRow) -> Result<(), Error> {
-        let replica = ReplicaId(1);
-        let groups = (0..=cluster.ingest_groups).map(GroupId);
-        for group in groups.clone() {
-            let started = self.registry.create(group, replica).await?;
-            if !started.is_initialized().await? {
-                started.initialize(self.config.node.clone()).await?;
+    pub fn bootstrap_single(
+        &self,
+        cluster: ClusterRow,
+        node: NodeRow,
+    ) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            let replica = ReplicaId(1);
+            let groups = (0..=cluster.ingest_groups).map(GroupId);
+            for group in groups.clone() {
+                let started = self.registry.create(group, replica).await?;
+                if !started.is_initialized().await? {
+                    started.initialize(self.config.node.clone()).await?;
+                }
             }
-        }
-        for group in groups.clone() {
-            let genesis = format::Genesis {
-                cluster_id: Bytes::copy_from_slice(&self.config.cluster.0),
-                group: group.0,
-                incarnation: self.config.incarnation.0,
-                cause: "bootstrap".to_owned(),
-                ..format::Genesis::default()
+            for group in groups.clone() {
+                let genesis = format::Genesis {
+                    cluster_id: Bytes::copy_from_slice(&self.config.cluster.0),
+                    group: group.0,
+                    incarnation: self.config.incarnation.0,
+                    cause: "bootstrap".to_owned(),
+                    ..format::Genesis::default()
+                };
+                self.submit(group, Op::Genesis(Genesis { genesis: Some(genesis) })).await?;
+            }
+            let node_id = node.node.clone();
+            let admin = |op| Admin { op: Some(op), ..Admin::default() };
+            // Refused only where an interrupted founding was here before: what is there stays.
+            let again = |result: Result<(), Error>| match result {
+                Err(Error::Refused(_)) => Ok(()),
+                other => other,
             };
-            self.submit(group, Op::Genesis(Genesis { genesis: Some(genesis) })).await?;
-        }
-        let node_id = node.node.clone();
-        let admin = |op| Admin { op: Some(op), ..Admin::default() };
-        // Refused only where an interrupted founding was here before: what is there stays.
-        let again = |result: Result<(), Error>| match result {
-            Err(Error::Refused(_)) => Ok(()),
-            other => other,
-        };
-        again(self.act(admin(admin::Op::PutCluster(cluster))).await)?;
-        again(self.act(admin(admin::Op::PutNode(node))).await)?;
-        for group in groups {
-            let (replica, node) = (replica.0, node_id.clone());
-            let replicas = vec![ReplicaRow { replica, node, removed: false, confirmed: true }];
-            let row = GroupRow { group: group.0, replicas, next_replica_id: 2 };
-            again(self.act(admin(admin::Op::PutGroup(row))).await)?;
-        }
-        Ok(())
+            again(self.act(admin(admin::Op::PutCluster(cluster))).await)?;
+            again(self.act(admin(admin::Op::PutNode(node))).await)?;
+            for group in groups {
+                let (replica, node) = (replica.0, node_id.clone());
+                let replicas = vec![ReplicaRow { replica, node, removed: false, confirmed: true }];
+                let row = GroupRow { group: group.0, replicas, next_replica_id: 2 };
+                again(self.act(admin(admin::Op::PutGroup(row))).await)?;
+            }
+            Ok(())
+        })
     }
 
     /// Hands a group to a node that has a voter of it and nearly everything in its log.
-    pub async fn transfer(&self, group: GroupId, to: NodeId) -> Result<(), Error> {
-        let found = self.registry.group(group);
-        let found = found.ok_or_else(|| Error::Unknown(format!("group {group}")))?;
-        let (members, voters) = found.members();
-        let mut on_node = members.iter().filter(|(_, peer)| peer.node == to);
-        let target = on_node.find(|(id, _)| voters.iter().any(|set| set.contains(id)));
-        let target = target.map(|(&replica, _)| replica);
-        let target = target.ok_or_else(|| Error::Unknown(format!("voter on node {to}")))?;
-        let (_, leader) = found.leader().ok_or_else(|| Error::Timeout("a leader".to_owned()))?;
-        let request = wire::ReconcileRequest {
-            group: group.0,
-            preferred_leader: target,
-            ..Default::default()
-        };
-        self.ask_reconcile(&leader, request).await?;
-        Ok(())
+    pub fn transfer(&self, group: GroupId, to: NodeId) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            let found = self.registry.group(group);
+            let found = found.ok_or_else(|| Error::Unknown(format!("group {group}")))?;
+            let (members, voters) = found.members();
+            let mut on_node = members.iter().filter(|(_, peer)| peer.node == to);
+            let target = on_node.find(|(id, _)| voters.iter().any(|set| set.contains(id)));
+            let target = target.map(|(&replica, _)| replica);
+            let target = target.ok_or_else(|| Error::Unknown(format!("voter on node {to}")))?;
+            let (_, leader) =
+                found.leader().ok_or_else(|| Error::Timeout("a leader".to_owned()))?;
+            let request = wire::ReconcileRequest {
+                group: group.0,
+                preferred_leader: target,
+                ..Default::default()
+            };
+            self.ask_reconcile(&leader, request).await?;
+            Ok(())
+        })
     }
 
     /// Before a planned stop: this node takes no leadership from now on, whoever offers it.
@@ -254,32 +271,38 @@ impl ClusterNode {
 
     /// Hands over every group that this node leads and another can lead. Bounded: what could not
     /// be handed over in time is named in the error.
-    pub async fn drain(&self) -> Result<(), Error> {
-        let groups = self.registry.groups();
-        let given = groups.iter().map(|group| group.give_up_leadership());
-        let failed: Vec<String> = futures::future::join_all(given)
-            .await
-            .into_iter()
-            .filter_map(|given| given.err().map(|error| error.to_string()))
-            .collect();
-        if failed.is_empty() { Ok(()) } else { Err(Error::Timeout(failed.join("; "))) }
+    pub fn drain(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            let groups = self.registry.groups();
+            let given = groups.iter().map(|group| group.give_up_leadership());
+            let failed: Vec<String> = futures::future::join_all(given)
+                .await
+                .into_iter()
+                .filter_map(|given| given.err().map(|error| error.to_string()))
+                .collect();
+            if failed.is_empty() { Ok(()) } else { Err(Error::Timeout(failed.join("; "))) }
+        })
     }
 
     /// A planned stop: leadership is handed over first, then [`ClusterNode::stop`].
-    pub async fn leave(&self) {
-        self.leave_soon();
-        if let Err(error) = self.drain().await {
-            tracing::warn!(%error, "stopping with leadership in hand");
-        }
-        self.stop().await;
+    pub fn leave(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.leave_soon();
+            if let Err(error) = self.drain().await {
+                tracing::warn!(%error, "stopping with leadership in hand");
+            }
+            self.stop().await;
+        })
     }
 
     /// Stops every group and the peer port at once. Logs and rows stay as they are.
-    pub async fn stop(&self) {
-        self.stop.cancel();
-        self.registry.stop().await;
-        self.tasks.close();
-        self.tasks.wait().await;
+    pub fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.stop.cancel();
+            self.registry.stop().await;
+            self.tasks.close();
+            self.tasks.wait().await;
+        })
     }
 
     pub(crate) fn next_request(&self) -> u64 {

@@ -10,6 +10,7 @@ use dtm_ctl::args::{
 use dtm_ctl::contexts::{self, Context, Contexts};
 use dtm_ctl::{Exit, Failure, Printer};
 use dtm_types::text::Lang;
+use futures::future::BoxFuture;
 use serde_json::json;
 
 use crate::doctor::{self, Verdict};
@@ -57,16 +58,22 @@ impl Error {
 ///
 /// # Errors
 /// [`Error`].
-pub async fn run(command: &Command, globals: &Globals, now_us: i64) -> Result<bool, Error> {
-    let printer = Printer::new(globals);
-    match command {
-        Command::Config(command) => configuration(command, &printer)?,
-        Command::Doctor(file) => examine(file, &printer, now_us)?,
-        Command::Cluster(ClusterCommand::Init(args)) => init(args, &printer, now_us)?,
-        Command::Cluster(ClusterCommand::Join(args)) => join_cluster(args, &printer).await?,
-        _ => return Ok(false),
-    }
-    Ok(true)
+pub fn run<'a>(
+    command: &'a Command,
+    globals: &'a Globals,
+    now_us: i64,
+) -> BoxFuture<'a, Result<bool, Error>> {
+    Box::pin(async move {
+        let printer = Printer::new(globals);
+        match command {
+            Command::Config(command) => configuration(command, &printer)?,
+            Command::Doctor(file) => examine(file, &printer, now_us)?,
+            Command::Cluster(ClusterCommand::Init(args)) => init(args, &printer, now_us)?,
+            Command::Cluster(ClusterCommand::Join(args)) => join_cluster(args, &printer).await?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })
 }
 
 fn configuration(command: &ConfigCommand, printer: &Printer<'_>) -> Result<(), Error> {

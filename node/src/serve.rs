@@ -1,5 +1,7 @@
 //! `dtm serve`: the shell with its services.
 
+use futures::future::LocalBoxFuture;
+
 use crate::config::{Config, EXIT_CONFIG};
 use crate::seams::Seams;
 use crate::shell::{self, Shell};
@@ -36,16 +38,21 @@ impl Error {
 ///
 /// # Errors
 /// [`Error`]; nothing was written where its exit code is 78.
-pub async fn run(config: Config) -> Result<(), Error> {
-    run_with(config, Seams::default()).await
+pub fn run(config: Config) -> LocalBoxFuture<'static, Result<(), Error>> {
+    run_with(config, Seams::default())
 }
 
 /// Runs a node with parts replaced: for measuring only.
 ///
+/// Boxed, as every door of a crate that others await: a coroutine is compiled again in each crate
+/// that awaits it, and this one holds the whole server.
+///
 /// # Errors
 /// As [`run`].
-pub async fn run_with(config: Config, seams: Seams) -> Result<(), Error> {
-    let keyring = keyring::open(&config)?;
-    let shell = Shell::start(config).await?;
-    Ok(runtime::run(shell, keyring, seams).await?)
+pub fn run_with(config: Config, seams: Seams) -> LocalBoxFuture<'static, Result<(), Error>> {
+    Box::pin(async move {
+        let keyring = keyring::open(&config)?;
+        let shell = Shell::start(config).await?;
+        Ok(runtime::run(shell, keyring, seams).await?)
+    })
 }

@@ -22,6 +22,8 @@ pub use output::{Printer, confirm};
 pub use remote::Remote;
 pub use request::{Request, make_request, write_new};
 
+use std::pin::Pin;
+
 use args::{Cli, Command};
 
 /// Carries out a command that talks to a cluster, or manages contexts.
@@ -31,21 +33,23 @@ use args::{Cli, Command};
 ///
 /// # Panics
 /// On a command of the node itself, which the binary carries out.
-pub async fn run(cli: &Cli) -> Result<(), Failure> {
-    let globals = &cli.globals;
-    match &cli.command {
-        Command::Cluster(command) => commands::cluster::run(command, globals).await,
-        Command::Operator(command) => commands::operator::run(command, globals).await,
-        Command::Source(command) => commands::source::run(command, globals).await,
-        Command::Dataset(command) => commands::dataset::run(command, globals).await,
-        Command::Records(command) => commands::records::run(command, globals).await,
-        Command::Quarantine(command) => commands::quarantine::run(command, globals).await,
-        Command::Console(command) => commands::console::run(command, globals).await,
-        Command::Key(command) => commands::key::run(command, globals).await,
-        Command::Ledger(command) => commands::ledger::run(command, globals).await,
-        Command::Publish(args) => commands::publish::run(args, globals).await,
-        Command::Agent(args) => commands::agent::run(args, globals).await,
-        Command::Context(command) => commands::context::run(command, globals),
-        other => panic!("the binary carries out {other:?} itself"),
-    }
+pub fn run(cli: &Cli) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + '_>> {
+    Box::pin(async move {
+        let globals = &cli.globals;
+        match &cli.command {
+            Command::Cluster(command) => commands::cluster::run(command, globals).await,
+            Command::Operator(command) => commands::operator::run(command, globals).await,
+            Command::Source(command) => commands::source::run(command, globals).await,
+            Command::Dataset(command) => commands::dataset::run(command, globals).await,
+            Command::Records(command) => commands::records::run(command, globals).await,
+            Command::Quarantine(command) => commands::quarantine::run(command, globals).await,
+            Command::Console(command) => commands::console::run(command, globals).await,
+            Command::Key(command) => commands::key::run(command, globals).await,
+            Command::Ledger(command) => commands::ledger::run(command, globals).await,
+            Command::Publish(args) => commands::publish::run(args, globals).await,
+            Command::Agent(args) => commands::agent::run(args, globals).await,
+            Command::Context(command) => commands::context::run(command, globals),
+            other => panic!("the binary carries out {other:?} itself"),
+        }
+    })
 }

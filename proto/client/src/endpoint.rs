@@ -4,6 +4,7 @@
 //! own connection unless connections are shared; then there is one per address.
 
 use crate::{Error, TlsFiles, status, tls};
+use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
@@ -170,36 +171,38 @@ impl Endpoint {
         request
     }
 
-    async fn connect(&self, address: &str) -> Result<Channel, Error> {
-        let (host, _) = split(address)?;
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let uri = format!("{scheme}://{address}")
-            .parse::<Uri>()
-            .map_err(|_| Error::Address { address: address.to_owned() })?;
-        let name = self.server_name.clone().unwrap_or_else(|| host.to_owned());
-        let tls = match &self.tls {
-            None => None,
-            Some(config) => {
-                let name = ServerName::try_from(name)
-                    .map_err(|_| Error::Address { address: address.to_owned() })?;
-                Some((tokio_rustls::TlsConnector::from(config.clone()), name))
-            }
-        };
-        let target: Arc<str> = address.into();
-        let connector = tower::service_fn(move |_: Uri| dial(target.clone(), tls.clone()));
-        Channel::builder(uri)
-            .connect_timeout(self.connect_timeout)
-            .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(RECEIVE_WINDOW_BYTES)
-            .initial_connection_window_size(RECEIVE_WINDOW_BYTES * 2)
-            .connect_with_connector(connector)
-            .await
-            .map_err(|e| Error::Connect {
-                address: address.to_owned(),
-                reason: status::innermost(&e),
-            })
+    fn connect<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<Channel, Error>> {
+        Box::pin(async move {
+            let (host, _) = split(address)?;
+            let scheme = if self.tls.is_some() { "https" } else { "http" };
+            let uri = format!("{scheme}://{address}")
+                .parse::<Uri>()
+                .map_err(|_| Error::Address { address: address.to_owned() })?;
+            let name = self.server_name.clone().unwrap_or_else(|| host.to_owned());
+            let tls = match &self.tls {
+                None => None,
+                Some(config) => {
+                    let name = ServerName::try_from(name)
+                        .map_err(|_| Error::Address { address: address.to_owned() })?;
+                    Some((tokio_rustls::TlsConnector::from(config.clone()), name))
+                }
+            };
+            let target: Arc<str> = address.into();
+            let connector = tower::service_fn(move |_: Uri| dial(target.clone(), tls.clone()));
+            Channel::builder(uri)
+                .connect_timeout(self.connect_timeout)
+                .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
+                .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+                .keep_alive_while_idle(true)
+                .initial_stream_window_size(RECEIVE_WINDOW_BYTES)
+                .initial_connection_window_size(RECEIVE_WINDOW_BYTES * 2)
+                .connect_with_connector(connector)
+                .await
+                .map_err(|e| Error::Connect {
+                    address: address.to_owned(),
+                    reason: status::innermost(&e),
+                })
+        })
     }
 }
 

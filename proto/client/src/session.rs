@@ -8,6 +8,7 @@ use bytes::BufMut;
 use dtm_proto::ingest::publish_request::Request;
 use dtm_proto::ingest::publish_response::Response;
 use dtm_proto::ingest::{Close, Lost, Open, Opened, PublishRequest, PublishResponse};
+use futures::future::BoxFuture;
 use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,42 +70,44 @@ impl Session {
         tokio::time::timeout(answer, opening).await.map_err(unknown)?
     }
 
-    async fn open_over(
-        endpoint: &Endpoint,
-        address: &str,
+    fn open_over<'a>(
+        endpoint: &'a Endpoint,
+        address: &'a str,
         channel: Channel,
         open: Open,
-    ) -> Result<Self, Error> {
-        let stream: Arc<str> = open.stream.as_str().into();
-        let (outbound, frames) = mpsc::channel(OUTBOUND_FRAMES);
-        let first = PublishRequest { request: Some(Request::Open(open)) };
-        outbound.try_send(Outbound::Message(first)).expect("the channel is new and empty");
+    ) -> BoxFuture<'a, Result<Self, Error>> {
+        Box::pin(async move {
+            let stream: Arc<str> = open.stream.as_str().into();
+            let (outbound, frames) = mpsc::channel(OUTBOUND_FRAMES);
+            let first = PublishRequest { request: Some(Request::Open(open)) };
+            outbound.try_send(Outbound::Message(first)).expect("the channel is new and empty");
 
-        let refused = |status: Status| status::error_of(address, &stream, &status);
-        let mut grpc =
-            tonic::client::Grpc::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
-        grpc.ready().await.map_err(|e| Error::Connect {
-            address: address.to_owned(),
-            reason: status::innermost(&e),
-        })?;
-        let path = http::uri::PathAndQuery::from_static("/dtm.ingest.v1.IngestService/Publish");
-        let request = endpoint.request(ReceiverStream::new(frames));
-        let answer = grpc.streaming(request, path, PublishCodec).await.map_err(refused)?;
-        let mut inbound = answer.into_inner();
-        let first = inbound.message().await.map_err(refused)?;
-        let Some(Response::Opened(opened)) = first.and_then(|answer| answer.response) else {
-            return Err(Error::Protocol {
+            let refused = |status: Status| status::error_of(address, &stream, &status);
+            let mut grpc =
+                tonic::client::Grpc::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+            grpc.ready().await.map_err(|e| Error::Connect {
                 address: address.to_owned(),
-                what: "the first answer is not Opened",
-            });
-        };
-        if opened.next_sequence == 0 {
-            return Err(Error::Protocol {
-                address: address.to_owned(),
-                what: "sequences count from 1",
-            });
-        }
-        Ok(Self { address: address.into(), stream, opened, outbound, inbound })
+                reason: status::innermost(&e),
+            })?;
+            let path = http::uri::PathAndQuery::from_static("/dtm.ingest.v1.IngestService/Publish");
+            let request = endpoint.request(ReceiverStream::new(frames));
+            let answer = grpc.streaming(request, path, PublishCodec).await.map_err(refused)?;
+            let mut inbound = answer.into_inner();
+            let first = inbound.message().await.map_err(refused)?;
+            let Some(Response::Opened(opened)) = first.and_then(|answer| answer.response) else {
+                return Err(Error::Protocol {
+                    address: address.to_owned(),
+                    what: "the first answer is not Opened",
+                });
+            };
+            if opened.next_sequence == 0 {
+                return Err(Error::Protocol {
+                    address: address.to_owned(),
+                    what: "sequences count from 1",
+                });
+            }
+            Ok(Self { address: address.into(), stream, opened, outbound, inbound })
+        })
     }
 
     /// Where this session is connected.

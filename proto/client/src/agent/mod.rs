@@ -20,6 +20,7 @@ use crate::spool::{self, SpoolConfig};
 use crate::{Endpoint, Event, IdPolicy, Publisher, PublisherConfig, Spool};
 use bytes::Bytes;
 use dtm_catalog::Definition;
+use futures::future::BoxFuture;
 use mark::Mark;
 use std::io::Read;
 use std::path::PathBuf;
@@ -173,58 +174,60 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`]: what is in the spool stays there; the next run goes on.
-pub async fn run(
+pub fn run(
     endpoint: Endpoint,
     config: AgentConfig,
     input: Input,
     stop: CancellationToken,
     on_report: OnReport,
-) -> Result<u64, Error> {
-    let settings = config.spool.clone();
-    let spool = blocking(move || Spool::open(settings)).await??;
-    let (losses, mut lost) = mpsc::channel(1);
-    let mut publisher_config = config.publisher.clone();
-    publisher_config.stream =
-        format!("{}.{}", config.publisher.stream, hex::encode(&spool.id()[..8]));
-    let stream = publisher_config.stream.clone();
-    let report = on_report.clone();
-    let publisher_config = publisher_config.on_event(move |event| {
-        if let Event::LossDetected { from, to } = event {
-            losses.try_send((from, to)).ok();
-        }
-        report(Report::Publisher(event));
-    });
-    let publisher = Arc::new(Publisher::over_spool(endpoint, publisher_config, &spool));
-    let intake = Intake {
-        mark: Mark::read(spool.mark()),
-        spool: Some(spool),
-        publisher: publisher.clone(),
-        config: config.clone(),
-        on_report,
-        stop: stop.clone(),
-    };
-    let taking = async {
-        match input {
-            Input::Folder(folder) => watch::watch(intake, folder).await,
-            Input::Reader(reader) => intake.take_reader(reader).await,
-        }
-    };
-    tokio::pin!(taking);
-    loop {
-        tokio::select! {
-            done = &mut taking => {
-                done?;
-                return Ok(publisher.acked().borrow().acked_through);
+) -> BoxFuture<'static, Result<u64, Error>> {
+    Box::pin(async move {
+        let settings = config.spool.clone();
+        let spool = blocking(move || Spool::open(settings)).await??;
+        let (losses, mut lost) = mpsc::channel(1);
+        let mut publisher_config = config.publisher.clone();
+        publisher_config.stream =
+            format!("{}.{}", config.publisher.stream, hex::encode(&spool.id()[..8]));
+        let stream = publisher_config.stream.clone();
+        let report = on_report.clone();
+        let publisher_config = publisher_config.on_event(move |event| {
+            if let Event::LossDetected { from, to } = event {
+                losses.try_send((from, to)).ok();
             }
-            error = publisher.failure() => return Err(error.into()),
-            Some((from, to)) = lost.recv() => {
-                if !config.accept_loss {
-                    return Err(Error::Loss { stream, from, to });
+            report(Report::Publisher(event));
+        });
+        let publisher = Arc::new(Publisher::over_spool(endpoint, publisher_config, &spool));
+        let intake = Intake {
+            mark: Mark::read(spool.mark()),
+            spool: Some(spool),
+            publisher: publisher.clone(),
+            config: config.clone(),
+            on_report,
+            stop: stop.clone(),
+        };
+        let taking = async {
+            match input {
+                Input::Folder(folder) => watch::watch(intake, folder).await,
+                Input::Reader(reader) => intake.take_reader(reader).await,
+            }
+        };
+        tokio::pin!(taking);
+        loop {
+            tokio::select! {
+                done = &mut taking => {
+                    done?;
+                    return Ok(publisher.acked().borrow().acked_through);
                 }
-                publisher.confirm_lost(from, to);
+                error = publisher.failure() => return Err(error.into()),
+                Some((from, to)) = lost.recv() => {
+                    if !config.accept_loss {
+                        return Err(Error::Loss { stream, from, to });
+                    }
+                    publisher.confirm_lost(from, to);
+                }
             }
         }
-    }
+    })
 }
 
 async fn blocking<T: Send + 'static>(

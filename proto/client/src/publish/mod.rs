@@ -17,6 +17,7 @@ pub use summary::{LineRefusal, PublishProgress, Summary};
 use crate::{Endpoint, IdPolicy, Publisher, PublisherConfig, Record, stream_status};
 use dtm_catalog::Definition;
 use dtm_types::ErrorCode;
+use futures::future::BoxFuture;
 use input::{Batch, Batches};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -94,34 +95,36 @@ pub async fn publish_reader(
     run(endpoint, options, job, options.publisher.clone(), batches, on_progress).await
 }
 
-async fn publish_file(
-    endpoint: &Endpoint,
-    options: &PublishOptions,
-    path: &Path,
-    on_progress: OnProgress<'_>,
-) -> Result<Summary, Error> {
-    let (digest, bytes_total) = input::digest(PathBuf::from(path)).await?;
-    let mut config = options.publisher.clone();
-    if config.stream.is_empty() {
-        config.stream = format!("file-{}", hex::encode(&digest[..16]));
-    }
-    let name = path.display().to_string();
-    match stream_status(endpoint, &config.source, &config.stream).await {
-        Ok(status) if status.finished => {
-            return Ok(Summary::already_stored(&name, status.acked_through));
+fn publish_file<'a>(
+    endpoint: &'a Endpoint,
+    options: &'a PublishOptions,
+    path: &'a Path,
+    on_progress: OnProgress<'a>,
+) -> BoxFuture<'a, Result<Summary, Error>> {
+    Box::pin(async move {
+        let (digest, bytes_total) = input::digest(PathBuf::from(path)).await?;
+        let mut config = options.publisher.clone();
+        if config.stream.is_empty() {
+            config.stream = format!("file-{}", hex::encode(&digest[..16]));
         }
-        Ok(_) => {}
-        Err(error) if error.code() == Some(ErrorCode::NotFound) => {}
-        Err(crate::Error::Rejected { grpc: tonic::Code::NotFound, code: None, .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let batches = Batches::open(path, options)?;
-    let job = Job { name: &name, bytes_total, finish: true };
-    let summary = run(endpoint, options, job, config, batches, on_progress).await?;
-    if summary.bytes_read != bytes_total {
-        return Err(Error::Changed { file: name });
-    }
-    Ok(summary)
+        let name = path.display().to_string();
+        match stream_status(endpoint, &config.source, &config.stream).await {
+            Ok(status) if status.finished => {
+                return Ok(Summary::already_stored(&name, status.acked_through));
+            }
+            Ok(_) => {}
+            Err(error) if error.code() == Some(ErrorCode::NotFound) => {}
+            Err(crate::Error::Rejected { grpc: tonic::Code::NotFound, code: None, .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let batches = Batches::open(path, options)?;
+        let job = Job { name: &name, bytes_total, finish: true };
+        let summary = run(endpoint, options, job, config, batches, on_progress).await?;
+        if summary.bytes_read != bytes_total {
+            return Err(Error::Changed { file: name });
+        }
+        Ok(summary)
+    })
 }
 
 struct Job<'a> {
@@ -130,52 +133,58 @@ struct Job<'a> {
     finish: bool,
 }
 
-async fn run(
-    endpoint: &Endpoint,
-    options: &PublishOptions,
-    job: Job<'_>,
+fn run<'a>(
+    endpoint: &'a Endpoint,
+    options: &'a PublishOptions,
+    job: Job<'a>,
     config: PublisherConfig,
     mut batches: Batches,
-    on_progress: OnProgress<'_>,
-) -> Result<Summary, Error> {
-    let report = Arc::new(Report::new(job.name, job.bytes_total));
-    let told = report.clone();
-    let outer = config.on_event.clone();
-    let config = config.on_event(move |event| {
-        told.event(&event);
-        if let Some(outer) = &outer {
-            outer(event);
-        }
-    });
-    let publisher = Publisher::open(endpoint.clone(), config).await?;
-    let start = publisher.next_sequence();
-    let mut sequence = 0u64;
-    while let Some(batch) = batches.next().await? {
-        let Batch { items, bytes_read } = batch;
-        for item in items {
-            match item {
-                Item::Unsendable { line, reason } => report.unsendable(line, reason),
-                Item::Record { line, payload } => {
-                    sequence += 1;
-                    if sequence < start {
-                        report.skipped();
-                        continue;
+    on_progress: OnProgress<'a>,
+) -> BoxFuture<'a, Result<Summary, Error>> {
+    Box::pin(async move {
+        let report = Arc::new(Report::new(job.name, job.bytes_total));
+        let told = report.clone();
+        let outer = config.on_event.clone();
+        let config = config.on_event(move |event| {
+            told.event(&event);
+            if let Some(outer) = &outer {
+                outer(event);
+            }
+        });
+        let publisher = Publisher::open(endpoint.clone(), config).await?;
+        let start = publisher.next_sequence();
+        let mut sequence = 0u64;
+        while let Some(batch) = batches.next().await? {
+            let Batch { items, bytes_read } = batch;
+            for item in items {
+                match item {
+                    Item::Unsendable { line, reason } => report.unsendable(line, reason),
+                    Item::Record { line, payload } => {
+                        sequence += 1;
+                        if sequence < start {
+                            report.skipped();
+                            continue;
+                        }
+                        report.line(sequence, line);
+                        let record = record_of(payload, options.message_id_member.as_deref());
+                        let given = publisher.send(&record).await?;
+                        assert!(given == sequence, "the n-th record has sequence n");
                     }
-                    report.line(sequence, line);
-                    let record = record_of(payload, options.message_id_member.as_deref());
-                    let given = publisher.send(&record).await?;
-                    assert!(given == sequence, "the n-th record has sequence n");
                 }
             }
+            report.read(bytes_read, publisher.acked().borrow().acked_through);
+            on_progress(&report.progress());
         }
-        report.read(bytes_read, publisher.acked().borrow().acked_through);
-        on_progress(&report.progress());
-    }
-    if sequence + 1 < start {
-        return Err(Error::StreamLonger { file: job.name.to_owned(), held: start - 1, sequence });
-    }
-    let progress = drain(publisher, job.finish, &report, on_progress).await?;
-    Ok(report.summary(progress.acked_through))
+        if sequence + 1 < start {
+            return Err(Error::StreamLonger {
+                file: job.name.to_owned(),
+                held: start - 1,
+                sequence,
+            });
+        }
+        let progress = drain(publisher, job.finish, &report, on_progress).await?;
+        Ok(report.summary(progress.acked_through))
+    })
 }
 
 /// Waits for the last acks and shows how far they are.
