@@ -23,6 +23,8 @@ use crate::verify::Acked;
 const ACK_WAIT: Duration = Duration::from_secs(30);
 /// An open-loop source that is this far behind waits: bounded memory, and the delay is charged.
 const OPEN_IN_FLIGHT_MAX: usize = 4096;
+/// How long the load goes on behind the last fault of a drill.
+const AFTER_DRILL: Duration = Duration::from_secs(3);
 /// A pause between acknowledgements that is worth remembering.
 const STALL: Duration = Duration::from_millis(100);
 const STALLS_MAX: usize = 10_000;
@@ -114,21 +116,27 @@ pub async fn run(driver: &mut dyn Driver, load: &Load) -> Result<Outcome, Error>
     tokio::time::sleep_until(from.into()).await;
     let before = (Usage::of(&driver.pids()), Usage::own(), driver.counters().await?);
     let kills = kill_repeatedly(driver, load.drill, until).await?;
-    tokio::time::sleep_until(until.into()).await;
+    // A drill that took longer than the measured time is loaded to its end, or its gaps were lost.
+    let end = kills.last().map_or(until, |_| until.max(now() + AFTER_DRILL));
+    tokio::time::sleep_until(end.into()).await;
     let after = (Usage::of(&driver.pids()), Usage::own(), driver.counters().await?);
     sending.store(false, Ordering::Release);
     let mut outcome = collect(tasks, load, &kills).await?;
-    outcome.servers = after.0.since(before.0);
     outcome.client = after.1.since(before.1);
-    outcome.counters = after
-        .2
-        .into_iter()
-        .map(|(name, value)| {
-            let earlier = before.2.get(&name).copied().unwrap_or(0.0);
-            (name, value - earlier)
-        })
-        .collect();
+    // What a killed process had counted is gone: differences say nothing then.
+    if kills.is_empty() {
+        outcome.servers = after.0.since(before.0);
+        outcome.counters = differences(after.2, &before.2);
+    }
     Ok(outcome)
+}
+
+fn differences(
+    after: BTreeMap<String, f64>,
+    before: &BTreeMap<String, f64>,
+) -> BTreeMap<String, f64> {
+    let since = |name: &str, value| value - before.get(name).copied().unwrap_or(0.0);
+    after.into_iter().map(|(name, value)| (name.clone(), since(&name, value))).collect()
 }
 
 /// Spreads the kills over the measured time; a killed node comes back after a quarter of its
@@ -330,7 +338,7 @@ impl Lane {
         let mut acked = Vec::new();
         let mut due = first;
         loop {
-            let sending = self.sending.load(Ordering::Acquire) && due < self.until;
+            let sending = self.sending.load(Ordering::Acquire);
             if !sending && self.open == 0 {
                 return Ok(());
             }
