@@ -130,7 +130,9 @@ impl GroupLog {
         }
     }
 
-    /// Drops all entries above `index_keep`; `None` drops everything above the purge mark.
+    /// Drops all entries above `index_keep`; `None` drops everything above the purge mark. A log
+    /// that was not whole stays recovering, over restarts too, until it is declared whole: what is
+    /// dropped may have been acknowledged and must be asked for first.
     ///
     /// # Panics
     /// When it would cut below the purge mark.
@@ -147,12 +149,14 @@ impl GroupLog {
         if let (Some(purged), Some(index)) = (purged, index_keep) {
             assert!(index >= purged.index, "purged entries are committed and never cut");
         }
-        self.shared.queue.push(Request::new(self.group.key, Op::Truncate(kept), Some(done)))?;
+        let unsure = memory.unsure_flag();
+        let op = Op::Truncate(kept, unsure);
+        self.shared.queue.push(Request::new(self.group.key, op, Some(done)))?;
         let from = kept.or(purged).map_or(0, |kept| kept.index + 1);
         memory.uncache_range(from, u64::MAX, &self.shared.counters);
         memory.slots.truncate(from);
         memory.state.last = kept.or(purged);
-        memory.state.tail_unknown = false;
+        memory.state.tail_unknown |= unsure != 0;
         memory.refresh_health();
         Ok(())
     }
@@ -177,7 +181,8 @@ impl GroupLog {
 
     /// Restarts the log behind `position`, after a snapshot was installed. Records up to
     /// `visible_through`, the index that was applied here before, stay readable; what lay above may
-    /// never have been committed and is hidden. `None` hides everything.
+    /// never have been committed and is hidden. `None` hides everything. A log that was not whole
+    /// stays recovering, as with [`GroupLog::truncate_after`].
     pub fn reset(
         &self,
         position: LogPosition,
@@ -185,7 +190,8 @@ impl GroupLog {
         done: Callback,
     ) -> Result<(), Error> {
         let mut memory = self.live()?;
-        let op = Op::Reset(position, visible_through);
+        let unsure = memory.unsure_flag();
+        let op = Op::Reset(position, visible_through, unsure);
         self.shared.queue.push(Request::new(self.group.key, op, Some(done)))?;
         memory.uncache_range(0, u64::MAX, &self.shared.counters);
         memory.slots.restart(position.index + 1);
@@ -193,7 +199,7 @@ impl GroupLog {
         memory.state.resets.push(ResetMark { lsn: u64::MAX, visible_through });
         memory.state.purged = Some(position);
         memory.state.last = Some(position);
-        memory.state.tail_unknown = false;
+        memory.state.tail_unknown |= unsure != 0;
         memory.refresh_health();
         Ok(())
     }

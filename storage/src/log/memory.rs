@@ -16,7 +16,7 @@ use super::queue::Queue;
 use super::recover::{self, Summary};
 use super::segment::Files;
 use super::slots::{Place, Slot, Slots};
-use super::state::ReplicaState;
+use super::state::{ReplicaState, UNSURE};
 use super::types::{Health, LogConfig, LogIdentity, ReplicaKey};
 
 /// The readers' view of one replica's log.
@@ -51,6 +51,19 @@ impl GroupMemory {
     /// After a change that may have mended or broken something.
     pub(super) fn refresh_health(&mut self) {
         self.health = recover::health(&self.state, &self.slots);
+    }
+
+    /// What a truncate or reset is marked with: entries of a log that is not whole may have been
+    /// acknowledged, and dropping them does not make it whole.
+    pub(super) fn unsure_flag(&self) -> u16 {
+        match &self.health {
+            Health::Recovering { missing, tail_unknown, .. }
+                if *tail_unknown || !missing.is_empty() =>
+            {
+                UNSURE
+            }
+            _ => 0,
+        }
     }
 
     /// Drops payloads from memory that can be read from disk, up to `through`.

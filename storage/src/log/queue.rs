@@ -27,11 +27,12 @@ pub(super) enum Op {
     },
     Vote(Bytes),
     Committed(Bytes),
-    /// Keep entries up to the position; `None` keeps nothing above the purge mark.
-    Truncate(Option<LogPosition>),
+    /// Keep entries up to the position; `None` keeps nothing above the purge mark. Here and in
+    /// `Reset` the last word is the [`super::state::UNSURE`] flag, or 0.
+    Truncate(Option<LogPosition>, u16),
     Purge(LogPosition),
     /// The position, and up to where older records stay visible.
-    Reset(LogPosition, Option<u64>),
+    Reset(LogPosition, Option<u64>, u16),
     Whole,
     Drop,
 }
@@ -55,7 +56,7 @@ impl Request {
             Op::Vote(vote) => 2 * block(vote.len()) + VOTE_SPREAD_BYTES as u64,
             Op::Committed(committed) => block(committed.len()),
             Op::Reset(..) => block(8),
-            Op::Truncate(_) | Op::Purge(_) | Op::Whole | Op::Drop => block(0),
+            Op::Truncate(..) | Op::Purge(_) | Op::Whole | Op::Drop => block(0),
         };
         Self { key, op, done, bytes }
     }

@@ -13,6 +13,9 @@ use super::types::{LogPosition, ReplicaKey};
 pub(super) const HAS_POSITION: u16 = 0x8000;
 /// Set in `flags` of the first entry of a log that was never purged or reset.
 pub(super) const STARTS_LOG: u16 = 0x4000;
+/// Set in `flags` of a truncate or reset of a log that was not whole: what it dropped may have been
+/// acknowledged, so the end of the log is unknown until it is declared whole.
+pub(super) const UNSURE: u16 = 0x2000;
 /// Resets remembered one by one; older ones are merged carefully.
 const RESETS_MAX: usize = 32;
 
@@ -75,7 +78,7 @@ impl ReplicaState {
             Kind::Truncate => {
                 let kept = (header.flags & HAS_POSITION != 0).then_some(header.position);
                 self.last = kept.or(self.purged);
-                self.tail_unknown = false;
+                self.tail_unknown |= header.flags & UNSURE != 0;
             }
             Kind::Purge => self.purge(header.position),
             Kind::Reset => {
@@ -84,7 +87,7 @@ impl ReplicaState {
                 self.mark_reset(header.lsn, through.map(u64::from_le_bytes));
                 self.purged = Some(header.position);
                 self.last = Some(header.position);
-                self.tail_unknown = false;
+                self.tail_unknown |= header.flags & UNSURE != 0;
             }
             Kind::Whole => self.tail_unknown = false,
             Kind::Record | Kind::Drop => {}

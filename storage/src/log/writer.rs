@@ -168,12 +168,16 @@ impl Writer {
                 self.put(Block { flags: with(last) | 1, ..small(Kind::Vote, key, last, vote) })
             }
             Op::Committed(position) => self.put(small(Kind::Committed, key, last, position)),
-            Op::Truncate(kept) => self.put(small(Kind::Truncate, key, kept, Bytes::new())),
+            Op::Truncate(kept, unsure) => {
+                let block = small(Kind::Truncate, key, kept, Bytes::new());
+                self.put(Block { flags: block.flags | unsure, ..block })
+            }
             Op::Purge(to) => self.put(small(Kind::Purge, key, Some(to), Bytes::new())),
-            Op::Reset(to, visible_through) => {
+            Op::Reset(to, visible_through, unsure) => {
                 let through = visible_through.map(|index| index.to_le_bytes().to_vec());
                 let payload = through.unwrap_or_default().into();
-                self.put(small(Kind::Reset, key, Some(to), payload))
+                let block = small(Kind::Reset, key, Some(to), payload);
+                self.put(Block { flags: block.flags | unsure, ..block })
             }
             Op::Whole => self.put(small(Kind::Whole, key, last, Bytes::new())),
             Op::Drop => self.put(small(Kind::Drop, key, last, Bytes::new())),

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use super::kit::*;
-use crate::log::block::{HEADER_BYTES, Kind};
+use crate::log::block::{HEADER_BYTES, Header, Kind};
 use crate::log::scan::scan;
-use crate::log::{Error, Health, LogEntry, NodeLog};
+use crate::log::{Error, GroupLog, Health, LogEntry, NodeLog};
 use crate::vfs::MemVfs;
 
 /// Three groups with some history in one segment, closed in order, then killed.
@@ -205,5 +205,59 @@ fn a_damaged_footer_costs_a_scan_and_nothing_else() {
     done(|callback| log.purge_to(at(150, 1), callback)).expect("purged");
     for index in 0..=150 {
         assert_eq!(log.read_record(index).expect("kept"), entry(index, 1, 1000));
+    }
+}
+
+/// A log of five entries whose third is damaged.
+fn damaged_in_the_middle() -> MemVfs {
+    let vfs = MemVfs::new(11);
+    let (node, _) = open(&vfs, small());
+    append(&node.group(1, 1, 1).expect("group"), entries(1..=5, 1, 200));
+    drop(node);
+    let path = segments(&vfs)[0].clone();
+    let found = scan(&vfs.bytes(&path).expect("there"), 1, ID.cluster);
+    let third = |header: &Header| header.kind == Kind::Entry && header.position.index == 3;
+    let seen = found.blocks.iter().find(|seen| third(&seen.header)).expect("the third");
+    assert!(vfs.flip_bit(&path, (seen.offset + HEADER_BYTES + 1) as u64, 1));
+    vfs
+}
+
+// holds: ING-1 RAFT-1
+// fault: F6
+#[test]
+fn cutting_damage_away_leaves_the_log_recovering_until_declared_whole() {
+    type Cut = fn(&GroupLog) -> Result<(), Error>;
+    let cuts: [(Cut, u64); 2] = [
+        (|log| done(|callback| log.truncate_after(Some(2), callback)), 3),
+        (|log| done(|callback| log.reset(at(9, 2), Some(2), callback)), 10),
+    ];
+    for (cut, next) in cuts {
+        let vfs = damaged_in_the_middle();
+        let (node, recovery) = open(&vfs, small());
+        let log = node.group(1, 1, 1).expect("group");
+        assert!(recovery.recovering.contains_key(&log.key()));
+        cut(&log).expect("cut");
+        let unsure =
+            Health::Recovering { missing: Vec::new(), tail_unknown: true, vote_lost: false };
+        assert_eq!(log.state().health, unsure);
+        append(&log, vec![entry(next, 3, 50)]);
+        drop((log, node));
+        // Read back from the blocks, then from the footer that the first opening wrote.
+        for _ in 0..2 {
+            let (node, _) = open(&vfs, unmarked());
+            let log = node.group(1, 1, 1).expect("group");
+            assert_eq!(log.state().health, unsure);
+            assert_eq!(read_all(&log).last(), Some(&entry(next, 3, 50)));
+        }
+        let (node, _) = open(&vfs, small());
+        let log = node.group(1, 1, 1).expect("group");
+        done(|callback| log.declare_whole(callback)).expect("declared");
+        assert_eq!(log.state().health, Health::Healthy);
+        // Cuts of a whole log leave it whole.
+        done(|callback| log.truncate_after(Some(next - 1), callback)).expect("cut");
+        drop((log, node));
+        let (node, recovery) = open(&vfs, small());
+        assert!(recovery.recovering.is_empty(), "{recovery:?}");
+        assert_eq!(node.group(1, 1, 1).expect("group").state().health, Health::Healthy);
     }
 }
