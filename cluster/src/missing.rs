@@ -16,6 +16,7 @@ use prost::Message;
 
 use crate::applied::Applied;
 use crate::convert;
+use crate::log_store::wait_for_disk;
 use crate::ranges::Ranges;
 
 /// Key of the note.
@@ -67,12 +68,39 @@ impl Missing {
         self.change(|ranges| ranges.extend(more.iter()))
     }
 
-    /// Notes more and returns when that is on disk.
+    /// Notes more and returns when that, and all other rows, are on disk.
     pub(crate) async fn add_durably(&self, more: &Ranges) -> io::Result<()> {
         self.add(more).map_err(io::Error::other)?;
-        let store = Arc::clone(&self.store);
-        let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
-        flushed.map_err(io::Error::other)?.map_err(io::Error::other)
+        self.flush().await
+    }
+
+    /// Returns when all rows are on disk; a full disk is waited for.
+    pub(crate) async fn flush(&self) -> io::Result<()> {
+        loop {
+            let store = Arc::clone(&self.store);
+            let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
+            match flushed.map_err(io::Error::other)? {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_disk_full && !self.applied.is_closed() => {
+                    wait_for_disk("flush").await;
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+    }
+
+    /// Before the log restarts behind rows that end at `applied`: through which index what it held
+    /// stays shown. That is all below the range of the note around `applied`, which a snapshot left;
+    /// without one what it `proved`, and the rest is noted. Rows and note are on disk when it returns.
+    pub(crate) async fn restart_log(&self, applied: u64, proved: u64) -> io::Result<u64> {
+        if let Some(range) = self.ranges().around(applied) {
+            self.flush().await?;
+            return Ok(range.from.saturating_sub(1));
+        }
+        let mut lost = Ranges::default();
+        lost.insert(proved + 1, applied);
+        self.add_durably(&lost).await?;
+        Ok(proved)
     }
 
     /// These are held now.

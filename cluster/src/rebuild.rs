@@ -2,19 +2,21 @@
 //! the group starts. What was damaged is never served.
 //!
 //! The log stays: entries above the snapshot that this replica acknowledged are still in it. Only
-//! where it ends below the snapshot, or contradicts it, it starts anew above. Bundles that it does
-//! not hold are noted and fetched later.
+//! where it ends below the rows, or contradicts them, it starts anew above ([`follow_rows`], at each
+//! start, so that a crash in between is no harm). Bundles that it does not hold are noted and fetched
+//! later.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dtm_machine::seams::StateBatch;
+use dtm_machine::seams::{StateBatch, StateStore};
 use dtm_proto::cluster as wire;
 use dtm_types::GroupId;
 use prost::Message;
 
+use crate::applied::Applied;
 use crate::config::Deps;
 use crate::convert;
 use crate::log_store::{LogPosition, ReplicaLog, wait_flushed};
@@ -22,7 +24,7 @@ use crate::missing::Missing;
 use crate::network::{Links, snapshot};
 use crate::ranges::Ranges;
 use crate::repair::Error;
-use crate::state_machine::{APPLIED_KEY, applied_row};
+use crate::state_machine::{APPLIED_KEY, applied_row, read_applied};
 use crate::type_config::PeerNode;
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -74,7 +76,6 @@ async fn fetch(
     let fetched = fetched.map_err(|_| Error::Waiting("took too long".to_owned()))?;
     let (meta, stage) = fetched.map_err(|status| Error::Waiting(status.message().to_owned()))?;
     let last = meta.last_log_id.ok_or_else(|| Error::Waiting("snapshot of nothing".to_owned()))?;
-    let position = convert::position(&last);
     let held = proved(&**log, purged.index);
     let reader = Arc::clone(log);
     let lacking = tokio::task::spawn_blocking(move || reader.lacking(held)).await;
@@ -88,13 +89,34 @@ async fn fetch(
         stage.switch(more)
     };
     Missing::unread(group, store).add_with(&missing, switch).map_err(io::Error::other)?;
-    let mut ours = log.read(last.index..last.index + 1, 1).unwrap_or_default();
-    let is_same = ours.pop().is_some_and(|entry| entry.term == position.term)
-        || log.marks().purged.is_some_and(|purged| purged == position);
-    if !is_same {
-        wait_flushed(|done| log.reset(position, Some(held), done)).await?;
-    }
     Ok(())
+}
+
+/// Starts the log anew behind the rows when it does not hold the entry that they end with. A log
+/// that was not whole stays recovering. The rows are on disk when it returns.
+pub(crate) async fn follow_rows(
+    group: GroupId,
+    log: &Arc<dyn ReplicaLog>,
+    store: &Arc<dyn StateStore>,
+) -> Result<(), Error> {
+    let note = Missing::load(group, Arc::clone(store), Arc::new(Applied::new()))?;
+    note.flush().await?;
+    let (Some(applied), _) = read_applied(&**store)? else { return Ok(()) };
+    let position = convert::position(&applied);
+    let marks = log.marks();
+    // A log that is empty is openraft's to restart, as is a replica that never had one.
+    let Some(last) = marks.last else { return Ok(()) };
+    // What is applied is committed: a log that ends with its term or a later one, not below it,
+    // holds it, whether it can be read or not.
+    if last.index >= position.index && last.term >= position.term {
+        return Ok(());
+    }
+    // Without a snapshot's note the log stops short of rows that were applied from it.
+    let purged = marks.purged.map_or(0, |purged| purged.index);
+    let proved = if last.index < position.index { last.index } else { purged };
+    let shown = note.restart_log(position.index, proved).await?;
+    tracing::warn!(group = group.0, ?last, ?position, "log does not hold its rows: starts anew");
+    Ok(wait_flushed(|done| log.reset(position, Some(shown), done)).await?)
 }
 
 /// Through which index our log is certainly what was committed, without the rows.
@@ -122,4 +144,57 @@ pub(crate) fn decode_peers(bytes: &[u8]) -> Vec<PeerNode> {
     let members = wire::Membership::decode(Bytes::copy_from_slice(bytes)).unwrap_or_default();
     let nodes = members.members.into_iter().filter_map(|member| member.node);
     nodes.filter_map(|node| convert::node_from_wire(node).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use dtm_machine::seams::MemoryStateStore;
+
+    use super::*;
+    use crate::log_store::{LogEntry, LogError, MemoryLog};
+
+    const GROUP: GroupId = GroupId(1);
+
+    /// Entries 1..=20, from 9 on of term 3.
+    async fn log() -> Arc<dyn ReplicaLog> {
+        let log: Arc<dyn ReplicaLog> = Arc::new(MemoryLog::new());
+        let entry = |index| {
+            let term = if index < 9 { 2 } else { 3 };
+            LogEntry { index, term, leader: 1, payload: Bytes::from_static(b"x") }
+        };
+        wait_flushed(|done| log.append((1..=20).map(entry).collect(), done)).await.expect("kept");
+        log
+    }
+
+    /// Rows that end with an entry, and the note of a snapshot that was installed over index 8.
+    fn rows(term: u64, index: u64) -> Arc<dyn StateStore> {
+        let store: Arc<dyn StateStore> = Arc::new(MemoryStateStore::new(GROUP));
+        let mut missing = Ranges::default();
+        missing.insert(9, index);
+        let applied = Some(convert::log_id(term, 1, index));
+        let write = |mut more: StateBatch| {
+            more.put(APPLIED_KEY, applied_row(applied, &Default::default()));
+            store.write(&more)
+        };
+        Missing::unread(GROUP, Arc::clone(&store)).add_with(&missing, write).expect("written");
+        store
+    }
+
+    // holds: RAFT-1 ING-1
+    #[tokio::test]
+    async fn a_log_that_contradicts_the_rows_starts_anew_behind_them() {
+        for (term, index, is_kept) in [(3, 15, true), (5, 15, false), (5, 30, false)] {
+            let (log, store) = (log().await, rows(term, index));
+            follow_rows(GROUP, &log, &store).await.expect("follows");
+            let marks = log.marks();
+            if is_kept {
+                assert_eq!(marks.last.map(|last| last.index), Some(20));
+                continue;
+            }
+            let position = Some(LogPosition { index, term, leader: 1 });
+            assert_eq!((marks.last, marks.purged), (position, position));
+            assert!(log.read_record(8).is_ok(), "what was applied stays readable");
+            assert_eq!(log.read_record(9), Err(LogError::NotFound(9)), "never committed");
+        }
+    }
 }

@@ -117,6 +117,7 @@ impl Registry {
             let links = self.links();
             rebuild::run(group, &log, self.deps(), links, &peers).await.map_err(recovering)?;
         }
+        rebuild::follow_rows(group, &log, &store).await.map_err(recovering)?;
         let links = self.links();
         let repair = Repair { group, replica, log: &log, store: &store, links };
         repair.run().await.map_err(recovering)

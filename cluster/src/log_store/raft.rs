@@ -16,7 +16,6 @@ use super::{Flushed, LogEntry, LogError, LogPosition, ReplicaLog};
 use crate::applied::Applied;
 use crate::convert;
 use crate::missing::Missing;
-use crate::ranges::Ranges;
 use crate::type_config::{Entry, LogId, TypeConfig, Vote};
 
 /// What one append message or one step of apply takes at most, unless a single entry is larger.
@@ -42,16 +41,8 @@ impl LogStore {
     /// Restarts the log behind rows that are ahead of it: of a snapshot, or because the log lost its
     /// unsynced tail while the rows were flushed. What was applied before stays readable.
     async fn restart_at(&self, position: LogPosition, last: Option<u64>) -> io::Result<()> {
-        let visible_through = match self.missing.ranges().around(position.index) {
-            Some(range) => range.from.checked_sub(1),
-            None => {
-                let mut lost = Ranges::default();
-                lost.insert(last.map_or(1, |last| last + 1), position.index);
-                self.missing.add_durably(&lost).await?;
-                last
-            }
-        };
-        self.change(|flushed| self.log.reset(position, visible_through, flushed)).await
+        let shown = self.missing.restart_log(position.index, last.unwrap_or(0)).await?;
+        self.change(|flushed| self.log.reset(position, Some(shown), flushed)).await
     }
 
     /// Runs one change to its answer. A full disk holds the group up instead of ending it.
