@@ -1,5 +1,6 @@
 //! A node's life in the cluster: start, bootstrap, stop.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -89,8 +90,10 @@ impl Starting {
             node.spawn("the comparison of ledgers", roots::watch(registry()));
             node.spawn("fetching of missing bundles", backfill::run(registry()));
             node.spawn("mending of replicas", supervise::run(registry()));
-            let rate = node.config.scrub_bytes_per_second;
-            node.spawn("reading through the log", scrub::run(registry(), rate));
+            // What is turned off is not started: a part that returns ends the node.
+            if let Some(rate) = NonZeroU64::new(node.config.scrub_bytes_per_second) {
+                node.spawn("reading through the log", scrub::run(registry(), rate));
+            }
             let maintaining =
                 maintain::run(registry(), flush_interval, node.config.log_entries_kept);
             node.spawn("flushing and purging", maintaining);

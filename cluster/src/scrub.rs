@@ -2,6 +2,7 @@
 //! replica still holds what it took. Above the purge mark damage makes the replica recovering
 //! (`supervise` mends it); below, the bundle goes on the note of missing ones and is fetched.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +14,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// When there is nothing to read.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Runs until it is dropped. `bytes_per_second` is the mean rate; 0 turns it off.
-pub(crate) async fn run(registry: Arc<Registry>, bytes_per_second: u64) {
-    if bytes_per_second == 0 {
-        return;
-    }
+/// Runs until it is dropped. `bytes_per_second` is the mean rate.
+pub(crate) async fn run(registry: Arc<Registry>, bytes_per_second: NonZeroU64) {
     let mut next = 0;
     loop {
         let segments = registry.deps().logs.segments();
@@ -29,7 +27,7 @@ pub(crate) async fn run(registry: Arc<Registry>, bytes_per_second: u64) {
         };
         next = segment + 1;
         let bytes = one(&registry, segment).await;
-        let pause = Duration::from_secs_f64(bytes as f64 / bytes_per_second as f64);
+        let pause = Duration::from_secs_f64(bytes as f64 / bytes_per_second.get() as f64);
         tokio::time::sleep(pause.max(PAUSE_MIN)).await;
     }
 }

@@ -144,7 +144,8 @@ impl Cluster {
         Self::start_with(size, |_| Storage::disk(), soon).await
     }
 
-    async fn start_with(
+    /// Nodes that know nothing of each other yet, stored and set up as told.
+    pub(crate) async fn start_with(
         size: u8,
         storage: impl Fn(u8) -> Storage,
         configure: impl Fn(&mut ClusterConfig),

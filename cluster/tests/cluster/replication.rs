@@ -1,10 +1,12 @@
 //! Commands reach every replica, through leader and follower, over the loss of a node.
 
-use dtm_cluster::ClusterNode;
+use dtm_cluster::{ClusterConfig, ClusterNode};
 use dtm_machine::seams::{Freshness, GroupView, ReadView};
 use dtm_types::{GroupId, bundle};
+use futures::FutureExt;
 
 use crate::harness::{Cluster, command, propose, until};
+use crate::storage::Storage;
 
 /// Texts of all commands that a node holds, in log order, from what it has confirmed as current.
 pub(crate) async fn held(node: &ClusterNode, group: GroupId, through: u64) -> Vec<String> {
@@ -51,6 +53,15 @@ async fn commands_reach_every_replica() {
             );
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_does_not_read_its_log_through_goes_on() {
+    let off = |config: &mut ClusterConfig| config.scrub_bytes_per_second = 0;
+    let cluster = Cluster::start_with(1, |_| Storage::memory(), off).await;
+    cluster.form(1).await;
+    propose(cluster.node(0), GroupId(1), command("c")).await.expect("an outcome");
+    assert_eq!(cluster.node(0).part_ended().now_or_never(), None);
 }
 
 // holds: ING-1, ING-2
