@@ -27,7 +27,7 @@ pub(crate) async fn run(registry: Arc<Registry>, flush_interval: Duration, entri
             continue;
         }
         since_flush = Duration::ZERO;
-        note_peers(&registry, &mut noted);
+        note_peers(&registry, &mut noted).await;
         for group in groups {
             if let Err(error) = group.maintain(entries_kept).await {
                 tracing::warn!(group = group.id.0, %error, "flush and purge put off");
@@ -37,13 +37,15 @@ pub(crate) async fn run(registry: Arc<Registry>, flush_interval: Duration, entri
 }
 
 /// Who the other nodes are, for a replica that loses its rows.
-fn note_peers(registry: &Registry, noted: &mut Vec<u8>) {
+async fn note_peers(registry: &Registry, noted: &mut Vec<u8>) {
     let note = rebuild::encode_peers(&registry.known_peers());
     if note == *noted {
         return;
     }
-    match registry.states().note_peers(&note) {
-        Ok(()) => *noted = note,
+    let states = Arc::clone(registry.states());
+    let kept = tokio::task::spawn_blocking(move || states.note_peers(&note).map(|()| note)).await;
+    match kept.map_err(std::io::Error::other).flatten() {
+        Ok(note) => *noted = note,
         Err(error) => tracing::warn!(%error, "the other nodes could not be noted"),
     }
 }

@@ -16,7 +16,7 @@ use crate::config::{ClusterConfig, Deps};
 use crate::convert;
 use crate::error::Error;
 use crate::group::Group;
-use crate::log_store::{ReplicaLog, wait_flushed};
+use crate::log_store::{LogError, ReplicaLog, wait_flushed};
 use crate::network::Links;
 use crate::snapshot::StateProvider;
 use crate::supervise::{Down, SOON};
@@ -306,12 +306,18 @@ impl Registry {
             running.stop().await;
         }
         self.down.lock().remove(&group);
-        for &replica in held {
-            let in_log = |source| Error::Log { group, source };
-            self.deps.logs.drop_replica(group, replica).map_err(in_log)?;
-        }
-        // Rows of an earlier replica of the group must not pass for the next one's.
-        Ok(self.deps.states.clear(group)?)
+        let (logs, states) = (Arc::clone(&self.deps.logs), Arc::clone(&self.deps.states));
+        let held = held.to_vec();
+        let forgotten = tokio::task::spawn_blocking(move || {
+            for replica in held {
+                let in_log = |source| Error::Log { group, source };
+                logs.drop_replica(group, replica).map_err(in_log)?;
+            }
+            // Rows of an earlier replica of the group must not pass for the next one's.
+            Ok(states.clear(group)?)
+        });
+        let ended = |error: tokio::task::JoinError| LogError::Engine(error.to_string());
+        forgotten.await.map_err(|error| Error::Log { group, source: ended(error) })?
     }
 
     /// One step of a group that is led here towards what was asked; true when nothing is left to do.

@@ -38,7 +38,7 @@ pub(crate) const ROWS_TO: &[u8] = &[0xff; 64];
 
 /// Rows of a group that arrive beside the ones in force.
 pub trait StagedState: Send + Sync {
-    /// Adds rows in ascending order.
+    /// Adds rows in ascending order. Blocking.
     fn put(&mut self, rows: Vec<(Bytes, Bytes)>) -> Result<(), StateError>;
 
     /// Makes the staged rows, and some more, the group's rows in one atomic, durable write.
@@ -54,13 +54,14 @@ pub trait StateProvider: Send + Sync + 'static {
     /// An empty stage beside the rows in force.
     fn stage(&self, group: GroupId) -> Result<Box<dyn StagedState>, StateError>;
 
-    /// Removes every row of the group.
+    /// Removes every row of the group. Blocking.
     fn clear(&self, group: GroupId) -> Result<(), StateError>;
 
     /// What damage a read of the group's rows met since they were last replaced as a whole.
     fn damage(&self, group: GroupId) -> Option<String>;
 
     /// Keeps a small note outside the rows: who the other nodes are, for when the rows are lost.
+    /// Blocking.
     fn note_peers(&self, note: &[u8]) -> std::io::Result<()>;
 
     /// The note; empty when there is none.

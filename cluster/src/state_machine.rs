@@ -151,11 +151,15 @@ impl StateMachine {
         let lacking = lacking.map_err(io::Error::other)?.map_err(io::Error::other)?;
         let mut missing: Ranges = lacking.into_iter().collect();
         missing.insert(before + 1, last.index);
-        let switch = |mut more: StateBatch| {
-            more.put(APPLIED_KEY, applied_row(meta.last_log_id, &meta.last_membership));
-            stage.switch(more)
-        };
-        self.missing.add_with(&missing, switch).map_err(io::Error::other)?;
+        let applied = applied_row(meta.last_log_id, &meta.last_membership);
+        let noted = Arc::clone(&self.missing);
+        let switched = tokio::task::spawn_blocking(move || {
+            noted.add_with(&missing, |mut more| {
+                more.put(APPLIED_KEY, applied);
+                stage.switch(more)
+            })
+        });
+        switched.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         let machine = Machine::load_up_to(self.version_max, self.group, &*self.store);
         self.machine = machine.map_err(io::Error::other)?;
         (self.last, self.membership) = read_applied(&*self.store)?;

@@ -258,7 +258,10 @@ async fn receive_rows(
             Some(Part::Rows(rows)) => {
                 let rows: Vec<_> = rows.rows.into_iter().map(|row| (row.key, row.value)).collect();
                 rows.iter().for_each(|(key, value)| digest.add(key, value));
-                stage.put(rows).map_err(|e| Status::internal(e.to_string()))?;
+                let put =
+                    tokio::task::spawn_blocking(move || stage.put(rows).map(|()| stage)).await;
+                let put = put.map_err(|error| Status::internal(error.to_string()))?;
+                stage = put.map_err(|error| Status::internal(error.to_string()))?;
             }
             Some(Part::End(end)) => {
                 let (rows, found) = digest.finish();
