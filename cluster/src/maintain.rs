@@ -30,7 +30,8 @@ pub(crate) async fn run(registry: Arc<Registry>, flush_interval: Duration, entri
         note_peers(&registry, &mut noted).await;
         for group in groups {
             if let Err(error) = group.maintain(entries_kept).await {
-                tracing::warn!(group = group.id.0, %error, "flush and purge put off");
+                let cause = dtm_types::chain(&error);
+                tracing::warn!(group = group.id.0, cause, "flush and purge put off");
             }
         }
     }

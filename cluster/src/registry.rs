@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dtm_machine::reads;
 use dtm_proto::cluster as wire;
-use dtm_types::{GroupId, ReplicaId};
+use dtm_types::{GroupId, ReplicaId, chain};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 use tonic::Status;
@@ -132,7 +132,7 @@ impl Registry {
         let started = self.start(group, replica).await;
         if let Err(error) = &started {
             // It is held here from now on and meta may confirm it: it is started later.
-            self.set_down(group, replica, error.to_string());
+            self.set_down(group, replica, chain(error));
         }
         started
     }
@@ -213,7 +213,7 @@ impl Registry {
         for (group, replica) in newest {
             let _one_at_a_time = self.starting.lock().await;
             if let Err(error) = self.start(group, replica).await {
-                self.set_down(group, replica, error.to_string());
+                self.set_down(group, replica, chain(&error));
             }
         }
         self.is_open.store(true, Ordering::Release);
@@ -264,9 +264,10 @@ impl Registry {
                 metrics::counter!("dtm_cluster_replicas_mended_total").increment(1);
             }
             Err(error) => {
-                tracing::warn!(group = group.0, %error, "replica cannot be mended yet");
+                let cause = chain(&error);
+                tracing::warn!(group = group.0, cause, "replica cannot be mended yet");
                 if let Some(down) = down.get_mut(&group) {
-                    down.put_off(error.to_string());
+                    down.put_off(cause);
                 }
             }
         }

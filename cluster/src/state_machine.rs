@@ -174,10 +174,11 @@ impl StateMachine {
         if self.applied.is_closed() {
             return error;
         }
-        tracing::error!(group = self.group.0, %error, "state machine failed, group stops here");
+        let cause = dtm_types::chain(&error);
+        tracing::error!(group = self.group.0, cause, "state machine failed, group stops here");
         metrics::counter!("dtm_cluster_group_failures_total", "group" => self.group.to_string())
             .increment(1);
-        self.applied.fail(error.to_string());
+        self.applied.fail(cause);
         error
     }
 }

@@ -77,7 +77,7 @@ impl From<node_log::Error> for LogError {
             node_log::Error::DiskFull { .. } => Self::DiskFull,
             node_log::Error::Damaged { index, .. } => Self::Damaged(index),
             node_log::Error::NotFound { index, .. } => Self::NotFound(index),
-            other => Self::Engine(other.to_string()),
+            other => Self::Engine(dtm_types::chain(&other)),
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use dtm_types::ErrorCode;
 use dtm_types::text::{Lang, render};
+use dtm_types::{ErrorCode, chain};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -63,17 +63,6 @@ pub(crate) fn of_session(error: &dtm_actors::Error) -> Status {
 pub(crate) fn of_identity(error: &dtm_identity::Error) -> Status {
     metrics::counter!("dtm_refusals_total", "code" => error.code().name()).increment(1);
     status(error.code(), error)
-}
-
-/// An error with its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// A fault of this software.

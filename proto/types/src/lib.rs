@@ -4,12 +4,14 @@
 //! so that an offline verifier can link them without a server.
 
 pub mod bundle;
+mod chain;
 mod error_code;
 mod ids;
 mod known;
 mod month;
 pub mod text;
 
+pub use chain::chain;
 pub use error_code::ErrorCode;
 pub use ids::{
     ClusterId, GroupId, Incarnation, KeyId, NodeId, ReplicaId, RequestId, SessionId, SourceId,
