@@ -19,7 +19,8 @@ impl Ranges {
 
     /// Indexes in the set.
     pub(crate) fn count(&self) -> u64 {
-        self.0.iter().map(|range| range.to - range.from + 1).sum()
+        let of = |range: &IndexRange| (range.to - range.from).saturating_add(1);
+        self.0.iter().map(of).fold(0, u64::saturating_add)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = IndexRange> + '_ {
@@ -49,6 +50,15 @@ impl Ranges {
         let at = self.0.partition_point(|range| range.to < merged.from);
         self.0.insert(at, merged);
         self.bound();
+    }
+
+    /// What of the set is at or below an index.
+    pub(crate) fn through(mut self, index: u64) -> Self {
+        self.0.retain(|range| range.from <= index);
+        if let Some(last) = self.0.last_mut() {
+            last.to = last.to.min(index);
+        }
+        self
     }
 
     /// Takes `from..=to` out.
@@ -128,6 +138,18 @@ mod tests {
             assert!(ordered, "{set:?}");
         }
         assert_eq!(Ranges::from_wire(&set.to_wire()), set);
+    }
+
+    #[test]
+    fn what_a_peer_names_beyond_all_bounds_is_counted_and_cut() {
+        let all = Ranges::from_wire(&[wire::IndexRange { from: 0, to: u64::MAX }]);
+        assert_eq!(all.count(), u64::MAX);
+        assert_eq!(all.through(9).count(), 10);
+        let named = [(3, 5), (8, 12), (20, u64::MAX)];
+        let named = named.map(|(from, to)| wire::IndexRange { from, to });
+        let cut = Ranges::from_wire(&named).through(10);
+        assert_eq!(indexes(&cut), BTreeSet::from([3, 4, 5, 8, 9, 10]));
+        assert!(cut.through(2).is_empty());
     }
 
     #[test]

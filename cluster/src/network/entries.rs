@@ -8,7 +8,7 @@ use tonic::Status;
 
 use super::link::Link;
 use crate::convert;
-use crate::log_store::{LogEntry, LogError, READ_BYTES_MAX, ReplicaLog};
+use crate::log_store::{LogEntry, LogError, LogPosition, READ_BYTES_MAX, ReplicaLog};
 
 /// One answer holds at most this many entries, and about so many bytes.
 const ENTRIES_MAX: u64 = 4_096;
@@ -42,8 +42,10 @@ pub(crate) fn answer(
     applied: u64,
     request: &wire::EntriesRequest,
 ) -> wire::EntriesResponse {
-    let last = log.marks().last;
-    let holds_next = request.next.as_ref().is_some_and(|next| holds(log, applied, next));
+    let marks = log.marks();
+    let (last, purged) = (marks.last, marks.purged.map_or(0, |purged| purged.index));
+    let held = Held { log, purged, applied };
+    let holds_next = request.next.as_ref().is_some_and(|next| held.holds(last, next));
     let mut response = wire::EntriesResponse {
         last: last.map(|last| convert::log_id_to_wire(&convert::log_id_of(last))),
         applied,
@@ -58,7 +60,7 @@ pub(crate) fn answer(
     let to = request.to.min(end).min(request.from.saturating_add(ENTRIES_MAX - 1));
     let mut bytes = 0;
     for index in request.from..=to {
-        if let Ok(entry) = read(log, applied, index) {
+        if let Ok(entry) = held.read(index) {
             bytes += entry.payload.len();
             if bytes > BYTES_MAX && !response.entries.is_empty() {
                 return response;
@@ -74,24 +76,33 @@ pub(crate) fn answer(
     response
 }
 
-/// An entry of the log, or a bundle below its purge mark.
-fn read(log: &dyn ReplicaLog, applied: u64, index: u64) -> Result<LogEntry, LogError> {
-    let purged = log.marks().purged.map_or(0, |purged| purged.index);
-    if index > purged {
-        let mut found = log.read(index..index + 1, 1)?;
-        return found.pop().ok_or(LogError::NotFound(index));
-    }
-    // What was purged is committed; anything above what is applied here may not be.
-    if index > applied.max(purged) {
-        return Err(LogError::NotFound(index));
-    }
-    log.read_record(index)
+/// What one answer reads from.
+struct Held<'a> {
+    log: &'a dyn ReplicaLog,
+    /// The purge mark when the answer began: it may rise meanwhile.
+    purged: u64,
+    applied: u64,
 }
 
-fn holds(log: &dyn ReplicaLog, applied: u64, next: &wire::LogId) -> bool {
-    let last = log.marks().last;
-    let is_last = last.is_some_and(|last| (last.index, last.term) == (next.index, next.term));
-    is_last || read(log, applied, next.index).is_ok_and(|entry| entry.term == next.term)
+impl Held<'_> {
+    /// An entry of the log, or a bundle below its purge mark.
+    fn read(&self, index: u64) -> Result<LogEntry, LogError> {
+        if index > self.purged
+            && let Some(entry) = self.log.read(index..index.saturating_add(1), 1)?.pop()
+        {
+            return Ok(entry);
+        }
+        // What was purged is committed; anything above what is applied here may not be.
+        if index > self.applied.max(self.purged) {
+            return Err(LogError::NotFound(index));
+        }
+        self.log.read_record(index)
+    }
+
+    fn holds(&self, last: Option<LogPosition>, next: &wire::LogId) -> bool {
+        let is_last = last.is_some_and(|last| (last.index, last.term) == (next.index, next.term));
+        is_last || self.read(next.index).is_ok_and(|entry| entry.term == next.term)
+    }
 }
 
 pub(super) fn entry_to_wire(entry: LogEntry) -> wire::Entry {

@@ -49,6 +49,8 @@ pub(super) async fn send(
     let asked = Ranges::from_wire(&held.lacking);
     let manifest = manifest(Some(target), Some(&vote), &meta, &view);
     let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
+    // Nothing above the snapshot is in it, whatever the receiver names.
+    let asked = asked.through(through);
     let reader = tokio::task::spawn_blocking(move || produce(&view, manifest, &asked, &chunks));
     let request = link.guard().stamp(ReceiverStream::new(receiver));
     let answered = link.data().snapshot(request).await;
