@@ -4,10 +4,9 @@
 //! unknown; never reported as failed when it may have been committed.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
-use bytes::Bytes;
 use dtm_machine::seams::{ProposeError, Reply};
 use dtm_proto::cluster as wire;
 use dtm_proto::cluster::peer_service_client::PeerServiceClient;
@@ -21,6 +20,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::network::{Link, OriginGuard};
+use crate::queue::{CommandQueue, Item};
 use crate::registry::Registry;
 
 /// Commands on their way to one peer and not yet answered.
@@ -41,13 +41,25 @@ pub(crate) enum Forwarded {
     Failed(ProposeError),
 }
 
-/// Called once.
-pub(crate) type Answer = Box<dyn FnOnce(Forwarded) + Send>;
+/// A command on its way, and the queue that waits for what becomes of it.
+pub(crate) struct Job {
+    pub(crate) queue: Weak<CommandQueue>,
+    pub(crate) group: GroupId,
+    /// Its place in the queue.
+    pub(crate) number: u64,
+    pub(crate) item: Item,
+}
 
-struct Job {
-    group: GroupId,
-    command: Bytes,
-    answer: Answer,
+impl Job {
+    fn bytes(&self) -> usize {
+        self.item.command.len()
+    }
+
+    fn answer(self, forwarded: Forwarded) {
+        if let Some(queue) = self.queue.upgrade() {
+            queue.forwarded(self.number, self.item, forwarded);
+        }
+    }
 }
 
 /// The sending side, one a peer.
@@ -72,30 +84,19 @@ impl Forwarder {
         Arc::new(Self { jobs, in_flight_bytes })
     }
 
-    /// Takes a command unless too much is on its way; then the answer comes back uncalled.
-    pub(crate) fn send(
-        &self,
-        group: GroupId,
-        command: Bytes,
-        answer: Answer,
-    ) -> Result<(), Answer> {
-        let bytes = command.len();
+    /// Takes a command unless too much is on its way; then it comes back.
+    pub(crate) fn send(&self, job: Job) -> Result<(), Job> {
+        let bytes = job.bytes();
         let before = self.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
         if before > 0 && before + bytes > IN_FLIGHT_BYTES_MAX {
             self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
-            return Err(answer);
+            return Err(job);
         }
-        self.jobs.try_send(Job { group, command, answer }).map_err(|refused| {
+        self.jobs.try_send(job).map_err(|refused| {
             self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
-            refused.into_inner().answer
+            refused.into_inner()
         })
     }
-}
-
-struct Waiting {
-    group: GroupId,
-    bytes: usize,
-    answer: Answer,
 }
 
 struct Worker {
@@ -103,7 +104,8 @@ struct Worker {
     guard: Arc<OriginGuard>,
     jobs: mpsc::Receiver<Job>,
     in_flight_bytes: Arc<AtomicUsize>,
-    waiting: HashMap<u64, Waiting>,
+    /// Sent and not yet answered, by the number of this stream's worker.
+    waiting: HashMap<u64, Job>,
     last_id: u64,
 }
 
@@ -117,7 +119,12 @@ impl Worker {
                     let status = self.exchange(first, messages, answers.into_inner()).await;
                     self.lose(&status);
                 }
-                Err(_) => self.give_back(first),
+                Err(status) => {
+                    let group = first.group.0;
+                    tracing::debug!(group, %status, "no stream to the leader");
+                    metrics::counter!("dtm_cluster_forward_streams_failed_total").increment(1);
+                    self.give_back(first);
+                }
             }
         }
     }
@@ -126,8 +133,8 @@ impl Worker {
     fn give_back(&mut self, first: Job) {
         let mut next = Some(first);
         while let Some(job) = next {
-            self.in_flight_bytes.fetch_sub(job.command.len(), Ordering::AcqRel);
-            (job.answer)(Forwarded::NotTaken);
+            self.in_flight_bytes.fetch_sub(job.bytes(), Ordering::AcqRel);
+            job.answer(Forwarded::NotTaken);
             next = self.jobs.try_recv().ok();
         }
     }
@@ -177,11 +184,12 @@ impl Worker {
         let mut items = Vec::new();
         let mut bytes = 0;
         let mut next = Some(first);
-        while let Some(Job { group, command, answer }) = next {
+        while let Some(job) = next {
             self.last_id += 1;
-            bytes += command.len();
-            self.waiting.insert(self.last_id, Waiting { group, bytes: command.len(), answer });
-            items.push(wire::ForwardItem { id: self.last_id, group: group.0, command });
+            bytes += job.bytes();
+            let (id, command) = (self.last_id, job.item.command.clone());
+            items.push(wire::ForwardItem { id, group: job.group.0, command });
+            self.waiting.insert(id, job);
             next = if bytes < MESSAGE_BYTES_MAX { self.jobs.try_recv().ok() } else { None };
         }
         wire::ForwardRequest { items }
@@ -193,9 +201,10 @@ impl Worker {
     ) -> Result<(), Status> {
         let answer = answer.ok_or_else(|| Status::unavailable("forward stream ended"))??;
         for item in answer.items {
-            if let Some(waiting) = self.waiting.remove(&item.id) {
-                self.in_flight_bytes.fetch_sub(waiting.bytes, Ordering::AcqRel);
-                (waiting.answer)(from_wire(waiting.group, item.result));
+            if let Some(job) = self.waiting.remove(&item.id) {
+                self.in_flight_bytes.fetch_sub(job.bytes(), Ordering::AcqRel);
+                let group = job.group;
+                job.answer(from_wire(group, item.result));
             }
         }
         Ok(())
@@ -203,10 +212,11 @@ impl Worker {
 
     /// The stream broke: what was sent may have been committed or not.
     fn lose(&mut self, status: &Status) {
-        for (_, Waiting { group, bytes, answer }) in self.waiting.drain() {
-            self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        for (_, job) in self.waiting.drain() {
+            self.in_flight_bytes.fetch_sub(job.bytes(), Ordering::AcqRel);
+            let group = job.group;
             let cause = format!("connection to the leader was lost: {}", status.message());
-            answer(Forwarded::Failed(ProposeError::OutcomeUnknown { group, cause }));
+            job.answer(Forwarded::Failed(ProposeError::OutcomeUnknown { group, cause }));
         }
     }
 }

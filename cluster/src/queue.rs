@@ -5,7 +5,7 @@
 // Hot path: every command passes here.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::forward::Forwarded;
+use crate::forward::{Forwarded, Job};
 use crate::network::Link;
 
 /// While nobody leads, or the leader does not answer, the queue is looked at this often.
@@ -175,26 +175,16 @@ impl CommandQueue {
                 self.unavailable(item, "the leader does not answer");
                 continue;
             }
-            let command = item.command.clone();
-            // Shared, because a full link gives the closure back uncalled.
-            let slot = Arc::new(Mutex::new(Some(item)));
-            let (for_answer, queue) = (Arc::clone(&slot), Arc::downgrade(self));
-            let answer = Box::new(move |forwarded| {
-                if let (Some(queue), Some(item)) = (Weak::upgrade(&queue), for_answer.lock().take())
-                {
-                    queue.forwarded(number, item, forwarded);
-                }
-            });
-            if forwarder.send(self.group, command, answer).is_err() {
-                if let Some(item) = slot.lock().take() {
-                    self.state.lock().items.insert(number, item);
-                }
+            let job = Job { queue: Arc::downgrade(self), group: self.group, number, item };
+            if let Err(full) = forwarder.send(job) {
+                self.state.lock().items.insert(full.number, full.item);
                 return true;
             }
         }
     }
 
-    fn forwarded(&self, number: u64, item: Item, forwarded: Forwarded) {
+    /// What became of a command that was forwarded.
+    pub(crate) fn forwarded(&self, number: u64, item: Item, forwarded: Forwarded) {
         match forwarded {
             Forwarded::Outcome(outcome) => self.answer(item, Ok(*outcome)),
             Forwarded::Failed(error) => self.answer(item, Err(error)),

@@ -113,6 +113,7 @@ metrics! {
     Counter "dtm_cluster_scrub_damaged_total" [""] "blocks": "Damaged blocks found by reading segments again.";
     Counter "dtm_cluster_bundles_fetched_total" [""] "bundles": "Missing bundles fetched from other replicas.";
     Counter "dtm_cluster_scrubbed_bytes_total" [""] "bytes": "Bytes of sealed segments read again to find damage.";
+    Counter "dtm_cluster_forward_streams_failed_total" [""] "streams": "Streams for forwarded commands that a leader's node did not open.";
     Counter "dtm_cluster_appends_turned_away_total" [""] "messages": "Appends of a leader turned away because the disk is full.";
     Counter "dtm_state_disk_full_total" [""] "tries": "Writes and flushes of rows refused because the disk is full.";
     Counter "dtm_state_moved_aside_total" [""] "folders": "Damaged folders of rows moved aside at a start.";
