@@ -68,6 +68,14 @@ pub(crate) fn payload_to_bytes(payload: &Payload) -> Bytes {
     }
 }
 
+/// Bytes of the bundle inside, 0 where there is none.
+pub(crate) fn payload_bytes(payload: &Payload) -> usize {
+    match payload {
+        Payload::Normal(bundle) => bundle.0.len(),
+        Payload::Blank | Payload::Membership(_) => 0,
+    }
+}
+
 pub(crate) fn payload_from_bytes(bytes: Bytes) -> Result<Payload, Error> {
     match bytes.first() {
         None => Err(Error::Empty),

@@ -8,14 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use dtm_machine::seams::{Proposer, Reply};
 use dtm_proto::cluster as wire;
-use dtm_proto::cluster::peer_service_server::PeerServiceServer;
 use dtm_types::command::command::Op;
 use dtm_types::command::{Admin, ClusterRow, Genesis, GroupRow, NodeRow, ReplicaRow, admin};
 use dtm_types::{GroupId, NodeId, ReplicaId, format};
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,19 +22,12 @@ use crate::config::{ClusterConfig, Deps};
 use crate::elsewhere::Elsewhere;
 use crate::error::Error;
 use crate::maintain;
-use crate::network::{Incoming, Links, MESSAGE_BYTES_MAX, OriginGuard, PeerServer, Presence};
+use crate::network::{self, Incoming, Links, OriginGuard, Presence};
 use crate::registry::Registry;
 use crate::starting::{Condemned, Vetting, watch_roster};
 use crate::supervise;
 use crate::type_config::PeerNode;
 use crate::{roots, scrub, takeover};
-
-const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
-const FRAME_BYTES_MAX: u32 = 256 << 10;
-const STREAMS_MAX: u32 = 1024;
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// This node's groups, served to its peers.
 pub struct ClusterNode {
@@ -138,18 +129,7 @@ impl ClusterNode {
         let tasks = TaskTracker::new();
         let tls = Arc::clone(&deps.tls);
         let incoming = Incoming::start(listener, tls, Arc::clone(&guard), presence, stop.clone());
-        let server = PeerServer { registry: Arc::clone(&registry), guard };
-        let service = PeerServiceServer::new(server)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let serving = tonic::transport::Server::builder()
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES_MAX)
-            .max_concurrent_streams(STREAMS_MAX)
-            .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-            .serve_with_incoming(service, ReceiverStream::new(incoming));
+        let serving = network::serve(Arc::clone(&registry), guard, incoming);
         let requests = AtomicU64::new(0);
         let elsewhere =
             Elsewhere::new(config.node.node, config.queue(), Arc::clone(&registry), stop.clone());

@@ -243,7 +243,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let mut next = Some(first);
             while let Some(item) = next.take() {
                 let (entry, responder) = item.map_err(|error| self.failed(error))?;
-                bytes += payload_bytes(&entry);
+                bytes += convert::payload_bytes(&entry.payload);
                 let is_head = Applied::is_kept_head(entry.log_id.index);
                 chunk.push((entry, responder));
                 // Heads are kept at fixed indexes, so that replicas can compare them.
@@ -275,12 +275,5 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         Ok(self.last.map(|_| self.snapshot_now()))
-    }
-}
-
-fn payload_bytes(entry: &Entry) -> usize {
-    match &entry.payload {
-        Payload::Normal(bundle) => bundle.0.len(),
-        Payload::Blank | Payload::Membership(_) => 0,
     }
 }

@@ -17,14 +17,15 @@ use super::tls::{Connector, PeerTls};
 use crate::forward::Forwarder;
 
 /// Largest peer message, bytes.
-pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
-const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
+// Of both ends of a connection.
+pub(super) const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+pub(super) const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+pub(super) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 /// h2 frames: fewer, larger ones cost less than the default 16 KiB.
-const FRAME_BYTES_MAX: u32 = 256 << 10;
+pub(super) const FRAME_BYTES_MAX: u32 = 256 << 10;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One peer.
 pub(crate) struct Link {

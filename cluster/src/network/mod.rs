@@ -19,9 +19,9 @@ pub(crate) mod snapshot;
 mod tls;
 
 pub(crate) use factory::Factory;
-pub(crate) use link::{Link, Links, MESSAGE_BYTES_MAX};
+pub(crate) use link::{Link, Links};
 pub(crate) use origin::OriginGuard;
 pub(crate) use presence::Presence;
-pub(crate) use server::PeerServer;
+pub(crate) use server::serve;
 pub(crate) use tls::Incoming;
 pub use tls::{BoxIo, PeerIo, PeerTls};

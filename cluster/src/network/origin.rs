@@ -137,6 +137,8 @@ impl OriginGuard {
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
 
     fn guard(cluster: u8, node: u8, incarnation: u64) -> Arc<OriginGuard> {
@@ -145,7 +147,7 @@ mod tests {
 
     fn said_by(peer: &OriginGuard, certified: u8) -> Request<()> {
         let mut request = peer.stamp(());
-        let line = Roster::default().accept(NodeId([certified; 16]));
+        let line = Roster::default().accept(NodeId([certified; 16]), CancellationToken::new());
         request.extensions_mut().insert(PeerCertificate::new(line));
         request
     }

@@ -22,15 +22,11 @@ pub(crate) struct Line {
     node: NodeId,
     /// The start of the peer that speaks here; 0 until its first call.
     boot_counter: AtomicU64,
+    /// Cancelled when nothing more is heard from this connection.
     cut: CancellationToken,
 }
 
 impl Line {
-    /// Cancelled when nothing more is heard from this connection.
-    pub(crate) fn cut(&self) -> &CancellationToken {
-        &self.cut
-    }
-
     pub(crate) fn node(&self) -> NodeId {
         self.node
     }
@@ -99,9 +95,8 @@ impl Roster {
         self.inner.lock().is_loaded = false;
     }
 
-    /// Registers an accepted connection.
-    pub(crate) fn accept(&self, node: NodeId) -> Arc<Line> {
-        let cut = CancellationToken::new();
+    /// Registers an accepted connection; `cut` is cancelled when it is heard no more.
+    pub(crate) fn accept(&self, node: NodeId, cut: CancellationToken) -> Arc<Line> {
         let line = Arc::new(Line { node, boot_counter: AtomicU64::new(0), cut });
         let mut inner = self.inner.lock();
         let lines = &mut inner.nodes.entry(node).or_default().lines;
@@ -153,34 +148,34 @@ mod tests {
     fn a_removed_node_is_cut_and_not_heard() {
         let roster = Roster::default();
         roster.learn(&[row(1, 1, false), row(2, 1, false)]);
-        let line = roster.accept(node(2));
+        let line = roster.accept(node(2), CancellationToken::new());
         assert_eq!(roster.hear(&line, 1), Ok(true));
-        assert!(!line.cut().is_cancelled());
+        assert!(!line.cut.is_cancelled());
         roster.learn(&[row(1, 1, false), row(2, 1, true)]);
-        assert!(line.cut().is_cancelled());
+        assert!(line.cut.is_cancelled());
         assert_eq!(roster.hear(&line, 9), Err(Unheard::Removed));
-        let again = roster.accept(node(2));
+        let again = roster.accept(node(2), CancellationToken::new());
         assert_eq!(roster.hear(&again, 9), Err(Unheard::Removed));
     }
 
     #[test]
     fn a_later_start_silences_the_earlier_one() {
         let roster = Roster::default();
-        let old = roster.accept(node(2));
+        let old = roster.accept(node(2), CancellationToken::new());
         assert_eq!(roster.hear(&old, 3), Ok(true));
-        let new = roster.accept(node(2));
+        let new = roster.accept(node(2), CancellationToken::new());
         assert_eq!(roster.hear(&new, 4), Ok(true));
-        assert!(old.cut().is_cancelled() && !new.cut().is_cancelled());
+        assert!(old.cut.is_cancelled() && !new.cut.is_cancelled());
         assert_eq!(roster.hear(&old, 3), Err(Unheard::OldCopy));
         roster.learn(&[row(2, 7, false)]);
-        assert!(new.cut().is_cancelled(), "meta knows a later one");
+        assert!(new.cut.is_cancelled(), "meta knows a later one");
         assert_eq!(roster.of(node(2)), (7, false));
     }
 
     #[test]
     fn a_node_without_a_row_is_listed_only_while_nothing_is_known() {
         let roster = Roster::default();
-        let line = roster.accept(node(3));
+        let line = roster.accept(node(3), CancellationToken::new());
         assert_eq!(roster.hear(&line, 1), Ok(true), "meta is not here yet");
         roster.learn(&[row(1, 1, false)]);
         assert_eq!(roster.hear(&line, 1), Ok(false));

@@ -1,13 +1,14 @@
 //! What a node answers to its peers.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dtm_proto::cluster as wire;
-use dtm_proto::cluster::peer_service_server::PeerService;
+use dtm_proto::cluster::peer_service_server::{PeerService, PeerServiceServer};
 use dtm_types::{GroupId, ReplicaId};
+use futures::StreamExt;
 use futures::stream::{BoxStream, FuturesUnordered};
-use futures::{Stream, StreamExt};
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderError,
     TransferLeaderRequest, VoteRequest,
@@ -17,24 +18,48 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::entries;
+use super::link;
 use super::origin::{OriginGuard, Peer};
 use super::snapshot;
+use super::tls::PeerStream;
 use crate::convert;
 use crate::elsewhere;
 use crate::forward;
 use crate::group::Group;
 use crate::log_store::ReplicaLog;
 use crate::registry::Registry;
-use crate::type_config::{Entry, Payload, TypeConfig};
+use crate::type_config::TypeConfig;
 
+const STREAMS_MAX: u32 = 1024;
 const ANSWERS_MAX: usize = 64;
+/// The asker has given up long before: what it asked is not kept longer than this.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(5);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves `dtm.cluster.v1.PeerService`.
-pub(crate) struct PeerServer {
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) guard: Arc<OriginGuard>,
+struct PeerServer {
+    registry: Arc<Registry>,
+    guard: Arc<OriginGuard>,
+}
+
+/// Answers on what was accepted, until nothing more is.
+pub(crate) fn serve(
+    registry: Arc<Registry>,
+    guard: Arc<OriginGuard>,
+    incoming: mpsc::Receiver<io::Result<PeerStream>>,
+) -> impl Future<Output = Result<(), tonic::transport::Error>> {
+    let service = PeerServiceServer::new(PeerServer { registry, guard })
+        .max_decoding_message_size(link::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(link::MESSAGE_BYTES_MAX);
+    tonic::transport::Server::builder()
+        .initial_stream_window_size(link::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(link::CONNECTION_WINDOW_BYTES)
+        .max_frame_size(link::FRAME_BYTES_MAX)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(Some(link::KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(link::KEEP_ALIVE_TIMEOUT))
+        .serve_with_incoming(service, ReceiverStream::new(incoming))
 }
 
 type Answers<T> = BoxStream<'static, Result<T, Status>>;
@@ -87,17 +112,20 @@ async fn append_answers(
         Err(status) => return failed(status),
     };
     let target = first.target;
-    let rest = requests.take_while(|request| futures::future::ready(request.is_ok()));
-    let all = futures::stream::once(async move { Ok(first) }).chain(rest);
-    let log = Arc::clone(&group.log);
-    let read = all.map_while_ready(move |request: Result<wire::AppendRequest, Status>| {
-        let request = request.ok().filter(|request| request.target == target)?;
-        append_from_wire(request)
-            .inspect_err(|error| tracing::error!(%error, "append of a peer does not read"))
-            .ok()
+    let (id, log) = (group.id, Arc::clone(&group.log));
+    let all = futures::stream::once(async move { Ok(first) }).chain(requests);
+    // Ends at the first that is not to be taken.
+    let read = all.then(move |request| {
+        let log = Arc::clone(&log);
+        async move {
+            let request = request.ok().filter(|request| request.target == target)?;
+            let unread = |error: &convert::Error| {
+                tracing::error!(group = id.0, %error, "append of a peer does not read");
+            };
+            has_room(id, log, append_from_wire(request).inspect_err(unread).ok()?).await
+        }
     });
-    let input = read.then(move |request| has_room(Arc::clone(&log), request));
-    let input = input.take_while(|request| futures::future::ready(request.is_some()));
+    let input = read.take_while(|request| futures::future::ready(request.is_some()));
     let input = input.filter_map(futures::future::ready).boxed();
     let answers = group.raft.stream_append(input);
     answers.map(|answer| answer.map(append_to_wire).map_err(stopped)).boxed()
@@ -106,41 +134,20 @@ async fn append_answers(
 /// An append for which the disk has no room never reaches the group, which would wait for it and
 /// answer nobody meanwhile: the stream ends, and the leader tries again.
 async fn has_room(
+    group: GroupId,
     log: Arc<dyn ReplicaLog>,
     request: AppendEntriesRequest<TypeConfig>,
 ) -> Option<AppendEntriesRequest<TypeConfig>> {
-    let payload = |entry: &Entry| match &entry.payload {
-        Payload::Normal(bundle) => bundle.0.len(),
-        Payload::Blank | Payload::Membership(_) => 0,
-    };
-    let bytes = request.entries.iter().map(payload).sum();
+    let bytes = request.entries.iter().map(|entry| convert::payload_bytes(&entry.payload)).sum();
     if bytes > 0
         && let Err(error) = log.ready(bytes).await
     {
-        tracing::warn!(%error, "append of a peer turned away");
+        tracing::warn!(group = group.0, %error, "append of a peer turned away");
         metrics::counter!("dtm_cluster_appends_turned_away_total").increment(1);
         return None;
     }
     Some(request)
 }
-
-/// `take_while` and `map` in one: the stream ends at the first `None`.
-trait MapWhile: Stream + Sized + Send + 'static {
-    fn map_while_ready<T: Send + 'static>(
-        self,
-        map: impl FnMut(Self::Item) -> Option<T> + Send + 'static,
-    ) -> BoxStream<'static, T>
-    where
-        Self::Item: Send,
-    {
-        self.map(map)
-            .take_while(|item| futures::future::ready(item.is_some()))
-            .filter_map(futures::future::ready)
-            .boxed()
-    }
-}
-
-impl<S: Stream + Send + 'static> MapWhile for S {}
 
 fn append_from_wire(
     request: wire::AppendRequest,
@@ -180,7 +187,10 @@ async fn heartbeat(
 ) -> wire::HeartbeatResponse {
     use wire::heartbeat_response::Result as Answer;
     let id = request.id;
-    let result = match try_heartbeat(&registry, peer, request).await {
+    let handled = try_heartbeat(&registry, peer, request);
+    let handled = tokio::time::timeout(HEARTBEAT_TIMEOUT, handled).await;
+    let late = |_| Err(Status::deadline_exceeded("no answer in time"));
+    let result = match handled.unwrap_or_else(late) {
         Ok(Ok(through)) => Answer::Appended(wire::Appended {
             through: through.as_ref().map(convert::log_id_to_wire),
         }),

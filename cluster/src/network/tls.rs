@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::Uri;
 use tonic::transport::server::Connected;
 
@@ -163,7 +163,7 @@ pub(crate) struct PeerStream {
     certificate: PeerCertificate,
     /// Its streams never end by themselves: when this node stops, or hears the other no more, the
     /// connection is cut here.
-    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 fn cut() -> io::Error {
@@ -254,8 +254,8 @@ impl Incoming {
             let Ok(permit) = Arc::clone(&self.handshakes).acquire_owned().await else {
                 return;
             };
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, from) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "peer connection not accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -266,15 +266,15 @@ impl Incoming {
             let (guard, stop) = (Arc::clone(&self.guard), self.stop.clone());
             let presence = Arc::clone(&self.presence);
             tokio::spawn(async move {
-                let shaking = shake(stream, &*tls, (&guard, &presence), stop);
+                let shaking = shake(stream, &*tls, (&guard, &presence), &stop);
                 let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking).await;
                 drop(permit);
                 match shaken {
                     Ok(Ok(stream)) => {
                         accepted.send(Ok(stream)).await.ok();
                     }
-                    Ok(Err(error)) => tracing::warn!(%error, "peer connection refused"),
-                    Err(_) => tracing::warn!("peer handshake took too long"),
+                    Ok(Err(error)) => tracing::warn!(%from, %error, "peer connection refused"),
+                    Err(_) => tracing::warn!(%from, "peer handshake took too long"),
                 }
             });
         }
@@ -285,18 +285,14 @@ async fn shake(
     stream: TcpStream,
     tls: &dyn PeerTls,
     (guard, presence): (&OriginGuard, &Arc<Presence>),
-    stop: CancellationToken,
+    stop: &CancellationToken,
 ) -> io::Result<PeerStream> {
     stream.set_nodelay(true)?;
     let (stream, node) = tls.accept(stream).await?;
     let stream = presence.watch(node, stream);
-    let certificate = PeerCertificate::new(guard.roster().accept(node));
-    let cut = certificate.line().cut().clone();
-    let ended = Box::pin(async move {
-        tokio::select! {
-            () = stop.cancelled_owned() => {}
-            () = cut.cancelled_owned() => {}
-        }
-    });
+    // Cut with this node, or alone.
+    let cut = stop.child_token();
+    let certificate = PeerCertificate::new(guard.roster().accept(node, cut.clone()));
+    let ended = Box::pin(cut.cancelled_owned());
     Ok(PeerStream { stream, certificate, ended })
 }
