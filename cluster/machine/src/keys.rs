@@ -1,7 +1,8 @@
 //! Key layout of a group's rows. The store puts (group, generation) before each key.
 //!
 //! ```text
-//!  0x00 ..                                        the cluster crate: applied log id, membership
+//!  0x00 ..                                        the cluster crate: applied row (0x01), note of
+//!                                                 missing bundles (0x02)
 //!  0x10 index u64, ordinal u32                    Place: one row a batch, in commit order
 //!  0x11 stream, last sequence u64                 index u64, ordinal u32
 //!  0x12 stream                                    Cursor

@@ -80,6 +80,10 @@ pub(crate) fn decode_row<M: Message + Default>(
 }
 
 pub(crate) fn malformed(group: GroupId, key: &[u8], cause: &str) -> ApplyError {
-    let key = key.iter().map(|b| format!("{b:02x}")).collect();
-    ApplyError::Row { group, key, cause: cause.to_owned() }
+    ApplyError::Row { group, key: hex(key), cause: cause.to_owned() }
+}
+
+/// Bytes as they stand in texts.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -12,18 +12,20 @@ use dtm_types::{KeyId, NodeId, StreamKey};
 use prost::Message;
 
 use crate::keys::{self, Key, table};
+use crate::overlay::hex;
 use crate::seams::{StateError, StateRead};
 
-/// Rows of one scan step: a bound on memory, not on the answer.
-pub const SCAN_ROWS: usize = 1_024;
+/// Rows of one scan step; an answer that is meant to be whole takes as many steps as it needs.
+const SCAN_ROWS: usize = 1_024;
 
 fn row<M: Message + Default>(state: &dyn StateRead, key: &[u8]) -> Result<Option<M>, StateError> {
-    state.get(key)?.map(decode).transpose()
+    state.get(key)?.map(|bytes| decode(key, bytes)).transpose()
 }
 
-fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, StateError> {
+fn decode<M: Message + Default>(key: &[u8], bytes: Bytes) -> Result<M, StateError> {
     let group = dtm_types::GroupId::default();
-    M::decode(bytes).map_err(|e| StateError::new(group, format!("row does not decode: {e}")))
+    let undecoded = |error| format!("row {} does not decode: {error}", hex(key));
+    M::decode(bytes).map_err(|error| StateError::new(group, undecoded(error)))
 }
 
 fn rows<M: Message + Default>(
@@ -38,7 +40,40 @@ fn rows<M: Message + Default>(
         from = from.max(after);
     }
     let found = state.scan(&from, &to, limit)?;
-    found.into_iter().map(|(key, value)| Ok((key, decode(value)?))).collect()
+    found.into_iter().map(|(key, value)| decode(&key, value).map(|row| (key, row))).collect()
+}
+
+/// Rows with the prefix after a key, in order, at most `limit`.
+fn values<M: Message + Default>(
+    state: &dyn StateRead,
+    prefix: Key,
+    after: Option<Vec<u8>>,
+    limit: usize,
+) -> Result<Vec<M>, StateError> {
+    Ok(rows(state, prefix, after, limit)?.into_iter().map(|(_, row)| row).collect())
+}
+
+/// Every row with the prefix whose key is as wanted, in order.
+fn all<M: Message + Default>(
+    state: &dyn StateRead,
+    prefix: Key,
+    is_wanted: impl Fn(&[u8]) -> bool,
+) -> Result<Vec<M>, StateError> {
+    let (mut from, to) = prefix.range();
+    let mut found = Vec::new();
+    loop {
+        let step = state.scan(&from, &to, SCAN_ROWS)?;
+        let is_last = step.len() < SCAN_ROWS;
+        if let Some((last, _)) = step.last() {
+            from = [&last[..], &[0]].concat();
+        }
+        for (key, value) in step.into_iter().filter(|(key, _)| is_wanted(key)) {
+            found.push(decode(&key, value)?);
+        }
+        if is_last {
+            return Ok(found);
+        }
+    }
 }
 
 /// How far the group has applied.
@@ -58,7 +93,7 @@ pub fn sources(
     limit: usize,
 ) -> Result<Vec<SourceRow>, StateError> {
     let after = after.map(|name| keys::named(table::SOURCE, name));
-    Ok(rows(state, Key::of(table::SOURCE), after, limit)?.into_iter().map(|(_, row)| row).collect())
+    values(state, Key::of(table::SOURCE), after, limit)
 }
 
 /// One key of a source.
@@ -72,15 +107,10 @@ pub fn source_key(
 
 /// All keys of a source.
 pub fn source_keys(state: &dyn StateRead, source: &str) -> Result<Vec<SourceKeyRow>, StateError> {
-    let (from, to) = Key::of(table::SOURCE_KEY).name(source).range();
-    let found = state.scan(&from, &to, SCAN_ROWS)?;
+    let of_source = Key::of(table::SOURCE_KEY).name(source);
     // The counter of keys stands among them under a one-byte id.
-    let key_length = from.len() + 8;
-    found
-        .into_iter()
-        .filter(|(key, _)| key.len() == key_length)
-        .map(|(_, value)| decode(value))
-        .collect()
+    let key_length = of_source.clone().done().len() + 8;
+    all(state, of_source, |key| key.len() == key_length)
 }
 
 /// One certificate of a source.
@@ -98,7 +128,7 @@ pub fn source_certificates(
     source: &str,
 ) -> Result<Vec<SourceCertificateRow>, StateError> {
     let of_source = Key::of(table::SOURCE_CERTIFICATE).name(source);
-    Ok(rows(state, of_source, None, SCAN_ROWS)?.into_iter().map(|(_, row)| row).collect())
+    all(state, of_source, |_| true)
 }
 
 /// A version of a data set; the newest where no version is named.
@@ -111,15 +141,12 @@ pub fn dataset(
         return row(state, &keys::dataset(id, version));
     }
     let (from, to) = Key::of(table::DATASET).name(id).range();
-    state.last(&from, &to)?.map(|(_, value)| decode(value)).transpose()
+    state.last(&from, &to)?.map(|(key, value)| decode(&key, value)).transpose()
 }
 
 /// Every version of every data set.
 pub fn datasets(state: &dyn StateRead) -> Result<Vec<DatasetRow>, StateError> {
-    Ok(rows(state, Key::of(table::DATASET), None, SCAN_ROWS)?
-        .into_iter()
-        .map(|(_, row)| row)
-        .collect())
+    all(state, Key::of(table::DATASET), |_| true)
 }
 
 /// An operator by name.
@@ -129,10 +156,7 @@ pub fn operator(state: &dyn StateRead, name: &str) -> Result<Option<OperatorRow>
 
 /// All operators.
 pub fn operators(state: &dyn StateRead) -> Result<Vec<OperatorRow>, StateError> {
-    Ok(rows(state, Key::of(table::OPERATOR), None, SCAN_ROWS)?
-        .into_iter()
-        .map(|(_, row)| row)
-        .collect())
+    all(state, Key::of(table::OPERATOR), |_| true)
 }
 
 /// A node.
@@ -142,10 +166,7 @@ pub fn node(state: &dyn StateRead, id: NodeId) -> Result<Option<NodeRow>, StateE
 
 /// All nodes, removed ones included.
 pub fn nodes(state: &dyn StateRead) -> Result<Vec<NodeRow>, StateError> {
-    Ok(rows(state, Key::of(table::NODE), None, SCAN_ROWS)?
-        .into_iter()
-        .map(|(_, row)| row)
-        .collect())
+    all(state, Key::of(table::NODE), |_| true)
 }
 
 /// A group and its replicas.
@@ -155,10 +176,7 @@ pub fn group(state: &dyn StateRead, group: u32) -> Result<Option<GroupRow>, Stat
 
 /// All groups.
 pub fn groups(state: &dyn StateRead) -> Result<Vec<GroupRow>, StateError> {
-    Ok(rows(state, Key::of(table::GROUP), None, SCAN_ROWS)?
-        .into_iter()
-        .map(|(_, row)| row)
-        .collect())
+    all(state, Key::of(table::GROUP), |_| true)
 }
 
 /// The cluster's row.
@@ -209,7 +227,7 @@ pub fn places_after(
     limit: usize,
 ) -> Result<Vec<Place>, StateError> {
     let after = after.map(|(index, ordinal)| keys::place(index, ordinal));
-    Ok(rows(state, Key::of(table::PLACE), after, limit)?.into_iter().map(|(_, row)| row).collect())
+    values(state, Key::of(table::PLACE), after, limit)
 }
 
 /// The batch at (index, ordinal).
@@ -281,7 +299,7 @@ pub fn keys_after(
     limit: usize,
 ) -> Result<Vec<WrappedKey>, StateError> {
     let after = after.map(keys::key);
-    Ok(rows(state, Key::of(table::KEY), after, limit)?.into_iter().map(|(_, row)| row).collect())
+    values(state, Key::of(table::KEY), after, limit)
 }
 
 /// Keys of the rows that [`keys_after`] reads: from, inclusive, to, exclusive.
@@ -312,4 +330,48 @@ pub fn quarantined(
 /// What a source has in quarantine.
 pub fn quota(state: &dyn StateRead, source: &str) -> Result<QuarantineQuota, StateError> {
     Ok(row(state, &keys::quota(source))?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use dtm_types::GroupId;
+
+    use super::*;
+    use crate::seams::{MemoryStateStore, StateBatch, StateStore};
+
+    /// A store with this many nodes and keys of a source, and its counter of keys.
+    fn store(many: u64) -> MemoryStateStore {
+        let store = MemoryStateStore::new(GroupId::META);
+        let mut batch = StateBatch::default();
+        for number in 0..many {
+            let id = [number.to_be_bytes(); 2].concat();
+            let node = NodeRow { node: id.clone().into(), ..NodeRow::default() };
+            batch.put(keys::by_id(table::NODE, &id), node.encode_to_vec());
+            let key = SourceKeyRow { source: "a".to_owned(), ..SourceKeyRow::default() };
+            batch.put(keys::source_key("a", &number.to_be_bytes()), key.encode_to_vec());
+        }
+        batch.put(keys::source_key("a", b"n"), many.to_be_bytes());
+        store.write(&batch).expect("written");
+        store
+    }
+
+    #[test]
+    fn an_answer_is_whole_however_many_rows_there_are() {
+        let step = SCAN_ROWS as u64;
+        for many in [0, step - 1, step, step + 1, 2 * step + 5] {
+            let store = store(many);
+            assert_eq!(nodes(&store).expect("reads").len() as u64, many);
+            assert_eq!(source_keys(&store, "a").expect("reads").len() as u64, many);
+        }
+    }
+
+    #[test]
+    fn a_row_that_does_not_decode_is_named() {
+        let store = store(0);
+        let mut batch = StateBatch::default();
+        batch.put(keys::by_group(table::GROUP, 3), [0xff]);
+        store.write(&batch).expect("written");
+        let cause = group(&store, 3).expect_err("no row").cause;
+        assert!(cause.starts_with("row 4600000003 does not decode"), "{cause}");
+    }
 }

@@ -5,6 +5,7 @@ use dtm_types::command::{RefusalKind, RevokeSourceCertificate, SourceCertificate
 use super::{Decision, Effect};
 use crate::commands::{Context, refused};
 use crate::keys::{self, table};
+use crate::overlay::hex;
 
 /// Bytes of a digest (SHA-256).
 const DIGEST_BYTES: usize = 32;
@@ -46,6 +47,5 @@ pub(super) fn revoke(ctx: &mut Context<'_, '_>, revoke: &RevokeSourceCertificate
 }
 
 fn ids(source: &str, digest: &[u8]) -> Vec<String> {
-    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    vec![format!("source={source}"), format!("certificate={digest}")]
+    vec![format!("source={source}"), format!("certificate={}", hex(digest))]
 }

@@ -9,6 +9,7 @@ use super::{Decision, Effect};
 use crate::commands::{Context, refused};
 use crate::keys::{self, table};
 use crate::machine::ApplyError;
+use crate::overlay::hex;
 
 /// Keys that one source may hold at a time: the current one and one for the overlap, twice over.
 const KEYS_MAX: usize = 16;
@@ -122,10 +123,6 @@ pub(super) fn revoke_key(ctx: &mut Context<'_, '_>, revoke: &RevokeSourceKey) ->
         format!("key={}", hex(&revoke.key_id)),
         "revoked".to_owned(),
     ])))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Enters that a refused record is sent again. Whether it exists, its own group says; whether it
