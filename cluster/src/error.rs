@@ -76,6 +76,9 @@ pub enum Error {
     /// No such group or node.
     #[error("{0} is not known")]
     Unknown(String),
+    /// The replicas found on this node's disk do not all run yet.
+    #[error("this node is still starting; it is asked again by itself")]
+    Starting,
     /// It did not happen in time; it may still happen.
     #[error("{0} took too long")]
     Timeout(String),
@@ -85,9 +88,6 @@ pub enum Error {
     /// A command found no way.
     #[error(transparent)]
     Propose(#[from] dtm_machine::seams::ProposeError),
-    /// The peer port could not be served.
-    #[error("peer port")]
-    Serve(#[source] std::io::Error),
 }
 
 impl Error {
@@ -95,7 +95,7 @@ impl Error {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Log { source, .. } => matches!(source, LogError::DiskFull),
-            Self::Timeout(_) | Self::Raft { .. } | Self::Propose(_) => true,
+            Self::Starting | Self::Timeout(_) | Self::Raft { .. } | Self::Propose(_) => true,
             Self::State(_)
             | Self::Settings(_)
             | Self::OtherReplica { .. }
@@ -103,8 +103,7 @@ impl Error {
             | Self::OldCopy { .. }
             | Self::NodeRemoved { .. }
             | Self::Unknown(_)
-            | Self::Refused(_)
-            | Self::Serve(_) => false,
+            | Self::Refused(_) => false,
         }
     }
 }

@@ -232,8 +232,8 @@ impl ClusterNode {
             let target = on_node.find(|(id, _)| voters.iter().any(|set| set.contains(id)));
             let target = target.map(|(&replica, _)| replica);
             let target = target.ok_or_else(|| Error::Unknown(format!("voter on node {to}")))?;
-            let (_, leader) =
-                found.leader().ok_or_else(|| Error::Timeout("a leader".to_owned()))?;
+            let late = || Error::Timeout(format!("finding the leader of group {group}"));
+            let (_, leader) = found.leader().ok_or_else(late)?;
             let request = wire::ReconcileRequest {
                 group: group.0,
                 preferred_leader: target,

@@ -161,14 +161,16 @@ impl Group {
     /// leaving node would stop the group until an election timeout.
     async fn ask_to_lead(&self, to: ReplicaId) -> Result<(), Error> {
         let (members, _) = self.members();
-        let node = members.get(&to.0).ok_or_else(|| Error::Unknown(format!("replica {to}")))?;
+        let unknown = || Error::Unknown(format!("replica {to} of group {}", self.id));
+        let node = members.get(&to.0).ok_or_else(unknown)?;
         let link = self.links.to(node.node, &node.peer_address);
         let target = Some(wire::Target { group: self.id.0, replica: to.0 });
         let request = link.guard().stamp(wire::HeldRequest { target, through: 0 });
         let mut client = link.control();
-        let late = |_| Error::Timeout(format!("replica {to} of group {}", self.id));
+        let late = |_| Error::Timeout(format!("asking replica {to} of group {} to lead", self.id));
         let answer = tokio::time::timeout(ASK_TIMEOUT, client.held(request)).await.map_err(late)?;
-        let refused = |why: &str| Error::Refused(format!("replica {to} of {}: {why}", self.id));
+        let refused =
+            |why: &str| Error::Refused(format!("replica {to} of group {}: {why}", self.id));
         match answer {
             Ok(held) if held.get_ref().leaving => Err(refused("its node stops")),
             Ok(_) => Ok(()),

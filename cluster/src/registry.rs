@@ -202,7 +202,7 @@ impl Registry {
         if self.is_open.load(Ordering::Acquire) {
             return Ok(());
         }
-        Err(Error::Timeout("starting this node".to_owned()))
+        Err(Error::Starting)
     }
 
     /// Starts every replica that the log holds; of several of one group the newest. One that cannot

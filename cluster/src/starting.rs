@@ -14,6 +14,7 @@ use std::time::Duration;
 use dtm_machine::reads;
 use dtm_proto::cluster as wire;
 use dtm_types::{GroupId, NodeId};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ClusterConfig, Deps};
@@ -134,15 +135,13 @@ impl Vetting {
             let answers = futures::future::join_all(asked).await;
             for (node, answer) in answers.into_iter().flatten() {
                 // Its own start is what they know by now.
-                match vetting.judge(node, &answer, config.boot_counter + 1) {
-                    Ok(()) => continue,
-                    // Its groups may need its vote to go on without it.
-                    Err(Error::NodeRemoved { .. })
-                        if removed_since
-                            .get_or_insert_with(tokio::time::Instant::now)
-                            .elapsed()
-                            < REMOVED_GRACE => {}
-                    Err(error) => return error,
+                let judged = vetting.judge(node, &answer, config.boot_counter + 1);
+                let Err(error) = judged else { continue };
+                // Its groups may need its vote to go on without it.
+                let is_within_grace = matches!(error, Error::NodeRemoved { .. })
+                    && removed_since.get_or_insert_with(Instant::now).elapsed() < REMOVED_GRACE;
+                if !is_within_grace {
+                    return error;
                 }
             }
         }
@@ -210,7 +209,7 @@ pub(crate) async fn watch_roster(registry: Arc<Registry>) {
     }
 }
 
-/// What a node that must not go on says, once; cancelled tokens end its groups.
+/// Why a node must not go on, for whoever waits to hear it; it is given once.
 pub(crate) struct Condemned {
     reason: parking_lot::Mutex<Option<Error>>,
     said: CancellationToken,

@@ -1,8 +1,8 @@
 //! openraft's state machine over a group's rows and `dtm_machine::Machine`.
 //!
-//! Owner of the group's write side: nothing else writes its rows. Each write holds the machine's rows
-//! and this crate's own (keys that begin with byte 0; the machine's begin at 0x10) for the same
-//! applied position. Outcomes leave only after the write.
+//! Owner of the machine's rows and the applied row; the note of missing bundles (`missing`) is the
+//! one other writer. Each write holds the machine's rows (keys from 0x10) and the applied row (0x00
+//! 0x01) for the same applied position. Outcomes leave only after the write.
 // Hot path: every committed entry passes `apply_chunk`.
 
 use std::io;
