@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_machine::reads;
-use dtm_machine::seams::{ProposeError, Reply};
+use dtm_machine::seams::{ProposeError, Reply, StateError, StateRead};
 use dtm_proto::cluster as wire;
 use dtm_types::{GroupId, NodeId};
 use parking_lot::Mutex;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::convert;
 use crate::group::Group;
-use crate::placement::Plan;
+use crate::plan::{Plan, peer_of};
 use crate::queue::{CommandQueue, QueueConfig, RETRY_PAUSE};
 use crate::registry::Registry;
 use crate::type_config::PeerNode;
@@ -62,18 +62,19 @@ impl Elsewhere {
 
     /// Other nodes that hold a replica of a group, its leader first.
     pub(crate) fn holders(&self, group: GroupId) -> Vec<PeerNode> {
-        let Some(plan) = self.plan() else {
-            return Vec::new();
-        };
-        let replicas =
-            plan.groups.iter().find(|row| row.group == group.0).map(|row| plan.replicas(row));
-        let mut holders: Vec<PeerNode> = replicas.unwrap_or_default().into_values().collect();
+        let rows = self.registry.group(GroupId::META).map(|meta| meta.store.freeze());
+        let holders = rows.and_then(|rows| holders(&*rows, group).ok());
+        let mut holders = holders.unwrap_or_default();
         holders.retain(|peer| peer.node != self.node);
-        let here =
-            self.registry.group(group).and_then(|group| group.leader()).map(|(_, peer)| peer);
-        let leader = here.or_else(|| self.leader(group)).map(|peer| peer.node);
+        let leader = self.leader_of(group).map(|peer| peer.node);
         holders.sort_by_key(|peer| Some(peer.node) != leader);
         holders
+    }
+
+    /// Who leads a group, here or elsewhere, as far as is known.
+    pub(crate) fn leader_of(&self, group: GroupId) -> Option<PeerNode> {
+        let here = self.registry.group(group).and_then(|group| group.leader());
+        here.map(|(_, peer)| peer).or_else(|| self.leader(group))
     }
 
     /// Every group that meta knows, meta included.
@@ -176,7 +177,7 @@ impl Elsewhere {
             return BTreeMap::new();
         };
         let is_elsewhere = |group: GroupId| self.registry.group(group).is_none();
-        let rows = plan.groups.iter().filter(|row| is_elsewhere(GroupId(row.group)));
+        let rows = plan.groups().iter().filter(|row| is_elsewhere(GroupId(row.group)));
         let holders: BTreeMap<NodeId, PeerNode> = rows
             .flat_map(|row| plan.replicas(row).into_values())
             .filter(|peer| peer.node != self.node)
@@ -206,6 +207,15 @@ impl Elsewhere {
             _ => Vec::new(),
         }
     }
+}
+
+/// Nodes that hold a confirmed replica of a group, as meta's rows say.
+fn holders(rows: &dyn StateRead, group: GroupId) -> Result<Vec<PeerNode>, StateError> {
+    let row = reads::group(rows, group.0)?.unwrap_or_default();
+    let confirmed = row.replicas.iter().filter(|replica| replica.confirmed && !replica.removed);
+    let ids = confirmed.filter_map(|replica| NodeId::from_slice(&replica.node));
+    let nodes: Vec<_> = ids.map(|id| reads::node(rows, id)).collect::<Result<_, _>>()?;
+    Ok(nodes.iter().flatten().filter(|row| !row.removed).filter_map(peer_of).collect())
 }
 
 /// Who leads the groups that have a replica here.

@@ -11,7 +11,7 @@ use dtm_types::command::{Admin, BootNode, NodeRow, admin};
 
 use crate::error::Error;
 use crate::lifecycle::ClusterNode;
-use crate::placement::peer_of;
+use crate::plan::peer_of;
 
 /// A node that hangs holds a round up for no longer.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
