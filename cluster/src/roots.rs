@@ -1,11 +1,13 @@
 //! RAFT-1, live: every second the leader of a group compares its ledger with each follower's at the
 //! newest index that both keep. A difference is an alarm that never goes away by itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_proto::cluster as wire;
+use dtm_types::NodeId;
 
 use crate::applied::Head;
 use crate::group::Group;
@@ -32,33 +34,52 @@ fn head_from_wire(head: &wire::Head) -> Option<Head> {
 pub(crate) async fn watch(registry: Arc<Registry>) {
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let groups = registry.groups();
-        let led = groups.iter().filter(|group| group.is_leader());
-        futures::future::join_all(led.map(compare_all)).await;
+        let led = registry.groups().into_iter().filter(|group| group.is_leader());
+        let asked = questions(led).into_values();
+        futures::future::join_all(asked.map(|question| compare_all(&registry, question))).await;
     }
 }
 
-async fn compare_all(group: &Arc<Group>) {
-    let (members, _) = group.members();
-    let others = members.iter().filter(|(replica, _)| **replica != group.replica.0);
-    futures::future::join_all(others.map(|(&replica, peer)| compare(group, replica, peer))).await;
+/// What one node is asked: its replicas of the groups that are led here.
+struct Question {
+    peer: PeerNode,
+    replicas: Vec<(Arc<Group>, u64)>,
 }
 
-async fn compare(group: &Arc<Group>, replica: u64, peer: &PeerNode) {
-    let link = group.links.to(peer.node, &peer.peer_address);
-    let targets = vec![wire::Target { group: group.id.0, replica }];
+fn questions(led: impl Iterator<Item = Arc<Group>>) -> BTreeMap<NodeId, Question> {
+    let mut questions = BTreeMap::new();
+    for group in led {
+        let (members, _) = group.members();
+        for (replica, peer) in members.into_iter().filter(|(id, _)| *id != group.replica.0) {
+            let question = questions.entry(peer.node);
+            let question = question.or_insert_with(|| Question { peer, replicas: Vec::new() });
+            question.replicas.push((Arc::clone(&group), replica));
+        }
+    }
+    questions
+}
+
+async fn compare_all(registry: &Registry, Question { peer, replicas }: Question) {
+    let target = |group: &Group, replica| wire::Target { group: group.id.0, replica };
+    let targets = replicas.iter().map(|(group, replica)| target(group, *replica)).collect();
+    let link = registry.links().to(peer.node, &peer.peer_address);
     let request = link.guard().stamp(wire::HeadsRequest { targets });
     let mut client = link.control();
     let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_TIMEOUT, client.heads(request)).await else {
         return;
     };
-    let theirs: Vec<Head> = answer
-        .into_inner()
-        .groups
-        .iter()
-        .flat_map(|group| group.heads.iter().filter_map(head_from_wire))
-        .collect();
-    if let Some((own, other)) = newest_difference(&group.applied.heads(), &theirs) {
+    let answered = answer.into_inner().groups;
+    for (group, replica) in &replicas {
+        let target = Some(target(group, *replica));
+        let theirs = answered.iter().filter(|answer| answer.target == target);
+        let theirs: Vec<Head> =
+            theirs.flat_map(|answer| answer.heads.iter().filter_map(head_from_wire)).collect();
+        compare(group, *replica, &peer, &theirs);
+    }
+}
+
+fn compare(group: &Group, replica: u64, peer: &PeerNode, theirs: &[Head]) {
+    if let Some((own, other)) = newest_difference(&group.applied.heads(), theirs) {
         let (group_id, node, index) = (group.id.0, peer.node, own.index);
         tracing::error!(group = group_id, %node, replica, index, "RAFT-1: replicas differ");
         metrics::counter!("dtm_raft1_alarms_total", "group" => group_id.to_string()).increment(1);
