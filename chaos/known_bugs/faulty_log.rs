@@ -1,7 +1,5 @@
 //! Logs with one bug each.
 
-use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -9,10 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_chaos::sandbox::Seams;
-use dtm_cluster::{
-    Flushed, IndexRange, LogEntry, LogError, LogMarks, LogPosition, LogProvider, MemoryLog,
-    ReplicaLog, Scrubbed,
-};
+use dtm_cluster::{Flushed, LogEntry, LogError, LogMarks, LogProvider, MemoryLog, ReplicaLog};
+use dtm_testkit::{Wrapped, WrappedLog, WrappedLogs};
 use dtm_types::{GroupId, ReplicaId};
 use parking_lot::Mutex;
 
@@ -59,7 +55,7 @@ impl Seams for FaultyLogs {
             return inner;
         }
         let (armed, known) = (Arc::clone(&self.armed), Arc::clone(&self.known));
-        Arc::new(Provider { node, bug: self.bug, armed, known, inner })
+        Arc::new(Wrapped(Provider { node, bug: self.bug, armed, known, inner }))
     }
 
     fn arm(&self) {
@@ -75,7 +71,11 @@ struct Provider {
     inner: Arc<dyn LogProvider>,
 }
 
-impl LogProvider for Provider {
+impl WrappedLogs for Provider {
+    fn inner(&self) -> &dyn LogProvider {
+        &*self.inner
+    }
+
     fn open(&self, group: GroupId, replica: ReplicaId) -> Result<Arc<dyn ReplicaLog>, LogError> {
         let inner = self.inner.open(group, replica)?;
         self.known.lock().push((self.node, group, replica));
@@ -90,7 +90,7 @@ impl LogProvider for Provider {
             _ => inner,
         };
         let (bug, armed) = (self.bug, Arc::clone(&self.armed));
-        Ok(Arc::new(Log { bug, armed, vote: Mutex::new(None), inner }))
+        Ok(Arc::new(Wrapped(Log { bug, armed, vote: Mutex::new(None), inner })))
     }
 
     fn replicas(&self) -> Vec<(GroupId, ReplicaId)> {
@@ -101,22 +101,6 @@ impl LogProvider for Provider {
         let known = self.known.lock();
         let own = known.iter().filter(|(node, ..)| *node == self.node);
         own.map(|&(_, group, replica)| (group, replica)).collect()
-    }
-
-    fn drop_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), LogError> {
-        self.inner.drop_replica(group, replica)
-    }
-
-    fn segments(&self) -> Vec<u64> {
-        self.inner.segments()
-    }
-
-    fn scrub(&self, segment: u64) -> Result<Scrubbed, LogError> {
-        self.inner.scrub(segment)
-    }
-
-    fn stopped(&self) -> Option<String> {
-        self.inner.stopped()
     }
 }
 
@@ -153,7 +137,11 @@ struct Log {
     inner: Arc<dyn ReplicaLog>,
 }
 
-impl ReplicaLog for Log {
+impl WrappedLog for Log {
+    fn inner(&self) -> &dyn ReplicaLog {
+        &*self.inner
+    }
+
     fn marks(&self) -> LogMarks {
         let mut marks = self.inner.marks();
         if let Some(vote) = &*self.vote.lock() {
@@ -166,17 +154,6 @@ impl ReplicaLog for Log {
         marks
     }
 
-    fn ready(
-        &self,
-        bytes: usize,
-    ) -> Pin<Box<dyn Future<Output = Result<(), LogError>> + Send + '_>> {
-        self.inner.ready(bytes)
-    }
-
-    fn append(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
-        self.inner.append(entries, flushed)
-    }
-
     fn save_vote(&self, vote: Bytes, flushed: Flushed) -> Result<(), LogError> {
         if self.bug == LogBug::VoteNotSynced && self.armed.load(Ordering::SeqCst) {
             *self.vote.lock() = Some(vote);
@@ -186,51 +163,10 @@ impl ReplicaLog for Log {
         self.inner.save_vote(vote, flushed)
     }
 
-    fn save_committed(&self, committed: Bytes) {
-        self.inner.save_committed(committed);
-    }
-
-    fn truncate_after(&self, last: Option<u64>, flushed: Flushed) -> Result<(), LogError> {
-        self.inner.truncate_after(last, flushed)
-    }
-
-    fn purge_to(&self, position: LogPosition) -> Result<(), LogError> {
-        self.inner.purge_to(position)
-    }
-
-    fn reset(
-        &self,
-        position: LogPosition,
-        visible_through: Option<u64>,
-        flushed: Flushed,
-    ) -> Result<(), LogError> {
-        self.inner.reset(position, visible_through, flushed)
-    }
-
-    fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
-        self.inner.read(range, bytes_max)
-    }
-
     fn read_record(&self, index: u64) -> Result<LogEntry, LogError> {
         let is_misdirected = self.bug == LogBug::MisdirectedRead
             && self.armed.load(Ordering::SeqCst)
             && index.is_multiple_of(7);
         self.inner.read_record(if is_misdirected { index - 1 } else { index })
-    }
-
-    fn store_records(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
-        self.inner.store_records(entries, flushed)
-    }
-
-    fn lacking(&self, through: u64) -> Result<Vec<IndexRange>, LogError> {
-        self.inner.lacking(through)
-    }
-
-    fn declare_whole(&self, flushed: Flushed) -> Result<(), LogError> {
-        self.inner.declare_whole(flushed)
-    }
-
-    fn release(&self, through: u64) {
-        self.inner.release(through);
     }
 }

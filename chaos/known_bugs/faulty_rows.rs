@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use dtm_chaos::sandbox::Seams;
-use dtm_cluster::{StagedState, StateProvider};
+use dtm_cluster::StateProvider;
 use dtm_machine::keys::{self, table};
 use dtm_machine::seams::{StateBatch, StateError, StateOp, StateRead, StateStore};
+use dtm_testkit::{Wrapped, WrappedState, WrappedStates};
 use dtm_types::GroupId;
 use dtm_types::command::OperatorRow;
 use prost::Message;
@@ -47,7 +48,7 @@ impl Seams for FaultyRows {
         if self.only.is_some_and(|only| only != node) {
             return inner;
         }
-        Arc::new(Provider { bug: self.bug, armed: Arc::clone(&self.armed), inner })
+        Arc::new(Wrapped(Provider { bug: self.bug, armed: Arc::clone(&self.armed), inner }))
     }
 
     fn arm(&self) {
@@ -61,7 +62,11 @@ struct Provider {
     inner: Arc<dyn StateProvider>,
 }
 
-impl StateProvider for Provider {
+impl WrappedStates for Provider {
+    fn inner(&self) -> &dyn StateProvider {
+        &*self.inner
+    }
+
     fn open(&self, group: GroupId) -> Result<Arc<dyn StateStore>, StateError> {
         let inner = self.inner.open(group)?;
         if self.bug == RowBug::HeadNotPersisted {
@@ -69,27 +74,7 @@ impl StateProvider for Provider {
             batch.delete(keys::head());
             inner.write(&batch)?;
         }
-        Ok(Arc::new(Store { bug: self.bug, armed: Arc::clone(&self.armed), inner }))
-    }
-
-    fn stage(&self, group: GroupId) -> Result<Box<dyn StagedState>, StateError> {
-        self.inner.stage(group)
-    }
-
-    fn clear(&self, group: GroupId) -> Result<(), StateError> {
-        self.inner.clear(group)
-    }
-
-    fn damage(&self, group: GroupId) -> Option<String> {
-        self.inner.damage(group)
-    }
-
-    fn note_peers(&self, note: &[u8]) -> std::io::Result<()> {
-        self.inner.note_peers(note)
-    }
-
-    fn noted_peers(&self) -> Vec<u8> {
-        self.inner.noted_peers()
+        Ok(Arc::new(Wrapped(Store { bug: self.bug, armed: Arc::clone(&self.armed), inner })))
     }
 }
 
@@ -127,26 +112,11 @@ impl Store {
     }
 }
 
-impl StateRead for Store {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
-        self.inner.get(key)
+impl WrappedState for Store {
+    fn inner(&self) -> &dyn StateStore {
+        &*self.inner
     }
 
-    fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        limit: usize,
-    ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
-        self.inner.scan(from, to, limit)
-    }
-
-    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
-        self.inner.last(from, to)
-    }
-}
-
-impl StateStore for Store {
     fn write(&self, batch: &StateBatch) -> Result<(), StateError> {
         let mut batch = batch.clone();
         if self.armed.load(Ordering::SeqCst) {
@@ -155,20 +125,12 @@ impl StateStore for Store {
         self.inner.write(&batch)
     }
 
-    fn flush(&self) -> Result<(), StateError> {
-        self.inner.flush()
-    }
-
     fn freeze(&self) -> Arc<dyn StateRead> {
         let inner = self.inner.freeze();
         match self.bug {
             RowBug::SnapshotWithoutCursors => Arc::new(WithoutCursors(inner)),
             _ => inner,
         }
-    }
-
-    fn group(&self) -> GroupId {
-        self.inner.group()
     }
 }
 

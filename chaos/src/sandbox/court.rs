@@ -27,6 +27,8 @@ pub struct Findings {
     pub breaches: Vec<Breach>,
     /// Nodes that would not start.
     pub refused_starts: Vec<String>,
+    /// Nodes that run and gave no view of a group at the end, and why: they were not judged.
+    pub unread: Vec<String>,
 }
 
 impl Findings {
@@ -41,7 +43,8 @@ impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.verdict)?;
         self.breaches.iter().try_for_each(|breach| writeln!(f, "{breach}"))?;
-        self.refused_starts.iter().try_for_each(|start| writeln!(f, "not started: {start}"))
+        self.refused_starts.iter().try_for_each(|start| writeln!(f, "not started: {start}"))?;
+        self.unread.iter().try_for_each(|node| writeln!(f, "not read: {node}"))
     }
 }
 
@@ -49,7 +52,7 @@ impl Court {
     /// Looks at the ledgers as they are now: later ones must be consistent with them.
     pub async fn look(&mut self, sandbox: &Sandbox) {
         for group in [GroupId::META, GROUP] {
-            sandbox.images(group).await.iter().for_each(|image| self.origins.ledger(image));
+            sandbox.images(group).await.0.iter().for_each(|image| self.origins.ledger(image));
         }
     }
 
@@ -62,8 +65,9 @@ impl Court {
         let [meta, ingest] = served;
         // Where nobody serves, nothing is read back: everything acked is lost then.
         let _ = tokio::join!(meta, ingest);
-        let meta = sandbox.images(GroupId::META).await;
-        let ingest = sandbox.images(GROUP).await;
+        let (meta, mut unread) = sandbox.images(GroupId::META).await;
+        let (ingest, more) = sandbox.images(GROUP).await;
+        unread.extend(more);
         let mut breaches = Vec::new();
         let mut nonces = Nonces::default();
         for images in [&meta, &ingest] {
@@ -78,6 +82,6 @@ impl Court {
         breaches.extend_from_slice(nonces.breaches());
         breaches.extend_from_slice(sandbox.promises().lock().breaches());
         let refused_starts = sandbox.refused_starts();
-        Findings { verdict: load.read_back(&ingest), breaches, refused_starts }
+        Findings { verdict: load.read_back(&ingest), breaches, refused_starts, unread }
     }
 }

@@ -7,14 +7,12 @@
 //!  Court ◀── images of every node
 //! ```
 
-mod address;
 pub mod commands;
 mod court;
 mod load;
 mod node;
 mod seams;
 pub mod session;
-mod tls;
 mod watched;
 
 use std::sync::Arc;
@@ -22,8 +20,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dtm_cluster::{ClusterConfig, ClusterNode, GroupStatus, PeerNode};
-use dtm_machine::seams::{Freshness, GroupView, ProposeError, Proposer, ReadError, ReadView};
+use dtm_machine::seams::{Freshness, GroupView, ProposeError, ReadError, ReadView};
 use dtm_storage::vfs::MemVfs;
+use dtm_testkit::{Ca, found_in_time, fresh_address, node_row, until};
 use dtm_types::command::command::Op;
 use dtm_types::command::{
     Actor, ActorKind, Admin, BootNode, ClusterRow, Command, NodeRow, Outcome, admin,
@@ -32,17 +31,15 @@ use dtm_types::{ClusterId, GroupId, NodeId};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
 use crate::checker::{Image, Promises};
 use node::Node;
 
 pub use court::{Court, Findings};
+pub use dtm_testkit::PATIENCE;
 pub use load::Load;
 pub use seams::{Seams, True};
 
-/// Longest wait for anything.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The group that holds the streams.
 pub const GROUP: GroupId = GroupId(1);
 /// Tries of a current view, each as long as the node's own wait.
@@ -86,13 +83,13 @@ impl Sandbox {
     /// # Panics
     /// When they do not come together in time; here and below.
     pub async fn form(settings: Settings, seams: Arc<dyn Seams>) -> Self {
-        let ca = tls::Ca::new();
+        let ca = Ca::new();
         let promises = Arc::default();
         let mut nodes = Vec::new();
         for number in 1..=settings.nodes {
             let id = NodeId([number; 16]);
             let listener =
-                TcpListener::bind(address::fresh(number)).await.expect("loopback is free");
+                TcpListener::bind(fresh_address(number)).await.expect("loopback is free");
             let peer_address = listener.local_addr().expect("it is bound").to_string();
             let peer = PeerNode { node: id, peer_address, ..PeerNode::default() };
             let config = ClusterConfig {
@@ -165,9 +162,7 @@ impl Sandbox {
     }
 
     fn row(&self, at: usize) -> NodeRow {
-        let peer = &self.nodes[at].config.node;
-        let node = Bytes::copy_from_slice(&peer.node.0);
-        NodeRow { node, peer_address: peer.peer_address.clone(), ..NodeRow::default() }
+        node_row(&self.nodes[at].config.node)
     }
 
     /// A running node.
@@ -212,50 +207,32 @@ impl Sandbox {
         group: GroupId,
         command: Bytes,
     ) -> Result<Outcome, ProposeError> {
-        let (sender, receiver) = oneshot::channel();
-        let reply = Box::new(move |result| {
-            // Nobody waits any more only where the scenario failed.
-            let _ = sender.send(result);
-        });
-        self.node(at).propose(group, command, reply);
-        let answer = tokio::time::timeout(PATIENCE, receiver).await;
-        answer.expect("answered in time").expect("answered")
+        dtm_testkit::propose(self.node(at), group, command).await
     }
 
     /// Waits until what the running nodes say of their groups is as wanted.
     pub async fn until(&self, what: &str, mut holds: impl FnMut(&[Vec<GroupStatus>]) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        let mut status = Vec::new();
+        let found = found_in_time(|| {
             let running = self.nodes.iter().filter_map(|node| node.running.as_ref());
-            let status: Vec<_> = running.map(|node| node.status()).collect();
-            if holds(&status) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "not in time: {what}; {status:#?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            status = running.map(|node| node.status()).collect();
+            holds(&status).then_some(())
+        });
+        assert!(found.await.is_some(), "not in time: {what}; {status:#?}");
     }
 
     /// Position of the node that leads the group and says so itself.
     pub async fn leader_of(&self, group: GroupId) -> usize {
-        let deadline = Instant::now() + PATIENCE;
         let leads = |at: &usize| self.node(*at).leader(group).is_some_and(|hint| hint.is_self);
-        loop {
-            if let Some(at) = self.running().into_iter().find(leads) {
-                return at;
-            }
-            assert!(Instant::now() < deadline, "group {group} has no leader in time");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let what = format!("leader of group {group}");
+        until(&what, || self.running().into_iter().find(leads)).await
     }
 
     /// Waits until a node leads the group and says so itself.
     pub async fn until_led_by(&self, group: GroupId, at: usize) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.node(at).leader(group).is_none_or(|hint| !hint.is_self) {
-            assert!(Instant::now() < deadline, "node {at} does not lead group {group} in time");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let is_leader = || self.node(at).leader(group).is_some_and(|hint| hint.is_self);
+        let what = format!("leadership of node {at} of group {group}");
+        until(&what, || is_leader().then_some(())).await;
     }
 
     /// Starts that failed, and why: the node stayed down.
@@ -277,27 +254,34 @@ impl Sandbox {
         false
     }
 
-    /// What every node that serves current reads of the group holds of it.
-    pub async fn images(&self, group: GroupId) -> Vec<Image> {
-        let mut images = Vec::new();
+    /// What every node that serves current reads of the group holds of it; which nodes serve none
+    /// of theirs, and why.
+    pub async fn images(&self, group: GroupId) -> (Vec<Image>, Vec<String>) {
+        let (mut images, mut unread) = (Vec::new(), Vec::new());
         for at in self.running() {
-            if let Some(view) = self.view(at, group).await {
-                images.extend(Image::read(&format!("node{at}"), &view));
+            let name = format!("node{at}");
+            match self.view(at, group).await {
+                Ok(view) => {
+                    let image = Image::read(&name, &view);
+                    images.push(image.expect("rows of a sandbox can be read"));
+                }
+                Err(ReadError::NotHere(_)) => {}
+                Err(error) => unread.push(format!("{name}: {error}")),
             }
         }
-        images
+        (images, unread)
     }
 
     /// A current view, tried again while the node only says that it cannot be had yet.
-    async fn view(&self, at: usize, group: GroupId) -> Option<GroupView> {
-        for _ in 0..VIEW_TRIES {
+    async fn view(&self, at: usize, group: GroupId) -> Result<GroupView, ReadError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
             match self.node(at).view(group, Freshness::Current).await {
-                Ok(view) => return Some(view),
-                Err(ReadError::Unavailable { .. }) => {}
-                Err(ReadError::NotHere(_) | ReadError::Damaged { .. }) => return None,
+                Err(ReadError::Unavailable { .. }) if tries < VIEW_TRIES => {}
+                viewed => return viewed,
             }
         }
-        None
     }
 
     /// Votes as they were given, over all lives of all nodes.

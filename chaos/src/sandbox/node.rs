@@ -2,14 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use dtm_cluster::{
     ClusterConfig, ClusterNode, Deps, LogProvider, MemoryStates, NodeLogs, PeerTls, StateProvider,
 };
-use dtm_machine::seams::Clock;
 use dtm_storage::log::{LogConfig, LogIdentity, NodeLog};
 use dtm_storage::vfs::MemVfs;
+use dtm_testkit::{TestClock, Wrapped};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
@@ -32,18 +31,6 @@ pub(super) struct Node {
     pub(super) running: Option<Arc<ClusterNode>>,
     /// Why starts failed.
     pub(super) refused: Vec<String>,
-}
-
-struct SandboxClock(Instant);
-
-impl Clock for SandboxClock {
-    fn now_us(&self) -> i64 {
-        TIME_US + self.monotonic_us()
-    }
-
-    fn monotonic_us(&self) -> i64 {
-        i64::try_from(self.0.elapsed().as_micros()).expect("scenarios end before that")
-    }
 }
 
 impl Node {
@@ -80,13 +67,14 @@ impl Node {
         let logs: Arc<dyn LogProvider> = Arc::new(NodeLogs::new(Arc::new(log), incarnation));
         let inner = seams.logs(self.at, logs);
         let promises = Arc::clone(&self.promises);
-        let logs = Arc::new(WatchedLogs { node: format!("node{}", self.at), inner, promises });
+        let logs =
+            Arc::new(Wrapped(WatchedLogs { node: format!("node{}", self.at), inner, promises }));
         let states: Arc<dyn StateProvider> = Arc::clone(&self.states) as _;
         let deps = Deps {
             logs,
             states: seams.states(self.at, states),
             tls: Arc::clone(&self.tls),
-            clock: Arc::new(SandboxClock(Instant::now())),
+            clock: Arc::new(TestClock::starting_at(TIME_US)),
         };
         match ClusterNode::start(self.config.clone(), deps, listener).await {
             Ok(node) => self.running = Some(node),
@@ -96,8 +84,7 @@ impl Node {
     }
 
     pub(super) async fn restart(&mut self) {
-        let address = &self.config.node.peer_address;
-        let listener = TcpListener::bind(address).await.expect("the address is the node's own");
+        let listener = dtm_testkit::bind(&self.config.node.peer_address).await;
         self.start(listener).await;
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use dtm_types::GroupId;
 
 use crate::harness::{Cluster, until};
-use crate::snapshots::{GROUP, bundles, status, write};
+use crate::snapshots::{GROUP, same, status, write};
 
 fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
     let listed = std::fs::read_dir(dir).expect("a folder");
@@ -49,10 +49,7 @@ async fn is_whole_again(cluster: &Cluster, at: usize, like: usize) {
         (groups.iter().all(is_well) && own.head.index >= through).then_some(())
     })
     .await;
-    let (theirs, own) = (bundles(cluster.node(like)).await, bundles(cluster.node(at)).await);
-    for (index, bundle) in theirs {
-        assert_eq!(own.get(&index), Some(&bundle), "index {index}");
-    }
+    same(cluster, at, like, 0).await;
     let heads = until("both at the same index", || {
         let heads = (status(cluster.node(like)).head, status(cluster.node(at)).head);
         (heads.0.index == heads.1.index).then_some(heads)

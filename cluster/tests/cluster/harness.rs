@@ -1,124 +1,27 @@
 //! A cluster of in-process nodes over memory or disk, with a CA of its own.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use dtm_cluster::{ClusterConfig, ClusterNode, Deps, Error, PeerNode, PeerTls};
-use dtm_machine::seams::{Clock, ProposeError, Proposer, ReadView};
+use dtm_machine::seams::ReadView;
+use dtm_testkit::{Ca, TestClock, Wrapped, bind, fresh_address, node_row};
 use dtm_types::command::{
-    Admin, ClusterRow, Command, CountRefusals, NodeRow, Outcome, RefusalCount, admin, command::Op,
+    Admin, ClusterRow, Command, CountRefusals, NodeRow, RefusalCount, admin, command::Op,
 };
 use dtm_types::{ClusterId, GroupId, NodeId};
 use prost::Message;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+
+pub(crate) use dtm_testkit::{PATIENCE, propose, until, until_async};
 
 use crate::storage::{Faults, FaultyLogs, FaultyStates, Storage};
-
-/// Longest wait for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-pub(crate) struct TestClock {
-    start: Instant,
-    base_us: AtomicI64,
-}
-
-impl Clock for TestClock {
-    fn now_us(&self) -> i64 {
-        self.base_us.load(Ordering::Relaxed) + self.monotonic_us()
-    }
-
-    fn monotonic_us(&self) -> i64 {
-        i64::try_from(self.start.elapsed().as_micros()).expect("tests end before that")
-    }
-}
-
-pub(crate) struct Ca {
-    issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
-}
-
-impl Ca {
-    pub(crate) fn new() -> Arc<Self> {
-        let mut params = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let key = rcgen::KeyPair::generate().expect("a key");
-        Arc::new(Self { issuer: rcgen::CertifiedIssuer::self_signed(params, key).expect("a CA") })
-    }
-}
-
-pub(crate) fn name_of(node: NodeId) -> String {
-    format!("{node}.node.dtm")
-}
-
-pub(crate) struct TestTls {
-    server: Arc<rustls::ServerConfig>,
-    client: Arc<rustls::ClientConfig>,
-    names: Arc<parking_lot::Mutex<HashMap<Vec<u8>, NodeId>>>,
-}
-
-impl TestTls {
-    pub(crate) fn new(
-        ca: &Ca,
-        node: NodeId,
-        names: &Arc<parking_lot::Mutex<HashMap<Vec<u8>, NodeId>>>,
-    ) -> Arc<Self> {
-        static PROVIDER: OnceLock<()> = OnceLock::new();
-        PROVIDER.get_or_init(|| {
-            rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-        });
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let params = rcgen::CertificateParams::new(vec![name_of(node)]).expect("parameters");
-        let certificate = params.signed_by(&key, &ca.issuer).expect("a certificate");
-        let chain = vec![certificate.der().clone()];
-        names.lock().insert(certificate.der().to_vec(), node);
-        let private = || PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from(ca.issuer.der().to_vec())).expect("a root");
-        let roots = Arc::new(roots);
-        let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::clone(&roots)).build();
-        let server = rustls::ServerConfig::builder()
-            .with_client_cert_verifier(verifier.expect("a verifier"))
-            .with_single_cert(chain.clone(), private())
-            .expect("a server");
-        let client = rustls::ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, private())
-            .expect("a client");
-        Arc::new(Self {
-            server: Arc::new(server),
-            client: Arc::new(client),
-            names: Arc::clone(names),
-        })
-    }
-}
-
-impl PeerTls for TestTls {
-    fn server(&self) -> Arc<rustls::ServerConfig> {
-        Arc::clone(&self.server)
-    }
-
-    fn client(&self) -> Arc<rustls::ClientConfig> {
-        Arc::clone(&self.client)
-    }
-
-    fn server_name(&self, node: NodeId) -> ServerName<'static> {
-        ServerName::try_from(name_of(node)).expect("a name")
-    }
-
-    fn node_of(&self, certificate: &[u8]) -> Option<NodeId> {
-        self.names.lock().get(certificate).copied()
-    }
-}
 
 /// What a node keeps over a restart.
 pub(crate) struct Disk {
     pub(crate) config: ClusterConfig,
     pub(crate) storage: Storage,
-    pub(crate) tls: Arc<TestTls>,
+    pub(crate) tls: Arc<dyn PeerTls>,
     /// Put between the node and its storage.
     pub(crate) faults: Arc<Faults>,
 }
@@ -151,18 +54,17 @@ impl Cluster {
         configure: impl Fn(&mut ClusterConfig),
     ) -> Self {
         let ca = Ca::new();
-        let names = Arc::default();
-        let clock = Arc::new(TestClock { start: Instant::now(), base_us: AtomicI64::new(1 << 50) });
+        let clock = Arc::new(TestClock::starting_at(1 << 50));
         let mut cluster = Self { disks: Vec::new(), nodes: Vec::new(), clock };
         for byte in 1..=size {
             let node = NodeId([byte; 16]);
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let listener = TcpListener::bind(fresh_address(byte)).await.expect("a port");
             let peer_address = listener.local_addr().expect("an address").to_string();
             let peer = PeerNode { node, peer_address, ..PeerNode::default() };
             let mut config = ClusterConfig::new(ClusterId([7; 16]), peer);
             configure(&mut config);
-            let tls = TestTls::new(&ca, node, &names);
-            let disk = Disk { config, storage: storage(byte), tls, faults: Arc::default() };
+            let (tls, storage) = (ca.node(node), storage(byte));
+            let disk = Disk { config, storage, tls, faults: Arc::default() };
             cluster.disks.push(disk);
             cluster.nodes.push(None);
             cluster.run(usize::from(byte) - 1, listener).await;
@@ -179,9 +81,9 @@ impl Cluster {
         let (logs, states) = disk.storage.open(disk.config.node.node).await;
         let faults = &disk.faults;
         let deps = Deps {
-            logs: Arc::new(FaultyLogs { inner: logs, faults: Arc::clone(faults) }),
-            states: Arc::new(FaultyStates { inner: states, faults: Arc::clone(faults) }),
-            tls: Arc::clone(&disk.tls) as _,
+            logs: Arc::new(Wrapped(FaultyLogs { inner: logs, faults: Arc::clone(faults) })),
+            states: Arc::new(Wrapped(FaultyStates { inner: states, faults: Arc::clone(faults) })),
+            tls: Arc::clone(&disk.tls),
             clock: Arc::clone(&self.clock) as _,
         };
         self.nodes[at] = Some(ClusterNode::start(disk.config.clone(), deps, listener).await?);
@@ -191,15 +93,8 @@ impl Cluster {
     /// Starts a node under this start counter.
     pub(crate) async fn start_as(&mut self, at: usize, boot_counter: u64) -> Result<(), Error> {
         self.disks[at].config.boot_counter = boot_counter;
-        let address = self.disks[at].config.node.peer_address.clone();
-        // The earlier listener goes away a moment after its node has stopped.
-        for _ in 0..100 {
-            if let Ok(listener) = TcpListener::bind(&address).await {
-                return self.try_run(at, listener).await;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("{address} is not free");
+        let listener = bind(&self.disks[at].config.node.peer_address).await;
+        self.try_run(at, listener).await
     }
 
     pub(crate) async fn restart(&mut self, at: usize) {
@@ -253,12 +148,10 @@ impl Cluster {
     }
 
     pub(crate) fn row(&self, at: usize) -> NodeRow {
-        let peer = &self.disks[at].config.node;
-        let node = Bytes::copy_from_slice(&peer.node.0);
-        NodeRow { node, peer_address: peer.peer_address.clone(), ..NodeRow::default() }
+        node_row(&self.disks[at].config.node)
     }
 
-    /// Position of the running node that leads a group and that the others agree on.
+    /// Position of the node that leads the group and says so itself.
     pub(crate) async fn leader_of(&self, group: GroupId) -> usize {
         until("a leader", || {
             let running = self.nodes.iter().enumerate();
@@ -270,37 +163,9 @@ impl Cluster {
     }
 }
 
-/// Waits until it gives something; panics after [`PATIENCE`].
-pub(crate) async fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "no {what} in time");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 pub(crate) fn command(text: &str) -> Bytes {
     let count = RefusalCount { prefix: text.into(), code: "unauthenticated".into(), count: 1 };
     let op = Op::CountRefusals(CountRefusals { counts: vec![count] });
     let request_id = Bytes::copy_from_slice(&[1; 16]);
     Command { request_id, op: Some(op), ..Command::default() }.encode_to_vec().into()
-}
-
-pub(crate) async fn propose(
-    node: &ClusterNode,
-    group: GroupId,
-    command: Bytes,
-) -> Result<Outcome, ProposeError> {
-    let (sender, receiver) = oneshot::channel();
-    node.propose(
-        group,
-        command,
-        Box::new(move |result| {
-            sender.send(result).ok();
-        }),
-    );
-    tokio::time::timeout(PATIENCE, receiver).await.expect("answered in time").expect("answered")
 }

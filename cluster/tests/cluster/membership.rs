@@ -9,7 +9,7 @@ use dtm_types::command::{Admin, Command, GroupRow, RemoveNode, admin, command::O
 use dtm_types::{GroupId, NodeId, ReplicaId};
 use prost::Message;
 
-use crate::harness::{Cluster, command, propose, until};
+use crate::harness::{Cluster, command, propose, until, until_async};
 
 const GROUP: GroupId = GroupId(1);
 
@@ -94,20 +94,12 @@ async fn an_allocated_replica_waits_for_its_node() {
     };
     cluster.node(0).bootstrap_single(cluster_row, cluster.row(0)).await.expect("bootstraps");
     admin(&cluster, admin::Op::PutNode(cluster.row(1))).await;
-    let allocated = async |confirmed: bool| {
-        for _ in 0..300 {
-            let found = rows(&cluster, 0).await;
-            let fits = |row: &GroupRow| {
-                row.replicas.iter().any(|r| r.node == id(1).0[..] && r.confirmed == confirmed)
-            };
-            if found.iter().all(fits) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("not {confirmed} in time: {:?}", rows(&cluster, 0).await);
-    };
-    allocated(false).await;
+    until_async("replica on the second node, not confirmed", async || {
+        let is_allocated =
+            |row: &GroupRow| row.replicas.iter().any(|r| r.node == id(1).0[..] && !r.confirmed);
+        rows(&cluster, 0).await.iter().all(is_allocated).then_some(())
+    })
+    .await;
     assert!(voters_on(&cluster, GROUP, 1).is_empty(), "an unconfirmed replica is no member");
     cluster.restart(1).await;
     until("two voters", || (voters_on(&cluster, GROUP, 1).len() == 1).then_some(())).await;
@@ -120,14 +112,12 @@ async fn an_old_copy_does_not_start() {
     for start in [2, 3] {
         cluster.kill(2).await;
         cluster.start_as(2, start).await.expect("a later start");
-        for _ in 0..300 {
+        until_async("later start in meta", async || {
             let meta = cluster.node(0).view(GroupId::META, Freshness::Local).await.expect("meta");
             let row = reads::node(meta.state.as_ref(), id(2)).expect("reads").expect("a row");
-            if row.boot_counter == start {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+            (row.boot_counter == start).then_some(())
+        })
+        .await;
     }
     cluster.kill(2).await;
     let votes = |cluster: &Cluster| {
@@ -195,13 +185,11 @@ async fn a_raised_group_stops_on_the_node_that_does_not_know_the_version() {
     let of_group = |cluster: &Cluster, at: usize| {
         cluster.node(at).status().into_iter().find(|status| status.group == GROUP).expect("runs")
     };
-    for _ in 0..100 {
+    until_async("raised group on two nodes", async || {
         propose(cluster.node(0), GROUP, raise.clone().into()).await.ok();
-        if (0..2).all(|at| of_group(&cluster, at).version == 2) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        (0..2).all(|at| of_group(&cluster, at).version == 2).then_some(())
+    })
+    .await;
     let reason = until("it stops on the third", || of_group(&cluster, 2).failure).await;
     assert!(reason.contains("version 2"), "{reason}");
     assert_eq!(of_group(&cluster, 2).version, 1);

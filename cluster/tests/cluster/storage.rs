@@ -1,6 +1,5 @@
 //! Storage of a test node: memory or files, with faults that strike once.
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,15 +7,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use dtm_cluster::{
-    DbStates, Flushed, IndexRange, LogEntry, LogError, LogMarks, LogPosition, LogProvider,
-    MemoryLogs, MemoryStates, NodeLogs, ReplicaLog, Scrubbed, StagedState, StateProvider,
+    DbStates, Flushed, LogEntry, LogError, LogProvider, MemoryLogs, MemoryStates, NodeLogs,
+    ReplicaLog, StagedState, StateProvider,
 };
 use dtm_machine::seams::{StateBatch, StateError, StateRead, StateStore};
 use dtm_storage::log::{Error as LogOpenError, LogConfig, LogIdentity, NodeLog};
 use dtm_storage::state::{Error as DbError, Owner, StateConfig};
 use dtm_storage::vfs::RealVfs;
+use dtm_testkit::{Wrapped, WrappedLog, WrappedLogs, WrappedState, WrappedStates};
 use dtm_types::{ClusterId, GroupId, Incarnation, NodeId, ReplicaId};
-use futures::future::BoxFuture;
 
 use crate::harness::PATIENCE;
 
@@ -140,33 +139,17 @@ pub(crate) struct FaultyLogs {
     pub(crate) faults: Arc<Faults>,
 }
 
-impl LogProvider for FaultyLogs {
+impl WrappedLogs for FaultyLogs {
+    fn inner(&self) -> &dyn LogProvider {
+        &*self.inner
+    }
+
     fn open(&self, group: GroupId, replica: ReplicaId) -> Result<Arc<dyn ReplicaLog>, LogError> {
         let inner = self.inner.open(group, replica)?;
         if group.is_meta() {
             return Ok(inner);
         }
-        Ok(Arc::new(FaultyLog { inner, faults: Arc::clone(&self.faults) }))
-    }
-
-    fn replicas(&self) -> Vec<(GroupId, ReplicaId)> {
-        self.inner.replicas()
-    }
-
-    fn drop_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), LogError> {
-        self.inner.drop_replica(group, replica)
-    }
-
-    fn segments(&self) -> Vec<u64> {
-        self.inner.segments()
-    }
-
-    fn scrub(&self, segment: u64) -> Result<Scrubbed, LogError> {
-        self.inner.scrub(segment)
-    }
-
-    fn stopped(&self) -> Option<String> {
-        self.inner.stopped()
+        Ok(Arc::new(Wrapped(FaultyLog { inner, faults: Arc::clone(&self.faults) })))
     }
 }
 
@@ -175,46 +158,9 @@ struct FaultyLog {
     faults: Arc<Faults>,
 }
 
-impl ReplicaLog for FaultyLog {
-    fn marks(&self) -> LogMarks {
-        self.inner.marks()
-    }
-
-    fn ready(&self, bytes: usize) -> BoxFuture<'_, Result<(), LogError>> {
-        self.inner.ready(bytes)
-    }
-
-    fn append(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
-        self.inner.append(entries, flushed)
-    }
-
-    fn save_vote(&self, vote: Bytes, flushed: Flushed) -> Result<(), LogError> {
-        self.inner.save_vote(vote, flushed)
-    }
-
-    fn save_committed(&self, committed: Bytes) {
-        self.inner.save_committed(committed);
-    }
-
-    fn truncate_after(&self, last: Option<u64>, flushed: Flushed) -> Result<(), LogError> {
-        self.inner.truncate_after(last, flushed)
-    }
-
-    fn purge_to(&self, position: LogPosition) -> Result<(), LogError> {
-        self.inner.purge_to(position)
-    }
-
-    fn reset(
-        &self,
-        position: LogPosition,
-        visible_through: Option<u64>,
-        flushed: Flushed,
-    ) -> Result<(), LogError> {
-        self.inner.reset(position, visible_through, flushed)
-    }
-
-    fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<LogEntry>, LogError> {
-        self.inner.read(range, bytes_max)
+impl WrappedLog for FaultyLog {
+    fn inner(&self) -> &dyn ReplicaLog {
+        &*self.inner
     }
 
     fn read_record(&self, index: u64) -> Result<LogEntry, LogError> {
@@ -233,18 +179,6 @@ impl ReplicaLog for FaultyLog {
         }
         self.inner.store_records(entries, flushed)
     }
-
-    fn lacking(&self, through: u64) -> Result<Vec<IndexRange>, LogError> {
-        self.inner.lacking(through)
-    }
-
-    fn declare_whole(&self, flushed: Flushed) -> Result<(), LogError> {
-        self.inner.declare_whole(flushed)
-    }
-
-    fn release(&self, through: u64) {
-        self.inner.release(through);
-    }
 }
 
 pub(crate) struct FaultyStates {
@@ -252,31 +186,19 @@ pub(crate) struct FaultyStates {
     pub(crate) faults: Arc<Faults>,
 }
 
-impl StateProvider for FaultyStates {
+impl WrappedStates for FaultyStates {
+    fn inner(&self) -> &dyn StateProvider {
+        &*self.inner
+    }
+
     fn open(&self, group: GroupId) -> Result<Arc<dyn StateStore>, StateError> {
         let inner = self.inner.open(group)?;
-        Ok(Arc::new(FaultyStore { inner, faults: Arc::clone(&self.faults) }))
+        Ok(Arc::new(Wrapped(FaultyStore { inner, faults: Arc::clone(&self.faults) })))
     }
 
     fn stage(&self, group: GroupId) -> Result<Box<dyn StagedState>, StateError> {
         let inner = self.inner.stage(group)?;
         Ok(Box::new(FaultyStage { group, inner, faults: Arc::clone(&self.faults) }))
-    }
-
-    fn clear(&self, group: GroupId) -> Result<(), StateError> {
-        self.inner.clear(group)
-    }
-
-    fn damage(&self, group: GroupId) -> Option<String> {
-        self.inner.damage(group)
-    }
-
-    fn note_peers(&self, note: &[u8]) -> std::io::Result<()> {
-        self.inner.note_peers(note)
-    }
-
-    fn noted_peers(&self) -> Vec<u8> {
-        self.inner.noted_peers()
     }
 }
 
@@ -310,36 +232,14 @@ struct FaultyStore {
 
 type Rows = Vec<(Bytes, Bytes)>;
 
-impl StateRead for FaultyStore {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
-        self.inner.get(key)
-    }
-
-    fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Rows, StateError> {
-        self.inner.scan(from, to, limit)
-    }
-
-    fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
-        self.inner.last(from, to)
-    }
-}
-
-impl StateStore for FaultyStore {
-    fn write(&self, batch: &StateBatch) -> Result<(), StateError> {
-        self.inner.write(batch)
-    }
-
-    fn flush(&self) -> Result<(), StateError> {
-        self.inner.flush()
+impl WrappedState for FaultyStore {
+    fn inner(&self) -> &dyn StateStore {
+        &*self.inner
     }
 
     fn freeze(&self) -> Arc<dyn StateRead> {
         let (inner, faults) = (self.inner.freeze(), Arc::clone(&self.faults));
         Arc::new(FaultyView { group: self.inner.group(), inner, faults })
-    }
-
-    fn group(&self) -> GroupId {
-        self.inner.group()
     }
 }
 

@@ -29,6 +29,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("dtm-xtask", 6),
     ("dtm-tests", 6),
     ("dtm-chaos", 6),
+    ("dtm-testkit", 6),
     ("dtm-benches", 6),
 ];
 

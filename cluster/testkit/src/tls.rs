@@ -8,15 +8,22 @@ use dtm_types::NodeId;
 use parking_lot::Mutex;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
-/// Issues the certificates of one sandbox.
-pub(super) struct Ca {
+/// Issues the certificates of the nodes of one cluster.
+pub struct Ca {
     issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
     names: Arc<Mutex<HashMap<Vec<u8>, NodeId>>>,
 }
 
+impl Default for Ca {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Ca {
-    pub(super) fn new() -> Self {
-        // Refused where another sandbox was first: the same provider is installed then.
+    /// A CA of its own; installs the process's TLS provider.
+    pub fn new() -> Self {
+        // Refused where another CA was first: the same provider is installed then.
         rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
         let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names to refuse");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -25,7 +32,8 @@ impl Ca {
         Self { issuer, names: Arc::default() }
     }
 
-    pub(super) fn node(&self, node: NodeId) -> Arc<dyn PeerTls> {
+    /// A certificate for a node, and trust in the others of this CA.
+    pub fn node(&self, node: NodeId) -> Arc<dyn PeerTls> {
         let key = rcgen::KeyPair::generate().expect("the system gives randomness");
         let params = rcgen::CertificateParams::new(vec![name_of(node)]).expect("a DNS name");
         let certificate = params.signed_by(&key, &self.issuer).expect("the CA can sign");
