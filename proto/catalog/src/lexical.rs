@@ -8,6 +8,8 @@
 
 use std::cmp::Ordering;
 
+use dtm_types::civil;
+
 /// Longest number in digits; longer ones are refused before anything is computed from them.
 pub(crate) const NUMBER_DIGITS_MAX: usize = 64;
 /// Largest integer that every JSON reader keeps exactly.
@@ -216,7 +218,7 @@ pub(crate) fn to_date_time(s: &str) -> Option<String> {
     }
     let minutes = days_from_civil(y, mo, d) * 1440 + i64::from(h * 60 + mi);
     let local = minutes - zone_minutes(&b[zone..])? + OFFSET_MINUTES;
-    let (y, mo, d) = civil_from_days(local.div_euclid(1440));
+    let (y, mo, d) = civil(local.div_euclid(1440));
     if !(1..=9999).contains(&y) {
         return None;
     }
@@ -257,17 +259,6 @@ fn days_from_civil(y: u32, m: u32, d: u32) -> i64 {
     let year_of_era = y.rem_euclid(400);
     let day_of_year = (153 * ((i64::from(m) + 9) % 12) + 2) / 5 + i64::from(d) - 1;
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
-
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    (yoe + era * 400 + i64::from(month <= 2), month, doy - (153 * mp + 2) / 5 + 1)
 }
 
 /// Brings a date or a full time to its canonical form.

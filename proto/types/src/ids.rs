@@ -102,6 +102,9 @@ pub struct SourceId(Arc<str>);
 impl SourceId {
     /// Longest code, bytes.
     pub const BYTES_MAX: usize = 64;
+    /// What is allowed, in words.
+    pub const RULE: &'static str =
+        "a source code is 1 to 64 of a-z 0-9 . - _, first a letter or digit";
 
     /// Checks a code; `None` where a character or the length is not allowed.
     pub fn parse(text: &str) -> Option<Self> {
@@ -138,6 +141,9 @@ pub struct StreamKey {
 impl StreamKey {
     /// Longest stream name, bytes.
     pub const STREAM_BYTES_MAX: usize = 128;
+    /// What is allowed as a stream name, in words.
+    pub const STREAM_RULE: &'static str =
+        "a stream name is 1 to 128 bytes without control characters";
 
     /// Checks both names; `None` where one is not allowed.
     pub fn parse(source: &str, stream: &str) -> Option<Self> {

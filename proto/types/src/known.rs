@@ -87,6 +87,10 @@ mod tests {
         }
         let (next, next_admin) = (COMMAND_OPS.end() + 1, ADMIN_OPS.end() + 1);
         assert!(!is_known(&field(next, b"x")) && !is_known(&field(ADMIN, &field(next_admin, b""))));
+        let newer = Command::decode(&*field(next, b"")).expect("decodes");
+        assert!(newer.op.is_none(), "the contract has {next}: widen COMMAND_OPS");
+        let admin = Admin::decode(&*field(next_admin, b"")).expect("decodes");
+        assert!(admin.op.is_none(), "the contract has {next_admin}: widen ADMIN_OPS");
         let mut newer = command(Some(Op::RaiseVersion(RaiseVersion::default())));
         newer.extend(field(3, b"a field of a later release"));
         assert!(!is_known(&newer));

@@ -18,7 +18,7 @@ pub use ids::{
     StreamKey,
 };
 pub use known::is_known;
-pub use month::Month;
+pub use month::{DAY_US, Month, civil};
 
 /// Stored formats: headers, entries, leaves, rows (`dtm.format.v1`).
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -1,6 +1,9 @@
-//! Calendar months: data keys and fingerprints live and die by the month.
+//! The calendar. Months above all: data keys and fingerprints live and die by the month.
 
 use std::fmt;
+
+/// A day, microseconds.
+pub const DAY_US: i64 = 86_400_000_000;
 
 /// A month in UTC, counted as year * 12 + (month - 1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -9,8 +12,7 @@ pub struct Month(pub u32);
 impl Month {
     /// The month of a moment in Unix microseconds.
     pub fn of_micros(time_us: i64) -> Self {
-        let days = time_us.div_euclid(86_400_000_000);
-        let (year, month) = civil_year_month(days);
+        let (year, month, _) = civil(time_us.div_euclid(DAY_US));
         Self(u32::try_from(year * 12 + month - 1).unwrap_or(0))
     }
 
@@ -32,8 +34,10 @@ impl fmt::Display for Month {
     }
 }
 
-/// Year and month of a day counted from 1970-01-01 (proleptic Gregorian calendar).
-fn civil_year_month(days: i64) -> (i64, i64) {
+/// Year, month and day of a day counted from 1970-01-01 (proleptic Gregorian calendar).
+// Hot path: every time of a record.
+#[inline]
+pub fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
@@ -41,9 +45,10 @@ fn civil_year_month(days: i64) -> (i64, i64) {
         (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month)
+    (year, month, day)
 }
 
 #[cfg(test)]
@@ -52,7 +57,6 @@ mod tests {
 
     #[test]
     fn months_follow_the_calendar() {
-        let day = 86_400_000_000;
         for (days, text) in [
             (0, "1970-01"),
             (30, "1970-01"),
@@ -61,8 +65,8 @@ mod tests {
             (19_783, "2024-03"),
             (20_788, "2026-12"),
         ] {
-            assert_eq!(Month::of_micros(days * day).to_string(), text);
+            assert_eq!(Month::of_micros(days * DAY_US).to_string(), text);
         }
-        assert_eq!(Month::of_micros(20_788 * day).previous().to_string(), "2026-11");
+        assert_eq!(Month::of_micros(20_788 * DAY_US).previous().to_string(), "2026-11");
     }
 }
