@@ -5,11 +5,12 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Instant;
 
 use dtm_identity::Certificate;
+use dtm_storage::vfs::{RealVfs, Vfs};
+use dtm_types::DAY_US;
 use dtm_types::text::{Lang, render};
 
 use crate::config::Config;
@@ -79,7 +80,6 @@ const SYNC_BAD_US: u128 = 100_000;
 const OPEN_FILES_WANTED: u64 = 16_384;
 /// Certificates closer to their end than this are to be renewed.
 const RENEW_DAYS: i64 = 30;
-const DAY_US: i64 = 86_400_000_000;
 
 /// Runs every check. `config` is `None` where there is no configuration that holds; then only
 /// the machine is looked at.
@@ -206,7 +206,7 @@ fn sync_times(folder: &Path) -> io::Result<Vec<u128>> {
 
 fn disk_space(folder: &Path, reserved: u64) -> Finding {
     let remedy = "free_space";
-    match free_bytes(folder) {
+    match Vfs::free_bytes(&RealVfs, folder) {
         Err(error) => Finding::new(
             "disk_space",
             Verdict::Bad,
@@ -227,24 +227,6 @@ fn disk_space(folder: &Path, reserved: u64) -> Finding {
             )
         }
     }
-}
-
-/// Bytes that this user may still write where a folder lies.
-///
-/// # Errors
-/// What the operating system said.
-pub fn free_bytes(folder: &Path) -> io::Result<u64> {
-    let path = std::ffi::CString::new(folder.as_os_str().as_bytes())?;
-    // SAFETY: the path ends with a zero byte, the buffer outlives the call, all zero is a valid one.
-    #[allow(unsafe_code)]
-    let (answer, facts) = unsafe {
-        let mut facts: libc::statvfs = std::mem::zeroed();
-        (libc::statvfs(path.as_ptr(), &raw mut facts), facts)
-    };
-    if answer != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
 }
 
 fn certificate(check: &'static str, path: &Path, now_us: i64) -> Finding {
@@ -286,7 +268,7 @@ mod tests {
         let sync = disk_sync(scratch.path());
         assert!(sync.found.contains("median"), "{sync:?}");
         assert_eq!(fs::read_dir(scratch.path()).expect("reads").count(), 0);
-        assert_ne!(disk_space(scratch.path(), 0).found, "");
+        assert!(disk_space(scratch.path(), 0).found.contains("MiB free"));
         assert_eq!(disk_space(scratch.path(), u64::MAX).verdict, Verdict::Bad);
         assert_eq!(disk_sync(&scratch.path().join("none")).verdict, Verdict::Bad);
     }
@@ -296,7 +278,7 @@ mod tests {
         let scratch = tempfile::tempdir().expect("a folder");
         let path = scratch.path().join("ca.pem");
         let authority = pki::make_authority("t", NOW_US).expect("made");
-        fs::write(&path, pki::to_pem([&authority.root])).expect("written");
+        fs::write(&path, pki::pem([&authority.root])).expect("written");
         let days = i64::from(pki::ROOT_DAYS);
         for (at_days, verdict) in
             [(0, Verdict::Ok), (days - 3, Verdict::Warning), (days + 1, Verdict::Bad)]

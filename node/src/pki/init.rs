@@ -15,10 +15,10 @@ use dtm_identity::{Identity, Role, operator_name_is_valid};
 use dtm_types::{ClusterId, NodeId};
 use rustls_pki_types::CertificateDer;
 
-use super::files::{make_folder, to_pem, write_private, write_public};
+use super::files::{make_folder, write_private, write_public};
 use super::{
     Authority, CALLER_DAYS, Error, Genesis, Issuing, NODE_DAYS, Request, Subject, make_authority,
-    make_request,
+    make_request, pem,
 };
 
 /// What to make.
@@ -103,11 +103,11 @@ pub fn cluster_init(
         make_folder(path)?;
     }
     write_private(&root_folder.join("root.key"), authority.root_key.as_bytes())?;
-    write_public(&root_folder.join("root.pem"), to_pem([&authority.root]).as_bytes())?;
+    write_public(&root_folder.join("root.pem"), pem([&authority.root]).as_bytes())?;
     let operator_pem = operator.join(format!("{}.pem", options.operator));
     let operator_key = operator.join(format!("{}.key", options.operator));
     write_private(&operator_key, operator_request.key_pem.as_bytes())?;
-    write_public(&operator_pem, to_pem(&operator_chain).as_bytes())?;
+    write_public(&operator_pem, pem(&operator_chain).as_bytes())?;
     let roots = [authority.root.clone()];
     let config = write_node(options, &node_request, &node_chain, &roots, &|data, master| {
         make_keyring(data, master, &authority.issuing)?;
@@ -155,9 +155,9 @@ pub(crate) fn write_node(
     for path in [&options.folder, &tls, &keys, &data] {
         make_folder(path)?;
     }
-    write_public(&tls.join("ca.pem"), to_pem(roots).as_bytes())?;
+    write_public(&tls.join("ca.pem"), pem(roots).as_bytes())?;
     write_private(&tls.join("node.key"), request.key_pem.as_bytes())?;
-    write_public(&tls.join("node.pem"), to_pem(chain).as_bytes())?;
+    write_public(&tls.join("node.pem"), pem(chain).as_bytes())?;
     make_keys(&data, &keys.join("master.key"))?;
     let config = options.folder.join("dtm.toml");
     write_public(&config, config_text(options).as_bytes())?;

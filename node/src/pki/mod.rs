@@ -18,10 +18,8 @@ mod init;
 mod issuing;
 
 pub use authority::{Authority, make_authority};
-pub use dtm_ctl::{Request, make_request};
+pub use dtm_ctl::{Request, make_request, pem};
 pub(crate) use files::read;
-#[cfg(test)]
-pub(crate) use files::to_pem;
 pub use files::{read_certificates, write_private, write_public};
 pub use genesis::Genesis;
 pub use init::{InitOptions, Initialised, MakeKeyring, cluster_init};

@@ -85,7 +85,7 @@ fn a_request_decides_nothing_but_its_key() {
     let chain = authority.issuing.sign(request.der(), &subject, NOW_US).expect("signed");
     let facts = Certificate::parse(&chain[0]).expect("not an issuer, one name");
     assert_eq!(facts.identity, subject.identity);
-    assert_eq!(facts.not_after_us, NOW_US + 30 * 86_400_000_000);
+    assert_eq!(facts.not_after_us, NOW_US + 30 * dtm_types::DAY_US);
 }
 
 #[test]
@@ -125,6 +125,6 @@ fn no_certificate_outlives_its_issuer_and_serials_differ() {
             .expect("facts")
     };
     let (one, two) = (sign(), sign());
-    assert_eq!(one.not_after_us, NOW_US + i64::from(ISSUING_DAYS) * 86_400_000_000);
+    assert_eq!(one.not_after_us, NOW_US + i64::from(ISSUING_DAYS) * dtm_types::DAY_US);
     assert_ne!(one.serial, two.serial);
 }

@@ -20,7 +20,7 @@ mod request;
 pub use failure::{Exit, Failure};
 pub use output::{Printer, confirm};
 pub use remote::Remote;
-pub use request::{Request, make_request, write_new};
+pub use request::{Request, make_request, pem, write_new};
 
 use std::pin::Pin;
 

@@ -6,7 +6,6 @@ use dtm_client::{Credential, Endpoint, TlsFiles};
 use dtm_proto::admin::Context as Why;
 use dtm_proto::admin::admin_service_client::AdminServiceClient;
 use dtm_proto::records::records_service_client::RecordsServiceClient;
-use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
@@ -20,7 +19,7 @@ const ANSWER_BYTES_MAX: usize = 32 << 20;
 /// A connection, and what goes with each call.
 pub struct Remote {
     channel: Channel,
-    credential: Option<MetadataValue<Ascii>>,
+    endpoint: Endpoint,
     context: Context,
     reason: String,
 }
@@ -31,17 +30,25 @@ impl Remote {
     /// # Errors
     /// [`Failure::Usage`] without a context, [`Failure::Client`] where no address answers.
     pub async fn connect(globals: &Globals) -> Result<Self, Failure> {
-        let (endpoint, credential, context) = Self::endpoint(globals)?;
+        let (endpoint, context) = Self::endpoint(globals)?;
+        Self::over(endpoint, context, globals).await
+    }
+
+    /// As [`Remote::connect`], over what [`Remote::endpoint`] gave.
+    ///
+    /// # Errors
+    /// [`Failure::Client`] where no address answers.
+    pub async fn over(
+        endpoint: Endpoint,
+        context: Context,
+        globals: &Globals,
+    ) -> Result<Self, Failure> {
         let mut last = None;
         for address in endpoint.seeds() {
             match endpoint.channel(address).await {
                 Ok(channel) => {
-                    return Ok(Self {
-                        channel,
-                        credential,
-                        context,
-                        reason: globals.reason.clone(),
-                    });
+                    let reason = globals.reason.clone();
+                    return Ok(Self { channel, endpoint, context, reason });
                 }
                 Err(error) => last = Some(error),
             }
@@ -53,9 +60,7 @@ impl Remote {
     ///
     /// # Errors
     /// [`Failure::Usage`], [`Failure::Client`], [`Failure::File`].
-    pub fn endpoint(
-        globals: &Globals,
-    ) -> Result<(Endpoint, Option<MetadataValue<Ascii>>, Context), Failure> {
+    pub fn endpoint(globals: &Globals) -> Result<(Endpoint, Context), Failure> {
         let contexts = Contexts::load(&contexts::path())?;
         let context = contexts.pick(globals.context.as_deref())?.clone();
         let files = TlsFiles {
@@ -64,18 +69,11 @@ impl Remote {
             key: context.key.clone(),
         };
         let mut endpoint = Endpoint::new(context.address.clone(), &files)?;
-        let mut credential = None;
         if let Some(file) = &context.source_key_file {
             let key = Zeroizing::new(fs::read_to_string(file).map_err(Failure::file(file))?);
             endpoint = endpoint.with_credential(Credential::source_key(&key)?);
-            let text = Zeroizing::new(format!("Bearer {}", key.trim()));
-            let mut value = MetadataValue::try_from(text.as_str()).map_err(|_| {
-                Failure::usage("cli.bad_key_file", &[("name", &file.display().to_string())])
-            })?;
-            value.set_sensitive(true);
-            credential = Some(value);
         }
-        Ok((endpoint, credential, context))
+        Ok((endpoint, context))
     }
 
     /// The administration of the cluster.
@@ -90,11 +88,7 @@ impl Remote {
 
     /// A request with the context's credential.
     pub fn request<T>(&self, message: T) -> tonic::Request<T> {
-        let mut request = tonic::Request::new(message);
-        if let Some(credential) = &self.credential {
-            request.metadata_mut().insert("authorization", credential.clone());
-        }
-        request
+        self.endpoint.request(message)
     }
 
     /// Why, under a fresh request id: a repeated call with the same one is one action.

@@ -163,7 +163,8 @@ impl Endpoint {
     }
 
     /// A request that carries the credential.
-    pub(crate) fn request<T>(&self, message: T) -> tonic::Request<T> {
+    #[must_use]
+    pub fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         if let Some(credential) = &self.credential {
             request.metadata_mut().insert("authorization", credential.0.clone());

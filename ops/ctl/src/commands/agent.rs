@@ -21,12 +21,13 @@ const DEFINITION_WITHIN: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: &AgentArgs, globals: &Globals) -> Result<(), Failure> {
     let printer = Printer::new(globals);
-    let (endpoint, _, context) = Remote::endpoint(globals)?;
-    let Some(source) = args.source.clone().or(context.source) else {
+    let (endpoint, context) = Remote::endpoint(globals)?;
+    let Some(source) = args.source.clone().or(context.source.clone()) else {
         return Err(Failure::usage("cli.no_source", &[]));
     };
     let mut config = AgentConfig::new(&source, &args.dataset, &args.spool);
-    if let Some(found) = definition_now(globals, &args.dataset).await? {
+    let connecting = Remote::over(endpoint.clone(), context, globals);
+    if let Some(found) = definition_now(connecting, &args.dataset).await? {
         config.definition = Some(found);
     }
     if let Some(stream) = &args.stream {
@@ -65,11 +66,11 @@ pub(crate) async fn run(args: &AgentArgs, globals: &Globals) -> Result<(), Failu
 /// The definition, if the cluster can be asked. An agent starts without the cluster too, or while it
 /// has no quorum: then the built-in definition has to do.
 async fn definition_now(
-    globals: &Globals,
+    connecting: impl Future<Output = Result<Remote, Failure>>,
     dataset: &str,
 ) -> Result<Option<Arc<Definition>>, Failure> {
     let asked = async {
-        match Remote::connect(globals).await {
+        match connecting.await {
             Ok(remote) => definition(&remote, dataset, 0).await,
             Err(_) => Ok(None),
         }

@@ -5,9 +5,9 @@ use std::path::Path;
 use dtm_proto::admin::{AddOperatorRequest, ListOperatorsRequest, RevokeOperatorRequest};
 use serde_json::json;
 
-use super::text::{pem, time};
+use super::text::time;
 use crate::args::{Globals, OperatorCommand};
-use crate::{Failure, Printer, Remote, confirm, make_request, write_new};
+use crate::{Failure, Printer, Remote, confirm, make_request, pem, write_new};
 
 pub(crate) async fn run(command: &OperatorCommand, globals: &Globals) -> Result<(), Failure> {
     let printer = Printer::new(globals);

@@ -18,8 +18,8 @@ const SHOWN_MAX: usize = 20;
 
 pub(crate) async fn run(args: &PublishArgs, globals: &Globals) -> Result<(), Failure> {
     let printer = Printer::new(globals);
-    let (endpoint, _, _) = Remote::endpoint(globals)?;
-    let remote = Remote::connect(globals).await?;
+    let (endpoint, context) = Remote::endpoint(globals)?;
+    let remote = Remote::over(endpoint.clone(), context, globals).await?;
     let source = remote.source(args.source.as_deref());
     if source.is_empty() {
         return Err(Failure::usage("cli.no_source", &[]));

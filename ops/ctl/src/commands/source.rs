@@ -9,9 +9,9 @@ use dtm_types::format::{Form, Mode};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::text::{id, pem, time};
+use super::text::{id, time};
 use crate::args::{Globals, SendForm, SendMode, SourceArgs, SourceCommand, SourceKeyCommand};
-use crate::{Failure, Printer, Remote, confirm, make_request, write_new};
+use crate::{Failure, Printer, Remote, confirm, make_request, pem, write_new};
 
 /// SHA-256 of a certificate.
 const DIGEST_BYTES: usize = 32;
