@@ -2,7 +2,7 @@
 
 use super::memory::Memory;
 use crate::EncodedFrame;
-use crate::spool::{self, SpoolQueue};
+use crate::spool::{self, Released, SpoolQueue};
 use dtm_proto::ingest::{Ack, Record};
 
 /// Records that are not acked yet, by sequence.
@@ -93,17 +93,14 @@ impl Store {
     }
 
     /// Forgets what lies at or below `release`: acked and, where there is another site, there too.
-    pub(crate) fn release(
-        &mut self,
-        release: u64,
-        ack: Ack,
-        bytes_max: usize,
-    ) -> Result<(), spool::Error> {
+    /// What is left to do on disk, where there is anything.
+    #[must_use]
+    pub(crate) fn release(&mut self, release: u64, ack: Ack, bytes_max: usize) -> Option<Released> {
         match self {
-            Self::Unknown => Ok(()),
+            Self::Unknown => None,
             Self::Memory(memory) => {
                 memory.release(release, ack.acked_through, bytes_max);
-                Ok(())
+                None
             }
             Self::Spool(queue) => queue.release(release, ack),
         }

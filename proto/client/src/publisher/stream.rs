@@ -3,6 +3,7 @@
 use super::config::Event;
 use super::driver::{Driver, Exit};
 use crate::session::Ready;
+use crate::spool::Released;
 use crate::{EncodedFrame, Error, Session, SessionEvent};
 use dtm_proto::ingest::{Ack, Reconnect, Rewind, RewindReason};
 use std::time::Duration;
@@ -255,7 +256,7 @@ impl Driver {
             self.in_flight_bytes = 0;
         }
         self.loss = self.loss.filter(|loss| loss.to > through);
-        {
+        let released = {
             let mut state = self.shared.lock();
             state.acked_through = state.acked_through.max(through);
             state.lost_confirmed = state.lost_confirmed.filter(|(_, to)| *to > through);
@@ -272,9 +273,11 @@ impl Driver {
                 release = release.min(state.site_through);
             }
             let noted = Ack { acked_through: through, ..ack.clone().unwrap_or_default() };
-            if let Err(error) = state.store.release(release, noted, self.config.held_bytes_max) {
-                self.broken = Some(error.into());
-            }
+            state.store.release(release, noted, self.config.held_bytes_max)
+        };
+        // Senders do not wait for the disk: their lock is free again.
+        if let Some(Err(error)) = released.map(Released::clean) {
+            self.broken = Some(error.into());
         }
         self.shared.progress.send_modify(|progress| {
             progress.acked_through = progress.acked_through.max(through);

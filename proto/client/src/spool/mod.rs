@@ -21,7 +21,7 @@ mod queue;
 mod recover;
 
 pub use error::Error;
-pub(crate) use queue::SpoolQueue;
+pub(crate) use queue::{Released, SpoolQueue};
 
 use crate::FrameBuilder;
 use block::{BlockHead, Sealer};

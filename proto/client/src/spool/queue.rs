@@ -136,9 +136,10 @@ impl SpoolQueue {
             })
     }
 
-    /// Forgets blocks at or below `release` and removes files that hold nothing else. The last
-    /// file stays.
-    pub(crate) fn release(&mut self, release: u64, ack: Ack) -> Result<(), Error> {
+    /// Forgets blocks at or below `release`; files that hold nothing else are the caller's to
+    /// clean, with no lock held. The last file stays.
+    #[must_use]
+    pub(crate) fn release(&mut self, release: u64, ack: Ack) -> Option<Released> {
         let mut removed = Vec::new();
         let acked = {
             let mut index = self.index.lock();
@@ -158,14 +159,31 @@ impl SpoolQueue {
             index.acked.clone()
         };
         if removed.is_empty() {
-            if self.hint_at.elapsed() >= HINT_EVERY {
-                self.hint_at = Instant::now();
-                self.folder.write_acked(&acked, false)?;
+            if self.hint_at.elapsed() < HINT_EVERY {
+                return None;
             }
-            return Ok(());
+            self.hint_at = Instant::now();
         }
-        self.folder.write_acked(&acked, true)?;
-        for path in removed {
+        Some(Released { folder: Arc::clone(&self.folder), acked, removed })
+    }
+}
+
+/// What a release leaves to be done on disk.
+#[derive(Debug)]
+pub(crate) struct Released {
+    folder: Arc<Folder>,
+    acked: Ack,
+    removed: Vec<Arc<Path>>,
+}
+
+impl Released {
+    /// Notes the ack and removes the files. The note is synced before the first of them goes.
+    pub(crate) fn clean(self) -> Result<(), Error> {
+        if self.removed.is_empty() {
+            return self.folder.write_acked(&self.acked, false);
+        }
+        self.folder.write_acked(&self.acked, true)?;
+        for path in self.removed {
             fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
         }
         self.folder.sync()
