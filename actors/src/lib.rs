@@ -28,6 +28,7 @@ pub use batch::{OpenedBatch, open_batch};
 pub use contract::{Contract, ContractRequest, Contracts, Defaults};
 pub use error::Error;
 pub use limits::Limits;
+pub use opener::propose;
 pub use outbox::Outbox;
 pub use session::{SessionHandle, in_session};
 pub use sources::{Deps, OpenRequest, Sources, SourcesHandle};

@@ -24,9 +24,12 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause between two tries.
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
-/// Proposes one command and waits for its outcome. Cancel-safe: the outcome is then lost, its
-/// effect is not.
-pub(crate) async fn propose(
+/// Proposes one command and waits for its outcome, which may take for ever: a leader that has lost
+/// its followers waits for them. Cancel-safe: the outcome is then lost, its effect is not.
+///
+/// # Errors
+/// What the group says; an answer that was dropped is [`ProposeError::OutcomeUnknown`].
+pub async fn propose(
     proposer: &dyn Proposer,
     group: GroupId,
     command: Bytes,

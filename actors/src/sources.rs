@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::opener;
 use crate::outbox::Outbox;
-use crate::session::{Leave, Session, SessionArgs, SessionHandle, SessionMessage};
+use crate::session::{FlowArgs, Leave, Session, SessionArgs, SessionHandle, SessionMessage};
 use crate::treatment::Treatment;
 use crate::vault::KeyVault;
 
@@ -184,7 +184,7 @@ impl SourcesHandle {
             record_bytes_max: deps.limits.quarantine_record_bytes_max,
         };
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
-        let args = SessionArgs {
+        let flow = FlowArgs {
             deps: Arc::clone(deps),
             stream: request.stream.clone(),
             group: request.group,
@@ -195,9 +195,9 @@ impl SourcesHandle {
             quota,
             actor_id: request.actor_id,
             outbox: outbox.clone(),
-            guard: SessionGuard { sources: Arc::clone(&self.0), id, slot },
         };
-        let actor = self.adopt(args).await?;
+        let guard = SessionGuard { sources: Arc::clone(&self.0), id, slot };
+        let actor = self.adopt(SessionArgs { flow, guard }).await?;
         let entry =
             Entry { actor: actor.clone(), group: request.group, told: request.leader_address };
         self.0.sessions.lock().insert(id, entry);
@@ -403,7 +403,7 @@ impl Actor for Supervisor {
         (): &mut (),
     ) -> Result<(), ActorProcessingErr> {
         let SourcesMessage::Adopt(args, reply) = message;
-        let outbox = args.outbox.clone();
+        let outbox = args.flow.outbox.clone();
         let spawned = Actor::spawn_linked(None, Session, *args, myself.get_cell()).await;
         if spawned.is_err() {
             outbox.end(Err(Error::Gone));

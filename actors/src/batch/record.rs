@@ -19,7 +19,7 @@ pub(crate) struct Checked {
     pub(crate) warnings: Vec<Violation>,
     /// Pointers that the node masked.
     pub(crate) masked: bool,
-    /// Why it is refused; empty = accepted.
+    /// Why it is refused; none = accepted.
     pub(crate) refused: Option<RefusedRecord>,
 }
 

@@ -3,23 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use dtm_machine::seams::ProposeError;
 use dtm_proto::ingest;
 use dtm_proto::ingest::publish_response::Response;
 use dtm_types::command::command::Op;
 use dtm_types::command::{CloseSession, DeclareLost, Outcome};
-use dtm_types::{GroupId, StreamKey};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::flow::{Flow, Step};
+use super::flow::{Flow, FlowArgs, Step};
 use crate::admission::Permit;
-use crate::batch::{BatchKeys, Quota};
-use crate::contract::Contract;
+use crate::batch::BatchKeys;
 use crate::error::Error;
 use crate::opener;
 use crate::outbox::Outbox;
-use crate::sources::{Deps, SessionGuard};
+use crate::sources::SessionGuard;
 
 /// How long a client may stay after it was asked to reconnect.
 const LEAVE_WITHIN: Duration = Duration::from_secs(30);
@@ -50,22 +48,13 @@ pub(crate) struct Session;
 
 /// What a session starts with.
 pub(crate) struct SessionArgs {
-    pub(crate) deps: Arc<Deps>,
-    pub(crate) stream: StreamKey,
-    pub(crate) group: GroupId,
-    pub(crate) session: u64,
-    pub(crate) next_sequence: u64,
-    pub(crate) contract: Contract,
-    pub(crate) keys: Arc<BatchKeys>,
-    pub(crate) quota: Quota,
-    pub(crate) actor_id: Bytes,
-    pub(crate) outbox: Outbox,
+    pub(crate) flow: FlowArgs,
     pub(crate) guard: SessionGuard,
 }
 
 impl std::fmt::Debug for SessionArgs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SessionArgs").field("stream", &self.stream).finish_non_exhaustive()
+        f.debug_struct("SessionArgs").field("stream", &self.flow.stream).finish_non_exhaustive()
     }
 }
 
@@ -88,10 +77,10 @@ pub(crate) enum SessionMessage {
     Retry,
     /// Keys of a new month.
     Keys(Result<Arc<BatchKeys>, Error>),
-    /// The client lost these records.
-    Lost(ingest::Lost),
+    /// The client lost these records; the next declaration waits for the permit.
+    Lost(ingest::Lost, OwnedSemaphorePermit),
     /// The group answered a declaration of loss.
-    LostDeclared(Result<Outcome, Error>, u64),
+    LostDeclared(Result<Outcome, Error>, u64, OwnedSemaphorePermit),
     /// Nothing more comes.
     Close { finished: bool, asked: bool },
     /// The group closed the stream.
@@ -110,11 +99,20 @@ impl std::fmt::Debug for SessionMessage {
     }
 }
 
+/// How a session that nothing more comes for is to end.
+#[derive(Clone, Copy)]
+struct Closing {
+    /// Never again on this stream: the group closes it.
+    finished: bool,
+    /// The client asked and is told; else its side of the connection just ended.
+    asked: bool,
+}
+
 /// Everything that changes.
 pub(crate) struct State {
     flow: Flow,
     outbox: Outbox,
-    closing: Option<(bool, bool)>,
+    closing: Option<Closing>,
     #[allow(dead_code, reason = "held for its Drop: counts the session down")]
     guard: SessionGuard,
 }
@@ -127,25 +125,12 @@ impl Actor for Session {
     async fn pre_start(
         &self,
         myself: ActorRef<Self::Msg>,
-        args: SessionArgs,
+        SessionArgs { flow: args, guard }: SessionArgs,
     ) -> Result<State, ActorProcessingErr> {
         metrics::gauge!("dtm_sessions_open").increment(1.0);
         tracing::debug!(stream = %args.stream, session = args.session, "session opened");
-        let (outbox, guard) = (args.outbox.clone(), args.guard);
-        let flow = Flow::new(
-            args.deps,
-            args.stream,
-            args.group,
-            args.session,
-            args.next_sequence,
-            args.contract,
-            args.keys,
-            args.quota,
-            args.actor_id,
-            args.outbox,
-            myself,
-        );
-        Ok(State { flow, outbox, closing: None, guard })
+        let outbox = args.outbox.clone();
+        Ok(State { flow: Flow::new(args, myself), outbox, closing: None, guard })
     }
 
     async fn handle(
@@ -197,15 +182,16 @@ async fn step(
             Ok(())
         }
         SessionMessage::Keys(keys) => state.flow.rekeyed(keys?).await,
-        SessionMessage::Lost(lost) => {
+        SessionMessage::Lost(lost, turn) => {
             state.flow.hold_frames();
-            declare_lost(myself, lost, state)
+            declare_lost(myself, lost, turn, state);
+            Ok(())
         }
-        SessionMessage::LostDeclared(outcome, through) => {
+        SessionMessage::LostDeclared(outcome, through, _turn) => {
             state.flow.lost_declared(outcome?, through).await
         }
         SessionMessage::Close { finished, asked } => {
-            state.closing.get_or_insert((finished, asked));
+            state.closing.get_or_insert(Closing { finished, asked });
             Ok(())
         }
         SessionMessage::Finished(outcome) => {
@@ -230,8 +216,9 @@ async fn step(
 fn declare_lost(
     myself: &ActorRef<SessionMessage>,
     lost: ingest::Lost,
+    turn: OwnedSemaphorePermit,
     state: &State,
-) -> Result<(), Error> {
+) {
     let flow = &state.flow;
     let op = Op::DeclareLost(DeclareLost {
         source: flow.stream().source.as_str().to_owned(),
@@ -240,13 +227,13 @@ fn declare_lost(
         from_sequence: lost.from_sequence,
         to_sequence: lost.to_sequence,
     });
-    ask(myself, flow, op, move |outcome| SessionMessage::LostDeclared(outcome, lost.to_sequence));
-    Ok(())
+    let through = lost.to_sequence;
+    ask(myself, flow, op, move |outcome| SessionMessage::LostDeclared(outcome, through, turn));
 }
 
 /// Once everything taken is committed, a closing session says so and ends.
 fn finish_when_drained(myself: &ActorRef<SessionMessage>, state: &mut State) {
-    let Some((finished, asked)) = state.closing else {
+    let Some(Closing { finished, asked }) = state.closing else {
         return;
     };
     if !state.flow.is_drained() {

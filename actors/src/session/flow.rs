@@ -41,6 +41,21 @@ pub(crate) enum Step {
     RetryAfter(Duration),
 }
 
+/// What a flow starts with.
+pub(crate) struct FlowArgs {
+    pub(crate) deps: Arc<Deps>,
+    pub(crate) stream: StreamKey,
+    pub(crate) group: GroupId,
+    pub(crate) session: u64,
+    pub(crate) next_sequence: u64,
+    pub(crate) contract: Contract,
+    pub(crate) keys: Arc<BatchKeys>,
+    pub(crate) quota: Quota,
+    /// 16 bytes: the source's id.
+    pub(crate) actor_id: Bytes,
+    pub(crate) outbox: Outbox,
+}
+
 /// See the module.
 pub(crate) struct Flow {
     deps: Arc<Deps>,
@@ -70,35 +85,22 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    #[allow(clippy::too_many_arguments, reason = "the parts of SessionArgs, taken apart once")]
-    pub(crate) fn new(
-        deps: Arc<Deps>,
-        stream: StreamKey,
-        group: GroupId,
-        session: u64,
-        next_sequence: u64,
-        contract: Contract,
-        keys: Arc<BatchKeys>,
-        quota: Quota,
-        actor_id: Bytes,
-        outbox: Outbox,
-        myself: ActorRef<SessionMessage>,
-    ) -> Self {
-        let checker = RecordChecker::new(Arc::clone(&deps.treatment));
+    pub(crate) fn new(args: FlowArgs, myself: ActorRef<SessionMessage>) -> Self {
+        let checker = RecordChecker::new(Arc::clone(&args.deps.treatment));
         Self {
-            deps,
-            stream,
-            group,
-            session,
-            contract,
-            keys,
+            deps: args.deps,
+            stream: args.stream,
+            group: args.group,
+            session: args.session,
+            contract: args.contract,
+            keys: args.keys,
             checker,
-            quota,
-            actor_id,
-            outbox,
+            quota: args.quota,
+            actor_id: args.actor_id,
+            outbox: args.outbox,
             myself,
-            next: next_sequence,
-            acked_through: next_sequence - 1,
+            next: args.next_sequence,
+            acked_through: args.next_sequence - 1,
             open: None,
             pending: VecDeque::new(),
             next_id: 0,
@@ -216,13 +218,13 @@ impl Flow {
         };
         let sealed = open.seal(&self.stream, self.session, &self.contract, &self.keys, stamp);
         self.next_id += 1;
-        let born_us = self.deps.clock.monotonic_us();
+        let sealed_us = self.deps.clock.monotonic_us();
         self.pending.push_back(Pending {
             id: self.next_id,
             sealed,
             permits,
             progress: Progress::Waiting,
-            born_us,
+            sealed_us,
         });
     }
 
@@ -291,7 +293,8 @@ impl Flow {
             // One before it got no outcome and is proposed again first.
             RefusalKind::Gap => {
                 let cause = "an earlier batch is missing".to_owned();
-                self.failed(at, ProposeError::OutcomeUnknown { group: self.group, cause })
+                let error = ProposeError::OutcomeUnknown { group: self.group, cause };
+                self.mark_failed(at, error).map(drop)
             }
             RefusalKind::Conflict => {
                 // Only the conflicting batch is known to be held: what came after it is still on
@@ -314,6 +317,13 @@ impl Flow {
     }
 
     fn failed(&mut self, at: usize, error: ProposeError) -> Result<(), Error> {
+        self.last_error = Some(self.mark_failed(at, error)?);
+        Ok(())
+    }
+
+    /// Gives the error back while there is patience. The last one that is a cause of its own is
+    /// what the client is told in the end.
+    fn mark_failed(&mut self, at: usize, error: ProposeError) -> Result<ProposeError, Error> {
         self.pending[at].progress = Progress::Failed;
         let now_us = self.deps.clock.monotonic_us();
         let since = *self.trouble_since_us.get_or_insert(now_us);
@@ -325,11 +335,7 @@ impl Flow {
                 source: self.last_error.take().unwrap_or(error),
             });
         }
-        if !matches!(&error, ProposeError::OutcomeUnknown { cause, .. } if cause == "an earlier batch is missing")
-        {
-            self.last_error = Some(error);
-        }
-        Ok(())
+        Ok(error)
     }
 
     /// In trouble, and nothing is on its way any more: time to propose again.
@@ -372,13 +378,8 @@ impl Flow {
     /// Acks every batch at the front that is done: refusals first, then one cumulative ack.
     fn acknowledge(&mut self) -> Result<(), Error> {
         let mut ack: Option<ingest::Ack> = None;
-        while matches!(self.pending.front(), Some(Pending { progress: Progress::Done(_), .. })) {
-            let Some(pending) = self.pending.pop_front() else {
-                break;
-            };
-            let Progress::Done(appended) = pending.progress else {
-                break;
-            };
+        while let Some(appended) = self.pending.front().and_then(Pending::appended) {
+            let pending = self.pending.pop_front().expect("looked at just now");
             assert!(
                 appended.acked_through >= pending.sealed.last,
                 "ING-1: ack below what was stored"

@@ -1,8 +1,11 @@
-//! What the gRPC door holds of a session: admits bytes, then casts.
+//! What the gRPC door holds of a session: admits bytes, and one declaration of loss, then casts.
+
+use std::sync::Arc;
 
 use dtm_proto::ingest;
 use dtm_types::{ErrorCode, StreamKey};
 use ractor::ActorRef;
+use tokio::sync::Semaphore;
 
 use super::actor::SessionMessage;
 use crate::admission::{Admission, InFlight};
@@ -15,6 +18,8 @@ pub struct SessionHandle {
     stream: StreamKey,
     admission: Admission,
     in_flight: InFlight,
+    /// Of one: held by the declaration of loss that is on its way.
+    declaring: Arc<Semaphore>,
     record_bytes_max: usize,
     frame_bytes_max: usize,
     in_flight_bytes_max: usize,
@@ -34,6 +39,7 @@ impl SessionHandle {
             stream,
             admission,
             in_flight,
+            declaring: Arc::new(Semaphore::new(1)),
             record_bytes_max: limits.record_bytes_max,
             frame_bytes_max: limits.frame_bytes_max,
             in_flight_bytes_max: limits.stream_in_flight_bytes_max,
@@ -56,9 +62,15 @@ impl SessionHandle {
         self.cast(SessionMessage::Frame { frame, permit })
     }
 
-    /// The client no longer has these records.
-    pub fn lost(&self, lost: ingest::Lost) -> Result<(), Error> {
-        self.cast(SessionMessage::Lost(lost))
+    /// The client no longer has these records. Waits until the group has answered the declaration
+    /// before this one: a declaration costs its sender next to nothing.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] after the end.
+    pub async fn lost(&self, lost: ingest::Lost) -> Result<(), Error> {
+        let turn = Arc::clone(&self.declaring).acquire_owned().await;
+        let turn = turn.expect("the semaphore is never closed");
+        self.cast(SessionMessage::Lost(lost, turn))
     }
 
     /// Nothing more comes; `finished` = never again on this stream.
@@ -148,5 +160,64 @@ impl SessionHandle {
             value: value as u64,
             found: found as u64,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ractor::{Actor, ActorProcessingErr};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// Hands on what a session would work on.
+    struct Mailbox(mpsc::Sender<SessionMessage>);
+
+    impl Actor for Mailbox {
+        type Msg = SessionMessage;
+        type State = ();
+        type Arguments = ();
+
+        async fn pre_start(
+            &self,
+            _: ActorRef<Self::Msg>,
+            (): (),
+        ) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+
+        async fn handle(
+            &self,
+            _: ActorRef<Self::Msg>,
+            message: Self::Msg,
+            (): &mut (),
+        ) -> Result<(), ActorProcessingErr> {
+            let _ = self.0.send(message).await;
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn losses_are_declared_one_at_a_time() {
+        let (sender, mut mailbox) = mpsc::channel(8);
+        let (actor, _) = Actor::spawn(None, Mailbox(sender), ()).await.expect("starts");
+        let stream = StreamKey::parse("tinh-01", "main").expect("allowed names");
+        let admission = Admission::new(1 << 20);
+        let limits = Limits::default();
+        let session =
+            SessionHandle::new(actor.clone(), stream, admission, InFlight::default(), &limits);
+        let lost = ingest::Lost { from_sequence: 1, to_sequence: 2 };
+        session.lost(lost).await.expect("taken");
+        let first = mailbox.recv().await.expect("a declaration");
+        let second = session.lost(lost);
+        let mut second = std::pin::pin!(second);
+        let early = tokio::time::timeout(Duration::from_millis(50), second.as_mut()).await;
+        assert!(early.is_err(), "the first has no answer yet");
+        drop(first);
+        let patience = Duration::from_secs(10);
+        tokio::time::timeout(patience, second).await.expect("its turn").expect("taken");
+        actor.stop(None);
     }
 }

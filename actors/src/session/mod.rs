@@ -15,4 +15,5 @@ mod pending;
 
 pub use actor::in_session;
 pub(crate) use actor::{Leave, Session, SessionArgs, SessionMessage};
+pub(crate) use flow::FlowArgs;
 pub use handle::SessionHandle;

@@ -1,5 +1,7 @@
 //! A batch on its way: what it holds until its outcome is acknowledged.
 
+use std::sync::Arc;
+
 use dtm_types::command::Appended;
 
 use crate::admission::Permit;
@@ -20,24 +22,32 @@ pub(super) struct Pending {
     pub(super) sealed: Sealed,
     pub(super) permits: Vec<Permit>,
     pub(super) progress: Progress,
-    /// Microseconds, monotonic.
-    pub(super) born_us: i64,
+    /// When it was sealed: microseconds, monotonic.
+    pub(super) sealed_us: i64,
 }
 
 impl Pending {
+    /// The outcome of a batch that is done.
+    pub(super) fn appended(&self) -> Option<Appended> {
+        match self.progress {
+            Progress::Done(appended) => Some(appended),
+            _ => None,
+        }
+    }
+
     /// What the metrics say of a batch that is done, and what its stream waits for refused records.
-    pub(super) fn count(&self, appended: &Appended, deps: &Deps, dataset: &impl ToString) {
+    pub(super) fn count(&self, appended: &Appended, deps: &Deps, dataset: &Arc<str>) {
         let now_us = deps.clock.monotonic_us();
-        let took_us = u64::try_from(now_us - self.born_us).unwrap_or(0);
+        let took_us = u64::try_from(now_us - self.sealed_us).unwrap_or(0);
         deps.ack_times.record(now_us, took_us);
         metrics::histogram!("dtm_ack_seconds").record(took_us as f64 / 1e6);
         let refused = self.sealed.refused.len() as u64;
-        metrics::counter!("dtm_records_total", "dataset" => dataset.to_string())
+        metrics::counter!("dtm_records_total", "dataset" => Arc::clone(dataset))
             .increment(u64::from(self.sealed.count) - refused);
         metrics::counter!("dtm_record_bytes_total").increment(self.sealed.plain_bytes);
         metrics::counter!("dtm_duplicates_total").increment(u64::from(appended.duplicates));
         if refused > 0 {
-            metrics::counter!("dtm_records_refused_total", "dataset" => dataset.to_string())
+            metrics::counter!("dtm_records_refused_total", "dataset" => Arc::clone(dataset))
                 .increment(refused);
             if let Some(permit) = self.permits.first() {
                 permit.refused(refused);

@@ -6,12 +6,11 @@ use dtm_identity::{
 };
 use dtm_machine::reads;
 use dtm_machine::seams::{GroupView, StateError, StateRead};
-use dtm_types::SourceId;
 use tonic::{Request, Status};
 
 use super::rights::held;
 use super::shared::Shared;
-use super::status::{internal, of_identity, status};
+use super::status::{internal, of_identity, source_id};
 use crate::tls::PeerInfo;
 
 /// The scheme of the `authorization` metadata.
@@ -115,15 +114,7 @@ impl Shared {
         operation: Operation,
         owner: Option<&str>,
     ) -> Result<(), Status> {
-        let owner = match owner {
-            None => None,
-            Some(name) => Some(SourceId::parse(name).ok_or_else(|| {
-                status(
-                    dtm_types::ErrorCode::InvalidArgument,
-                    "a source code is 1 to 64 of a-z 0-9 . - _",
-                )
-            })?),
-        };
+        let owner = owner.map(source_id).transpose()?;
         authorize(caller, operation, owner.as_ref()).map_err(|e| of_identity(&e))
     }
 }

@@ -19,7 +19,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::rights::Entered;
 use super::shared::Shared;
-use super::status::{internal, of_session, status, status_with};
+use super::status::{internal, of_session, status, status_with, stream_key};
 use crate::telemetry::contained;
 
 /// How long a client may wait before its first request.
@@ -134,13 +134,6 @@ impl Shared {
     }
 }
 
-fn stream_key(source: &str, stream: &str) -> Result<StreamKey, Status> {
-    StreamKey::parse(source, stream).ok_or_else(|| {
-        let rule = "a source code is 1 to 64 of a-z 0-9 . - _, a stream name 1 to 128 bytes without control characters";
-        status(ErrorCode::InvalidArgument, rule)
-    })
-}
-
 /// Size of a message that tonic refused unread: over the frame limit and its slack. Tonic says it in
 /// words only.
 fn message_bytes(refused: &Status) -> Option<u64> {
@@ -171,7 +164,7 @@ async fn read(
         };
         let taken = match asked {
             Asked::Frame(frame) => session.frame(frame).await,
-            Asked::Lost(lost) => session.lost(lost),
+            Asked::Lost(lost) => session.lost(lost).await,
             Asked::Close(close) => session.close(close.finished),
             Asked::Open(_) => Err(session.protocol("a stream is opened once")),
         };

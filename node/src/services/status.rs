@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use dtm_types::text::{Lang, render};
-use dtm_types::{ErrorCode, chain};
+use dtm_types::{ErrorCode, SourceId, StreamKey, chain};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -63,6 +63,18 @@ pub(crate) fn of_session(error: &dtm_actors::Error) -> Status {
 pub(crate) fn of_identity(error: &dtm_identity::Error) -> Status {
     metrics::counter!("dtm_refusals_total", "code" => error.code().name()).increment(1);
     status(error.code(), error)
+}
+
+/// A source's code as a request says it.
+pub(crate) fn source_id(source: &str) -> Result<SourceId, Status> {
+    SourceId::parse(source).ok_or_else(|| status(ErrorCode::InvalidArgument, SourceId::RULE))
+}
+
+/// A stream's key as a request says it.
+pub(crate) fn stream_key(source: &str, stream: &str) -> Result<StreamKey, Status> {
+    source_id(source)?;
+    let wrong = || status(ErrorCode::InvalidArgument, StreamKey::STREAM_RULE);
+    StreamKey::parse(source, stream).ok_or_else(wrong)
 }
 
 /// A fault of this software.

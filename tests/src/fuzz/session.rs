@@ -55,7 +55,7 @@ async fn play(messages: Vec<Request>) {
         let taken = match message {
             Request::Open(_) => Err(session.protocol("a second open")),
             Request::Frame(frame) => session.frame(frame).await,
-            Request::Lost(lost) => session.lost(lost),
+            Request::Lost(lost) => session.lost(lost).await,
             Request::Close(close) => session.close(close.finished),
         };
         // As the door does: the first error ends the stream.

@@ -25,10 +25,8 @@ impl AdminDoor {
             status(ErrorCode::InvalidArgument, "a role is operator, approver or auditor")
         })?;
         if !operator_name_is_valid(&asked.name) {
-            return Err(status(
-                ErrorCode::InvalidArgument,
-                "this name is not allowed for an operator",
-            ));
+            let rule = "an operator's name is 1 to 64 of a-z 0-9 . - _, first a letter or digit";
+            return Err(status(ErrorCode::InvalidArgument, rule));
         }
         let identity =
             Identity::Operator { cluster: self.0.cluster_id, name: asked.name.clone(), role };

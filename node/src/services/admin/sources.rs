@@ -9,20 +9,18 @@ use dtm_types::command::admin::Op;
 use dtm_types::command::{
     RevokeSourceCertificate, RevokeSourceKey, SourceCertificateRow, SourceKeyRow, SourceRow,
 };
-use dtm_types::{ErrorCode, GroupId, SourceId};
+use dtm_types::{DAY_US, ErrorCode, GroupId};
 use serde_json::json;
 use tonic::{Request, Status};
 
 use super::AdminDoor;
 use crate::pki::Subject;
-use crate::services::status::{internal, status};
+use crate::services::status::{internal, source_id, status};
 
 /// Streams listed of one source.
 const STREAMS_MAX: usize = 1_000;
 /// Sources in one list.
 const SOURCES_MAX: usize = 10_000;
-/// A day, microseconds.
-const DAY_US: i64 = 86_400_000_000;
 /// Days a source key holds where nothing is said, and at most.
 const KEY_DAYS: i64 = 365;
 
@@ -224,10 +222,4 @@ impl AdminDoor {
         self.act(asker, op, None, detail).await?;
         Ok(wire::RevokeSourceCertificateResponse {})
     }
-}
-
-fn source_id(source: &str) -> Result<SourceId, Status> {
-    SourceId::parse(source).ok_or_else(|| {
-        status(ErrorCode::InvalidArgument, "a source code is 1 to 64 of a-z 0-9 . - _")
-    })
 }
