@@ -1,6 +1,8 @@
 //! Administrative actions: one command of meta each, with its leaf in the same entry and the
 //! detail (who, from where, why, old and new values) sealed beside it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use dtm_identity::Caller;
 use dtm_machine::seams::{ProposeError, Proposer};
@@ -13,7 +15,6 @@ use dtm_types::format::{KeyPurpose, WrappedKey};
 use dtm_types::{ErrorCode, GroupId, Month, RequestId};
 use prost::Message;
 use sha2::{Digest, Sha256};
-use tokio::sync::oneshot;
 use tonic::Status;
 
 use super::shared::Shared;
@@ -22,7 +23,9 @@ use super::status::{internal, status};
 /// How often an action is proposed while there is no leader.
 const TRIES: u32 = 20;
 /// Pause between tries.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long all the tries of one action may take.
+const PROPOSE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Who acts.
 pub(crate) struct Actor {
@@ -124,29 +127,33 @@ pub(crate) async fn propose(
         op: Some(op),
     };
     let command = Bytes::from(command.encode_to_vec());
+    let outcome = propose_within(shared.cluster.as_ref(), group, command, PROPOSE_WITHIN).await;
+    outcome.map_err(|error| status(error.code(), &error))
+}
+
+async fn propose_within(
+    proposer: &dyn Proposer,
+    group: GroupId,
+    command: Bytes,
+    within: Duration,
+) -> Result<Outcome, ProposeError> {
+    let deadline = tokio::time::Instant::now() + within;
     let mut last = None;
     for _ in 0..TRIES {
-        let (sender, receiver) = oneshot::channel();
-        shared.cluster.propose(
-            group,
-            command.clone(),
-            Box::new(move |result| drop(sender.send(result))),
-        );
-        match receiver.await {
+        // A leader that has lost its followers may wait for them for long: the caller does not.
+        let tried = dtm_actors::propose(proposer, group, command.clone());
+        match tokio::time::timeout_at(deadline, tried).await {
             Ok(Ok(outcome)) => return Ok(outcome),
             Ok(Err(error)) if error.retryable() => last = Some(error),
-            Ok(Err(error)) => return Err(status(error.code(), &error)),
+            Ok(Err(error)) => return Err(error),
             Err(_) => {
-                last = Some(ProposeError::OutcomeUnknown {
-                    group,
-                    cause: "the answer was dropped".into(),
-                })
+                let cause = "no majority answered in time".to_owned();
+                return Err(ProposeError::OutcomeUnknown { group, cause });
             }
         }
         tokio::time::sleep(PAUSE).await;
     }
-    let error = last.expect("at least one try");
-    Err(status(error.code(), &error))
+    Err(last.expect("at least one try"))
 }
 
 /// The detail, sealed under the audit key of the month, and its salted digest.
@@ -201,5 +208,59 @@ async fn audit_key(shared: &Shared, actor: &Actor) -> Result<WrappedKey, Status>
     match outcome.result {
         Some(Answer::KeyHeld(held)) => held.key.ok_or_else(|| internal("no key in the answer")),
         other => Err(internal(format!("meta answered {other:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use dtm_machine::seams::Reply;
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// A leader without followers: takes commands and never answers.
+    #[derive(Default)]
+    struct Alone(Mutex<Vec<Reply>>);
+
+    impl Proposer for Alone {
+        fn propose(&self, _: GroupId, _: Bytes, reply: Reply) {
+            self.0.lock().push(reply);
+        }
+    }
+
+    /// Elects its leader while it is asked.
+    #[derive(Default)]
+    struct Electing(AtomicU32);
+
+    impl Proposer for Electing {
+        fn propose(&self, group: GroupId, _: Bytes, reply: Reply) {
+            match self.0.fetch_add(1, Ordering::AcqRel) {
+                0 => reply(Err(ProposeError::NotLeader { group, leader: None })),
+                1 => drop(reply),
+                _ => reply(Ok(Outcome::default())),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_action_without_an_answer_ends_as_unknown() {
+        let within = Duration::from_millis(50);
+        let alone = Alone::default();
+        let asked = propose_within(&alone, GroupId::META, Bytes::new(), within);
+        let ended = tokio::time::timeout(Duration::from_secs(20), asked).await;
+        let error = ended.expect("it ends by itself").expect_err("nobody answered");
+        assert_eq!(error.code(), ErrorCode::OutcomeUnknown);
+        assert_eq!(alone.0.lock().len(), 1, "the first try may still commit");
+    }
+
+    #[tokio::test]
+    async fn an_action_is_proposed_until_there_is_a_leader() {
+        let electing = Electing::default();
+        let within = Duration::from_secs(20);
+        let outcome = propose_within(&electing, GroupId::META, Bytes::new(), within).await;
+        assert_eq!(outcome, Ok(Outcome::default()));
+        assert_eq!(electing.0.load(Ordering::Acquire), 3);
     }
 }

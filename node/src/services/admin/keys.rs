@@ -5,17 +5,18 @@ use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, ReadView};
 use dtm_proto::admin as wire;
-use dtm_types::command::RewrapKeys;
 use dtm_types::command::admin::Op;
 use dtm_types::command::command::Op as Command;
-use dtm_types::{GroupId, KeyId, RequestId};
+use dtm_types::command::outcome::Result as Answer;
+use dtm_types::command::{Outcome, RewrapKeys};
+use dtm_types::{ErrorCode, GroupId, KeyId, RequestId};
 use serde_json::json;
 use tonic::{Request, Status};
 
 use super::AdminDoor;
 use crate::services::Actor;
 use crate::services::audit::propose;
-use crate::services::status::internal;
+use crate::services::status::{internal, status};
 
 /// Keys wrapped anew in one command.
 const REWRAP_KEYS: usize = 256;
@@ -66,9 +67,11 @@ impl AdminDoor {
             if keys.is_empty() {
                 continue;
             }
-            count += keys.len() as u64;
+            let rewrapped = keys.len() as u64;
             let op = Command::RewrapKeys(RewrapKeys { keys });
-            propose(&self.0, group, RequestId(self.0.entropy.id16()), actor, op).await?;
+            let id = RequestId(self.0.entropy.id16());
+            done(group, propose(&self.0, group, id, actor, op).await?)?;
+            count += rewrapped;
         }
     }
 
@@ -80,5 +83,39 @@ impl AdminDoor {
         let (token, expires_us) = self.0.link.issue(self.0.clock.now_us());
         let url = format!("https://{}/?t={token}", self.0.row.https_address);
         Ok(wire::ConsoleLinkResponse { url, expires_us })
+    }
+}
+
+/// Whether a group wraps these keys anew: it refuses all of them where one was changed meanwhile.
+fn done(group: GroupId, outcome: Outcome) -> Result<(), Status> {
+    match outcome.result {
+        Some(Answer::Done(_)) => Ok(()),
+        Some(Answer::Refusal(refusal)) => {
+            let detail = format!("group {group} keeps its keys as they were: {}", refusal.detail);
+            Err(status(ErrorCode::VersionConflict, detail))
+        }
+        other => Err(internal(format!("group {group} answered {other:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dtm_types::command::{Done, Refusal};
+    use tonic::Code;
+
+    use super::*;
+
+    /// The old cluster key must not look free to go.
+    #[test]
+    fn keys_that_a_group_refused_are_not_counted_as_rewrapped() {
+        let outcome = |result| Outcome { result };
+        let group = GroupId(3);
+        done(group, outcome(Some(Answer::Done(Done::default())))).expect("wrapped anew");
+        let refusal = Refusal { detail: "key 07 is not held".to_owned(), ..Refusal::default() };
+        let refused = done(group, outcome(Some(Answer::Refusal(refusal)))).expect_err("refused");
+        assert_eq!(i32::from(refused.code()), ErrorCode::VersionConflict.grpc_code());
+        assert!(refused.message().contains("group 3"), "{refused:?}");
+        assert!(refused.message().contains("key 07 is not held"), "{refused:?}");
+        assert_eq!(done(group, outcome(None)).expect_err("no answer").code(), Code::Internal);
     }
 }
