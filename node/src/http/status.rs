@@ -33,12 +33,12 @@ pub struct Overview {
     pub groups: Vec<GroupLine>,
     /// Sources, at most a few hundred.
     pub sources: Vec<SourceLine>,
-    /// Sources that are registered and not in the list.
-    pub sources_more: u64,
-    /// Records stored today.
-    pub records_today: u64,
-    /// Records refused today.
-    pub refused_today: u64,
+    /// Whether more sources are registered than are in the list.
+    pub has_more_sources: bool,
+    /// Records stored since the beginning.
+    pub records: u64,
+    /// Records refused since the beginning.
+    pub refused: u64,
     /// Median time to an acknowledgement on this node, milliseconds.
     pub ack_p50_ms: f64,
     /// 99th percentile of the same.
@@ -94,14 +94,12 @@ pub struct SourceLine {
     pub title_vi: String,
     /// Its title in English; may be empty.
     pub title_en: String,
-    /// Open streams.
+    /// Names of streams that it ever used, at most 64 of them.
     pub streams: u32,
-    /// Records stored today.
+    /// Records stored since the beginning, on these streams.
     pub records: u64,
-    /// Records refused today.
+    /// Records refused since the beginning, on these streams.
     pub refused: u64,
-    /// 99th percentile of its acknowledgements, milliseconds; 0 = none lately.
-    pub ack_p99_ms: f64,
 }
 
 /// How the pages see the cluster.

@@ -234,8 +234,11 @@ impl LiveStatus for Live {
     }
 
     async fn overview(&self) -> Overview {
-        let status = tokio::time::timeout(PATIENCE, self.shared.status()).await;
+        let status = tokio::time::timeout(PATIENCE, self.shared.status());
+        let sources = tokio::time::timeout(PATIENCE, self.sources());
+        let (status, sources) = tokio::join!(status, sources);
         let status = status.ok().and_then(Result::ok).unwrap_or_default();
+        let (sources, has_more_sources) = sources.ok().flatten().unwrap_or_default();
         let now_us = self.shared.clock.monotonic_us();
         let [ack_p50_ms, ack_p99_ms] = self.shared.ack_times.quantiles_ms(now_us, [0.5, 0.99]);
         let name_of = |node: &Bytes| {
@@ -243,7 +246,6 @@ impl LiveStatus for Live {
                 status.nodes.iter().filter_map(|n| n.node.as_ref()).find(|n| n.node == *node);
             found.map(|n| n.name.clone()).unwrap_or_default()
         };
-        let sources = self.sources().await.unwrap_or_default();
         let most = |pick: fn(&wire::ReplicaStatus) -> u64| -> u64 {
             status.groups.iter().map(|g| g.replicas.iter().map(pick).max().unwrap_or(0)).sum()
         };
@@ -253,9 +255,9 @@ impl LiveStatus for Live {
             nodes: status.nodes.iter().map(node_line).collect(),
             groups: status.groups.iter().map(|g| group_line(g, name_of(&g.leader_node))).collect(),
             sources,
-            sources_more: 0,
-            records_today: most(|r| r.records),
-            refused_today: most(|r| r.refused),
+            has_more_sources,
+            records: most(|r| r.records),
+            refused: most(|r| r.refused),
             ack_p50_ms,
             ack_p99_ms,
         }
@@ -268,10 +270,13 @@ impl LiveStatus for Live {
 }
 
 impl Live {
-    async fn sources(&self) -> Option<Vec<SourceLine>> {
+    /// The first sources, and whether there are more.
+    async fn sources(&self) -> Option<(Vec<SourceLine>, bool)> {
         let shared = &self.shared;
         let meta = shared.directory.meta(shared.view()).await.ok()?;
-        let rows = reads::sources(meta.state.as_ref(), None, SOURCES_MAX).ok()?;
+        let mut rows = reads::sources(meta.state.as_ref(), None, SOURCES_MAX + 1).ok()?;
+        let has_more = rows.len() > SOURCES_MAX;
+        rows.truncate(SOURCES_MAX);
         let mut lines = Vec::with_capacity(rows.len());
         for row in rows {
             let mut line = SourceLine {
@@ -290,7 +295,7 @@ impl Live {
             }
             lines.push(line);
         }
-        Some(lines)
+        Some((lines, has_more))
     }
 }
 

@@ -50,7 +50,7 @@ macro_rules! metrics {
 
 metrics! {
     Counter "dtm_connections_total" ["door"] "connections": "Connections that finished their handshake.";
-    Counter "dtm_connections_refused_total" ["door, reason"] "connections": "Connections refused before any request: limit, handshake, timeout, certificate.";
+    Counter "dtm_connections_refused_total" ["door, reason"] "connections": "Connections refused before any request. Reasons: connections_max, connections_per_address_max, socket, handshake, handshake_timeout.";
     Counter "dtm_refusals_total" ["code"] "calls": "Calls of those who are unknown or may not, by error code (docs/errors).";
     Gauge "dtm_sessions_open" [""] "streams": "Streams open on this node.";
     Counter "dtm_streams_cut_total" ["cause"] "streams": "Streams ended by this node because their right is gone (revoked) or cannot be known here (cut-off).";
@@ -64,7 +64,7 @@ metrics! {
     Counter "dtm_duplicates_total" [""] "records": "Records whose message id was held already.";
     Counter "dtm_batches_proposed_again_total" [""] "rounds": "Rounds in which batches without an outcome were proposed again.";
     Counter "dtm_resend_conflicts_total" [""] "batches": "Resends whose content differs from what is held.";
-    Histogram "dtm_ack_seconds" [""] "seconds": "From a batch's first record to the outcome of its commit.";
+    Histogram "dtm_ack_seconds" [""] "seconds": "From the seal of a batch to its acknowledgement; records that waited in an open batch have waited before.";
     Gauge "dtm_in_flight_bytes" [""] "bytes": "Bytes taken in and not yet committed.";
     Counter "dtm_ing1_alarms_total" [""] "streams": "ING-1: a client showed the token of an acknowledgement beyond what is held. Anything above 0 is an incident.";
     Counter "dtm_ing1_unproven_total" [""] "streams": "A client said so without that token.";
