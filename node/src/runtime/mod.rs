@@ -16,3 +16,5 @@ mod vault;
 
 pub(crate) use run::{Error, run};
 use vault::NodeVault;
+#[cfg(test)]
+pub(crate) use {peers::Peers, vault::NodeVault};

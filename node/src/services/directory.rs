@@ -11,7 +11,8 @@ use dtm_types::{ErrorCode, GroupId};
 use parking_lot::Mutex;
 use tonic::Status;
 
-use super::status::{internal, status};
+use super::elsewhere::view_of;
+use super::status::internal;
 
 /// Parsed definitions that are kept.
 const DEFINITIONS_MAX: usize = 1_024;
@@ -25,12 +26,12 @@ pub(crate) struct Directory {
 impl Directory {
     /// Meta as this node has applied it.
     pub(crate) async fn meta(&self, view: &dyn ReadView) -> Result<GroupView, Status> {
-        view.view(GroupId::META, Freshness::Local).await.map_err(|e| status(e.code(), &e))
+        view_of(view, GroupId::META, Freshness::Local).await
     }
 
     /// Meta with everything committed before the call.
     pub(crate) async fn meta_now(&self, view: &dyn ReadView) -> Result<GroupView, Status> {
-        view.view(GroupId::META, Freshness::Current).await.map_err(|e| status(e.code(), &e))
+        view_of(view, GroupId::META, Freshness::Current).await
     }
 
     /// A source.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dtm_machine::seams::{Freshness, ReadError, ReadView, StateError, StateRead};
+use dtm_machine::seams::{Freshness, GroupView, ReadError, ReadView, StateError, StateRead};
 use dtm_proto::admin as wire;
 use dtm_proto::admin::node_service_client::NodeServiceClient;
 use dtm_types::{ErrorCode, GroupId};
@@ -26,12 +26,26 @@ pub(crate) fn another_may_answer(status: &Status) -> bool {
     )
 }
 
+/// What a request asks for, as the groups know it.
+pub(super) fn freshness(is_current: bool) -> Freshness {
+    if is_current { Freshness::Current } else { Freshness::Local }
+}
+
 /// No node that holds the group answers.
 pub(crate) fn nobody_answers(group: GroupId) -> Status {
     status(ErrorCode::Unavailable, format!("no node that holds group {group} answers"))
 }
 
 impl Shared {
+    /// This node's replica of a group.
+    pub(super) async fn here(
+        &self,
+        group: GroupId,
+        freshness: Freshness,
+    ) -> Result<GroupView, Status> {
+        view_of(self.view(), group, freshness).await
+    }
+
     /// Asks the nodes that hold a group in turn until one answers for good.
     pub(crate) async fn ask_holders<T, F>(
         &self,
@@ -53,8 +67,8 @@ impl Shared {
         Err(last)
     }
 
-    /// The rows of a range, at most 1,024 of them: from this node's replica, or a holder's. Reads
-    /// outside the range find nothing.
+    /// The rows of a range, from this node's replica, or a holder's, which sends at most 1,024 of
+    /// them. Nothing may be read outside the range.
     pub(crate) async fn rows(
         &self,
         group: GroupId,
@@ -83,14 +97,21 @@ impl Shared {
     }
 }
 
+/// A group as a view shows it, its error as the caller sees it.
+pub(super) async fn view_of(
+    view: &dyn ReadView,
+    group: GroupId,
+    freshness: Freshness,
+) -> Result<GroupView, Status> {
+    view.view(group, freshness).await.map_err(|e| status(e.code(), &e))
+}
+
 /// Answers another node from this node's own replica.
 pub(super) async fn rows_here(
     shared: &Shared,
     asked: wire::RowsRequest,
 ) -> Result<wire::RowsResponse, Status> {
-    let freshness = if asked.current { Freshness::Current } else { Freshness::Local };
-    let view = shared.cluster.view(GroupId(asked.group), freshness).await;
-    let view = view.map_err(|e| status(e.code(), &e))?;
+    let view = shared.here(GroupId(asked.group), freshness(asked.current)).await?;
     let limit = asked.rows_max.min(ROWS_MAX) as usize;
     let rows = view.state.scan(&asked.from, &asked.to, limit).map_err(internal)?;
     let rows = rows.into_iter().map(|(key, value)| wire::StateRow { key, value });

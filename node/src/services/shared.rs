@@ -20,7 +20,7 @@ use super::directory::Directory;
 use super::peers::PeerCalls;
 use super::rights::Rights;
 
-/// Reads of stored records that run at a time on a node; more wait.
+/// Reads of stored records that run at a time on a node; more wait. None waits for its caller.
 const READS_MAX: usize = 16;
 
 /// The node behind its doors.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tonic::Status;
 
 use super::open::BatchReader;
-use super::pages::Batches;
+use super::pages::{Batches, Wanted};
 use crate::services::shared::Shared;
 use crate::services::status::{internal, status};
 
@@ -28,14 +28,15 @@ pub(super) fn lookup(
     let current = view.current;
     let (place, at) = match find(shared, &view, asked)? {
         Some(found) => found,
-        None => return Err(status(ErrorCode::NotFound, "no such record")),
+        None => return Err(status(ErrorCode::NotFound, wanted_record(asked))),
     };
     let sequence = place.first_sequence + at;
+    let wanted = Wanted { from: sequence, records_max: 1 };
     let mut reader = BatchReader::new(view, Arc::clone(&shared.vault));
-    let record = reader.stored(&place, false)?.into_iter().find(|r| r.sequence == sequence);
+    let record = reader.stored(&place, wanted, false)?.into_iter().find(|r| r.sequence == sequence);
     let refused = match record {
         Some(_) => None,
-        None => reader.refused(&place, true)?.into_iter().find(|r| r.sequence == sequence),
+        None => reader.refused(&place, wanted, true)?.into_iter().find(|r| r.sequence == sequence),
     };
     if record.is_none() && refused.is_none() {
         return Err(status(
@@ -44,6 +45,16 @@ pub(super) fn lookup(
         ));
     }
     Ok(LookupResponse { record, refused, current })
+}
+
+/// The record that is asked for, in words.
+fn wanted_record(asked: &LookupRequest) -> String {
+    let LookupRequest { source, stream, dataset, sequence, message_id, .. } = asked;
+    if message_id.is_empty() {
+        format!("{source}/{stream} has no record {sequence}")
+    } else {
+        format!("{source} has no record of {dataset} with message id {message_id:?}")
+    }
 }
 
 fn find(

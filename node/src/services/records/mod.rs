@@ -17,15 +17,17 @@ use dtm_proto::records::{
 use dtm_types::{ErrorCode, GroupId, StreamKey};
 use futures::Stream;
 use prost::Message;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use self::open::BatchReader;
-use super::elsewhere::another_may_answer;
+use self::way::Way;
+use super::elsewhere::{another_may_answer, freshness};
 use super::shared::Shared;
-use super::status::{internal, status};
+use super::status::{internal, status, stream_key};
 use crate::telemetry::{contained, contained_blocking};
 
 mod lookup;
@@ -34,8 +36,10 @@ mod pages;
 #[cfg(test)]
 mod pages_test;
 mod position;
+mod refused_id;
 mod relay;
 mod resend;
+mod way;
 
 /// How often a tail looks for more.
 const TAIL_EVERY: Duration = Duration::from_millis(50);
@@ -229,8 +233,7 @@ async fn read_one(
     sender: &mpsc::Sender<Result<ReadResponse, Status>>,
 ) -> Result<(Plan, Result<(), Status>), Status> {
     let is_current = plan.request.current && !tail;
-    let freshness = if is_current { Freshness::Current } else { Freshness::Local };
-    let view = match plan.shared.cluster.view(group, freshness).await {
+    let view = match plan.shared.cluster.view(group, freshness(is_current)).await {
         Ok(view) => view,
         Err(ReadError::NotHere(_)) if !plan.is_relayed => {
             let relayed = relay::read(&mut plan, group, is_current, progress, sender).await;
@@ -239,19 +242,44 @@ async fn read_one(
         Err(error) => return Ok((plan, Err(status(error.code(), &error)))),
     };
     progress.current &= view.current;
-    let place = Arc::clone(&plan.shared.reads).acquire_owned().await.map_err(internal)?;
-    let (out, current, room) = (sender.clone(), progress.current, progress.limit - progress.given);
-    let step = tokio::task::spawn_blocking(move || {
-        contained_blocking(|| {
-            let result = read_group(&mut plan, view, room, current, &out);
-            drop(place);
-            (plan, result)
-        })
-    });
-    match step.await {
-        Ok((plan, given)) => Ok((plan, given.map(|given| progress.given += given))),
-        Err(error) => Err(internal(error)),
+    loop {
+        let (mut way, view) = (Way::new(sender), view.clone());
+        let (current, room) = (progress.current, progress.limit - progress.given);
+        let place = reader_place(&plan.shared).await?;
+        let step = reading(place, move || {
+            let given = read_group(&mut plan, view, room, current, &mut way);
+            (plan, given, way.held())
+        });
+        let (after, given, held) = step.await.map_err(internal)?;
+        plan = after;
+        match given {
+            Ok(given) => progress.given += given,
+            Err(error) => return Ok((plan, Err(error))),
+        }
+        let Some(held) = held else { return Ok((plan, Ok(()))) };
+        // No place is held while the caller takes its time.
+        if sender.send(Ok(held)).await.is_err() || progress.given >= progress.limit {
+            return Ok((plan, Ok(())));
+        }
     }
+}
+
+/// One of the node's places for readers; waits until one is free.
+async fn reader_place(shared: &Shared) -> Result<OwnedSemaphorePermit, Status> {
+    Arc::clone(&shared.reads).acquire_owned().await.map_err(internal)
+}
+
+/// Blocking work of one call, which gives its place back when it ends.
+fn reading<T: Send + 'static>(
+    place: OwnedSemaphorePermit,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    tokio::task::spawn_blocking(|| {
+        contained_blocking(|| {
+            let _place = place;
+            work()
+        })
+    })
 }
 
 /// For another node: one group from this node's replica.
@@ -278,11 +306,10 @@ pub(super) async fn lookup_here(
     group: GroupId,
     asked: LookupRequest,
 ) -> Result<LookupResponse, Status> {
-    let freshness = if asked.current { Freshness::Current } else { Freshness::Local };
-    let view = shared.cluster.view(group, freshness).await.map_err(|e| status(e.code(), &e))?;
+    let view = shared.here(group, freshness(asked.current)).await?;
+    let place = reader_place(shared).await?;
     let shared = Arc::clone(shared);
-    let work = move || contained_blocking(|| lookup::lookup(&shared, view, &asked));
-    let found = tokio::task::spawn_blocking(work);
+    let found = reading(place, move || lookup::lookup(&shared, view, &asked));
     found.await.map_err(internal)?
 }
 
@@ -312,35 +339,59 @@ pub(super) async fn quarantine_here(
     asked: QuarantineRequest,
     with_payload: bool,
 ) -> Result<Answers<QuarantineResponse>, Status> {
-    let view = shared.cluster.view(group, Freshness::Current).await;
-    let view = view.map_err(|e| status(e.code(), &e))?;
+    let view = shared.here(group, Freshness::Current).await?;
+    let position = position::decode(asked.position.clone(), shared.incarnation)?;
     let (sender, receiver) = mpsc::channel(4);
-    let shared = Arc::clone(shared);
-    let work = move || {
-        if let Err(error) = quarantine(&shared, view, &asked, with_payload, &sender) {
-            let _ = sender.blocking_send(Err(error));
+    let listing = Listing { shared: Arc::clone(shared), view, asked, with_payload, position };
+    tokio::spawn(contained(async move {
+        if let Err(error) = refused_out(listing, &sender).await {
+            let _ = sender.send(Err(error)).await;
         }
-    };
-    tokio::task::spawn_blocking(|| contained_blocking(work));
+    }));
     Ok(Box::pin(ReceiverStream::new(receiver)))
+}
+
+async fn refused_out(
+    mut listing: Listing,
+    sender: &mpsc::Sender<Result<QuarantineResponse, Status>>,
+) -> Result<(), Status> {
+    let max = listing.asked.records_max;
+    let mut room = if max == 0 { u64::MAX } else { max };
+    loop {
+        let mut way = Way::new(sender);
+        let place = reader_place(&listing.shared).await?;
+        let step = reading(place, move || {
+            let given = listing.read(room, &mut way);
+            (listing, given, way.held())
+        });
+        let (after, given, held) = step.await.map_err(internal)?;
+        listing = after;
+        room -= given?;
+        let Some(held) = held else { return Ok(()) };
+        if sender.send(Ok(held)).await.is_err() || room == 0 {
+            return Ok(());
+        }
+    }
 }
 
 fn stream_of(asked: &ReadRequest) -> Result<Option<StreamKey>, Status> {
     if asked.stream.is_empty() {
         return Ok(None);
     }
-    let stream = StreamKey::parse(&asked.source, &asked.stream);
-    let wrong = || status(ErrorCode::InvalidArgument, "a stream needs its source");
-    stream.map(Some).ok_or_else(wrong)
+    if asked.source.is_empty() {
+        return Err(status(ErrorCode::InvalidArgument, "a stream needs its source"));
+    }
+    stream_key(&asked.source, &asked.stream).map(Some)
 }
 
-/// Reads one group to the end of its view. Returns how many records were sent.
+/// Reads one group to the end of its view, or until there is no room for answers. Returns how many
+/// records were given.
 fn read_group(
     plan: &mut Plan,
     view: GroupView,
     limit: u64,
     current: bool,
-    sender: &mpsc::Sender<Result<ReadResponse, Status>>,
+    way: &mut Way<ReadResponse>,
 ) -> Result<u64, Status> {
     let (group, state) = (view.group, Arc::clone(&view.state));
     let mut selection = pages::Stored {
@@ -353,33 +404,37 @@ fn read_group(
     let mut answer = |records, position: &Position| {
         let position = position.encode_to_vec().into();
         let response = ReadResponse { records, position, current, ..ReadResponse::default() };
-        sender.blocking_send(Ok(response)).is_ok()
+        way.give(response)
     };
     pages::read(&mut selection, (group, &*state), &mut plan.position, limit, &mut answer)
 }
 
-fn quarantine(
-    shared: &Shared,
+/// A list of refused records, as far as it was given.
+struct Listing {
+    shared: Arc<Shared>,
     view: GroupView,
-    asked: &QuarantineRequest,
+    asked: QuarantineRequest,
     with_payload: bool,
-    sender: &mpsc::Sender<Result<QuarantineResponse, Status>>,
-) -> Result<(), Status> {
-    let mut position = position::decode(asked.position.clone(), shared.incarnation)?;
-    let (group, state) = (view.group, Arc::clone(&view.state));
-    let beyond_quota = reads::quota(&*state, &asked.source).map_err(internal)?.beyond;
-    let limit = if asked.records_max == 0 { u64::MAX } else { asked.records_max };
-    let mut selection = pages::Refused {
-        source: &asked.source,
-        stream: &asked.stream,
-        from_sequence: asked.from_sequence,
-        with_payload,
-        batches: BatchReader::new(view, Arc::clone(&shared.vault)),
-    };
-    let mut answer = |records, position: &Position| {
-        let position = position.encode_to_vec().into();
-        sender.blocking_send(Ok(QuarantineResponse { records, position, beyond_quota })).is_ok()
-    };
-    pages::read(&mut selection, (group, &*state), &mut position, limit, &mut answer)?;
-    Ok(())
+    position: Position,
+}
+
+impl Listing {
+    /// Reads on to the end of the view, or until there is no room for answers. Returns how many
+    /// records were given.
+    fn read(&mut self, limit: u64, way: &mut Way<QuarantineResponse>) -> Result<u64, Status> {
+        let (group, state) = (self.view.group, Arc::clone(&self.view.state));
+        let beyond_quota = reads::quota(&*state, &self.asked.source).map_err(internal)?.beyond;
+        let mut selection = pages::Refused {
+            source: &self.asked.source,
+            stream: &self.asked.stream,
+            from_sequence: self.asked.from_sequence,
+            with_payload: self.with_payload,
+            batches: BatchReader::new(self.view.clone(), Arc::clone(&self.shared.vault)),
+        };
+        let mut answer = |records, position: &Position| {
+            let position = position.encode_to_vec().into();
+            way.give(QuarantineResponse { records, position, beyond_quota })
+        };
+        pages::read(&mut selection, (group, &*state), &mut self.position, limit, &mut answer)
+    }
 }

@@ -17,7 +17,8 @@ use dtm_types::{ErrorCode, KeyId, bundle};
 use sha2::{Digest, Sha256};
 use tonic::Status;
 
-use super::pages::Batches;
+use super::pages::{Batches, Wanted};
+use super::refused_id::RefusedId;
 use crate::services::status::{internal, status};
 
 /// Keys that a reader keeps at hand.
@@ -128,32 +129,39 @@ impl BatchReader {
 }
 
 impl Batches for BatchReader {
-    fn stored(&mut self, place: &Place, digests_only: bool) -> Result<Vec<StoredRecord>, Status> {
+    fn stored(
+        &mut self,
+        place: &Place,
+        wanted: Wanted,
+        digests_only: bool,
+    ) -> Result<Vec<StoredRecord>, Status> {
         let (body, batch) = self.open(place)?;
-        let mut found = Vec::with_capacity(batch.records.len());
-        for (n, record) in batch.records.into_iter().enumerate() {
-            if bit(&place.refusal_bitmap, n) || bit(&place.duplicate_bitmap, n) {
-                continue;
-            }
-            let mut stored = self.record(place, &body, n, record, digests_only);
-            (stored.form, stored.mode) = (batch.header.form, batch.header.mode);
-            found.push(stored);
-        }
-        Ok(found)
+        let is_stored = |n| !bit(&place.refusal_bitmap, n) && !bit(&place.duplicate_bitmap, n);
+        let records = batch.records.into_iter().enumerate().skip(passed(place, wanted));
+        let records = records.filter(|(n, _)| is_stored(*n)).take(wanted.records_max);
+        Ok(records
+            .map(|(n, record)| StoredRecord {
+                form: batch.header.form,
+                mode: batch.header.mode,
+                ..self.record(place, &body, n, record, digests_only)
+            })
+            .collect())
     }
 
     fn refused(
         &mut self,
         place: &Place,
+        wanted: Wanted,
         with_payload: bool,
     ) -> Result<Vec<QuarantinedRecord>, Status> {
         let (_, batch) = self.open(place)?;
         let group = self.view.group;
-        let refused =
-            batch.records.into_iter().enumerate().filter(|(n, _)| bit(&place.refusal_bitmap, *n));
+        let records = batch.records.into_iter().enumerate().skip(passed(place, wanted));
+        let refused = records.filter(|(n, _)| bit(&place.refusal_bitmap, *n));
         Ok(refused
+            .take(wanted.records_max)
             .map(|(n, record)| QuarantinedRecord {
-                id: format!("{group}-{}-{}-{n}", place.index, place.ordinal),
+                id: RefusedId::new(group, place, n).to_string(),
                 source: place.source.clone(),
                 stream: place.stream.clone(),
                 sequence: place.first_sequence + n as u64,
@@ -174,6 +182,11 @@ impl Batches for BatchReader {
             })
             .collect())
     }
+}
+
+/// Records of a batch before the first that is wanted.
+fn passed(place: &Place, wanted: Wanted) -> usize {
+    usize::try_from(wanted.from.saturating_sub(place.first_sequence)).unwrap_or(usize::MAX)
 }
 
 fn bit(bitmap: &[u8], at: usize) -> bool {

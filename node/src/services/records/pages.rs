@@ -34,8 +34,17 @@ pub(super) trait Selection {
     fn after(&self, state: &dyn StateRead, after: Option<(u64, u32)>)
     -> Result<Vec<Place>, Status>;
 
-    /// Items of a batch from a sequence on, in order.
-    fn items(&mut self, place: &Place, from: u64) -> Result<Vec<Self::Item>, Status>;
+    /// Items of a batch, in order.
+    fn items(&mut self, place: &Place, wanted: Wanted) -> Result<Vec<Self::Item>, Status>;
+}
+
+/// What is wanted of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// First sequence.
+    pub(super) from: u64,
+    /// Most records: those that follow are not worth their work.
+    pub(super) records_max: usize,
 }
 
 /// One record of an answer.
@@ -86,8 +95,11 @@ pub(super) fn read<S: Selection>(
         }
         for place in places {
             let from = first_wanted(selection, group, &place, position);
-            let mut items = selection.items(&place, from)?;
-            let cut_at = cut(&mut items, limit - given);
+            let room = usize::try_from(limit - given).unwrap_or(usize::MAX);
+            // One more than is given: whether the batch has more is seen by it.
+            let wanted = Wanted { from, records_max: room.saturating_add(1) };
+            let mut items = selection.items(&place, wanted)?;
+            let cut_at = cut(&mut items, room);
             given += items.len() as u64;
             bytes += items.iter().map(|r| r.payload_bytes() + RECORD_BYTES).sum::<usize>();
             page.append(&mut items);
@@ -168,8 +180,7 @@ fn advance(
 }
 
 /// Keeps the first `room` items; the last sequence that is kept where any had to go.
-fn cut<T: Item>(items: &mut Vec<T>, room: u64) -> Option<u64> {
-    let room = usize::try_from(room).unwrap_or(usize::MAX);
+fn cut<T: Item>(items: &mut Vec<T>, room: usize) -> Option<u64> {
     if items.len() <= room {
         return None;
     }
@@ -180,12 +191,18 @@ fn cut<T: Item>(items: &mut Vec<T>, room: u64) -> Option<u64> {
 /// Opens batches.
 pub(super) trait Batches {
     /// The records of a batch that were stored: neither refused nor doubled.
-    fn stored(&mut self, place: &Place, digests_only: bool) -> Result<Vec<StoredRecord>, Status>;
+    fn stored(
+        &mut self,
+        place: &Place,
+        wanted: Wanted,
+        digests_only: bool,
+    ) -> Result<Vec<StoredRecord>, Status>;
 
     /// The refused records of a batch.
     fn refused(
         &mut self,
         place: &Place,
+        wanted: Wanted,
         with_payload: bool,
     ) -> Result<Vec<QuarantinedRecord>, Status>;
 }
@@ -214,15 +231,13 @@ impl<B: Batches> Selection for Stored<'_, B> {
         reads::places_after(state, after, PLACES_A_STEP).map_err(internal)
     }
 
-    fn items(&mut self, place: &Place, from: u64) -> Result<Vec<StoredRecord>, Status> {
+    fn items(&mut self, place: &Place, wanted: Wanted) -> Result<Vec<StoredRecord>, Status> {
         let is_wanted = (self.dataset.is_empty() || self.dataset == place.dataset)
             && (self.source.is_empty() || self.source == place.source);
         if !is_wanted {
             return Ok(Vec::new());
         }
-        let mut records = self.batches.stored(place, self.digests_only)?;
-        records.retain(|record| record.sequence >= from);
-        Ok(records)
+        self.batches.stored(place, wanted, self.digests_only)
     }
 }
 
@@ -259,14 +274,12 @@ impl<B: Batches> Selection for Refused<'_, B> {
         }
     }
 
-    fn items(&mut self, place: &Place, from: u64) -> Result<Vec<QuarantinedRecord>, Status> {
-        let from = from.max(self.from_sequence);
+    fn items(&mut self, place: &Place, wanted: Wanted) -> Result<Vec<QuarantinedRecord>, Status> {
+        let from = wanted.from.max(self.from_sequence);
         let is_wanted = self.stream.is_empty() || self.stream == place.stream;
         if !is_wanted || place.last_sequence < from {
             return Ok(Vec::new());
         }
-        let mut records = self.batches.refused(place, self.with_payload)?;
-        records.retain(|record| record.sequence >= from);
-        Ok(records)
+        self.batches.refused(place, Wanted { from, ..wanted }, self.with_payload)
     }
 }

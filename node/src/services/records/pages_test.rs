@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use prost::Message;
 use tonic::Status;
 
-use super::pages::{Batches, Item, Refused, Selection, Stored, read};
+use super::pages::{Batches, Item, Refused, Selection, Stored, Wanted, read};
 
 const GROUP: GroupId = GroupId(3);
 const SOURCE: &str = "tinh-01";
@@ -23,17 +23,24 @@ struct Twin {
 }
 
 impl Twin {
-    fn sequences(place: &Place, refused: bool) -> impl Iterator<Item = u64> {
+    fn sequences(place: &Place, wanted: Wanted, refused: bool) -> impl Iterator<Item = u64> {
         let bitmap = place.refusal_bitmap.clone();
         (place.first_sequence..=place.last_sequence)
             .enumerate()
             .filter(move |(n, _)| (bitmap[*n] == 1) == refused)
             .map(|(_, sequence)| sequence)
+            .filter(move |sequence| *sequence >= wanted.from)
+            .take(wanted.records_max)
     }
 }
 
 impl Batches for Twin {
-    fn stored(&mut self, place: &Place, _: bool) -> Result<Vec<StoredRecord>, Status> {
+    fn stored(
+        &mut self,
+        place: &Place,
+        wanted: Wanted,
+        _: bool,
+    ) -> Result<Vec<StoredRecord>, Status> {
         let payload = bytes::Bytes::from(vec![0; self.payload_bytes]);
         let record = |sequence| StoredRecord {
             stream: place.stream.clone(),
@@ -41,16 +48,21 @@ impl Batches for Twin {
             payload: payload.clone(),
             ..StoredRecord::default()
         };
-        Ok(Self::sequences(place, false).map(record).collect())
+        Ok(Self::sequences(place, wanted, false).map(record).collect())
     }
 
-    fn refused(&mut self, place: &Place, _: bool) -> Result<Vec<QuarantinedRecord>, Status> {
+    fn refused(
+        &mut self,
+        place: &Place,
+        wanted: Wanted,
+        _: bool,
+    ) -> Result<Vec<QuarantinedRecord>, Status> {
         let record = |sequence| QuarantinedRecord {
             stream: place.stream.clone(),
             sequence,
             ..QuarantinedRecord::default()
         };
-        Ok(Self::sequences(place, true).map(record).collect())
+        Ok(Self::sequences(place, wanted, true).map(record).collect())
     }
 }
 

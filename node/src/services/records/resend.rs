@@ -12,72 +12,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dtm_actors::Limits;
+use dtm_actors::{Limits, OpenRequest, SessionHandle, SourcesHandle};
 use dtm_identity::Caller;
 use dtm_machine::reads;
 use dtm_machine::seams::Freshness;
 use dtm_proto::ingest::publish_response::Response as Answer;
 use dtm_proto::ingest::{Frame, IdPolicy, Open, Record, RefusedRecord};
 use dtm_proto::records::{
-    GroupPosition, Position, QuarantineRequest, QuarantinedRecord, ResendRequest, ResendResponse,
+    Position, QuarantineRequest, QuarantinedRecord, ResendRequest, ResendResponse,
 };
 use dtm_types::command::ResendQuarantined;
 use dtm_types::command::admin::Op;
-use dtm_types::{ErrorCode, GroupId, StreamKey};
+use dtm_types::{ErrorCode, GroupId};
 use futures::StreamExt;
 use prost::Message;
 use serde_json::json;
 use tonic::Status;
 
 use super::refused_answers;
+use super::refused_id::RefusedId;
 use crate::services::shared::Shared;
-use crate::services::status::{internal, of_session, status};
+use crate::services::status::{internal, of_session, status, stream_key};
 use crate::services::{Action, Actor, act};
 
 /// How long the record's way through its session may take.
 const OUTCOME_WITHIN: Duration = Duration::from_secs(40);
-
-/// Place of a refused record, as the quarantine lists it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RefusedId {
-    group: u32,
-    index: u64,
-    ordinal: u32,
-    record: u32,
-}
-
-impl RefusedId {
-    /// Reads `GROUP-INDEX-ORDINAL-RECORD`.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split('-');
-        let id = Self {
-            group: parts.next()?.parse().ok()?,
-            index: parts.next()?.parse().ok()?,
-            ordinal: parts.next()?.parse().ok()?,
-            record: parts.next()?.parse().ok()?,
-        };
-        (parts.next().is_none() && id.to_string() == text).then_some(id)
-    }
-
-    /// The position just before this record.
-    fn before(self) -> Option<GroupPosition> {
-        let Self { group, index, ordinal, record } = self;
-        Some(match (record, ordinal) {
-            (0, 0) => {
-                let index = index.checked_sub(1)?;
-                GroupPosition { group, index, ordinal: u32::MAX, records: 0 }
-            }
-            (0, _) => GroupPosition { group, index, ordinal: ordinal - 1, records: 0 },
-            _ => GroupPosition { group, index, ordinal, records: record },
-        })
-    }
-}
-
-impl std::fmt::Display for RefusedId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}-{}-{}", self.group, self.index, self.ordinal, self.record)
-    }
-}
 
 /// Sends it again for a caller who may.
 pub(super) async fn resend(
@@ -86,13 +45,12 @@ pub(super) async fn resend(
     asked: ResendRequest,
 ) -> Result<ResendResponse, Status> {
     let id = RefusedId::parse(&asked.id)
-        .ok_or_else(|| status(ErrorCode::InvalidArgument, "GROUP-INDEX-ORDINAL-RECORD"))?;
+        .ok_or_else(|| status(ErrorCode::InvalidArgument, RefusedId::rule(&asked.id)))?;
     let source = shared.directory.source(shared.view(), &asked.source).await?;
     let refused = find(shared, &asked.source, GroupId(source.group), id).await?;
     let payload = content(&refused, &asked.payload)?;
     let name = format!("resend.{id}");
-    let stream = StreamKey::parse(&asked.source, &name)
-        .ok_or_else(|| status(ErrorCode::InvalidArgument, "no such source"))?;
+    let stream = stream_key(&asked.source, &name)?;
     let group = GroupId(source.group);
     let rows = shared.rows(group, Freshness::Current, reads::cursor_range(&stream)).await?;
     let cursor = reads::cursor(rows.as_ref(), &stream).map_err(internal)?.unwrap_or_default();
@@ -123,7 +81,10 @@ pub(super) async fn resend(
         envelope: refused.envelope.clone(),
         ..Record::default()
     };
-    let sent = send(shared, open_of(&asked.source, &name, &refused), cursor.through + 1, record);
+    let sent = async {
+        let open = shared.open_request(open_of(&asked.source, &name, &refused)).await?;
+        send(&shared.sources, open, cursor.through + 1, record).await
+    };
     let late = |_| status(ErrorCode::OutcomeUnknown, format!("no outcome yet: see {name}"));
     let (again, is_duplicate) =
         tokio::time::timeout(OUTCOME_WITHIN, sent).await.map_err(late)??;
@@ -197,16 +158,26 @@ fn open_of(source: &str, stream: &str, refused: &QuarantinedRecord) -> Open {
     }
 }
 
-/// Sends one record through a session of its own. Why it was refused again, if it was, and whether
-/// it is a double.
+/// Ends the session when its caller goes away: nobody else would. What is in flight may still
+/// commit.
+struct Leaving(SessionHandle);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.disconnected();
+    }
+}
+
+/// Sends one record through a session of its own, which ends with this call however it ends. Why it
+/// was refused again, if it was, and whether it is a double.
 async fn send(
-    shared: &Arc<Shared>,
-    open: Open,
+    sources: &SourcesHandle,
+    request: OpenRequest,
     sequence: u64,
     record: Record,
 ) -> Result<(Option<RefusedRecord>, bool), Status> {
-    let request = shared.open_request(open).await?;
-    let (session, mut answers) = shared.sources.open(request).await.map_err(|e| of_session(&e))?;
+    let (session, mut answers) = sources.open(request).await.map_err(|e| of_session(&e))?;
+    let session = Leaving(session);
     let mut record = Some(record);
     let (mut refused, mut is_duplicate) = (None, false);
     while let Some(answer) = answers.next().await {
@@ -214,17 +185,16 @@ async fn send(
             Some(Answer::Opened(opened)) if opened.next_sequence == sequence => {
                 let records = record.take().into_iter().collect();
                 let frame = Frame { first_sequence: sequence, records, ..Frame::default() };
-                session.frame(frame).await.map_err(|e| of_session(&e))?;
+                session.0.frame(frame).await.map_err(|e| of_session(&e))?;
             }
             Some(Answer::Refused(again)) => refused = again.records.into_iter().next(),
             Some(Answer::Ack(ack)) if ack.acked_through >= sequence => {
                 // A stored one is the last of its stream: a second call finds it finished.
                 is_duplicate |= ack.duplicates > 0;
-                session.close(refused.is_none()).map_err(|e| of_session(&e))?;
+                session.0.close(refused.is_none()).map_err(|e| of_session(&e))?;
             }
             Some(Answer::Closed(_)) => return Ok((refused, is_duplicate)),
             Some(Answer::Opened(_) | Answer::Rewind(_)) => {
-                session.disconnected();
                 let what = "the record is being sent again by another call";
                 return Err(status(ErrorCode::VersionConflict, what));
             }
@@ -235,27 +205,5 @@ async fn send(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_read_as_they_are_written() {
-        let id = RefusedId::parse("3-17-0-2").expect("an id");
-        assert_eq!(id.to_string(), "3-17-0-2");
-        for wrong in ["", "3-17-0", "3-17-0-2-1", "3-17-0-x", "03-17-0-2", "3-17-0--2"] {
-            assert_eq!(RefusedId::parse(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn the_position_is_just_before_the_record() {
-        let before = |text: &str| {
-            let at = RefusedId::parse(text).expect("an id").before()?;
-            Some((at.index, at.ordinal, at.records))
-        };
-        assert_eq!(before("3-17-4-2"), Some((17, 4, 2)));
-        assert_eq!(before("3-17-4-0"), Some((17, 3, 0)));
-        assert_eq!(before("3-17-0-0"), Some((16, u32::MAX, 0)));
-        assert_eq!(before("3-0-0-0"), None);
-    }
-}
+#[path = "resend_test.rs"]
+mod sending;
