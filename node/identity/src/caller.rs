@@ -43,7 +43,7 @@ impl fmt::Display for Role {
 }
 
 /// How a source showed who it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Credential {
     /// A certificate of the cluster's CA; its SHA-256, to hold against its row.
     Certificate([u8; 32]),
@@ -52,7 +52,7 @@ pub enum Credential {
 }
 
 /// Who calls. Made from a checked credential, never from what a request says about itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Caller {
     /// Another node of this cluster.
     Node {

@@ -4,17 +4,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dtm_catalog::BUILT_IN_IDS;
+use dtm_catalog::{BUILT_IN_IDS, Definition};
 use dtm_machine::reads;
 use dtm_machine::seams::StateError;
 use dtm_types::command::admin::Op;
 use dtm_types::command::{DatasetRow, OperatorRow};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
 
 use crate::pki::Genesis;
-use crate::services::{Action, Actor, Shared, act};
+use crate::services::{Action, Actor, Shared, act, dataset_row};
 
 /// Writes the first operator and the built-in data sets.
 pub(super) async fn found(shared: &Arc<Shared>, genesis: &Genesis) -> Result<(), Status> {
@@ -66,11 +65,5 @@ fn operator(shared: &Arc<Shared>, genesis: &Genesis) -> Result<OperatorRow, Stat
 
 fn built_in(id: &str) -> Option<DatasetRow> {
     let text = dtm_catalog::definition::built_in_text(id)?;
-    Some(DatasetRow {
-        dataset: id.to_owned(),
-        schema_version: 1,
-        definition: text.to_owned(),
-        digest: Bytes::copy_from_slice(&Sha256::digest(text.as_bytes())),
-        published_us: 0,
-    })
+    Some(dataset_row(&Definition::built_in(id)?, text))
 }

@@ -14,7 +14,7 @@ mod peers;
 mod run;
 mod vault;
 
-pub(crate) use run::{Error, run};
-use vault::NodeVault;
 #[cfg(test)]
-pub(crate) use {peers::Peers, vault::NodeVault};
+pub(crate) use peers::Peers;
+pub(crate) use run::{Error, run};
+pub(crate) use vault::NodeVault;

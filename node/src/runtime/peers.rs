@@ -10,12 +10,12 @@ use rustls_pki_types::ServerName;
 use crate::tls::{Door, Material};
 
 /// Peers are called by their node id, which stands in their certificate.
-pub(super) struct Peers {
+pub(crate) struct Peers {
     material: Arc<Material>,
 }
 
 impl Peers {
-    pub(super) fn new(material: Arc<Material>) -> Arc<Self> {
+    pub(crate) fn new(material: Arc<Material>) -> Arc<Self> {
         Arc::new(Self { material })
     }
 }

@@ -20,7 +20,7 @@ mod rights;
 mod shared;
 mod status;
 
-pub(crate) use admin::AdminDoor;
+pub(crate) use admin::{AdminDoor, dataset_row};
 pub(crate) use audit::{Action, Actor, act};
 pub(crate) use follow::follow_leaders;
 pub(crate) use ingest::IngestDoor;

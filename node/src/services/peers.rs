@@ -1,7 +1,6 @@
 //! What nodes ask of each other beside Raft: status, keys, draining. Both sides.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,16 +85,23 @@ impl PeerCalls {
         node: NodeId,
         address: &str,
     ) -> Result<NodeServiceClient<Channel>, Status> {
+        let client = NodeServiceClient::new(self.kept(node, address)?);
+        Ok(client.max_decoding_message_size(ANSWER_BYTES_MAX))
+    }
+
+    /// The connection that is kept, or a new one.
+    fn kept(&self, node: NodeId, address: &str) -> Result<Channel, Status> {
+        let place = (node, address.to_owned());
         let mut channels = self.channels.lock();
+        if let Some(known) = channels.get(&place) {
+            return Ok(known.clone());
+        }
+        let channel = self.channel(node, address)?;
         if channels.len() >= CHANNELS_MAX {
             channels.clear();
         }
-        let channel = match channels.entry((node, address.to_owned())) {
-            Entry::Occupied(known) => known.get().clone(),
-            Entry::Vacant(free) => free.insert(self.channel(node, address)?).clone(),
-        };
-        let client = NodeServiceClient::new(channel);
-        Ok(client.max_decoding_message_size(ANSWER_BYTES_MAX))
+        channels.insert(place, channel.clone());
+        Ok(channel)
     }
 
     fn channel(&self, node: NodeId, address: &str) -> Result<Channel, Status> {

@@ -9,7 +9,7 @@
 //! New streams: rows of meta confirmed at most 5 s ago, else the leader is asked (and without one
 //! the stream waits outside). Streams that are open outlive a loss of meta's quorum.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -129,30 +129,37 @@ impl Rights {
         }
     }
 
-    /// Cuts every stream whose right is gone by these rows; how many.
+    /// Cuts every stream whose right is gone by these rows; how many. Rows are read with no lock
+    /// held: streams are opened and end meanwhile.
+    ///
+    /// # Errors
+    /// A row that cannot be read: what the others say is carried out all the same.
     fn check(&self, state: &dyn StateRead, now_us: i64) -> Result<usize, StateError> {
-        let mut judged: HashMap<(String, Vec<u8>), bool> = HashMap::new();
-        let mut count = 0;
-        for grant in self.open.lock().values() {
-            let Caller::Source { source, credential } = &grant.caller else { continue };
-            let shown = match credential {
-                Credential::Key(id) => id.to_vec(),
-                Credential::Certificate(digest) => digest.to_vec(),
-            };
-            let key = (source.as_str().to_owned(), shown);
-            let holds = match judged.get(&key) {
-                Some(holds) => *holds,
-                None => {
-                    let holds = holds(state, &grant.caller, now_us)?;
-                    judged.insert(key, holds);
-                    holds
+        let (mut gone, mut failed) = (HashSet::new(), None);
+        for caller in self.callers() {
+            match holds(state, &caller, now_us) {
+                Ok(true) => {}
+                Ok(false) => {
+                    gone.insert(caller);
                 }
-            };
-            if !holds && grant.end(Cut::Revoked) {
-                count += 1;
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(count)
+        let open = self.open.lock();
+        let cut = open.values().filter(|grant| gone.contains(&grant.caller));
+        let count = cut.filter(|grant| grant.end(Cut::Revoked)).count();
+        failed.map_or(Ok(count), Err)
+    }
+
+    /// Every source with open streams, once for each credential.
+    fn callers(&self) -> HashSet<Caller> {
+        let mut callers = HashSet::new();
+        for grant in self.open.lock().values() {
+            if matches!(grant.caller, Caller::Source { .. }) && !callers.contains(&grant.caller) {
+                callers.insert(grant.caller.clone());
+            }
+        }
+        callers
     }
 
     /// Ends every stream; how many.

@@ -2,13 +2,11 @@
 
 use dtm_machine::keys::{self, table};
 use dtm_machine::seams::{MemoryStateStore, StateBatch, StateStore};
-use dtm_types::SourceId;
 use dtm_types::command::{SourceCertificateRow, SourceKeyRow, SourceRow};
+use dtm_types::{DAY_US, SourceId};
 use prost::Message;
 
 use super::*;
-
-const DAY_US: i64 = 86_400_000_000;
 
 fn node(byte: u8) -> NodeId {
     NodeId([byte; 16])

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dtm_identity::Caller;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -145,7 +144,6 @@ impl Listener {
         let accepting = self.material.server(self.door);
         let wire = Arc::clone(&self.wire);
         let (door, timeout) = (self.door, self.options.handshake_timeout);
-        let cluster = self.material.node().0;
         tokio::spawn(async move {
             let refuse = |reason: &'static str, error: &dyn std::fmt::Display| {
                 tracing::debug!(%address, door = door.name(), reason, %error, "connection refused");
@@ -163,13 +161,6 @@ impl Listener {
                 Err(error) => return refuse("handshake_timeout", &error),
             };
             let io = TlsIo::new(wired, address, slot);
-            if door == Door::Peers {
-                match io.info().caller(cluster) {
-                    Ok(Caller::Node { .. }) => {}
-                    Ok(other) => return refuse("not_a_node", &other),
-                    Err(error) => return refuse("certificate", &error),
-                }
-            }
             metrics::counter!("dtm_connections_total", "door" => door.name()).increment(1);
             // The receiver is gone only when the door is closing.
             let _ = sender.send(Ok(io)).await;

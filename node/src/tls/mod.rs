@@ -7,7 +7,8 @@
 //! ```
 //!
 //! TLS 1.3 is preferred, 1.2 the floor; the provider is aws-lc-rs. A caller's certificate must
-//! chain to the cluster's root; at the peers' door it must also be a node's of this cluster.
+//! chain to the cluster's root. The peers' port is only opened here: its connections are taken by
+//! [`dtm_cluster::PeerTls::accept`], which lets in nodes of this cluster and nobody else.
 //! Whether it is still in force (revoked, removed) is asked of the meta group's rows by the
 //! services: [`dtm_identity::confirm_operator`] and its neighbours.
 //!

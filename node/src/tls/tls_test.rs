@@ -6,13 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dtm_cluster::PeerTls;
 use dtm_identity::{Caller, Identity};
-use dtm_types::{ClusterId, NodeId, SourceId};
+use dtm_types::{ClusterId, DAY_US, NodeId, SourceId};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -20,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::config;
 use crate::pki::{self, Authority, Request, Subject, make_authority, make_request};
+use crate::runtime::Peers;
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
-const DAY_US: i64 = 86_400_000_000;
 
 fn now_us() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -61,9 +62,9 @@ fn put(folder: &Path, authority: &Authority, held: &Held) -> config::Tls {
     };
     let text = "[node]\nname = \"n\"\nadvertise = [\"n\"]\n";
     let mut tls = config::parse(Path::new("t"), text, []).expect("reads").tls;
-    tls.certificate = replace("node.pem", pki::to_pem(&held.0).as_bytes());
+    tls.certificate = replace("node.pem", pki::pem(&held.0).as_bytes());
     tls.key = replace("node.key", held.1.key_pem.as_bytes());
-    tls.ca = replace("ca.pem", pki::to_pem([&authority.root]).as_bytes());
+    tls.ca = replace("ca.pem", pki::pem([&authority.root]).as_bytes());
     tls
 }
 
@@ -125,6 +126,26 @@ async fn open(
     (address, material, receiver, token)
 }
 
+/// The peers' port as the cluster takes its connections: answers "ok" and notes which node called.
+async fn open_to_peers(tls: &config::Tls) -> (SocketAddr, tokio::sync::mpsc::Receiver<String>) {
+    let peers = Peers::new(Material::load(tls).expect("loads"));
+    let tcp = TcpListener::bind(("127.0.0.1", 0)).await.expect("binds");
+    let address = tcp.local_addr().expect("bound");
+    let (sender, receiver) = tokio::sync::mpsc::channel(64);
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = tcp.accept().await {
+            let Ok((mut io, node)) = peers.accept(tcp).await else { continue };
+            let _ = sender.send(format!("node {node}")).await;
+            tokio::spawn(async move {
+                let _ = io.write_all(b"ok").await;
+                let mut rest = [0; 64];
+                while matches!(io.read(&mut rest).await, Ok(n) if n > 0) {}
+            });
+        }
+    });
+    (address, receiver)
+}
+
 #[tokio::test]
 async fn the_peers_door_takes_nodes_of_this_cluster_only() {
     let scratch = tempfile::tempdir().expect("a folder");
@@ -132,7 +153,7 @@ async fn the_peers_door_takes_nodes_of_this_cluster_only() {
     let other = make_authority("theirs", now_us()).expect("made");
     let own = issue(&authority, node(1), &["localhost"], now_us(), 30);
     let tls = put(scratch.path(), &authority, &own);
-    let (address, _, mut callers, _token) = open(&tls, Door::Peers).await;
+    let (address, mut callers) = open_to_peers(&tls).await;
 
     let good = issue(&authority, node(2), &["n2"], now_us(), 30);
     verdict(address, "localhost", client(&authority, Some(&good))).await.expect("a peer");

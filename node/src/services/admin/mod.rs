@@ -8,6 +8,8 @@ mod operators;
 mod sources;
 mod upgrade;
 
+pub(crate) use datasets::dataset_row;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
