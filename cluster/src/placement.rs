@@ -30,26 +30,32 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Leaders moved in one round: a node that came back gets its groups within seconds, and no more
 /// sessions move at once than a node opens without a pause.
 const TRANSFERS_MAX: usize = 4;
+/// Between rounds while rows or members change: a cluster takes shape in a second, not in ten.
+const QUICK_PAUSE: Duration = Duration::from_millis(100);
+/// Quick rounds in a row; then a usual pause, so that a step that never ends costs little.
+const QUICK_ROUNDS_MAX: u32 = 30;
 
 impl ClusterNode {
     /// Runs until the node stops; acts only while this node leads meta.
     pub(crate) async fn control(self: Arc<Self>) {
         let pause = Duration::from_millis(self.config().control_interval_ms);
+        let mut quick = 0;
         loop {
-            tokio::time::sleep(pause).await;
-            if let Err(error) = self.control_once().await {
+            tokio::time::sleep(if quick > 0 { pause.min(QUICK_PAUSE) } else { pause }).await;
+            let changed = self.control_once(quick == 0).await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "controller round ended early");
-            }
+                false
+            });
+            quick = if changed && quick < QUICK_ROUNDS_MAX { quick + 1 } else { 0 };
         }
     }
 
-    async fn control_once(&self) -> Result<(), Error> {
-        let Some(meta) = self.registry().group(GroupId::META) else {
-            return Ok(());
+    /// Whether rows or members changed. Leaders move in usual rounds only: so many a second.
+    async fn control_once(&self, is_usual: bool) -> Result<bool, Error> {
+        let Some(meta) = self.registry().group(GroupId::META).filter(|meta| meta.is_leader())
+        else {
+            return Ok(false);
         };
-        if !meta.is_leader() {
-            return Ok(());
-        }
         // A leader that was voted out without knowing it must not act on what it remembers.
         let index = meta.read_index_here(STEP_TIMEOUT).await?;
         if !meta.applied.wait_for(index, STEP_TIMEOUT).await {
@@ -58,21 +64,26 @@ impl ClusterNode {
         let plan = Plan::read(&*meta.store.freeze())?;
         let survey = self.survey(plan.nodes()).await;
         self.enter_starts(plan.nodes(), &survey).await?;
-        let mut transfers = 0;
+        let (mut transfers, mut changed) = (0, false);
         for group in plan.groups() {
             if let Some(next) = plan.next_row(group, self.config().voters_max, &survey) {
                 self.write_group(next, group.next_replica_id).await?;
+                changed = true;
                 continue;
             }
-            match self.reconcile_group(&plan, group, transfers < TRANSFERS_MAX).await {
-                Ok(is_settled) => transfers += usize::from(!is_settled),
+            let may_transfer = is_usual && transfers < TRANSFERS_MAX;
+            match self.reconcile_group(&plan, group, may_transfer).await {
+                Ok((is_settled, has_changed)) => {
+                    transfers += usize::from(!is_settled);
+                    changed |= has_changed;
+                }
                 Err(error) => {
                     transfers += 1;
                     tracing::info!(group = group.group, %error, "group not yet as it should be");
                 }
             }
         }
-        Ok(())
+        Ok(changed)
     }
 
     async fn write_group(&self, row: GroupRow, expected: u64) -> Result<(), Error> {
@@ -80,18 +91,20 @@ impl ClusterNode {
         self.act(Admin { op: Some(op), expected_version: Some(expected), ..Admin::default() }).await
     }
 
-    /// True when nothing had to be done.
+    /// Whether nothing had to be done, and whether its row or its members changed.
     async fn reconcile_group(
         &self,
         plan: &Plan,
         group: &GroupRow,
         may_transfer: bool,
-    ) -> Result<bool, Error> {
-        self.create_allocated(plan, group).await?;
+    ) -> Result<(bool, bool), Error> {
+        if self.create_allocated(plan, group).await? {
+            return Ok((false, true));
+        }
         let voters_max = self.config().voters_max;
         let (voters, learners) = plan.members(group, voters_max);
         let Some(leader) = self.elsewhere().leader_of(GroupId(group.group)) else {
-            return Ok(false);
+            return Ok((false, false));
         };
         let to_wire = |members: BTreeMap<u64, PeerNode>| {
             let member = |(replica, node): (u64, PeerNode)| wire::Member {
@@ -109,11 +122,14 @@ impl ClusterNode {
             learners: to_wire(learners),
             preferred_leader: preferred.unwrap_or(0),
         };
-        self.ask_reconcile(&leader, request).await
+        let is_settled = self.ask_reconcile(&leader, request).await?;
+        // Without a transfer it was a step of its members.
+        Ok((is_settled, !is_settled && preferred.is_none()))
     }
 
-    /// Creates what is allocated and not confirmed; what is created is confirmed in meta.
-    async fn create_allocated(&self, plan: &Plan, group: &GroupRow) -> Result<(), Error> {
+    /// Creates what is allocated and not confirmed; true when something was, and is confirmed in
+    /// meta.
+    async fn create_allocated(&self, plan: &Plan, group: &GroupRow) -> Result<bool, Error> {
         let mut row = group.clone();
         for replica in row.replicas.iter_mut().filter(|row| !row.removed && !row.confirmed) {
             let node = NodeId::from_slice(&replica.node).unwrap_or_default();
@@ -126,7 +142,11 @@ impl ClusterNode {
                 }
             }
         }
-        if row != *group { self.write_group(row, group.next_replica_id).await } else { Ok(()) }
+        let changed = row != *group;
+        if changed {
+            self.write_group(row, group.next_replica_id).await?;
+        }
+        Ok(changed)
     }
 
     async fn create_replica(&self, group: u32, replica: u64, row: &NodeRow) -> Result<(), Error> {

@@ -1,8 +1,8 @@
 //! Who is a member: lost disks, old copies of a disk, removed nodes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use dtm_cluster::{Error, LogProvider};
+use dtm_cluster::{ClusterConfig, Error, LogProvider};
 use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, ReadView};
 use dtm_types::command::{Admin, Command, GroupRow, RemoveNode, admin, command::Op};
@@ -10,6 +10,7 @@ use dtm_types::{GroupId, NodeId, ReplicaId};
 use prost::Message;
 
 use crate::harness::{Cluster, command, propose, until, until_async};
+use crate::storage::Storage;
 
 const GROUP: GroupId = GroupId(1);
 
@@ -36,6 +37,19 @@ async fn admin(cluster: &Cluster, op: admin::Op) {
     let op = Op::Admin(Admin { op: Some(op), ..Admin::default() });
     let command = Command { op: Some(op), ..Command::default() }.encode_to_vec();
     propose(cluster.node(0), GroupId::META, command.into()).await.expect("applied");
+}
+
+// Rows, replicas and members change one step a round: with the usual pause before each step it took
+// eight of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_takes_shape_without_a_pause_between_steps() {
+    const PAUSE: Duration = Duration::from_secs(3);
+    let slowly = |config: &mut ClusterConfig| config.control_interval_ms = 3_000;
+    let cluster = Cluster::start_with(3, |_| Storage::memory(), slowly).await;
+    let founded = Instant::now();
+    cluster.form(6).await;
+    println!("all voters after {:?}", founded.elapsed());
+    assert!(founded.elapsed() < 4 * PAUSE, "all voters after {:?}", founded.elapsed());
 }
 
 // holds: ING-1
