@@ -58,4 +58,4 @@ bench-short: build
 	$(BIN)/dtm-bench short
 
 bench-micro: build
-	cargo bench --profile release --locked -p dtm-benches --bench micro
+	cargo bench --profile release --locked --workspace --bench micro

@@ -1,7 +1,7 @@
 //! Micro benches of the steps that every record passes: check, canonical form, seal, log, apply.
 //!
-//! `cargo bench --profile release -p dtm-benches --bench micro -- [NAME]`; with `--test` each step
-//! runs once. Figures are of one thread of this machine: compare two commits, not two machines.
+//! `cargo bench --profile release --workspace --bench micro -- [NAME]`; with `--test` each step runs
+//! once. Figures are of one thread of this machine: compare two commits, not two machines.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -72,7 +72,7 @@ async fn power_cuts_of_leaders(seams: Arc<dyn Seams>) -> Findings {
     findings
 }
 
-// holds: ING-1 RAFT-1
+// holds: ING-1, RAFT-1
 // fault: F4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn power_cuts_of_leaders_take_no_vote_back() {
@@ -110,7 +110,7 @@ async fn power_cut_after_a_purge(seams: Arc<dyn Seams>) -> Findings {
     findings
 }
 
-// holds: ING-1 LED-1
+// holds: ING-1, LED-1
 // fault: F3
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_power_cut_after_a_purge_loses_nothing() {

@@ -20,7 +20,7 @@ async fn a_little_load(seams: Arc<dyn Seams>) -> Findings {
     findings
 }
 
-// holds: RAFT-1 SEC-2
+// holds: RAFT-1, SEC-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_what_the_commands_make_of_them() {
     clean(&a_little_load(Arc::new(True)).await);

@@ -35,6 +35,7 @@ async fn back_by_snapshot(seams: Arc<dyn Seams>) -> Findings {
 }
 
 // holds: ING-2
+// fault: F2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_back_by_snapshot_goes_on_where_the_stream_stands() {
     clean(&back_by_snapshot(Arc::new(True)).await);

@@ -71,9 +71,8 @@ pub fn failed(what: &str) -> impl Fn(dtm_client::Error) -> Error + '_ {
 }
 
 impl DtmCluster {
-    /// Founds a cluster of three below `folder` and waits until every group has a leader and
-    /// three healthy voters and leaders are
-    /// spread over the nodes.
+    /// Founds a cluster of three below `folder` and waits until every group has a leader and three
+    /// healthy voters and leaders are spread over the nodes.
     ///
     /// # Errors
     /// What a command said, or that the cluster is not complete within two minutes.

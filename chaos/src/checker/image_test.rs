@@ -47,7 +47,7 @@ fn judged(image: &Image) -> Vec<Breach> {
     origins.breaches().to_vec()
 }
 
-// holds: RAFT-1 LED-1
+// holds: RAFT-1, LED-1
 #[tokio::test]
 async fn a_true_group_is_read_back_whole_and_nothing_is_said() {
     let groups = written();
