@@ -48,7 +48,7 @@ pub struct Driven {
 /// Runs a target for `budget` over what `corpus` holds and mutations from `seed`.
 ///
 /// # Panics
-/// With the input in hex, when the target panics.
+/// With the input in hex, when the target panics; when what is kept cannot be read.
 pub fn drive(target: &Target, corpus: &Path, seed: u64, budget: Duration) -> Driven {
     let kept = files(corpus);
     let mut pool = (target.seeds)();
@@ -71,13 +71,15 @@ pub fn drive(target: &Target, corpus: &Path, seed: u64, budget: Duration) -> Dri
 }
 
 fn files(corpus: &Path) -> Vec<Vec<u8>> {
-    let Ok(entries) = std::fs::read_dir(corpus) else {
-        return Vec::new();
+    let entries = match std::fs::read_dir(corpus) {
+        // A target need not have one.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+        entries => entries.expect("the kept corpus can be listed"),
     };
-    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
     paths.sort();
     assert!(paths.len() <= CORPUS_FILES_MAX, "corpora are kept small");
-    paths.iter().filter_map(|path| std::fs::read(path).ok()).collect()
+    paths.iter().map(|path| std::fs::read(path).expect("a kept input is readable")).collect()
 }
 
 fn one(target: &Target, input: &[u8]) {
