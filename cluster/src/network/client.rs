@@ -27,6 +27,9 @@ use crate::type_config::{TypeConfig, Vote};
 
 /// A peer that owes an answer this long, without any other one coming, has failed.
 const NO_PROGRESS: Duration = Duration::from_secs(5);
+/// Before a peer that refuses the connection is asked again. openraft's own pause begins when its
+/// requests are taken, which is not before there is a connection.
+const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 
 /// What openraft wants the client for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +186,13 @@ impl NetStreamAppend<TypeConfig> for ReplicaClient {
         Box::pin(async move {
             match self.purpose {
                 Purpose::Heartbeat => self.heartbeat(input).await,
-                Purpose::Replicate => self.replicate(input).await,
+                Purpose::Replicate => {
+                    let opened = self.replicate(input).await;
+                    if opened.is_err() {
+                        tokio::time::sleep(REFUSED_PAUSE).await;
+                    }
+                    opened
+                }
             }
         })
     }

@@ -1,9 +1,12 @@
 //! Commands reach every replica, through leader and follower, over the loss of a node.
 
+use std::time::Duration;
+
 use dtm_cluster::{ClusterConfig, ClusterNode};
 use dtm_machine::seams::{Freshness, GroupView, ReadView};
 use dtm_types::{GroupId, bundle};
 use futures::FutureExt;
+use tokio::net::TcpListener;
 
 use crate::harness::{Cluster, command, propose, until};
 use crate::storage::Storage;
@@ -114,4 +117,37 @@ async fn leaders_spread_and_leave_a_draining_node() {
 
 fn is_led_by(cluster: &Cluster, group: GroupId, at: usize) -> bool {
     cluster.node(at).leader(group).is_some_and(|hint| hint.is_self)
+}
+
+// A connection that is refused is told at once: without a pause a leader asks thousands of times a
+// second, and says so in its log each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_is_gone_is_asked_with_pauses() {
+    const LOOK: Duration = Duration::from_secs(2);
+    let mut cluster = Cluster::start(3).await;
+    cluster.form(1).await;
+    let address = cluster.disks[2].config.node.peer_address.clone();
+    cluster.kill(2).await;
+    let mut listener = TcpListener::bind(&address).await;
+    for _ in 0..100 {
+        if listener.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        listener = TcpListener::bind(&address).await;
+    }
+    let listener = listener.expect("the killed node's port is free");
+    let at = cluster.leader_of(GroupId(1)).await;
+    propose(cluster.node(at), GroupId(1), command("c")).await.expect("an outcome");
+    let mut asked = 0;
+    let asking = async {
+        loop {
+            // Dropped at once: no handshake, no answer.
+            listener.accept().await.expect("a connection");
+            asked += 1;
+        }
+    };
+    tokio::time::timeout(LOOK, asking).await.expect_err("it goes on asking");
+    println!("asked {asked} times in {LOOK:?}");
+    assert!((1..300).contains(&asked), "asked {asked} times in {LOOK:?}");
 }
