@@ -8,16 +8,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use dtm_client::Reader;
-use dtm_proto::records::ReadRequest;
+use dtm_proto::records::StoredRecord;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Child;
 
-use crate::cluster::{Cluster, NODES, Source, WITHIN};
+use crate::cluster::{Cluster, NODES, WITHIN};
 use crate::load::{Ids, Line, Load, Plan};
-use crate::readback::judge;
+use crate::readback::{all_of, judge, records};
+use crate::sources::Source;
 use crate::wait::{is_long, until};
 
 /// Lines of a file: many blocks of the spool.
@@ -178,9 +178,13 @@ impl Inbox {
 
     /// What was written, under the name of the stream that the agent chose.
     async fn line(self, cluster: &Cluster, source: &Source) -> Result<std::sync::Arc<Line>> {
-        let mut answers = Reader::new(cluster.endpoint(source)?).read(read_all(source));
-        let first = answers.next().await?.context("an answer")?.records;
-        let stream = first.first().context("a record")?.stream.clone();
+        let mut streams = BTreeSet::new();
+        let tell = |record: StoredRecord| {
+            streams.insert(record.stream);
+        };
+        records(cluster.endpoint(source)?, all_of(source), tell).await?;
+        ensure!(streams.len() == 1, "{streams:?}");
+        let stream = streams.pop_first().context("a record")?;
         ensure!(stream.starts_with("agent."), "{stream}");
         let line = Load::line(Plan { stream, ..self.plan });
         *line.sent.lock() = self.written.sent.lock().clone();
@@ -189,21 +193,10 @@ impl Inbox {
     }
 }
 
-fn read_all(source: &Source) -> ReadRequest {
-    ReadRequest {
-        source: source.code.clone(),
-        current: true,
-        purpose: "test".to_owned(),
-        ..ReadRequest::default()
-    }
-}
-
 async fn payloads(cluster: &Cluster, source: &Source, at: usize) -> Result<Vec<Vec<u8>>> {
-    let mut answers = Reader::new(cluster.endpoint_at(source, &[at])?).read(read_all(source));
     let mut found = Vec::new();
-    while let Some(answer) = answers.next().await? {
-        found.extend(answer.records.into_iter().map(|record| record.payload.to_vec()));
-    }
+    let tell = |record: StoredRecord| found.push(record.payload.to_vec());
+    records(cluster.endpoint_at(source, &[at])?, all_of(source), tell).await?;
     Ok(found)
 }
 
@@ -263,8 +256,11 @@ impl Agent {
 
     async fn write(&mut self, text: &[u8]) -> Result<()> {
         let pipe = self.child.stdin.as_mut().context("a pipe")?;
-        pipe.write_all(text).await?;
-        Ok(pipe.flush().await?)
+        let written = async {
+            pipe.write_all(text).await?;
+            pipe.flush().await
+        };
+        Ok(tokio::time::timeout(WITHIN, written).await.context("it does not read its pipe")??)
     }
 
     /// The end of its input: it waits for the acks and ends.

@@ -131,7 +131,7 @@ async fn data_of_another_cluster_or_node_is_refused() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let pair = Pair::new().await?;
     for node in &mut cluster.nodes {
-        node.stop()?;
+        node.stop().await?;
     }
     let data = |at: usize| cluster.nodes[at].folder.join("data");
     let parts = ["log", "state"];

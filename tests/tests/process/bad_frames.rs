@@ -8,9 +8,10 @@ use dtm_client::{Error, FrameBuilder, Record, Session, SessionEvent};
 use dtm_types::ErrorCode;
 
 use crate::bad_records::{open, open_stream};
-use crate::cluster::{Cluster, NODES, Source};
+use crate::cluster::{Cluster, NODES};
 use crate::load::Load;
 use crate::readback::judge;
+use crate::sources::Source;
 
 const MIB: usize = 1 << 20;
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
@@ -71,10 +72,7 @@ async fn too_many_streams(cluster: &Cluster, source: &Source, at: usize) -> Resu
 /// The followers are paused, so nothing is acked and no credit comes back.
 async fn credits_ignored(cluster: &mut Cluster, source: &Source, at: usize) -> Result<()> {
     let session = open_stream(cluster, source, "greedy", "notes", at).await?;
-    let others: Vec<usize> = (0..NODES).filter(|other| *other != at).collect();
-    for other in &others {
-        cluster.nodes[*other].pause()?;
-    }
+    let others = cluster.pause_others(at)?;
     let before = cluster.nodes[at].resident_kib()?;
     let (window, frame) = (MIB, 256 << 10);
     for n in 0..400 {
@@ -84,9 +82,7 @@ async fn credits_ignored(cluster: &mut Cluster, source: &Source, at: usize) -> R
     }
     let error = end_of(session).await.context("credits ignored")?;
     let grown = cluster.nodes[at].resident_kib()?.saturating_sub(before);
-    for other in &others {
-        cluster.nodes[*other].resume()?;
-    }
+    cluster.resume(&others)?;
     told(&error, ErrorCode::WindowExceeded, "stream_in_flight_bytes_max", window)?;
     ensure!(grown < MEMORY_GROWTH_MAX_KIB, "LIVE-1: memory grew by {grown} KiB");
     Ok(())
@@ -106,29 +102,24 @@ async fn node_without_quorum_acks_nothing_and_says_when_to_come_back() -> Result
     // A source of its own: what was not acked may be stored later or not.
     let lone = cluster.add_source("src-alone", &["notes"]).await?;
     let mut session = open_stream(&cluster, &lone, "alone", "notes", at).await?;
-    let others: Vec<usize> = (0..NODES).filter(|other| *other != at).collect();
-    for other in &others {
-        cluster.nodes[*other].pause()?;
-    }
+    let others = cluster.pause_others(at)?;
     // What was on its way is acked or not by now.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let acked: Vec<u64> = load.lines.iter().map(|line| line.acked()).collect();
     send(&session, 1, &[100]).await?;
-    let Err(error) = open_stream(&cluster, &source, "late", "notes", at).await else {
-        bail!("a session was opened without a majority");
-    };
-    come_back(&error).context("a session that opens")?;
     // Nor is anything acked on the session that was open.
-    let acked_alone = tokio::time::timeout(Duration::from_secs(5), never_acked(&mut session)).await;
-    if let Ok(ended) = acked_alone {
+    let alone = tokio::time::timeout(Duration::from_secs(5), never_acked(&mut session));
+    let late = open_stream(&cluster, &source, "late", "notes", at);
+    let (late, alone) = tokio::join!(late, alone);
+    let Err(error) = late else { bail!("a session was opened without a majority") };
+    come_back(&error).context("a session that opens")?;
+    if let Ok(ended) = alone {
         come_back(&ended?).context("a session that was open")?;
     }
     for (line, acked) in load.lines.iter().zip(acked) {
         ensure!(line.acked() == acked, "ING-1: {} acked without a majority", line.name());
     }
-    for other in &others {
-        cluster.nodes[*other].resume()?;
-    }
+    cluster.resume(&others)?;
     load.moves(20).await?;
     cluster.settled(NODES).await?;
     let lines = load.finish().await?;
@@ -152,7 +143,7 @@ async fn never_acked(session: &mut Session) -> Result<Error> {
     }
 }
 
-/// UNAVAILABLE, when to come back, and a leader where one is known.
+/// UNAVAILABLE, and when to come back.
 fn come_back(error: &Error) -> Result<()> {
     let Error::Rejected { code, grpc, retry_after, .. } = error else { bail!("{error}") };
     // Tonic's code through its number: this crate does not name tonic.
@@ -178,10 +169,11 @@ async fn send(session: &Session, first: u64, payloads: &[usize]) -> Result<()> {
 }
 
 async fn next(session: &mut Session) -> Result<SessionEvent, Error> {
-    let event = tokio::time::timeout(ENDS_WITHIN, session.next_event()).await;
-    event.expect("an answer in time").transpose().unwrap_or_else(|| {
-        Err(Error::Protocol { address: String::new(), what: "it ended without a word" })
-    })
+    let failed = |what| Err(Error::Protocol { address: String::new(), what });
+    match tokio::time::timeout(ENDS_WITHIN, session.next_event()).await {
+        Ok(event) => event.transpose().unwrap_or_else(|| failed("it ended without a word")),
+        Err(_) => failed("no answer in time"),
+    }
 }
 
 /// The error that a session ends with.

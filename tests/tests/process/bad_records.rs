@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use dtm_client::{FrameBuilder, IdPolicy, Mode, Open, Reader, Record, Session, SessionEvent};
 use dtm_proto::ingest::RefusedRecord;
-use dtm_proto::records::{QuarantineRequest, ReadRequest};
+use dtm_proto::records::{QuarantineRequest, ReadRequest, StoredRecord};
 
-use crate::cluster::{Cluster, Source};
+use crate::cluster::Cluster;
+use crate::readback::{all_of, records};
+use crate::sources::Source;
 
 /// A list of bad records is judged in this time, or it is not bounded.
 const JUDGED_WITHIN: Duration = Duration::from_secs(10);
@@ -131,17 +133,10 @@ async fn show(
         ensure!(told.sequence == 2 * at as u64 + 2, "{told:?}");
         judge(case, told).with_context(|| format!("{}: {told:?}", case.rule))?;
     }
-    let mut answers = Reader::new(cluster.endpoint(source)?).read(ReadRequest {
-        source: source.code.clone(),
-        dataset: dataset.to_owned(),
-        current: true,
-        purpose: "test".to_owned(),
-        ..ReadRequest::default()
-    });
     let mut stored = Vec::new();
-    while let Some(answer) = answers.next().await? {
-        stored.extend(answer.records.into_iter().map(|r| (r.sequence, r.payload.to_vec())));
-    }
+    let request = ReadRequest { dataset: dataset.to_owned(), ..all_of(source) };
+    let tell = |record: StoredRecord| stored.push((record.sequence, record.payload.to_vec()));
+    records(cluster.endpoint(source)?, request, tell).await?;
     let wanted: Vec<_> = (0..cases.len()).map(|at| (2 * at as u64 + 1, good(at))).collect();
     ensure!(stored == wanted, "{dataset}: the neighbours are kept as they were");
     Ok(())

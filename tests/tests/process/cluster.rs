@@ -4,22 +4,18 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use dtm_client::admin::Admin;
-use dtm_client::{Credential, Endpoint, Form, Mode, TlsFiles};
-use dtm_proto::admin::{
-    ClusterStatusRequest, ClusterStatusResponse, GroupStatus, IssueSourceKeyRequest,
-    PublishDatasetRequest, PutSourceRequest,
-};
-use dtm_types::command::{Agreement, SourceRow};
+use dtm_client::{Credential, Endpoint, TlsFiles};
+use dtm_proto::admin::{ClusterStatusRequest, ClusterStatusResponse, GroupStatus};
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::node::{Node, tail};
+use crate::sources::{Source, definition};
 use crate::wait::until;
 use crate::wires::{self, Wires};
 
@@ -34,15 +30,6 @@ pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// One cluster at a time: two would disturb each other's waits.
 static TURN: Mutex<()> = Mutex::const_new(());
-
-/// A registered source with its key.
-#[derive(Clone, Debug)]
-pub(crate) struct Source {
-    pub(crate) code: String,
-    pub(crate) group: u32,
-    pub(crate) key: String,
-    pub(crate) key_id: Vec<u8>,
-}
 
 /// Some nodes, mostly three, and how to talk to them. Without [`Cluster::passed`] its folder is kept.
 #[derive(Debug)]
@@ -84,6 +71,7 @@ impl Cluster {
             Node::new(&format!("n{}", at + 1), ports, host(at), home.path())
         };
         let nodes = ports.chunks_exact(3).enumerate().map(node).collect();
+        let begun = Instant::now();
         let mut cluster = Self { dtm: binary()?, nodes, wires, home: Some(home), _turn: turn };
         let mut found = cluster.node_arguments("init", 0);
         found.extend(
@@ -97,6 +85,8 @@ impl Cluster {
         }
         cluster.settled(count).await?;
         cluster.publish_dataset(&definition("notes")).await?;
+        // Each test pays for this: a pause that grows is to be seen.
+        println!("{count} nodes after {:.1?}", begun.elapsed());
         Ok(cluster)
     }
 
@@ -166,6 +156,18 @@ impl Cluster {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// Runs a command of `dtm` that must fail, which is neither wrong use nor a crash, and say so.
+    pub(crate) async fn dtm_fails<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        arguments: &[S],
+        said: &str,
+    ) -> Result<()> {
+        let Err(error) = self.dtm(arguments).await else { bail!("it did not fail with {said:?}") };
+        let told = format!("{error:#}");
+        ensure!(told.contains("exit status: 1:") && told.contains(said), "no {said:?}: {told}");
+        Ok(())
+    }
+
     /// A command of `dtm` that works as a source: with contexts of its own.
     pub(crate) fn source_command(&self, source: &Source) -> Result<Command> {
         let files = self.source_files();
@@ -211,14 +213,15 @@ impl Cluster {
         };
         let seeds = nodes.iter().map(|at| self.nodes[*at].grpc.to_string());
         let endpoint = Endpoint::new(seeds, &files)?;
-        Ok(Admin::new(endpoint.with_connect_timeout(Duration::from_secs(2))))
+        let endpoint = endpoint.with_connect_timeout(Duration::from_secs(2));
+        Ok(Admin::new(endpoint.with_shared_connections()))
     }
 
     pub(crate) async fn status(&self) -> Result<ClusterStatusResponse> {
-        let call = |mut client: dtm_proto::admin::admin_service_client::AdminServiceClient<_>| async move {
-            client.cluster_status(ClusterStatusRequest {}).await
-        };
-        Ok(self.admin()?.call(call).await?)
+        let admin = self.admin()?;
+        let status = admin
+            .call(|mut client| async move { client.cluster_status(ClusterStatusRequest {}).await });
+        Ok(status.await?)
     }
 
     /// Waits until `count` nodes are there and every group has a leader and that many healthy
@@ -257,13 +260,46 @@ impl Cluster {
         .await
     }
 
-    /// Waits until each group's three replicas were seen with one root at one size. Two roots at
+    /// Waits until the groups are spread over the nodes, so that no leader moves without a cause;
+    /// a node that leads most.
+    pub(crate) async fn spread(&self) -> Result<usize> {
+        until("spread leaders", WITHIN, async || {
+            let status = self.status().await?;
+            let led = |name: &str| {
+                let mut rows = status.nodes.iter();
+                let row = rows.find(|n| n.node.as_ref().is_some_and(|n| n.name == name));
+                row.map_or(0, |row| row.groups_led)
+            };
+            let led: Vec<u32> = self.nodes.iter().map(|node| led(&node.name)).collect();
+            let (most, least) = (led.iter().max().copied(), led.iter().min().copied());
+            let (most, least) = (most.context("nodes")?, least.context("nodes")?);
+            ensure!(most <= least + 1, "leaders crowd: {led:?}");
+            led.iter().position(|count| *count == most).context("nodes")
+        })
+        .await
+    }
+
+    /// SIGSTOP to all but one, which is no majority then; who they are.
+    pub(crate) fn pause_others(&mut self, at: usize) -> Result<Vec<usize>> {
+        let others: Vec<usize> = (0..self.nodes.len()).filter(|other| *other != at).collect();
+        others.iter().try_for_each(|other| self.nodes[*other].pause())?;
+        Ok(others)
+    }
+
+    /// SIGCONT to these.
+    pub(crate) fn resume(&mut self, paused: &[usize]) -> Result<()> {
+        paused.iter().try_for_each(|at| self.nodes[*at].resume())
+    }
+
+    /// Waits until each group's replicas were seen with one root at one size. Two roots at
     /// one size are an error at once (RAFT-1).
     pub(crate) async fn roots_agree(&self) -> Result<usize> {
         let mut seen = BTreeMap::new();
         until("equal ledger roots", WITHIN, async || {
             for group in &self.status().await?.groups {
-                let agrees = roots(group);
+                // Meta has a replica on every node.
+                let all = if group.group == 0 { self.present().len() } else { NODES };
+                let agrees = roots(group, all);
                 assert!(agrees != Some(false), "RAFT-1: two roots at one size: {group:?}");
                 let known = seen.entry(group.group).or_insert(false);
                 *known |= agrees.is_some();
@@ -272,50 +308,6 @@ impl Cluster {
             Ok(seen.len())
         })
         .await
-    }
-
-    pub(crate) async fn publish_dataset(&self, definition: &str) -> Result<()> {
-        let request = PublishDatasetRequest {
-            context: Some(Admin::context("test")),
-            definition: definition.to_owned(),
-        };
-        let call = |mut client: dtm_proto::admin::admin_service_client::AdminServiceClient<_>| {
-            let request = request.clone();
-            async move { client.publish_dataset(request).await }
-        };
-        self.admin()?.call(call).await?;
-        Ok(())
-    }
-
-    /// Registers a source for some data sets and issues its key.
-    pub(crate) async fn add_source(&self, code: &str, datasets: &[&str]) -> Result<Arc<Source>> {
-        let admin = self.admin()?;
-        let put = PutSourceRequest {
-            context: Some(Admin::context("test")),
-            source: Some(source_row(code, datasets)),
-            update: false,
-        };
-        let call = |mut client: dtm_proto::admin::admin_service_client::AdminServiceClient<_>| {
-            let request = put.clone();
-            async move { client.put_source(request).await }
-        };
-        let group = admin.call(call).await.context("source add")?.group;
-        let issue = IssueSourceKeyRequest {
-            context: Some(Admin::context("test")),
-            source: code.to_owned(),
-            valid_days: 1,
-        };
-        let call = |mut client: dtm_proto::admin::admin_service_client::AdminServiceClient<_>| {
-            let request = issue.clone();
-            async move { client.issue_source_key(request).await }
-        };
-        let issued = admin.call(call).await.context("source key")?;
-        Ok(Arc::new(Source {
-            code: code.to_owned(),
-            group,
-            key: issued.key,
-            key_id: issued.key_id.to_vec(),
-        }))
     }
 
     /// The whole cluster with a source's key.
@@ -355,8 +347,8 @@ impl Drop for Cluster {
     }
 }
 
-/// Whether the replicas of a group agree; none = they are not all at one size.
-fn roots(group: &GroupStatus) -> Option<bool> {
+/// Whether the replicas of a group agree; none = they are not all there at one size.
+fn roots(group: &GroupStatus, all: usize) -> Option<bool> {
     let replicas: Vec<_> = group.replicas.iter().filter(|r| !r.ledger_root.is_empty()).collect();
     let (first, rest) = replicas.split_first()?;
     let differ = replicas.iter().enumerate().any(|(at, a)| {
@@ -367,56 +359,8 @@ fn roots(group: &GroupStatus) -> Option<bool> {
     if differ {
         return Some(false);
     }
-    let level = replicas.len() == NODES && rest.iter().all(|r| r.ledger_size == first.ledger_size);
+    let level = replicas.len() == all && rest.iter().all(|r| r.ledger_size == first.ledger_size);
     level.then_some(true)
-}
-
-fn source_row(code: &str, datasets: &[&str]) -> SourceRow {
-    let agreements = datasets.iter().map(|dataset| Agreement {
-        dataset: (*dataset).to_owned(),
-        modes: vec![Mode::Realtime.into(), Mode::Batch.into()],
-        form: Form::Raw.into(),
-        security_status: 2,
-        priority: 2,
-        responsible_agency: "A01".to_owned(),
-        ..Agreement::default()
-    });
-    SourceRow {
-        source: code.to_owned(),
-        title_vi: format!("Nguồn {code}"),
-        title_en: format!("Source {code}"),
-        agency_code: "A01".to_owned(),
-        class: "sector".to_owned(),
-        agreements: agreements.collect(),
-        ..SourceRow::default()
-    }
-}
-
-/// A data set with a code and a text.
-pub(crate) fn definition(id: &str) -> String {
-    format!(
-        r#"id = "{id}"
-version = 1
-owner = "test"
-category = "B3"
-title = {{ vi = "Ghi chú", en = "Notes" }}
-key = ["code"]
-priority = "normal"
-security = "internal"
-
-[[field]]
-name = "code"
-type = "Code"
-label = {{ vi = "Mã", en = "Code" }}
-max_length = 64
-
-[[field]]
-name = "note"
-type = "Text"
-label = {{ vi = "Ghi chú", en = "Note" }}
-max_length = 4000
-"#
-    )
 }
 
 /// The binary: DTM_BIN, else beside the folder of this test's own binary.
@@ -441,11 +385,15 @@ fn free_ports(count: usize) -> Result<Vec<SocketAddr>> {
     let mut held = Vec::with_capacity(count);
     for step in 0..span {
         let port = PORTS.start + (first + step) % span;
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        // On every address: forwarders take the same ports on others of this host's.
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
             held.push(listener);
         }
         if held.len() == count {
-            return Ok(held.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?);
+            let free = held.iter().map(|held: &TcpListener| {
+                Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, held.local_addr()?.port())))
+            });
+            return free.collect();
         }
     }
     bail!("no {count} free ports in {PORTS:?}")

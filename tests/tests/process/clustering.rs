@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::bad_config::copy;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, WITHIN};
 use crate::load::Load;
 use crate::readback::judge;
-use crate::wait::is_long;
+use crate::wait::{is_long, until};
 
 const ALIVE: u64 = 20;
 const BACK_WITHIN: Duration = Duration::from_secs(30);
@@ -31,9 +31,6 @@ async fn three_and_five_nodes_survive_a_kill_a_cut_and_a_dead_disk() -> Result<(
     let sizes: &[usize] = if is_long() { &[3, 5] } else { &[3] };
     for count in sizes.iter().copied() {
         let mut cluster = Cluster::wired(count).await?;
-        let Some(disk) = StoppableDisk::under(&mut cluster, count - 1).await? else {
-            return Ok(());
-        };
         let load = Load::usual(&cluster, 3).await?;
         load.moves(ALIVE).await?;
         let group = load.lines[0].plan.source.group;
@@ -50,11 +47,19 @@ async fn three_and_five_nodes_survive_a_kill_a_cut_and_a_dead_disk() -> Result<(
         cluster.wires().heal();
         cluster.settled(count).await?;
 
-        disk.stop()?;
-        back(&load).await.with_context(|| format!("{count}: a disk stopped"))?;
-        let lost = &mut cluster.nodes[count - 1];
-        lost.kill();
-        lost.lost = true;
+        load.moves(ALIVE).await?;
+        // RAFT-1 while all are there: of two replicas the third tells no roots any more.
+        cluster.roots_agree().await?;
+
+        let disk = StoppableDisk::under(&mut cluster, count - 1).await?;
+        if let Some(disk) = &disk {
+            disk.stop()?;
+            back(&load).await.with_context(|| format!("{count}: a disk stopped"))?;
+            says_that_its_disk_failed(&cluster, count - 1).await?;
+            let lost = &mut cluster.nodes[count - 1];
+            lost.kill();
+            lost.lost = true;
+        }
         load.moves(ALIVE).await?;
         let lines = load.finish().await?;
         judge(&cluster, &lines).await?;
@@ -62,6 +67,21 @@ async fn three_and_five_nodes_survive_a_kill_a_cut_and_a_dead_disk() -> Result<(
         cluster.passed();
     }
     Ok(())
+}
+
+/// The node stopped by itself what it may not do any more, and tells why.
+async fn says_that_its_disk_failed(cluster: &Cluster, at: usize) -> Result<()> {
+    let name = &cluster.nodes[at].name;
+    until("the node says that its disk failed", WITHIN, async || {
+        let status = cluster.status().await?;
+        let mut rows = status.nodes.iter();
+        let row = rows.find(|n| n.node.as_ref().is_some_and(|n| n.name == *name));
+        let said = &row.context("its row")?.stopped_reason;
+        ensure!(!said.is_empty(), "{name} says nothing");
+        println!("{name}: {said}");
+        Ok(())
+    })
+    .await
 }
 
 /// Acks on every stream, soon.
@@ -76,10 +96,10 @@ struct StoppableDisk {
 }
 
 impl StoppableDisk {
-    /// Moves a node's data there. None where mounting is not allowed: then the test says that it
-    /// did not run. Under CI that is a failure.
+    /// Moves a node's data there. None where mounting is not allowed: then the test says that this
+    /// part did not run, and the node goes on as before. Under CI that is a failure.
     async fn under(cluster: &mut Cluster, at: usize) -> Result<Option<Self>> {
-        cluster.nodes[at].stop()?;
+        cluster.nodes[at].stop().await?;
         let data = cluster.nodes[at].folder.join("data");
         let kept = data.with_extension("kept");
         let disk = Self { pool: data.with_extension("pool"), data };
@@ -90,6 +110,11 @@ impl StoppableDisk {
         if let Err(why) = disk.mount() {
             ensure!(std::env::var_os("CI").is_none(), "no mount: {why}");
             eprintln!("DID NOT RUN: no mount: {why}");
+            disk.unmount();
+            std::fs::remove_dir(&disk.data)?;
+            std::fs::rename(&kept, &disk.data)?;
+            cluster.start_node(at)?;
+            cluster.settled(cluster.nodes.len()).await?;
             return Ok(None);
         }
         copy(&kept, &disk.data)?;
@@ -113,6 +138,13 @@ impl StoppableDisk {
         run("mount", &["-o", "loop", &image.display().to_string()], &self.data)
     }
 
+    /// Also what was mounted in part.
+    fn unmount(&self) {
+        for folder in [&self.data, &self.pool] {
+            let _ = run("umount", &["-l"], folder);
+        }
+    }
+
     /// From now on what is written anew does not arrive.
     fn stop(&self) -> Result<()> {
         let filler = std::fs::File::create(self.pool.join("filler"))?;
@@ -132,9 +164,7 @@ impl StoppableDisk {
 
 impl Drop for StoppableDisk {
     fn drop(&mut self) {
-        for folder in [&self.data, &self.pool] {
-            let _ = run("umount", &["-l"], folder);
-        }
+        self.unmount();
     }
 }
 

@@ -2,7 +2,7 @@
 //! told; the others' ack delay with and without the two, in turn.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,17 +11,20 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
 use crate::bad_records::open_stream;
-use crate::cluster::{Cluster, NODES, Source};
+use crate::cluster::{Cluster, NODES};
 use crate::load::{Line, Load, Plan};
 use crate::readback::judge;
+use crate::sources::Source;
 use crate::wait::is_long;
 
 const OTHERS: usize = 98;
+/// `limits.refused_per_second_max`: as fast as malformed records are let in.
+const REFUSED_PER_SECOND_MAX: f64 = 1_000.0;
 const ACKS_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long, how often, how far apart.
 struct Form {
-    pairs: usize,
+    pairs: u32,
     window: Duration,
     /// Pause between two records of a source.
     pace: Duration,
@@ -30,7 +33,7 @@ struct Form {
 
 const SHORT: Form = Form {
     pairs: 3,
-    window: Duration::from_secs(3),
+    window: Duration::from_secs(2),
     pace: Duration::from_millis(250),
     ratio_max: 1.5,
 };
@@ -67,6 +70,8 @@ impl Delays {
 async fn malformed_and_hanging_sources_do_not_delay_the_others() -> Result<()> {
     let form = if is_long() { LONG } else { SHORT };
     let cluster = Cluster::start().await?;
+    // A stream moves with the leader of its group: none moves without a cause after this.
+    cluster.spread().await?;
     let mut sources = Vec::new();
     for at in 0..OTHERS + 2 {
         sources.push(cluster.add_source(&format!("src-{at}"), &["notes"]).await?);
@@ -106,7 +111,9 @@ async fn malformed_and_hanging_sources_do_not_delay_the_others() -> Result<()> {
         println!("quiet {quiet:?}, disturbed {disturbed:?}: {ratio:.2}; {sent} malformed");
         ratios.push(ratio);
     }
-    ensure!(refused > 10_000, "{refused} malformed records are no disturbance");
+    let disturbed_s = form.window.as_secs_f64() * f64::from(form.pairs);
+    let enough = 0.9 * REFUSED_PER_SECOND_MAX * disturbed_s;
+    ensure!(f64::from(refused) > enough, "{refused} malformed records in {disturbed_s} s");
     stop.store(true, Ordering::Relaxed);
     while let Some(ended) = tasks.join_next().await {
         ended??;
@@ -123,13 +130,16 @@ async fn malformed_and_hanging_sources_do_not_delay_the_others() -> Result<()> {
         let line = Load::line(Plan::new(source, "good"));
         let publisher = line.open(cluster.endpoint(source)?).await?;
         ensure!(line.send(&publisher)?);
-        let progress = tokio::time::timeout(ACKS_WITHIN, publisher.flush()).await??;
-        ensure!(progress.acked_through == 1);
+        ensure!(line.flush(&publisher).await?.acked_through == 1);
     }
     for line in &lines {
-        // A stream may have followed the leader of its group; that is no failure.
+        let sessions = line.sessions.load(Ordering::Relaxed);
         let troubles = line.troubles.load(Ordering::Relaxed);
-        ensure!(troubles == 0, "{} was cut off: {troubles} failures", line.name());
+        ensure!(
+            sessions == 1 && troubles == 0,
+            "{} was cut off: {sessions} sessions, {troubles} failures",
+            line.name()
+        );
     }
     cluster_is_whole(cluster, &lines).await
 }
@@ -170,13 +180,13 @@ async fn steady(
 /// The malformed and the hanging source while they do it.
 struct Disturbance {
     tasks: JoinSet<Result<()>>,
-    sent: Arc<AtomicU64>,
+    sent: Arc<AtomicU32>,
 }
 
 impl Disturbance {
     async fn start(cluster: &Cluster, malformed: &Source, hanging: &Source) -> Result<Self> {
         let mut tasks = JoinSet::new();
-        let sent = Arc::new(AtomicU64::new(0));
+        let sent = Arc::new(AtomicU32::new(0));
         let mut config = PublisherConfig::new(&malformed.code, "bad", "notes");
         config.ids = dtm_client::IdPolicy::Sequence;
         let publisher = Publisher::open(cluster.endpoint(malformed)?, config).await?;
@@ -204,7 +214,7 @@ impl Disturbance {
     }
 
     /// Both go away; how many malformed records were sent.
-    async fn end(mut self) -> Result<u64> {
+    async fn end(mut self) -> Result<u32> {
         self.tasks.abort_all();
         while let Some(ended) = self.tasks.join_next().await {
             if let Ok(ended) = ended {
@@ -215,7 +225,7 @@ impl Disturbance {
     }
 }
 
-async fn send_malformed(publisher: Publisher, sent: Arc<AtomicU64>) -> Result<()> {
+async fn send_malformed(publisher: Publisher, sent: Arc<AtomicU32>) -> Result<()> {
     let payload = format!("{{\"code\":\"a b\",\"note\":7,\"other\":\"{}\"", "x".repeat(200));
     let record = Record { payload: payload.into_bytes().into(), ..Record::default() };
     loop {

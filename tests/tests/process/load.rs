@@ -8,18 +8,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use dtm_chaos::checker::Digest;
-use dtm_client::{Event, Mode, Publisher, PublisherConfig, Record};
+use dtm_client::{Event, Mode, Progress, Publisher, PublisherConfig, Record};
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cluster::{Cluster, Source};
+use crate::cluster::Cluster;
 use crate::gaps::Pulse;
+use crate::sources::Source;
 use crate::wait::{is_long, until};
 
+/// Of a stream that does not say otherwise.
 const TICK: Duration = Duration::from_millis(20);
 /// Of the records of a stream that does not say otherwise.
 const BROKEN_EVERY: u64 = 40;
@@ -35,8 +37,9 @@ pub(crate) struct Plan {
     pub(crate) stream: String,
     pub(crate) dataset: String,
     pub(crate) mode: Mode,
-    /// Records a tick of 20 ms.
+    /// Records a tick.
     pub(crate) per_tick: u64,
+    pub(crate) tick: Duration,
     /// Then it ends by itself; none = when it is told.
     pub(crate) count_max: Option<u64>,
     /// Stands in each message id.
@@ -68,6 +71,7 @@ impl Plan {
             dataset: "notes".to_owned(),
             mode: Mode::Realtime,
             per_tick: 1,
+            tick: TICK,
             count_max: None,
             mark: stream.to_owned(),
             note_bytes: 0,
@@ -114,6 +118,8 @@ pub(crate) struct Line {
     pub(crate) sessions: AtomicU64,
     /// Failed attempts and cut connections.
     pub(crate) troubles: AtomicU64,
+    /// What the client told that must not happen.
+    breach: Mutex<Option<String>>,
     /// When things happened last.
     pub(crate) pulse: Mutex<Pulse>,
 }
@@ -127,6 +133,7 @@ impl Line {
             told: Mutex::default(),
             sessions: AtomicU64::new(0),
             troubles: AtomicU64::new(0),
+            breach: Mutex::default(),
             pulse: Mutex::new(Pulse::now()),
         }
     }
@@ -177,8 +184,9 @@ impl Line {
                 self.pulse.lock().cut();
                 self.troubles.fetch_add(1, Ordering::Relaxed);
             }
+            // Told in a task of the client: the test looks at it.
             Event::Conflict { .. } | Event::LossDetected { .. } | Event::LossMended { .. } => {
-                panic!("{}: {event:?}", self.name());
+                self.breach.lock().get_or_insert_with(|| format!("{event:?}"));
             }
         }
     }
@@ -220,7 +228,7 @@ impl Line {
         mut stop: watch::Receiver<bool>,
     ) -> Result<()> {
         let mut acks = publisher.acked();
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(self.plan.tick);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let done = |line: &Self| {
             let sent = line.sent.lock().len() as u64;
@@ -245,10 +253,22 @@ impl Line {
                 error = publisher.failure() => return Err(error).context(self.name()),
             }
         }
+        self.flush(&publisher).await?;
+        Ok(())
+    }
+
+    /// Waits until all that was sent is acked, and notes it.
+    pub(crate) async fn flush(&self, publisher: &Publisher) -> Result<Progress> {
         let flushed = tokio::time::timeout(ACKS_WITHIN, publisher.flush()).await;
         let progress = flushed.with_context(|| format!("{}: no ack in time", self.name()))??;
         self.acked.store(progress.acked_through, Ordering::Relaxed);
-        Ok(())
+        Ok(progress)
+    }
+
+    /// An error when something was told that must not happen.
+    fn check(&self) -> Result<()> {
+        let breach = self.breach.lock();
+        breach.as_ref().map_or(Ok(()), |breach| bail!("{}: {breach}", self.name()))
     }
 }
 
@@ -313,6 +333,7 @@ impl Load {
         let before: Vec<u64> = self.lines.iter().map(|line| line.acked()).collect();
         until("acks on every stream", ACKS_WITHIN, async || {
             for (line, before) in self.lines.iter().zip(&before) {
+                line.check()?;
                 let (acked, name) = (line.acked(), line.name());
                 ensure!(acked >= before + by, "{name}: {before} and now {acked}");
             }
@@ -328,6 +349,7 @@ impl Load {
             ended??;
         }
         for line in &self.lines {
+            line.check()?;
             let (sent, acked) = (line.sent.lock().len() as u64, line.acked());
             ensure!(sent == acked && sent > 0, "{}: {acked}/{sent}", line.name());
         }

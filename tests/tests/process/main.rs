@@ -4,6 +4,9 @@
 //!  Cluster   three nodes, their folders and logs; one cluster at a time
 //!  Load      streams at a steady pace, each with the history of what was sent
 //!  readback  every node's records against that history (ING-1 to ING-4), and the quarantine
+//!  Wires     the network between the nodes, where a test cuts it
+//!  Agent     `dtm agent` as a process; python: the example client
+//!  log_file  blocks of a node's log, to damage them
 //! ```
 //! Each wait looks at a state again and again until it holds or a bound passes. `DTM_LONG=1` makes
 //! the long form of the tests.
@@ -32,5 +35,6 @@ mod readback;
 mod refusals;
 mod resend;
 mod secrecy;
+mod sources;
 mod wait;
 mod wires;

@@ -1,7 +1,6 @@
 //! Which node may take part: old copies of a disk, lost disks.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -104,7 +103,6 @@ async fn a_lost_log_disk_comes_back_under_new_replica_ids() -> Result<()> {
     })
     .await?;
     cluster.settled(NODES).await?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
     load.moves(ALIVE).await?;
     finish_and_judge(cluster, load).await
 }

@@ -10,6 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// A planned end takes no longer.
+const STOPS_WITHIN: Duration = Duration::from_secs(60);
+
 /// A node of a test.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -88,10 +91,11 @@ impl Node {
             let child = self.child.as_mut().context("it does not run")?;
             if let Some(status) = child.try_wait()? {
                 self.child = None;
-                return status.code().context("ended by a signal");
+                let code = status.code();
+                return code.with_context(|| format!("{} ended by a signal", self.name));
             }
             ensure!(Instant::now() < deadline, "{} still runs after {within:?}", self.name);
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -120,10 +124,10 @@ impl Node {
     }
 
     /// SIGTERM, and waits for the planned end.
-    pub(crate) fn stop(&mut self) -> Result<()> {
+    pub(crate) async fn stop(&mut self) -> Result<()> {
         self.signal(Signal::SIGTERM)?;
-        let status = self.child.take().context("it does not run")?.wait()?;
-        ensure!(status.success(), "{} ended with {status}\n{}", self.name, tail(&self.log));
+        let code = self.ended(STOPS_WITHIN).await?;
+        ensure!(code == 0, "{} ended with {code}\n{}", self.name, tail(&self.log));
         Ok(())
     }
 

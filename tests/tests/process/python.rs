@@ -9,10 +9,11 @@ use anyhow::{Context, Result, ensure};
 use dtm_client::stream_status;
 use tokio::process::Child;
 
-use crate::cluster::{Cluster, NODES, Source, WITHIN};
+use crate::cluster::{Cluster, NODES, WITHIN};
 use crate::load::{Ids, Load, Plan};
 use crate::python_env::Example;
 use crate::readback::judge;
+use crate::sources::Source;
 use crate::wait::until;
 
 const RECORDS: u64 = 8_000;
@@ -26,6 +27,8 @@ const STREAM: &str = "py";
 async fn python_client_resumes_after_kills_of_a_node_and_of_itself() -> Result<()> {
     let Some(example) = Example::prepared() else { return Ok(()) };
     let mut cluster = Cluster::start().await?;
+    // It stays with the leader of its group, which is killed: no leader moves meanwhile.
+    cluster.spread().await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
     let plan = Plan { note_bytes: NOTE_BYTES, ids: Ids::None, ..Plan::new(&source, STREAM) };
     let line = Load::line(plan);

@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use dtm_client::Reader;
-use dtm_proto::records::{QuarantineRequest, ReadRequest};
+use dtm_proto::records::{QuarantineRequest, StoredRecord};
 
 use crate::cluster::{Cluster, NODES};
 use crate::load::{Load, Plan};
+use crate::readback::{all_of, records};
 
 /// The fortieth record of a line is a broken one.
 const RECORDS: u64 = 40;
@@ -19,7 +20,7 @@ async fn a_refused_record_is_stored_once_after_correction() -> Result<()> {
     for _ in 0..RECORDS {
         ensure!(line.send(&publisher)?, "the window holds so few");
     }
-    publisher.flush().await?;
+    line.flush(&publisher).await?;
     let reader = Reader::new(cluster.endpoint(&source)?);
     let request = QuarantineRequest { source: source.code.clone(), ..Default::default() };
     let page = reader.quarantine(request).next().await?.context("one was refused")?;
@@ -28,8 +29,8 @@ async fn a_refused_record_is_stored_once_after_correction() -> Result<()> {
 
     let resend = ["-o", "json", "quarantine", "resend", "--source", "src-1"];
     let id = refused.id.as_str();
-    let as_it_was = cluster.dtm(&[&resend[..], &[id]].concat()).await;
-    ensure!(as_it_was.is_err(), "it is as broken as before");
+    // As broken as before.
+    cluster.dtm_fails(&[&resend[..], &[id]].concat(), "some records were refused").await?;
     let file = cluster.path("corrected.json");
     std::fs::write(&file, r#"{"code":"SRC-1-40","note":"as it was meant"}"#)?;
     let file = file.display().to_string();
@@ -38,22 +39,14 @@ async fn a_refused_record_is_stored_once_after_correction() -> Result<()> {
     let stored: serde_json::Value = serde_json::from_str(&stored)?;
     ensure!(stored["stored"] == true && stored["sequence"] == 2, "{stored}");
     ensure!(stored["leaf_index"].as_u64().is_some_and(|leaf| leaf > 0), "{stored}");
-    let again = cluster.dtm(&corrected).await.expect_err("it is stored already");
-    ensure!(again.to_string().contains("already"), "{again}");
-    let unknown = cluster.dtm(&[&resend[..], &["1-1-0-0"]].concat()).await;
-    ensure!(unknown.is_err(), "there is no such record");
+    cluster.dtm_fails(&corrected, "[already-exists]").await?;
+    cluster.dtm_fails(&[&resend[..], &["1-1-0-0"]].concat(), "[not-found]").await?;
 
     let stream = format!("resend.{id}");
     for at in 0..NODES {
-        let mut read = Reader::new(cluster.endpoint_at(&source, &[at])?).read(ReadRequest {
-            source: source.code.clone(),
-            current: true,
-            ..ReadRequest::default()
-        });
         let mut found = Vec::new();
-        while let Some(answer) = read.next().await? {
-            found.extend(answer.records.into_iter().filter(|record| record.stream == stream));
-        }
+        let tell = |record: StoredRecord| found.extend((record.stream == stream).then_some(record));
+        records(cluster.endpoint_at(&source, &[at])?, all_of(&source), tell).await?;
         ensure!(found.len() == 1 && found[0].sequence == 2, "n{}: {found:?}", at + 1);
         let message_id = found[0].envelope.as_ref().map(|envelope| envelope.message_id.as_str());
         ensure!(message_id == Some("src-1/a/40"), "{message_id:?}");

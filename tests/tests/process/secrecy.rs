@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::bad_config::{refused, serve};
-use crate::cluster::{Cluster, NODES, Source, WITHIN};
+use crate::cluster::{Cluster, NODES, WITHIN};
 use crate::load::{Load, Plan};
 use crate::log_file::middle;
 use crate::readback::judge;
+use crate::sources::Source;
 use crate::wait::until;
 
 /// Stands in payloads, refused ones too, and in message ids.
@@ -27,7 +28,7 @@ const FILES_MAX: usize = 10_000;
 async fn canary_is_in_no_file() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
-    let plan = Plan { mark: CANARY.to_owned(), ..Plan::new(&source, "a") };
+    let plan = Plan { mark: CANARY.to_owned(), per_tick: 5, ..Plan::new(&source, "a") };
     let load = Load::start(&cluster, vec![plan]).await?;
     for _ in 0..ROTATIONS {
         load.moves(RECORDS / ROTATIONS).await?;
@@ -45,7 +46,7 @@ async fn canary_is_in_no_file() -> Result<()> {
     cluster.start_node(0)?;
     cluster.settled(NODES).await?;
     judge(&cluster, &lines).await?;
-    cluster.nodes[0].stop()?;
+    cluster.nodes[0].stop().await?;
     for node in &mut cluster.nodes {
         node.kill();
     }
@@ -77,7 +78,7 @@ async fn without_key(node: &Path, other: &Path) -> Result<()> {
         let content = std::fs::read(&file)?;
         let beside = content.windows(32).any(|w| w == raw);
         ensure!(
-            !beside && holds(&file, std::slice::from_ref(&key))?.is_none(),
+            !beside && matches!(holds(&file, std::slice::from_ref(&key))?, Searched::Clean),
             "{}",
             file.display()
         );
@@ -97,14 +98,17 @@ pub(crate) fn search(cluster: &Cluster, source: &Source) -> Result<()> {
     // A search that finds nothing because it cannot find is worth nothing.
     let probe = cluster.path("probe");
     std::fs::write(&probe, format!("{}{CANARY}", "x".repeat(CHUNK - 5)))?;
-    ensure!(holds(&probe, &needles)?.is_some(), "the search itself works");
+    ensure!(matches!(holds(&probe, &needles)?, Searched::Holds(_)), "the search itself works");
     std::fs::remove_file(&probe)?;
     let mut searched = 0;
     for node in &cluster.nodes {
         for path in files(&node.folder)?.into_iter().chain([node.log.clone()]) {
-            searched += 1;
-            if let Some(needle) = holds(&path, &needles)? {
-                bail!("SEC-1: {} holds {needle:?}", path.display());
+            match holds(&path, &needles)? {
+                Searched::Gone => {}
+                Searched::Holds(needle) => {
+                    bail!("SEC-1: {} holds {needle:?}", path.display());
+                }
+                Searched::Clean => searched += 1,
             }
         }
     }
@@ -130,24 +134,47 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
 
 const CHUNK: usize = 1 << 20;
 
-/// The first needle that a file holds.
-fn holds<'a>(path: &Path, needles: &'a [String]) -> Result<Option<&'a str>> {
-    // A file of a running node may be gone by now.
-    let Ok(file) = std::fs::File::open(path) else { return Ok(None) };
+/// What became of the search of a file.
+enum Searched<'a> {
+    /// A file of a running node may be gone by now.
+    Gone,
+    /// It was read to its end and holds none.
+    Clean,
+    Holds(&'a str),
+}
+
+/// Searches a file for the first of some needles that it holds.
+fn holds<'a>(path: &Path, needles: &'a [String]) -> Result<Searched<'a>> {
+    let mut file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Searched::Gone),
+        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    };
     let overlap = needles.iter().map(String::len).max().unwrap_or(1) - 1;
     let mut window = Vec::with_capacity(CHUNK + overlap);
-    let mut file = file;
     loop {
         let kept = window.len().min(overlap);
         window.drain(..window.len() - kept);
-        let read = (&mut file).take(CHUNK as u64).read_to_end(&mut window)?;
-        if read == 0 {
-            return Ok(None);
+        let read = (&mut file).take(CHUNK as u64).read_to_end(&mut window);
+        if read.with_context(|| path.display().to_string())? == 0 {
+            return Ok(Searched::Clean);
         }
-        for needle in needles {
-            if window.windows(needle.len()).any(|w| w == needle.as_bytes()) {
-                return Ok(Some(needle));
-            }
+        // Segments are made longer than they are filled.
+        if window.iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        if let Some(needle) = needles.iter().find(|needle| is_in(&window, needle.as_bytes())) {
+            return Ok(Searched::Holds(needle));
         }
     }
+}
+
+fn is_in(mut window: &[u8], needle: &[u8]) -> bool {
+    while let Some(at) = window.iter().position(|byte| *byte == needle[0]) {
+        if window[at..].starts_with(needle) {
+            return true;
+        }
+        window = &window[at + 1..];
+    }
+    false
 }

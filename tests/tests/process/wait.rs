@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-const EVERY: Duration = Duration::from_millis(150);
+const EVERY: Duration = Duration::from_millis(50);
 /// Longest time for one look.
 const LOOK_WITHIN: Duration = Duration::from_secs(15);
 

@@ -46,7 +46,9 @@ impl Wires {
         let mut tasks = JoinSet::new();
         for (at, ports) in ports.iter().enumerate() {
             for port in ports {
-                let listener = TcpListener::bind((host(at), *port)).await.context("a forwarder")?;
+                let listener = TcpListener::bind((host(at), *port)).await;
+                let listener =
+                    listener.with_context(|| format!("forwarder {}:{port}", host(at)))?;
                 tasks.spawn(listen(shared.clone(), at, listener));
             }
         }
