@@ -78,6 +78,28 @@ async fn bit_that_flips_in_the_middle_of_the_log_is_mended() -> Result<()> {
 }
 
 // holds: ING-1, ING-2, ING-3, ING-4, RAFT-1
+// fault: F8
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bits_that_flip_at_different_places_of_two_nodes_are_mended() -> Result<()> {
+    let (mut cluster, load) = loaded().await?;
+    let group = load.lines[0].plan.source.group;
+    for at in [0, 1] {
+        cluster.nodes[at].kill();
+    }
+    for at in [0, 1] {
+        let found = middle(&cluster.nodes[at].folder, group)?;
+        found[found.len() * (1 + at) / 3].flip()?;
+    }
+    for at in [0, 1] {
+        cluster.start_node(at)?;
+    }
+    for at in [0, 1] {
+        finds_a_damaged_block(&cluster, at).await?;
+    }
+    whole(cluster, load).await
+}
+
+// holds: ING-1, ING-2, ING-3, ING-4, RAFT-1
 // fault: F7
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bit_that_flips_in_a_table_of_rows_is_mended() -> Result<()> {
