@@ -53,12 +53,16 @@ impl Node {
     pub(crate) fn start(&mut self, dtm: &Path) -> Result<()> {
         ensure!(self.child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).context("log")?;
+        // What it writes for a moment is searched like the rest of its folder.
+        let temporary = self.folder.join("tmp");
+        std::fs::create_dir_all(&temporary)?;
         let mut command = Command::new(dtm);
         command
             .arg("serve")
             .arg("--config")
             .arg(self.folder.join("dtm.toml"))
             .env("DTM_LANG", "en")
+            .env("TMPDIR", temporary)
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -153,6 +157,15 @@ impl Node {
     pub(crate) fn pid(&self) -> Result<i32> {
         let child = self.child.as_ref().context("it does not run")?;
         i32::try_from(child.id()).context("pid")
+    }
+
+    /// Files that it holds open, wherever they lie, those without a name too.
+    pub(crate) fn open_files(&self) -> Vec<PathBuf> {
+        let Ok(pid) = self.pid() else { return Vec::new() };
+        let Ok(held) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+        let paths = held.filter_map(|entry| Some(entry.ok()?.path()));
+        // Neither sockets nor devices.
+        paths.filter(|path| std::fs::metadata(path).is_ok_and(|data| data.is_file())).collect()
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
