@@ -12,6 +12,7 @@ use dtm_types::{ErrorCode, StreamKey};
 use parking_lot::Mutex;
 
 use crate::error::Error;
+use crate::security;
 
 /// Compiled validators that are kept.
 const COMPILED_MAX: usize = 1_024;
@@ -110,6 +111,12 @@ impl Contracts {
                 format!("form {form:?} is not agreed: {agreed_form:?} is"),
             ));
         }
+        let defaults = defaults(open, agreement, definition);
+        let (status, priority) = (defaults.security_status, defaults.priority);
+        if !security::are_allowed(status, priority) {
+            let cause = format!("security status {status} and priority {priority}: 1 to 3 are");
+            return Err(not_agreed(stream, cause));
+        }
         let compiled = self.compiled(stream, agreement, definition, form)?;
         Ok(Contract {
             dataset: open.dataset.as_str().into(),
@@ -119,7 +126,7 @@ impl Contracts {
             form,
             mode,
             ids_by_sequence: open.ids() == ingest::IdPolicy::Sequence,
-            defaults: defaults(open, agreement, definition),
+            defaults,
         })
     }
 

@@ -18,7 +18,9 @@ use prost::Message;
 
 use super::keys::BatchKeys;
 use super::record::{Checked, RecordChecker};
+use super::tally::Tally;
 use crate::contract::Contract;
+use crate::security::{self, SecurityStatus};
 use crate::treatment::Treatment;
 
 /// Version of part A.
@@ -38,10 +40,20 @@ pub(crate) struct Class {
 impl Class {
     pub(crate) fn of(record: &ingest::Record, contract: &Contract) -> Self {
         let or = |own: u32, default: u32| if own == 0 { default } else { own };
-        Self {
-            security_status: or(record.security_status, contract.defaults.security_status),
-            priority: or(record.priority, contract.defaults.priority),
+        let security_status = or(record.security_status, contract.defaults.security_status);
+        let priority = or(record.priority, contract.defaults.priority);
+        if security::are_allowed(security_status, priority) {
+            Self { security_status, priority }
+        } else {
+            // It is refused, and protected as far as can be.
+            Self { security_status: 3, priority: 2 }
         }
+    }
+
+    /// Nothing of what a refused record held is kept.
+    fn hides(self, contract: &Contract) -> bool {
+        let status = SecurityStatus::of(self.security_status);
+        contract.form == Form::Masked || !status.keeps_refused()
     }
 }
 
@@ -65,6 +77,7 @@ pub(crate) struct OpenBatch {
     has_fingerprints: bool,
     refusal_bitmap: Vec<u8>,
     refused: Vec<ingest::RefusedRecord>,
+    tally: Tally,
     quarantine_bytes: u64,
     quarantine_beyond: u32,
 }
@@ -74,9 +87,11 @@ pub(crate) struct Sealed {
     pub(crate) command: Bytes,
     pub(crate) last: u64,
     pub(crate) count: u32,
+    pub(crate) priority: u32,
     /// Before compression.
     pub(crate) plain_bytes: u64,
     pub(crate) refused: Vec<ingest::RefusedRecord>,
+    pub(crate) tally: Tally,
 }
 
 impl OpenBatch {
@@ -92,6 +107,7 @@ impl OpenBatch {
             has_fingerprints: false,
             refusal_bitmap: Vec::new(),
             refused: Vec::new(),
+            tally: Tally::default(),
             quarantine_bytes: 0,
             quarantine_beyond: 0,
         }
@@ -120,11 +136,12 @@ impl OpenBatch {
     ) {
         let sequence = self.first + u64::from(self.count);
         let salt = keys.salts.salt(sequence);
-        let checked = checker.check(contract, &record, &salt);
+        let hides = self.class.hides(contract);
+        let checked = checker.check(contract, &record, &salt, hides, &mut self.tally);
         self.hashes.extend_from_slice(&checker.treatment.record_hash(&salt, &checked.content));
         self.tags.extend_from_slice(&keys.tags.resend_tag(&checked.content));
         self.fingerprint(&record, contract, keys, checked.refused.is_some());
-        let sealed = self.sealed_record(sequence, record, checked, contract.form, quota);
+        let sealed = self.sealed_record(sequence, record, checked, hides, quota);
         prost::encoding::message::encode(1, &sealed, &mut self.body);
         self.count += 1;
     }
@@ -150,7 +167,7 @@ impl OpenBatch {
         sequence: u64,
         record: ingest::Record,
         checked: Checked,
-        form: Form,
+        hides: bool,
         quota: &mut Quota,
     ) -> SealedRecord {
         let mut envelope = record.envelope.unwrap_or_default();
@@ -177,7 +194,7 @@ impl OpenBatch {
             messages_vi: refused.messages_vi,
             messages_en: refused.messages_en,
         });
-        let content = if form == Form::Masked { Bytes::new() } else { checked.content };
+        let content = if hides { Bytes::new() } else { checked.content };
         let kept = content.len().min(quota.record_bytes_max);
         if quota.records == 0 || quota.bytes < kept as u64 {
             self.quarantine_beyond += 1;
@@ -237,6 +254,8 @@ impl OpenBatch {
             body: Some(body),
             quarantine_bytes: self.quarantine_bytes,
             quarantine_beyond: self.quarantine_beyond,
+            reported: self.tally.reported,
+            unmasked: self.tally.unmasked,
         };
         let command = Command {
             request_id: Bytes::copy_from_slice(&stamp.entropy.id16()),
@@ -247,8 +266,10 @@ impl OpenBatch {
             command: command.encode_to_vec().into(),
             last,
             count: self.count,
+            priority: self.class.priority,
             plain_bytes,
             refused: self.refused,
+            tally: self.tally,
         }
     }
 

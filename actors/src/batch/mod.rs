@@ -4,11 +4,13 @@ mod build;
 mod keys;
 mod open;
 mod record;
+mod tally;
 
 pub(crate) use build::{Class, OpenBatch, Quota, Sealed, Stamp};
 pub(crate) use keys::BatchKeys;
 pub use open::{OpenedBatch, open_batch};
 pub(crate) use record::RecordChecker;
+pub(crate) use tally::Tally;
 
 #[cfg(test)]
 mod batch_test;

@@ -20,6 +20,7 @@ use dtm_types::{GroupId, Month, StreamKey};
 use ractor::ActorRef;
 
 use super::actor::SessionMessage;
+use super::alarm::Alarm;
 use super::pending::{Pending, Progress};
 use crate::admission::Permit;
 use crate::batch::{BatchKeys, Class, OpenBatch, Quota, RecordChecker, Stamp};
@@ -82,6 +83,7 @@ pub(crate) struct Flow {
     /// Frames that wait for the keys of a new month.
     backlog: Option<VecDeque<(ingest::Frame, Permit)>>,
     last_error: Option<ProposeError>,
+    alarm: Alarm,
 }
 
 impl Flow {
@@ -109,6 +111,7 @@ impl Flow {
             retry_scheduled: false,
             backlog: None,
             last_error: None,
+            alarm: Alarm::default(),
         }
     }
 
@@ -234,22 +237,28 @@ impl Flow {
         if self.trouble_since_us.is_some() {
             return;
         }
-        let max = self.deps.limits.batches_in_flight_max;
-        let mut flying =
-            self.pending.iter().filter(|p| matches!(p.progress, Progress::InFlight)).count();
         for n in 0..self.pending.len() {
-            if flying >= max {
-                return;
-            }
             if matches!(self.pending[n].progress, Progress::Waiting) {
+                if !self.may_fly(self.pending[n].sealed.priority) {
+                    return;
+                }
                 self.propose(n);
-                flying += 1;
             }
         }
-        if flying < max && self.open.is_some() {
+        if self.open.as_ref().is_some_and(|(open, _)| self.may_fly(open.class().priority)) {
             self.close_open();
             self.propose(self.pending.len() - 1);
         }
+    }
+
+    /// Whether one more batch of this priority may be on its way. Priority orders streams, never the
+    /// records of one: batches that are on their way together have one priority, so that none of
+    /// them overtakes another.
+    fn may_fly(&self, priority: u32) -> bool {
+        let in_flight = |p: &&Pending| matches!(p.progress, Progress::InFlight);
+        let flying = self.pending.iter().filter(in_flight);
+        let same = flying.clone().all(|p| p.sealed.priority == priority);
+        same && flying.count() < self.deps.limits.batches_in_flight_max
     }
 
     fn propose(&mut self, at: usize) {
@@ -359,12 +368,12 @@ impl Flow {
     pub(crate) fn retry(&mut self) {
         self.retry_scheduled = false;
         metrics::counter!("dtm_batches_proposed_again_total").increment(1);
-        let max = self.deps.limits.batches_in_flight_max;
-        let mut flying = 0;
         for n in 0..self.pending.len() {
-            if flying < max && matches!(self.pending[n].progress, Progress::Failed) {
+            if matches!(self.pending[n].progress, Progress::Failed) {
+                if !self.may_fly(self.pending[n].sealed.priority) {
+                    return;
+                }
                 self.propose(n);
-                flying += 1;
             }
         }
     }
@@ -385,6 +394,15 @@ impl Flow {
                 "ING-1: ack below what was stored"
             );
             pending.count(&appended, &self.deps, &self.contract.dataset);
+            if !appended.already {
+                let now_us = self.deps.clock.monotonic_us();
+                self.alarm.raise(
+                    &pending.sealed.tally,
+                    now_us,
+                    &self.stream,
+                    &self.contract.dataset,
+                );
+            }
             if !pending.sealed.refused.is_empty() {
                 self.push(Response::Refused(ingest::Refused { records: pending.sealed.refused }))?;
             }

@@ -9,6 +9,7 @@
 //! order (go-back-N): apply's sequence check makes that neither a hole nor a double.
 
 mod actor;
+mod alarm;
 mod flow;
 mod handle;
 mod pending;

@@ -100,6 +100,10 @@ pub struct SourceLine {
     pub records: u64,
     /// Records refused since the beginning, on these streams.
     pub refused: u64,
+    /// Records accepted with something to report.
+    pub reported: u64,
+    /// Records with a clear value in a field agreed as masked: an alarm.
+    pub unmasked: u64,
 }
 
 /// How the pages see the cluster.

@@ -292,6 +292,8 @@ impl Live {
                 line.streams = u32::try_from(streams.len()).unwrap_or(u32::MAX);
                 line.records = streams.iter().map(|(_, c)| c.records).sum();
                 line.refused = streams.iter().map(|(_, c)| c.refused).sum();
+                line.reported = streams.iter().map(|(_, c)| c.reported).sum();
+                line.unmasked = streams.iter().map(|(_, c)| c.unmasked).sum();
             }
             lines.push(line);
         }

@@ -59,6 +59,8 @@ metrics! {
     Counter "dtm_records_received_total" [""] "records": "Records that were checked and sealed, resends included.";
     Counter "dtm_records_total" ["dataset"] "records": "Records committed through this node, refused ones not included.";
     Counter "dtm_records_refused_total" ["dataset"] "records": "Records that broke their contract and went to quarantine.";
+    Counter "dtm_records_reported_total" ["source, rule"] "findings": "Findings in records that were accepted and marked, such as a dossier code of another day. At most 1,000 sources a node, further ones as `other`.";
+    Counter "dtm_records_unmasked_total" ["source"] "records": "Records with a clear value in a field agreed as masked; masked or refused before anything was stored. Anything above 0 is an alarm. Sources as above.";
     Counter "dtm_records_unknown_state_total" [""] "records": "Records with a dossier state that the data set's list does not know.";
     Counter "dtm_record_bytes_total" [""] "bytes": "Bytes of records and envelopes committed through this node, before compression.";
     Counter "dtm_duplicates_total" [""] "records": "Records whose message id was held already.";

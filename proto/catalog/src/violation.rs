@@ -98,6 +98,10 @@ rules! {
     RequiredTogether = "required_together",
     /// A member that may not be used any more at the record's date.
     Abolished = "abolished",
+    /// A change of state that is not in the list's table.
+    StateChange = "state_change",
+    /// A security status or a priority that does not exist.
+    Label = "label",
     /// A value that was agreed as masked and arrived raw.
     NotMasked = "not_masked",
     /// Reported: a dossier number with needless leading zeros.
@@ -114,6 +118,11 @@ impl Rule {
     /// The rule of a stable name.
     pub fn from_name(name: &str) -> Option<Rule> {
         Rule::ALL.iter().copied().find(|rule| rule.name() == name)
+    }
+
+    /// True where what was expected is itself taken from the record.
+    pub fn expects_content(self) -> bool {
+        matches!(self, Rule::NotBefore | Rule::DossierNumber | Rule::DossierDateMismatch)
     }
 
     /// True for rules about the payload as a whole, after which nothing else was checked.
@@ -165,6 +174,9 @@ impl Violation {
     /// Removes the content and keeps place, rule and length: for records agreed as masked.
     pub fn redact(&mut self) {
         self.found.clear();
+        if self.rule.expects_content() {
+            self.expected.clear();
+        }
     }
 
     /// One sentence for people.

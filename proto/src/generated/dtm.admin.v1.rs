@@ -378,6 +378,12 @@ pub struct StreamDetail {
     pub last_time_us: i64,
     #[prost(bool, tag = "8")]
     pub finished: bool,
+    /// Accepted with something to report.
+    #[prost(uint64, tag = "9")]
+    pub reported: u64,
+    /// With a clear value in a field agreed as masked.
+    #[prost(uint64, tag = "10")]
+    pub unmasked: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IssueSourceKeyRequest {

@@ -97,6 +97,12 @@ pub struct StoredRecord {
     pub form: i32,
     #[prost(enumeration = "::dtm_types::format::Mode", tag = "15")]
     pub mode: i32,
+    /// 1 public, 2 internal, 3 restricted.
+    #[prost(uint32, tag = "16")]
+    pub security_status: u32,
+    /// 1 low, 2 normal, 3 high.
+    #[prost(uint32, tag = "17")]
+    pub priority: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LookupRequest {
@@ -183,6 +189,10 @@ pub struct QuarantinedRecord {
     pub form: i32,
     #[prost(enumeration = "::dtm_types::format::Mode", tag = "14")]
     pub mode: i32,
+    #[prost(uint32, tag = "15")]
+    pub security_status: u32,
+    #[prost(uint32, tag = "16")]
+    pub priority: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResendRequest {

@@ -205,6 +205,12 @@ impl Cluster {
 
     /// Administration through these nodes only.
     pub(crate) fn admin_at(&self, nodes: &[usize]) -> Result<Admin> {
+        let endpoint = self.operator_endpoint(nodes)?;
+        Ok(Admin::new(endpoint.with_connect_timeout(Duration::from_secs(2))))
+    }
+
+    /// Some nodes with the operator's certificate.
+    pub(crate) fn operator_endpoint(&self, nodes: &[usize]) -> Result<Endpoint> {
         let operator = self.nodes[0].folder.join("operator");
         let files = TlsFiles {
             certificate: Some(operator.join("admin.pem")),
@@ -213,8 +219,7 @@ impl Cluster {
         };
         let seeds = nodes.iter().map(|at| self.nodes[*at].grpc.to_string());
         let endpoint = Endpoint::new(seeds, &files)?;
-        let endpoint = endpoint.with_connect_timeout(Duration::from_secs(2));
-        Ok(Admin::new(endpoint.with_shared_connections()))
+        Ok(endpoint.with_shared_connections())
     }
 
     pub(crate) async fn status(&self) -> Result<ClusterStatusResponse> {

@@ -12,6 +12,7 @@
 //! the long form of the tests.
 
 mod agent;
+mod agreed;
 mod bad_config;
 mod bad_frames;
 mod bad_records;
@@ -19,6 +20,7 @@ mod cluster;
 mod clustering;
 mod damage;
 mod gaps;
+mod https;
 mod isolation;
 mod keys;
 mod kills;

@@ -36,10 +36,15 @@ impl Cluster {
 
     /// Registers a source for some data sets and issues its key.
     pub(crate) async fn add_source(&self, code: &str, datasets: &[&str]) -> Result<Arc<Source>> {
-        let admin = self.admin()?;
+        Ok(Arc::new(self.register(source_row(code, datasets)).await?))
+    }
+
+    /// Registers a source as it stands there and issues its key.
+    pub(crate) async fn register(&self, row: SourceRow) -> Result<Source> {
+        let (admin, code) = (self.admin()?, row.source.clone());
         let put = PutSourceRequest {
             context: Some(Admin::context("test")),
-            source: Some(source_row(code, datasets)),
+            source: Some(row),
             update: false,
         };
         let put = admin.call(|mut client| {
@@ -49,7 +54,7 @@ impl Cluster {
         let group = put.await.context("source add")?.group;
         let issue = IssueSourceKeyRequest {
             context: Some(Admin::context("test")),
-            source: code.to_owned(),
+            source: code.clone(),
             valid_days: 1,
         };
         let issued = admin.call(|mut client| {
@@ -57,16 +62,12 @@ impl Cluster {
             async move { client.issue_source_key(request).await }
         });
         let issued = issued.await.context("source key")?;
-        Ok(Arc::new(Source {
-            code: code.to_owned(),
-            group,
-            key: issued.key,
-            key_id: issued.key_id.to_vec(),
-        }))
+        Ok(Source { code, group, key: issued.key, key_id: issued.key_id.to_vec() })
     }
 }
 
-fn source_row(code: &str, datasets: &[&str]) -> SourceRow {
+/// A source that sends RAW, in both modes.
+pub(crate) fn source_row(code: &str, datasets: &[&str]) -> SourceRow {
     let agreements = datasets.iter().map(|dataset| Agreement {
         dataset: (*dataset).to_owned(),
         modes: vec![Mode::Realtime.into(), Mode::Batch.into()],

@@ -98,6 +98,8 @@ fn store(
     cursor.records += u64::from(header.count - refused_count - duplicates);
     cursor.refused += u64::from(refused_count);
     cursor.duplicates += u64::from(duplicates);
+    cursor.reported += u64::from(append.reported.min(header.count));
+    cursor.unmasked += u64::from(append.unmasked.min(header.count));
     ctx.rows.put_row(keys::cursor(stream), cursor);
     let head = &mut ctx.mirror.head;
     head.records += u64::from(header.count - refused_count - duplicates);

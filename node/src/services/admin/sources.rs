@@ -17,6 +17,8 @@ use super::AdminDoor;
 use crate::pki::Subject;
 use crate::services::status::{internal, source_id, status};
 
+/// Greatest security status and priority of an agreement; 0 = as the data set says.
+const LABEL_MAX: u32 = 3;
 /// Streams listed of one source.
 const STREAMS_MAX: usize = 1_000;
 /// Sources in one list.
@@ -52,6 +54,10 @@ impl AdminDoor {
             {
                 let detail =
                     format!("the agreement for {} needs modes and a form", agreement.dataset);
+                return Err(status(ErrorCode::InvalidArgument, detail));
+            }
+            if agreement.security_status.max(agreement.priority) > LABEL_MAX {
+                let detail = format!("security status and priority are 1 to {LABEL_MAX}");
                 return Err(status(ErrorCode::InvalidArgument, detail));
             }
         }
@@ -97,6 +103,8 @@ impl AdminDoor {
                 duplicates: cursor.duplicates,
                 last_time_us: cursor.last_time_us,
                 finished: cursor.closed,
+                reported: cursor.reported,
+                unmasked: cursor.unmasked,
             })
             .collect())
     }

@@ -67,6 +67,12 @@ pub struct SourceArgs {
     /// Under masked: refuse raw values instead of masking them.
     #[arg(long)]
     pub refuse_raw: bool,
+    /// Security status of messages that do not say; without it as the data set says.
+    #[arg(long, value_enum)]
+    pub security: Option<SendSecurity>,
+    /// Priority of messages that do not say; without it as the data set says.
+    #[arg(long, value_enum)]
+    pub priority: Option<SendPriority>,
     /// It is registered already: change it.
     #[arg(long)]
     pub update: bool,
@@ -91,6 +97,28 @@ pub enum SendForm {
     Raw,
     /// Personal data masked.
     Masked,
+}
+
+/// How much records are protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SendSecurity {
+    /// For everyone.
+    Public = 1,
+    /// For the administration.
+    Internal,
+    /// For those whom it concerns: refused records are not kept.
+    Restricted,
+}
+
+/// Which streams go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SendPriority {
+    /// After the others.
+    Low = 1,
+    /// As usual.
+    Normal,
+    /// Before the others.
+    High,
 }
 
 /// `dtm source key`.

@@ -96,6 +96,8 @@ async fn add(remote: &Remote, printer: &Printer<'_>, args: &SourceArgs) -> Resul
         modes: modes.clone(),
         form: form.into(),
         refuse_raw: args.refuse_raw,
+        security_status: args.security.map_or(0, |security| security as u32),
+        priority: args.priority.map_or(0, |priority| priority as u32),
         ..Agreement::default()
     });
     let row = SourceRow {
@@ -160,12 +162,24 @@ async fn show(remote: &Remote, printer: &Printer<'_>, source: &str) -> Result<()
             s.records.to_string(),
             s.refused.to_string(),
             s.duplicates.to_string(),
+            s.reported.to_string(),
+            s.unmasked.to_string(),
             time(s.last_time_us),
         ]
     });
     printer.raw("");
     printer.table(
-        &["stream", "dataset", "through", "records", "refused", "duplicates", "last"],
+        &[
+            "stream",
+            "dataset",
+            "through",
+            "records",
+            "refused",
+            "duplicates",
+            "reported",
+            "unmasked",
+            "last",
+        ],
         streams.collect(),
         &Value::Null,
     );
@@ -267,7 +281,8 @@ fn to_json(detail: &SourceDetail) -> Value {
     let source = detail.source.clone().unwrap_or_default();
     let agreements = source.agreements.iter().map(|a| {
         let modes: Vec<_> = a.modes.iter().filter_map(|m| Mode::try_from(*m).ok()).map(|m| m.as_str_name()).collect();
-        json!({ "dataset": a.dataset, "modes": modes, "form": a.form().as_str_name(), "refuse_raw": a.refuse_raw })
+        json!({ "dataset": a.dataset, "modes": modes, "form": a.form().as_str_name(), "refuse_raw": a.refuse_raw,
+                "security_status": a.security_status, "priority": a.priority })
     });
     let keys = detail.keys.iter().map(|k| {
         json!({ "key_id": hex::encode(&k.key_id), "revoked": k.revoked, "not_before": time(k.not_before_us),
@@ -275,7 +290,8 @@ fn to_json(detail: &SourceDetail) -> Value {
     });
     let streams = detail.streams.iter().map(|s| {
         json!({ "stream": s.stream, "dataset": s.dataset, "through": s.through, "records": s.records,
-                "refused": s.refused, "duplicates": s.duplicates, "last": time(s.last_time_us), "finished": s.finished })
+                "refused": s.refused, "duplicates": s.duplicates, "reported": s.reported,
+                "unmasked": s.unmasked, "last": time(s.last_time_us), "finished": s.finished })
     });
     let certificates = detail.certificates.iter().map(|c| {
         json!({ "digest": hex::encode(&c.digest), "serial": hex::encode(&c.serial),

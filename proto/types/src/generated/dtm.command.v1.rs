@@ -100,6 +100,12 @@ pub struct AppendBatch {
     /// Refused records whose content was left out: the quota was used up.
     #[prost(uint32, tag = "3")]
     pub quarantine_beyond: u32,
+    /// Records accepted with something to report, such as a dossier code of another day.
+    #[prost(uint32, tag = "4")]
+    pub reported: u32,
+    /// Records that held a clear value in a field agreed as masked (C9.4.2).
+    #[prost(uint32, tag = "5")]
+    pub unmasked: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CloseSession {

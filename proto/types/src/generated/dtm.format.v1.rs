@@ -328,6 +328,12 @@ pub struct Cursor {
     /// Request that opened the session: a bundle that is applied twice opens one session.
     #[prost(bytes = "bytes", tag = "14")]
     pub opened_by: ::prost::bytes::Bytes,
+    /// Records accepted with something to report.
+    #[prost(uint64, tag = "15")]
+    pub reported: u64,
+    /// Records that held a clear value in a field agreed as masked.
+    #[prost(uint64, tag = "16")]
+    pub unmasked: u64,
 }
 /// A wrapped key in a group's state.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

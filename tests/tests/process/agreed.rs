@@ -1,0 +1,219 @@
+//! What source and managing agency agreed on holds at the edge, and an operator sees where it was
+//! broken.
+
+use anyhow::{Context, Result, ensure};
+use dtm_client::{FrameBuilder, IdPolicy, Mode, Open, Reader, Record, Session, SessionEvent};
+use dtm_proto::ingest::RefusedRecord;
+use dtm_proto::records::{QuarantineRequest, ReadRequest, StoredRecord};
+use dtm_types::command::Agreement;
+use dtm_types::format::Form;
+
+use crate::bad_records::answer;
+use crate::cluster::{Cluster, Source, source_row};
+use crate::https::{metric, page};
+use crate::secrecy::{CANARY, search};
+
+const PERSONS: &str = r#"id = "persons"
+version = 1
+owner = "test"
+category = "DD1"
+title = { vi = "Người", en = "Persons" }
+key = ["code"]
+priority = "normal"
+security = "internal"
+
+[[field]]
+name = "code"
+type = "Code"
+label = { vi = "Mã", en = "Code" }
+max_length = 64
+
+[[field]]
+name = "full_name"
+type = "Text"
+label = { vi = "Họ tên", en = "Full name" }
+personal = true
+mask = "pseudonym"
+"#;
+
+/// A dossier whose code names another day than its day of receipt, 2026-01-25.
+const DOSSIER: &str = r#"{"dossier_code":"CODE","dossier_info":{"n":3},"dossier_owner":{"full_name":"Nguyễn Văn An","id_number":"079090001234","party_kind":"citizen"},"due_date":"2026-02-10","fee_info":[],"payment_channel":null,"procedure_code":"1.000894","procedure_name":"Đăng ký kết hôn","processing_unit":{"agency_code":"H57.101.02","agency_name":"Sở"},"received_date":"2026-01-25","receiving_unit":{"agency_code":"H57.101.02","agency_name":"Sở"},"result_returned_date":null,"submission_method":"online","submitter":{"full_name":"Nguyễn Văn An","is_authorised_person":false,"party_kind":"citizen"},"supplement_info":[],"valid_result":null}"#;
+
+/// Records of each source that hold a clear name; as many are masked already.
+const CLEAR: u64 = 20;
+
+// covers: C9.4.2
+// holds: SEC-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clear_values_where_masked_ones_are_agreed_are_not_stored_and_raise_an_alarm() -> Result<()>
+{
+    let mut cluster = Cluster::start().await?;
+    cluster.publish_dataset(PERSONS).await?;
+    for (code, refuse_raw) in [("src-masks", false), ("src-refuses", true)] {
+        let source = masked_source(&cluster, code, refuse_raw).await?;
+        let refused = send(&cluster, &source, "persons", Form::Masked, &persons()).await?;
+        let stored = read_at(&cluster, &source, 0).await?;
+        let (kept, told) = if refuse_raw { (CLEAR, CLEAR) } else { (2 * CLEAR, 0) };
+        ensure!(stored.len() as u64 == kept && refused.len() as u64 == told, "{code}: {kept}");
+        let held = |bytes: &[u8]| bytes.windows(CANARY.len()).any(|w| w == CANARY.as_bytes());
+        ensure!(!stored.iter().any(|record| held(&record.payload)), "{code}: given back in clear");
+        for record in &refused {
+            let broken = record.violations.first().context("a violation")?;
+            ensure!(broken.rule == "not_masked" && broken.pointer == "/full_name", "{record:?}");
+            ensure!(!format!("{record:?}").contains(CANARY), "{record:?}");
+        }
+        alarm(&cluster, code).await.with_context(|| code.to_owned())?;
+        search(&cluster, &source).context("while they run")?;
+    }
+    let last = cluster.add_source("src-other", &["persons"]).await?;
+    for node in &mut cluster.nodes {
+        node.kill();
+    }
+    search(&cluster, &last).context("after the kill")?;
+    cluster.passed();
+    Ok(())
+}
+
+/// Clear and masked ones in turn.
+fn persons() -> Vec<String> {
+    let one = |n| {
+        let masked = format!("PSN-{}", "A".repeat(26));
+        let name = if n % 2 == 0 { format!("{CANARY} {n}") } else { masked };
+        format!("{{\"code\":\"P-{n}\",\"full_name\":\"{name}\"}}")
+    };
+    (0..2 * CLEAR).map(one).collect()
+}
+
+async fn masked_source(cluster: &Cluster, code: &str, refuse_raw: bool) -> Result<Source> {
+    let mut row = source_row(code, &["persons"]);
+    for agreement in &mut row.agreements {
+        *agreement = Agreement { form: Form::Masked.into(), refuse_raw, ..agreement.clone() };
+    }
+    cluster.register(row).await
+}
+
+/// Metric, log line with the place and without content, `dtm source show` and the live page.
+async fn alarm(cluster: &Cluster, code: &str) -> Result<()> {
+    let counted =
+        metric(cluster, &format!("dtm_records_unmasked_total{{source=\"{code}\"}}")).await?;
+    ensure!(counted == CLEAR as f64, "{counted} counted");
+    let mut lines = Vec::new();
+    for node in &cluster.nodes {
+        let text = std::fs::read_to_string(&node.log)?;
+        let said = text.lines().filter(|line| line.contains("agreed as masked"));
+        lines.extend(said.filter(|line| line.contains(code)).map(str::to_owned));
+    }
+    let line = lines.first().context("a line in the log")?;
+    for word in ["WARN", "\"persons\"", "\"/full_name\""] {
+        ensure!(line.contains(word), "no {word} in {line}");
+    }
+    let shown = cluster.dtm(&["-o", "json", "source", "show", code]).await?;
+    let shown: serde_json::Value = serde_json::from_str(&shown)?;
+    ensure!(shown["streams"][0]["unmasked"] == CLEAR, "{shown}");
+    let page = page(cluster, 0, "/?lang=en").await?;
+    let row = page.lines().find(|line| line.contains(code)).context("a row of the page")?;
+    ensure!(row.contains(&format!("<td class=\"n bad\">{CLEAR}</td>")), "{row}");
+    Ok(())
+}
+
+// covers: P-K2
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dossier_code_has_a_real_day_and_another_one_is_marked_and_counted() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let source = cluster.add_source("src-1", &["dossier_sync"]).await?;
+    let days = ["260125", "260229", "280229", "260126", "260125"];
+    let code = |(n, day): (usize, &&str)| format!("H57.101.02-{day}-22{n:04}");
+    let mut codes: Vec<String> = days.iter().enumerate().map(code).collect();
+    // A number with needless zeros is reported by the same way (P-K7).
+    codes[4] = codes[4].replace("-22", "-220");
+    let dossiers: Vec<_> = codes.iter().map(|code| DOSSIER.replace("CODE", code)).collect();
+    let refused = send(&cluster, &source, "dossier_sync", Form::Raw, &dossiers).await?;
+    ensure!(refused.len() == 1 && refused[0].sequence == 2, "{refused:?}");
+    let broken = refused[0].violations.first().context("a violation")?;
+    ensure!(broken.rule == "dossier_day" && broken.pointer == "/dossier_code", "{broken:?}");
+    // Accepted, marked where they differ.
+    let mut marks = Vec::new();
+    for record in read_at(&cluster, &source, 0).await? {
+        let warnings = record.envelope.unwrap_or_default().warnings;
+        let said = warnings.into_iter().map(|w| format!("{} {} {}", w.pointer, w.rule, w.expected));
+        marks.push((record.sequence, said.collect::<Vec<_>>()));
+    }
+    let other = |day: &str| vec![format!("/received_date dossier_date_mismatch {day}")];
+    let zeros = vec!["/dossier_code dossier_number 0004".to_owned()];
+    let wanted = [(1, vec![]), (3, other("2028-02-29")), (4, other("2026-01-26")), (5, zeros)];
+    ensure!(marks == wanted, "{marks:?}");
+    // Counted per source.
+    for (rule, count) in [("dossier_date_mismatch", 2.0), ("dossier_number", 1.0)] {
+        let series = format!("dtm_records_reported_total{{source=\"src-1\",rule=\"{rule}\"}}");
+        let counted = metric(&cluster, &series).await?;
+        ensure!(counted == count, "{rule}: {counted}");
+    }
+    let shown = cluster.dtm(&["-o", "json", "source", "show", "src-1"]).await?;
+    let shown: serde_json::Value = serde_json::from_str(&shown)?;
+    ensure!(shown["streams"][0]["reported"] == 3, "{shown}");
+    ensure!(shown["streams"][0]["records"] == 4, "{shown}");
+    cluster.passed();
+    Ok(())
+}
+
+/// Sends all in one frame; the refusals.
+pub(crate) async fn send(
+    cluster: &Cluster,
+    source: &Source,
+    dataset: &str,
+    form: Form,
+    payloads: &[String],
+) -> Result<Vec<RefusedRecord>> {
+    let mut frame = FrameBuilder::new(1);
+    for payload in payloads {
+        frame.push(&Record { payload: payload.clone().into(), ..Record::default() });
+    }
+    let last = u64::from(frame.count());
+    let open = Open {
+        source: source.code.clone(),
+        stream: dataset.to_owned(),
+        dataset: dataset.to_owned(),
+        mode: Mode::Realtime.into(),
+        form: form.into(),
+        ids: IdPolicy::Sequence.into(),
+        ..Open::default()
+    };
+    let address = cluster.nodes[0].grpc.to_string();
+    let mut session = Session::open(&cluster.endpoint_at(source, &[0])?, &address, open).await?;
+    session.send_frame(frame.finish().context("records")?).await?;
+    let mut refused = Vec::new();
+    loop {
+        match answer(&mut session).await? {
+            SessionEvent::Refused(more) => refused.extend(more.records),
+            SessionEvent::Ack(ack) if ack.acked_through == last => break,
+            _ => {}
+        }
+    }
+    let mut pages = Reader::new(cluster.endpoint(source)?)
+        .quarantine(QuarantineRequest { source: source.code.clone(), ..Default::default() });
+    let mut kept = 0;
+    while let Some(page) = pages.next().await? {
+        kept += page.records.len();
+    }
+    ensure!(kept == refused.len(), "{kept} in quarantine, {} were told", refused.len());
+    Ok(refused)
+}
+
+/// All that is stored of a source, by one node.
+pub(crate) async fn read_at(
+    cluster: &Cluster,
+    source: &Source,
+    at: usize,
+) -> Result<Vec<StoredRecord>> {
+    let mut answers = Reader::new(cluster.endpoint_at(source, &[at])?).read(ReadRequest {
+        source: source.code.clone(),
+        current: true,
+        purpose: "test".to_owned(),
+        ..ReadRequest::default()
+    });
+    let mut stored = Vec::new();
+    while let Some(answer) = answers.next().await? {
+        stored.extend(answer.records);
+    }
+    Ok(stored)
+}
