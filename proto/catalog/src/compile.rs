@@ -120,6 +120,12 @@ impl<'a> Compiler<'a> {
             RecordRule::Abolished { field, by, from } => {
                 Check::Abolished { field: self.slot(field), by: self.slot(by), from: from.clone() }
             }
+            RecordRule::StateChange { field, from, report } => Check::StateChange {
+                field: self.slot(field),
+                from: self.slot(from),
+                next: self.next_states(field),
+                report: *report,
+            },
             RecordRule::DossierDate { field, date } => {
                 Check::DossierDate { field: self.slot(field), date: self.slot(date), grammars }
             }
@@ -129,6 +135,15 @@ impl<'a> Compiler<'a> {
                 grammars,
             },
         }
+    }
+
+    /// The states of a field, each with those that may follow.
+    fn next_states(&self, path: &str) -> Vec<(String, Vec<String>)> {
+        let spec = self.definition.field(path).map(|field| &field.spec);
+        let Some(TypeSpec::Enum(name)) = spec else { return Vec::new() };
+        let codes = self.definition.code_lists.get(name).map(|list| list.codes.as_slice());
+        let entries = codes.unwrap_or_default().iter();
+        entries.map(|entry| (entry.code.clone(), entry.next.clone())).collect()
     }
 
     fn structure(

@@ -317,6 +317,15 @@ pub enum RecordRule {
         /// First day without the field.
         from: String,
     },
+    /// `from` and `field` hold states of one list, and the change is in its table.
+    StateChange {
+        /// The state after the change.
+        field: String,
+        /// The state before it.
+        from: String,
+        /// Reported as unusual instead of refused.
+        report: bool,
+    },
     /// The day inside the dossier code equals the date; a difference is reported only.
     DossierDate {
         /// The dossier code.

@@ -36,6 +36,7 @@ pub(crate) enum Check {
     RequiredWhen { field: u16, when: u16, values: Vec<String>, expected: String },
     RequiredTogether { fields: Vec<u16>, expected: String },
     Abolished { field: u16, by: u16, from: String },
+    StateChange { field: u16, from: u16, next: Vec<(String, Vec<String>)>, report: bool },
     Dossier { field: u16, grammars: Arc<DossierGrammars> },
     DossierDate { field: u16, date: u16, grammars: Arc<DossierGrammars> },
     DossierProcedure { field: u16, procedure: u16, grammars: Arc<DossierGrammars> },
@@ -91,6 +92,13 @@ impl Check {
                     found(refuse(*field, Rule::Abolished, from));
                 }
             }
+            Check::StateChange { field, from, next, report } => {
+                let change = text(*from).zip(text(*field));
+                if let Some(follows) = change.and_then(|(from, to)| not_followed(next, from, to)) {
+                    let rule = if *report { Rule::UnusualState } else { Rule::StateChange };
+                    found(Finding { report: *report, ..refuse(*field, rule, follows.join(", ")) });
+                }
+            }
             Check::Dossier { field, grammars } => {
                 let Some(Ok(code)) = text(*field).map(|t| grammars.check(t, None)) else {
                     return;
@@ -103,13 +111,12 @@ impl Check {
                 }
             }
             Check::DossierDate { field, date: on, grammars } => {
-                let Some(Ok(code)) = text(*field).map(|t| grammars.check(t, None)) else {
-                    return;
-                };
-                let Some(on_text) = date(*on) else { return };
-                let day = code.received().to_string();
-                if compare_dates(on_text, &day) != Ordering::Equal {
-                    found(report(*on, Rule::DossierDateMismatch, day));
+                let code = text(*field).and_then(|t| grammars.check(t, None).ok());
+                if let (Some(code), Some(on_text)) = (code, date(*on)) {
+                    let day = code.received().to_string();
+                    if compare_dates(on_text, &day) != Ordering::Equal {
+                        found(report(*on, Rule::DossierDateMismatch, day));
+                    }
                 }
             }
             Check::DossierProcedure { field, procedure, grammars } => {
@@ -125,4 +132,14 @@ impl Check {
             }
         }
     }
+}
+
+/// What may follow a state, where the state that does is another one.
+fn not_followed<'a>(
+    next: &'a [(String, Vec<String>)],
+    from: &str,
+    to: &str,
+) -> Option<&'a [String]> {
+    let (_, follows) = next.iter().find(|(state, _)| state == from)?;
+    (from != to && follows.iter().all(|state| state != to)).then_some(follows)
 }

@@ -36,6 +36,7 @@ mod python_env;
 mod readback;
 mod refusals;
 mod resend;
+mod rules;
 mod secrecy;
 mod sources;
 mod wait;

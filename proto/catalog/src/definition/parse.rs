@@ -320,6 +320,9 @@ fn rule(raw: raw::Rule) -> RecordRule {
         }
         raw::Rule::RequiredTogether { fields } => RecordRule::RequiredTogether { fields },
         raw::Rule::Abolished { field, by, from } => RecordRule::Abolished { field, by, from },
+        raw::Rule::StateChange { field, from, report } => {
+            RecordRule::StateChange { field, from, report }
+        }
         raw::Rule::DossierDate { field, date } => RecordRule::DossierDate { field, date },
         raw::Rule::DossierProcedure { field, procedure } => {
             RecordRule::DossierProcedure { field, procedure }

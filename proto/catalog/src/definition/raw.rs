@@ -135,6 +135,12 @@ pub(super) enum Rule {
         by: String,
         from: String,
     },
+    StateChange {
+        field: String,
+        from: String,
+        #[serde(default)]
+        report: bool,
+    },
     DossierDate {
         field: String,
         date: String,

@@ -71,6 +71,14 @@ pub(super) fn rule(definition: &Definition, rule: &RecordRule) -> Result<(), (St
                 false => Err(("from".to_owned(), "not a date".to_owned())),
             }
         }
+        RecordRule::StateChange { field, from, .. } => {
+            let list = states(definition, field).map_err(|p| ("field".to_owned(), p))?;
+            let before = states(definition, from).map_err(|p| ("from".to_owned(), p))?;
+            match list == before {
+                true => Ok(()),
+                false => Err(("from".to_owned(), format!("{from} has not the list of {field}"))),
+            }
+        }
         RecordRule::DossierDate { field, date: on } => {
             dossier(field)?;
             date("date", on)
@@ -79,6 +87,18 @@ pub(super) fn rule(definition: &Definition, rule: &RecordRule) -> Result<(), (St
             dossier(field)?;
             scalar(definition, procedure).map(|_| ()).map_err(|p| ("procedure".to_owned(), p))
         }
+    }
+}
+
+/// The list of states of a field; some of them say what follows.
+fn states<'a>(definition: &'a Definition, path: &str) -> Result<&'a str, String> {
+    let TypeSpec::Enum(name) = &scalar(definition, path)?.spec else {
+        return Err(format!("{path} is no Enum"));
+    };
+    let list = definition.code_lists.get(name).ok_or_else(|| format!("no code list {name}"))?;
+    match list.codes.iter().any(|code| !code.next.is_empty()) {
+        true => Ok(name),
+        false => Err(format!("no code of {name} says what follows (next)")),
     }
 }
 
