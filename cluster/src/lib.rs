@@ -17,6 +17,7 @@ mod elsewhere;
 mod error;
 mod forward;
 mod group;
+mod lane;
 mod lifecycle;
 mod log_store;
 mod maintain;

@@ -1,10 +1,9 @@
 //! Commands of one group that wait on this node: for a bundle here, or for the way to the leader.
 //!
 //! Each command is answered once: with its outcome, with a refusal, or as unknown. What was
-//! certainly not written returns to its place, so commands keep their order.
+//! certainly not written returns to its place, so commands keep their order within their lane.
 // Hot path: every command passes here.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::forward::{Forwarded, Job};
+use crate::lane::{Lane, Lanes};
 use crate::network::Link;
 
 /// While nobody leads, or the leader does not answer, the queue is looked at this often.
@@ -32,10 +32,21 @@ pub(crate) struct QueueConfig {
     pub(crate) leader_wait: Duration,
 }
 
+impl QueueConfig {
+    /// High priority finds room where the others have filled the queue.
+    fn bytes_max_of(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::High => self.bytes_max.saturating_add(self.bytes_max / 4),
+            Lane::Normal | Lane::Low => self.bytes_max,
+        }
+    }
+}
+
 /// One command and who waits for it.
 pub(crate) struct Item {
     pub(crate) command: Bytes,
     pub(crate) reply: Reply,
+    lane: Lane,
     deadline: Instant,
     /// Came from another node: never forwarded a second time.
     is_forwarded: bool,
@@ -43,8 +54,8 @@ pub(crate) struct Item {
 
 #[derive(Default)]
 struct State {
-    /// By arrival; a command that was certainly not written returns to its number.
-    items: BTreeMap<u64, Item>,
+    /// By lane and arrival; a command that was certainly not written returns to its number.
+    items: Lanes<Item>,
     next: u64,
     /// Of everything not yet answered.
     bytes: usize,
@@ -90,21 +101,22 @@ impl CommandQueue {
         let group = self.group;
         let refused = {
             let mut state = self.state.lock();
-            let bytes = command.len();
+            let (bytes, lane) = (command.len(), Lane::of(&command));
             if !dtm_types::is_known(&command) {
                 // In a log it would stop the group on every node of this release.
                 let cause = "the command is empty or newer than this node's software".to_owned();
                 ProposeError::Unavailable { group, cause }
             } else if let Some(cause) = &state.closed {
                 ProposeError::Unavailable { group, cause: cause.clone() }
-            } else if state.bytes > 0 && state.bytes + bytes > self.config.bytes_max {
+            } else if state.bytes > 0 && state.bytes + bytes > self.config.bytes_max_of(lane) {
                 ProposeError::Overloaded { group, retry_after_ms: OVERLOAD_RETRY_AFTER_MS }
             } else {
                 let deadline = Instant::now() + self.config.leader_wait;
                 let number = state.next;
                 state.next += 1;
                 state.bytes += bytes;
-                state.items.insert(number, Item { command, reply, deadline, is_forwarded });
+                let item = Item { command, reply, lane, deadline, is_forwarded };
+                state.items.insert(lane, number, item);
                 drop(state);
                 self.wake.notify_one();
                 return;
@@ -113,20 +125,15 @@ impl CommandQueue {
         reply(Err(refused));
     }
 
-    /// The oldest commands, together at most so many bytes; at least one where there is one.
+    /// The commands whose turn it is, together at most so many bytes; at least one where there is
+    /// one.
     pub(crate) fn take(&self, bytes_max: usize) -> Vec<(u64, Item)> {
-        let mut state = self.state.lock();
-        let mut items = Vec::new();
         let mut bytes = 0;
-        while let Some(entry) = state.items.first_entry() {
-            let more = entry.get().command.len();
-            if !items.is_empty() && bytes + more > bytes_max {
-                break;
-            }
-            bytes += more;
-            items.push(entry.remove_entry());
-        }
-        items
+        self.state.lock().items.take_while(|item| {
+            let is_first = bytes == 0;
+            bytes += item.command.len();
+            is_first || bytes <= bytes_max
+        })
     }
 
     /// Answers a command that was taken.
@@ -143,16 +150,9 @@ impl CommandQueue {
     /// Answers what waited too long; true when something is left.
     pub(crate) fn expire(&self, cause: &str) -> bool {
         let now = Instant::now();
-        let mut late = Vec::new();
-        let is_left = {
+        let (late, is_left) = {
             let mut state = self.state.lock();
-            while let Some(entry) = state.items.first_entry() {
-                if entry.get().deadline > now {
-                    break;
-                }
-                late.push(entry.remove());
-            }
-            !state.items.is_empty()
+            (state.items.drop_while(|item| item.deadline <= now), !state.items.is_empty())
         };
         late.into_iter().for_each(|item| self.unavailable(item, cause));
         is_left
@@ -162,7 +162,7 @@ impl CommandQueue {
     pub(crate) fn forward(self: &Arc<Self>, link: &Arc<Link>) -> bool {
         let forwarder = link.forwarder();
         loop {
-            let Some((number, item)) = self.state.lock().items.pop_first() else {
+            let Some((number, item)) = self.state.lock().items.pop() else {
                 return false;
             };
             if item.is_forwarded {
@@ -177,7 +177,7 @@ impl CommandQueue {
             }
             let job = Job { queue: Arc::downgrade(self), group: self.group, number, item };
             if let Err(full) = forwarder.send(job) {
-                self.state.lock().items.insert(full.number, full.item);
+                self.state.lock().items.insert(full.item.lane, full.number, full.item);
                 return true;
             }
         }
@@ -198,7 +198,9 @@ impl CommandQueue {
             let mut state = self.state.lock();
             match state.closed.clone() {
                 None => {
-                    state.items.extend(items);
+                    items.into_iter().for_each(|(number, item)| {
+                        state.items.insert(item.lane, number, item);
+                    });
                     state.not_before = Some(Instant::now() + RETRY_PAUSE);
                     None
                 }

@@ -9,9 +9,10 @@ use dtm_types::command::Agreement;
 use dtm_types::format::Form;
 
 use crate::bad_records::answer;
-use crate::cluster::{Cluster, Source, source_row};
+use crate::cluster::Cluster;
 use crate::https::{metric, page};
 use crate::secrecy::{CANARY, search};
+use crate::sources::{Source, source_row};
 
 const PERSONS: &str = r#"id = "persons"
 version = 1

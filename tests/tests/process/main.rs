@@ -24,6 +24,7 @@ mod https;
 mod isolation;
 mod keys;
 mod kills;
+mod labels;
 mod live;
 mod load;
 mod log_file;

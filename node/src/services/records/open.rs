@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dtm_actors::{KeyVault, OpenedBatch, open_batch};
+use dtm_actors::{KeyVault, OpenedBatch, SecurityStatus, open_batch};
 use dtm_machine::reads;
 use dtm_machine::seams::{GroupView, RecordError};
 use dtm_proto::records::{QuarantinedRecord, StoredRecord};
@@ -139,10 +139,13 @@ impl Batches for BatchReader {
         let is_stored = |n| !bit(&place.refusal_bitmap, n) && !bit(&place.duplicate_bitmap, n);
         let records = batch.records.into_iter().enumerate().skip(passed(place, wanted));
         let records = records.filter(|(n, _)| is_stored(*n)).take(wanted.records_max);
+        let header = &batch.header;
         Ok(records
             .map(|(n, record)| StoredRecord {
-                form: batch.header.form,
-                mode: batch.header.mode,
+                form: header.form,
+                mode: header.mode,
+                security_status: header.security_status,
+                priority: header.priority,
                 ..self.record(place, &body, n, record, digests_only)
             })
             .collect())
@@ -155,11 +158,18 @@ impl Batches for BatchReader {
         with_payload: bool,
     ) -> Result<Vec<QuarantinedRecord>, Status> {
         let (_, batch) = self.open(place)?;
-        let group = self.view.group;
+        let (group, header) = (self.view.group, &batch.header);
+        let status = SecurityStatus::of(header.security_status);
+        let shows_excerpts = with_payload || status.shows_excerpts();
         let records = batch.records.into_iter().enumerate().skip(passed(place, wanted));
         let refused = records.filter(|(n, _)| bit(&place.refusal_bitmap, *n));
-        Ok(refused
-            .take(wanted.records_max)
+        let veiled = refused.take(wanted.records_max).map(|(n, mut record)| {
+            if !shows_excerpts {
+                record.violations.iter_mut().for_each(veil);
+            }
+            (n, record)
+        });
+        Ok(veiled
             .map(|(n, record)| QuarantinedRecord {
                 id: RefusedId::new(group, place, n).to_string(),
                 source: place.source.clone(),
@@ -176,8 +186,10 @@ impl Batches for BatchReader {
                 messages_vi: record.violations.iter().map(|v| message(v, Lang::Vi)).collect(),
                 messages_en: record.violations.iter().map(|v| message(v, Lang::En)).collect(),
                 violations: record.violations,
-                form: batch.header.form,
-                mode: batch.header.mode,
+                form: header.form,
+                mode: header.mode,
+                security_status: header.security_status,
+                priority: header.priority,
                 payload: if with_payload { record.payload } else { Bytes::new() },
             })
             .collect())
@@ -191,6 +203,15 @@ fn passed(place: &Place, wanted: Wanted) -> usize {
 
 fn bit(bitmap: &[u8], at: usize) -> bool {
     bitmap.get(at / 8).is_some_and(|byte| byte & (1 << (at % 8)) != 0)
+}
+
+/// Leaves place, rule and length.
+fn veil(violation: &mut Violation) {
+    violation.found.clear();
+    let rule = dtm_catalog::Rule::from_name(&violation.rule);
+    if rule.is_none_or(dtm_catalog::Rule::expects_content) {
+        violation.expected.clear();
+    }
 }
 
 /// A stored violation in words.

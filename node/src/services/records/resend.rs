@@ -79,6 +79,8 @@ pub(super) async fn resend(
         message_id: refused.message_id.clone(),
         event_time_us: refused.envelope.as_ref().map_or(0, |envelope| envelope.event_time_us),
         envelope: refused.envelope.clone(),
+        security_status: refused.security_status,
+        priority: refused.priority,
         ..Record::default()
     };
     let sent = async {
