@@ -134,28 +134,34 @@ impl GroupLog {
     /// that was not whole stays recovering, over restarts too, until it is declared whole: what is
     /// dropped may have been acknowledged and must be asked for first.
     ///
+    /// # Errors
+    /// `Damaged` when the term of the last entry to be kept is not known. Nothing was changed.
+    ///
     /// # Panics
     /// When it would cut below the purge mark.
     pub fn truncate_after(&self, index_keep: Option<u64>, done: Callback) -> Result<(), Error> {
         let mut memory = self.live()?;
         let purged = memory.state.purged;
-        let kept = match index_keep {
-            None => None,
-            Some(index) if memory.state.last.is_none_or(|last| index >= last.index) => {
-                memory.state.last
-            }
-            Some(index) => memory.slots.position(index).or(purged),
-        };
         if let (Some(purged), Some(index)) = (purged, index_keep) {
             assert!(index >= purged.index, "purged entries are committed and never cut");
         }
+        let kept = match index_keep {
+            Some(index) if memory.state.last.is_none_or(|last| index >= last.index) => {
+                memory.state.last
+            }
+            Some(index) if index >= memory.state.first_index() => {
+                let kept = memory.slots.position(index);
+                Some(kept.ok_or(Error::Damaged { group: self.group.key.group, index })?)
+            }
+            _ => purged,
+        };
         let unsure = memory.unsure_flag();
         let op = Op::Truncate(kept, unsure);
         self.shared.queue.push(Request::new(self.group.key, op, Some(done)))?;
-        let from = kept.or(purged).map_or(0, |kept| kept.index + 1);
+        let from = kept.map_or(0, |kept| kept.index + 1);
         memory.uncache_range(from, u64::MAX, &self.shared.counters);
         memory.slots.truncate(from);
-        memory.state.last = kept.or(purged);
+        memory.state.last = kept;
         memory.state.tail_unknown |= unsure != 0;
         memory.refresh_health();
         Ok(())

@@ -46,6 +46,17 @@ pub(super) struct Found {
     pub(super) spot: Spot,
 }
 
+/// What a segment says of one index of a replica.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sight {
+    /// Its newest block lies here.
+    Here(Found),
+    /// It was cut or forgotten: older blocks of it are void, in older segments too.
+    Void,
+    /// Nothing.
+    Nothing,
+}
+
 /// Index of one segment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct SegmentIndex {
@@ -131,38 +142,59 @@ impl SegmentIndex {
         }
     }
 
-    /// The newest block at `index` of a replica that `visible` accepts by its LSN.
-    pub(super) fn find(
-        &self,
-        key: ReplicaKey,
-        index: u64,
-        visible: impl Fn(u64) -> bool,
-    ) -> Option<Found> {
-        let items = self.replicas.get(&key)?;
-        items.iter().rev().find_map(|item| {
-            let Item::Run(run) = item else { return None };
-            let at = usize::try_from(index.checked_sub(run.first.index)?).ok()?;
-            let spot = *run.spots.get(at)?;
-            let position = LogPosition { index, ..run.first };
-            visible(run.first_lsn).then_some(Found { position, spot })
-        })
+    /// What happened last to `index` of a replica, of blocks those that `visible` accepts by LSN.
+    pub(super) fn find(&self, key: ReplicaKey, index: u64, visible: impl Fn(u64) -> bool) -> Sight {
+        let items = self.replicas.get(&key).into_iter().flatten();
+        let last = items.rev().find_map(|item| match item {
+            Item::Run(run) => {
+                let at = usize::try_from(index.checked_sub(run.first.index)?).ok()?;
+                let spot = *run.spots.get(at)?;
+                let position = LogPosition { index, ..run.first };
+                visible(run.first_lsn).then_some(Sight::Here(Found { position, spot }))
+            }
+            Item::Truncate { from } => (index >= *from).then_some(Sight::Void),
+            Item::Forget { from, to } => (*from..=*to).contains(&index).then_some(Sight::Void),
+            // Records outlive it as far as the replica's state shows them.
+            Item::Restart { .. } => None,
+        });
+        last.unwrap_or(Sight::Nothing)
     }
 
-    /// Ranges of a replica's blocks that `shown_through` shows, each by the LSN of its run.
-    pub(super) fn shown(
+    /// Moves `held`, the ranges of a replica's blocks that are valid, over this segment: adds what
+    /// `shown_through` shows of each run by its LSN, takes away what was cut or forgotten.
+    pub(super) fn show(
         &self,
         key: ReplicaKey,
+        held: &mut Vec<IndexRange>,
         shown_through: impl Fn(u64) -> Option<u64>,
-    ) -> Vec<IndexRange> {
-        let items = self.replicas.get(&key).into_iter().flatten();
-        let runs =
-            items.filter_map(|item| if let Item::Run(run) = item { Some(run) } else { None });
-        runs.filter_map(|run| {
-            let last = run.first.index + run.spots.len() as u64 - 1;
-            let to = last.min(shown_through(run.first_lsn)?);
-            (run.first.index <= to).then_some(IndexRange { from: run.first.index, to })
-        })
-        .collect()
+    ) {
+        for item in self.replicas.get(&key).into_iter().flatten() {
+            match item {
+                Item::Run(run) => {
+                    let last = run.first.index + run.spots.len() as u64 - 1;
+                    let to = shown_through(run.first_lsn).map(|through| last.min(through));
+                    if let Some(to) = to.filter(|to| run.first.index <= *to) {
+                        held.push(IndexRange { from: run.first.index, to });
+                    }
+                }
+                Item::Truncate { from } => take_away(held, *from, u64::MAX),
+                Item::Forget { from, to } => take_away(held, *from, *to),
+                Item::Restart { .. } => {}
+            }
+        }
+    }
+
+    /// For each replica the lowest index that was cut or forgotten here.
+    pub(super) fn voids(&self) -> BTreeMap<ReplicaKey, u64> {
+        let lowest = |items: &Vec<Item>| {
+            let cuts = items.iter().filter_map(|item| match item {
+                Item::Truncate { from } | Item::Forget { from, .. } => Some(*from),
+                Item::Run(_) | Item::Restart { .. } => None,
+            });
+            cuts.min()
+        };
+        let all = self.replicas.iter();
+        all.filter_map(|(key, items)| Some((*key, lowest(items)?))).collect()
     }
 
     /// Lowest and highest index of each replica.
@@ -234,6 +266,23 @@ impl SegmentIndex {
         }
         reader.is_at_end().then_some((index, states))
     }
+}
+
+/// Takes `from..=to` out of a set of ranges.
+fn take_away(held: &mut Vec<IndexRange>, from: u64, to: u64) {
+    let mut behind = Vec::new();
+    held.retain_mut(|range| {
+        if range.to < from || to < range.from {
+            return true;
+        }
+        if to < range.to {
+            behind.push(IndexRange { from: to + 1, to: range.to });
+        }
+        let is_left = range.from < from;
+        range.to = from.saturating_sub(1);
+        is_left
+    });
+    held.append(&mut behind);
 }
 
 fn replay_run(run: &Run, segment: u64, slots: &mut Slots) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::block::HEADER_BYTES;
 use super::error::Error;
 use super::group::GroupLog;
-use super::index::{Found, SegmentIndex};
+use super::index::{Found, SegmentIndex, Sight};
 use super::memory::Shared;
 use super::metrics::add;
 use super::scan::scan;
@@ -150,14 +150,17 @@ impl GroupLog {
             (memory.state.clone(), first, memory.slots.missing())
         };
         let shown = |lsn| state.shown_through(lsn);
-        let mut held = self.shared.active.lock().1.shown(key, shown);
+        // Taken first: where it is sealed meanwhile it is gone through twice, which changes nothing.
+        let active = self.shared.active.lock().1.clone();
         let sealed = self.shared.sealed.read();
-        let mine = sealed.iter().filter(|(_, summary)| summary.ranges.contains_key(&key));
+        let mine = sealed.iter().filter(|(_, summary)| summary.names(key));
         let numbers: Vec<u64> = mine.map(|(number, _)| *number).collect();
         drop(sealed);
+        let mut held = Vec::new();
         for number in numbers {
-            held.extend(self.shared.segment_index(number)?.shown(key, shown));
+            self.shared.segment_index(number)?.show(key, &mut held, shown);
         }
+        active.show(key, &mut held, shown);
         // Above the purge mark the dense index knows better: entries may have been superseded.
         held.retain(|range| range.from < first);
         held.iter_mut().for_each(|range| range.to = range.to.min(first.saturating_sub(1)));
@@ -180,8 +183,10 @@ impl GroupLog {
         let key = self.group.key;
         {
             let active = self.shared.active.lock();
-            if let Some(found) = active.1.find(key, index, visible) {
-                return Ok(Some((active.0, found)));
+            match active.1.find(key, index, visible) {
+                Sight::Here(found) => return Ok(Some((active.0, found))),
+                Sight::Void => return Ok(None),
+                Sight::Nothing => {}
             }
         }
         let holding: Vec<u64> = self
@@ -190,15 +195,14 @@ impl GroupLog {
             .read()
             .iter()
             .rev()
-            .filter(|(_, summary)| {
-                summary.ranges.get(&key).is_some_and(|(low, high)| (*low..=*high).contains(&index))
-            })
+            .filter(|(_, summary)| summary.speaks_of(key, index))
             .map(|(number, _)| *number)
             .collect();
         for number in holding {
-            let found = self.shared.segment_index(number)?.find(key, index, visible);
-            if let Some(found) = found {
-                return Ok(Some((number, found)));
+            match self.shared.segment_index(number)?.find(key, index, visible) {
+                Sight::Here(found) => return Ok(Some((number, found))),
+                Sight::Void => return Ok(None),
+                Sight::Nothing => {}
             }
         }
         Ok(None)

@@ -35,11 +35,31 @@ pub struct Recovery {
     pub recovering: BTreeMap<ReplicaKey, Health>,
 }
 
-/// A sealed segment as the log remembers it: which indexes it holds.
+/// A sealed segment as the log remembers it: which indexes it holds and which it makes void.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Summary {
     pub(super) bytes: u64,
     pub(super) ranges: BTreeMap<ReplicaKey, (u64, u64)>,
+    /// Lowest index that was cut or forgotten.
+    pub(super) voids: BTreeMap<ReplicaKey, u64>,
+}
+
+impl Summary {
+    pub(super) fn new(bytes: u64, index: &SegmentIndex) -> Self {
+        Self { bytes, ranges: index.ranges(), voids: index.voids() }
+    }
+
+    /// Whether its index says anything of a replica's index.
+    pub(super) fn speaks_of(&self, key: ReplicaKey, index: u64) -> bool {
+        let is_held = |(low, high): &(u64, u64)| (*low..=*high).contains(&index);
+        self.ranges.get(&key).is_some_and(is_held)
+            || self.voids.get(&key).is_some_and(|from| *from <= index)
+    }
+
+    /// Whether its index says anything of a replica.
+    pub(super) fn names(&self, key: ReplicaKey) -> bool {
+        self.ranges.contains_key(&key) || self.voids.contains_key(&key)
+    }
 }
 
 /// The log's content after opening.
@@ -167,18 +187,18 @@ impl Opening<'_> {
         }
         let footer = segment::read_footer(file.as_ref(), number, self.id.cluster)
             .map_err(|error| Error::io("read", &path, error))?;
-        let ranges = if let Some(footer) = footer {
+        let index = if let Some(footer) = footer {
             self.replay.adopt_footer(number, &footer.index, footer.states, footer.lsn);
-            footer.index.ranges()
+            footer.index
         } else {
             tracing::warn!(segment = number, "log segment footer is damaged, reading the segment");
             self.report.segments_scanned += 1;
             let bytes = self.read_all(number, file.as_ref())?;
             let found = scan(&bytes, number, self.id.cluster);
-            self.replay_blocks(&found, &bytes).ranges()
+            self.replay_blocks(&found, &bytes)
         };
         let bytes = file.len().map_err(|error| Error::io("stat", path, error))?;
-        self.segments.insert(number, Summary { bytes, ranges });
+        self.segments.insert(number, Summary::new(bytes, &index));
         Ok(())
     }
 
@@ -207,7 +227,7 @@ impl Opening<'_> {
         self.seal(number, file.as_ref(), &found, &bytes, &index)
             .map_err(|error| Error::io("seal", &path, error))?;
         let bytes = file.len().map_err(|error| Error::io("stat", path, error))?;
-        self.segments.insert(number, Summary { bytes, ranges: index.ranges() });
+        self.segments.insert(number, Summary::new(bytes, &index));
         Ok(())
     }
 

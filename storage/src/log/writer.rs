@@ -324,7 +324,7 @@ impl Writer {
         };
         self.round.add_footer(super::recover::footer_bytes(&index, &states, seat));
         self.next_lsn += 1;
-        let summary = Summary { bytes: at, ranges: index.ranges() };
+        let summary = Summary::new(at, &index);
         self.shared.sealed.write().insert(active.number, summary);
         self.flush(true, true)?;
         let active = self.active.take().expect("a segment was open");

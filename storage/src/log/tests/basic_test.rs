@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::kit::*;
-use crate::log::{Error, Health, IndexRange};
+use crate::log::{Error, Health, IndexRange, NodeLog};
 use crate::vfs::MemVfs;
 
 #[test]
@@ -136,4 +136,48 @@ fn many_segments_reopen_and_only_the_newest_is_scanned() {
     drop(node);
     let (_node, recovery) = open(&vfs, small());
     assert_eq!(recovery.recovering.len(), 0, "{recovery:?}");
+}
+
+// holds: RAFT-1
+#[test]
+fn what_was_cut_is_no_record_any_more() {
+    let vfs = MemVfs::new(13);
+    let (node, _) = open(&vfs, small());
+    let log = node.group(1, 1, 1).expect("group");
+    append(&log, entries(1..=20, 1, 100));
+    // Into another segment.
+    let fill = |node: &NodeLog| {
+        let other = node.group(2, 1, 1).expect("group");
+        let next = other.state().last.map_or(0, |last| last.index + 1);
+        (next..next + 100).for_each(|index| append(&other, vec![entry(index, 1, 1000)]));
+    };
+    fill(&node);
+    done(|callback| log.purge_to(at(5, 1), callback)).expect("purged");
+    done(|callback| log.truncate_after(Some(8), callback)).expect("cut");
+    for index in 9..=20 {
+        assert!(matches!(log.read_record(index), Err(Error::NotFound { .. })), "above the end");
+    }
+    // The rows hold more, as after the repair of a damaged tail.
+    done(|callback| log.purge_to(at(20, 2), callback)).expect("purged");
+    done(|callback| log.store_records(entries(9..=12, 2, 50), callback)).expect("stored");
+    let check = |node: &NodeLog, what: &str| {
+        let log = node.group(1, 1, 1).expect("group");
+        for index in 1..=8 {
+            assert_eq!(log.read_record(index).expect(what), entry(index, 1, 100));
+        }
+        for index in 9..=12 {
+            assert_eq!(log.read_record(index).expect(what), entry(index, 2, 50));
+        }
+        for index in 13..=20 {
+            let found = log.read_record(index);
+            assert!(matches!(found, Err(Error::NotFound { .. })), "{what}: {index} {found:?}");
+        }
+        let lacking = log.lacking(20).expect("known");
+        assert_eq!(lacking, vec![IndexRange { from: 13, to: 20 }], "{what}");
+    };
+    check(&node, "in the open segment");
+    fill(&node);
+    check(&node, "in sealed segments");
+    drop((log, node));
+    check(&open(&vfs, small()).0, "after reopening");
 }

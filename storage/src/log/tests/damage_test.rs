@@ -208,8 +208,8 @@ fn a_damaged_footer_costs_a_scan_and_nothing_else() {
     }
 }
 
-/// A log of five entries whose third is damaged.
-fn damaged_in_the_middle() -> MemVfs {
+/// A log of five entries whose third has a flipped bit at this offset of its block.
+fn damaged_in_the_middle(offset: usize) -> MemVfs {
     let vfs = MemVfs::new(11);
     let (node, _) = open(&vfs, small());
     append(&node.group(1, 1, 1).expect("group"), entries(1..=5, 1, 200));
@@ -218,7 +218,7 @@ fn damaged_in_the_middle() -> MemVfs {
     let found = scan(&vfs.bytes(&path).expect("there"), 1, ID.cluster);
     let third = |header: &Header| header.kind == Kind::Entry && header.position.index == 3;
     let seen = found.blocks.iter().find(|seen| third(&seen.header)).expect("the third");
-    assert!(vfs.flip_bit(&path, (seen.offset + HEADER_BYTES + 1) as u64, 1));
+    assert!(vfs.flip_bit(&path, (seen.offset + offset) as u64, 1));
     vfs
 }
 
@@ -232,7 +232,7 @@ fn cutting_damage_away_leaves_the_log_recovering_until_declared_whole() {
         (|log| done(|callback| log.reset(at(9, 2), Some(2), callback)), 10),
     ];
     for (cut, next) in cuts {
-        let vfs = damaged_in_the_middle();
+        let vfs = damaged_in_the_middle(HEADER_BYTES + 1);
         let (node, recovery) = open(&vfs, small());
         let log = node.group(1, 1, 1).expect("group");
         assert!(recovery.recovering.contains_key(&log.key()));
@@ -260,4 +260,18 @@ fn cutting_damage_away_leaves_the_log_recovering_until_declared_whole() {
         assert!(recovery.recovering.is_empty(), "{recovery:?}");
         assert_eq!(node.group(1, 1, 1).expect("group").state().health, Health::Healthy);
     }
+}
+
+// fault: F6
+#[test]
+fn a_cut_behind_an_entry_of_unknown_term_is_refused() {
+    // In its header: nothing is known of it but that it was there.
+    let vfs = damaged_in_the_middle(20);
+    let (node, _) = open(&vfs, small());
+    let log = node.group(1, 1, 1).expect("group");
+    let refused = done(|callback| log.truncate_after(Some(3), callback));
+    assert!(matches!(refused, Err(Error::Damaged { group: 1, index: 3 })), "{refused:?}");
+    assert_eq!(log.read(4..6, 1000).expect("not cut"), entries(4..=5, 1, 200));
+    done(|callback| log.truncate_after(Some(4), callback)).expect("cut");
+    assert_eq!(log.state().last.map(|last| last.index), Some(4));
 }
