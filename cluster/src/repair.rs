@@ -71,8 +71,8 @@ impl Repair<'_> {
         }
         let (applied, membership) = read_applied(&**self.store)?;
         self.leave_to_rows(applied, &damage.missing).await?;
-        let applied = applied.map_or(0, |applied| applied.index);
-        let others = self.others(applied, membership.membership());
+        let applied = applied.map(|applied| applied.index);
+        let others = self.others(applied.unwrap_or(0), membership.membership());
         for range in self.missing() {
             self.fill(&others, range).await?;
         }
@@ -215,84 +215,132 @@ impl Repair<'_> {
     }
 
     /// Makes our log agree with another one above what is applied: keeps what is the same, fills
-    /// what is damaged, cuts what contradicts it, adds what follows.
-    async fn adopt(&self, replica: u64, peer: &PeerNode, applied: u64) -> Result<(), Error> {
+    /// what is damaged, cuts what contradicts it, adds what follows. Goes through what that log held
+    /// at the first answer; when it is cut below what was taken over this begins anew, later.
+    async fn adopt(
+        &self,
+        replica: u64,
+        peer: &PeerNode,
+        applied: Option<u64>,
+    ) -> Result<(), Error> {
+        let waiting = |cause: String| Error::Waiting(format!("replica {replica} {cause}"));
         let mut pending: Vec<LogEntry> = Vec::new();
-        let mut from = applied + 1;
-        let end = loop {
-            let range = IndexRange { from, to: u64::MAX };
-            let answer = self.ask(replica, peer, range, None).await.map_err(|status| {
-                Error::Waiting(format!("replica {replica} ended: {}", status.message()))
-            })?;
-            let end = answer.last.map_or(0, |last| last.index);
-            for entry in answer.entries {
-                if entry.index != from {
-                    let cause = format!("replica {replica} lacks index {from} too");
-                    return Err(Error::Waiting(cause));
-                }
-                from += 1;
-                self.adopt_entry(entry, &mut pending).await?;
+        let mut taken = Taken { last: None, next: applied.map_or(0, |applied| applied + 1) };
+        let mut end = None;
+        for _ in 0..ASKS_MAX {
+            let range = IndexRange { from: taken.from(), to: u64::MAX };
+            let answer = self.ask(replica, peer, range, None).await;
+            let answer =
+                answer.map_err(|status| waiting(format!("ended: {}", status.message())))?;
+            let end = *end.get_or_insert(answer.last.map_or(0, |last| last.index));
+            if applied.is_some_and(|applied| end < applied) {
+                return Err(waiting(format!("ends at {end}, below what is applied here")));
             }
-            if from > end {
-                break end;
+            let page = taken.join(answer.entries).map_err(waiting)?;
+            if page.is_empty() && taken.next <= end {
+                return Err(waiting(format!("gives nothing at {}", taken.next)));
             }
-            if answer.through < from {
-                return Err(Error::Waiting(format!("replica {replica} gives nothing at {from}")));
+            self.adopt_page(page, &mut pending).await?;
+            if taken.next > end {
+                return self.finish(pending, taken.next - 1).await;
             }
-        };
-        self.settle(&mut pending).await?;
+        }
+        Err(waiting("gives too little at a time".to_owned()))
+    }
+
+    /// Everything through `end` was taken over, but for what is pending.
+    async fn finish(&self, pending: Vec<LogEntry>, end: u64) -> Result<(), Error> {
+        self.replace(pending).await?;
         // A gap behind the end of that log: held by nobody else, so never committed.
         if let Some(gap) = self.missing().into_iter().find(|range| range.to > end) {
-            self.cut(gap.from - 1).await?;
+            self.cut(gap.from.checked_sub(1)).await?;
         }
         Ok(wait_flushed(|done| self.log.declare_whole(done)).await?)
     }
 
-    async fn adopt_entry(&self, entry: LogEntry, pending: &mut Vec<LogEntry>) -> Result<(), Error> {
+    /// Takes over entries without holes. `pending` are those before them whose places are damaged
+    /// here and of which it is not known yet whether our log goes on in the same way behind them.
+    async fn adopt_page(
+        &self,
+        page: Vec<LogEntry>,
+        pending: &mut Vec<LogEntry>,
+    ) -> Result<(), Error> {
         let last = self.log.marks().last.map_or(0, |last| last.index);
-        if entry.index > last {
-            self.settle(pending).await?;
-            return self.append(vec![entry]).await;
-        }
-        match self.own(entry.index) {
-            Some(own) if own.term == entry.term => {
-                // The same entry, so the same log below it: the gap is filled in place.
-                let filled = std::mem::take(pending);
-                if !filled.is_empty() {
-                    wait_flushed(|done| self.log.store_records(filled, done)).await?;
+        let mut page = page.into_iter();
+        while let Some(entry) = page.next() {
+            match self.own(entry.index) {
+                Some(own) if own.term == entry.term => {
+                    // The same entry, so the same log below it: the gap is filled in place.
+                    let filled = std::mem::take(pending);
+                    if !filled.is_empty() {
+                        wait_flushed(|done| self.log.store_records(filled, done)).await?;
+                    }
                 }
-                Ok(())
-            }
-            Some(_) => {
-                self.settle(pending).await?;
-                if self.log.marks().last.is_some_and(|last| last.index >= entry.index) {
-                    self.cut(entry.index - 1).await?;
+                None if entry.index <= last => pending.push(entry),
+                // Our log goes on otherwise, or ends here: all of this page follows instead.
+                Some(_) | None => {
+                    pending.push(entry);
+                    pending.extend(page);
+                    return self.replace(std::mem::take(pending)).await;
                 }
-                self.append(vec![entry]).await
-            }
-            None => {
-                pending.push(entry);
-                Ok(())
             }
         }
+        Ok(())
     }
 
-    /// Our log ends before the pending entries, which follow instead.
-    async fn settle(&self, pending: &mut Vec<LogEntry>) -> Result<(), Error> {
-        let Some(first) = pending.first().map(|entry| entry.index) else { return Ok(()) };
-        self.cut(first - 1).await?;
-        self.append(std::mem::take(pending)).await
-    }
-
-    async fn cut(&self, keep: u64) -> Result<(), Error> {
-        let last = self.log.marks().last;
-        tracing::warn!(group = self.group.0, keep, ?last, "log is cut: nobody else holds the rest");
-        Ok(wait_flushed(|done| self.log.truncate_after(Some(keep), done)).await?)
-    }
-
-    async fn append(&self, entries: Vec<LogEntry>) -> Result<(), Error> {
+    /// Our log ends before these entries, which follow instead.
+    async fn replace(&self, entries: Vec<LogEntry>) -> Result<(), Error> {
+        let Some(first) = entries.first().map(|entry| entry.index) else { return Ok(()) };
+        if self.log.marks().last.is_some_and(|last| last.index >= first) {
+            self.cut(first.checked_sub(1)).await?;
+        }
         metrics::counter!("dtm_cluster_entries_repaired_total").increment(entries.len() as u64);
         Ok(wait_flushed(|done| self.log.append(entries, done)).await?)
+    }
+
+    async fn cut(&self, keep: Option<u64>) -> Result<(), Error> {
+        let last = self.log.marks().last;
+        tracing::warn!(
+            group = self.group.0,
+            ?keep,
+            ?last,
+            "log is cut: the rest is nobody's, or replaced"
+        );
+        Ok(wait_flushed(|done| self.log.truncate_after(keep, done)).await?)
+    }
+}
+
+/// How far another log was taken over. Each page begins with the last entry of the one before: where
+/// that is still the same all below it is, too, so that no two histories are spliced.
+struct Taken {
+    /// Index and term of the last entry.
+    last: Option<(u64, u64)>,
+    next: u64,
+}
+
+impl Taken {
+    /// From where the next page is asked for.
+    fn from(&self) -> u64 {
+        self.last.map_or(self.next, |(index, _)| index)
+    }
+
+    /// What a page adds.
+    fn join(&mut self, page: Vec<LogEntry>) -> Result<Vec<LogEntry>, String> {
+        let mut page = page.into_iter();
+        if let Some(last) = self.last
+            && page.next().is_none_or(|entry| (entry.index, entry.term) != last)
+        {
+            return Err(format!("no longer holds index {} as it did", last.0));
+        }
+        let page: Vec<LogEntry> = page.collect();
+        if let Some((_, at)) = page.iter().zip(self.next..).find(|(entry, at)| entry.index != *at) {
+            return Err(format!("lacks index {at} too"));
+        }
+        if let Some(entry) = page.last() {
+            self.last = Some((entry.index, entry.term));
+            self.next = entry.index + 1;
+        }
+        Ok(page)
     }
 }
 
@@ -300,5 +348,33 @@ impl Others {
     fn add(&mut self, membership: &Membership) {
         self.nodes.extend(membership.nodes().map(|(&id, peer)| (id, peer.clone())));
         self.voters.extend(membership.voter_ids());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn entries(term: u64, from: u64, to: u64) -> Vec<LogEntry> {
+        let entry = |index| LogEntry { index, term, leader: 1, payload: Bytes::from_static(b"x") };
+        (from..=to).map(entry).collect()
+    }
+
+    // holds: RAFT-1
+    #[test]
+    fn pages_of_two_histories_are_never_joined() {
+        let mut taken = Taken { last: None, next: 7 };
+        assert_eq!(taken.join(entries(3, 7, 20)).map(|page| page.len()), Ok(14));
+        assert_eq!((taken.from(), taken.next), (20, 21));
+        // It was deposed and its tail replaced from 15 on.
+        assert!(taken.join(entries(4, 20, 40)).is_err());
+        assert!(taken.join(Vec::new()).is_err(), "it was cut below");
+        assert_eq!(taken.join(entries(3, 20, 20)), Ok(Vec::new()));
+        let mut more = entries(3, 20, 22);
+        more.extend(entries(5, 23, 30));
+        assert_eq!(taken.join(more).map(|page| page.len()), Ok(10));
+        assert!(taken.join([entries(5, 30, 31), entries(5, 33, 34)].concat()).is_err(), "a hole");
     }
 }

@@ -134,7 +134,8 @@ pub trait ReplicaLog: Send + Sync + 'static {
     /// Remembers the committed log id, without an fsync of its own.
     fn save_committed(&self, committed: Bytes);
 
-    /// Keeps entries up to the index; `None` keeps nothing above the purge mark.
+    /// Keeps entries up to the index; `None` keeps nothing above the purge mark. `Damaged` when it is
+    /// not known what the index held.
     fn truncate_after(&self, last: Option<u64>, flushed: Flushed) -> Result<(), LogError>;
 
     /// Forgets entries up to the position for Raft; the record store keeps them.
@@ -149,7 +150,8 @@ pub trait ReplicaLog: Send + Sync + 'static {
         flushed: Flushed,
     ) -> Result<(), LogError>;
 
-    /// Entries of the range that are held, without holes, at most `bytes_max` bytes but at least one.
+    /// Entries of the range that are held, without holes, as the log is at one moment, at most
+    /// `bytes_max` bytes but at least one.
     fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<LogEntry>, LogError>;
 
     /// One entry, also below the purge mark: the log's segments are the record store. Blocking.
