@@ -51,6 +51,12 @@ pub enum Error {
         /// In words.
         cause: String,
     },
+    /// A replica of the group is being mended here: none is made meanwhile.
+    #[error("a replica of group {group} is being mended here, try again")]
+    Mending {
+        /// The group.
+        group: GroupId,
+    },
     /// A later start of this node is known: its disk is an old copy.
     #[error(
         "this disk is an old copy: node {by} knows start {known} of this node, this one would be \
@@ -95,7 +101,8 @@ impl Error {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Log { source, .. } => matches!(source, LogError::DiskFull),
-            Self::Starting | Self::Timeout(_) | Self::Raft { .. } | Self::Propose(_) => true,
+            Self::Starting | Self::Mending { .. } => true,
+            Self::Timeout(_) | Self::Raft { .. } | Self::Propose(_) => true,
             Self::State(_)
             | Self::Settings(_)
             | Self::OtherReplica { .. }

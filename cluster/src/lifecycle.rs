@@ -81,6 +81,7 @@ impl Starting {
             node.spawn("the comparison of ledgers", roots::watch(registry()));
             node.spawn("fetching of missing bundles", backfill::run(registry()));
             node.spawn("mending of replicas", supervise::run(registry()));
+            node.spawn("the rows", supervise::watch_rows(registry()));
             // What is turned off is not started: a part that returns ends the node.
             if let Some(rate) = NonZeroU64::new(node.config.scrub_bytes_per_second) {
                 node.spawn("reading through the log", scrub::run(registry(), rate));

@@ -34,9 +34,9 @@ pub(crate) struct Registry {
     falls: Mutex<BTreeMap<GroupId, (Instant, Duration)>>,
     /// One replica starts at a time.
     starting: tokio::sync::Mutex<()>,
-    /// While a replica is mended none is replaced: its rows would get into the next one's. Taken
-    /// before `starting`.
-    mending: tokio::sync::Mutex<()>,
+    /// While a replica is mended none of its group is replaced: its rows would get into the next
+    /// one's. One lock a group, taken before `starting`.
+    mending: Mutex<BTreeMap<GroupId, Arc<tokio::sync::Mutex<()>>>>,
     /// Replicas on disk were started: from then on this node reports and takes new ones.
     is_open: AtomicBool,
 }
@@ -52,7 +52,7 @@ impl Registry {
             down: Mutex::default(),
             falls: Mutex::default(),
             starting: tokio::sync::Mutex::new(()),
-            mending: tokio::sync::Mutex::new(()),
+            mending: Mutex::default(),
             is_open: AtomicBool::new(false),
         })
     }
@@ -105,12 +105,18 @@ impl Registry {
     /// Creates the replica under an id that meta has just given, or goes on with what an earlier
     /// call began. Durable when it returns: from then on the id is known here and meta may confirm
     /// it. Lower ids of the group that are still here are forgotten with all they held.
+    ///
+    /// # Errors
+    /// [`Error::Mending`] while one of them is mended, which may take long: to be asked for again.
     pub(crate) async fn create(
         &self,
         group: GroupId,
         replica: ReplicaId,
     ) -> Result<Arc<Group>, Error> {
-        let _none_is_mended = self.mending.lock().await;
+        let mending = self.mending(group);
+        let Ok(_none_is_mended) = mending.try_lock() else {
+            return Err(Error::Mending { group });
+        };
         let _one_at_a_time = self.starting.lock().await;
         if let Some(present) = self.group(group)
             && present.replica == replica
@@ -246,9 +252,14 @@ impl Registry {
         self.set_down(group.id, group.replica, cause);
     }
 
+    fn mending(&self, group: GroupId) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(self.mending.lock().entry(group).or_default())
+    }
+
     /// Mends a replica and starts it; where that is not possible yet it is tried again later.
     pub(crate) async fn try_up(&self, group: GroupId) {
-        let _one_is_mended = self.mending.lock().await;
+        let mending = self.mending(group);
+        let _one_is_mended = mending.lock().await;
         let Some(replica) = self.down.lock().get(&group).map(|down| down.replica) else { return };
         let mended = self.mend(group, replica).await;
         let _one_at_a_time = self.starting.lock().await;

@@ -60,6 +60,9 @@ pub trait StateProvider: Send + Sync + 'static {
     /// What damage a read of the group's rows met since they were last replaced as a whole.
     fn damage(&self, group: GroupId) -> Option<String>;
 
+    /// Why no row of this node can be written any more, if that is so: only a new start helps.
+    fn fault(&self) -> Option<String>;
+
     /// Keeps a small note outside the rows: who the other nodes are, for when the rows are lost.
     /// Blocking.
     fn note_peers(&self, note: &[u8]) -> std::io::Result<()>;

@@ -51,6 +51,10 @@ impl StateProvider for MemoryStates {
         None
     }
 
+    fn fault(&self) -> Option<String> {
+        None
+    }
+
     fn note_peers(&self, note: &[u8]) -> io::Result<()> {
         *self.peers.lock() = note.to_vec();
         Ok(())
@@ -167,6 +171,10 @@ impl StateProvider for DbStates {
     fn damage(&self, group: GroupId) -> Option<String> {
         let store = self.db.group(group).ok()?;
         store.damage().map(|damage| damage.to_string())
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.db.fault().map(|fault| fault.to_string())
     }
 
     fn note_peers(&self, note: &[u8]) -> io::Result<()> {

@@ -7,6 +7,7 @@
 //! ```
 //!
 //! A log that stopped (a failed write or sync) is not mended here: that is fail-stop for the node.
+//! Rows that can no longer be written end the node: the next start looks at them anew.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use dtm_types::{GroupId, ReplicaId};
 use openraft::async_runtime::watch::WatchReceiver;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::error::Error;
@@ -28,6 +30,8 @@ use crate::type_config::PeerNode;
 const INTERVAL: Duration = Duration::from_millis(500);
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Replicas that are mended at a time.
+const MENDS_MAX: usize = 4;
 /// A replica that fails again within this time was not helped by what was done.
 pub(crate) const SOON: Duration = Duration::from_secs(120);
 
@@ -61,10 +65,30 @@ impl Down {
     }
 }
 
-/// Runs until it is dropped.
-pub(crate) async fn run(registry: Arc<Registry>) {
+/// Ends when no row of this node can be written any more (an IO error, damage that background work
+/// met): no group could go on, and none be mended, before the store is opened anew.
+pub(crate) async fn watch_rows(registry: Arc<Registry>) {
     loop {
         tokio::time::sleep(INTERVAL).await;
+        if let Some(fault) = registry.states().fault() {
+            tracing::error!(fault, "rows can no longer be written: the node ends, start it again");
+            return;
+        }
+    }
+}
+
+/// Runs until it is dropped. Several replicas are mended at a time: one may wait long for a peer.
+pub(crate) async fn run(registry: Arc<Registry>) {
+    let mut mends = JoinSet::new();
+    let mut mended = BTreeSet::new();
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        while let Some(ended) = mends.try_join_next() {
+            match ended {
+                Ok(group) => mended.remove(&group),
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            };
+        }
         if registry.deps().logs.stopped().is_some() {
             continue;
         }
@@ -74,8 +98,13 @@ pub(crate) async fn run(registry: Arc<Registry>) {
             }
         }
         for (group, down) in registry.down() {
-            if down.next_try <= Instant::now() {
-                registry.try_up(group).await;
+            let is_due = down.next_try <= Instant::now() && mended.len() < MENDS_MAX;
+            if is_due && mended.insert(group) {
+                let registry = Arc::clone(&registry);
+                mends.spawn(async move {
+                    registry.try_up(group).await;
+                    group
+                });
             }
         }
         metrics::gauge!("dtm_cluster_replicas_down").set(registry.down().len() as f64);

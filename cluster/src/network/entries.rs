@@ -8,7 +8,7 @@ use tonic::Status;
 
 use super::link::Link;
 use crate::convert;
-use crate::log_store::{LogEntry, LogError, LogPosition, READ_BYTES_MAX, ReplicaLog};
+use crate::log_store::{LogEntry, LogError, READ_BYTES_MAX, ReplicaLog};
 
 /// One answer holds at most this many entries, and about so many bytes.
 const ENTRIES_MAX: u64 = 4_096;

@@ -1,6 +1,7 @@
 //! A snapshot over the wire: see `crate::snapshot` for the order of things.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_proto::cluster as wire;
@@ -27,6 +28,8 @@ use crate::type_config::{SnapshotMeta, TypeConfig, Vote};
 
 const ROWS_A_CHUNK: usize = 512;
 const CHUNKS_MAX: usize = 4;
+/// The other side gives the next part within this time, or it has given up.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 
 type SendError = StreamingError<TypeConfig>;
 
@@ -205,7 +208,7 @@ async fn receive_bundles(group: &Group, mut chunks: Chunks) -> Result<(), Status
     use wire::snapshot_chunk::Part;
     let mut count = 0;
     let cause = loop {
-        match chunks.next().await {
+        match next_chunk(&mut chunks).await {
             Some(Ok(wire::SnapshotChunk { part: Some(Part::Bundles(bundles)) })) => {
                 let entries: Vec<LogEntry> =
                     bundles.entries.into_iter().map(entry_from_wire).collect::<Result<_, _>>()?;
@@ -238,7 +241,7 @@ pub(crate) async fn fetched(
     stage: Box<dyn StagedState>,
     mut chunks: Chunks,
 ) -> Result<(SnapshotMeta, Box<dyn StagedState>), Status> {
-    let first = chunks.message().await?.and_then(|chunk| chunk.part);
+    let first = next_chunk(&mut chunks).await.transpose()?.and_then(|chunk| chunk.part);
     let Some(wire::snapshot_chunk::Part::Manifest(manifest)) = first else {
         return Err(Status::invalid_argument("a snapshot begins with its manifest"));
     };
@@ -248,6 +251,12 @@ pub(crate) async fn fetched(
 
 type Chunks = tonic::Streaming<wire::SnapshotChunk>;
 
+/// The next part; an error when the other side makes no progress.
+async fn next_chunk(chunks: &mut Chunks) -> Option<Result<wire::SnapshotChunk, Status>> {
+    let next = tokio::time::timeout(CHUNK_TIMEOUT, chunks.next()).await;
+    next.unwrap_or_else(|_| Some(Err(Status::deadline_exceeded("no progress"))))
+}
+
 async fn receive_rows(
     group: GroupId,
     mut stage: Box<dyn StagedState>,
@@ -255,7 +264,7 @@ async fn receive_rows(
 ) -> Result<(Box<dyn StagedState>, Chunks), Status> {
     use wire::snapshot_chunk::Part;
     let mut digest = RowsDigest::default();
-    while let Some(chunk) = chunks.next().await {
+    while let Some(chunk) = next_chunk(&mut chunks).await {
         match chunk?.part {
             Some(Part::Rows(rows)) => {
                 let rows: Vec<_> = rows.rows.into_iter().map(|row| (row.key, row.value)).collect();

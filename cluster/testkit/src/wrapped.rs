@@ -159,6 +159,11 @@ pub trait WrappedStates: Send + Sync + 'static {
     fn stage(&self, group: GroupId) -> Result<Box<dyn StagedState>, StateError> {
         self.inner().stage(group)
     }
+
+    /// See [`StateProvider::fault`].
+    fn fault(&self) -> Option<String> {
+        self.inner().fault()
+    }
 }
 
 impl<W: WrappedStates> StateProvider for Wrapped<W> {
@@ -178,6 +183,10 @@ impl<W: WrappedStates> StateProvider for Wrapped<W> {
         self.0.inner().damage(group)
     }
 
+    fn fault(&self) -> Option<String> {
+        self.0.fault()
+    }
+
     fn note_peers(&self, note: &[u8]) -> std::io::Result<()> {
         self.0.inner().note_peers(note)
     }
@@ -195,6 +204,11 @@ pub trait WrappedState: Send + Sync {
     /// See [`StateStore::write`].
     fn write(&self, batch: &StateBatch) -> Result<(), StateError> {
         self.inner().write(batch)
+    }
+
+    /// See [`StateStore::flush`].
+    fn flush(&self) -> Result<(), StateError> {
+        self.inner().flush()
     }
 
     /// See [`StateStore::freeze`].
@@ -228,7 +242,7 @@ impl<W: WrappedState> StateStore for Wrapped<W> {
     }
 
     fn flush(&self) -> Result<(), StateError> {
-        self.0.inner().flush()
+        self.0.flush()
     }
 
     fn freeze(&self) -> Arc<dyn StateRead> {

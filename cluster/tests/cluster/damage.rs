@@ -1,6 +1,8 @@
 //! Damage on one node: its log, its rows. The others go on, the replica is mended by them.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use dtm_types::GroupId;
 
@@ -104,6 +106,44 @@ async fn damaged_rows_are_rebuilt_from_a_peer() {
     let like = (leader + 1) % 3;
     write(&cluster, like, 80..90).await;
     is_whole_again(&cluster, leader, like).await;
+}
+
+// holds: LIVE-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_rebuild_holds_up_no_other() {
+    let mut cluster = Cluster::start_on_disk(3).await;
+    cluster.form(2).await;
+    write(&cluster, 0, 0..80).await;
+    let victim = 1;
+    until("a purge", || (status(cluster.node(victim)).purged_index > 20).then_some(())).await;
+    cluster.kill(victim).await;
+    std::fs::remove_dir_all(cluster.disks[victim].storage.dir().join("state")).expect("removed");
+    let stall = |cluster: &Cluster, ms| {
+        let all = cluster.disks.iter();
+        all.for_each(|disk| disk.faults.scan_stall_ms.store(ms, Ordering::SeqCst));
+    };
+    stall(&cluster, 15_000);
+    cluster.restart(victim).await;
+    let of = |group| {
+        let all = cluster.node(victim).status();
+        all.into_iter().find(|status| status.group == group).map(|status| status.recovering)
+    };
+    until("the second group is mended", || of(GroupId(2))?.is_none().then_some(())).await;
+    assert!(of(GROUP).is_some_and(|recovering| recovering.is_some()), "the first is rebuilt still");
+    stall(&cluster, 0);
+    is_whole_again(&cluster, victim, 0).await;
+}
+
+// holds: LIVE-1
+// fault: F7
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_can_no_longer_be_written_end_the_node() {
+    let cluster = Cluster::start(1).await;
+    cluster.form(1).await;
+    let ended = |within| tokio::time::timeout(within, cluster.node(0).part_ended());
+    assert!(ended(Duration::from_secs(1)).await.is_err(), "it goes on");
+    cluster.disks[0].faults.rows_fault.store(1, Ordering::SeqCst);
+    assert_eq!(ended(Duration::from_secs(20)).await, Ok("the rows"));
 }
 
 // holds: ING-1, RAFT-1

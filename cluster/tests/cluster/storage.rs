@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dtm_cluster::{
@@ -68,7 +68,7 @@ impl Storage {
                         Err(error) => panic!("log does not open: {error}"),
                     };
                     assert!(Instant::now() < deadline, "{busy} stays in use");
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
             }
         }
@@ -114,6 +114,14 @@ pub(crate) struct Faults {
     pub(crate) stage_put: AtomicI64,
     /// After the rows were switched, before anybody knows.
     pub(crate) switched: AtomicI64,
+    /// So many flushes behind the next switch of rows find the disk full.
+    pub(crate) full_after_switch: AtomicI64,
+    /// So many flushes find the disk full.
+    pub(crate) flushes_full: AtomicI64,
+    /// How long each scan of the first group's rows for a snapshot takes, milliseconds.
+    pub(crate) scan_stall_ms: AtomicI64,
+    /// 1: no row can be written any more, as after an IO error.
+    pub(crate) rows_fault: AtomicI64,
     /// Indexes that this node's record store has lost, as `from * 2^32 + to`; 0 = none.
     pub(crate) lost: AtomicI64,
 }
@@ -198,13 +206,20 @@ impl WrappedStates for FaultyStates {
 
     fn stage(&self, group: GroupId) -> Result<Box<dyn StagedState>, StateError> {
         let inner = self.inner.stage(group)?;
-        Ok(Box::new(FaultyStage { group, inner, faults: Arc::clone(&self.faults) }))
+        let (store, faults) = (self.inner.open(group)?, Arc::clone(&self.faults));
+        Ok(Box::new(FaultyStage { group, inner, store, faults }))
+    }
+
+    fn fault(&self) -> Option<String> {
+        let is_faulty = self.faults.rows_fault.load(Ordering::SeqCst) == 1;
+        is_faulty.then(|| "planted".to_owned()).or_else(|| self.inner.fault())
     }
 }
 
 struct FaultyStage {
     group: GroupId,
     inner: Box<dyn StagedState>,
+    store: Arc<dyn StateStore>,
     faults: Arc<Faults>,
 }
 
@@ -218,7 +233,10 @@ impl StagedState for FaultyStage {
 
     fn switch(self: Box<Self>, more: StateBatch) -> Result<(), StateError> {
         self.inner.switch(more)?;
+        let full = self.faults.full_after_switch.swap(0, Ordering::SeqCst);
+        self.faults.flushes_full.fetch_max(full, Ordering::SeqCst);
         if strikes(&self.faults.switched) {
+            self.store.flush()?;
             return Err(StateError::new(self.group, "planted"));
         }
         Ok(())
@@ -235,6 +253,16 @@ type Rows = Vec<(Bytes, Bytes)>;
 impl WrappedState for FaultyStore {
     fn inner(&self) -> &dyn StateStore {
         &*self.inner
+    }
+
+    fn flush(&self) -> Result<(), StateError> {
+        if !self.inner.group().is_meta()
+            && self.faults.flushes_full.fetch_sub(1, Ordering::SeqCst) > 0
+        {
+            let (group, cause) = (self.inner.group(), "planted".to_owned());
+            return Err(StateError { group, cause, is_disk_full: true });
+        }
+        self.inner.flush()
     }
 
     fn freeze(&self) -> Arc<dyn StateRead> {
@@ -256,6 +284,10 @@ impl StateRead for FaultyView {
 
     /// Only a snapshot reads rows by the hundred.
     fn scan(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Rows, StateError> {
+        let stall = self.faults.scan_stall_ms.load(Ordering::SeqCst);
+        if limit == 512 && self.group == GroupId(1) && stall > 0 {
+            std::thread::sleep(Duration::from_millis(stall.unsigned_abs()));
+        }
         if limit == 512 && !self.group.is_meta() && strikes(&self.faults.scan) {
             return Err(StateError::new(self.group, "planted"));
         }
