@@ -11,7 +11,7 @@ use dtm_types::{GroupId, ReplicaId};
 use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::applied::Applied;
-use crate::log_store::{LogEntry, ReplicaLog, wait_flushed};
+use crate::log_store::{LogEntry, LogError, ReplicaLog, wait_flushed};
 use crate::missing::Missing;
 use crate::network::{Links, entries};
 use crate::raft::GroupRaft;
@@ -55,7 +55,12 @@ pub(crate) async fn run(registry: Arc<Registry>) {
 impl Backfill {
     /// Goes over the note once.
     async fn round(&self) -> io::Result<()> {
-        for range in self.missing.ranges().iter() {
+        let ranges = self.missing.ranges();
+        // Looked at behind the note: what a snapshot noted is in doubt from the same moment.
+        if self.missing.is_in_doubt(&*self.log) {
+            return Ok(());
+        }
+        for range in ranges.iter() {
             let mut from = range.from;
             while from <= range.to {
                 let to = range.to.min(from + STEP_INDEXES - 1);
@@ -112,10 +117,14 @@ impl Backfill {
         entries::ask(&self.links.to(peer.node, &peer.peer_address), request).await
     }
 
-    /// Stores bundles that a peer gave and takes them off the note. Durable when it returns.
+    /// Stores bundles that a peer gave and takes them off the note. Durable when it returns. Refused
+    /// while the log is in doubt: its restart would hide them.
     pub(crate) async fn keep(&self, entries: Vec<LogEntry>) -> io::Result<()> {
         if entries.is_empty() {
             return Ok(());
+        }
+        if self.missing.is_in_doubt(&*self.log) {
+            return Err(io::Error::other("the log has not followed the rows of a snapshot yet"));
         }
         let indexes: Vec<u64> = entries.iter().map(|entry| entry.index).collect();
         metrics::counter!("dtm_cluster_bundles_fetched_total").increment(indexes.len() as u64);
@@ -123,6 +132,15 @@ impl Backfill {
         self.log.ready(bytes).await.map_err(io::Error::other)?;
         wait_flushed(|flushed| self.log.store_records(entries, flushed)).await?;
         self.missing.remove(indexes).map_err(io::Error::other)
+    }
+
+    /// A bundle that is held here: an entry of the log only where it is certainly the committed one.
+    /// Blocking.
+    pub(crate) fn held(&self, index: u64) -> Result<LogEntry, LogError> {
+        if index > self.missing.believed(&*self.log, u64::MAX) {
+            return Err(LogError::NotFound(index));
+        }
+        self.log.read_record(index)
     }
 
     /// One bundle for a reader, from a peer; `None` when no peer gave it in time. Blocks the thread.
@@ -154,9 +172,10 @@ impl Backfill {
         None
     }
 
-    /// Whether a bundle at this index must be here: below what is applied.
+    /// Whether a bundle at this index must be here: the rows name it.
     pub(crate) fn is_due(&self, index: u64) -> bool {
-        (1..=self.applied.head().index).contains(&index)
+        let applied = self.applied.head().index;
+        (1..=self.missing.due(&*self.log, applied)).contains(&index)
     }
 
     /// The other members, the leader first.

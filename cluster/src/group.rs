@@ -224,7 +224,7 @@ struct Records {
 
 impl RecordStore for Records {
     fn bundle(&self, index: u64) -> Result<Bytes, RecordError> {
-        let entry = match self.backfill.log.read_record(index) {
+        let entry = match self.backfill.held(index) {
             Ok(entry) => entry,
             Err(LogError::NotFound(_) | LogError::Damaged(_)) if self.backfill.is_due(index) => {
                 self.backfill.one(index).ok_or(RecordError::Missing(index))?

@@ -3,6 +3,10 @@
 //! A snapshot leaves it, damage of a stored bundle adds to it, fetching from a peer empties it. It
 //! lies among the group's rows, so that it is as durable as the applied index that it speaks of.
 //! While it is not empty the replica is no voter-to-be, and reads of what it names go to a peer.
+//!
+//! Between the switch of rows to a snapshot's and the restart of the log behind them the log may
+//! still hold entries that were never committed where the snapshot has others: it is in doubt there,
+//! and neither believed nor added to.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +20,7 @@ use prost::Message;
 
 use crate::applied::Applied;
 use crate::convert;
-use crate::log_store::wait_for_disk;
+use crate::log_store::{ReplicaLog, wait_for_disk};
 use crate::ranges::Ranges;
 
 /// Key of the note.
@@ -27,8 +31,22 @@ const MISSING_KEY: &[u8] = &[0x00, 0x02];
 pub(crate) struct Missing {
     group: GroupId,
     store: Arc<dyn StateStore>,
-    ranges: Mutex<Ranges>,
+    note: Mutex<Note>,
     applied: Arc<Applied>,
+}
+
+#[derive(Default)]
+struct Note {
+    ranges: Ranges,
+    doubt: Option<Doubt>,
+}
+
+/// The log is in doubt above `proved` until it is purged through `through`. Not stored: a start
+/// brings the log behind the rows before anything reads it.
+#[derive(Clone, Copy)]
+struct Doubt {
+    proved: u64,
+    through: u64,
 }
 
 impl Missing {
@@ -40,27 +58,27 @@ impl Missing {
     ) -> io::Result<Arc<Self>> {
         let row = store.get(MISSING_KEY).map_err(io::Error::other)?;
         let ranges = row.map(|row| parse(&row)).transpose().map_err(io::Error::other)?;
-        let ranges = ranges.unwrap_or_default();
-        let missing = Self { group, store, ranges: Mutex::new(ranges), applied };
-        missing.show(&missing.ranges.lock());
+        let note = Mutex::new(Note { ranges: ranges.unwrap_or_default(), doubt: None });
+        let missing = Self { group, store, note, applied };
+        missing.show(&missing.note.lock().ranges);
         Ok(Arc::new(missing))
     }
 
     /// An empty note for rows that are about to be replaced: what lies there is not read.
     pub(crate) fn unread(group: GroupId, store: Arc<dyn StateStore>) -> Self {
-        Self { group, store, ranges: Mutex::default(), applied: Arc::new(Applied::new()) }
+        Self { group, store, note: Mutex::default(), applied: Arc::new(Applied::new()) }
     }
 
     pub(crate) fn ranges(&self) -> Ranges {
-        self.ranges.lock().clone()
+        self.note.lock().ranges.clone()
     }
 
     pub(crate) fn count(&self) -> u64 {
-        self.ranges.lock().count()
+        self.note.lock().ranges.count()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.ranges.lock().is_empty()
+        self.note.lock().ranges.is_empty()
     }
 
     /// Notes more.
@@ -90,12 +108,15 @@ impl Missing {
     }
 
     /// Before the log restarts behind rows that end at `applied`: through which index what it held
-    /// stays shown. That is all below the range of the note around `applied`, which a snapshot left;
-    /// without one what it `proved`, and the rest is noted. Rows and note are on disk when it returns.
+    /// stays shown. Behind a snapshot that is what was applied before, or after a start all below the
+    /// range of the note around `applied`; else what it `proved`, and the rest is noted. Rows and note
+    /// are on disk when it returns.
     pub(crate) async fn restart_log(&self, applied: u64, proved: u64) -> io::Result<u64> {
-        if let Some(range) = self.ranges().around(applied) {
+        let doubt = self.note.lock().doubt.filter(|doubt| doubt.through == applied);
+        let around = self.ranges().around(applied).map(|range| range.from.saturating_sub(1));
+        if let Some(shown) = doubt.map(|doubt| doubt.proved).or(around) {
             self.flush().await?;
-            return Ok(range.from.saturating_sub(1));
+            return Ok(shown);
         }
         let mut lost = Ranges::default();
         lost.insert(proved + 1, applied);
@@ -109,35 +130,65 @@ impl Missing {
     }
 
     fn change(&self, change: impl FnOnce(&mut Ranges)) -> Result<(), StateError> {
-        let mut ranges = self.ranges.lock();
-        let mut next = ranges.clone();
+        let mut note = self.note.lock();
+        let mut next = note.ranges.clone();
         change(&mut next);
-        if next == *ranges {
+        if next == note.ranges {
             return Ok(());
         }
         let mut batch = StateBatch::default();
-        note(&mut batch, &next);
+        put(&mut batch, &next);
         self.applied.while_open(|| self.store.write(&batch)).ok_or_else(|| self.stopped())??;
-        *ranges = next;
-        self.show(&ranges);
+        note.ranges = next;
+        self.show(&note.ranges);
         Ok(())
     }
 
-    /// Notes more in the same write as something else: `write` is given the batch with the row.
-    pub(crate) fn add_with(
+    /// Notes more in the same write as the switch of the rows to those of a snapshot: `write` is
+    /// given the batch with the note. From then on the log is in doubt above `proved`, until it is
+    /// purged through `through`, the end of the snapshot.
+    pub(crate) fn switch(
         &self,
         more: &Ranges,
+        proved: u64,
+        through: u64,
         write: impl FnOnce(StateBatch) -> Result<(), StateError>,
     ) -> Result<(), StateError> {
-        let mut ranges = self.ranges.lock();
-        let mut next = ranges.clone();
+        // Whoever reads the new rows asks for the doubt behind this lock.
+        let mut note = self.note.lock();
+        let mut next = note.ranges.clone();
         next.extend(more.iter());
         let mut batch = StateBatch::default();
-        note(&mut batch, &next);
+        put(&mut batch, &next);
         self.applied.while_open(|| write(batch)).ok_or_else(|| self.stopped())??;
-        *ranges = next;
-        self.show(&ranges);
+        *note = Note { ranges: next, doubt: Some(Doubt { proved, through }) };
+        self.show(&note.ranges);
         Ok(())
+    }
+
+    /// Through which index the log, where it holds entries, holds the committed ones: `applied`,
+    /// unless it is in doubt.
+    pub(crate) fn believed(&self, log: &dyn ReplicaLog, applied: u64) -> u64 {
+        self.doubt(log).map_or(applied, |doubt| doubt.proved.min(applied))
+    }
+
+    /// Through which index the rows name bundles: they may be ahead of `applied` for a moment.
+    pub(crate) fn due(&self, log: &dyn ReplicaLog, applied: u64) -> u64 {
+        self.doubt(log).map_or(applied, |doubt| doubt.through.max(applied))
+    }
+
+    /// Whether the log has not followed the rows yet.
+    pub(crate) fn is_in_doubt(&self, log: &dyn ReplicaLog) -> bool {
+        self.doubt(log).is_some()
+    }
+
+    fn doubt(&self, log: &dyn ReplicaLog) -> Option<Doubt> {
+        let mut note = self.note.lock();
+        let doubt = note.doubt?;
+        if log.marks().purged.is_some_and(|purged| purged.index >= doubt.through) {
+            note.doubt = None;
+        }
+        note.doubt
     }
 
     fn stopped(&self) -> StateError {
@@ -150,7 +201,7 @@ impl Missing {
     }
 }
 
-fn note(batch: &mut StateBatch, ranges: &Ranges) {
+fn put(batch: &mut StateBatch, ranges: &Ranges) {
     if ranges.is_empty() {
         batch.delete(MISSING_KEY);
     } else {
@@ -187,7 +238,7 @@ mod tests {
         let missing = load();
         assert!(missing.is_empty());
         missing.add(&ranges(&[(5, 9)])).expect("written");
-        let written = missing.add_with(&ranges(&[(20, 30)]), |batch| store.write(&batch));
+        let written = missing.switch(&ranges(&[(20, 30)]), 19, 30, |batch| store.write(&batch));
         written.expect("written");
         assert_eq!(load().ranges(), ranges(&[(5, 9), (20, 30)]));
         missing.remove([5, 6, 7, 25]).expect("written");
@@ -202,7 +253,7 @@ mod tests {
         let store: Arc<dyn StateStore> = Arc::new(MemoryStateStore::new(GroupId(1)));
         let missing = Missing::load(GroupId(1), store, Arc::new(Applied::new())).expect("reads");
         let failed = |_| Err(StateError::new(GroupId(1), "no"));
-        assert!(missing.add_with(&ranges(&[(1, 2)]), failed).is_err());
+        assert!(missing.switch(&ranges(&[(1, 2)]), 0, 2, failed).is_err());
         assert!(missing.is_empty());
     }
 }

@@ -30,7 +30,8 @@ use crate::type_config::PeerNode;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// Rebuilds the rows of a group from the first peer whose snapshot reaches what the log was purged
-/// through; from our own log where that was never purged.
+/// through; from our own log where that was never purged. To be followed by [`follow_rows`], which
+/// makes them durable.
 pub(crate) async fn run(
     group: GroupId,
     log: &Arc<dyn ReplicaLog>,
@@ -88,8 +89,8 @@ async fn fetch(
         more.put(APPLIED_KEY, applied_row(meta.last_log_id, &meta.last_membership));
         stage.switch(more)
     };
-    Missing::unread(group, store).add_with(&missing, switch).map_err(io::Error::other)?;
-    Ok(())
+    let switched = Missing::unread(group, store).switch(&missing, held, last.index, switch);
+    Ok(switched.map_err(io::Error::other)?)
 }
 
 /// Starts the log anew behind the rows when it does not hold the entry that they end with. A log
@@ -176,7 +177,8 @@ mod tests {
             more.put(APPLIED_KEY, applied_row(applied, &Default::default()));
             store.write(&more)
         };
-        Missing::unread(GROUP, Arc::clone(&store)).add_with(&missing, write).expect("written");
+        let note = Missing::unread(GROUP, Arc::clone(&store));
+        note.switch(&missing, 8, index, write).expect("written");
         store
     }
 

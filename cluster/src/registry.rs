@@ -69,7 +69,9 @@ impl Registry {
         let target = target.ok_or_else(|| Status::invalid_argument("no target"))?;
         let (id, replica) = (GroupId(target.group), ReplicaId(target.replica));
         if let Some(group) = self.group(id).filter(|group| group.replica == replica) {
-            return Ok((Arc::clone(&group.log), group.applied.head().index));
+            let applied = group.applied.head().index;
+            let committed = group.backfill.missing.believed(&*group.log, applied);
+            return Ok((Arc::clone(&group.log), committed));
         }
         let down = self.down.lock().get(&id).filter(|down| down.replica == replica).cloned();
         let log = down.and_then(|down| down.log);

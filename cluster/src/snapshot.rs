@@ -41,8 +41,9 @@ pub trait StagedState: Send + Sync {
     /// Adds rows in ascending order. Blocking.
     fn put(&mut self, rows: Vec<(Bytes, Bytes)>) -> Result<(), StateError>;
 
-    /// Makes the staged rows, and some more, the group's rows in one atomic, durable write.
-    /// Blocking. Without this call the stage is discarded when it is dropped.
+    /// Makes the staged rows, and some more, the group's rows in one atomic write; durable with the
+    /// next flush of them. On an error the group has its old rows. Blocking. Without this call the
+    /// stage is discarded when it is dropped.
     fn switch(self: Box<Self>, more: StateBatch) -> Result<(), StateError>;
 }
 

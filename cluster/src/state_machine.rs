@@ -140,8 +140,8 @@ impl StateMachine {
         Snapshot { meta, snapshot: data }
     }
 
-    /// Switches the rows. The log follows when openraft purges it behind the snapshot; the bundles
-    /// that are noted as missing here come after that.
+    /// Switches the rows; on an error they are the old ones. The log follows when openraft purges it
+    /// behind the snapshot; the bundles that are noted as missing here come after that.
     async fn install(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<()> {
         let stage = data.into_staged().map_err(io::Error::other)?;
         let last = meta.last_log_id.ok_or_else(|| io::Error::other("snapshot of nothing"))?;
@@ -152,14 +152,16 @@ impl StateMachine {
         let mut missing: Ranges = lacking.into_iter().collect();
         missing.insert(before + 1, last.index);
         let applied = applied_row(meta.last_log_id, &meta.last_membership);
-        let noted = Arc::clone(&self.missing);
+        let (noted, through) = (Arc::clone(&self.missing), last.index);
         let switched = tokio::task::spawn_blocking(move || {
-            noted.add_with(&missing, |mut more| {
+            noted.switch(&missing, before, through, |mut more| {
                 more.put(APPLIED_KEY, applied);
                 stage.switch(more)
             })
         });
         switched.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        // The log is purged behind these rows next.
+        self.missing.flush().await?;
         let machine = Machine::load_up_to(self.version_max, self.group, &*self.store);
         self.machine = machine.map_err(io::Error::other)?;
         (self.last, self.membership) = read_applied(&*self.store)?;

@@ -88,8 +88,7 @@ impl StagedState for MemoryStage {
         let mut batch = all_deleted(&*self.store)?;
         batch.ops.extend(self.rows.ops);
         batch.ops.extend(more.ops);
-        self.store.write(&batch)?;
-        self.store.flush()
+        self.store.write(&batch)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use dtm_cluster::{ClusterNode, GroupStatus};
-use dtm_machine::seams::{Freshness, ReadView, RecordError};
+use dtm_machine::seams::{Freshness, Proposer, ReadView, RecordError};
 use dtm_types::GroupId;
 
 use crate::harness::{Cluster, command, propose, until};
@@ -153,6 +153,70 @@ async fn a_crash_between_rows_and_log_of_a_snapshot_loses_nothing() {
     cluster.kill(follower).await;
     cluster.restart(follower).await;
     whole(&cluster, follower, leader).await;
+}
+
+// holds: LIVE-1
+// fault: F12
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_behind_the_switch_of_rows_is_waited_out() {
+    let mut cluster = Cluster::start_on_disk(3).await;
+    cluster.form(1).await;
+    let (leader, follower, _) = lagging(&mut cluster).await;
+    let faults = std::sync::Arc::clone(&cluster.disks[follower].faults);
+    faults.full_after_switch.store(5, Ordering::SeqCst);
+    cluster.restart(follower).await;
+    whole(&cluster, follower, leader).await;
+    assert_eq!(faults.full_after_switch.load(Ordering::SeqCst), 0, "there was a switch");
+    assert!(faults.flushes_full.load(Ordering::SeqCst) <= 0, "the disk was full behind it");
+}
+
+/// A leader that is left alone with an entry that is never committed; the two others go on without
+/// it so far that it needs a snapshot. Answers who it is and one of the others.
+async fn deposed(cluster: &mut Cluster) -> (usize, usize) {
+    write(cluster, 0, 0..60).await;
+    let old = cluster.leader_of(GROUP).await;
+    let others = [(old + 1) % 3, (old + 2) % 3];
+    let committed = status(cluster.node(old)).head.index;
+    for at in others {
+        until("the others have everything", || {
+            (status(cluster.node(at)).head.index >= committed).then_some(())
+        })
+        .await;
+        cluster.kill(at).await;
+    }
+    let before = status(cluster.node(old)).last_index;
+    cluster.node(old).propose(GROUP, command("never"), Box::new(|_| {}));
+    until("an entry that nobody else has", || {
+        (status(cluster.node(old)).last_index > before).then_some(())
+    })
+    .await;
+    cluster.kill(old).await;
+    for at in others {
+        cluster.restart(at).await;
+    }
+    write(cluster, others[0], 60..150).await;
+    until("a purge on both", || {
+        let purged = |at: usize| status(cluster.node(at)).purged_index;
+        others.iter().all(|&at| purged(at) > committed + 30).then_some(())
+    })
+    .await;
+    (old, others[0])
+}
+
+// holds: RAFT-1 ING-1 ING-4
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_never_committed_is_not_taken_for_a_bundle_of_a_snapshot() {
+    let mut cluster = Cluster::start_on_disk(3).await;
+    cluster.form(1).await;
+    let (old, like) = deposed(&mut cluster).await;
+    // Its log follows the rows of the snapshot late: fetching goes over the note meanwhile.
+    let faults = std::sync::Arc::clone(&cluster.disks[old].faults);
+    faults.full_after_switch.store(25, Ordering::SeqCst);
+    cluster.restart(old).await;
+    whole(&cluster, old, like).await;
+    assert_eq!(faults.full_after_switch.load(Ordering::SeqCst), 0, "there was a switch");
+    let (of_old, of_like) = (bundles(cluster.node(old)).await, bundles(cluster.node(like)).await);
+    assert!(of_old.iter().all(|(index, bundle)| of_like.get(index) == Some(bundle)), "ING-4");
 }
 
 // holds: ING-1

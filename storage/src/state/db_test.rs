@@ -129,12 +129,17 @@ fn staged_rows_replace_the_old_ones_at_once() {
     assert_eq!(all(&*store), [b"old".to_vec()], "not before the commit");
     assert_eq!(all(&staging), [b"new".to_vec()]);
     staging.commit(&put(b"position", b"9")).unwrap();
+    let lost = tempfile::tempdir().unwrap();
+    db.copy_as_crashed(lost.path()).unwrap();
+    let again = open(lost.path()).group(GroupId(3)).unwrap();
+    assert!(!all(&*again).contains(&b"new".to_vec()), "nothing of it before the flush");
+    db.flush().unwrap();
     assert_eq!(all(&*store), [b"new".to_vec(), b"position".to_vec()]);
     assert_eq!(all(&*neighbour), [b"n".to_vec()]);
     let copy = tempfile::tempdir().unwrap();
     db.copy_as_crashed(copy.path()).unwrap();
     let again = open(copy.path()).group(GroupId(3)).unwrap();
-    assert_eq!(all(&*again), [b"new".to_vec(), b"position".to_vec()], "durable on return");
+    assert_eq!(all(&*again), [b"new".to_vec(), b"position".to_vec()], "durable with the flush");
 }
 
 #[test]

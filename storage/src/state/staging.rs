@@ -42,8 +42,9 @@ impl Staging {
     }
 
     /// Adds the last rows and switches the group to what was staged, in one write: a reader, or a
-    /// crash, sees the old rows or the new ones. Returns after it is durable; frozen views of the
-    /// old rows stay good. On an error the group has its old rows, in this life or the next.
+    /// crash, sees the old rows or the new ones. Durable with the next flush, which is the caller's:
+    /// a full disk then is no half-done switch. Frozen views of the old rows stay good. On an error
+    /// the group has its old rows.
     pub fn commit(self, extra: &StateBatch) -> Result<(), Error> {
         let mut batch = WriteBatch::default();
         append(&mut batch, self.place, extra);
@@ -59,7 +60,7 @@ impl Staging {
             *current = self.place.generation;
         }
         self.shared.reopen();
-        self.shared.engine.flush()
+        Ok(())
     }
 
     fn clear(&self) -> Result<(), Error> {
