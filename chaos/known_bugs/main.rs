@@ -8,6 +8,7 @@
 //! | damaged middle taken for a torn tail | `ReplicaLog` | ING-1 |
 //! | tail cut past commit | `ReplicaLog` | ING-1 |
 //! | misdirected read served | `ReplicaLog` | RAFT-1 |
+//! | purge ahead of flush | `StateStore` | ING-1 |
 //! | replica id used again | `LogProvider` | RAFT-1 |
 //! | cursor missing from a snapshot | `StateStore` | ING-2 |
 //! | ledger head not persisted | `StateStore` | LED-1 |
