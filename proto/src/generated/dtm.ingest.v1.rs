@@ -96,8 +96,10 @@ pub struct Record {
     /// When it happened, Unix microseconds; 0 = when it was received.
     #[prost(int64, tag = "3")]
     pub event_time_us: i64,
+    /// 1 public, 2 internal, 3 restricted; 0 = as agreed.
     #[prost(uint32, tag = "4")]
     pub security_status: u32,
+    /// 1 low, 2 normal, 3 high; 0 = as agreed.
     #[prost(uint32, tag = "5")]
     pub priority: u32,
     /// The rest of the envelope, where it is not the same for all.

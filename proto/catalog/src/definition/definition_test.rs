@@ -79,6 +79,13 @@ fn errors_name_file_line_and_key() {
         ),
         (
             format!(
+                "{HEAD}\n[[rule]]\nkind = \"state_change\"\nfield = \"code\"\nfrom = \"code\"\n"
+            ),
+            13,
+            "field",
+        ),
+        (
+            format!(
                 "{HEAD}\n[[field]]\nname = \"code\"\ntype = \"Text\"\nlabel = {{ vi = \"v\", en = \"e\" }}\n"
             ),
             14,
