@@ -93,8 +93,10 @@ fn build(
 ) -> (EntryBody, Vec<ingest::RefusedRecord>) {
     let (contract, stream) = (contract(form), stream());
     let keys = keys(&stream);
-    let mut open =
-        OpenBatch::new(10, Class { security_status: 2, priority: 2 }, records.len(), 100);
+    let class = records
+        .first()
+        .map_or(Class { security_status: 2, priority: 2 }, |record| Class::of(record, &contract));
+    let mut open = OpenBatch::new(10, class, records.len(), 100);
     for record in records {
         open.push(record.clone(), &contract, &keys, &mut RecordChecker::new(Arc::new(Full)), quota);
     }
@@ -179,6 +181,45 @@ fn under_masked_a_refusal_keeps_no_content() {
             && !violation.found_digest.is_empty()
     );
     assert!(!format!("{refused:?}{opened:?}", opened = opened.records).contains(secret));
+}
+
+#[test]
+fn under_masked_a_refusal_keeps_the_digest_of_what_was_found() {
+    let digest = |value: &str| {
+        let payload = format!(r#"{{"n":"{value}"}}"#);
+        let (body, _) = build(Form::Masked, &[record(&payload, "a")], &mut quota(), 1);
+        let opened = open_batch(&body, &data_key().cipher()).expect("opens");
+        opened.records[0].violations[0].found_digest.clone()
+    };
+    assert_eq!(digest("one"), digest("one"));
+    assert_ne!(digest("one"), digest("two"));
+}
+
+// holds: SEC-1
+#[test]
+fn of_a_restricted_record_a_refusal_keeps_no_content() {
+    let secret = "Nguyen Van Bi Mat";
+    for (security_status, kept) in [(1, true), (2, true), (3, false), (4, false)] {
+        let payload = format!(r#"{{"n":"{secret}"}}"#);
+        let record = ingest::Record { security_status, ..record(&payload, "a") };
+        let (body, refused) = build(Form::Raw, &[record], &mut quota(), 1);
+        let opened = open_batch(&body, &data_key().cipher()).expect("opens");
+        let said = format!("{refused:?}{:?}", opened.records);
+        let holds = said.contains(secret) || !opened.records[0].payload.is_empty();
+        assert_eq!(holds, kept, "{security_status}: {said}");
+    }
+}
+
+#[test]
+fn labels_that_do_not_exist_are_refused() {
+    for (security_status, priority, pointer) in [(4, 0, "/security_status"), (0, 9, "/priority")] {
+        let record = ingest::Record { security_status, priority, ..record(r#"{"n":1}"#, "a") };
+        let (body, refused) = build(Form::Raw, &[record], &mut quota(), 1);
+        let said = &refused[0].violations[0];
+        assert_eq!((said.pointer.as_str(), said.rule.as_str()), (pointer, "label"));
+        let header = HeaderA::decode(body.header_a).expect("decodes");
+        assert_eq!((header.security_status, header.priority), (3, 2), "protected most");
+    }
 }
 
 #[test]

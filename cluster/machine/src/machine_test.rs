@@ -174,6 +174,20 @@ fn a_stream_takes_only_the_next_sequence_of_the_current_session() {
     assert_eq!(appended(group.one(batch("s", 2, 4, &[4]))).acked_through, 4);
 }
 
+#[test]
+fn what_was_reported_and_what_was_unmasked_is_counted_once() {
+    let (mut group, _) = ready();
+    let Op::AppendBatch(append) = batch("s", 1, 1, &[1, 2, 3]) else { panic!("a batch") };
+    let told =
+        |reported, unmasked| Op::AppendBatch(AppendBatch { reported, unmasked, ..append.clone() });
+    // A proposer that says more than the batch holds is not believed.
+    assert_eq!(appended(group.one(told(2, 9))).acked_through, 3);
+    assert!(appended(group.one(told(2, 9))).already);
+    let stream = StreamKey::parse("tinh-01", "s").expect("a name");
+    let cursor = reads::cursor(&group.store, &stream).expect("memory").expect("a row");
+    assert_eq!((cursor.reported, cursor.unmasked), (2, 3));
+}
+
 // holds: ING-2
 #[test]
 fn a_resend_is_told_from_other_content() {
