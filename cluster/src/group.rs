@@ -18,7 +18,7 @@ use crate::bundler::{Bundler, BundlerParts};
 use crate::config::{ClusterConfig, Deps};
 use crate::convert;
 use crate::error::Error;
-use crate::log_store::{LogError, LogStore, ReplicaLog};
+use crate::log_store::{LogError, LogStore, ReplicaLog, wait_flushed};
 use crate::missing::Missing;
 use crate::network::{Factory, Links};
 use crate::raft::GroupRaft;
@@ -53,6 +53,10 @@ impl Group {
     ) -> Result<Arc<Self>, Error> {
         let OnDisk { log, store, applied, missing, machine, last_at_start } =
             OnDisk::open(id, replica, config, deps)?;
+        // openraft takes what it finds for durable and answers for it at once. A replica that is
+        // started again in a running process may still have entries and a vote on their way to disk.
+        let synced = wait_flushed(|done| log.append(Vec::new(), done)).await;
+        synced.map_err(|error| Error::Raft { group: id, cause: dtm_types::chain(&error) })?;
         let log_store = LogStore::new(Arc::clone(&log), Arc::clone(&applied), Arc::clone(&missing));
         let factory = Factory::new(id, Arc::clone(links));
         let raft = GroupRaft::new(replica.0, config.raft()?, factory, log_store, machine)

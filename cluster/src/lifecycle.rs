@@ -51,6 +51,11 @@ pub struct Starting {
 }
 
 impl Starting {
+    /// Whether the log of this disk holds a replica: then it belongs to no new node.
+    pub fn holds_replicas(&self) -> bool {
+        !self.deps.logs.replicas().is_empty()
+    }
+
     /// Asks the other voters what they know of this node; `away`: how long its disk was out of use,
     /// where that is known. Returns when it may vote; waits without a bound for a quorum's word
     /// where the disk was off for over [`TRUSTED_AWAY`](crate::TRUSTED_AWAY). Nothing is written.

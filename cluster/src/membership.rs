@@ -31,9 +31,10 @@ impl Group {
         let (members, configs) = self.members();
         let asked: BTreeSet<u64> = voters.keys().copied().collect();
         let all = || voters.iter().chain(learners);
-        if configs.len() > 1 {
-            // A change was left half way by an earlier leader: it is finished first.
-            self.change(ChangeMembers::ReplaceAllVoters(asked), false).await?;
+        if let [_, .., agreed] = configs.as_slice() {
+            // A change was left half way by an earlier leader: it is finished first, as it was
+            // begun. What is asked now may name replicas that are no learners yet.
+            self.change(ChangeMembers::ReplaceAllVoters(agreed.clone()), false).await?;
             return Ok(false);
         }
         if let Some((&replica, node)) = all().find(|(id, _)| !members.contains_key(id)) {

@@ -178,8 +178,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
-        let committed = self.log.marks().committed;
-        committed.map(|bytes| convert::log_id_from_bytes(&bytes).map_err(to_io)).transpose()
+        let marks = self.log.marks();
+        let Some(bytes) = marks.committed else { return Ok(None) };
+        let committed = convert::log_id_from_bytes(&bytes).map_err(to_io)?;
+        // The mark may have reached the disk before the last entries that it counts. What is left
+        // below it is committed all the same.
+        let last = marks.last.map(convert::log_id_of);
+        Ok(last.map(|last| if last.index < committed.index { last } else { committed }))
     }
 
     async fn append<I>(

@@ -48,7 +48,7 @@ async fn admit(
     data: &Path,
     clock: &Arc<dyn Clock>,
 ) -> Result<AbortOnDropHandle<()>, Error> {
-    starting.vet(last.away(clock.now_us())).await?;
+    starting.vet(last.away(clock.now_us(), starting.holds_replicas())).await?;
     let boot = Boot { counter: last.counter + 1, stamp_us: clock.now_us() };
     boot.write(data).map_err(|source| Error::File { path: data.join("boot"), source })?;
     let stamping = tokio::spawn(stamp(boot, data.to_owned(), Arc::clone(clock)));

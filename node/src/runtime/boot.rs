@@ -57,10 +57,10 @@ impl Boot {
     }
 
     /// How long ago the node last said that it runs; `None` where nobody knows. A new node was
-    /// never away.
-    pub(super) fn away(self, now_us: i64) -> Option<Duration> {
+    /// never away; one that `holds_replicas` is not new, whatever became of its file.
+    pub(super) fn away(self, now_us: i64, holds_replicas: bool) -> Option<Duration> {
         match self {
-            Self { counter: 0, .. } => Some(Duration::ZERO),
+            Self { counter: 0, .. } => (!holds_replicas).then_some(Duration::ZERO),
             Self { stamp_us: 0, .. } => None,
             // A clock that went back says nothing.
             Self { stamp_us, .. } => {
@@ -103,9 +103,10 @@ mod tests {
     #[test]
     fn away_is_known_only_by_a_stamp_in_the_past() {
         let boot = |counter, stamp_us| Boot { counter, stamp_us };
-        assert_eq!(boot(0, 0).away(5), Some(Duration::ZERO));
-        assert_eq!(boot(3, 0).away(5), None, "a file without a stamp");
-        assert_eq!(boot(3, 2).away(5), Some(Duration::from_micros(3)));
-        assert_eq!(boot(3, 9).away(5), None, "a stamp of the future");
+        assert_eq!(boot(0, 0).away(5, false), Some(Duration::ZERO));
+        assert_eq!(boot(0, 0).away(5, true), None, "a log without its file");
+        assert_eq!(boot(3, 0).away(5, true), None, "a file without a stamp");
+        assert_eq!(boot(3, 2).away(5, true), Some(Duration::from_micros(3)));
+        assert_eq!(boot(3, 9).away(5, true), None, "a stamp of the future");
     }
 }
