@@ -33,7 +33,8 @@ pub struct Limits {
     pub quarantine_record_bytes_max: usize,
     /// Answers waiting for a client that does not read, bytes (default 4 MiB).
     pub outbox_bytes_max: usize,
-    /// How long a batch without an outcome is proposed again (default 30 s).
+    /// How long a batch may be without an outcome, proposed again where that helps (default 10 s);
+    /// then its session ends as unavailable.
     pub propose_for: Duration,
     /// How long opening may take (default 10 s).
     pub open_within: Duration,
@@ -55,7 +56,7 @@ impl Default for Limits {
             quarantine_bytes_max: 64 << 20,
             quarantine_record_bytes_max: 64 << 10,
             outbox_bytes_max: 4 << 20,
-            propose_for: Duration::from_secs(30),
+            propose_for: Duration::from_secs(10),
             open_within: Duration::from_secs(10),
         }
     }

@@ -75,6 +75,8 @@ pub(crate) enum SessionMessage {
     Outcome { batch: u64, result: Result<Outcome, ProposeError> },
     /// Propose again what got no outcome.
     Retry,
+    /// Time to look how long the oldest batch waits.
+    Overdue,
     /// Keys of a new month.
     Keys(Result<Arc<BatchKeys>, Error>),
     /// The client lost these records; the next declaration waits for the permit.
@@ -181,6 +183,7 @@ async fn step(
             state.flow.retry();
             Ok(())
         }
+        SessionMessage::Overdue => state.flow.overdue(),
         SessionMessage::Keys(keys) => state.flow.rekeyed(keys?).await,
         SessionMessage::Lost(lost, turn) => {
             state.flow.hold_frames();

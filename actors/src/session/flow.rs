@@ -6,6 +6,8 @@
 //!  no outcome, or GAP behind one -> all of them proposed again, in order, after a pause
 //! ```
 
+mod backlog;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +82,8 @@ pub(crate) struct Flow {
     trouble_since_us: Option<i64>,
     pause: Duration,
     retry_scheduled: bool,
+    /// Somebody looks whether the oldest batch is overdue.
+    is_watched: bool,
     /// Frames that wait for the keys of a new month.
     backlog: Option<VecDeque<(ingest::Frame, Permit)>>,
     last_error: Option<ProposeError>,
@@ -109,6 +113,7 @@ impl Flow {
             trouble_since_us: None,
             pause: RETRY_FIRST,
             retry_scheduled: false,
+            is_watched: false,
             backlog: None,
             last_error: None,
             alarm: Alarm::default(),
@@ -268,6 +273,32 @@ impl Flow {
         let reply =
             Box::new(move |result| drop(myself.cast(SessionMessage::Outcome { batch, result })));
         self.deps.proposer.propose(self.group, pending.sealed.command.clone(), reply);
+        if !self.is_watched {
+            self.watch(self.deps.limits.propose_for);
+        }
+    }
+
+    fn watch(&mut self, pause: Duration) {
+        self.is_watched = true;
+        self.myself.send_after(pause, || SessionMessage::Overdue);
+    }
+
+    /// Ends a session whose oldest batch has no outcome for too long: a leader that has lost its
+    /// followers answers nothing, and the client may find one that has not.
+    pub(crate) fn overdue(&mut self) -> Result<(), Error> {
+        self.is_watched = false;
+        let Some(oldest) = self.pending.front() else { return Ok(()) };
+        let waited_us = self.deps.clock.monotonic_us() - oldest.sealed_us;
+        let waited = Duration::from_micros(u64::try_from(waited_us).unwrap_or(0));
+        let patience = self.deps.limits.propose_for;
+        if waited < patience {
+            self.watch(patience.saturating_sub(waited));
+            return Ok(());
+        }
+        let cause = format!("no majority answered within {patience:?}");
+        let unavailable = ProposeError::Unavailable { group: self.group, cause };
+        let source = self.last_error.take().unwrap_or(unavailable);
+        Err(Error::Propose { stream: self.stream.clone(), source })
     }
 
     /// A batch got its outcome, or none.
@@ -428,69 +459,5 @@ impl Flow {
     /// Shown at the next open: proof that this ack was given (ING-1 is then an alarm).
     fn token(&self, through: u64) -> Bytes {
         self.keys.ack_token(&self.stream, self.deps.incarnation.0, through)
-    }
-
-    /// Frames wait until the group has answered a declaration of loss.
-    pub(crate) fn hold_frames(&mut self) {
-        self.backlog.get_or_insert_default();
-    }
-
-    /// A new month: everything sealed so far keeps its key; frames wait until the new one holds.
-    fn rekey(&mut self, frame: ingest::Frame, permit: Permit) {
-        self.close_open();
-        self.flush();
-        self.backlog = Some(VecDeque::from([(frame, permit)]));
-        let (deps, stream, group, actor_id) = self.parts();
-        let myself = self.myself.clone();
-        ractor::concurrency::spawn(async move {
-            let month = Month::of_micros(deps.clock.now_us());
-            let keys = opener::keys(&deps, &stream, group, month, (None, None), &actor_id).await;
-            let _ = myself.cast(SessionMessage::Keys(keys));
-        });
-    }
-
-    /// Goes on under the new month's keys.
-    pub(crate) async fn rekeyed(&mut self, keys: Arc<BatchKeys>) -> Result<(), Error> {
-        self.keys = keys;
-        for (frame, permit) in self.backlog.take().unwrap_or_default() {
-            self.frame(frame, permit).await?;
-        }
-        Ok(())
-    }
-
-    /// The group moved the cursor past lost records.
-    pub(crate) async fn lost_declared(
-        &mut self,
-        outcome: Outcome,
-        through: u64,
-    ) -> Result<(), Error> {
-        self.skip_lost(outcome, through)?;
-        for (frame, permit) in self.backlog.take().unwrap_or_default() {
-            self.frame(frame, permit).await?;
-        }
-        Ok(())
-    }
-
-    fn skip_lost(&mut self, outcome: Outcome, through: u64) -> Result<(), Error> {
-        // The cursor is past the range already: a declaration that came twice.
-        let past = |r: &Refusal| r.kind() == RefusalKind::Gap && r.sequence > through;
-        match outcome.result {
-            Some(Answer::Refusal(refusal)) if !past(&refusal) => {
-                Err(opener::unexpected(&self.stream, &Some(Answer::Refusal(refusal))))
-            }
-            Some(Answer::Done(_) | Answer::Refusal(_)) => {
-                self.next = self.next.max(through + 1);
-                self.acked_through = self.acked_through.max(through);
-                let ack = ingest::Ack {
-                    acked_through: self.acked_through,
-                    group: self.group.0,
-                    incarnation: self.deps.incarnation.0,
-                    token: self.token(self.acked_through),
-                    ..ingest::Ack::default()
-                };
-                self.push(Response::Ack(ack))
-            }
-            other => Err(opener::unexpected(&self.stream, &other)),
-        }
     }
 }
