@@ -4,8 +4,8 @@ use bytes::Bytes;
 use dtm_types::command::command::Op;
 use dtm_types::command::outcome::Result as Answer;
 use dtm_types::command::{
-    Actor, Admin, AppendBatch, Appended, ClusterRow, Command, Genesis, OpenSession, Outcome,
-    PutKey, Refusal, RefusalKind, SessionOpened, SourceRow, admin,
+    Actor, Admin, AppendBatch, Appended, ClusterRow, Command, DeclareLost, Genesis, OpenSession,
+    Outcome, PutKey, Refusal, RefusalKind, SessionOpened, SourceRow, admin,
 };
 use dtm_types::format::{self, EntryBody, HeaderA, HeaderB, WrappedKey};
 use dtm_types::{GroupId, Month, StreamKey, bundle};
@@ -203,6 +203,38 @@ fn a_resend_is_told_from_other_content() {
     let other = refusal(group.one(batch("s", 1, 2, &[2, 9])));
     assert_eq!((other.kind(), other.sequence), (RefusalKind::Conflict, 3));
     assert_eq!(group.machine.ledger_head(), head, "a resend leaves no leaf");
+}
+
+// holds: ING-1
+#[test]
+fn what_was_declared_lost_is_never_acked_as_a_resend() {
+    let (mut group, _) = ready();
+    appended(group.one(batch("s", 1, 1, &[1, 2, 3])));
+    let lost = |session, from, to| {
+        let (source, stream) = ("tinh-01".into(), "s".into());
+        let (from_sequence, to_sequence) = (from, to);
+        Op::DeclareLost(DeclareLost { source, stream, session, from_sequence, to_sequence })
+    };
+    let done = |outcome: Outcome| assert!(matches!(outcome.result, Some(Answer::Done(_))));
+    done(group.one(lost(1, 4, 9)));
+    done(group.one(lost(1, 10, 12)));
+    appended(group.one(batch("s", 1, 13, &[13])));
+    group.open("s");
+    let found = refusal(group.one(batch("s", 2, 3, &[3, 4, 5])));
+    assert_eq!((found.kind(), found.sequence), (RefusalKind::Conflict, 4));
+    let found = refusal(group.one(batch("s", 2, 12, &[12, 13])));
+    assert_eq!((found.kind(), found.sequence), (RefusalKind::Conflict, 12));
+    assert!(appended(group.one(batch("s", 2, 13, &[13]))).already, "what is held is");
+    let stream = StreamKey::parse("tinh-01", "s").expect("a name");
+    let cursor = reads::cursor(&group.store, &stream).expect("memory").expect("a row");
+    assert_eq!(cursor.lost_ranges, [format::SequenceRange { from: 4, to: 12 }]);
+    for n in 0..20 {
+        let through = 13 + 2 * n;
+        done(group.one(lost(2, through + 1, through + 1)));
+        appended(group.one(batch("s", 2, through + 2, &[1])));
+    }
+    let cursor = reads::cursor(&group.store, &stream).expect("memory").expect("a row");
+    assert_eq!(cursor.lost_ranges.len(), 16, "bounded");
 }
 
 #[test]

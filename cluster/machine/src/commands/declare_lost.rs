@@ -3,11 +3,14 @@
 use bytes::Bytes;
 use dtm_types::StreamKey;
 use dtm_types::command::{DeclareLost, Outcome, RefusalKind};
-use dtm_types::format::LeafKind;
+use dtm_types::format::{LeafKind, SequenceRange};
 
 use super::{Context, done, refused, refused_at};
 use crate::machine::ApplyError;
 use crate::{keys, leaves};
+
+/// Lost ranges that a cursor remembers, the newest.
+const LOST_RANGES_MAX: usize = 16;
 
 /// The range must start right behind the cursor: nothing that is held can be declared lost.
 pub(crate) fn apply(ctx: &mut Context<'_, '_>, lost: DeclareLost) -> Result<Outcome, ApplyError> {
@@ -31,6 +34,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, lost: DeclareLost) -> Result<Outc
     }
     mirror.cursor.through = lost.to_sequence;
     mirror.cursor.lost += lost.to_sequence - through;
+    remember(&mut mirror.cursor.lost_ranges, lost.from_sequence, lost.to_sequence);
     mirror.slot = None;
     let ids =
         vec![stream.to_string(), format!("lost={}..={}", lost.from_sequence, lost.to_sequence)];
@@ -39,4 +43,16 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, lost: DeclareLost) -> Result<Outc
     let leaf_index = mirror.cursor.leaf_index;
     ctx.mirror.keep(stream, mirror);
     Ok(done(ctx, leaf_index))
+}
+
+/// Keeps a range that lies above all others. What follows the last one without a record between
+/// them makes it longer; the oldest is forgotten.
+fn remember(ranges: &mut Vec<SequenceRange>, from: u64, to: u64) {
+    match ranges.last_mut() {
+        Some(last) if last.to + 1 == from => last.to = to,
+        _ => ranges.push(SequenceRange { from, to }),
+    }
+    if ranges.len() > LOST_RANGES_MAX {
+        ranges.remove(0);
+    }
 }

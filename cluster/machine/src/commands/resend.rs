@@ -14,7 +14,7 @@ pub(super) enum Resend {
         /// Sequences below the window, not compared.
         unverified: u64,
     },
-    /// This sequence is held with other content.
+    /// This sequence is held with other content, or was declared lost and is held not at all.
     Conflict(u64),
 }
 
@@ -28,7 +28,12 @@ pub(super) fn compare(
 ) -> Result<Resend, ApplyError> {
     let mut unverified = 0;
     let mut slot: Option<Slot> = None;
+    let lost = &mirror.cursor.lost_ranges;
     for (sequence, tag) in (first..).zip(tags.chunks_exact(TAG_BYTES)) {
+        // An ack would let the source drop what was never stored (ING-1).
+        if lost.iter().any(|range| (range.from..=range.to).contains(&sequence)) {
+            return Ok(Resend::Conflict(sequence));
+        }
         if sequence + RESEND_WINDOW <= mirror.cursor.through {
             unverified += 1;
             continue;

@@ -294,7 +294,7 @@ pub struct Place {
     pub key_id: ::prost::bytes::Bytes,
 }
 /// A stream's cursor row.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Cursor {
     #[prost(uint64, tag = "1")]
     pub session: u64,
@@ -334,6 +334,18 @@ pub struct Cursor {
     /// Records that held a clear value in a field agreed as masked.
     #[prost(uint64, tag = "16")]
     pub unmasked: u64,
+    /// Ranges declared lost, ascending, the newest 16: what is sent of them later was not stored and
+    /// must not pass for a resend.
+    #[prost(message, repeated, tag = "17")]
+    pub lost_ranges: ::prost::alloc::vec::Vec<SequenceRange>,
+}
+/// Sequences of a stream, both ends included.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SequenceRange {
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    #[prost(uint64, tag = "2")]
+    pub to: u64,
 }
 /// A wrapped key in a group's state.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
