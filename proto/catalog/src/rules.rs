@@ -100,14 +100,13 @@ impl Check {
                 }
             }
             Check::Dossier { field, grammars } => {
-                let Some(Ok(code)) = text(*field).map(|t| grammars.check(t, None)) else {
-                    return;
-                };
-                if !code.has_canonical_number() {
-                    found(report(*field, Rule::DossierNumber, code.canonical_number()));
-                }
-                if !grammars.knows_owner(&code) {
-                    found(report(*field, Rule::DossierOwner, ""));
+                if let Some(Ok(code)) = text(*field).map(|t| grammars.check(t, None)) {
+                    if !code.has_canonical_number() {
+                        found(report(*field, Rule::DossierNumber, code.canonical_number()));
+                    }
+                    if !grammars.knows_owner(&code) {
+                        found(report(*field, Rule::DossierOwner, ""));
+                    }
                 }
             }
             Check::DossierDate { field, date: on, grammars } => {
