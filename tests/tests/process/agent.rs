@@ -209,7 +209,9 @@ struct Agent {
 impl Agent {
     fn start(cluster: &Cluster, source: &Source, input: &Path) -> Result<Self> {
         let told = cluster.path("agent.log");
-        let log = File::options().create(true).append(true).open(&told)?;
+        let mut log = File::options().create(true).append(true).open(&told)?;
+        // A life that was killed may have left the first part of a line.
+        std::io::Write::write_all(&mut log, b"\n")?;
         let mut command = cluster.source_command(source)?;
         command.arg("agent").arg(input).args(["--dataset", "notes", "--id-member", "code"]);
         command.arg("--spool").arg(cluster.path("spool"));
