@@ -25,7 +25,7 @@ struct Options {
 enum Command {
     /// Run one workload on the named arms and keep the results.
     Run(RunOptions),
-    /// The short comparison (at most 12 minutes).
+    /// The short comparison (about 18 minutes).
     Short,
     /// One workload in full: 5 rounds, 10 s warm-up, 60 s measured.
     Full {
