@@ -2,15 +2,16 @@
 //! broken.
 
 use anyhow::{Context, Result, ensure};
-use dtm_client::{FrameBuilder, IdPolicy, Mode, Open, Reader, Record, Session, SessionEvent};
+use dtm_client::{FrameBuilder, Record};
 use dtm_proto::ingest::RefusedRecord;
-use dtm_proto::records::{QuarantineRequest, ReadRequest, StoredRecord};
+use dtm_proto::records::StoredRecord;
 use dtm_types::command::Agreement;
 use dtm_types::format::Form;
 
-use crate::bad_records::answer;
+use crate::bad_records::{open_form, refused_until};
 use crate::cluster::Cluster;
 use crate::https::{metric, page};
+use crate::readback::{all_of, quarantined, records};
 use crate::secrecy::{CANARY, search};
 use crate::sources::{Source, source_row};
 
@@ -170,32 +171,10 @@ pub(crate) async fn send(
         frame.push(&Record { payload: payload.clone().into(), ..Record::default() });
     }
     let last = u64::from(frame.count());
-    let open = Open {
-        source: source.code.clone(),
-        stream: dataset.to_owned(),
-        dataset: dataset.to_owned(),
-        mode: Mode::Realtime.into(),
-        form: form.into(),
-        ids: IdPolicy::Sequence.into(),
-        ..Open::default()
-    };
-    let address = cluster.nodes[0].grpc.to_string();
-    let mut session = Session::open(&cluster.endpoint_at(source, &[0])?, &address, open).await?;
+    let mut session = open_form(cluster, source, dataset, (dataset, form), 0).await?;
     session.send_frame(frame.finish().context("records")?).await?;
-    let mut refused = Vec::new();
-    loop {
-        match answer(&mut session).await? {
-            SessionEvent::Refused(more) => refused.extend(more.records),
-            SessionEvent::Ack(ack) if ack.acked_through == last => break,
-            _ => {}
-        }
-    }
-    let mut pages = Reader::new(cluster.endpoint(source)?)
-        .quarantine(QuarantineRequest { source: source.code.clone(), ..Default::default() });
-    let mut kept = 0;
-    while let Some(page) = pages.next().await? {
-        kept += page.records.len();
-    }
+    let refused = refused_until(&mut session, last).await?;
+    let kept = quarantined(cluster.endpoint(source)?, source).await?.len();
     ensure!(kept == refused.len(), "{kept} in quarantine, {} were told", refused.len());
     Ok(refused)
 }
@@ -206,15 +185,8 @@ pub(crate) async fn read_at(
     source: &Source,
     at: usize,
 ) -> Result<Vec<StoredRecord>> {
-    let mut answers = Reader::new(cluster.endpoint_at(source, &[at])?).read(ReadRequest {
-        source: source.code.clone(),
-        current: true,
-        purpose: "test".to_owned(),
-        ..ReadRequest::default()
-    });
     let mut stored = Vec::new();
-    while let Some(answer) = answers.next().await? {
-        stored.extend(answer.records);
-    }
+    let tell = |record| stored.push(record);
+    records(cluster.endpoint_at(source, &[at])?, all_of(source), tell).await?;
     Ok(stored)
 }

@@ -4,12 +4,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use dtm_client::{FrameBuilder, IdPolicy, Mode, Open, Reader, Record, Session, SessionEvent};
+use dtm_client::{Form, FrameBuilder, IdPolicy, Mode, Open, Record, Session, SessionEvent};
 use dtm_proto::ingest::RefusedRecord;
-use dtm_proto::records::{QuarantineRequest, ReadRequest, StoredRecord};
+use dtm_proto::records::{ReadRequest, StoredRecord};
 
 use crate::cluster::Cluster;
-use crate::readback::{all_of, records};
+use crate::readback::{all_of, quarantined, records};
 use crate::sources::Source;
 
 /// A list of bad records is judged in this time, or it is not bounded.
@@ -91,12 +91,7 @@ async fn a_bad_record_is_refused_alone_with_place_and_reason() -> Result<()> {
     show(&cluster, &source, "measures", measures(), good).await?;
     let good = |n: usize| DOSSIER.replacen("220001", &format!("22{:04}", n + 1), 1).into_bytes();
     show(&cluster, &source, "dossier_progress", dossiers(), good).await?;
-    let mut pages = Reader::new(cluster.endpoint(&source)?)
-        .quarantine(QuarantineRequest { source: source.code.clone(), ..Default::default() });
-    let mut kept = 0;
-    while let Some(page) = pages.next().await? {
-        kept += page.records.len();
-    }
+    let kept = quarantined(cluster.endpoint(&source)?, &source).await?.len();
     ensure!(kept == measures().len() + dossiers().len(), "{kept} in quarantine");
     cluster.passed();
     Ok(())
@@ -119,14 +114,7 @@ async fn show(
     let mut session = open(cluster, source, dataset, 0).await?;
     let started = Instant::now();
     session.send_frame(frame.finish().context("records")?).await?;
-    let mut refused = Vec::new();
-    loop {
-        match answer(&mut session).await? {
-            SessionEvent::Refused(more) => refused.extend(more.records),
-            SessionEvent::Ack(ack) if ack.acked_through == last => break,
-            _ => {}
-        }
-    }
+    let refused = refused_until(&mut session, last).await?;
     ensure!(started.elapsed() < JUDGED_WITHIN, "it took {:?}", started.elapsed());
     ensure!(refused.len() == cases.len(), "{} refused", refused.len());
     for (at, (case, told)) in cases.iter().zip(&refused).enumerate() {
@@ -177,18 +165,44 @@ pub(crate) async fn open_stream(
     dataset: &str,
     at: usize,
 ) -> Result<Session, dtm_client::Error> {
+    open_form(cluster, source, stream, (dataset, Form::Raw), at).await
+}
+
+/// A session of a named stream at one node, in the form that is agreed.
+pub(crate) async fn open_form(
+    cluster: &Cluster,
+    source: &Source,
+    stream: &str,
+    (dataset, form): (&str, Form),
+    at: usize,
+) -> Result<Session, dtm_client::Error> {
     let endpoint = cluster.endpoint_at(source, &[at]).expect("the key parses");
     let open = Open {
         source: source.code.clone(),
         stream: stream.to_owned(),
         dataset: dataset.to_owned(),
         mode: Mode::Realtime.into(),
-        form: dtm_client::Form::Raw.into(),
+        form: form.into(),
         ids: IdPolicy::Sequence.into(),
         ..Open::default()
     };
     let address = cluster.nodes[at].grpc.to_string();
     Session::open(&endpoint.with_connect_timeout(Duration::from_secs(10)), &address, open).await
+}
+
+/// What is refused on a session until this sequence is acked.
+pub(crate) async fn refused_until(
+    session: &mut Session,
+    acked_through: u64,
+) -> Result<Vec<RefusedRecord>> {
+    let mut refused = Vec::new();
+    loop {
+        match answer(session).await? {
+            SessionEvent::Refused(more) => refused.extend(more.records),
+            SessionEvent::Ack(ack) if ack.acked_through == acked_through => return Ok(refused),
+            _ => {}
+        }
+    }
 }
 
 /// The next answer of a session, in bounded time.

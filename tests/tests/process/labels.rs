@@ -6,15 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use dtm_client::{
-    Endpoint, FrameBuilder, Publisher, PublisherConfig, Reader, Record, SessionEvent,
-};
-use dtm_proto::records::{QuarantineRequest, QuarantinedRecord, ReadRequest};
+use dtm_client::{FrameBuilder, Publisher, PublisherConfig, Record};
+use dtm_proto::records::{QuarantinedRecord, ReadRequest, StoredRecord};
 use tokio::task::JoinSet;
 
 use crate::agreed::read_at;
-use crate::bad_records::{answer, open};
+use crate::bad_records::{open, refused_until};
 use crate::cluster::Cluster;
+use crate::readback::{all_of, quarantined, records};
 use crate::secrecy::CANARY;
 use crate::sources::{Source, source_row};
 
@@ -59,14 +58,7 @@ async fn each_message_has_labels_and_is_treated_by_its_security_status() -> Resu
     let last = u64::from(frame.count());
     let mut session = open(&cluster, &source, "notes", 0).await?;
     session.send_frame(frame.finish().context("records")?).await?;
-    let mut refused = Vec::new();
-    loop {
-        match answer(&mut session).await? {
-            SessionEvent::Refused(more) => refused.extend(more.records),
-            SessionEvent::Ack(ack) if ack.acked_through == last => break,
-            _ => {}
-        }
-    }
+    let refused = refused_until(&mut session, last).await?;
     let said: Vec<_> = refused.iter().map(|r| (r.sequence, &*r.violations[0].pointer)).collect();
     let broken = |n: u64| (first_broken + n, "/more");
     let wanted = [(5, "/security_status"), (6, "/priority"), broken(0), broken(1), broken(2)];
@@ -81,8 +73,8 @@ async fn each_message_has_labels_and_is_treated_by_its_security_status() -> Resu
 
     // Public: kept, and operators see what was found. Internal: kept for its source. Restricted:
     // not kept.
-    let own = quarantine(cluster.endpoint(&source)?, &source).await?;
-    let operator = quarantine(cluster.operator_endpoint(&[0])?, &source).await?;
+    let own = quarantined(cluster.endpoint(&source)?, &source).await?;
+    let operator = quarantined(cluster.operator_endpoint(&[0])?, &source).await?;
     for status in 1..=3_u32 {
         let of = |all: &[QuarantinedRecord]| -> Result<QuarantinedRecord> {
             let sequence = first_broken + u64::from(status) - 1;
@@ -104,16 +96,6 @@ async fn each_message_has_labels_and_is_treated_by_its_security_status() -> Resu
 
 fn labelled(payload: String, security_status: u32, priority: u32) -> Record {
     Record { payload: payload.into(), security_status, priority, ..Record::default() }
-}
-
-async fn quarantine(endpoint: Endpoint, source: &Source) -> Result<Vec<QuarantinedRecord>> {
-    let request = QuarantineRequest { source: source.code.clone(), ..Default::default() };
-    let mut pages = Reader::new(endpoint).quarantine(request);
-    let mut kept = Vec::new();
-    while let Some(page) = pages.next().await? {
-        kept.extend(page.records);
-    }
-    Ok(kept)
 }
 
 /// High priority overtakes normal one under load, normal one goes on under high one, and the order
@@ -154,25 +136,15 @@ async fn urgent(cluster: &Cluster) -> Result<()> {
     let mut sent = floods.finish().await?;
     sent.extend(PROBED.map(|name| (name.to_owned(), PROBES)));
     // Everything that was acknowledged is there, in order.
-    let mut answers = Reader::new(cluster.endpoint_at(&source, &[0])?).read(ReadRequest {
-        source: source.code.clone(),
-        current: true,
-        digests_only: true,
-        purpose: "test".to_owned(),
-        ..ReadRequest::default()
-    });
+    let mut stored = Vec::new();
+    let request = ReadRequest { digests_only: true, ..all_of(&source) };
+    let tell = |record: StoredRecord| stored.push((record.stream, record.sequence));
+    records(cluster.endpoint_at(&source, &[0])?, request, tell).await?;
     let mut through = BTreeMap::new();
-    while let Some(answer) = answers.next().await? {
-        for record in answer.records {
-            let last = through.entry(record.stream.clone()).or_insert(0_u64);
-            ensure!(
-                record.sequence == *last + 1,
-                "{} {} after {last}",
-                record.stream,
-                record.sequence
-            );
-            *last = record.sequence;
-        }
+    for (stream, sequence) in stored {
+        let last = through.entry(stream.clone()).or_insert(0_u64);
+        ensure!(sequence == *last + 1, "{stream} {sequence} after {last}");
+        *last = sequence;
     }
     ensure!(through == sent, "stored {through:?}, acknowledged {sent:?}");
     Ok(())

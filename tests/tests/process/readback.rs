@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dtm_chaos::checker::{Checker, Verdict};
 use dtm_client::{Endpoint, Reader};
-use dtm_proto::records::{LookupRequest, QuarantineRequest, ReadRequest, StoredRecord};
+use dtm_proto::records::{
+    LookupRequest, QuarantineRequest, QuarantinedRecord, ReadRequest, StoredRecord,
+};
 use futures::future::try_join_all;
 use parking_lot::Mutex;
 
@@ -143,6 +145,20 @@ pub(crate) async fn records(
         answer.records.into_iter().for_each(&mut each);
     }
     Ok(())
+}
+
+/// The whole quarantine of a source, as the caller is shown it.
+pub(crate) async fn quarantined(
+    endpoint: Endpoint,
+    source: &Source,
+) -> Result<Vec<QuarantinedRecord>> {
+    let request = QuarantineRequest { source: source.code.clone(), ..QuarantineRequest::default() };
+    let mut pages = Reader::new(endpoint).quarantine(request);
+    let mut kept = Vec::new();
+    while let Some(page) = pages.next().await? {
+        kept.extend(page.records);
+    }
+    Ok(kept)
 }
 
 /// The first and the last valid record of a stream, by message id.
