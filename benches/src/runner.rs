@@ -105,6 +105,11 @@ fn line(plan: &Plan, run: &Run) -> String {
     for (name, figure) in &run.counters {
         text.push_str(&format!("  {name} {figure:.0}"));
     }
+    let phases = run.phases;
+    text.push_str(&format!(
+        "  (setup {:.1} s, load {:.1} s, read back {:.1} s)",
+        phases.setup_s, phases.load_s, phases.read_back_s
+    ));
     for failure in &run.failures {
         text.push_str("\n    failed: ");
         text.push_str(failure);

@@ -121,6 +121,17 @@ pub struct Crowd {
     pub reconnect_s: f64,
 }
 
+/// Seconds that the parts of a run took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Phases {
+    /// Cluster started, sources registered.
+    pub setup_s: f64,
+    /// Connected, loaded, drained.
+    pub load_s: f64,
+    /// All records read from every node.
+    pub read_back_s: f64,
+}
+
 /// What one arm did in one round.
 #[derive(Debug, Clone, Serialize)]
 pub struct Run {
@@ -150,6 +161,8 @@ pub struct Run {
     pub ack_gaps_s: Vec<f64>,
     /// W5 only.
     pub crowd: Option<Crowd>,
+    /// Where the time of the run went.
+    pub phases: Phases,
     /// The machine just before.
     pub probe: Probe,
     /// Settings of the arm.
@@ -175,6 +188,7 @@ impl Run {
             read_back: Vec::new(),
             ack_gaps_s: Vec::new(),
             crowd: None,
+            phases: Phases::default(),
             probe,
             settings: serde_json::Value::Null,
             failures: Vec::new(),
@@ -218,7 +232,10 @@ async fn steps(
     setup: &Setup,
     run_: &mut Run,
 ) -> Result<(), Error> {
+    let start = now();
     driver.setup(setup).await?;
+    run_.phases.setup_s = start.elapsed().as_secs_f64();
+    let start = now();
     let mut load = Load {
         offer: Offer::Saturate { window: setup.window },
         sources: plan.sources,
@@ -245,8 +262,12 @@ async fn steps(
         }
         Workload::W5 => crowd(driver, &mut load, run_).await?,
     };
+    run_.phases.load_s = start.elapsed().as_secs_f64();
     fill(run_, plan, &outcome);
-    read_back(driver, setup, &outcome.known, run_).await
+    let start = now();
+    read_back(driver, setup, &outcome.known, run_).await?;
+    run_.phases.read_back_s = start.elapsed().as_secs_f64();
+    Ok(())
 }
 
 /// W5: connects all and lets them idle, then a record each every two seconds, then all again.

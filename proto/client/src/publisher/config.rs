@@ -43,8 +43,9 @@ pub struct PublisherConfig {
     pub held_bytes_max: usize,
     /// A frame is cut at this size. Default 256 KiB.
     pub frame_bytes_max: usize,
-    /// Frames in flight below which a frame goes out at once, however small. Default 2: one on
-    /// its way to the disk, one being made; more and smaller ones cost the nodes more than they gain.
+    /// Frames in flight below which a frame goes out at once, however small. Default 1: what comes
+    /// while it is on its way to the disk leaves together with its ack. More and smaller frames
+    /// cost the nodes more than they gain.
     pub eager_frames: usize,
     /// Beyond those a frame waits for this many bytes or the next ack. Default 64 KiB.
     pub frame_bytes_min: usize,
@@ -82,7 +83,7 @@ impl PublisherConfig {
             unacked_bytes_max: 2 << 20,
             held_bytes_max: 8 << 20,
             frame_bytes_max: 256 << 10,
-            eager_frames: 2,
+            eager_frames: 1,
             frame_bytes_min: 64 << 10,
             ack_timeout: Duration::from_secs(30),
             open_timeout: Some(Duration::from_secs(30)),

@@ -261,7 +261,6 @@ async fn a_rewind_acks_nothing_beyond_the_conflict() {
     fake.script([vec![Fault::ConflictInside(3)]]);
     let (mut config, events) = watched(config());
     config.frame_bytes_min = 1 << 20;
-    config.eager_frames = 1;
     within(async {
         let publisher = Publisher::open(endpoint(&[&fake]), config).await.unwrap();
         for number in 1..=20 {
