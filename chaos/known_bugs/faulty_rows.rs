@@ -161,4 +161,8 @@ impl StateRead for WithoutCursors {
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
         self.0.last(from, to)
     }
+
+    fn group(&self) -> GroupId {
+        self.0.group()
+    }
 }

@@ -8,7 +8,7 @@ use dtm_types::command::{
 use dtm_types::format::{
     Cursor, GroupHead, KeyPurpose, Place, QuarantineQuota, QuarantineRow, WrappedKey,
 };
-use dtm_types::{KeyId, NodeId, StreamKey};
+use dtm_types::{GroupId, KeyId, NodeId, StreamKey};
 use prost::Message;
 
 use crate::keys::{self, Key, table};
@@ -19,11 +19,10 @@ use crate::seams::{StateError, StateRead};
 const SCAN_ROWS: usize = 1_024;
 
 fn row<M: Message + Default>(state: &dyn StateRead, key: &[u8]) -> Result<Option<M>, StateError> {
-    state.get(key)?.map(|bytes| decode(key, bytes)).transpose()
+    state.get(key)?.map(|bytes| decode(state.group(), key, bytes)).transpose()
 }
 
-fn decode<M: Message + Default>(key: &[u8], bytes: Bytes) -> Result<M, StateError> {
-    let group = dtm_types::GroupId::default();
+fn decode<M: Message + Default>(group: GroupId, key: &[u8], bytes: Bytes) -> Result<M, StateError> {
     let undecoded = |error| format!("row {} does not decode: {error}", hex(key));
     M::decode(bytes).map_err(|error| StateError::new(group, undecoded(error)))
 }
@@ -40,7 +39,9 @@ fn rows<M: Message + Default>(
         from = from.max(after);
     }
     let found = state.scan(&from, &to, limit)?;
-    found.into_iter().map(|(key, value)| decode(&key, value).map(|row| (key, row))).collect()
+    let group = state.group();
+    let decoded = |(key, value): (Bytes, Bytes)| decode(group, &key, value).map(|row| (key, row));
+    found.into_iter().map(decoded).collect()
 }
 
 /// Rows with the prefix after a key, in order, at most `limit`.
@@ -68,7 +69,7 @@ fn all<M: Message + Default>(
             from = [&last[..], &[0]].concat();
         }
         for (key, value) in step.into_iter().filter(|(key, _)| is_wanted(key)) {
-            found.push(decode(&key, value)?);
+            found.push(decode(state.group(), &key, value)?);
         }
         if is_last {
             return Ok(found);
@@ -141,7 +142,7 @@ pub fn dataset(
         return row(state, &keys::dataset(id, version));
     }
     let (from, to) = Key::of(table::DATASET).name(id).range();
-    state.last(&from, &to)?.map(|(key, value)| decode(&key, value)).transpose()
+    state.last(&from, &to)?.map(|(key, value)| decode(state.group(), &key, value)).transpose()
 }
 
 /// Every version of every data set.

@@ -234,6 +234,10 @@ impl<W: WrappedState> StateRead for Wrapped<W> {
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
         self.0.inner().last(from, to)
     }
+
+    fn group(&self) -> GroupId {
+        self.0.inner().group()
+    }
 }
 
 impl<W: WrappedState> StateStore for Wrapped<W> {
@@ -247,9 +251,5 @@ impl<W: WrappedState> StateStore for Wrapped<W> {
 
     fn freeze(&self) -> Arc<dyn StateRead> {
         self.0.freeze()
-    }
-
-    fn group(&self) -> GroupId {
-        self.0.inner().group()
     }
 }

@@ -297,4 +297,8 @@ impl StateRead for FaultyView {
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
         self.inner.last(from, to)
     }
+
+    fn group(&self) -> GroupId {
+        self.group
+    }
 }

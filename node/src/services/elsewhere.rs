@@ -93,7 +93,8 @@ impl Shared {
                 async move { client.rows(request).await }
             })
             .await?;
-        Ok(Arc::new(Rows(answer.rows.into_iter().map(|row| (row.key, row.value)).collect())))
+        let rows = answer.rows.into_iter().map(|row| (row.key, row.value)).collect();
+        Ok(Arc::new(Rows { group, rows }))
     }
 }
 
@@ -119,11 +120,14 @@ pub(super) async fn rows_here(
 }
 
 /// Rows that another node sent, read as if they were here.
-struct Rows(BTreeMap<Bytes, Bytes>);
+struct Rows {
+    group: GroupId,
+    rows: BTreeMap<Bytes, Bytes>,
+}
 
 impl StateRead for Rows {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
-        Ok(self.0.get(key).cloned())
+        Ok(self.rows.get(key).cloned())
     }
 
     fn scan(
@@ -133,13 +137,17 @@ impl StateRead for Rows {
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
         let (from, to) = (Bytes::copy_from_slice(from), Bytes::copy_from_slice(to));
-        let found = self.0.range(from..to).take(limit);
+        let found = self.rows.range(from..to).take(limit);
         Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
         let (from, to) = (Bytes::copy_from_slice(from), Bytes::copy_from_slice(to));
-        let found = self.0.range(from..to).next_back();
+        let found = self.rows.range(from..to).next_back();
         Ok(found.map(|(key, value)| (key.clone(), value.clone())))
+    }
+
+    fn group(&self) -> GroupId {
+        self.group
     }
 }

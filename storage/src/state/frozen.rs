@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dtm_machine::seams::{StateError, StateRead};
+use dtm_types::GroupId;
 use rocksdb::{ReadOptions, Snapshot};
 
 use super::error::Error;
@@ -67,5 +68,9 @@ impl StateRead for Frozen {
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
         let open = |options| self.snapshot.raw_iterator_opt(options);
         self.shared.checked(self.place.last(&self.shared.engine, open, (from, to)))
+    }
+
+    fn group(&self) -> GroupId {
+        self.shared.group
     }
 }

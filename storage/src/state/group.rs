@@ -141,6 +141,10 @@ impl StateRead for GroupStore {
         let engine = &*self.shared.engine;
         self.shared.checked(place.last(engine, |o| engine.db.raw_iterator_opt(o), (from, to)))
     }
+
+    fn group(&self) -> GroupId {
+        self.shared.group
+    }
 }
 
 impl StateStore for GroupStore {
@@ -157,9 +161,5 @@ impl StateStore for GroupStore {
 
     fn freeze(&self) -> Arc<dyn StateRead> {
         Arc::new(Frozen::new(Arc::clone(&self.shared)))
-    }
-
-    fn group(&self) -> GroupId {
-        self.shared.group
     }
 }

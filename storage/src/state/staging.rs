@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use dtm_machine::seams::{StateBatch, StateError, StateRead};
+use dtm_types::GroupId;
 use rocksdb::WriteBatch;
 
 use super::error::Error;
@@ -106,5 +107,9 @@ impl StateRead for Staging {
         let engine = &*self.shared.engine;
         let open = |options| engine.db.raw_iterator_opt(options);
         self.shared.checked(self.place.last(engine, open, (from, to)))
+    }
+
+    fn group(&self) -> GroupId {
+        self.shared.group
     }
 }

@@ -47,6 +47,9 @@ pub trait StateRead: Send + Sync {
 
     /// The last row with `from <= key < to`.
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError>;
+
+    /// The group these rows belong to.
+    fn group(&self) -> GroupId;
 }
 
 /// The rows of one group on this node.
@@ -60,9 +63,6 @@ pub trait StateStore: StateRead {
 
     /// A frozen view.
     fn freeze(&self) -> Arc<dyn StateRead>;
-
-    /// The group these rows belong to.
-    fn group(&self) -> GroupId;
 }
 
 /// The store failed; the group stops on this node.
@@ -100,6 +100,10 @@ impl MemoryStateStore {
         Self { group, ..Self::default() }
     }
 
+    fn frozen(&self) -> Frozen {
+        Frozen { group: self.group, rows: Arc::clone(&read(&self.rows)) }
+    }
+
     /// Forgets what was not flushed, as a crash would.
     pub fn crash(&self) {
         *write(&self.rows) = Arc::clone(&read(&self.flushed));
@@ -114,11 +118,14 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-struct Frozen(Arc<Rows>);
+struct Frozen {
+    group: GroupId,
+    rows: Arc<Rows>,
+}
 
 impl StateRead for Frozen {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
-        Ok(self.0.get(key).map(|v| Bytes::copy_from_slice(v)))
+        Ok(self.rows.get(key).map(|v| Bytes::copy_from_slice(v)))
     }
 
     fn scan(
@@ -130,7 +137,7 @@ impl StateRead for Frozen {
         if from >= to {
             return Ok(Vec::new());
         }
-        let range = self.0.range(from.to_vec()..to.to_vec()).take(limit);
+        let range = self.rows.range(from.to_vec()..to.to_vec()).take(limit);
         Ok(range.map(|(k, v)| (Bytes::copy_from_slice(k), Bytes::copy_from_slice(v))).collect())
     }
 
@@ -138,14 +145,18 @@ impl StateRead for Frozen {
         if from >= to {
             return Ok(None);
         }
-        let row = self.0.range(from.to_vec()..to.to_vec()).next_back();
+        let row = self.rows.range(from.to_vec()..to.to_vec()).next_back();
         Ok(row.map(|(k, v)| (Bytes::copy_from_slice(k), Bytes::copy_from_slice(v))))
+    }
+
+    fn group(&self) -> GroupId {
+        self.group
     }
 }
 
 impl StateRead for MemoryStateStore {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
-        Frozen(Arc::clone(&read(&self.rows))).get(key)
+        self.frozen().get(key)
     }
 
     fn scan(
@@ -154,11 +165,15 @@ impl StateRead for MemoryStateStore {
         to: &[u8],
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
-        Frozen(Arc::clone(&read(&self.rows))).scan(from, to, limit)
+        self.frozen().scan(from, to, limit)
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {
-        Frozen(Arc::clone(&read(&self.rows))).last(from, to)
+        self.frozen().last(from, to)
+    }
+
+    fn group(&self) -> GroupId {
+        self.group
     }
 }
 
@@ -181,10 +196,6 @@ impl StateStore for MemoryStateStore {
     }
 
     fn freeze(&self) -> Arc<dyn StateRead> {
-        Arc::new(Frozen(Arc::clone(&read(&self.rows))))
-    }
-
-    fn group(&self) -> GroupId {
-        self.group
+        Arc::new(self.frozen())
     }
 }
