@@ -26,16 +26,19 @@ use crate::ranges::Ranges;
 /// Key of the note.
 const MISSING_KEY: &[u8] = &[0x00, 0x02];
 
-/// The note of one replica. Its lock is held over each write of the row, so that what is remembered
-/// and what is stored never part.
+/// The note of one replica. `writing` is held over each write of the row, so that what is remembered
+/// and what is stored never part for whoever changes it; `note` only to look at it or to exchange it,
+/// since a switch of rows takes as long as the disk does. A reader may see more noted, and more in
+/// doubt, than is stored; never less.
 pub(crate) struct Missing {
     group: GroupId,
     store: Arc<dyn StateStore>,
+    writing: Mutex<()>,
     note: Mutex<Note>,
     applied: Arc<Applied>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Note {
     ranges: Ranges,
     doubt: Option<Doubt>,
@@ -59,14 +62,15 @@ impl Missing {
         let row = store.get(MISSING_KEY).map_err(io::Error::other)?;
         let ranges = row.map(|row| parse(&row)).transpose().map_err(io::Error::other)?;
         let note = Mutex::new(Note { ranges: ranges.unwrap_or_default(), doubt: None });
-        let missing = Self { group, store, note, applied };
+        let missing = Self { group, store, writing: Mutex::default(), note, applied };
         missing.show(&missing.note.lock().ranges);
         Ok(Arc::new(missing))
     }
 
     /// An empty note for rows that are about to be replaced: what lies there is not read.
     pub(crate) fn unread(group: GroupId, store: Arc<dyn StateStore>) -> Self {
-        Self { group, store, note: Mutex::default(), applied: Arc::new(Applied::new()) }
+        let applied = Arc::new(Applied::new());
+        Self { group, store, writing: Mutex::default(), note: Mutex::default(), applied }
     }
 
     pub(crate) fn ranges(&self) -> Ranges {
@@ -130,17 +134,18 @@ impl Missing {
     }
 
     fn change(&self, change: impl FnOnce(&mut Ranges)) -> Result<(), StateError> {
-        let mut note = self.note.lock();
-        let mut next = note.ranges.clone();
+        let _one_write = self.writing.lock();
+        let before = self.ranges();
+        let mut next = before.clone();
         change(&mut next);
-        if next == note.ranges {
+        if next == before {
             return Ok(());
         }
         let mut batch = StateBatch::default();
         put(&mut batch, &next);
         self.applied.while_open(|| self.store.write(&batch)).ok_or_else(|| self.stopped())??;
-        note.ranges = next;
-        self.show(&note.ranges);
+        self.show(&next);
+        self.note.lock().ranges = next;
         Ok(())
     }
 
@@ -154,16 +159,20 @@ impl Missing {
         through: u64,
         write: impl FnOnce(StateBatch) -> Result<(), StateError>,
     ) -> Result<(), StateError> {
-        // Whoever reads the new rows asks for the doubt behind this lock.
-        let mut note = self.note.lock();
-        let mut next = note.ranges.clone();
+        let _one_write = self.writing.lock();
+        let before = self.note.lock().clone();
+        let mut next = before.ranges.clone();
         next.extend(more.iter());
         let mut batch = StateBatch::default();
         put(&mut batch, &next);
-        self.applied.while_open(|| write(batch)).ok_or_else(|| self.stopped())??;
-        *note = Note { ranges: next, doubt: Some(Doubt { proved, through }) };
-        self.show(&note.ranges);
-        Ok(())
+        // Before the write: whoever reads the new rows finds the doubt.
+        self.show(&next);
+        *self.note.lock() = Note { ranges: next, doubt: Some(Doubt { proved, through }) };
+        let written = self.applied.while_open(|| write(batch)).ok_or_else(|| self.stopped());
+        written.flatten().inspect_err(|_| {
+            self.show(&before.ranges);
+            *self.note.lock() = before;
+        })
     }
 
     /// Through which index the log, where it holds entries, holds the committed ones: `applied`,
@@ -246,6 +255,27 @@ mod tests {
         assert_eq!(load().count(), 12);
         missing.remove(1..=30).expect("written");
         assert!(load().is_empty() && store.get(MISSING_KEY).expect("reads").is_none());
+    }
+
+    // What others ask meanwhile is answered at once, with the note of the rows to come.
+    #[test]
+    fn a_switch_of_rows_holds_up_nobody_who_looks() {
+        let store: Arc<dyn StateStore> = Arc::new(MemoryStateStore::new(GroupId(1)));
+        let applied = Arc::new(Applied::new());
+        let missing = Missing::load(GroupId(1), Arc::clone(&store), applied).expect("reads");
+        let log = crate::log_store::MemoryLog::default();
+        let (looks, told) = std::sync::mpsc::sync_channel(1);
+        let looker = Arc::clone(&missing);
+        let switched = missing.switch(&ranges(&[(20, 30)]), 19, 30, |batch| {
+            std::thread::spawn(move || {
+                let seen = (looker.ranges(), looker.is_in_doubt(&log), looker.believed(&log, 25));
+                looks.send(seen).expect("awaited");
+            });
+            let seen = told.recv_timeout(std::time::Duration::from_secs(10)).expect("not held up");
+            assert_eq!(seen, (ranges(&[(20, 30)]), true, 19));
+            store.write(&batch)
+        });
+        switched.expect("written");
     }
 
     #[test]
