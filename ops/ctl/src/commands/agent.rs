@@ -1,5 +1,6 @@
 //! `dtm agent`: watch, spool, send, until told to stop.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +94,12 @@ fn is_passing(code: Code) -> bool {
 
 /// One JSON line a report on stderr, for whatever keeps the agent running.
 fn tell(report: Report) {
+    // Where nobody reads any more the agent goes on.
+    tell_to(&mut std::io::stderr().lock(), report).ok();
+}
+
+/// Each line whole in one write: an agent that is killed leaves none half written.
+fn tell_to(out: &mut impl Write, report: Report) -> std::io::Result<()> {
     let line = match report {
         Report::Taken { file, through } => json!({ "taken": file, "through": through }),
         Report::Done { file } => json!({ "done": file }),
@@ -105,7 +112,7 @@ fn tell(report: Report) {
         }
         Report::Publisher(event) => publisher(event),
     };
-    eprintln!("{line}");
+    out.write_all(format!("{line}\n").as_bytes())
 }
 
 /// An event of the publisher: its name and its fields, which programs read.
@@ -131,5 +138,40 @@ fn publisher(event: Event) -> Value {
             "publisher": "retrying", "error": error.to_string(),
             "after_ms": u64::try_from(after.as_millis()).unwrap_or(u64::MAX)
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keeps what each write brought.
+    #[derive(Default)]
+    struct Writes(Vec<Vec<u8>>);
+
+    impl Write for Writes {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.push(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_report_is_one_line_in_one_write() {
+        let mut writes = Writes::default();
+        let spool_full = || Report::SpoolFull { bytes: 7, spool_bytes_max: 9 };
+        for _ in 0..2 {
+            tell_to(&mut writes, spool_full()).expect("written");
+        }
+        assert_eq!(writes.0.len(), 2);
+        for line in &writes.0 {
+            let (last, text) = line.split_last().expect("not empty");
+            let read: Value = serde_json::from_slice(text).expect("JSON");
+            assert_eq!((*last, &read["spool_full"]), (b'\n', &json!(7)));
+        }
     }
 }
