@@ -2,13 +2,15 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use dtm_ctl::args::{
     ClusterCommand, Command, ConfigCommand, ConfigFile, DocsPage, Globals, InitArgs, JoinArgs,
     NodeArgs,
 };
 use dtm_ctl::contexts::{self, Context, Contexts};
-use dtm_ctl::{Exit, Failure, Printer};
+use dtm_ctl::{Exit, Failure, Printer, Remote};
+use dtm_proto::admin::{ClusterStatusRequest, ClusterStatusResponse};
 use dtm_types::text::Lang;
 use futures::future::BoxFuture;
 use serde_json::json;
@@ -16,6 +18,9 @@ use serde_json::json;
 use crate::doctor::{self, Verdict};
 use crate::pki::{self, InitOptions};
 use crate::{config, join, keyring, telemetry};
+
+/// How long `dtm doctor` waits for the cluster.
+const STATUS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a local command failed, with its exit code.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +72,7 @@ pub fn run<'a>(
         let printer = Printer::new(globals);
         match command {
             Command::Config(command) => configuration(command, &printer)?,
-            Command::Doctor(file) => examine(file, &printer, now_us)?,
+            Command::Doctor(file) => examine(file, globals, now_us).await?,
             Command::Cluster(ClusterCommand::Init(args)) => init(args, &printer, now_us)?,
             Command::Cluster(ClusterCommand::Join(args)) => join_cluster(args, &printer).await?,
             _ => return Ok(false),
@@ -115,10 +120,14 @@ fn show(config: &config::Config, printer: &Printer<'_>) {
     if printer.is_json() { printer.json(&document.into()) } else { printer.raw(text.trim_end()) }
 }
 
-fn examine(file: &ConfigFile, printer: &Printer<'_>, now_us: i64) -> Result<(), Error> {
+async fn examine(file: &ConfigFile, globals: &Globals, now_us: i64) -> Result<(), Error> {
+    let printer = &Printer::new(globals);
     let config = if file.config.exists() { Some(config::load(&file.config)?) } else { None };
-    let findings = doctor::examine(config.as_ref(), now_us);
+    let mut findings = doctor::examine(config.as_ref(), now_us);
     let lang = if printer.is_vi() { Lang::Vi } else { Lang::En };
+    let asked = tokio::time::timeout(STATUS_WITHIN, cluster_status(globals)).await;
+    let late = |_| Err(tonic::Status::deadline_exceeded("no answer in time").into());
+    findings.extend(doctor::nodes(asked.unwrap_or_else(late), lang));
     let rows = findings.iter().map(|finding| {
         let verdict = match finding.verdict {
             Verdict::Ok => "doctor.verdict.ok",
@@ -142,6 +151,13 @@ fn examine(file: &ConfigFile, printer: &Printer<'_>, now_us: i64) -> Result<(), 
         return Err(Failure::Verdict { key: "cli.doctor_bad", exit: Exit::Unhealthy }.into());
     }
     Ok(())
+}
+
+/// The cluster's status, by the context.
+async fn cluster_status(globals: &Globals) -> Result<ClusterStatusResponse, Failure> {
+    let remote = Remote::connect(globals).await?;
+    let asked = remote.request(ClusterStatusRequest {});
+    Ok(remote.admin().cluster_status(asked).await?.into_inner())
 }
 
 fn options(node: &NodeArgs, cluster_name: &str, operator: &str, groups: u32) -> InitOptions {

@@ -8,7 +8,9 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
+use dtm_ctl::Failure;
 use dtm_identity::Certificate;
+use dtm_proto::admin::ClusterStatusResponse;
 use dtm_storage::vfs::{RealVfs, Vfs};
 use dtm_types::DAY_US;
 use dtm_types::text::{Lang, render};
@@ -114,6 +116,36 @@ pub fn examine(config: Option<&Config>, now_us: i64) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// What the nodes of the cluster run, as one of them says: a cluster runs two releases only while it
+/// is upgraded.
+pub fn nodes(asked: Result<ClusterStatusResponse, Failure>, lang: Lang) -> Vec<Finding> {
+    let own = env!("CARGO_PKG_VERSION");
+    let status = match asked {
+        Ok(status) => status,
+        Err(Failure::Usage { key: "cli.no_context", .. }) => {
+            return vec![Finding::new("nodes", Verdict::Ok, "not asked: no context".into(), "")];
+        }
+        Err(failure) => {
+            let found = failure.tell(lang);
+            return vec![Finding::new("nodes", Verdict::Warning, found, "reach_cluster")];
+        }
+    };
+    let told = |node: dtm_proto::admin::NodeStatus| {
+        let row = node.node.unwrap_or_default();
+        let (name, software, max) = (&row.name, &row.software_version, row.version_max);
+        let found = format!("{name}: dtm {software}, versions up to {max}");
+        match () {
+            () if !node.reachable => {
+                let found = format!("{found}, does not answer");
+                Finding::new("nodes", Verdict::Warning, found, "start_node")
+            }
+            () if software != own => Finding::new("nodes", Verdict::Warning, found, "same_release"),
+            () => Finding::new("nodes", Verdict::Ok, found, ""),
+        }
+    };
+    status.nodes.into_iter().map(told).collect()
 }
 
 /// A clock before this build was made is wrong.
@@ -307,10 +339,38 @@ mod tests {
             "make_folder",
             "renew",
             "config_check",
+            "reach_cluster",
+            "start_node",
+            "same_release",
         ] {
             let text = Remedy::Key(key).text(Lang::Vi);
             assert!(!text.is_empty() && !text.contains("doctor.remedy"), "{key}");
         }
+    }
+
+    #[test]
+    fn nodes_of_another_release_or_without_an_answer_are_told() {
+        let node = |name: &str, software: &str, reachable| dtm_proto::admin::NodeStatus {
+            node: Some(dtm_types::command::NodeRow {
+                name: name.into(),
+                software_version: software.into(),
+                version_max: 1,
+                ..Default::default()
+            }),
+            reachable,
+            ..Default::default()
+        };
+        let own = env!("CARGO_PKG_VERSION");
+        let all = vec![node("n1", own, true), node("n2", "0.0.0", true), node("n3", own, false)];
+        let status = ClusterStatusResponse { nodes: all, ..Default::default() };
+        let found = nodes(Ok(status), Lang::En);
+        let verdicts: Vec<_> = found.iter().map(|finding| finding.verdict).collect();
+        assert_eq!(verdicts, [Verdict::Ok, Verdict::Warning, Verdict::Warning]);
+        assert!(found[1].found.contains("n2: dtm 0.0.0"), "{found:?}");
+        assert_eq!(found[1].remedy, Remedy::Key("same_release"));
+        assert_eq!(found[2].remedy, Remedy::Key("start_node"));
+        let nobody = nodes(Err(Failure::usage("cli.no_context", &[])), Lang::En);
+        assert_eq!(nobody[0].verdict, Verdict::Ok, "a machine that no cluster was shown to");
     }
 
     #[test]
