@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_machine::seams::{RecordError, RecordStore, StateStore};
-use dtm_types::{GroupId, ReplicaId};
+use dtm_proto::cluster as wire;
+use dtm_types::{GroupId, NodeId, ReplicaId};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{ReadPolicy, ServerState};
 use tokio_util::sync::CancellationToken;
@@ -135,6 +136,31 @@ impl Group {
         let leader = metrics.current_leader?;
         let node = metrics.membership_config.get_node(&leader)?;
         Some((metrics.vote.leader_id.term, ReplicaId(leader), node.clone()))
+    }
+
+    /// Voters and term of a group that this replica leads, as far as it knows.
+    pub(crate) fn led(&self) -> Option<wire::LedGroup> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.state != ServerState::Leader {
+            return None;
+        }
+        let membership = metrics.membership_config.membership();
+        let voter = |&replica: &u64| {
+            let node = membership.get_node(&replica).map(|peer| peer.node).unwrap_or_default();
+            wire::LedVoter { replica, node: Bytes::copy_from_slice(&node.0) }
+        };
+        let sets = membership.get_joint_config().iter();
+        let voters = sets.map(|set| wire::LedVoters { voters: set.iter().map(voter).collect() });
+        let term = metrics.vote.leader_id.term;
+        Some(wire::LedGroup { group: self.id.0, term, voters: voters.collect() })
+    }
+
+    /// Whether a replica of the node is a member, by the membership in force here.
+    pub(crate) fn names(&self, node: NodeId) -> bool {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().nodes().any(|(_, peer)| peer.node == node)
     }
 
     /// Confirms leadership with a quorum; the index that a current read must have applied.

@@ -25,6 +25,7 @@ mod membership;
 mod missing;
 mod network;
 mod own_commands;
+mod parts;
 mod placement;
 mod plan;
 mod queue;
@@ -33,6 +34,7 @@ mod ranges;
 mod read_view;
 mod rebuild;
 mod registry;
+mod removal;
 mod repair;
 mod roots;
 mod scrub;
@@ -58,8 +60,9 @@ pub use log_store::{
     MemoryLog, MemoryLogs, NodeLogs, ReplicaLog, Scrubbed,
 };
 pub use network::{BoxIo, PeerIo, PeerTls};
+pub use removal::HeldUp;
 pub use snapshot::{StagedState, StateProvider};
-pub use starting::TRUSTED_AWAY;
+pub use starting::{TRUSTED_AWAY, ask_first};
 pub use states::{DbStates, MemoryStates};
 pub use status::{GroupStatus, ReplicaStatus};
 pub use type_config::PeerNode;

@@ -13,9 +13,8 @@ use dtm_types::command::{Admin, ClusterRow, Genesis, GroupRow, NodeRow, ReplicaR
 use dtm_types::{GroupId, NodeId, ReplicaId, format};
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::backfill;
 use crate::config::{ClusterConfig, Deps};
@@ -23,6 +22,7 @@ use crate::elsewhere::Elsewhere;
 use crate::error::Error;
 use crate::maintain;
 use crate::network::{self, Incoming, Links, OriginGuard, Presence};
+use crate::parts::Parts;
 use crate::registry::Registry;
 use crate::starting::{Condemned, Vetting, watch_roster};
 use crate::supervise;
@@ -33,12 +33,9 @@ use crate::{roots, scrub, takeover};
 pub struct ClusterNode {
     config: ClusterConfig,
     registry: Arc<Registry>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
+    parts: Parts,
     requests: AtomicU64,
     elsewhere: Arc<Elsewhere>,
-    /// The first part that ended although the node was to go on.
-    ended: watch::Sender<Option<&'static str>>,
     condemned: Condemned,
 }
 
@@ -79,25 +76,25 @@ impl Starting {
         Box::pin(async move {
             let node = self.node;
             node.registry.open_all().await?;
-            node.spawn("the watch for leaders", Arc::clone(&node.elsewhere).watch());
-            node.spawn("the controller", Arc::clone(&node).control());
+            node.parts.spawn("the watch for leaders", Arc::clone(&node.elsewhere).watch());
+            node.parts.spawn("the controller", Arc::clone(&node).control());
             let flush_interval = Duration::from_millis(node.config.flush_interval_ms);
             let registry = || Arc::clone(&node.registry);
-            node.spawn("the comparison of ledgers", roots::watch(registry()));
-            node.spawn("fetching of missing bundles", backfill::run(registry()));
-            node.spawn("mending of replicas", supervise::run(registry()));
-            node.spawn("the rows", supervise::watch_rows(registry()));
+            node.parts.spawn("the comparison of ledgers", roots::watch(registry()));
+            node.parts.spawn("fetching of missing bundles", backfill::run(registry()));
+            node.parts.spawn("mending of replicas", supervise::run(registry()));
+            node.parts.spawn("the rows", supervise::watch_rows(registry()));
             // What is turned off is not started: a part that returns ends the node.
             if let Some(rate) = NonZeroU64::new(node.config.scrub_bytes_per_second) {
-                node.spawn("reading through the log", scrub::run(registry(), rate));
+                node.parts.spawn("reading through the log", scrub::run(registry(), rate));
             }
             let maintaining =
                 maintain::run(registry(), flush_interval, node.config.log_entries_kept);
-            node.spawn("flushing and purging", maintaining);
-            node.spawn("the watch for nodes", watch_roster(registry()));
-            node.spawn("the watch for dead leaders", takeover::watch(registry(), self.lost));
+            node.parts.spawn("flushing and purging", maintaining);
+            node.parts.spawn("the watch for nodes", watch_roster(registry()));
+            node.parts.spawn("the watch for dead leaders", takeover::watch(registry(), self.lost));
             let (vigil, own) = (Vetting::vigil(registry(), node.config.clone()), Arc::clone(&node));
-            node.spawn("the watch for later starts", async move {
+            node.parts.spawn("the watch for later starts", async move {
                 own.condemned.say(vigil.await);
                 std::future::pending::<()>().await;
             });
@@ -132,18 +129,15 @@ impl ClusterNode {
         let links = Links::new(Arc::clone(&deps.tls), Arc::clone(&guard), Arc::clone(&presence));
         let registry = Registry::new(config.clone(), deps.clone(), links);
         let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
         let tls = Arc::clone(&deps.tls);
         let incoming = Incoming::start(listener, tls, Arc::clone(&guard), presence, stop.clone());
         let serving = network::serve(Arc::clone(&registry), guard, incoming);
         let requests = AtomicU64::new(0);
         let elsewhere =
             Elsewhere::new(config.node.node, config.queue(), Arc::clone(&registry), stop.clone());
-        let (ended, _) = watch::channel(None);
-        let condemned = Condemned::new();
-        let node =
-            Arc::new(Self { config, registry, stop, tasks, requests, elsewhere, ended, condemned });
-        node.spawn("the peer port", async move {
+        let (parts, condemned) = (Parts::new(stop), Condemned::new());
+        let node = Arc::new(Self { config, registry, parts, requests, elsewhere, condemned });
+        node.parts.spawn("the peer port", async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "peer port ended");
             }
@@ -157,29 +151,10 @@ impl ClusterNode {
         self.condemned.heard().await
     }
 
-    /// Work that must go on as long as the node does.
-    fn spawn(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
-        let (stop, ended) = (self.stop.clone(), self.ended.clone());
-        self.tasks.spawn(async move {
-            if stop.run_until_cancelled(work).await.is_some() {
-                tracing::error!(part = name, "a part of the node ended");
-                ended.send_if_modified(|first| {
-                    let is_first = first.is_none();
-                    first.get_or_insert(name);
-                    is_first
-                });
-            }
-        });
-    }
-
     /// Returns when a part ended without which the node is half dead, with its name: the node must
     /// stop then. Cancel-safe.
     pub async fn part_ended(&self) -> &'static str {
-        let mut ended = self.ended.subscribe();
-        match ended.wait_for(Option::is_some).await {
-            Ok(name) => name.unwrap_or_default(),
-            Err(_) => std::future::pending().await,
-        }
+        self.parts.ended().await
     }
 
     /// Makes a new cluster of this one node: group meta and the ingest groups with this node as
@@ -287,10 +262,9 @@ impl ClusterNode {
     /// Stops every group and the peer port at once. Logs and rows stay as they are.
     pub fn stop(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            self.stop.cancel();
+            self.parts.stop();
             self.registry.stop().await;
-            self.tasks.close();
-            self.tasks.wait().await;
+            self.parts.wait().await;
         })
     }
 

@@ -61,10 +61,34 @@ impl Group {
             return Ok(false);
         }
         let lagging = asked.difference(&current).any(|id| !self.is_caught_up(*id));
-        if !lagging && self.are_whole(asked.difference(&current), voters).await? {
+        if !lagging
+            && self.are_whole(asked.difference(&current), voters).await?
+            && self.are_enough(voters).await
+        {
             self.change(ChangeMembers::ReplaceAllVoters(asked), false).await?;
         }
         Ok(false)
+    }
+
+    /// Whether a majority of these answers now. Voters that cannot commit without the present ones
+    /// are not changed to: the change would hold every write up that they can still commit.
+    async fn are_enough(&self, voters: &BTreeMap<u64, PeerNode>) -> bool {
+        let asked = voters.keys().map(|&id| async move {
+            id == self.replica.0 || self.ask_to_lead(ReplicaId(id)).await.is_ok()
+        });
+        let answers = futures::future::join_all(asked).await;
+        let answered = answers.iter().filter(|answered| **answered).count();
+        let are_enough = 2 * answered > voters.len();
+        if !are_enough {
+            let (group, of) = (self.id.0, voters.len());
+            tracing::warn!(
+                group,
+                answered,
+                of,
+                "voters stay as they are: too few of the new answer"
+            );
+        }
+        are_enough
     }
 
     /// Whether these replicas hold every bundle that they should: a learner that waits for some

@@ -203,6 +203,7 @@ impl Registry {
                 .map(|(group, replica)| wire::Target { group: group.0, replica: replica.0 })
                 .collect(),
             stopped: stopped.collect(),
+            led: self.groups().iter().filter_map(|group| group.led()).collect(),
         })
     }
 

@@ -2,18 +2,23 @@
 //! can ask each other; it asks what they know of it, and votes only after that.
 //!
 //! ```text
-//!  listen ──▶ vet: hello to every other voter of its groups ──▶ start
-//!               a later start of this node is known, or it was removed: refused, nothing written
-//!               off for over 10 minutes: waits for the live leader of meta or for all of them
+//!  ask_first ──▶ log and rows opened ──▶ listen ──▶ vet: hello to every other voter ──▶ start
+//!    hello to the nodes noted beside the rows; nothing is open
+//!
+//!  a later start of this node is known, or it was removed: refused, it does not vote
+//!  off for over 10 minutes: vet waits for the live leader of meta or for all of them
 //! ```
+//! Opening mends the end of the log and the rows, and so changes a disk: hence the first question.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dtm_machine::reads;
 use dtm_proto::cluster as wire;
 use dtm_types::{GroupId, NodeId};
+use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,21 +26,52 @@ use crate::config::{ClusterConfig, Deps};
 use crate::convert;
 use crate::error::Error;
 use crate::log_store::{READ_BYTES_MAX, ReplicaLog};
-use crate::network::Links;
+use crate::network::{Links, OriginGuard, PeerTls, Presence};
 use crate::rebuild;
 use crate::registry::Registry;
 use crate::state_machine::read_applied;
+use crate::states::noted_peers;
 use crate::type_config::{Membership, Payload, PeerNode};
 
 /// A node that was off for longer waits for the leader of meta or for all other voters.
 pub const TRUSTED_AWAY: Duration = Duration::from_secs(600);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+/// Nodes that start together do not answer yet at the first question: it holds none of them up.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(500);
 /// A node that runs asks again this often.
 const VIGIL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A removed node stays this long: the members of its groups change with its vote.
+/// A removed node stays this long after no group names it any more.
 const REMOVED_GRACE: Duration = Duration::from_secs(60);
+
+/// Asks the nodes that were noted beside the rows at `rows` what they know of this one, once, with
+/// nothing of the disk opened: an old copy that one of them knows for such stays as it is. Who does
+/// not answer within a second, or was not noted, is left to [`Starting::vet`](crate::Starting::vet).
+///
+/// # Errors
+/// [`Error::OldCopy`], [`Error::NodeRemoved`]: this node must not start.
+pub fn ask_first<'a>(
+    config: &'a ClusterConfig,
+    tls: &Arc<dyn PeerTls>,
+    rows: &Path,
+) -> BoxFuture<'a, Result<(), Error>> {
+    let noted = rebuild::decode_peers(&noted_peers(rows));
+    let tls = Arc::clone(tls);
+    Box::pin(async move {
+        let (cluster, own) = (config.cluster, config.node.clone());
+        let guard = OriginGuard::new(cluster, own.node, config.incarnation, config.boot_counter);
+        let (presence, _) = Presence::new();
+        let links = Links::new(tls, guard, presence);
+        let others = noted.into_iter().filter(|peer| peer.node != own.node);
+        let voters = others.map(|peer| (peer.node, peer)).collect();
+        let vetting = Vetting { own, boot_counter: config.boot_counter, links, voters };
+        let asked = vetting.voters.values().map(|peer| vetting.hello(peer, FIRST_TIMEOUT));
+        let answers = futures::future::join_all(asked).await;
+        let mut answers = answers.into_iter().flatten();
+        answers.try_for_each(|(node, answer)| vetting.judge(node, &answer, config.boot_counter))
+    })
+}
 
 /// Asks the other voters what they know of this node.
 pub(crate) struct Vetting {
@@ -90,7 +126,7 @@ impl Vetting {
         let is_trusted = away.is_some_and(|away| away <= TRUSTED_AWAY);
         let mut is_said = false;
         loop {
-            let asked = self.voters.values().map(|peer| self.hello(peer));
+            let asked = self.voters.values().map(|peer| self.hello(peer, HELLO_TIMEOUT));
             let answers = futures::future::join_all(asked).await;
             let mut is_led = false;
             for (node, answer) in answers.into_iter().flatten() {
@@ -117,7 +153,7 @@ impl Vetting {
 
     /// Runs beside the groups; returns when this start must not go on.
     pub(crate) async fn vigil(registry: Arc<Registry>, config: ClusterConfig) -> Error {
-        let mut removed_since = None;
+        let mut grace = Grace::default();
         loop {
             tokio::time::sleep(VIGIL_INTERVAL).await;
             let mut voters = BTreeMap::new();
@@ -131,27 +167,30 @@ impl Vetting {
                 links: Arc::clone(registry.links()),
                 voters,
             };
-            let asked = vetting.voters.values().map(|peer| vetting.hello(peer));
+            let asked = vetting.voters.values().map(|peer| vetting.hello(peer, HELLO_TIMEOUT));
             let answers = futures::future::join_all(asked).await;
+            let is_member = answers.iter().flatten().any(|(_, answer)| answer.still_member);
             for (node, answer) in answers.into_iter().flatten() {
                 // Its own start is what they know by now.
                 let judged = vetting.judge(node, &answer, config.boot_counter + 1);
                 let Err(error) = judged else { continue };
-                // Its groups may need its vote to go on without it.
-                let is_within_grace = matches!(error, Error::NodeRemoved { .. })
-                    && removed_since.get_or_insert_with(Instant::now).elapsed() < REMOVED_GRACE;
-                if !is_within_grace {
+                let is_removed = matches!(error, Error::NodeRemoved { .. });
+                if !is_removed || grace.is_over(is_member, Instant::now()) {
                     return error;
                 }
             }
         }
     }
 
-    async fn hello(&self, peer: &PeerNode) -> Option<(NodeId, wire::HelloResponse)> {
+    async fn hello(
+        &self,
+        peer: &PeerNode,
+        within: Duration,
+    ) -> Option<(NodeId, wire::HelloResponse)> {
         let link = self.links.to(peer.node, &peer.peer_address);
         let request = link.guard().stamp(wire::HelloRequest {});
         let mut client = link.control();
-        let answer = tokio::time::timeout(HELLO_TIMEOUT, client.hello(request)).await.ok()?.ok()?;
+        let answer = tokio::time::timeout(within, client.hello(request)).await.ok()?.ok()?;
         Some((peer.node, answer.into_inner()))
     }
 
@@ -166,6 +205,23 @@ impl Vetting {
             return Err(Error::OldCopy { by, known, own });
         }
         Ok(())
+    }
+}
+
+/// How long a removed node goes on: as long as a group names it, whose members change with its
+/// vote, and then [`REMOVED_GRACE`].
+#[derive(Debug, Default)]
+struct Grace {
+    unnamed_since: Option<Instant>,
+}
+
+impl Grace {
+    fn is_over(&mut self, is_member: bool, now: Instant) -> bool {
+        if is_member {
+            self.unnamed_since = None;
+            return false;
+        }
+        now.duration_since(*self.unnamed_since.get_or_insert(now)) >= REMOVED_GRACE
     }
 }
 
@@ -193,15 +249,18 @@ pub(crate) async fn watch_roster(registry: Arc<Registry>) {
     const PAUSE: Duration = Duration::from_millis(100);
     const LOOK_AGAIN: Duration = Duration::from_secs(1);
     loop {
+        let roster = registry.links().guard().roster();
+        let known = registry.known_peers().into_iter();
+        roster.note_members(known.map(|peer| peer.node).collect());
         let meta = registry.group(GroupId::META).filter(|meta| meta.applied.failure().is_none());
         let Some(meta) = meta else {
-            registry.links().guard().roster().unload();
+            roster.unload();
             tokio::time::sleep(LOOK_AGAIN).await;
             continue;
         };
         let seen = meta.applied.head().index;
         match reads::nodes(&*meta.store.freeze()) {
-            Ok(rows) => registry.links().guard().roster().learn(&rows),
+            Ok(rows) => roster.learn(&rows),
             Err(error) => tracing::warn!(%error, "nodes of meta cannot be read"),
         }
         tokio::time::sleep(PAUSE).await;
@@ -229,5 +288,24 @@ impl Condemned {
     pub(crate) async fn heard(&self) -> Option<Error> {
         self.said.cancelled().await;
         self.reason.lock().take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // holds: LIVE-1
+    #[test]
+    fn a_removed_node_goes_on_while_a_group_names_it_and_then_a_little() {
+        let (mut grace, start) = (Grace::default(), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert!(!grace.is_over(true, after(0)));
+        assert!(!grace.is_over(true, after(500)));
+        assert!(!grace.is_over(false, after(505)));
+        assert!(!grace.is_over(true, after(510)), "named again");
+        assert!(!grace.is_over(false, after(515)));
+        assert!(!grace.is_over(false, after(574)));
+        assert!(grace.is_over(false, after(575)));
     }
 }

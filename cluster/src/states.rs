@@ -102,8 +102,9 @@ pub struct DbStates {
 
 impl DbStates {
     /// Opens the rows of a node, or makes the folder. Rows that are damaged so that the folder
-    /// cannot be opened are moved aside (`DIR.damaged`, replacing an older one): every replica then
-    /// rebuilds its rows from its log or from a peer. Blocking.
+    /// cannot be opened are moved aside (`DIR.damaged`, the next `DIR.damaged-2`): every replica then
+    /// rebuilds its rows from its log or from a peer. What was moved aside before stays: it may be
+    /// all that tells what became of a disk. Blocking.
     pub fn open(dir: &Path, owner: Owner, config: &StateConfig) -> Result<Self, DbError> {
         let db = match StateDb::open(dir, owner, config) {
             Err(DbError::Damaged { file, cause }) => {
@@ -114,7 +115,7 @@ impl DbStates {
             }
             opened => opened?,
         };
-        Ok(Self { db, peers: dir.with_extension("peers") })
+        Ok(Self { db, peers: peers_of(dir) })
     }
 
     /// The store itself, for its figures.
@@ -123,15 +124,32 @@ impl DbStates {
     }
 }
 
+/// Rows that are kept aside at most. More were never looked at, and would fill the disk.
+const ASIDES_MAX: u32 = 100;
+
 fn move_aside(dir: &Path) -> Result<(), DbError> {
-    let aside = dir.with_extension("damaged");
-    let failed = |error: io::Error| DbError::Io {
-        cause: format!("{} cannot be moved to {}: {error}", dir.display(), aside.display()),
+    let place = |number| match number {
+        1 => dir.with_extension("damaged"),
+        number => dir.with_extension(format!("damaged-{number}")),
     };
-    if aside.exists() {
-        std::fs::remove_dir_all(&aside).map_err(failed)?;
-    }
-    std::fs::rename(dir, &aside).map_err(failed)
+    let failed = |what: String| DbError::Io { cause: format!("{}: {what}", dir.display()) };
+    let free = (1..=ASIDES_MAX).map(place).find(|aside| !aside.exists());
+    let aside = free.ok_or_else(|| {
+        let what = format!("{ASIDES_MAX} damaged states lie beside it; look at them, then remove");
+        failed(what)
+    })?;
+    let cannot = |error| failed(format!("cannot be moved to {}: {error}", aside.display()));
+    std::fs::rename(dir, &aside).map_err(cannot)
+}
+
+/// The note of the other nodes, beside the rows.
+fn peers_of(dir: &Path) -> PathBuf {
+    dir.with_extension("peers")
+}
+
+/// The note of the other nodes beside rows that are not open; empty where there is none.
+pub(crate) fn noted_peers(dir: &Path) -> Vec<u8> {
+    std::fs::read(peers_of(dir)).unwrap_or_default()
 }
 
 /// Replaces a small file whole or not at all.
@@ -200,5 +218,27 @@ impl StagedState for DbStage {
     fn switch(self: Box<Self>, more: StateBatch) -> Result<(), StateError> {
         let group = self.group;
         self.staging.commit(&more).map_err(state_error(group))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_moved_aside_stays() {
+        let folder = std::env::temp_dir().join(format!("dtm-aside-{}", std::process::id()));
+        let dir = folder.join("state");
+        for number in 1..=3 {
+            std::fs::create_dir_all(&dir).expect("a folder");
+            std::fs::write(dir.join("row"), number.to_string()).expect("written");
+            move_aside(&dir).expect("moved");
+            assert!(!dir.exists());
+        }
+        for (name, held) in [("damaged", "1"), ("damaged-2", "2"), ("damaged-3", "3")] {
+            let row = folder.join(format!("state.{name}")).join("row");
+            assert_eq!(std::fs::read_to_string(row).expect("kept"), held);
+        }
+        std::fs::remove_dir_all(&folder).expect("removes");
     }
 }

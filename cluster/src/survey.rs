@@ -1,5 +1,6 @@
-//! What the nodes say of themselves, asked by the controller each round: the start they run under,
-//! the versions they know, the replicas that their logs hold.
+//! What the nodes say of themselves, asked by the controller each round and before a node is removed:
+//! the start they run under, the versions they know, the replicas that their logs hold, the groups
+//! that they lead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -37,6 +38,20 @@ impl Survey {
     /// What a node said.
     pub(crate) fn report(&self, node: NodeId) -> Option<&wire::ReportResponse> {
         Some(&self.reports.get(&node)?.report)
+    }
+
+    /// Whether the node runs the replica, and so may vote in its group.
+    pub(crate) fn runs(&self, node: NodeId, group: u32, replica: u64) -> bool {
+        self.reports.get(&node).is_some_and(|said| {
+            let has_stopped = said.report.stopped.iter().any(|stopped| stopped.group == group);
+            said.held.contains(&(group, replica)) && !has_stopped
+        })
+    }
+
+    /// What the leader of a group says of it; of several who take themselves for it, the latest.
+    pub(crate) fn led(&self, group: u32) -> Option<&wire::LedGroup> {
+        let led = self.reports.values().flat_map(|said| &said.report.led);
+        led.filter(|led| led.group == group).max_by_key(|led| led.term)
     }
 
     #[cfg(test)]

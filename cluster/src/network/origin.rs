@@ -12,7 +12,7 @@ use prost::Message;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
 
-use super::roster::{Roster, Unheard};
+use super::roster::{Roster, Standing, Unheard};
 use super::tls::PeerCertificate;
 
 const HEADER: &str = "dtm-origin-bin";
@@ -20,23 +20,34 @@ const HEADER: &str = "dtm-origin-bin";
 /// A peer whose call was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
-    /// Meta, as applied here, has it (or is not here to say so).
-    is_listed: bool,
+    node: NodeId,
+    standing: Standing,
 }
 
 impl Peer {
-    /// A node that meta does not list yet is heard only in meta, where its row comes from.
-    pub(crate) fn may(&self, group: u32) -> Result<(), Status> {
-        if self.is_listed || GroupId(group).is_meta() {
-            return Ok(());
+    /// A node that meta does not list yet is heard only in meta, where its row comes from; one that
+    /// was removed, only in groups that still name it, as `names` says.
+    pub(crate) fn may(&self, group: u32, names: impl FnOnce(NodeId) -> bool) -> Result<(), Status> {
+        match self.standing {
+            Standing::Listed => Ok(()),
+            Standing::Unlisted if GroupId(group).is_meta() => Ok(()),
+            Standing::Unlisted => {
+                let cause = "meta does not list this node here yet";
+                Err(refuse("unlisted", Status::unavailable(cause)))
+            }
+            Standing::Leaving if names(self.node) => Ok(()),
+            Standing::Leaving => Err(removed()),
         }
-        Err(refuse("unlisted", Status::unavailable("meta does not list this node here yet")))
     }
 
     /// For calls that are about no group.
     pub(crate) fn listed(&self) -> Result<(), Status> {
-        self.may(u32::MAX)
+        self.may(u32::MAX, |_| false)
     }
+}
+
+fn removed() -> Status {
+    refuse("removed", Status::permission_denied("node-removed"))
 }
 
 fn refuse(cause: &'static str, status: Status) -> Status {
@@ -86,15 +97,13 @@ impl OriginGuard {
     }
 
     /// The peer that speaks, when cluster, incarnation and certificate agree, meta did not remove it
-    /// and no later start of it is known.
+    /// (or a group here still names it) and no later start of it is known.
     pub(crate) fn check<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
         let (certificate, origin) = self.identify(request)?;
         let line = certificate.line();
         match self.roster.hear(line, origin.boot_counter) {
-            Ok(is_listed) => Ok(Peer { is_listed }),
-            Err(Unheard::Removed) => {
-                Err(refuse("removed", Status::permission_denied("node-removed")))
-            }
+            Ok(standing) => Ok(Peer { node: line.node(), standing }),
+            Err(Unheard::Removed) => Err(removed()),
             Err(Unheard::OldCopy) => {
                 Err(refuse("old-copy", Status::failed_precondition("old-copy")))
             }

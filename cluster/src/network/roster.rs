@@ -3,11 +3,15 @@
 //! start of a node are cut.
 //!
 //! ```text
-//!  rows of meta ──learn──▶ roster ◀──hear── every call of a peer
-//!                            └─▶ cut: removed, or a start before the newest
+//!  rows of meta, members of groups ──learn──▶ roster ◀──hear── every call of a peer
+//!                                               └─▶ cut: removed and no group's member any more,
+//!                                                        or a start before the newest
 //! ```
+//!
+//! A removed node is heard in the groups that still name it: their members change with its vote,
+//! and until they have, the group may need it to elect and to commit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -32,10 +36,21 @@ impl Line {
     }
 }
 
+/// In what a peer is heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Meta, as applied here, has it (or is not here to say so).
+    Listed,
+    /// Meta, as applied here, does not have it yet.
+    Unlisted,
+    /// Meta says that it was removed; a group here still names it as a member.
+    Leaving,
+}
+
 /// Why a peer is not heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unheard {
-    /// Meta says that the node was removed.
+    /// Meta says that the node was removed, and no group here names it.
     Removed,
     /// A later start of the node is known.
     OldCopy,
@@ -50,8 +65,9 @@ struct Known {
 }
 
 impl Known {
-    fn cut_stale(&mut self) {
-        let (is_removed, newest) = (self.removed == Some(true), self.boot_counter);
+    fn cut_stale(&mut self, is_member: bool) {
+        let is_removed = self.removed == Some(true) && !is_member;
+        let newest = self.boot_counter;
         self.lines.retain(|line| {
             let Some(line) = line.upgrade() else { return false };
             let boot_counter = line.boot_counter.load(Ordering::Acquire);
@@ -73,7 +89,17 @@ pub(crate) struct Roster {
 #[derive(Debug, Default)]
 struct Inner {
     nodes: HashMap<NodeId, Known>,
+    /// Nodes that the groups which run here name as members.
+    members: BTreeSet<NodeId>,
     is_loaded: bool,
+}
+
+impl Inner {
+    fn cut_stale(&mut self) {
+        for (node, known) in &mut self.nodes {
+            known.cut_stale(self.members.contains(node));
+        }
+    }
 }
 
 impl Roster {
@@ -86,8 +112,16 @@ impl Roster {
             let known = inner.nodes.entry(node).or_default();
             known.removed = Some(row.removed);
             known.boot_counter = known.boot_counter.max(row.boot_counter);
-            known.cut_stale();
         }
+        inner.cut_stale();
+    }
+
+    /// Takes over whom the groups that run here name as members: to be said before the rows of meta
+    /// are [learned](Roster::learn), so that nobody is cut who is needed.
+    pub(crate) fn note_members(&self, members: BTreeSet<NodeId>) {
+        let mut inner = self.inner.lock();
+        inner.members = members;
+        inner.cut_stale();
     }
 
     /// Meta does not run here (any more): a node without a row may be a new one.
@@ -105,23 +139,26 @@ impl Roster {
         line
     }
 
-    /// A peer speaks under this start; whether meta lists it.
-    pub(crate) fn hear(&self, line: &Line, boot_counter: u64) -> Result<bool, Unheard> {
+    /// A peer speaks under this start; in what it is heard.
+    pub(crate) fn hear(&self, line: &Line, boot_counter: u64) -> Result<Standing, Unheard> {
         let mut inner = self.inner.lock();
-        let is_loaded = inner.is_loaded;
+        let (is_loaded, is_member) = (inner.is_loaded, inner.members.contains(&line.node));
         let known = inner.nodes.entry(line.node).or_default();
-        if known.removed == Some(true) {
-            return Err(Unheard::Removed);
-        }
+        let standing = match known.removed {
+            Some(true) if is_member => Standing::Leaving,
+            Some(true) => return Err(Unheard::Removed),
+            None if is_loaded => Standing::Unlisted,
+            Some(false) | None => Standing::Listed,
+        };
         if boot_counter < known.boot_counter {
             return Err(Unheard::OldCopy);
         }
         line.boot_counter.fetch_max(boot_counter, Ordering::AcqRel);
         if boot_counter > known.boot_counter {
             known.boot_counter = boot_counter;
-            known.cut_stale();
+            known.cut_stale(is_member);
         }
-        Ok(!is_loaded || known.removed.is_some())
+        Ok(standing)
     }
 
     /// Highest start of a node that was heard of, and whether it was removed.
@@ -149,7 +186,7 @@ mod tests {
         let roster = Roster::default();
         roster.learn(&[row(1, 1, false), row(2, 1, false)]);
         let line = roster.accept(node(2), CancellationToken::new());
-        assert_eq!(roster.hear(&line, 1), Ok(true));
+        assert_eq!(roster.hear(&line, 1), Ok(Standing::Listed));
         assert!(!line.cut.is_cancelled());
         roster.learn(&[row(1, 1, false), row(2, 1, true)]);
         assert!(line.cut.is_cancelled());
@@ -158,13 +195,28 @@ mod tests {
         assert_eq!(roster.hear(&again, 9), Err(Unheard::Removed));
     }
 
+    // holds: LIVE-1
+    #[test]
+    fn a_removed_node_is_heard_until_no_group_names_it() {
+        let roster = Roster::default();
+        roster.note_members([node(1), node(2)].into());
+        roster.learn(&[row(1, 1, false), row(2, 1, false)]);
+        let line = roster.accept(node(2), CancellationToken::new());
+        roster.learn(&[row(1, 1, false), row(2, 1, true)]);
+        assert_eq!(roster.hear(&line, 1), Ok(Standing::Leaving));
+        assert!(!line.cut.is_cancelled());
+        roster.note_members([node(1)].into());
+        assert!(line.cut.is_cancelled());
+        assert_eq!(roster.hear(&line, 1), Err(Unheard::Removed));
+    }
+
     #[test]
     fn a_later_start_silences_the_earlier_one() {
         let roster = Roster::default();
         let old = roster.accept(node(2), CancellationToken::new());
-        assert_eq!(roster.hear(&old, 3), Ok(true));
+        assert_eq!(roster.hear(&old, 3), Ok(Standing::Listed));
         let new = roster.accept(node(2), CancellationToken::new());
-        assert_eq!(roster.hear(&new, 4), Ok(true));
+        assert_eq!(roster.hear(&new, 4), Ok(Standing::Listed));
         assert!(old.cut.is_cancelled() && !new.cut.is_cancelled());
         assert_eq!(roster.hear(&old, 3), Err(Unheard::OldCopy));
         roster.learn(&[row(2, 7, false)]);
@@ -176,10 +228,10 @@ mod tests {
     fn a_node_without_a_row_is_listed_only_while_nothing_is_known() {
         let roster = Roster::default();
         let line = roster.accept(node(3), CancellationToken::new());
-        assert_eq!(roster.hear(&line, 1), Ok(true), "meta is not here yet");
+        assert_eq!(roster.hear(&line, 1), Ok(Standing::Listed), "meta is not here yet");
         roster.learn(&[row(1, 1, false)]);
-        assert_eq!(roster.hear(&line, 1), Ok(false));
+        assert_eq!(roster.hear(&line, 1), Ok(Standing::Unlisted));
         roster.unload();
-        assert_eq!(roster.hear(&line, 1), Ok(true));
+        assert_eq!(roster.hear(&line, 1), Ok(Standing::Listed));
     }
 }

@@ -81,11 +81,17 @@ fn find(
     target: Option<wire::Target>,
 ) -> Result<Arc<Group>, Status> {
     let target = target.ok_or_else(|| Status::invalid_argument("no target"))?;
-    peer.may(target.group)?;
+    may(registry, peer, target.group)?;
     let group = registry.group(GroupId(target.group));
     group.filter(|group| group.replica == ReplicaId(target.replica)).ok_or_else(|| {
         Status::not_found(format!("no replica {} of group {}", target.replica, target.group))
     })
+}
+
+/// Whether a checked peer is heard in a group.
+fn may(registry: &Registry, peer: Peer, group: u32) -> Result<(), Status> {
+    let running = || registry.group(GroupId(group));
+    peer.may(group, |node| running().is_some_and(|group| group.names(node)))
 }
 
 fn invalid(error: convert::Error) -> Status {
@@ -368,7 +374,9 @@ impl PeerService for PeerServer {
             Some(meta) if meta.is_leader() => meta.read_index_here(HELLO_TIMEOUT).await.is_ok(),
             _ => false,
         };
-        Ok(Response::new(wire::HelloResponse { boot_counter, removed, leads_meta }))
+        let still_member = self.registry.groups().iter().any(|group| group.names(node));
+        let known = wire::HelloResponse { boot_counter, removed, leads_meta, still_member };
+        Ok(Response::new(known))
     }
 
     async fn report(
@@ -386,7 +394,7 @@ impl PeerService for PeerServer {
         let peer = self.guard.check(&request)?;
         let asked = request.into_inner();
         let target = asked.target.ok_or_else(|| Status::invalid_argument("no target"))?;
-        peer.may(target.group)?;
+        may(&self.registry, peer, target.group)?;
         let (group, replica) = (GroupId(target.group), ReplicaId(target.replica));
         let registry = Arc::clone(&self.registry);
         // Goes on when the caller is gone: a replica that was begun is also started.
@@ -401,7 +409,7 @@ impl PeerService for PeerServer {
         &self,
         request: Request<wire::ReconcileRequest>,
     ) -> Result<Response<wire::ReconcileResponse>, Status> {
-        self.guard.check(&request)?.may(request.get_ref().group)?;
+        may(&self.registry, self.guard.check(&request)?, request.get_ref().group)?;
         let settled = self.registry.reconcile(request.into_inner()).await.map_err(stopped)?;
         Ok(Response::new(wire::ReconcileResponse { settled }))
     }
@@ -441,7 +449,7 @@ impl PeerService for PeerServer {
     ) -> Result<Response<wire::EntriesResponse>, Status> {
         let peer = self.guard.check(&request)?;
         let message = request.into_inner();
-        peer.may(message.target.map_or(0, |target| target.group))?;
+        may(&self.registry, peer, message.target.map_or(0, |target| target.group))?;
         let (log, applied) = self.registry.log_of(message.target)?;
         let answer = move || entries::answer(&*log, applied, &message);
         let answer = tokio::task::spawn_blocking(answer).await;
@@ -452,7 +460,7 @@ impl PeerService for PeerServer {
         &self,
         request: Request<wire::FetchSnapshotRequest>,
     ) -> Result<Response<Self::FetchSnapshotStream>, Status> {
-        self.guard.check(&request)?.may(request.get_ref().group)?;
+        may(&self.registry, self.guard.check(&request)?, request.get_ref().group)?;
         let message = request.into_inner();
         let group = self.registry.group(GroupId(message.group));
         let group =

@@ -128,26 +128,26 @@ impl Error {
 
 /// Runs the node until `shell.shutdown`.
 pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<(), Error> {
-    let config = shell.config.clone();
+    let (config, data) = (shell.config.clone(), shell.config.node.data.clone());
     let (cluster_id, node) = shell.material.node();
-    let data = config.node.data.clone();
     let (genesis, last) = (Genesis::read(&data)?, last_start(&data)?);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+    let (clock, entropy) = of_system();
+    let row = own_row(&config, node, last.counter + 1, &shell);
+    let cluster_config = cluster_config(&config, cluster_id, &row, node);
+    let tls = (seams.peers)(node, Peers::new(Arc::clone(&shell.material)));
     // First whatever may refuse this folder: then nothing was written.
+    dtm_cluster::ask_first(&cluster_config, &tls, &data.join("state")).await?;
     let log = open_log(&data, &config, cluster_id, node)?;
+    let founding = is_founding(&data, genesis.is_some(), &log)?;
     let (keyring, owner) = (Arc::new(keyring), Owner { cluster: cluster_id, node });
     let states = DbStates::open(&data.join("state"), owner, &state_config(&config))?;
     let vault = (seams.vault)(vault(&keyring, &entropy, genesis.is_some())?);
-    let row = own_row(&config, node, last.counter + 1, &shell);
-    let cluster_config = cluster_config(&config, cluster_id, &row, node);
     let deps = ClusterDeps {
         logs: Arc::new(NodeLogs::new(Arc::clone(&log), FIRST)),
         states: Arc::new(states.clone()),
-        tls: (seams.peers)(node, Peers::new(Arc::clone(&shell.material))),
+        tls,
         clock: Arc::clone(&clock),
     };
-    let founding = is_founding(&data, genesis.is_some(), &log)?;
     let starting = ClusterNode::listen(cluster_config, deps, shell.peers.into_tcp())?;
     let started = start(starting, last, &data, &clock, &shell.shutdown).await?;
     let Some(Started { cluster, stamping }) = started else { return Ok(()) };
@@ -196,6 +196,10 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
     let doors = Doors { https: shell.https, grpc: shell.grpc.with_wire(seams.clients) };
     let cluster = Arc::clone(&shared.cluster);
     until_ended(cluster, serve(shared, doors, beside, shell.metrics, shell.shutdown)).await
+}
+
+fn of_system() -> (Arc<dyn Clock>, Arc<dyn Entropy>) {
+    (Arc::new(SystemClock::start()), Arc::new(OsEntropy))
 }
 
 /// The ports that clients and operators use.

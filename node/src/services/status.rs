@@ -16,20 +16,21 @@ pub(crate) fn status(code: ErrorCode, detail: impl std::fmt::Display) -> Status 
     status_with(code, detail, &[])
 }
 
-/// As [`status`], with machine-readable values such as a leader's address or a limit.
+/// As [`status`], with machine-readable values such as a leader's address or a limit; the sentence
+/// names them by their keys, the first also as `name`.
 pub(crate) fn status_with(
     code: ErrorCode,
     detail: impl std::fmt::Display,
     values: &[(&str, String)],
 ) -> Status {
-    let name = values.first().map_or("", |(_, value)| value.as_str());
-    let text = render(Lang::En, &format!("error.{code}"), &[("name", name)]);
+    let name = values.first().map(|(_, value)| ("name", value.as_str()));
+    let placeholders: Vec<(&str, &str)> =
+        values.iter().map(|(key, value)| (*key, value.as_str())).chain(name).collect();
+    let text = render(Lang::En, &format!("error.{code}"), &placeholders);
     let mut metadata: HashMap<String, String> =
         values.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
-    metadata.insert(
-        "message_vi".to_owned(),
-        render(Lang::Vi, &format!("error.{code}"), &[("name", name)]),
-    );
+    let text_vi = render(Lang::Vi, &format!("error.{code}"), &placeholders);
+    metadata.insert("message_vi".to_owned(), text_vi);
     metadata.insert("page".to_owned(), format!("docs/errors/{code}.md"));
     let mut details = ErrorDetails::with_error_info(code.name(), DOMAIN, metadata);
     if code.retryable() {

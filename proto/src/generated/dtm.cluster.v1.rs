@@ -402,6 +402,9 @@ pub struct HelloResponse {
     /// The receiver leads meta, confirmed with a quorum just now.
     #[prost(bool, tag = "3")]
     pub leads_meta: bool,
+    /// A group of the receiver still names a replica of the caller as its member.
+    #[prost(bool, tag = "4")]
+    pub still_member: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReportRequest {}
@@ -420,6 +423,33 @@ pub struct ReportResponse {
     /// Groups that stopped here for good, with the reason.
     #[prost(message, repeated, tag = "5")]
     pub stopped: ::prost::alloc::vec::Vec<StoppedGroup>,
+    /// Groups that it leads, as far as it knows.
+    #[prost(message, repeated, tag = "6")]
+    pub led: ::prost::alloc::vec::Vec<LedGroup>,
+}
+/// A group as its leader has it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LedGroup {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
+    /// The voters in force: one set, two while they change.
+    #[prost(message, repeated, tag = "3")]
+    pub voters: ::prost::alloc::vec::Vec<LedVoters>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LedVoters {
+    #[prost(message, repeated, tag = "1")]
+    pub voters: ::prost::alloc::vec::Vec<LedVoter>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LedVoter {
+    #[prost(uint64, tag = "1")]
+    pub replica: u64,
+    /// Id of its node, 16 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub node: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StoppedGroup {

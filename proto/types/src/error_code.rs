@@ -86,6 +86,8 @@ codes! {
     Damaged = "damaged", grpc 15, http 503, retry true;
     /// A key that is needed is not held.
     KeyMissing = "key-missing", grpc 9, http 503, retry false;
+    /// Without this node a group would have no majority that answers.
+    QuorumNeeded = "quorum-needed", grpc 9, http 409, retry false;
     /// The row was changed meanwhile.
     VersionConflict = "version-conflict", grpc 10, http 409, retry false;
     /// It exists already.

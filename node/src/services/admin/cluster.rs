@@ -4,14 +4,13 @@ use bytes::Bytes;
 use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_proto::admin as wire;
-use dtm_types::command::JoinTokenRow;
-use dtm_types::command::RemoveNode;
 use dtm_types::command::admin::Op;
+use dtm_types::command::{JoinTokenRow, NodeRow};
 use dtm_types::{ErrorCode, GroupId, NodeId};
 use serde_json::json;
 use tonic::{Request, Status};
 
-use super::AdminDoor;
+use super::{AdminDoor, Asker};
 use crate::join_token::JoinToken;
 use crate::services::status::{internal, status};
 
@@ -85,16 +84,13 @@ impl AdminDoor {
         let node = node_id(&asked.node)?;
         let meta = self.0.directory.meta_now(self.0.view()).await?;
         let row = reads::node(meta.state.as_ref(), node).map_err(internal)?;
-        let mut row = row.ok_or_else(|| status(ErrorCode::NotFound, format!("node {node}")))?;
-        row.draining = !asked.resume;
-        let peer = row.clone();
-        let detail = json!({"node": row.name, "draining": row.draining});
-        self.act(asker, Op::PutNode(row), None, detail).await?;
+        let row = row.ok_or_else(|| status(ErrorCode::NotFound, format!("node {node}")))?;
+        self.put_draining(asker, &row, !asked.resume).await?;
         let request = wire::DrainLocalRequest { resume: asked.resume };
         let answer = if node == self.0.node {
             self.0.drain_local(asked.resume).await
         } else {
-            self.0.peers.drain(&peer, request).await?
+            self.0.peers.drain(&row, request).await?
         };
         Ok(wire::DrainNodeResponse {
             leaders_moved: answer.leaders_moved,
@@ -102,24 +98,20 @@ impl AdminDoor {
         })
     }
 
-    pub(super) async fn remove_node(
+    /// Enters whether a node is to lead nothing.
+    pub(super) async fn put_draining(
         &self,
-        request: Request<wire::RemoveNodeRequest>,
-    ) -> Result<wire::RemoveNodeResponse, Status> {
-        let asked = request.get_ref();
-        let asker = self.asker(&request, Operation::RemoveNode, asked.context.as_ref()).await?;
-        let node = node_id(&asked.node)?;
-        if node == self.0.node {
-            return Err(status(ErrorCode::InvalidArgument, "ask another node to remove this one"));
-        }
-        let detail = json!({"node": node.to_string()});
-        let op = Op::RemoveNode(RemoveNode { node: asked.node.clone() });
-        self.act(asker, op, None, detail).await?;
-        Ok(wire::RemoveNodeResponse {})
+        asker: Asker,
+        row: &NodeRow,
+        draining: bool,
+    ) -> Result<(), Status> {
+        let row = NodeRow { draining, ..row.clone() };
+        let detail = json!({"node": row.name, "draining": draining});
+        self.act(asker, Op::PutNode(row), None, detail).await.map(|_| ())
     }
 }
 
-fn node_id(bytes: &[u8]) -> Result<NodeId, Status> {
+pub(super) fn node_id(bytes: &[u8]) -> Result<NodeId, Status> {
     NodeId::from_slice(bytes)
         .ok_or_else(|| status(ErrorCode::InvalidArgument, "a node id has 16 bytes"))
 }

@@ -5,6 +5,7 @@ mod cluster;
 mod datasets;
 mod keys;
 mod operators;
+mod removal;
 mod sources;
 mod upgrade;
 
@@ -26,6 +27,7 @@ use super::{Action, Actor, act};
 pub(crate) struct AdminDoor(pub(crate) Arc<Shared>);
 
 /// A confirmed caller with the reason and request id of the call.
+#[derive(Clone)]
 struct Asker {
     caller: Caller,
     address: String,

@@ -1,0 +1,167 @@
+//! `RemoveNode`: a node leaves only where every group can go on without it, and empty.
+//!
+//! ```text
+//!  can every group go on without it? ──▶ drained: it leads nothing, its sources are elsewhere
+//!     ──▶ can they still? ──▶ its row says removed; the groups change their members
+//! ```
+//! A node that does not answer has nothing to be emptied of.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dtm_cluster::HeldUp;
+use dtm_identity::Operation;
+use dtm_machine::reads;
+use dtm_proto::admin as wire;
+use dtm_types::command::admin::Op;
+use dtm_types::command::{NodeRow, RemoveNode};
+use dtm_types::{ErrorCode, NodeId};
+use serde_json::json;
+use tokio::time::Instant;
+use tonic::{Request, Status};
+
+use super::cluster::node_id;
+use super::{AdminDoor, Asker};
+use crate::services::status::{internal, status, status_with};
+
+/// A group may be electing when it is looked at: so often it is looked again.
+const LOOKS: u32 = 8;
+const PAUSE: Duration = Duration::from_millis(500);
+/// Leaderships are given up again and again for so long.
+const EMPTY_WITHIN: Duration = Duration::from_secs(15);
+/// Sources that have not left by then reconnect when the node is gone: nothing of theirs is lost.
+const SESSIONS_WITHIN: Duration = Duration::from_secs(8);
+
+impl AdminDoor {
+    pub(super) async fn remove_node(
+        &self,
+        request: Request<wire::RemoveNodeRequest>,
+    ) -> Result<wire::RemoveNodeResponse, Status> {
+        let asked = request.get_ref();
+        let asker = self.asker(&request, Operation::RemoveNode, asked.context.as_ref()).await?;
+        let node = node_id(&asked.node)?;
+        if node == self.0.node {
+            return Err(status(ErrorCode::InvalidArgument, "ask another node to remove this one"));
+        }
+        let meta = self.0.directory.meta_now(self.0.view()).await?;
+        let row = reads::node(meta.state.as_ref(), node).map_err(internal)?;
+        let row = row.ok_or_else(|| status(ErrorCode::NotFound, format!("node {node}")))?;
+        if !row.removed {
+            self.can_do_without(node).await?;
+            self.empty(&asker, &row, node).await?;
+            if let Err(refused) = self.can_do_without(node).await {
+                self.take_back(&asker, &row).await;
+                return Err(refused);
+            }
+        }
+        let detail = json!({"node": node.to_string()});
+        let op = Op::RemoveNode(RemoveNode { node: asked.node.clone() });
+        self.act(asker, op, None, detail).await?;
+        Ok(wire::RemoveNodeResponse {})
+    }
+
+    /// Refuses where a group would lose its majority.
+    async fn can_do_without(&self, node: NodeId) -> Result<(), Status> {
+        let mut held_up = Vec::new();
+        for look in 0..LOOKS {
+            if look > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            let asked = self.0.cluster.held_up_without(node).await;
+            held_up = asked.map_err(|error| status(ErrorCode::Unavailable, error))?;
+            if held_up.is_empty() {
+                return Ok(());
+            }
+        }
+        let meta = self.0.directory.meta(self.0.view()).await?;
+        let rows = reads::nodes(meta.state.as_ref()).map_err(internal)?;
+        let (groups, silent) = told(&held_up, &rows);
+        let detail = format!("groups {groups}; not answering: {silent}");
+        let values = [("groups", groups), ("silent", silent)];
+        Err(status_with(ErrorCode::QuorumNeeded, detail, &values))
+    }
+
+    /// A node that was emptied and is not to be removed serves as before.
+    async fn take_back(&self, asker: &Asker, row: &NodeRow) {
+        if row.draining {
+            return;
+        }
+        let again = self.put_draining(of_its_own(asker), row, false).await;
+        let request = wire::DrainLocalRequest { resume: true };
+        if let Err(error) = again.and(self.0.peers.drain(row, request).await) {
+            tracing::warn!(node = row.name, %error, "the node stays draining");
+        }
+    }
+
+    /// Moves what the node leads and the sources that are connected to it elsewhere.
+    async fn empty(&self, asker: &Asker, row: &NodeRow, node: NodeId) -> Result<(), Status> {
+        if self.0.peers.local_status(row).await.is_none() {
+            tracing::info!(%node, "the node to be removed does not answer: it is not drained");
+            return Ok(());
+        }
+        if !row.draining {
+            self.put_draining(of_its_own(asker), row, true).await?;
+        }
+        let (begun, mut led) = (Instant::now(), Vec::new());
+        while begun.elapsed() < EMPTY_WITHIN {
+            if begun.elapsed() < SESSIONS_WITHIN || !led.is_empty() {
+                // One that died meanwhile is found by the next look.
+                self.0.peers.drain(row, wire::DrainLocalRequest { resume: false }).await.ok();
+            }
+            let Some(said) = self.0.peers.local_status(row).await else { return Ok(()) };
+            led =
+                said.groups.iter().filter(|g| g.leader_node == row.node).map(|g| g.group).collect();
+            let sessions = said.node.map_or(0, |node| node.sessions);
+            if led.is_empty() && (sessions == 0 || begun.elapsed() >= SESSIONS_WITHIN) {
+                return Ok(());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let led = led.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        let name = &row.name;
+        let cause = format!("node {name} still leads groups {led}; it stays draining, try again");
+        Err(status(ErrorCode::Unavailable, cause))
+    }
+}
+
+/// For an entry of its own, beside that of the removal.
+fn of_its_own(asker: &Asker) -> Asker {
+    Asker { request_id: Bytes::new(), ..asker.clone() }
+}
+
+/// Groups and names of nodes, as an operator reads them; `-` for none.
+fn told(held_up: &[HeldUp], rows: &[NodeRow]) -> (String, String) {
+    let groups: Vec<String> = held_up.iter().map(|held| held.group.to_string()).collect();
+    let name = |node: &NodeId| {
+        let row = rows.iter().find(|row| row.node == node.0[..]);
+        row.map_or_else(|| node.to_string(), |row| row.name.clone())
+    };
+    let silent: BTreeSet<String> = held_up.iter().flat_map(|held| &held.silent).map(name).collect();
+    let silent: Vec<String> = silent.into_iter().collect();
+    let silent = if silent.is_empty() { "-".to_owned() } else { silent.join(", ") };
+    (groups.join(", "), silent)
+}
+
+#[cfg(test)]
+mod tests {
+    use dtm_types::GroupId;
+    use dtm_types::text::{Lang, render};
+
+    use super::*;
+
+    #[test]
+    fn the_refusal_names_groups_and_silent_nodes_in_both_languages() {
+        let id = |byte| NodeId([byte; 16]);
+        let held = |group, silent| HeldUp { group: GroupId(group), silent };
+        let rows = [NodeRow { node: vec![2; 16].into(), name: "n2".into(), ..NodeRow::default() }];
+        let all = [held(0, vec![id(2)]), held(4, vec![id(2)])];
+        assert_eq!(told(&all, &rows), ("0, 4".to_owned(), "n2".to_owned()));
+        assert_eq!(told(&[held(4, vec![])], &rows).1, "-");
+        let values = [("groups", "0, 4"), ("silent", "n2")];
+        for lang in [Lang::Vi, Lang::En] {
+            let text = render(lang, "error.quorum-needed", &values);
+            assert!(text.contains("0, 4") && text.contains("n2"), "{text}");
+        }
+    }
+}
