@@ -187,10 +187,10 @@ pub(crate) fn refused(output: &Output, wanted: &[&str]) -> Result<()> {
 }
 
 /// Length, time of the last change and digest of each file.
-type Contents = BTreeMap<PathBuf, (u64, i64, i64, Vec<u8>)>;
+pub(crate) type Contents = BTreeMap<PathBuf, (u64, i64, i64, Vec<u8>)>;
 
 /// Every file below a folder.
-fn contents(folder: &Path) -> Result<Contents> {
+pub(crate) fn contents(folder: &Path) -> Result<Contents> {
     let mut found = BTreeMap::new();
     let mut open = vec![folder.to_owned()];
     while let Some(path) = open.pop() {
