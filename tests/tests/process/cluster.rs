@@ -44,8 +44,14 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Founded, joined, every group with three healthy voters; the data set `notes` published.
     pub(crate) async fn start() -> Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// As [`Cluster::start`], each node with these settings from its first start on.
+    pub(crate) async fn start_with(settings: &[(&str, u64)]) -> Result<Self> {
         let turn = TURN.lock().await;
-        Self::found(NODES, |_| Ipv4Addr::LOCALHOST, None, free_ports(NODES * 3)?, turn).await
+        let ports = free_ports(NODES * 3)?;
+        Self::found(NODES, |_| Ipv4Addr::LOCALHOST, None, ports, settings, turn).await
     }
 
     /// So many nodes, whose network can be cut.
@@ -54,7 +60,7 @@ impl Cluster {
         let ports = free_ports(count * 3)?;
         let wired = ports.chunks_exact(3).map(|ports| vec![ports[1].port(), ports[2].port()]);
         let wires = Wires::start(&wired.collect::<Vec<_>>()).await?;
-        Self::found(count, wires::host, Some(wires), ports, turn).await
+        Self::found(count, wires::host, Some(wires), ports, &[], turn).await
     }
 
     async fn found(
@@ -62,13 +68,17 @@ impl Cluster {
         host: impl Fn(usize) -> Ipv4Addr,
         wires: Option<Wires>,
         ports: Vec<SocketAddr>,
+        settings: &[(&str, u64)],
         turn: MutexGuard<'static, ()>,
     ) -> Result<Self> {
         let home =
             tempfile::Builder::new().prefix("dtm-process-").tempdir().context("scratch folder")?;
         let node = |(at, ports): (usize, &[SocketAddr])| {
             let ports = [ports[0], ports[1], ports[2]];
-            Node::new(&format!("n{}", at + 1), ports, host(at), home.path())
+            let mut node = Node::new(&format!("n{}", at + 1), ports, host(at), home.path());
+            let settings = settings.iter().map(|(key, value)| (key.to_string(), value.to_string()));
+            node.environment.extend(settings);
+            node
         };
         let nodes = ports.chunks_exact(3).enumerate().map(node).collect();
         let begun = Instant::now();

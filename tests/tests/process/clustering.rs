@@ -168,7 +168,7 @@ impl Drop for StoppableDisk {
     }
 }
 
-fn run(program: &str, arguments: &[&str], last: &Path) -> Result<()> {
+pub(crate) fn run(program: &str, arguments: &[&str], last: &Path) -> Result<()> {
     let done = Command::new(program).args(arguments).arg(last).output().context("it starts")?;
     ensure!(done.status.success(), "{program}: {}", String::from_utf8_lossy(&done.stderr));
     Ok(())

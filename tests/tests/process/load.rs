@@ -3,7 +3,7 @@
 //! Payloads are canonical as they leave here, so the digest of what was sent is the digest of what
 //! is stored.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,6 +27,8 @@ const TICK: Duration = Duration::from_millis(20);
 const BROKEN_EVERY: u64 = 40;
 /// More records than a stream sends while all is read back.
 const AHEAD: u64 = 20_000;
+/// Reasons of trouble that a stream remembers.
+const REASONS_MAX: usize = 100;
 /// Longest wait for acks.
 const ACKS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -46,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) mark: String,
     /// Length to which the note is filled, bytes; 0 = as long as it is.
     pub(crate) note_bytes: usize,
+    /// Whether it is filled with what no compression makes shorter.
+    pub(crate) is_dense: bool,
     /// Where message ids come from.
     pub(crate) ids: Ids,
     /// One record in so many breaks its data contract.
@@ -75,6 +79,7 @@ impl Plan {
             count_max: None,
             mark: stream.to_owned(),
             note_bytes: 0,
+            is_dense: false,
             ids: Ids::Own,
             broken_every: BROKEN_EVERY,
         }
@@ -88,8 +93,8 @@ impl Plan {
         let member = if valid { "note" } else { "remark" };
         let id = format!("{}-{sequence}", code.to_uppercase());
         let note = format!("note of {mark}");
-        let width = self.note_bytes;
-        let payload = format!("{{\"code\":\"{id}\",\"{member}\":\"{note:.<width$}\"}}");
+        let fill = fill(sequence, self.note_bytes.saturating_sub(note.len()), self.is_dense);
+        let payload = format!("{{\"code\":\"{id}\",\"{member}\":\"{note}{fill}\"}}");
         let message_id = match self.ids {
             Ids::Own => format!("{code}/{mark}/{sequence}"),
             Ids::Code => id,
@@ -105,6 +110,20 @@ impl Plan {
     }
 }
 
+/// So much text.
+fn fill(sequence: u64, bytes: usize, is_dense: bool) -> String {
+    if !is_dense {
+        return ".".repeat(bytes);
+    }
+    let parts = (0..bytes.div_ceil(64)).map(|part| {
+        let digest = Sha256::digest(format!("{sequence}/{part}"));
+        digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    });
+    let mut text: String = parts.collect();
+    text.truncate(bytes);
+    text
+}
+
 /// A stream and what was sent on it.
 #[derive(Debug)]
 pub(crate) struct Line {
@@ -118,6 +137,8 @@ pub(crate) struct Line {
     pub(crate) sessions: AtomicU64,
     /// Failed attempts and cut connections.
     pub(crate) troubles: AtomicU64,
+    /// The last reasons of them.
+    pub(crate) reasons: Mutex<VecDeque<String>>,
     /// What the client told that must not happen.
     breach: Mutex<Option<String>>,
     /// When things happened last.
@@ -133,6 +154,7 @@ impl Line {
             told: Mutex::default(),
             sessions: AtomicU64::new(0),
             troubles: AtomicU64::new(0),
+            reasons: Mutex::default(),
             breach: Mutex::default(),
             pulse: Mutex::new(Pulse::now()),
         }
@@ -180,7 +202,10 @@ impl Line {
                 self.sessions.fetch_add(1, Ordering::Relaxed);
                 self.pulse.lock().connected();
             }
-            Event::Disconnected { .. } | Event::Retrying { .. } => {
+            Event::Disconnected { error } | Event::Retrying { error, .. } => {
+                let mut reasons = self.reasons.lock();
+                reasons.truncate(REASONS_MAX - 1);
+                reasons.push_front(error.to_string());
                 self.pulse.lock().cut();
                 self.troubles.fetch_add(1, Ordering::Relaxed);
             }

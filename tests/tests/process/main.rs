@@ -19,6 +19,7 @@ mod bad_records;
 mod cluster;
 mod clustering;
 mod damage;
+mod disk_full;
 mod gaps;
 mod https;
 mod isolation;
