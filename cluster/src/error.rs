@@ -70,6 +70,19 @@ pub enum Error {
         /// This one.
         own: u64,
     },
+    /// A log of this node lacks what its replica acked to a leader: its disk is an old copy.
+    #[error(
+        "this disk is an old copy: node {by} knows that this node held index {acked} of group {group}, \
+         which it lacks; put the newest disk back, or remove the node and join it anew under a new id"
+    )]
+    WentBack {
+        /// Who knows it.
+        by: NodeId,
+        /// The group.
+        group: GroupId,
+        /// What was acked.
+        acked: u64,
+    },
     /// The cluster goes on without this node.
     #[error(
         "this node was removed from the cluster, says node {by}; it comes back only under a new id: \
@@ -108,6 +121,7 @@ impl Error {
             | Self::OtherReplica { .. }
             | Self::Recovering { .. }
             | Self::OldCopy { .. }
+            | Self::WentBack { .. }
             | Self::NodeRemoved { .. }
             | Self::Unknown(_)
             | Self::Refused(_) => false,

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use dtm_machine::reads;
 use dtm_proto::cluster as wire;
-use dtm_types::{GroupId, NodeId};
+use dtm_types::{GroupId, NodeId, ReplicaId};
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -65,7 +65,8 @@ pub fn ask_first<'a>(
         let links = Links::new(tls, guard, presence);
         let others = noted.into_iter().filter(|peer| peer.node != own.node);
         let voters = others.map(|peer| (peer.node, peer)).collect();
-        let vetting = Vetting { own, boot_counter: config.boot_counter, links, voters };
+        let (boot_counter, hello) = (config.boot_counter, wire::HelloRequest::default());
+        let vetting = Vetting { own, boot_counter, links, voters, hello };
         let asked = vetting.voters.values().map(|peer| vetting.hello(peer, FIRST_TIMEOUT));
         let answers = futures::future::join_all(asked).await;
         let mut answers = answers.into_iter().flatten();
@@ -79,6 +80,7 @@ pub(crate) struct Vetting {
     boot_counter: u64,
     links: Arc<Links>,
     voters: BTreeMap<NodeId, PeerNode>,
+    hello: wire::HelloRequest,
 }
 
 impl Vetting {
@@ -89,7 +91,7 @@ impl Vetting {
         deps: &Deps,
         links: &Arc<Links>,
     ) -> Result<Self, Error> {
-        let mut voters = BTreeMap::new();
+        let (mut voters, mut positions) = (BTreeMap::new(), Vec::new());
         for (group, replica) in deps.logs.replicas() {
             let rows = deps.states.open(group)?;
             // Rows that are lost or damaged are rebuilt later and must not hold up the other groups:
@@ -101,6 +103,7 @@ impl Vetting {
             }
             let in_log = |source| Error::Log { group, source };
             let log = deps.logs.open(group, replica).map_err(in_log)?;
+            positions.extend(position(group, replica, &*log));
             // Rows lag behind the log: a membership may be in its tail only.
             let tail = memberships(&*log, applied.map_or(0, |applied| applied.index + 1));
             for membership in tail.iter().chain([stored.membership()]) {
@@ -117,7 +120,8 @@ impl Vetting {
         let own = config.node.clone();
         voters.remove(&own.node);
         let (boot_counter, links) = (config.boot_counter, Arc::clone(links));
-        Ok(Self { own, boot_counter, links, voters })
+        let hello = wire::HelloRequest { replicas: positions, running: false };
+        Ok(Self { own, boot_counter, links, voters, hello })
     }
 
     /// Returns when this node may vote. Waits without a bound where the disk was off for longer than
@@ -166,6 +170,7 @@ impl Vetting {
                 boot_counter: config.boot_counter,
                 links: Arc::clone(registry.links()),
                 voters,
+                hello: wire::HelloRequest { replicas: Vec::new(), running: true },
             };
             let asked = vetting.voters.values().map(|peer| vetting.hello(peer, HELLO_TIMEOUT));
             let answers = futures::future::join_all(asked).await;
@@ -188,7 +193,7 @@ impl Vetting {
         within: Duration,
     ) -> Option<(NodeId, wire::HelloResponse)> {
         let link = self.links.to(peer.node, &peer.peer_address);
-        let request = link.guard().stamp(wire::HelloRequest {});
+        let request = link.guard().stamp(self.hello.clone());
         let mut client = link.control();
         let answer = tokio::time::timeout(within, client.hello(request)).await.ok()?.ok()?;
         Some((peer.node, answer.into_inner()))
@@ -203,6 +208,13 @@ impl Vetting {
             let (known, own) = (answer.boot_counter, self.boot_counter);
             tracing::error!(node = %self.own.node, known, own, %by, "an old copy of this node's disk");
             return Err(Error::OldCopy { by, known, own });
+        }
+        if let Some(wire::ReplicaPosition { target: Some(target), last: acked, .. }) =
+            answer.went_back
+        {
+            let group = GroupId(target.group);
+            tracing::error!(node = %self.own.node, group = group.0, acked, %by, "a log of this node went back");
+            return Err(Error::WentBack { by, group, acked });
         }
         Ok(())
     }
@@ -223,6 +235,25 @@ impl Grace {
         }
         now.duration_since(*self.unnamed_since.get_or_insert(now)) >= REMOVED_GRACE
     }
+}
+
+/// Where a log stands, for whoever knows what its replica acked. A damaged log may have lost its end
+/// and says nothing: it is repaired before it votes.
+fn position(
+    group: GroupId,
+    replica: ReplicaId,
+    log: &dyn ReplicaLog,
+) -> Option<wire::ReplicaPosition> {
+    let marks = log.marks();
+    if marks.recovering.is_some() {
+        return None;
+    }
+    let voted = marks.vote.and_then(|vote| convert::vote_from_bytes(&vote).ok());
+    Some(wire::ReplicaPosition {
+        target: Some(wire::Target { group: group.0, replica: replica.0 }),
+        term: voted.map_or(0, |vote| vote.leader_id.term),
+        last: marks.last.map_or(0, |last| last.index),
+    })
 }
 
 /// Memberships in a log from an index on. What cannot be read is left to repair.

@@ -19,6 +19,7 @@ use openraft::raft::{
 };
 use tonic::Status;
 
+use super::acked::{AckedLog, WentBack};
 use super::link::Link;
 use super::snapshot;
 use crate::convert;
@@ -43,14 +44,20 @@ pub(crate) struct ReplicaClient {
     link: Arc<Link>,
     target: wire::Target,
     purpose: Purpose,
+    acked: Arc<AckedLog>,
 }
 
 type RpcError = RPCError<TypeConfig>;
 type AppendResult = Result<StreamAppendResult<TypeConfig>, RpcError>;
 
 impl ReplicaClient {
-    pub(crate) fn new(link: Arc<Link>, target: wire::Target, purpose: Purpose) -> Self {
-        Self { link, target, purpose }
+    pub(crate) fn new(
+        link: Arc<Link>,
+        target: wire::Target,
+        purpose: Purpose,
+        acked: Arc<AckedLog>,
+    ) -> Self {
+        Self { link, target, purpose, acked }
     }
 
     async fn heartbeat<S>(&self, mut input: S) -> Result<BoxStream<'static, AppendResult>, RpcError>
@@ -60,8 +67,10 @@ impl ReplicaClient {
         let Some(request) = input.next().await else {
             return Ok(futures::stream::empty().boxed());
         };
+        let term = request.vote.leader_id.term;
         let answer =
             self.link.heartbeats().ask(self.target, &request).await.map_err(to_rpc_error)?;
+        let answer = self.acked.judge(term, answer).map_err(went_back)?;
         Ok(futures::stream::once(async move { Ok(answer) }).boxed())
     }
 
@@ -71,13 +80,24 @@ impl ReplicaClient {
     {
         let sent = Arc::new(AtomicU64::new(0));
         let (counter, target) = (Arc::clone(&sent), self.target);
-        let requests = input.map(move |request| {
+        // All requests of one stream are of one leader.
+        let term = Arc::new(AtomicU64::new(0));
+        let of_leader = Arc::clone(&term);
+        let requests = input.map(move |request: AppendEntriesRequest<TypeConfig>| {
             counter.fetch_add(1, Ordering::Relaxed);
+            of_leader.store(request.vote.leader_id.term, Ordering::Relaxed);
             append_to_wire(target, request)
         });
         let opened = self.link.data().append(self.link.guard().stamp(requests)).await;
         let answers = opened.map_err(to_rpc_error)?.into_inner();
-        let watched = Watched { answers, sent, received: 0, failed: false };
+        let watched = Watched {
+            answers,
+            sent,
+            received: 0,
+            failed: false,
+            term,
+            acked: Arc::clone(&self.acked),
+        };
         Ok(futures::stream::unfold(watched, Watched::next).boxed())
     }
 }
@@ -87,6 +107,8 @@ struct Watched {
     sent: Arc<AtomicU64>,
     received: u64,
     failed: bool,
+    term: Arc<AtomicU64>,
+    acked: Arc<AckedLog>,
 }
 
 impl Watched {
@@ -101,7 +123,11 @@ impl Watched {
                 Ok(None) => return None,
                 Ok(Some(Ok(answer))) => {
                     self.received += 1;
-                    let result = append_from_wire(answer.result).map_err(to_network_error);
+                    let term = self.term.load(Ordering::Relaxed);
+                    let result = match append_from_wire(answer.result) {
+                        Ok(answer) => self.acked.judge(term, answer).map_err(went_back),
+                        Err(error) => Err(to_network_error(error)),
+                    };
                     self.failed = result.is_err();
                     return Some((result, self));
                 }
@@ -158,6 +184,13 @@ pub(super) fn to_rpc_error(status: Status) -> RpcError {
         | tonic::Code::FailedPrecondition => RPCError::Unreachable(Unreachable::new(&status)),
         _ => RPCError::Network(NetworkError::new(&status)),
     }
+}
+
+/// The replica is left alone: openraft would take the conflict for a bug of its own and stop the
+/// leader. Its node hears of it when it says hello.
+fn went_back(error: WentBack) -> RpcError {
+    metrics::counter!("dtm_cluster_logs_went_back_total").increment(1);
+    RPCError::Unreachable(Unreachable::new(&error))
 }
 
 fn to_network_error(error: convert::Error) -> RpcError {
@@ -277,9 +310,16 @@ impl NetSnapshot<TypeConfig> for ReplicaClient {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let (term, last) = (vote.leader_id.term, snapshot.meta.last_log_id);
         let sending = snapshot::send(&self.link, self.target, vote, snapshot);
         tokio::select! {
-            sent = sending => sent,
+            sent = sending => {
+                // A higher vote in the answer: nothing was installed.
+                if sent.as_ref().is_ok_and(|answer| answer.vote == vote) {
+                    self.acked.acked(term, last.map_or(0, |last| last.index));
+                }
+                sent
+            }
             closed = cancel => Err(StreamingError::Closed(closed)),
         }
     }

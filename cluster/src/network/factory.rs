@@ -23,7 +23,8 @@ impl Factory {
 
     fn client(&self, replica: u64, node: &PeerNode, purpose: Purpose) -> ReplicaClient {
         let link = self.links.to(node.node, &node.peer_address);
-        ReplicaClient::new(link, wire::Target { group: self.group.0, replica }, purpose)
+        let target = wire::Target { group: self.group.0, replica };
+        ReplicaClient::new(link, target, purpose, self.links.acked().of(target))
     }
 }
 

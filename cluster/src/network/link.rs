@@ -10,6 +10,7 @@ use dtm_types::NodeId;
 use parking_lot::{Mutex, RwLock};
 use tonic::transport::{Channel, Endpoint};
 
+use super::acked::AckedLogs;
 use super::heartbeat::HeartbeatHub;
 use super::origin::OriginGuard;
 use super::presence::Presence;
@@ -114,6 +115,7 @@ pub(crate) struct Links {
     presence: Arc<Presence>,
     links: Mutex<HashMap<NodeId, Arc<Link>>>,
     leaving: AtomicBool,
+    acked: AckedLogs,
 }
 
 impl Links {
@@ -123,7 +125,13 @@ impl Links {
         presence: Arc<Presence>,
     ) -> Arc<Self> {
         let (links, leaving) = (Mutex::new(HashMap::new()), AtomicBool::new(false));
-        Arc::new(Self { tls, guard, presence, links, leaving })
+        let acked = AckedLogs::default();
+        Arc::new(Self { tls, guard, presence, links, leaving, acked })
+    }
+
+    /// What replicas of other nodes told leaders here that they have on disk.
+    pub(crate) fn acked(&self) -> &AckedLogs {
+        &self.acked
     }
 
     /// Which peers are gone.

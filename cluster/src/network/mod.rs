@@ -6,6 +6,7 @@
 //!  factory ── client, heartbeat ── link (two channels) ── tls ──> tls ── server ── registry, groups
 //! ```
 
+mod acked;
 mod client;
 pub(crate) mod entries;
 mod factory;

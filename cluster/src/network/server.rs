@@ -369,14 +369,33 @@ impl PeerService for PeerServer {
         request: Request<wire::HelloRequest>,
     ) -> Result<Response<wire::HelloResponse>, Status> {
         let node = self.guard.check_hello(&request)?;
+        let is_its = |group: u32, replica: u64| {
+            let group = self.registry.group(GroupId(group));
+            group.is_some_and(|group| {
+                group.members().0.get(&replica).is_some_and(|p| p.node == node)
+            })
+        };
+        let (hello, acked) = (request.get_ref(), self.registry.links().acked());
+        let went_back =
+            if hello.running { acked.found(is_its) } else { acked.compare(&hello.replicas) };
+        let went_back = went_back.map(|found| wire::ReplicaPosition {
+            target: Some(wire::Target { group: found.group, replica: found.replica }),
+            term: found.term,
+            last: found.acked,
+        });
         let (boot_counter, removed) = self.guard.roster().of(node);
         let leads_meta = match self.registry.group(GroupId::META) {
             Some(meta) if meta.is_leader() => meta.read_index_here(HELLO_TIMEOUT).await.is_ok(),
             _ => false,
         };
         let still_member = self.registry.groups().iter().any(|group| group.names(node));
-        let known = wire::HelloResponse { boot_counter, removed, leads_meta, still_member };
-        Ok(Response::new(known))
+        Ok(Response::new(wire::HelloResponse {
+            boot_counter,
+            removed,
+            leads_meta,
+            still_member,
+            went_back,
+        }))
     }
 
     async fn report(

@@ -111,7 +111,9 @@ impl Error {
                 | state::Error::InUse { .. },
             )
             | Self::Cluster(
-                dtm_cluster::Error::OldCopy { .. } | dtm_cluster::Error::NodeRemoved { .. },
+                dtm_cluster::Error::OldCopy { .. }
+                | dtm_cluster::Error::WentBack { .. }
+                | dtm_cluster::Error::NodeRemoved { .. },
             )
             | Self::Pki(_)
             | Self::File { .. }

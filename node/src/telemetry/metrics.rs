@@ -80,6 +80,7 @@ metrics! {
     Gauge "dtm_ledger_size" ["group"] "leaves": "Leaves of a group's ledger on this node.";
     Counter "dtm_bundles_total" [""] "entries": "Commit rounds that this node began as a leader: one bundle of commands, one Raft entry each.";
     Counter "dtm_commands_total" [""] "commands": "Commands in them.";
+    Counter "dtm_cluster_logs_went_back_total" [""] "answers": "Answers of replicas that lack what they had acked: their node runs on an old copy of its disk.";
     Counter "dtm_cluster_append_stalls_total" [""] "streams": "Append streams that were given up because a follower was silent.";
     Counter "dtm_cluster_group_failures_total" ["group"] "groups": "Groups that stopped on this node because apply failed.";
     Counter "dtm_cluster_peer_refused_total" ["cause"] "calls": "Peers refused: certificate, cluster, incarnation, origin, removed, unlisted, old-copy.";

@@ -389,8 +389,27 @@ pub struct GroupLeader {
     #[prost(message, optional, tag = "3")]
     pub leader: ::core::option::Option<PeerNode>,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HelloRequest {
+    /// Logs of a node that starts.
+    #[prost(message, repeated, tag = "1")]
+    pub replicas: ::prost::alloc::vec::Vec<ReplicaPosition>,
+    /// The caller's groups run.
+    #[prost(bool, tag = "2")]
+    pub running: bool,
+}
+/// Where the log of a replica stands, or what is known of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct HelloRequest {}
+pub struct ReplicaPosition {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// Term of its vote; in an answer, of the leader that it acked to.
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
+    /// Its last index; in an answer, the highest that it acked.
+    #[prost(uint64, tag = "3")]
+    pub last: u64,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HelloResponse {
     /// Highest boot counter of the caller that is known; 0 = none.
@@ -405,6 +424,9 @@ pub struct HelloResponse {
     /// A group of the receiver still names a replica of the caller as its member.
     #[prost(bool, tag = "4")]
     pub still_member: bool,
+    /// A log of the caller lacks what its replica acked: the disk is an old copy.
+    #[prost(message, optional, tag = "5")]
+    pub went_back: ::core::option::Option<ReplicaPosition>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReportRequest {}

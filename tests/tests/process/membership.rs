@@ -75,6 +75,45 @@ async fn an_old_copy_of_a_disk_is_refused() -> Result<()> {
     finish_and_judge(cluster, load).await
 }
 
+// The disk of a running node is copied (a snapshot of its machine), the node acks more, and the copy
+// is put back: its start counter is the present one, only its logs tell. It is refused with exit code
+// 78, no other node ends, and the right disk is taken again.
+//
+// holds: ING-1, RAFT-1
+// fault: F22
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_running_node_is_refused() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    let load = Load::usual(&cluster, 4).await?;
+    load.moves(ALIVE).await?;
+    let at = NODES - 1;
+    let (data, kept) = (cluster.nodes[at].folder.join("data"), cluster.path("kept"));
+    let newest = cluster.path("newest");
+    cluster.nodes[at].pause()?;
+    copy(&data, &kept)?;
+    cluster.nodes[at].resume()?;
+    cluster.settled(NODES).await?;
+    for _ in 0..3 {
+        load.moves(ALIVE).await?;
+    }
+    cluster.nodes[at].kill();
+    std::fs::rename(&data, &newest)?;
+    std::fs::rename(&kept, &data)?;
+    cluster.start_node(at)?;
+    let code = cluster.nodes[at].ended(WITHIN).await?;
+    ensure!(code == EXIT_CONFIG, "ended with {code}");
+    let log = std::fs::read_to_string(&cluster.nodes[at].log)?;
+    ensure!(log.contains("this disk is an old copy"), "no clear text");
+    load.moves(ALIVE).await?;
+
+    std::fs::remove_dir_all(&data)?;
+    std::fs::rename(&newest, &data)?;
+    cluster.start_node(at)?;
+    cluster.settled(NODES).await?;
+    load.moves(ALIVE).await?;
+    finish_and_judge(cluster, load).await
+}
+
 // The log of a joined node is lost while its rows and its start counter stay.
 //
 // holds: ING-1, RAFT-1
