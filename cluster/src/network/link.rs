@@ -14,6 +14,7 @@ use super::heartbeat::HeartbeatHub;
 use super::origin::OriginGuard;
 use super::presence::Presence;
 use super::tls::{Connector, PeerTls};
+use crate::clocks::Clocks;
 use crate::forward::Forwarder;
 
 /// Largest peer message, bytes.
@@ -112,6 +113,7 @@ pub(crate) struct Links {
     tls: Arc<dyn PeerTls>,
     guard: Arc<OriginGuard>,
     presence: Arc<Presence>,
+    clocks: Arc<Clocks>,
     links: Mutex<HashMap<NodeId, Arc<Link>>>,
     leaving: AtomicBool,
 }
@@ -121,14 +123,20 @@ impl Links {
         tls: Arc<dyn PeerTls>,
         guard: Arc<OriginGuard>,
         presence: Arc<Presence>,
+        clocks: Arc<Clocks>,
     ) -> Arc<Self> {
         let (links, leaving) = (Mutex::new(HashMap::new()), AtomicBool::new(false));
-        Arc::new(Self { tls, guard, presence, links, leaving })
+        Arc::new(Self { tls, guard, presence, clocks, links, leaving })
     }
 
     /// Which peers are gone.
     pub(crate) fn presence(&self) -> &Presence {
         &self.presence
+    }
+
+    /// What the clocks of the nodes are worth.
+    pub(crate) fn clocks(&self) -> &Arc<Clocks> {
+        &self.clocks
     }
 
     /// This node is about to stop: it takes no leadership any more.
