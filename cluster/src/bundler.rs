@@ -16,18 +16,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dtm_machine::seams::{Clock, ProposeError, Reply};
+use dtm_machine::seams::{ProposeError, Reply};
 use dtm_types::{GroupId, NodeId, ReplicaId, bundle};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
 use tokio_util::sync::CancellationToken;
 
 use crate::applied::Applied;
+use crate::clocks::Standing;
+use crate::group::voter_nodes;
 use crate::log_store::{LogError, ReplicaLog};
 use crate::network::{Link, Links};
 use crate::queue::{CommandQueue, Item, QueueConfig, RETRY_PAUSE};
 use crate::raft::{GroupRaft, ServerMetrics};
-use crate::type_config::{BundleBytes, CallbackResponder, PeerNode, WriteResult};
+use crate::type_config::{BundleBytes, CallbackResponder, LogId, PeerNode, WriteResult};
 
 /// What one bundle takes, unless a single command is larger.
 const BUNDLE_BYTES_MAX: usize = 1 << 20;
@@ -45,13 +47,20 @@ pub(crate) struct Bundler {
     log: Arc<dyn ReplicaLog>,
     applied: Arc<Applied>,
     links: Arc<Links>,
-    clock: Arc<dyn Clock>,
 }
 
 enum Route {
     Here,
     There(Arc<Link>),
-    Nowhere,
+    /// And why.
+    Nowhere(&'static str),
+}
+
+/// What the clocks said last, and of which verdict and members that holds.
+struct Known {
+    generation: u64,
+    membership: Option<LogId>,
+    standing: Standing,
 }
 
 /// What a bundler is made of.
@@ -64,16 +73,14 @@ pub(crate) struct BundlerParts {
     pub(crate) log: Arc<dyn ReplicaLog>,
     pub(crate) applied: Arc<Applied>,
     pub(crate) links: Arc<Links>,
-    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Bundler {
     pub(crate) fn start(parts: BundlerParts, stop: CancellationToken) -> Arc<Self> {
-        let BundlerParts { group, replica, node, config, raft, log, applied, links, clock } = parts;
+        let BundlerParts { group, replica, node, config, raft, log, applied, links } = parts;
         let queue = CommandQueue::new(group, config);
         let in_flight = AtomicUsize::new(0);
-        let bundler =
-            Arc::new(Self { queue, in_flight, replica, node, raft, log, applied, links, clock });
+        let bundler = Arc::new(Self { queue, in_flight, replica, node, raft, log, applied, links });
         tokio::spawn(Arc::clone(&bundler).run(stop));
         bundler
     }
@@ -95,13 +102,14 @@ impl Bundler {
 
     async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut metrics = self.raft.server_metrics();
+        let mut known = None;
         loop {
-            let route = self.route(&metrics.borrow_watched());
+            let route = self.route(&metrics.borrow_watched(), &mut known);
             let must_retry = match route {
                 _ if self.queue.is_backing_off() => self.queue.expire("no leader takes it"),
                 Route::Here => self.propose_ready().await,
                 Route::There(link) => self.queue.forward(&link),
-                Route::Nowhere => self.queue.expire("no leader"),
+                Route::Nowhere(why) => self.queue.expire(why),
             };
             let pause = if must_retry { RETRY_PAUSE } else { Duration::from_secs(3600) };
             tokio::select! {
@@ -114,20 +122,42 @@ impl Bundler {
         self.queue.close("this replica has stopped");
     }
 
-    fn route(&self, metrics: &ServerMetrics) -> Route {
+    fn route(&self, metrics: &ServerMetrics, known: &mut Option<Known>) -> Route {
         match metrics.current_leader {
-            Some(leader) if leader == self.replica.0 => Route::Here,
+            Some(leader) if leader == self.replica.0 => match self.standing(metrics, known) {
+                Standing::Sound => Route::Here,
+                Standing::Astray => Route::Nowhere("the clock of the leader's node is astray"),
+                Standing::Unheard => {
+                    self.links.clocks().ask_soon();
+                    Route::Nowhere("the leader's node has not compared its clock yet")
+                }
+            },
             Some(leader) => match metrics.membership_config.get_node(&leader) {
                 Some(PeerNode { node, .. }) if self.links.presence().is_gone(*node) => {
-                    Route::Nowhere
+                    Route::Nowhere("no leader")
                 }
                 Some(PeerNode { node, peer_address, .. }) => {
                     Route::There(self.links.to(*node, peer_address))
                 }
-                None => Route::Nowhere,
+                None => Route::Nowhere("no leader"),
             },
-            None => Route::Nowhere,
+            None => Route::Nowhere("no leader"),
         }
+    }
+
+    /// Whether this node's clock may stamp; asked anew only when something changed.
+    fn standing(&self, metrics: &ServerMetrics, known: &mut Option<Known>) -> Standing {
+        let clocks = self.links.clocks();
+        let (generation, members) = (clocks.generation(), &metrics.membership_config);
+        let membership = *members.log_id();
+        let is_known =
+            |known: &&Known| known.generation == generation && known.membership == membership;
+        if let Some(known) = known.as_ref().filter(is_known) {
+            return known.standing;
+        }
+        let standing = clocks.standing(&voter_nodes(members));
+        *known = Some(Known { generation, membership, standing });
+        standing
     }
 
     /// Proposes bundles while there is room in flight; true when it should be tried again soon.
@@ -142,8 +172,8 @@ impl Bundler {
                 }
             }
             let mut builder = bundle::Builder::of_version(
-                self.applied.version(),
-                self.clock.now_us(),
+                taken.version,
+                self.links.clocks().stamp_us(),
                 &self.node.0,
                 bytes + 8 * taken.items.len(),
             );
@@ -170,20 +200,23 @@ impl Bundler {
         if self.in_flight.load(Ordering::Acquire) >= IN_FLIGHT_MAX {
             return None;
         }
-        let items = self.queue.take(BUNDLE_BYTES_MAX);
+        let version = self.applied.version();
+        let items = self.queue.take_for(version, BUNDLE_BYTES_MAX);
         if items.is_empty() {
             return None;
         }
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         metrics::counter!("dtm_bundles_total").increment(1);
         metrics::counter!("dtm_commands_total").increment(items.len() as u64);
-        Some(Taken { bundler: Arc::clone(self), items })
+        Some(Taken { bundler: Arc::clone(self), version, items })
     }
 }
 
 /// A bundle on its way through Raft. Dropped without a result its outcome is unknown.
 struct Taken {
     bundler: Arc<Bundler>,
+    /// The one that the group is at, and no item is above.
+    version: u8,
     items: Vec<(u64, Item)>,
 }
 

@@ -31,6 +31,9 @@ pub struct ClusterConfig {
     pub version_max: u8,
     /// Heartbeats and elections.
     pub timing: Timing,
+    /// A node whose clock is further than this from the median of its peers' neither leads nor
+    /// stamps, milliseconds.
+    pub clock_offset_max_ms: u64,
     /// Commands waiting or in flight a group on this node, bytes; beyond it: overload.
     pub queue_bytes_max: usize,
     /// How long a command waits for a leader before it is refused as unavailable, milliseconds.
@@ -60,6 +63,7 @@ impl ClusterConfig {
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
             version_max: bundle::VERSION_MAX,
             timing: Timing::default(),
+            clock_offset_max_ms: 500,
             queue_bytes_max: 32 << 20,
             leader_wait_ms: 5_000,
             read_wait_ms: 5_000,

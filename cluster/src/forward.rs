@@ -239,6 +239,9 @@ fn from_wire(group: GroupId, result: Option<wire::forward_answer::Result>) -> Fo
                 Forwarded::Failed(ProposeError::Overloaded { group, retry_after_ms })
             }
             Some(ErrorCode::DiskFull) => Forwarded::Failed(ProposeError::DiskFull { group }),
+            Some(ErrorCode::NotSupported) => {
+                Forwarded::Failed(ProposeError::NotSupported { group, cause: error.cause })
+            }
             Some(ErrorCode::NodeStopped) => {
                 Forwarded::Failed(ProposeError::Stopped { reason: error.cause })
             }

@@ -1,6 +1,6 @@
 //! One replica of one group on this node, running.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::applied::Applied;
 use crate::backfill::Backfill;
 use crate::bundler::{Bundler, BundlerParts};
+use crate::clocks::Standing;
 use crate::config::{ClusterConfig, Deps};
 use crate::convert;
 use crate::error::Error;
@@ -24,7 +25,7 @@ use crate::missing::Missing;
 use crate::network::{Factory, Links};
 use crate::raft::GroupRaft;
 use crate::state_machine::StateMachine;
-use crate::type_config::PeerNode;
+use crate::type_config::{PeerNode, StoredMembership};
 
 /// One replica, running.
 pub(crate) struct Group {
@@ -73,7 +74,6 @@ impl Group {
             log: Arc::clone(&log),
             applied: Arc::clone(&applied),
             links: Arc::clone(links),
-            clock: Arc::clone(&deps.clock),
         };
         let bundler = Bundler::start(parts, stop.clone());
         let links = Arc::clone(links);
@@ -163,6 +163,23 @@ impl Group {
         metrics.membership_config.membership().nodes().any(|(_, peer)| peer.node == node)
     }
 
+    /// What the clock of this node is worth to this group.
+    pub(crate) fn standing(&self) -> Standing {
+        let metrics = self.raft.server_metrics();
+        let voters = voter_nodes(&metrics.borrow_watched().membership_config);
+        self.links.clocks().standing(&voters)
+    }
+
+    /// Whether this replica stands for election by itself when its leader is silent; never where the
+    /// node is about to stop.
+    pub(crate) fn let_stand(&self, may_lead: bool) {
+        let config = self.raft.runtime_config();
+        config.elect(may_lead);
+        if self.links.is_leaving() {
+            config.elect(false);
+        }
+    }
+
     /// Confirms leadership with a quorum; the index that a current read must have applied.
     pub(crate) async fn read_index_here(&self, within: Duration) -> Result<u64, Error> {
         let confirmed = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
@@ -202,6 +219,13 @@ impl Group {
     pub(crate) fn records(&self) -> Arc<dyn RecordStore> {
         Arc::new(Records { backfill: Arc::clone(&self.backfill) })
     }
+}
+
+/// The nodes whose replicas vote, under either configuration while it changes.
+pub(crate) fn voter_nodes(stored: &StoredMembership) -> BTreeSet<NodeId> {
+    let membership = stored.membership();
+    let nodes = membership.voter_ids().filter_map(|voter| membership.get_node(&voter));
+    nodes.map(|peer| peer.node).collect()
 }
 
 /// What a replica has on disk, open.

@@ -11,6 +11,7 @@
 mod applied;
 mod backfill;
 mod bundler;
+mod clocks;
 mod config;
 mod convert;
 mod elsewhere;
@@ -52,6 +53,7 @@ mod type_config;
 mod suite_test;
 
 pub use applied::Head;
+pub use clocks::ClockStatus;
 pub use config::{ClusterConfig, Deps, Timing};
 pub use error::Error;
 pub use lifecycle::{ClusterNode, Starting};

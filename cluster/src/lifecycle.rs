@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::backfill;
+use crate::clocks::{self, ClockStatus, Clocks};
 use crate::config::{ClusterConfig, Deps};
 use crate::elsewhere::Elsewhere;
 use crate::error::Error;
@@ -80,6 +81,7 @@ impl Starting {
             node.parts.spawn("the controller", Arc::clone(&node).control());
             let flush_interval = Duration::from_millis(node.config.flush_interval_ms);
             let registry = || Arc::clone(&node.registry);
+            node.parts.spawn("the comparison of clocks", clocks::run(registry()));
             node.parts.spawn("the comparison of ledgers", roots::watch(registry()));
             node.parts.spawn("fetching of missing bundles", backfill::run(registry()));
             node.parts.spawn("mending of replicas", supervise::run(registry()));
@@ -126,7 +128,9 @@ impl ClusterNode {
         let (cluster, node) = (config.cluster, config.node.node);
         let guard = OriginGuard::new(cluster, node, config.incarnation, config.boot_counter);
         let (presence, lost) = Presence::new();
-        let links = Links::new(Arc::clone(&deps.tls), Arc::clone(&guard), Arc::clone(&presence));
+        let clocks = Clocks::new(node, Arc::clone(&deps.clock), config.clock_offset_max_ms);
+        let tls = Arc::clone(&deps.tls);
+        let links = Links::new(tls, Arc::clone(&guard), Arc::clone(&presence), clocks);
         let registry = Registry::new(config.clone(), deps.clone(), links);
         let stop = CancellationToken::new();
         let tls = Arc::clone(&deps.tls);
@@ -266,6 +270,11 @@ impl ClusterNode {
             self.registry.stop().await;
             self.parts.wait().await;
         })
+    }
+
+    /// This node's clock among those of its peers.
+    pub fn clock_status(&self) -> ClockStatus {
+        self.registry.links().clocks().status()
     }
 
     pub(crate) fn next_request(&self) -> u64 {

@@ -198,6 +198,7 @@ impl Group {
             |why: &str| Error::Refused(format!("replica {to} of group {}: {why}", self.id));
         match answer {
             Ok(held) if held.get_ref().leaving => Err(refused("its node stops")),
+            Ok(held) if held.get_ref().astray => Err(refused("the clock of its node is astray")),
             Ok(_) => Ok(()),
             Err(status) => Err(refused(status.message())),
         }

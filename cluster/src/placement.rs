@@ -113,7 +113,8 @@ impl ClusterNode {
             };
             members.into_iter().map(member).collect()
         };
-        let is_gone = |node| self.registry().links().presence().is_gone(node);
+        let links = self.registry().links();
+        let is_gone = |node| links.presence().is_gone(node) || links.clocks().is_astray(node);
         let preferred = plan.preferred_leader(group, leader.node, voters_max, is_gone);
         let preferred = preferred.filter(|_| may_transfer);
         let request = wire::ReconcileRequest {

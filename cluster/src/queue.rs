@@ -46,6 +46,8 @@ impl QueueConfig {
 pub(crate) struct Item {
     pub(crate) command: Bytes,
     pub(crate) reply: Reply,
+    /// Lowest version of a group that may hold it.
+    pub(crate) version: u8,
     lane: Lane,
     deadline: Instant,
     /// Came from another node: never forwarded a second time.
@@ -96,17 +98,22 @@ impl CommandQueue {
         self.wake.notified().await;
     }
 
-    /// Takes a command, or refuses it at once as overload or as unavailable.
+    /// Takes a command, or refuses it at once: as overload, as unavailable, as nothing that this
+    /// software knows.
     pub(crate) fn push(&self, command: Bytes, reply: Reply, is_forwarded: bool) {
         let group = self.group;
+        let Some(version) = dtm_types::version_of(&command) else {
+            // In a log it would stop the group on every node of this release.
+            let cause = format!(
+                "the command for group {group} is empty or newer than the software of the node that \
+                 was asked: install the release that the others run"
+            );
+            return reply(Err(ProposeError::NotSupported { group, cause }));
+        };
         let refused = {
             let mut state = self.state.lock();
             let (bytes, lane) = (command.len(), Lane::of(&command));
-            if !dtm_types::is_known(&command) {
-                // In a log it would stop the group on every node of this release.
-                let cause = "the command is empty or newer than this node's software".to_owned();
-                ProposeError::Unavailable { group, cause }
-            } else if let Some(cause) = &state.closed {
+            if let Some(cause) = &state.closed {
                 ProposeError::Unavailable { group, cause: cause.clone() }
             } else if state.bytes > 0 && state.bytes + bytes > self.config.bytes_max_of(lane) {
                 ProposeError::Overloaded { group, retry_after_ms: OVERLOAD_RETRY_AFTER_MS }
@@ -115,7 +122,7 @@ impl CommandQueue {
                 let number = state.next;
                 state.next += 1;
                 state.bytes += bytes;
-                let item = Item { command, reply, lane, deadline, is_forwarded };
+                let item = Item { command, reply, version, lane, deadline, is_forwarded };
                 state.items.insert(lane, number, item);
                 drop(state);
                 self.wake.notify_one();
@@ -134,6 +141,30 @@ impl CommandQueue {
             bytes += item.command.len();
             is_first || bytes <= bytes_max
         })
+    }
+
+    /// [`CommandQueue::take`] for a bundle of this version: what needs a higher one is refused. Nodes
+    /// of the release before may be members until the group is raised; they would stop at such a
+    /// command, or drop what they do not know of it and part from the others.
+    pub(crate) fn take_for(&self, version: u8, bytes_max: usize) -> Vec<(u64, Item)> {
+        loop {
+            let mut items = self.take(bytes_max);
+            let is_end = items.is_empty();
+            let newer = items.extract_if(.., |(_, item)| item.version > version);
+            newer.for_each(|(_, item)| self.refuse_newer(item, version));
+            if is_end || !items.is_empty() {
+                return items;
+            }
+        }
+    }
+
+    fn refuse_newer(&self, item: Item, version: u8) {
+        let (group, needed) = (self.group, item.version);
+        let cause = format!(
+            "group {group} is at version {version}, this needs version {needed}: upgrade every node, \
+             then run `dtm cluster upgrade`"
+        );
+        self.answer(item, Err(ProposeError::NotSupported { group, cause }));
     }
 
     /// Answers a command that was taken.
@@ -231,5 +262,97 @@ impl CommandQueue {
             std::mem::take(&mut state.items)
         };
         items.into_values().for_each(|item| self.unavailable(item, cause));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use dtm_types::command::command::Op;
+    use dtm_types::command::{Command, RaiseVersion};
+    use prost::Message;
+
+    use super::*;
+
+    fn queue() -> Arc<CommandQueue> {
+        let leader_wait = Duration::from_secs(60);
+        CommandQueue::new(GroupId(3), QueueConfig { bytes_max: 1 << 20, leader_wait })
+    }
+
+    fn command() -> Bytes {
+        let op = Some(Op::RaiseVersion(RaiseVersion { version: 2 }));
+        Command { op, ..Command::default() }.encode_to_vec().into()
+    }
+
+    fn told(into: &Arc<Mutex<Vec<Result<Outcome, ProposeError>>>>) -> Reply {
+        let into = Arc::clone(into);
+        Box::new(move |result| into.lock().push(result))
+    }
+
+    #[test]
+    fn what_a_group_is_not_raised_to_is_refused_and_the_rest_goes_on() {
+        let (queue, refused) = (queue(), Arc::default());
+        let taken = Arc::new(AtomicUsize::new(0));
+        for _ in 0..4 {
+            let taken = Arc::clone(&taken);
+            let count = Box::new(move |_| {
+                taken.fetch_add(1, Ordering::SeqCst);
+            });
+            queue.push(command(), count, false);
+        }
+        // As of a later release: what every second one holds came with version 2.
+        for (number, (_, mut item)) in queue.take(usize::MAX).into_iter().enumerate() {
+            if number % 2 == 1 {
+                (item.version, item.reply) = (2, told(&refused));
+            }
+            queue.put_back([(number as u64, item)]);
+        }
+        let first = queue.take_for(1, usize::MAX);
+        assert_eq!(first.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 2]);
+        let told = refused.lock().clone();
+        assert_eq!(told.len(), 2);
+        for refusal in told {
+            let Err(error @ ProposeError::NotSupported { .. }) = refusal else {
+                panic!("{refusal:?}");
+            };
+            assert!(error.to_string().contains("dtm cluster upgrade"), "{error}");
+            assert!(!error.retryable());
+        }
+        assert!(queue.take_for(1, usize::MAX).is_empty());
+        first.into_iter().for_each(|(_, item)| queue.answer(item, Ok(Outcome::default())));
+        assert_eq!((taken.load(Ordering::SeqCst), queue.queued_bytes()), (2, 0));
+    }
+
+    #[test]
+    fn only_refused_ones_do_not_hide_the_next() {
+        let (queue, refused) = (queue(), Arc::default());
+        for version in [2, 2, 1] {
+            queue.push(command(), told(&refused), false);
+            let mut items = queue.take(usize::MAX);
+            let last = items.last_mut().expect("pushed");
+            last.1.version = version;
+            queue.put_back(items);
+        }
+        assert_eq!(queue.take_for(1, 1).len(), 1, "one command a turn");
+        assert_eq!(refused.lock().len(), 2);
+        queue.push(command(), told(&refused), false);
+        queue.put_back(queue.take(usize::MAX).into_iter().map(|(number, mut item)| {
+            item.version = 2;
+            (number, item)
+        }));
+        assert_eq!(queue.take_for(2, 1).len(), 1, "raised");
+    }
+
+    #[test]
+    fn what_this_software_does_not_know_is_refused_at_once() {
+        let (queue, refused) = (queue(), Arc::default());
+        let mut newer = command().to_vec();
+        prost::encoding::bytes::encode(99, &b"of a later release".to_vec(), &mut newer);
+        queue.push(newer.into(), told(&refused), false);
+        queue.push(Bytes::new(), told(&refused), true);
+        let told = refused.lock().clone();
+        assert_eq!(told.len(), 2);
+        assert!(told.iter().all(|r| matches!(r, Err(ProposeError::NotSupported { .. }))));
     }
 }

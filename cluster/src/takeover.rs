@@ -20,6 +20,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::TransferLeaderRequest;
 use tokio::sync::mpsc;
 
+use crate::clocks::Standing;
 use crate::group::Group;
 use crate::registry::Registry;
 
@@ -97,9 +98,9 @@ impl Group {
         }
     }
 
-    /// Whether this replica may stand: a node that leaves does not.
+    /// Whether this replica may stand: a node that leaves does not, nor one whose clock is astray.
     fn may_lead(&self) -> bool {
-        !self.links.is_leaving()
+        !self.links.is_leaving() && self.standing() != Standing::Astray
     }
 
     /// As if the leader had offered its place to nobody in particular: this replica no longer

@@ -102,6 +102,7 @@ fn row(options: &InitOptions, node: NodeId) -> NodeRow {
         peer_address: at(peers.port()),
         https_address: at(https.port()),
         software_version: env!("CARGO_PKG_VERSION").into(),
+        version_max: u32::from(dtm_types::bundle::VERSION_MAX),
         ..NodeRow::default()
     }
 }

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use dtm_cluster::{ClusterConfig, ClusterNode, GroupStatus, PeerNode};
 use dtm_machine::seams::{Freshness, GroupView, ProposeError, ReadError, ReadView};
 use dtm_storage::vfs::MemVfs;
-use dtm_testkit::{Ca, found_in_time, fresh_address, node_row, until};
+use dtm_testkit::{Ca, TestClock, found_in_time, fresh_address, node_row, until};
 use dtm_types::command::command::Op;
 use dtm_types::command::{
     Actor, ActorKind, Admin, BootNode, ClusterRow, Command, NodeRow, Outcome, admin,
@@ -84,7 +84,8 @@ impl Sandbox {
     /// When they do not come together in time; here and below.
     pub async fn form(settings: Settings, seams: Arc<dyn Seams>) -> Self {
         let ca = Ca::new();
-        let promises = Arc::default();
+        let (promises, clock) =
+            (Arc::default(), Arc::new(TestClock::starting_at(commands::TIME_US)));
         let mut nodes = Vec::new();
         for number in 1..=settings.nodes {
             let id = NodeId([number; 16]);
@@ -101,7 +102,8 @@ impl Sandbox {
                 ..ClusterConfig::new(CLUSTER, peer)
             };
             let at = nodes.len();
-            let mut node = Node::new(at, config, ca.node(id), Arc::clone(&seams), &promises);
+            let (tls, seams) = (ca.node(id), Arc::clone(&seams));
+            let mut node = Node::new(at, config, tls, &clock, seams, &promises);
             node.start(listener).await;
             nodes.push(node);
         }

@@ -12,7 +12,6 @@ use dtm_testkit::{TestClock, Wrapped};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
-use super::commands::TIME_US;
 use super::seams::Seams;
 use super::watched::WatchedLogs;
 use crate::checker::Promises;
@@ -26,6 +25,8 @@ pub(super) struct Node {
     pub(super) disk: MemVfs,
     states: Arc<MemoryStates>,
     tls: Arc<dyn PeerTls>,
+    /// One for all nodes and lives.
+    clock: Arc<TestClock>,
     seams: Arc<dyn Seams>,
     promises: Arc<Mutex<Promises>>,
     pub(super) running: Option<Arc<ClusterNode>>,
@@ -38,6 +39,7 @@ impl Node {
         at: usize,
         config: ClusterConfig,
         tls: Arc<dyn PeerTls>,
+        clock: &Arc<TestClock>,
         seams: Arc<dyn Seams>,
         promises: &Arc<Mutex<Promises>>,
     ) -> Self {
@@ -47,6 +49,7 @@ impl Node {
             disk: MemVfs::new(at as u64 + 1),
             states: Arc::default(),
             tls,
+            clock: Arc::clone(clock),
             seams,
             promises: Arc::clone(promises),
             running: None,
@@ -74,7 +77,7 @@ impl Node {
             logs,
             states: seams.states(self.at, states),
             tls: Arc::clone(&self.tls),
-            clock: Arc::new(TestClock::starting_at(TIME_US)),
+            clock: Arc::clone(&self.clock) as _,
         };
         match ClusterNode::start(self.config.clone(), deps, listener).await {
             Ok(node) => self.running = Some(node),

@@ -15,6 +15,8 @@ use prost::Message;
 use crate::seams::{MemoryStateStore, StateBatch, StateRead, StateStore};
 use crate::{Committed, Machine, reads};
 
+mod time;
+
 const TIME_US: i64 = 1_795_000_000_000_000;
 const INGEST: GroupId = GroupId(1);
 

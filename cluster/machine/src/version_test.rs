@@ -4,7 +4,8 @@ use bytes::Bytes;
 use dtm_types::command::command::Op;
 use dtm_types::command::outcome::Result as Answer;
 use dtm_types::command::{
-    Admin, Command, CountRefusals, GroupRow, RaiseVersion, ReplicaRow, admin,
+    Admin, Command, CountRefusals, GroupRow, JoinTokenRow, NodeRow, RaiseVersion, RefusalKind,
+    ReplicaRow, UseJoinToken, admin,
 };
 use dtm_types::{GroupId, bundle};
 use prost::Message;
@@ -99,6 +100,40 @@ fn a_version_rises_by_an_entry_and_stops_who_does_not_know_it() {
     // And put back to the old release: it does not even load.
     let back = Machine::load_up_to(1, GROUP, &old_store);
     assert!(matches!(back, Err(ApplyError::Version { version: 2, .. })), "{back:?}");
+}
+
+#[test]
+fn a_node_that_knows_less_than_the_cluster_is_at_does_not_join() {
+    let store = MemoryStateStore::new(GroupId::META);
+    let mut machine = Machine::load_up_to(2, GroupId::META, &store).expect("empty");
+    let mut index = 0;
+    let mut admin = |request: u8, op| {
+        let op = Some(Op::Admin(Admin { op: Some(op), ..Admin::default() }));
+        let request_id = vec![request; 16].into();
+        let command = Command { request_id, op, ..Command::default() }.encode_to_vec();
+        index += 1;
+        let version = if index == 1 { 1 } else { 2 };
+        let raised = apply(&mut machine, &store, index, bundle_of(version, &raise(2)));
+        raised.expect("raised").expect("answered");
+        index += 1;
+        apply(&mut machine, &store, index, bundle_of(2, &command)).expect("total")
+    };
+    let token_hash = Bytes::from(vec![9; 32]);
+    let row = JoinTokenRow { token_hash: token_hash.clone(), expires_us: 99, ..Default::default() };
+    admin(1, admin::Op::PutJoinToken(row));
+    let join = |version_max| {
+        let node = Some(NodeRow { node: vec![5; 16].into(), version_max, ..NodeRow::default() });
+        admin::Op::UseJoinToken(UseJoinToken { token_hash: token_hash.clone(), node })
+    };
+    for (request, older) in [(2, 0), (3, 1)] {
+        let Some(Answer::Refusal(refusal)) = admin(request, join(older)) else {
+            panic!("{older} joins");
+        };
+        assert_eq!(refusal.kind(), RefusalKind::Version);
+        assert!(refusal.detail.contains("version 2"), "{}", refusal.detail);
+    }
+    let joined = admin(4, join(2));
+    assert!(matches!(joined, Some(Answer::Done(_))), "the token was not spent: {joined:?}");
 }
 
 #[test]

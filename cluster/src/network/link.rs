@@ -15,6 +15,7 @@ use super::heartbeat::HeartbeatHub;
 use super::origin::OriginGuard;
 use super::presence::Presence;
 use super::tls::{Connector, PeerTls};
+use crate::clocks::Clocks;
 use crate::forward::Forwarder;
 
 /// Largest peer message, bytes.
@@ -113,6 +114,7 @@ pub(crate) struct Links {
     tls: Arc<dyn PeerTls>,
     guard: Arc<OriginGuard>,
     presence: Arc<Presence>,
+    clocks: Arc<Clocks>,
     links: Mutex<HashMap<NodeId, Arc<Link>>>,
     leaving: AtomicBool,
     acked: AckedLogs,
@@ -123,10 +125,11 @@ impl Links {
         tls: Arc<dyn PeerTls>,
         guard: Arc<OriginGuard>,
         presence: Arc<Presence>,
+        clocks: Arc<Clocks>,
     ) -> Arc<Self> {
         let (links, leaving) = (Mutex::new(HashMap::new()), AtomicBool::new(false));
         let acked = AckedLogs::default();
-        Arc::new(Self { tls, guard, presence, links, leaving, acked })
+        Arc::new(Self { tls, guard, presence, clocks, links, leaving, acked })
     }
 
     /// What replicas of other nodes told leaders here that they have on disk.
@@ -137,6 +140,11 @@ impl Links {
     /// Which peers are gone.
     pub(crate) fn presence(&self) -> &Presence {
         &self.presence
+    }
+
+    /// What the clocks of the nodes are worth.
+    pub(crate) fn clocks(&self) -> &Arc<Clocks> {
+        &self.clocks
     }
 
     /// This node is about to stop: it takes no leadership any more.

@@ -22,6 +22,7 @@ use super::link;
 use super::origin::{OriginGuard, Peer};
 use super::snapshot;
 use super::tls::PeerStream;
+use crate::clocks::Standing;
 use crate::convert;
 use crate::elsewhere;
 use crate::forward;
@@ -398,6 +399,15 @@ impl PeerService for PeerServer {
         }))
     }
 
+    async fn time(
+        &self,
+        request: Request<wire::TimeRequest>,
+    ) -> Result<Response<wire::TimeResponse>, Status> {
+        self.guard.check(&request)?;
+        let time_us = self.registry.links().clocks().now_us();
+        Ok(Response::new(wire::TimeResponse { time_us }))
+    }
+
     async fn report(
         &self,
         request: Request<wire::ReportRequest>,
@@ -459,7 +469,8 @@ impl PeerService for PeerServer {
         let mut lacking = group.backfill.missing.ranges();
         lacking.insert(applied + 1, message.through);
         let leaving = self.registry.links().is_leaving();
-        Ok(Response::new(wire::HeldResponse { lacking: lacking.to_wire(), leaving }))
+        let astray = group.standing() == Standing::Astray;
+        Ok(Response::new(wire::HeldResponse { lacking: lacking.to_wire(), leaving, astray }))
     }
 
     async fn entries(

@@ -1,26 +1,37 @@
 //! A clock that starts where a test says.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Instant;
 
 use dtm_machine::seams::Clock;
 
 /// Time since the clock was made, added to a moment of the test's choice.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct TestClock {
-    base_us: i64,
+    base_us: AtomicI64,
     start: Instant,
 }
 
 impl TestClock {
     /// Shows this moment, microseconds, and goes on from there.
     pub fn starting_at(base_us: i64) -> Self {
-        Self { base_us, start: Instant::now() }
+        Self { base_us: AtomicI64::new(base_us), start: Instant::now() }
+    }
+
+    /// Another clock that shows the same.
+    pub fn beside(&self) -> Self {
+        Self { base_us: AtomicI64::new(self.base_us.load(Ordering::SeqCst)), start: self.start }
+    }
+
+    /// Sets the clock forward or, with a negative number, back. Monotonic time goes on as it was.
+    pub fn set_off_us(&self, by_us: i64) {
+        self.base_us.fetch_add(by_us, Ordering::SeqCst);
     }
 }
 
 impl Clock for TestClock {
     fn now_us(&self) -> i64 {
-        self.base_us + self.monotonic_us()
+        self.base_us.load(Ordering::SeqCst) + self.monotonic_us()
     }
 
     fn monotonic_us(&self) -> i64 {

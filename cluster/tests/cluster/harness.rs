@@ -17,11 +17,15 @@ pub(crate) use dtm_testkit::{PATIENCE, propose, until, until_async};
 
 use crate::storage::{Faults, FaultyLogs, FaultyStates, Storage};
 
+/// What every clock shows when a cluster is made.
+pub(crate) const START_US: i64 = 1 << 50;
+
 /// What a node keeps over a restart.
 pub(crate) struct Disk {
     pub(crate) config: ClusterConfig,
     pub(crate) storage: Storage,
     pub(crate) tls: Arc<dyn PeerTls>,
+    pub(crate) clock: Arc<TestClock>,
     /// Put between the node and its storage.
     pub(crate) faults: Arc<Faults>,
 }
@@ -29,7 +33,6 @@ pub(crate) struct Disk {
 pub(crate) struct Cluster {
     pub(crate) disks: Vec<Disk>,
     pub(crate) nodes: Vec<Option<Arc<ClusterNode>>>,
-    clock: Arc<TestClock>,
 }
 
 impl Cluster {
@@ -54,8 +57,8 @@ impl Cluster {
         configure: impl Fn(&mut ClusterConfig),
     ) -> Self {
         let ca = Ca::new();
-        let clock = Arc::new(TestClock::starting_at(1 << 50));
-        let mut cluster = Self { disks: Vec::new(), nodes: Vec::new(), clock };
+        let clock = TestClock::starting_at(START_US);
+        let mut cluster = Self { disks: Vec::new(), nodes: Vec::new() };
         for byte in 1..=size {
             let node = NodeId([byte; 16]);
             let listener = TcpListener::bind(fresh_address(byte)).await.expect("a port");
@@ -64,7 +67,8 @@ impl Cluster {
             let mut config = ClusterConfig::new(ClusterId([7; 16]), peer);
             configure(&mut config);
             let (tls, storage) = (ca.node(node), storage(byte));
-            let disk = Disk { config, storage, tls, faults: Arc::default() };
+            let clock = Arc::new(clock.beside());
+            let disk = Disk { config, storage, tls, clock, faults: Arc::default() };
             cluster.disks.push(disk);
             cluster.nodes.push(None);
             cluster.run(usize::from(byte) - 1, listener).await;
@@ -84,7 +88,7 @@ impl Cluster {
             logs: Arc::new(Wrapped(FaultyLogs { inner: logs, faults: Arc::clone(faults) })),
             states: Arc::new(Wrapped(FaultyStates { inner: states, faults: Arc::clone(faults) })),
             tls: Arc::clone(&disk.tls),
-            clock: Arc::clone(&self.clock) as _,
+            clock: Arc::clone(&disk.clock) as _,
         };
         self.nodes[at] = Some(ClusterNode::start(disk.config.clone(), deps, listener).await?);
         Ok(())

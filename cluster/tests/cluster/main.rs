@@ -1,5 +1,6 @@
 //! Nodes in one process, real TLS on loopback, port 0.
 
+mod clocks;
 mod damage;
 mod elsewhere;
 mod harness;

@@ -167,6 +167,8 @@ config! {
         election_min_ms: u64 = "900", 50..=60_000, "ms";
         /// Greatest silence after which a follower stands for election.
         election_max_ms: u64 = "1_800", 100..=120_000, "ms";
+        /// A node whose clock is further than this from the median of all clocks neither leads nor stamps, where another node can.
+        clock_offset_max_ms: u64 = "500", 300..=60_000, "ms";
     }
     /// Used once, when the cluster is made.
     cluster: Cluster {

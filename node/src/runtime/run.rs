@@ -303,6 +303,7 @@ fn cluster_config(
         election_min_ms: config.raft.election_min_ms,
         election_max_ms: config.raft.election_max_ms,
     };
+    settings.clock_offset_max_ms = config.raft.clock_offset_max_ms;
     settings
 }
 

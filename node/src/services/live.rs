@@ -70,6 +70,7 @@ impl Shared {
 
     /// This node about itself.
     pub(crate) fn local_node(&self) -> wire::NodeStatus {
+        let clock = self.cluster.clock_status();
         wire::NodeStatus {
             node: Some(self.row.clone()),
             reachable: true,
@@ -78,6 +79,9 @@ impl Shared {
             stopped_reason: self.stopped().unwrap_or_default(),
             disk_free_bytes: self.disk_free_bytes(),
             meta_age_ms: self.rights.age_ms(self.clock.monotonic_us()),
+            clock_offset_us: clock.offset_us,
+            clock_astray: clock.is_astray,
+            clock_spread_us: clock.spread_us.unsigned_abs(),
         }
     }
 
@@ -123,13 +127,17 @@ impl Shared {
         head.map_or((0, 0), |head| (head.records, head.refused))
     }
 
-    /// Replicas of this node that do not serve, while the others do.
+    /// What of this node does not serve, while the others do: replicas, or the node for its clock.
     fn degraded(&self) -> Option<String> {
         let name = |group: dtm_cluster::GroupStatus| {
             let cause = group.recovering.or(group.failure)?;
             Some(format!("group {}: {cause}", group.group))
         };
-        let bad: Vec<String> = self.cluster.status().into_iter().filter_map(name).collect();
+        let mut bad: Vec<String> = self.cluster.status().into_iter().filter_map(name).collect();
+        let clock = self.cluster.clock_status();
+        if clock.is_astray {
+            bad.push(format!("the clock is {} ms off", clock.offset_us / 1_000));
+        }
         (!bad.is_empty()).then(|| bad.join("; "))
     }
 

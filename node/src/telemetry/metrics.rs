@@ -72,6 +72,10 @@ metrics! {
     Counter "dtm_ing1_unproven_total" [""] "streams": "A client said so without that token.";
     Counter "dtm_raft1_alarms_total" ["group"] "groups": "RAFT-1: replicas differ at one index. Anything above 0 is an incident.";
     Counter "dtm_raft1_compared_total" [""] "comparisons": "Ledgers of two replicas compared at one index.";
+    Gauge "dtm_clock_offset_seconds" ["peer"] "seconds": "The clock of another node less this node's, by the quickest answer of the last 10 s; true to half of its round trip.";
+    Gauge "dtm_clock_spread_seconds" [""] "seconds": "Between the slowest and the fastest clock that this node hears, its own included. Above `raft.clock_offset_max_ms` it is an alarm.";
+    Gauge "dtm_clock_astray" [""] "0 or 1": "1 while this node's clock is further than `raft.clock_offset_max_ms` from the median: it neither leads nor stamps where another node can.";
+    Gauge "dtm_clock_held_back_seconds" [""] "seconds": "How far this node's stamps are held behind its clock, because the clocks do not agree on it or were all set forward.";
     Counter "dtm_sessions_moved_total" [""] "streams": "Streams that were asked to move to the new leader of their group.";
     Counter "dtm_cluster_takeovers_total" [""] "groups": "Groups that elected at once because their leader's process was gone.";
     Gauge "dtm_groups_led" [""] "groups": "Groups that this node leads.";

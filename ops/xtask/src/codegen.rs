@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use prost::Message;
 
+use crate::versions;
+
 /// Packages that stand in `dtm-types` (prost only, no tonic).
 const FORMAT: &str = "dtm/format/v1/format.proto";
 const COMMAND: &str = "dtm/command/v1/command.proto";
@@ -66,6 +68,8 @@ fn generate() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     let present: Vec<&str> = WIRE.into_iter().filter(|p| root.join(p).exists()).collect();
     let set = protox::compile(&present, [root]).context("compile the wire contracts")?;
     files.insert(PathBuf::from("proto/src/generated/descriptors.bin"), set.encode_to_vec());
+    let table = versions::generate(root, &set)?;
+    files.insert(PathBuf::from("proto/types/src/generated/versions.rs"), table);
     tonic_prost_build::configure()
         .bytes(".")
         .extern_path(".dtm.format.v1", "::dtm_types::format")

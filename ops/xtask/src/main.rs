@@ -2,6 +2,7 @@
 
 mod codegen;
 mod tidy;
+mod versions;
 
 use anyhow::{Result, bail};
 

@@ -131,6 +131,15 @@ pub struct NodeStatus {
     /// Since this node last had meta confirmed by its leader; the largest number: never.
     #[prost(uint64, tag = "8")]
     pub meta_age_ms: u64,
+    /// This node's clock less the median of the clocks that it hears, microseconds.
+    #[prost(int64, tag = "9")]
+    pub clock_offset_us: i64,
+    /// It is beyond raft.clock_offset_max_ms: the node neither leads nor stamps.
+    #[prost(bool, tag = "10")]
+    pub clock_astray: bool,
+    /// Between the fastest and the slowest clock that it hears, its own included, microseconds.
+    #[prost(uint64, tag = "11")]
+    pub clock_spread_us: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GroupStatus {

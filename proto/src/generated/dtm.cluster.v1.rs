@@ -429,6 +429,14 @@ pub struct HelloResponse {
     pub went_back: ::core::option::Option<ReplicaPosition>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TimeRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TimeResponse {
+    /// Unix microseconds, read while the call is answered.
+    #[prost(int64, tag = "1")]
+    pub time_us: i64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReportRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReportResponse {
@@ -553,6 +561,9 @@ pub struct HeldResponse {
     /// The node is about to stop and takes no leadership.
     #[prost(bool, tag = "2")]
     pub leaving: bool,
+    /// Its clock is too far from those of its peers: it takes no leadership until it is right again.
+    #[prost(bool, tag = "3")]
+    pub astray: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EntriesRequest {
@@ -880,6 +891,29 @@ pub mod peer_service_client {
                 .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "Leaders"));
             self.inner.unary(req, path, codec).await
         }
+        /// What the receiver's clock shows. Each node asks each peer once a second: heartbeats would not do,
+        /// they are left out while entries flow and followers send none.
+        pub async fn time(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TimeRequest>,
+        ) -> std::result::Result<tonic::Response<super::TimeResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.cluster.v1.PeerService/Time",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "Time"));
+            self.inner.unary(req, path, codec).await
+        }
         /// A node that starts asks its peers, before its groups run: what do you know of me?
         pub async fn hello(
             &mut self,
@@ -1150,6 +1184,12 @@ pub mod peer_service_server {
             &self,
             request: tonic::Request<super::LeadersRequest>,
         ) -> std::result::Result<tonic::Response<super::LeadersResponse>, tonic::Status>;
+        /// What the receiver's clock shows. Each node asks each peer once a second: heartbeats would not do,
+        /// they are left out while entries flow and followers send none.
+        async fn time(
+            &self,
+            request: tonic::Request<super::TimeRequest>,
+        ) -> std::result::Result<tonic::Response<super::TimeResponse>, tonic::Status>;
         /// A node that starts asks its peers, before its groups run: what do you know of me?
         async fn hello(
             &self,
@@ -1638,6 +1678,49 @@ pub mod peer_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LeadersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.cluster.v1.PeerService/Time" => {
+                    #[allow(non_camel_case_types)]
+                    struct TimeSvc<T: PeerService>(pub Arc<T>);
+                    impl<T: PeerService> tonic::server::UnaryService<super::TimeRequest>
+                    for TimeSvc<T> {
+                        type Response = super::TimeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TimeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::time(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TimeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

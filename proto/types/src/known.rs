@@ -1,56 +1,67 @@
-//! Whether this software knows a command: asked before it enters a log, since every node that does
-//! not know it would stop the group there.
+//! Which version of a group a command needs: asked before it enters a log, since every node that
+//! does not know what it holds would stop the group there, or drop what it does not know and part
+//! from the others.
 
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-/// `request_id` and `actor` of a command, then its operations.
-const COMMAND_PLAIN: std::ops::RangeInclusive<u32> = 1..=2;
-const COMMAND_OPS: std::ops::RangeInclusive<u32> = 10..=19;
-const ADMIN: u32 = 15;
-const ADMIN_PLAIN: std::ops::RangeInclusive<u32> = 1..=3;
-const ADMIN_OPS: std::ops::RangeInclusive<u32> = 10..=25;
+use crate::bundle;
 
-/// True when the encoded [`Command`](crate::command::Command) holds one operation that this software
-/// knows and nothing that it does not know. Walks over the outermost fields only.
+include!("generated/versions.rs");
+
+const _: () = assert!(NEWEST == bundle::VERSION_MAX, "each version has its fields in the list");
+
+/// `Command` in the table.
+const COMMAND: usize = 0;
+
+/// The lowest version of a group that may hold the encoded
+/// [`Command`](crate::command::Command): that of the newest field in it. `None` where it is not one
+/// operation, or holds anything that this software does not know. Bytes within it (sealed content,
+/// headers) are not looked into: what they hold has versions of its own.
 // Hot path: every command that is proposed.
-pub fn is_known(command: &[u8]) -> bool {
-    match operation(command, COMMAND_PLAIN, COMMAND_OPS) {
-        Some((ADMIN, admin)) => operation(admin, ADMIN_PLAIN, ADMIN_OPS).is_some(),
-        found => found.is_some(),
-    }
+pub fn version_of(command: &[u8]) -> Option<u8> {
+    if command.is_empty() { None } else { version_in(COMMAND, command) }
 }
 
-/// The one operation of a message, with its bytes.
-fn operation(
-    mut rest: &[u8],
-    plain: std::ops::RangeInclusive<u32>,
-    ops: std::ops::RangeInclusive<u32>,
-) -> Option<(u32, &[u8])> {
-    let mut found = None;
+/// The table has no loop, so the depth is bounded by the contracts.
+fn version_in(message: usize, mut rest: &[u8]) -> Option<u8> {
+    let fields = MESSAGES[message];
+    let (mut newest, mut chosen) = (bundle::VERSION, 0);
     while !rest.is_empty() {
         let (tag, wire_type) = decode_key(&mut rest).ok()?;
-        if ops.contains(&tag) {
-            if wire_type != WireType::LengthDelimited || found.is_some() {
-                return None;
-            }
-            let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
-            let (body, behind) = rest.split_at_checked(length)?;
-            (found, rest) = (Some((tag, body)), behind);
-        } else if plain.contains(&tag) {
+        let &(_, version, within, is_choice) = fields.iter().find(|field| field.0 == tag)?;
+        newest = newest.max(version);
+        chosen += u32::from(is_choice);
+        if within == 0 {
             skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?;
-        } else {
+            continue;
+        }
+        if wire_type != WireType::LengthDelimited {
             return None;
         }
+        let length = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
+        let (body, behind) = rest.split_at_checked(length)?;
+        newest = newest.max(version_in(within, body)?);
+        rest = behind;
     }
-    found
+    let has_choices = fields.iter().any(|field| field.3);
+    (chosen == u32::from(has_choices)).then_some(newest)
 }
 
 #[cfg(test)]
 mod tests {
     use prost::Message;
+    use sha2::{Digest, Sha256};
 
     use super::*;
-    use crate::command::{Actor, Admin, Command, NodeRow, RaiseVersion, admin, command::Op};
+    use crate::command::{
+        Actor, Admin, AppendBatch, Command, GroupRow, NodeRow, RaiseVersion, ReplicaRow, admin,
+        command::Op,
+    };
+    use crate::format::EntryBody;
+
+    /// SHA-256 of the lines of each version that was closed.
+    const CLOSED: [(u8, &str); 1] =
+        [(1, "1dbc30e8e878d3b0e5a386c9f76c1567b06702f4b67e4777b852b3a398a8c981")];
 
     fn command(op: Option<Op>) -> Vec<u8> {
         let actor = Some(Actor { kind: 1, id: vec![1; 16].into() });
@@ -64,38 +75,64 @@ mod tests {
     }
 
     #[test]
-    fn what_this_software_writes_is_known() {
-        assert!(is_known(&command(Some(Op::RaiseVersion(RaiseVersion { version: 2 })))));
+    fn what_this_software_writes_is_of_version_one() {
+        let raise = Op::RaiseVersion(RaiseVersion { version: 2 });
+        assert_eq!(version_of(&command(Some(raise))), Some(1));
         let admin = |op| Admin { expected_version: Some(3), op, ..Admin::default() };
-        let put = admin(Some(admin::Op::PutNode(NodeRow::default())));
-        assert!(is_known(&command(Some(Op::Admin(put)))));
-        assert!(!is_known(&command(Some(Op::Admin(admin(None))))), "an empty action");
-        assert!(!is_known(&command(None)) && !is_known(b""), "an empty command");
+        let replicas = vec![ReplicaRow { replica: 7, ..ReplicaRow::default() }; 3];
+        let group = GroupRow { group: 1, replicas, next_replica_id: 8 };
+        let put = admin(Some(admin::Op::PutGroup(group)));
+        assert_eq!(version_of(&command(Some(Op::Admin(put)))), Some(1));
+        let body = Some(EntryBody { sealed: vec![0xff; 99].into(), ..EntryBody::default() });
+        let append = AppendBatch { body, unmasked: 1, ..AppendBatch::default() };
+        assert_eq!(version_of(&command(Some(Op::AppendBatch(append)))), Some(1));
+        assert_eq!(version_of(&command(Some(Op::Admin(admin(None))))), None, "an empty action");
+        assert_eq!((version_of(&command(None)), version_of(b"")), (None, None), "empty");
     }
 
     #[test]
-    fn every_number_of_the_contract_is_known_and_none_beyond() {
-        for tag in COMMAND_OPS.filter(|tag| *tag != ADMIN) {
-            assert!(is_known(&field(tag, b"")));
-            // A number that the generated code does not know would decode to no operation.
+    fn every_operation_of_the_contract_is_known_and_nothing_beyond() {
+        let choices = |of: usize| MESSAGES[of].iter().filter(|field| field.3).copied();
+        let admin = choices(COMMAND).find(|&(tag, ..)| tag == 15).expect("admin").2;
+        for (tag, version, ..) in choices(COMMAND).filter(|field| field.2 != admin) {
+            assert_eq!(version_of(&field(tag, b"")), Some(version));
             assert!(Command::decode(&*field(tag, b"")).expect("decodes").op.is_some(), "{tag}");
+            let twice = [field(tag, b""), field(tag, b"")].concat();
+            assert_eq!(version_of(&twice), None, "two operations");
         }
-        for tag in ADMIN_OPS {
+        for (tag, version, ..) in choices(admin) {
             let action = field(tag, b"");
-            assert!(is_known(&field(ADMIN, &action)));
+            assert_eq!(version_of(&field(15, &action)), Some(version));
             assert!(Admin::decode(&*action).expect("decodes").op.is_some(), "{tag}");
         }
-        let (next, next_admin) = (COMMAND_OPS.end() + 1, ADMIN_OPS.end() + 1);
-        assert!(!is_known(&field(next, b"x")) && !is_known(&field(ADMIN, &field(next_admin, b""))));
-        let newer = Command::decode(&*field(next, b"")).expect("decodes");
-        assert!(newer.op.is_none(), "the contract has {next}: widen COMMAND_OPS");
-        let admin = Admin::decode(&*field(next_admin, b"")).expect("decodes");
-        assert!(admin.op.is_none(), "the contract has {next_admin}: widen ADMIN_OPS");
-        let mut newer = command(Some(Op::RaiseVersion(RaiseVersion::default())));
-        newer.extend(field(3, b"a field of a later release"));
-        assert!(!is_known(&newer));
-        for cut in 1..newer.len() {
-            let _ = is_known(&newer[..cut]);
+        assert_eq!(version_of(&field(99, b"x")), None);
+        assert_eq!(version_of(&field(15, &field(99, b""))), None);
+    }
+
+    #[test]
+    fn a_field_of_a_later_release_is_found_however_deep() {
+        let put = |row: Vec<u8>| field(15, &field(16, &row));
+        let row = NodeRow { name: "a".into(), ..NodeRow::default() }.encode_to_vec();
+        assert_eq!(version_of(&put(row.clone())), Some(1));
+        let newer = [row, field(99, b"of a later release")].concat();
+        assert_eq!(version_of(&put(newer.clone())), None);
+        for cut in 0..newer.len() {
+            let _ = version_of(&put(newer.clone())[..cut]);
+        }
+    }
+
+    #[test]
+    fn the_lines_of_closed_versions_stay() {
+        let list = include_str!("../../versions.txt");
+        let mut sections = list.split("\nversion ").skip(1);
+        for (version, digest) in CLOSED {
+            let section = sections.next().expect("listed");
+            let (number, lines) = section.split_once('\n').expect("lines");
+            assert_eq!(number, version.to_string());
+            let mut lines: Vec<&str> = lines.lines().filter(|l| l.starts_with("dtm.")).collect();
+            lines.sort_unstable();
+            let found = hex::encode(Sha256::digest(lines.join("\n")));
+            assert_eq!(found, digest, "version {version} is closed: open a new one");
         }
     }
 }

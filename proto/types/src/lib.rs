@@ -17,7 +17,7 @@ pub use ids::{
     ClusterId, GroupId, Incarnation, KeyId, NodeId, ReplicaId, RequestId, SessionId, SourceId,
     StreamKey,
 };
-pub use known::is_known;
+pub use known::version_of;
 pub use month::{DAY_US, Month, civil};
 
 /// Stored formats: headers, entries, leaves, rows (`dtm.format.v1`).

@@ -192,7 +192,7 @@ fn fingerprints(
     if body.fingerprints.is_empty() {
         return Ok(Bytes::new());
     }
-    let month = Month::of_micros(ctx.group_time_us);
+    let (month, before) = months(ctx);
     let mut bitmap = vec![0_u8; (header.count as usize).div_ceil(8)];
     let mut any = false;
     for (record, fingerprint) in body.fingerprints.chunks_exact(TAG_BYTES).enumerate() {
@@ -201,7 +201,7 @@ fn fingerprints(
         }
         let key = keys::fingerprint(month, fingerprint);
         let held = ctx.rows.get(&key)?.is_some()
-            || ctx.rows.get(&keys::fingerprint(month.previous(), fingerprint))?.is_some();
+            || ctx.rows.get(&keys::fingerprint(before, fingerprint))?.is_some();
         if held {
             bitmap[record / 8] |= 1 << (record % 8);
             any = true;
@@ -214,6 +214,17 @@ fn fingerprints(
         ctx.rows.put(key, row);
     }
     Ok(if any { bitmap.into() } else { Bytes::new() })
+}
+
+/// The month that fingerprints are kept under, and the one that was it before: where group time went
+/// over months, what was kept before that is still found.
+fn months(ctx: &mut Context<'_, '_>) -> (Month, Month) {
+    let (month, head) = (Month::of_micros(ctx.group_time_us), &mut ctx.mirror.head);
+    if month.0 != head.fingerprint_month {
+        head.fingerprint_month_before = head.fingerprint_month;
+        head.fingerprint_month = month.0;
+    }
+    (month, Month(head.fingerprint_month_before))
 }
 
 fn put_place(

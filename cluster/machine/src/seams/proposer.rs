@@ -59,6 +59,15 @@ pub enum ProposeError {
         /// The group.
         group: GroupId,
     },
+    /// Nothing was written: the command holds what the group, or the software that was asked, is not
+    /// raised to.
+    #[error("{cause}")]
+    NotSupported {
+        /// The group.
+        group: GroupId,
+        /// In words, with the group.
+        cause: String,
+    },
     /// The node's fail-stop latch fell.
     #[error("node stopped: {reason}")]
     Stopped {
@@ -76,11 +85,12 @@ impl ProposeError {
             Self::Overloaded { .. } => ErrorCode::Overloaded,
             Self::OutcomeUnknown { .. } => ErrorCode::OutcomeUnknown,
             Self::DiskFull { .. } => ErrorCode::DiskFull,
+            Self::NotSupported { .. } => ErrorCode::NotSupported,
             Self::Stopped { .. } => ErrorCode::NodeStopped,
         }
     }
 
-    /// Whether trying again may help. All of them do, elsewhere or later.
+    /// Whether trying again may help, elsewhere or later. All but a command of a later version.
     pub fn retryable(&self) -> bool {
         self.code().retryable()
     }

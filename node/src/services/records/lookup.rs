@@ -81,7 +81,9 @@ fn find(
         .open_source_key(view.group, &row)
         .map_err(|e| status(ErrorCode::KeyMissing, e))?;
     let fingerprint = key.fingerprint_key().fingerprint(&asked.dataset, &asked.message_id);
-    let mut month = Month::of_micros(shared.clock.now_us());
+    // Group time is ahead of this node's clock where one of them was wrong.
+    let group_us = reads::head(state).map_err(internal)?.group_time_us;
+    let mut month = Month::of_micros(shared.clock.now_us().max(group_us));
     for _ in 0..LOOKUP_MONTHS {
         if let Some((index, ordinal, record)) =
             reads::by_fingerprint(state, month, &fingerprint).map_err(internal)?

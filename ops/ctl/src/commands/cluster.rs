@@ -279,6 +279,10 @@ fn troubles(status: &ClusterStatusResponse, printer: &Printer<'_>) -> Vec<String
             ));
         } else if !node.reachable {
             found.push(printer.text("cli.trouble.unreachable", &[("name", &row.name)]));
+        } else if node.clock_astray {
+            let offset_ms = (node.clock_offset_us / 1_000).to_string();
+            let values = [("name", &*row.name), ("offset", &*offset_ms)];
+            found.push(printer.text("cli.trouble.clock", &values));
         }
     }
     for group in &status.groups {
@@ -308,7 +312,8 @@ fn to_json(status: &ClusterStatusResponse, troubles: &[String]) -> Value {
             "grpc_address": row.grpc_address, "peer_address": row.peer_address, "https_address": row.https_address,
             "reachable": node.reachable, "draining": row.draining, "removed": row.removed,
             "groups_led": node.groups_led, "sessions": node.sessions, "stopped_reason": node.stopped_reason,
-            "disk_free_bytes": node.disk_free_bytes,
+            "disk_free_bytes": node.disk_free_bytes, "clock_offset_us": node.clock_offset_us,
+            "clock_astray": node.clock_astray, "clock_spread_us": node.clock_spread_us,
             "software_version": row.software_version, "boot_counter": row.boot_counter,
         })
     });

@@ -392,6 +392,13 @@ pub struct GroupHead {
     pub format_version: u32,
     #[prost(uint64, tag = "11")]
     pub streams: u64,
+    /// The newest month that fingerprints were looked up under, and the one that was it before: year * 12
+    ///
+    /// * month - 1; 0 = none.
+    #[prost(uint32, tag = "12")]
+    pub fingerprint_month: u32,
+    #[prost(uint32, tag = "13")]
+    pub fingerprint_month_before: u32,
 }
 /// What is quarantined of one batch.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

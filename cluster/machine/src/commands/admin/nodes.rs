@@ -80,6 +80,16 @@ pub(super) fn use_token(ctx: &mut Context<'_, '_>, join: UseJoinToken) -> Decisi
     let Some(mut node) = join.node else {
         return Ok(Err(refused(RefusalKind::Malformed, "no node")));
     };
+    let at = ctx.mirror.head.format_version;
+    if node.version_max < at {
+        // It would stop at the first entry of meta.
+        let known = node.version_max;
+        let detail = format!(
+            "the cluster is at version {at}, the software of this node knows versions up to {known}: \
+             install the release that the others run"
+        );
+        return Ok(Err(refused(RefusalKind::Version, &detail)));
+    }
     if ctx.rows.get(&keys::by_id(table::NODE, &node.node))?.is_some() {
         return Ok(Err(refused(RefusalKind::Exists, "a node joins once, under a new id")));
     }
