@@ -31,7 +31,8 @@ pub struct ClusterConfig {
     pub version_max: u8,
     /// Heartbeats and elections.
     pub timing: Timing,
-    /// Commands waiting or in flight a group on this node, bytes; beyond it: overload.
+    /// Commands waiting or in flight a group on this node, bytes; beyond it: overload. Openings of
+    /// sessions and each priority have an eighth for themselves and share the other half.
     pub queue_bytes_max: usize,
     /// How long a command waits for a leader before it is refused as unavailable, milliseconds.
     pub leader_wait_ms: u64,
@@ -60,7 +61,7 @@ impl ClusterConfig {
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
             version_max: bundle::VERSION_MAX,
             timing: Timing::default(),
-            queue_bytes_max: 32 << 20,
+            queue_bytes_max: 48 << 20,
             leader_wait_ms: 5_000,
             read_wait_ms: 5_000,
             voters_max: 3,

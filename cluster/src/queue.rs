@@ -23,7 +23,13 @@ use crate::network::Link;
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(20);
 const OVERLOAD_RETRY_AFTER_MS: u64 = 200;
 
+/// So many parts of the bytes of a queue belong to each lane alone; all lanes share the others.
+const PARTS: usize = 8;
+
 /// Bounds of a group's queue.
+///
+/// Each lane has an eighth of the bytes for itself and takes of the half that all share, so none
+/// fills the room of another. A lane that holds nothing takes one command of any size.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QueueConfig {
     /// Commands waiting or in flight, bytes; beyond it proposals are refused as overload.
@@ -33,12 +39,16 @@ pub(crate) struct QueueConfig {
 }
 
 impl QueueConfig {
-    /// High priority finds room where the others have filled the queue.
-    fn bytes_max_of(&self, lane: Lane) -> usize {
-        match lane {
-            Lane::High => self.bytes_max.saturating_add(self.bytes_max / 4),
-            Lane::Normal | Lane::Low => self.bytes_max,
-        }
+    /// Whether a lane takes so many bytes more, by what each lane holds.
+    fn fits(&self, held: &[usize; Lane::COUNT], lane: Lane, bytes: usize) -> bool {
+        let own = self.bytes_max / PARTS;
+        let mut wanted = *held;
+        wanted[lane as usize] = wanted[lane as usize].saturating_add(bytes);
+        let shared = wanted.iter().map(|bytes| bytes.saturating_sub(own));
+        let shared = shared.fold(0, usize::saturating_add);
+        held[lane as usize] == 0
+            || wanted[lane as usize] <= own
+            || shared <= self.bytes_max - Lane::COUNT * own
     }
 }
 
@@ -52,13 +62,20 @@ pub(crate) struct Item {
     is_forwarded: bool,
 }
 
+impl Item {
+    /// Goes before batches on every way to the leader.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.lane == Lane::Opening
+    }
+}
+
 #[derive(Default)]
 struct State {
     /// By lane and arrival; a command that was certainly not written returns to its number.
     items: Lanes<Item>,
     next: u64,
-    /// Of everything not yet answered.
-    bytes: usize,
+    /// Of everything not yet answered, by lane.
+    bytes: [usize; Lane::COUNT],
     /// Something came back unwritten: nothing is tried before this moment.
     not_before: Option<Instant>,
     closed: Option<String>,
@@ -83,7 +100,7 @@ impl CommandQueue {
 
     /// Bytes not yet answered.
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.state.lock().bytes
+        self.state.lock().bytes.iter().sum()
     }
 
     /// Somebody may have something to do.
@@ -108,13 +125,13 @@ impl CommandQueue {
                 ProposeError::Unavailable { group, cause }
             } else if let Some(cause) = &state.closed {
                 ProposeError::Unavailable { group, cause: cause.clone() }
-            } else if state.bytes > 0 && state.bytes + bytes > self.config.bytes_max_of(lane) {
+            } else if !self.config.fits(&state.bytes, lane, bytes) {
                 ProposeError::Overloaded { group, retry_after_ms: OVERLOAD_RETRY_AFTER_MS }
             } else {
                 let deadline = Instant::now() + self.config.leader_wait;
                 let number = state.next;
                 state.next += 1;
-                state.bytes += bytes;
+                state.bytes[lane as usize] += bytes;
                 let item = Item { command, reply, lane, deadline, is_forwarded };
                 state.items.insert(lane, number, item);
                 drop(state);
@@ -138,7 +155,7 @@ impl CommandQueue {
 
     /// Answers a command that was taken.
     pub(crate) fn answer(&self, item: Item, result: Result<Outcome, ProposeError>) {
-        self.state.lock().bytes -= item.command.len();
+        self.state.lock().bytes[item.lane as usize] -= item.command.len();
         (item.reply)(result);
     }
 
@@ -233,3 +250,7 @@ impl CommandQueue {
         items.into_values().for_each(|item| self.unavailable(item, cause));
     }
 }
+
+#[cfg(test)]
+#[path = "queue_test.rs"]
+mod tests;
