@@ -17,7 +17,8 @@ pub struct Limits {
     pub refused_per_second_max: u64,
     /// Bytes of all streams of a node (default 256 MiB).
     pub node_in_flight_bytes_max: usize,
-    /// Streams of one source open at once on this node (default 64).
+    /// Streams of one source open at once on this node (default 64). A source is served mostly by the
+    /// node that leads its group; who cannot reach it is counted where it is served.
     pub streams_open_max: usize,
     /// Names a source may ever give to streams (default 100,000).
     pub stream_names_max: u32,

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dtm_chaos::checker::Property;
-use dtm_chaos::sandbox::{Court, Findings, GROUP, Load, Sandbox, Seams, Settings, True, commands};
+use dtm_chaos::checker::{Breach, Fault, Property};
+use dtm_chaos::sandbox::{
+    Court, Findings, GROUP, Load, Meter, Sandbox, Seams, Settings, True, commands, metered,
+};
 use dtm_storage::vfs::{MemVfs, Vfs};
 use dtm_types::StreamKey;
 
@@ -91,4 +93,35 @@ async fn replica_id_used_again_is_caught() {
     let seams = FaultyLogs::on(LogBug::ReplicaIdReused, 1);
     // Whether records go too depends on who is elected; the vote that is taken back does not.
     caught(&two_of_three(seams, Harm::LostDisk, ELECTIONS).await, Property::Raft1);
+}
+
+/// A record on one disk is damaged while its node is down: what the metrics say after its restart.
+async fn damage_is_seen(meter: &Meter, seams: Arc<dyn Seams>) -> Option<Breach> {
+    let mut sandbox = Sandbox::form(Settings::default(), seams).await;
+    let mut load = Load::new("tinh-01", "main");
+    load.open(&sandbox, 0).await;
+    assert_eq!(load.write(&sandbox, 0, 10).await, 10);
+    sandbox.cut_power(&[1]).await;
+    flip_a_record(sandbox.disk(1));
+    let before = meter.counts();
+    sandbox.restart(&[1]).await;
+    assert!(sandbox.is_served(GROUP, PATIENCE).await, "two of three are whole");
+    let unseen = Fault::DamagedEntry.unseen(&before, &meter.counts());
+    sandbox.stop().await;
+    unseen
+}
+
+// holds: OBS-1
+// fault: F6
+#[test]
+fn damage_on_a_disk_is_seen_in_a_metric() {
+    let unseen = metered(async |meter| damage_is_seen(meter, Arc::new(True)).await);
+    assert_eq!(unseen, None);
+}
+
+#[test]
+fn damage_that_is_passed_over_in_silence_is_caught() {
+    let seams = FaultyLogs::on_all(LogBug::MiddleTakenForTail);
+    let unseen = metered(async |meter| damage_is_seen(meter, seams).await);
+    assert_eq!(unseen.map(|breach| breach.property()), Some(Property::Obs1));
 }

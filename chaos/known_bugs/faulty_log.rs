@@ -9,8 +9,11 @@ use bytes::Bytes;
 use dtm_chaos::sandbox::Seams;
 use dtm_cluster::{Flushed, LogEntry, LogError, LogMarks, LogProvider, MemoryLog, ReplicaLog};
 use dtm_testkit::{Wrapped, WrappedLog, WrappedLogs};
-use dtm_types::{GroupId, ReplicaId};
+use dtm_types::command::AppendBatch;
+use dtm_types::command::command::Op;
+use dtm_types::{GroupId, ReplicaId, bundle};
 use parking_lot::Mutex;
+use prost::Message;
 
 /// Entries that an overlong cut takes with it.
 const CUT: u64 = 8;
@@ -28,6 +31,10 @@ pub(crate) enum LogBug {
     MisdirectedRead,
     /// A node whose disk was replaced goes on under the replica ids it had.
     ReplicaIdReused,
+    /// A batch that is read back holds another record than was stored, and every checksum fits.
+    OtherRecord,
+    /// A log that was opened again does not say that what is appended is on disk.
+    MuteAfterRestart,
 }
 
 /// Puts the bug into every node's log, or one node's.
@@ -37,15 +44,43 @@ pub(crate) struct FaultyLogs {
     armed: Arc<AtomicBool>,
     /// Replica ids that each node ever had: what the faulty allocator remembers.
     known: Arc<Mutex<Vec<(usize, GroupId, ReplicaId)>>>,
+    untold: Arc<Untold>,
+}
+
+/// What a mute log did not say; nothing once it speaks again.
+#[derive(Default)]
+struct Untold(Mutex<Option<Vec<Answer>>>);
+
+type Answer = Box<dyn FnOnce() + Send>;
+
+impl Untold {
+    /// Kept while the log is mute, else said.
+    fn tell(&self, answer: Answer) {
+        if let Some(untold) = &mut *self.0.lock() {
+            return untold.push(answer);
+        }
+        answer();
+    }
 }
 
 impl FaultyLogs {
     pub(crate) fn on_all(bug: LogBug) -> Arc<Self> {
-        Arc::new(Self { bug, only: None, armed: Arc::default(), known: Arc::default() })
+        Self::made(bug, None)
     }
 
     pub(crate) fn on(bug: LogBug, node: usize) -> Arc<Self> {
-        Arc::new(Self { bug, only: Some(node), armed: Arc::default(), known: Arc::default() })
+        Self::made(bug, Some(node))
+    }
+
+    fn made(bug: LogBug, only: Option<usize>) -> Arc<Self> {
+        let untold = Arc::new(Untold(Mutex::new(Some(Vec::new()))));
+        Arc::new(Self { bug, only, armed: Arc::default(), known: Arc::default(), untold })
+    }
+
+    /// A mute log speaks again: a node cannot be stopped while it waits for its log.
+    pub(crate) fn unmute(&self) {
+        let untold = self.untold.0.lock().take();
+        untold.into_iter().flatten().for_each(|answer| answer());
     }
 }
 
@@ -55,7 +90,8 @@ impl Seams for FaultyLogs {
             return inner;
         }
         let (armed, known) = (Arc::clone(&self.armed), Arc::clone(&self.known));
-        Arc::new(Wrapped(Provider { node, bug: self.bug, armed, known, inner }))
+        let untold = Arc::clone(&self.untold);
+        Arc::new(Wrapped(Provider { node, bug: self.bug, armed, known, untold, inner }))
     }
 
     fn arm(&self) {
@@ -68,6 +104,7 @@ struct Provider {
     bug: LogBug,
     armed: Arc<AtomicBool>,
     known: Arc<Mutex<Vec<(usize, GroupId, ReplicaId)>>>,
+    untold: Arc<Untold>,
     inner: Arc<dyn LogProvider>,
 }
 
@@ -90,7 +127,9 @@ impl WrappedLogs for Provider {
             _ => inner,
         };
         let (bug, armed) = (self.bug, Arc::clone(&self.armed));
-        Ok(Arc::new(Wrapped(Log { bug, armed, vote: Mutex::new(None), inner })))
+        let is_mute = bug == LogBug::MuteAfterRestart && armed.load(Ordering::SeqCst);
+        let mute = is_mute.then(|| Arc::clone(&self.untold));
+        Ok(Arc::new(Wrapped(Log { bug, armed, mute, vote: Mutex::new(None), inner })))
     }
 
     fn replicas(&self) -> Vec<(GroupId, ReplicaId)> {
@@ -133,6 +172,7 @@ fn readable_prefix(damaged: &dyn ReplicaLog) -> Result<Arc<dyn ReplicaLog>, LogE
 struct Log {
     bug: LogBug,
     armed: Arc<AtomicBool>,
+    mute: Option<Arc<Untold>>,
     vote: Mutex<Option<Bytes>>,
     inner: Arc<dyn ReplicaLog>,
 }
@@ -154,6 +194,16 @@ impl WrappedLog for Log {
         marks
     }
 
+    fn append(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
+        // What is asked without entries is asked at the start: a node that does not start is seen.
+        let mute = self.mute.as_ref().filter(|_| !entries.is_empty());
+        let Some(untold) = mute.cloned() else {
+            return self.inner.append(entries, flushed);
+        };
+        let answer = move |done| untold.tell(Box::new(move || flushed(done)));
+        self.inner.append(entries, Box::new(answer))
+    }
+
     fn save_vote(&self, vote: Bytes, flushed: Flushed) -> Result<(), LogError> {
         if self.bug == LogBug::VoteNotSynced && self.armed.load(Ordering::SeqCst) {
             *self.vote.lock() = Some(vote);
@@ -167,6 +217,25 @@ impl WrappedLog for Log {
         let is_misdirected = self.bug == LogBug::MisdirectedRead
             && self.armed.load(Ordering::SeqCst)
             && index.is_multiple_of(7);
-        self.inner.read_record(if is_misdirected { index - 1 } else { index })
+        let mut entry = self.inner.read_record(if is_misdirected { index - 1 } else { index })?;
+        if self.bug == LogBug::OtherRecord && self.armed.load(Ordering::SeqCst) {
+            entry.payload = other_record(&entry.payload).unwrap_or(entry.payload);
+        }
+        Ok(entry)
     }
+}
+
+/// The same bundle with another first record in its batches, under a checksum of its own.
+fn other_record(payload: &Bytes) -> Option<Bytes> {
+    let bundle = bundle::decode(payload).ok()?;
+    let mut builder = bundle::Builder::new(bundle.time_us, bundle.node[..].try_into().ok()?, 0);
+    for mut command in bundle.commands {
+        if let Some(Op::AppendBatch(AppendBatch { body: Some(body), .. })) = &mut command.op {
+            let mut hashes = body.record_hashes.to_vec();
+            hashes[0] ^= 1;
+            body.record_hashes = hashes.into();
+        }
+        builder.push(&command.encode_to_vec());
+    }
+    Some(builder.finish())
 }

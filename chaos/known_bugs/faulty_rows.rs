@@ -11,6 +11,8 @@ use dtm_machine::seams::{StateBatch, StateError, StateOp, StateRead, StateStore}
 use dtm_testkit::{Wrapped, WrappedState, WrappedStates};
 use dtm_types::GroupId;
 use dtm_types::command::OperatorRow;
+use dtm_types::format::Place;
+use parking_lot::Mutex;
 use prost::Message;
 
 /// The bug.
@@ -26,6 +28,12 @@ pub(crate) enum RowBug {
     OtherRow,
     /// A row that nobody asked for is written beside those of a command.
     UnaskedOperator,
+    /// The places of two batches of a stream stand one in place of the other.
+    PlacesSwapped,
+    /// A second place leads to a batch under a stream that nobody sent.
+    GhostPlace,
+    /// A frozen view is the one of the time before.
+    StaleFreeze,
 }
 
 /// Puts the bug into every node's rows, or one node's.
@@ -76,14 +84,51 @@ impl WrappedStates for Provider {
             batch.delete(keys::head());
             inner.write(&batch)?;
         }
-        Ok(Arc::new(Wrapped(Store { bug: self.bug, armed: Arc::clone(&self.armed), inner })))
+        let (bug, armed) = (self.bug, Arc::clone(&self.armed));
+        let (swap, frozen) = (Mutex::default(), Mutex::new(None));
+        Ok(Arc::new(Wrapped(Store { bug, armed, swap, frozen, inner })))
     }
 }
 
 struct Store {
     bug: RowBug,
     armed: Arc<AtomicBool>,
+    swap: Mutex<Swap>,
+    frozen: Mutex<Option<Arc<dyn StateRead>>>,
     inner: Arc<dyn StateStore>,
+}
+
+/// How far two rows are swapped.
+#[derive(Default)]
+enum Swap {
+    #[default]
+    Ahead,
+    Held(Vec<u8>, Vec<u8>),
+    Done,
+}
+
+impl Swap {
+    /// Keeps the first row back and writes it with the second, each under the other's key.
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>, ops: &mut Vec<StateOp>) {
+        *self = match std::mem::take(self) {
+            Self::Ahead => Self::Held(key, value),
+            Self::Held(first, held) => {
+                ops.extend([StateOp::Put(first, value), StateOp::Put(key, held)]);
+                Self::Done
+            }
+            Self::Done => {
+                ops.push(StateOp::Put(key, value));
+                Self::Done
+            }
+        };
+    }
+}
+
+/// The same batch under another name, at a place of its own.
+fn ghost(row: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let mut place = Place::decode(row).unwrap();
+    place.stream = "ghost".to_owned();
+    (keys::place(place.index, place.ordinal + 1_000), place.encode_to_vec())
 }
 
 impl Store {
@@ -108,6 +153,25 @@ impl Store {
                     ..OperatorRow::default()
                 };
                 batch.put(keys::named(table::OPERATOR, &row.name), row.encode_to_vec());
+            }
+            RowBug::PlacesSwapped => {
+                let mut swap = self.swap.lock();
+                for op in std::mem::take(&mut batch.ops) {
+                    match op {
+                        StateOp::Put(key, value) if key[0] == table::PLACE => {
+                            swap.put(key, value, &mut batch.ops);
+                        }
+                        other => batch.ops.push(other),
+                    }
+                }
+            }
+            RowBug::GhostPlace => {
+                let ghosts = batch.ops.iter().filter_map(|op| match op {
+                    StateOp::Put(key, value) if key[0] == table::PLACE => Some(ghost(value)),
+                    _ => None,
+                });
+                let ghosts: Vec<_> = ghosts.collect();
+                ghosts.into_iter().for_each(|(key, row)| batch.put(key, row));
             }
             _ => {}
         }
@@ -135,6 +199,10 @@ impl WrappedState for Store {
         let inner = self.inner.freeze();
         match self.bug {
             RowBug::SnapshotWithoutCursors => Arc::new(WithoutCursors(inner)),
+            RowBug::StaleFreeze if self.armed.load(Ordering::SeqCst) => {
+                let before = self.frozen.lock().replace(Arc::clone(&inner));
+                before.unwrap_or(inner)
+            }
             _ => inner,
         }
     }

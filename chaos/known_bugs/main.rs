@@ -14,6 +14,12 @@
 //! | ledger head not persisted | `StateStore` | LED-1 |
 //! | one replica writes another row | `StateStore` | RAFT-1 |
 //! | row behind the ledger's back | `StateStore` | SEC-2 |
+//! | two batches in each other's place | `StateStore` | ING-3 |
+//! | place under a stream that nobody sent | `StateStore` | ING-4 |
+//! | another record than was stored | `ReplicaLog` | ING-4 |
+//! | old view called current | `StateStore` | READ-1 |
+//! | log mute after a restart | `ReplicaLog` | LIVE-1 |
+//! | damage passed over in silence | `ReplicaLog` | OBS-1 |
 //! | bundle applied twice | driver of the machine | ING-2 |
 //! | nonce used again after a restart | `Entropy` | SEC-1 |
 //! | key kept in clear | `KeyVault` | SEC-1 |
@@ -21,11 +27,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod apply;
+mod current_reads;
 mod damage;
 mod durability;
 mod faulty_disk;
 mod faulty_log;
 mod faulty_rows;
+mod recovery;
 mod rows;
 mod sealing;
 mod snapshot;

@@ -1,10 +1,11 @@
-//! Rows that are not what the committed commands make of them.
+//! Rows and records that are not what the committed commands make of them.
 
 use std::sync::Arc;
 
 use dtm_chaos::checker::Property;
 use dtm_chaos::sandbox::{Court, Findings, Load, Sandbox, Seams, Settings, True};
 
+use crate::faulty_log::{FaultyLogs, LogBug};
 use crate::faulty_rows::{FaultyRows, RowBug};
 use crate::{caught, clean};
 
@@ -20,7 +21,7 @@ async fn a_little_load(seams: Arc<dyn Seams>) -> Findings {
     findings
 }
 
-// holds: RAFT-1, SEC-2
+// holds: ING-3, ING-4, RAFT-1, SEC-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_what_the_commands_make_of_them() {
     clean(&a_little_load(Arc::new(True)).await);
@@ -34,4 +35,20 @@ async fn one_replica_writing_another_row_is_caught() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_behind_the_ledgers_back_is_caught() {
     caught(&a_little_load(FaultyRows::on_all(RowBug::UnaskedOperator)).await, Property::Sec2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_batches_in_each_others_place_are_caught() {
+    // On every node alike: no comparison of replicas sees it.
+    caught(&a_little_load(FaultyRows::on_all(RowBug::PlacesSwapped)).await, Property::Ing3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_under_a_stream_that_nobody_sent_are_caught() {
+    caught(&a_little_load(FaultyRows::on_all(RowBug::GhostPlace)).await, Property::Ing4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_record_than_was_stored_is_caught() {
+    caught(&a_little_load(FaultyLogs::on_all(LogBug::OtherRecord)).await, Property::Ing4);
 }

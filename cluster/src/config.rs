@@ -34,7 +34,8 @@ pub struct ClusterConfig {
     /// A node whose clock is further than this from the median of its peers' neither leads nor
     /// stamps, milliseconds.
     pub clock_offset_max_ms: u64,
-    /// Commands waiting or in flight a group on this node, bytes; beyond it: overload.
+    /// Commands waiting or in flight a group on this node, bytes; beyond it: overload. Openings of
+    /// sessions and each priority have an eighth for themselves and share the other half.
     pub queue_bytes_max: usize,
     /// How long a command waits for a leader before it is refused as unavailable, milliseconds.
     pub leader_wait_ms: u64,
@@ -64,7 +65,7 @@ impl ClusterConfig {
             version_max: bundle::VERSION_MAX,
             timing: Timing::default(),
             clock_offset_max_ms: 500,
-            queue_bytes_max: 32 << 20,
+            queue_bytes_max: 48 << 20,
             leader_wait_ms: 5_000,
             read_wait_ms: 5_000,
             voters_max: 3,

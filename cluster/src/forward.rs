@@ -1,5 +1,6 @@
 //! Commands for groups that another node leads: one stream a peer, commands of all groups gathered.
 //!
+//! Openings of sessions go before batches here too, and find room where those have filled the link.
 //! A command is either never sent (it goes back to its queue), or answered, or its outcome is
 //! unknown; never reported as failed when it may have been committed.
 
@@ -25,6 +26,8 @@ use crate::registry::Registry;
 
 /// Commands on their way to one peer and not yet answered.
 const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
+/// What openings of sessions may take beyond it.
+const OPENING_BYTES_MAX: usize = 1 << 20;
 const IN_FLIGHT_COMMANDS_MAX: usize = 16 << 10;
 /// One message takes this much, unless a single command is larger.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -64,45 +67,73 @@ impl Job {
 
 /// The sending side, one a peer.
 pub(crate) struct Forwarder {
+    openings: mpsc::Sender<Job>,
     jobs: mpsc::Sender<Job>,
     in_flight_bytes: Arc<AtomicUsize>,
 }
 
 impl Forwarder {
     pub(crate) fn start(link: &Link) -> Arc<Self> {
-        let (jobs, receiver) = mpsc::channel(IN_FLIGHT_COMMANDS_MAX);
+        let (openings, first) = mpsc::channel(IN_FLIGHT_COMMANDS_MAX);
+        let (jobs, then) = mpsc::channel(IN_FLIGHT_COMMANDS_MAX);
         let in_flight_bytes = Arc::new(AtomicUsize::new(0));
         let worker = Worker {
             client: link.data(),
             guard: link.guard_arc(),
-            jobs: receiver,
+            jobs: Jobs { openings: first, others: then },
             in_flight_bytes: Arc::clone(&in_flight_bytes),
             waiting: HashMap::new(),
             last_id: 0,
         };
         tokio::spawn(worker.run());
-        Arc::new(Self { jobs, in_flight_bytes })
+        Arc::new(Self { openings, jobs, in_flight_bytes })
     }
 
     /// Takes a command unless too much is on its way; then it comes back.
     pub(crate) fn send(&self, job: Job) -> Result<(), Job> {
         let bytes = job.bytes();
+        let (jobs, bytes_max) = if job.item.is_opening() {
+            (&self.openings, IN_FLIGHT_BYTES_MAX + OPENING_BYTES_MAX)
+        } else {
+            (&self.jobs, IN_FLIGHT_BYTES_MAX)
+        };
         let before = self.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
-        if before > 0 && before + bytes > IN_FLIGHT_BYTES_MAX {
+        if before > 0 && before + bytes > bytes_max {
             self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
             return Err(job);
         }
-        self.jobs.try_send(job).map_err(|refused| {
+        jobs.try_send(job).map_err(|refused| {
             self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
             refused.into_inner()
         })
     }
 }
 
+/// What is to be sent, openings first.
+struct Jobs {
+    openings: mpsc::Receiver<Job>,
+    others: mpsc::Receiver<Job>,
+}
+
+impl Jobs {
+    /// Nothing once the forwarder is dropped. Cancel-safe.
+    async fn recv(&mut self) -> Option<Job> {
+        tokio::select! {
+            biased;
+            Some(job) = self.openings.recv() => Some(job),
+            job = self.others.recv() => job,
+        }
+    }
+
+    fn try_recv(&mut self) -> Option<Job> {
+        self.openings.try_recv().or_else(|_| self.others.try_recv()).ok()
+    }
+}
+
 struct Worker {
     client: PeerServiceClient<Channel>,
     guard: Arc<OriginGuard>,
-    jobs: mpsc::Receiver<Job>,
+    jobs: Jobs,
     in_flight_bytes: Arc<AtomicUsize>,
     /// Sent and not yet answered, by the number of this stream's worker.
     waiting: HashMap<u64, Job>,
@@ -135,7 +166,7 @@ impl Worker {
         while let Some(job) = next {
             self.in_flight_bytes.fetch_sub(job.bytes(), Ordering::AcqRel);
             job.answer(Forwarded::NotTaken);
-            next = self.jobs.try_recv().ok();
+            next = self.jobs.try_recv();
         }
     }
 
@@ -190,7 +221,7 @@ impl Worker {
             let (id, command) = (self.last_id, job.item.command.clone());
             items.push(wire::ForwardItem { id, group: job.group.0, command });
             self.waiting.insert(id, job);
-            next = if bytes < MESSAGE_BYTES_MAX { self.jobs.try_recv().ok() } else { None };
+            next = if bytes < MESSAGE_BYTES_MAX { self.jobs.try_recv() } else { None };
         }
         wire::ForwardRequest { items }
     }
@@ -314,5 +345,63 @@ async fn send_answers(
         if responses.send(Ok(response)).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use dtm_types::command::command::Op;
+    use dtm_types::command::{AppendBatch, Command, OpenSession};
+
+    use super::*;
+    use crate::queue::QueueConfig;
+
+    /// A batch, then an opening, as a queue hands them out.
+    fn jobs() -> [Job; 2] {
+        let config = QueueConfig { bytes_max: 1 << 20, leader_wait: Duration::from_secs(5) };
+        let queue = CommandQueue::new(GroupId(1), config);
+        let job = |op| {
+            let command = Command { op: Some(op), ..Command::default() }.encode_to_vec();
+            queue.push(command.into(), Box::new(drop), false);
+            let (number, item) = queue.take(usize::MAX).remove(0);
+            Job { queue: Arc::downgrade(&queue), group: GroupId(1), number, item }
+        };
+        [job(Op::AppendBatch(AppendBatch::default())), job(Op::OpenSession(OpenSession::default()))]
+    }
+
+    fn forwarder(in_flight: usize) -> (Forwarder, Jobs) {
+        let (openings, first) = mpsc::channel(8);
+        let (jobs, then) = mpsc::channel(8);
+        let in_flight_bytes = Arc::new(AtomicUsize::new(in_flight));
+        let forwarder = Forwarder { openings, jobs, in_flight_bytes };
+        (forwarder, Jobs { openings: first, others: then })
+    }
+
+    #[tokio::test]
+    async fn openings_leave_before_what_waits() {
+        let (forwarder, mut waiting) = forwarder(0);
+        for job in jobs().into_iter().chain(jobs()) {
+            assert!(forwarder.send(job).is_ok());
+        }
+        let first = waiting.recv().await.expect("it waits").item.is_opening();
+        let next = waiting.try_recv().expect("it waits").item.is_opening();
+        let last = waiting.recv().await.expect("it waits").item.is_opening();
+        assert_eq!((first, next, last), (true, true, false));
+        drop(forwarder);
+        assert!(waiting.recv().await.is_some(), "what was taken is sent");
+        assert!(waiting.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn openings_find_room_where_batches_have_filled_the_link() {
+        let (forwarder, _waiting) = forwarder(IN_FLIGHT_BYTES_MAX);
+        let [batch, opening] = jobs();
+        assert!(forwarder.send(batch).is_err());
+        assert!(forwarder.send(opening).is_ok());
+        forwarder.in_flight_bytes.fetch_add(OPENING_BYTES_MAX, Ordering::AcqRel);
+        let [_, opening] = jobs();
+        assert!(forwarder.send(opening).is_err(), "there is a bound for them too");
     }
 }

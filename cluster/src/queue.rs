@@ -23,7 +23,13 @@ use crate::network::Link;
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(20);
 const OVERLOAD_RETRY_AFTER_MS: u64 = 200;
 
+/// So many parts of the bytes of a queue belong to each lane alone; all lanes share the others.
+const PARTS: usize = 8;
+
 /// Bounds of a group's queue.
+///
+/// Each lane has an eighth of the bytes for itself and takes of the half that all share, so none
+/// fills the room of another. A lane that holds nothing takes one command of any size.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QueueConfig {
     /// Commands waiting or in flight, bytes; beyond it proposals are refused as overload.
@@ -33,12 +39,16 @@ pub(crate) struct QueueConfig {
 }
 
 impl QueueConfig {
-    /// High priority finds room where the others have filled the queue.
-    fn bytes_max_of(&self, lane: Lane) -> usize {
-        match lane {
-            Lane::High => self.bytes_max.saturating_add(self.bytes_max / 4),
-            Lane::Normal | Lane::Low => self.bytes_max,
-        }
+    /// Whether a lane takes so many bytes more, by what each lane holds.
+    fn fits(&self, held: &[usize; Lane::COUNT], lane: Lane, bytes: usize) -> bool {
+        let own = self.bytes_max / PARTS;
+        let mut wanted = *held;
+        wanted[lane as usize] = wanted[lane as usize].saturating_add(bytes);
+        let shared = wanted.iter().map(|bytes| bytes.saturating_sub(own));
+        let shared = shared.fold(0, usize::saturating_add);
+        held[lane as usize] == 0
+            || wanted[lane as usize] <= own
+            || shared <= self.bytes_max - Lane::COUNT * own
     }
 }
 
@@ -54,13 +64,20 @@ pub(crate) struct Item {
     is_forwarded: bool,
 }
 
+impl Item {
+    /// Goes before batches on every way to the leader.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.lane == Lane::Opening
+    }
+}
+
 #[derive(Default)]
 struct State {
     /// By lane and arrival; a command that was certainly not written returns to its number.
     items: Lanes<Item>,
     next: u64,
-    /// Of everything not yet answered.
-    bytes: usize,
+    /// Of everything not yet answered, by lane.
+    bytes: [usize; Lane::COUNT],
     /// Something came back unwritten: nothing is tried before this moment.
     not_before: Option<Instant>,
     closed: Option<String>,
@@ -85,7 +102,7 @@ impl CommandQueue {
 
     /// Bytes not yet answered.
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.state.lock().bytes
+        self.state.lock().bytes.iter().sum()
     }
 
     /// Somebody may have something to do.
@@ -115,13 +132,13 @@ impl CommandQueue {
             let (bytes, lane) = (command.len(), Lane::of(&command));
             if let Some(cause) = &state.closed {
                 ProposeError::Unavailable { group, cause: cause.clone() }
-            } else if state.bytes > 0 && state.bytes + bytes > self.config.bytes_max_of(lane) {
+            } else if !self.config.fits(&state.bytes, lane, bytes) {
                 ProposeError::Overloaded { group, retry_after_ms: OVERLOAD_RETRY_AFTER_MS }
             } else {
                 let deadline = Instant::now() + self.config.leader_wait;
                 let number = state.next;
                 state.next += 1;
-                state.bytes += bytes;
+                state.bytes[lane as usize] += bytes;
                 let item = Item { command, reply, version, lane, deadline, is_forwarded };
                 state.items.insert(lane, number, item);
                 drop(state);
@@ -169,7 +186,7 @@ impl CommandQueue {
 
     /// Answers a command that was taken.
     pub(crate) fn answer(&self, item: Item, result: Result<Outcome, ProposeError>) {
-        self.state.lock().bytes -= item.command.len();
+        self.state.lock().bytes[item.lane as usize] -= item.command.len();
         (item.reply)(result);
     }
 
@@ -266,93 +283,9 @@ impl CommandQueue {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "queue_test.rs"]
+mod tests;
 
-    use dtm_types::command::command::Op;
-    use dtm_types::command::{Command, RaiseVersion};
-    use prost::Message;
-
-    use super::*;
-
-    fn queue() -> Arc<CommandQueue> {
-        let leader_wait = Duration::from_secs(60);
-        CommandQueue::new(GroupId(3), QueueConfig { bytes_max: 1 << 20, leader_wait })
-    }
-
-    fn command() -> Bytes {
-        let op = Some(Op::RaiseVersion(RaiseVersion { version: 2 }));
-        Command { op, ..Command::default() }.encode_to_vec().into()
-    }
-
-    fn told(into: &Arc<Mutex<Vec<Result<Outcome, ProposeError>>>>) -> Reply {
-        let into = Arc::clone(into);
-        Box::new(move |result| into.lock().push(result))
-    }
-
-    #[test]
-    fn what_a_group_is_not_raised_to_is_refused_and_the_rest_goes_on() {
-        let (queue, refused) = (queue(), Arc::default());
-        let taken = Arc::new(AtomicUsize::new(0));
-        for _ in 0..4 {
-            let taken = Arc::clone(&taken);
-            let count = Box::new(move |_| {
-                taken.fetch_add(1, Ordering::SeqCst);
-            });
-            queue.push(command(), count, false);
-        }
-        // As of a later release: what every second one holds came with version 2.
-        for (number, (_, mut item)) in queue.take(usize::MAX).into_iter().enumerate() {
-            if number % 2 == 1 {
-                (item.version, item.reply) = (2, told(&refused));
-            }
-            queue.put_back([(number as u64, item)]);
-        }
-        let first = queue.take_for(1, usize::MAX);
-        assert_eq!(first.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 2]);
-        let told = refused.lock().clone();
-        assert_eq!(told.len(), 2);
-        for refusal in told {
-            let Err(error @ ProposeError::NotSupported { .. }) = refusal else {
-                panic!("{refusal:?}");
-            };
-            assert!(error.to_string().contains("dtm cluster upgrade"), "{error}");
-            assert!(!error.retryable());
-        }
-        assert!(queue.take_for(1, usize::MAX).is_empty());
-        first.into_iter().for_each(|(_, item)| queue.answer(item, Ok(Outcome::default())));
-        assert_eq!((taken.load(Ordering::SeqCst), queue.queued_bytes()), (2, 0));
-    }
-
-    #[test]
-    fn only_refused_ones_do_not_hide_the_next() {
-        let (queue, refused) = (queue(), Arc::default());
-        for version in [2, 2, 1] {
-            queue.push(command(), told(&refused), false);
-            let mut items = queue.take(usize::MAX);
-            let last = items.last_mut().expect("pushed");
-            last.1.version = version;
-            queue.put_back(items);
-        }
-        assert_eq!(queue.take_for(1, 1).len(), 1, "one command a turn");
-        assert_eq!(refused.lock().len(), 2);
-        queue.push(command(), told(&refused), false);
-        queue.put_back(queue.take(usize::MAX).into_iter().map(|(number, mut item)| {
-            item.version = 2;
-            (number, item)
-        }));
-        assert_eq!(queue.take_for(2, 1).len(), 1, "raised");
-    }
-
-    #[test]
-    fn what_this_software_does_not_know_is_refused_at_once() {
-        let (queue, refused) = (queue(), Arc::default());
-        let mut newer = command().to_vec();
-        prost::encoding::bytes::encode(99, &b"of a later release".to_vec(), &mut newer);
-        queue.push(newer.into(), told(&refused), false);
-        queue.push(Bytes::new(), told(&refused), true);
-        let told = refused.lock().clone();
-        assert_eq!(told.len(), 2);
-        assert!(told.iter().all(|r| matches!(r, Err(ProposeError::NotSupported { .. }))));
-    }
-}
+#[cfg(test)]
+#[path = "queue_version_test.rs"]
+mod version_tests;

@@ -16,12 +16,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtm_machine::reads;
+use dtm_machine::seams::Clock;
 use dtm_proto::cluster as wire;
 use dtm_types::{GroupId, NodeId, ReplicaId};
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::clocks::Clocks;
 use crate::config::{ClusterConfig, Deps};
 use crate::convert;
 use crate::error::Error;
@@ -54,15 +56,17 @@ const REMOVED_GRACE: Duration = Duration::from_secs(60);
 pub fn ask_first<'a>(
     config: &'a ClusterConfig,
     tls: &Arc<dyn PeerTls>,
+    clock: &Arc<dyn Clock>,
     rows: &Path,
 ) -> BoxFuture<'a, Result<(), Error>> {
     let noted = rebuild::decode_peers(&noted_peers(rows));
-    let tls = Arc::clone(tls);
+    let (tls, clock) = (Arc::clone(tls), Arc::clone(clock));
     Box::pin(async move {
         let (cluster, own) = (config.cluster, config.node.clone());
         let guard = OriginGuard::new(cluster, own.node, config.incarnation, config.boot_counter);
         let (presence, _) = Presence::new();
-        let links = Links::new(tls, guard, presence);
+        let clocks = Clocks::new(own.node, clock, config.clock_offset_max_ms);
+        let links = Links::new(tls, guard, presence, clocks);
         let others = noted.into_iter().filter(|peer| peer.node != own.node);
         let voters = others.map(|peer| (peer.node, peer)).collect();
         let (boot_counter, hello) = (config.boot_counter, wire::HelloRequest::default());

@@ -17,12 +17,18 @@ pub enum Property {
     Ing4,
     /// Committed prefixes are the same on all replicas; a vote is never taken back.
     Raft1,
+    /// A read that says it is current is.
+    Read1,
     /// Every head of an origin is consistent with every later one.
     Led1,
     /// Nothing secret in clear; no nonce twice under one key.
     Sec1,
     /// No effect without a command of somebody who may, and its entry.
     Sec2,
+    /// Queues are bounded; all groups are writable soon after the last fault.
+    Live1,
+    /// A fault that was survived is visible in a metric.
+    Obs1,
 }
 
 impl fmt::Display for Property {
@@ -33,14 +39,17 @@ impl fmt::Display for Property {
             Self::Ing3 => "ING-3",
             Self::Ing4 => "ING-4",
             Self::Raft1 => "RAFT-1",
+            Self::Read1 => "READ-1",
             Self::Led1 => "LED-1",
             Self::Sec1 => "SEC-1",
             Self::Sec2 => "SEC-2",
+            Self::Live1 => "LIVE-1",
+            Self::Obs1 => "OBS-1",
         })
     }
 }
 
-/// One breach of RAFT-1, LED-1, SEC-1 or SEC-2. Histories of records have their own verdict.
+/// One breach of anything but ING-1 to ING-4. Histories of records have their own verdict.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Breach {
     /// Two replicas hold different bytes at one committed index.
@@ -86,6 +95,18 @@ pub enum Breach {
     VoteTakenBack {
         /// Node, group and replica.
         replica: String,
+    },
+    /// A read said it was current, and lacked what was known before it began.
+    #[error("READ-1: {stream} on {node}: read through {seen} as current; {known} was known before")]
+    StaleRead {
+        /// `source/stream`.
+        stream: String,
+        /// The node that was read.
+        node: String,
+        /// Last sequence that the read saw.
+        seen: u64,
+        /// Last sequence that was acked, or seen by another current read, before it began.
+        known: u64,
     },
     /// A ledger is not what its own rows, heads or batches say.
     #[error("LED-1: ledger of group {group} on {node}: {cause}")]
@@ -155,6 +176,34 @@ pub enum Breach {
         /// Who, as far as the command says.
         actor: String,
     },
+    /// A group took no command in time after the last fault was healed.
+    #[error("LIVE-1: group {group} is not writable {within_ms} ms after the last fault was healed")]
+    NotWritable {
+        /// The group.
+        group: GroupId,
+        /// How long it had.
+        within_ms: u64,
+    },
+    /// A queue holds more than its bound.
+    #[error("LIVE-1: group {group} on {node} queues {bytes} bytes, {bytes_max} at most")]
+    QueueOverBound {
+        /// The group.
+        group: GroupId,
+        /// The node.
+        node: String,
+        /// What it holds.
+        bytes: usize,
+        /// What it may hold.
+        bytes_max: usize,
+    },
+    /// A fault left no trace in any metric that is to show it.
+    #[error("OBS-1: {fault} moved none of {metrics}")]
+    Unseen {
+        /// The fault.
+        fault: String,
+        /// Metrics of which one must move.
+        metrics: String,
+    },
 }
 
 impl Breach {
@@ -165,11 +214,14 @@ impl Breach {
             | Self::RowDiffers { .. }
             | Self::LeafDiffers { .. }
             | Self::VoteTakenBack { .. } => Property::Raft1,
+            Self::StaleRead { .. } => Property::Read1,
             Self::Ledger { .. } | Self::Forked { .. } => Property::Led1,
             Self::SecretFound { .. } | Self::NonceTwice { .. } => Property::Sec1,
             Self::Unexplained { .. } | Self::LeafAmiss { .. } | Self::Unauthorised { .. } => {
                 Property::Sec2
             }
+            Self::NotWritable { .. } | Self::QueueOverBound { .. } => Property::Live1,
+            Self::Unseen { .. } => Property::Obs1,
         }
     }
 }

@@ -7,12 +7,18 @@
 //! | LED-1 | [`Origins`] | the formats of leaves and rows; computes the tree itself |
 //! | SEC-1 | [`Canaries`], [`Nonces`] | the header of a batch |
 //! | SEC-2 | [`explain`] | applies the commands of meta once more |
+//! | READ-1 | [`Reads`] | nothing |
+//! | LIVE-1 | [`Liveness`] | nothing |
+//! | OBS-1 | [`Fault`] | names of metrics |
 
 mod breach;
 mod effects;
 mod history;
 mod image;
+mod liveness;
+mod observed;
 mod origin;
+mod reads;
 mod replicas;
 mod secrets;
 mod streams;
@@ -28,7 +34,10 @@ pub use breach::{Breach, Property};
 pub use effects::explain;
 pub use history::{Checker, Misuse};
 pub use image::{Image, PlacedBatch, Stored};
+pub use liveness::{Liveness, WRITABLE_WITHIN};
+pub use observed::{Counts, Fault};
 pub use origin::Origins;
+pub use reads::{Asked, Reads};
 pub use replicas::{Promises, compare};
 pub use secrets::{Canaries, Nonces, Search};
 pub use streams::{Digest, Finding, NodeVerdict, Place, Range, StreamNo, Verdict};

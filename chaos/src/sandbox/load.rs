@@ -82,6 +82,16 @@ impl Load {
         self.write(sandbox, at, usize::try_from(left).expect("a scenario sends little")).await;
     }
 
+    /// The stream.
+    pub fn stream(&self) -> &StreamKey {
+        &self.stream
+    }
+
+    /// Last sequence that was acked.
+    pub fn acked_through(&self) -> u64 {
+        self.next - 1
+    }
+
     async fn until_answered(&self, sandbox: &Sandbox, at: usize, command: bytes::Bytes) -> Answer {
         let mut last: Option<ProposeError> = None;
         for _ in 0..TRIES_MAX {

@@ -9,7 +9,9 @@
 
 pub mod commands;
 mod court;
+mod live;
 mod load;
+mod metered;
 mod node;
 mod seams;
 pub mod session;
@@ -38,12 +40,15 @@ use node::Node;
 pub use court::{Court, Findings};
 pub use dtm_testkit::PATIENCE;
 pub use load::Load;
+pub use metered::{Meter, metered};
 pub use seams::{Seams, True};
 
 /// The group that holds the streams.
 pub const GROUP: GroupId = GroupId(1);
 /// Tries of a current view, each as long as the node's own wait.
 const VIEW_TRIES: usize = 3;
+/// What the queue of a group may hold on each node, bytes: little, so that a scenario can fill it.
+const QUEUE_BYTES_MAX: usize = 4 << 20;
 const CLUSTER: ClusterId = ClusterId([7; 16]);
 
 /// What differs between scenarios.
@@ -99,6 +104,7 @@ impl Sandbox {
                 control_interval_ms: 100,
                 read_wait_ms: 3_000,
                 leader_wait_ms: 3_000,
+                queue_bytes_max: QUEUE_BYTES_MAX,
                 ..ClusterConfig::new(CLUSTER, peer)
             };
             let at = nodes.len();
@@ -141,6 +147,11 @@ impl Sandbox {
 
     /// An action of meta in the name of the first node.
     async fn act(&self, request: u8, op: admin::Op) {
+        let command = self.action(request, op);
+        self.propose(0, GroupId::META, command).await.expect("meta has a leader");
+    }
+
+    fn action(&self, request: u8, op: admin::Op) -> Bytes {
         let id = Bytes::copy_from_slice(&self.nodes[0].config.node.node.0);
         let actor = Actor { kind: ActorKind::Node.into(), id };
         let admin = Admin { op: Some(op), ..Admin::default() };
@@ -149,18 +160,20 @@ impl Sandbox {
             actor: Some(actor),
             op: Some(Op::Admin(admin)),
         };
-        let command = command.encode_to_vec().into();
-        self.propose(0, GroupId::META, command).await.expect("meta has a leader");
+        command.encode_to_vec().into()
     }
 
     /// Tells meta of a node's latest start.
     pub async fn note_boot(&self, at: usize) {
+        self.act(200 + at as u8, self.boot(at)).await;
+    }
+
+    fn boot(&self, at: usize) -> admin::Op {
         let config = &self.nodes[at].config;
         let node = Bytes::copy_from_slice(&config.node.node.0);
         // The configuration holds the number of the next one.
         let boot_counter = config.boot_counter - 1;
-        let boot = BootNode { node, boot_counter, ..BootNode::default() };
-        self.act(200 + at as u8, admin::Op::BootNode(boot)).await;
+        admin::Op::BootNode(BootNode { node, boot_counter, ..BootNode::default() })
     }
 
     fn row(&self, at: usize) -> NodeRow {

@@ -68,6 +68,11 @@ pub trait WrappedLog: Send + Sync + 'static {
         self.inner().marks()
     }
 
+    /// See [`ReplicaLog::append`].
+    fn append(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
+        self.inner().append(entries, flushed)
+    }
+
     /// See [`ReplicaLog::save_vote`].
     fn save_vote(&self, vote: Bytes, flushed: Flushed) -> Result<(), LogError> {
         self.inner().save_vote(vote, flushed)
@@ -94,7 +99,7 @@ impl<W: WrappedLog> ReplicaLog for Wrapped<W> {
     }
 
     fn append(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
-        self.0.inner().append(entries, flushed)
+        self.0.append(entries, flushed)
     }
 
     fn save_vote(&self, vote: Bytes, flushed: Flushed) -> Result<(), LogError> {

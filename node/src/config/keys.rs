@@ -126,7 +126,7 @@ config! {
         record_bytes_max: u64 = "8_388_608", 1_024..=(12 * MIB), "bytes";
         /// Largest frame of a client: many records.
         frame_bytes_max: u64 = "9_437_184", 2_048..=(15 * MIB), "bytes";
-        /// Streams of one source open at once.
+        /// Streams of one source open at once on this node. Streams gather on the node that leads the source's group; one that is served elsewhere counts there.
         streams_open_max: u64 = "64", 1..=4_096, "streams";
         /// Stream names of one source, ever.
         stream_names_max: u64 = "100_000", 1..=10_000_000, "names";

@@ -138,7 +138,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
     let cluster_config = cluster_config(&config, cluster_id, &row, node);
     let tls = (seams.peers)(node, Peers::new(Arc::clone(&shell.material)));
     // First whatever may refuse this folder: then nothing was written.
-    dtm_cluster::ask_first(&cluster_config, &tls, &data.join("state")).await?;
+    dtm_cluster::ask_first(&cluster_config, &tls, &clock, &data.join("state")).await?;
     let log = open_log(&data, &config, cluster_id, node)?;
     let founding = is_founding(&data, genesis.is_some(), &log)?;
     let (keyring, owner) = (Arc::new(keyring), Owner { cluster: cluster_id, node });

@@ -4,6 +4,7 @@
 //! ```text
 //!  each second: meta confirmed by its leader ─▶ confirmed_at ─▶ every credential of an open stream
 //!               against its row: gone ─▶ its streams end with CREDENTIAL_REVOKED
+//!               (what sends also ends when its source is suspended; what reads goes on)
 //!  meta not confirmed for 60 s while others have it, or too few others answer ─▶ streams drain
 //! ```
 //! New streams: rows of meta confirmed at most 5 s ago, else the leader is asked (and without one
@@ -14,14 +15,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use dtm_identity::{Caller, Credential, confirm_credential};
+use dtm_identity::{Caller, Credential, confirm_credential, confirm_operator};
 use dtm_machine::reads;
 use dtm_machine::seams::{StateError, StateRead};
-use dtm_types::{GroupId, NodeId, StreamKey};
+use dtm_types::{ErrorCode, GroupId, NodeId, StreamKey};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tonic::Status;
 
 use super::shared::Shared;
+use super::status::status;
 
 /// Rows of meta that were confirmed longer ago are not trusted with a new stream.
 const STALE_US: i64 = 5_000_000;
@@ -49,11 +52,27 @@ impl Cut {
             Self::Drained => dtm_actors::Error::Draining,
         }
     }
+
+    /// As who reads sees it.
+    pub(crate) fn status(self) -> Status {
+        match self {
+            Self::Revoked => status(ErrorCode::CredentialRevoked, "while this answer was read"),
+            Self::Drained => status(ErrorCode::Unavailable, "this node is cut off from meta"),
+        }
+    }
+}
+
+/// What a stream stands on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Ground {
+    caller: Caller,
+    /// Else it reads.
+    sends: bool,
 }
 
 /// An open stream and what it stands on.
 struct Grant {
-    caller: Caller,
+    ground: Ground,
     cut: watch::Sender<Option<Cut>>,
 }
 
@@ -102,11 +121,20 @@ impl Drop for Entered {
 }
 
 impl Rights {
-    /// Enters a stream that was opened under the caller's credential.
+    /// Enters a stream that sends, opened under the caller's credential.
     pub(crate) fn enter(self: &Arc<Self>, caller: &Caller) -> Entered {
+        self.enter_on(Ground { caller: caller.clone(), sends: true })
+    }
+
+    /// Enters a stream of answers, opened under the caller's credential.
+    pub(crate) fn enter_reading(self: &Arc<Self>, caller: &Caller) -> Entered {
+        self.enter_on(Ground { caller: caller.clone(), sends: false })
+    }
+
+    fn enter_on(self: &Arc<Self>, ground: Ground) -> Entered {
         let (sender, cut) = watch::channel(None);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        self.open.lock().insert(id, Grant { caller: caller.clone(), cut: sender });
+        self.open.lock().insert(id, Grant { ground, cut: sender });
         Entered { rights: Arc::clone(self), id, cut }
     }
 
@@ -136,30 +164,30 @@ impl Rights {
     /// A row that cannot be read: what the others say is carried out all the same.
     fn check(&self, state: &dyn StateRead, now_us: i64) -> Result<usize, StateError> {
         let (mut gone, mut failed) = (HashSet::new(), None);
-        for caller in self.callers() {
-            match holds(state, &caller, now_us) {
+        for ground in self.grounds() {
+            match holds(state, &ground, now_us) {
                 Ok(true) => {}
                 Ok(false) => {
-                    gone.insert(caller);
+                    gone.insert(ground);
                 }
                 Err(error) => failed = Some(error),
             }
         }
         let open = self.open.lock();
-        let cut = open.values().filter(|grant| gone.contains(&grant.caller));
+        let cut = open.values().filter(|grant| gone.contains(&grant.ground));
         let count = cut.filter(|grant| grant.end(Cut::Revoked)).count();
         failed.map_or(Ok(count), Err)
     }
 
-    /// Every source with open streams, once for each credential.
-    fn callers(&self) -> HashSet<Caller> {
-        let mut callers = HashSet::new();
+    /// What open streams stand on, each once.
+    fn grounds(&self) -> HashSet<Ground> {
+        let mut grounds = HashSet::new();
         for grant in self.open.lock().values() {
-            if matches!(grant.caller, Caller::Source { .. }) && !callers.contains(&grant.caller) {
-                callers.insert(grant.caller.clone());
+            if !grounds.contains(&grant.ground) {
+                grounds.insert(grant.ground.clone());
             }
         }
-        callers
+        grounds
     }
 
     /// Ends every stream; how many.
@@ -168,14 +196,25 @@ impl Rights {
     }
 }
 
-/// Whether a source may go on with what it opened a stream with.
-fn holds(state: &dyn StateRead, caller: &Caller, now_us: i64) -> Result<bool, StateError> {
-    let Caller::Source { source, .. } = caller else { return Ok(false) };
-    let row = reads::source(state, source.as_str())?;
-    if row.is_none_or(|row| row.suspended) {
-        return Ok(false);
+/// Whether a stream may go on: the credential that it was opened with is in force, and who sends is
+/// not suspended.
+fn holds(state: &dyn StateRead, ground: &Ground, now_us: i64) -> Result<bool, StateError> {
+    let caller = &ground.caller;
+    match caller {
+        Caller::Source { source, .. } => {
+            let row = reads::source(state, source.as_str())?;
+            if row.is_none_or(|row| ground.sends && row.suspended) {
+                return Ok(false);
+            }
+            Ok(held(state, caller, now_us)?.is_ok())
+        }
+        Caller::Operator { name, .. } => {
+            let row = reads::operator(state, name)?;
+            Ok(confirm_operator(caller, row.as_ref(), now_us).is_ok())
+        }
+        // Nothing is streamed to them.
+        Caller::Node { .. } | Caller::Anonymous => Ok(false),
     }
-    Ok(held(state, caller, now_us)?.is_ok())
 }
 
 /// The credential of a source against its row.

@@ -1,8 +1,9 @@
 //! Which streams are cut, by rows in memory.
 
+use dtm_identity::Role;
 use dtm_machine::keys::{self, table};
 use dtm_machine::seams::{MemoryStateStore, StateBatch, StateStore};
-use dtm_types::command::{SourceCertificateRow, SourceKeyRow, SourceRow};
+use dtm_types::command::{OperatorRow, SourceCertificateRow, SourceKeyRow, SourceRow};
 use dtm_types::{DAY_US, SourceId};
 use prost::Message;
 
@@ -79,6 +80,50 @@ fn only_streams_without_a_right_are_cut() {
     assert_eq!(rights.drain(), 0, "each is told once");
     drop((second, again));
     assert!(rights.open.lock().is_empty(), "closed streams are forgotten");
+}
+
+// holds: SEC-2
+#[test]
+fn what_reads_stands_on_the_credential_alone() {
+    let state = MemoryStateStore::new(GroupId::META);
+    let operator = |role: &str, revoked| OperatorRow {
+        name: "lan".into(),
+        role: role.into(),
+        certificate_digest: vec![5; 32].into(),
+        not_after_us: DAY_US,
+        revoked,
+        ..OperatorRow::default()
+    };
+    let put_operator = |row: OperatorRow| put(&state, keys::named(table::OPERATOR, "lan"), &row);
+    source(&state, "a", false);
+    key(&state, "a", 1, false);
+    put_operator(operator("auditor", false));
+    let lan =
+        Caller::Operator { name: "lan".into(), role: Role::Auditor, certificate_digest: [5; 32] };
+    let own = caller("a", Credential::Key([1; 8]));
+    let rights = Arc::new(Rights::default());
+    let (sends, reads, audits) =
+        (rights.enter(&own), rights.enter_reading(&own), rights.enter_reading(&lan));
+    let cut = |entered: &Entered| *entered.cut.borrow();
+    assert_eq!(rights.check(&state, 1).expect("reads"), 0);
+
+    source(&state, "a", true);
+    assert_eq!(rights.check(&state, 1).expect("reads"), 1);
+    assert_eq!((cut(&sends), cut(&reads)), (Some(Cut::Revoked), None), "suspended");
+    key(&state, "a", 1, true);
+    assert_eq!(rights.check(&state, 1).expect("reads"), 1);
+    assert_eq!((cut(&reads), cut(&audits)), (Some(Cut::Revoked), None), "the key is gone");
+
+    put_operator(operator("approver", false));
+    assert_eq!(rights.check(&state, 1).expect("reads"), 1, "another role");
+    for (row, now_us) in [(operator("auditor", true), 1), (operator("auditor", false), DAY_US + 1)]
+    {
+        let audits = rights.enter_reading(&lan);
+        put_operator(row);
+        assert_eq!(rights.check(&state, now_us).expect("reads"), 1);
+        assert_eq!(cut(&audits), Some(Cut::Revoked));
+    }
+    assert_eq!(cut(&audits), Some(Cut::Revoked));
 }
 
 #[test]

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use dtm_client::admin::Admin;
-use dtm_client::{Credential, Endpoint, Error, Publisher, PublisherConfig, TlsFiles};
+use dtm_client::{
+    Credential, Endpoint, Error, Publisher, PublisherConfig, Reader, RecordStream, TlsFiles,
+};
 use dtm_proto::admin::{ListSourcesRequest, PutSourceRequest, RevokeSourceKeyRequest};
+use dtm_proto::records::ReadRequest;
 use dtm_types::ErrorCode;
 
 use crate::cluster::{Cluster, NODES, WITHIN};
@@ -97,10 +100,18 @@ async fn bad_credentials_are_refused_with_their_code() -> Result<()> {
     Ok(())
 }
 
+/// How long after a revocation what is open may go on.
+const CUT_WITHIN: Duration = Duration::from_secs(5);
+
 /// Opens a stream on the node that leads its group, where clients stay.
 async fn stream_on(cluster: &Cluster, source: &Source, at: usize) -> Result<Publisher> {
+    send_on(cluster, source, at, 1).await
+}
+
+/// The same, with another record.
+async fn send_on(cluster: &Cluster, source: &Source, at: usize, number: u64) -> Result<Publisher> {
     let publisher = try_open(cluster.endpoint_at(source, &[at])?, &source.code, "notes").await?;
-    let (record, _) = Plan::new(&std::sync::Arc::new(source.clone()), "s").record(1);
+    let (record, _) = Plan::new(&std::sync::Arc::new(source.clone()), "s").record(number);
     publisher.send(record).await?;
     tokio::time::timeout(WITHIN, publisher.flush()).await.context("no ack in time")??;
     Ok(publisher)
@@ -111,7 +122,6 @@ async fn stream_on(cluster: &Cluster, source: &Source, at: usize) -> Result<Publ
 // holds: SEC-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_revoked_on_one_node_is_cut_on_another() -> Result<()> {
-    const CUT_WITHIN: Duration = Duration::from_secs(5);
     let cluster = Cluster::start().await?;
     let (revoked, other) = (
         cluster.add_source("src-1", &["notes"]).await?,
@@ -144,6 +154,67 @@ async fn what_is_revoked_on_one_node_is_cut_on_another() -> Result<()> {
     );
     let code = refused_with(cluster.endpoint_at(&revoked, &[2])?, "src-1", "notes").await?;
     ensure!(code == ErrorCode::PermissionDenied, "suspended: {code}");
+    cluster.passed();
+    Ok(())
+}
+
+/// Follows a source's records at one node, and has read what is there.
+async fn tail_at(endpoint: Endpoint, source: &Source) -> Result<RecordStream<ReadRequest>> {
+    let request = ReadRequest { source: source.code.clone(), ..ReadRequest::default() };
+    let mut tail = Reader::new(endpoint).tail(request);
+    let first = tokio::time::timeout(WITHIN, tail.next()).await.context("nothing is there")??;
+    ensure!(first.is_some_and(|answer| !answer.records.is_empty()), "an empty answer");
+    Ok(tail)
+}
+
+/// Whoever follows is idle then: only the node can end it.
+async fn is_cut(tail: &mut RecordStream<ReadRequest>, who: &str) -> Result<()> {
+    let asked = std::time::Instant::now();
+    let told = tokio::time::timeout(CUT_WITHIN, tail.next()).await;
+    let told = told.with_context(|| format!("{who}: not cut in 5 s"))?;
+    let error = told.err().with_context(|| format!("{who}: ended without an error"))?;
+    ensure!(error.code() == Some(ErrorCode::CredentialRevoked), "{who}: {error}");
+    eprintln!("{who}: cut {:?} after the revocation", asked.elapsed());
+    Ok(())
+}
+
+// Nodes that hold no replica of the group relay what they read: they watch the rights themselves.
+//
+// holds: SEC-2
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_revoked_while_it_reads_is_cut() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    let source = cluster.add_source("src-1", &["notes"]).await?;
+    let other = cluster.add_source("src-2", &["notes"]).await?;
+    for source in [&source, &other] {
+        let at = cluster.leader(source.group).await?;
+        stream_on(&cluster, source, at).await?.close(false).await?;
+    }
+    let out = cluster.path("people").display().to_string();
+    std::fs::create_dir_all(&out)?;
+    cluster.dtm(&["operator", "add", "lan", "--role", "auditor", "--out", &out]).await?;
+    let auditor = TlsFiles {
+        certificate: Some(format!("{out}/lan.pem").into()),
+        key: Some(format!("{out}/lan.key").into()),
+        ..cluster.source_files()
+    };
+    let seed = [cluster.nodes[2].grpc.to_string()];
+    let mut audits = tail_at(Endpoint::new(seed, &auditor)?, &source).await?;
+    let mut own = tail_at(cluster.endpoint_at(&source, &[1])?, &source).await?;
+    let mut untouched = tail_at(cluster.endpoint_at(&other, &[1])?, &other).await?;
+
+    revoke_at(&cluster, &source, 0).await?;
+    is_cut(&mut own, "the source").await?;
+    let more = tokio::time::timeout(Duration::from_secs(2), audits.next()).await;
+    ensure!(more.is_err(), "the auditor was cut with the source: {more:?}");
+    cluster.dtm(&["operator", "revoke", "lan", "--yes"]).await?;
+    is_cut(&mut audits, "the auditor").await?;
+
+    let at = cluster.leader(other.group).await?;
+    send_on(&cluster, &other, at, 2).await?.close(false).await?;
+    let more =
+        tokio::time::timeout(WITHIN, untouched.next()).await.context("it stands still")??;
+    ensure!(more.is_some(), "another source was cut too");
     cluster.passed();
     Ok(())
 }

@@ -23,13 +23,16 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use self::guarded::guarded;
 use self::open::BatchReader;
 use self::way::Way;
 use super::elsewhere::{another_may_answer, freshness};
+use super::rights::Entered;
 use super::shared::Shared;
 use super::status::{internal, status, stream_key};
 use crate::telemetry::{contained, contained_blocking};
 
+mod guarded;
 mod lookup;
 mod open;
 mod pages;
@@ -73,16 +76,16 @@ impl RecordsService for RecordsDoor {
         &self,
         request: Request<ReadRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
-        let plan = self.plan(&request).await?;
-        Ok(Response::new(run(plan, false)))
+        let (plan, right) = self.plan(&request).await?;
+        Ok(Response::new(Box::pin(guarded(run(plan, false), right))))
     }
 
     async fn tail(
         &self,
         request: Request<ReadRequest>,
     ) -> Result<Response<Self::TailStream>, Status> {
-        let plan = self.plan(&request).await?;
-        Ok(Response::new(run(plan, true)))
+        let (plan, right) = self.plan(&request).await?;
+        Ok(Response::new(Box::pin(guarded(run(plan, true), right))))
     }
 
     async fn lookup(
@@ -121,23 +124,27 @@ impl RecordsService for RecordsDoor {
     ) -> Result<Response<Self::QuarantineStream>, Status> {
         let asked = request.get_ref().clone();
         let caller = self.0.allow(&request, Operation::ListQuarantine, Some(&asked.source)).await?;
+        let right = self.0.rights.enter_reading(&caller);
         let with_payload =
             self.0.permit(&caller, Operation::ReadQuarantine, Some(&asked.source)).is_ok();
         let row = self.0.directory.source(self.0.view(), &asked.source).await?;
         let group = GroupId(row.group);
-        refused_answers(&self.0, group, asked, with_payload).await.map(Response::new)
+        let answers = refused_answers(&self.0, group, asked, with_payload).await?;
+        Ok(Response::new(Box::pin(guarded(answers, right))))
     }
 }
 
 impl RecordsDoor {
-    /// Who may read what: a source its own payloads, operators and auditors digests.
-    async fn plan(&self, request: &Request<ReadRequest>) -> Result<Plan, Status> {
+    /// Who may read what: a source its own payloads, operators and auditors digests. With the right
+    /// that the answers stand on.
+    async fn plan(&self, request: &Request<ReadRequest>) -> Result<(Plan, Entered), Status> {
         let asked = request.get_ref().clone();
         if asked.dataset.is_empty() && asked.source.is_empty() {
             return Err(status(ErrorCode::InvalidArgument, "a data set or a source is needed"));
         }
         let owner = (!asked.source.is_empty()).then_some(asked.source.as_str());
         let caller: Caller = self.0.caller(request).await?;
+        let right = self.0.rights.enter_reading(&caller);
         let payloads = self.0.permit(&caller, Operation::ReadPayloads, owner);
         let digests_only = asked.digests_only || payloads.is_err();
         if digests_only && self.0.permit(&caller, Operation::ReadDigests, owner).is_err() {
@@ -151,15 +158,11 @@ impl RecordsDoor {
         };
         let stream = stream_of(&asked)?;
         let position = position::decode(asked.position.clone(), self.0.incarnation)?;
-        Ok(Plan {
-            shared: Arc::clone(&self.0),
-            request: asked,
-            groups,
-            stream,
-            position,
-            digests_only,
-            is_relayed: false,
-        })
+        let shared = Arc::clone(&self.0);
+        let request = asked;
+        let plan =
+            Plan { shared, request, groups, stream, position, digests_only, is_relayed: false };
+        Ok((plan, right))
     }
 }
 
