@@ -12,7 +12,7 @@
 // Hot path: every command passes here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,6 +47,8 @@ pub(crate) struct Bundler {
     log: Arc<dyn ReplicaLog>,
     applied: Arc<Applied>,
     links: Arc<Links>,
+    /// The group waits in vain for another leader than this node, whose clock is astray.
+    insists: AtomicBool,
 }
 
 enum Route {
@@ -80,7 +82,9 @@ impl Bundler {
         let BundlerParts { group, replica, node, config, raft, log, applied, links } = parts;
         let queue = CommandQueue::new(group, config);
         let in_flight = AtomicUsize::new(0);
-        let bundler = Arc::new(Self { queue, in_flight, replica, node, raft, log, applied, links });
+        let insists = AtomicBool::new(false);
+        let bundler = Self { queue, in_flight, replica, node, raft, log, applied, links, insists };
+        let bundler = Arc::new(bundler);
         tokio::spawn(Arc::clone(&bundler).run(stop));
         bundler
     }
@@ -145,6 +149,17 @@ impl Bundler {
         }
     }
 
+    /// See [`Group::insist`](crate::group::Group::insist).
+    pub(crate) fn insist(&self, insists: bool) {
+        if self.insists.swap(insists, Ordering::AcqRel) != insists {
+            self.links.clocks().changed();
+        }
+    }
+
+    pub(crate) fn insists(&self) -> bool {
+        self.insists.load(Ordering::Acquire)
+    }
+
     /// Whether this node's clock may stamp; asked anew only when something changed.
     fn standing(&self, metrics: &ServerMetrics, known: &mut Option<Known>) -> Standing {
         let clocks = self.links.clocks();
@@ -155,7 +170,10 @@ impl Bundler {
         if let Some(known) = known.as_ref().filter(is_known) {
             return known.standing;
         }
-        let standing = clocks.standing(&voter_nodes(members));
+        let standing = match clocks.standing(&voter_nodes(members)) {
+            Standing::Astray if self.insists() => Standing::Sound,
+            standing => standing,
+        };
         *known = Some(Known { generation, membership, standing });
         standing
     }

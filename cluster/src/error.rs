@@ -70,9 +70,9 @@ pub enum Error {
         /// This one.
         own: u64,
     },
-    /// A log of this node lacks what its replica acked to a leader: its disk is an old copy.
+    /// A log of this node lacks what its replica told a leader that it holds: its disk is an old copy.
     #[error(
-        "this disk is an old copy: node {by} knows that this node held index {acked} of group {group}, \
+        "this disk is an old copy: node {by} knows that this node held index {through} of group {group}, \
          which it lacks; put the newest disk back, or remove the node and join it anew under a new id"
     )]
     WentBack {
@@ -80,8 +80,8 @@ pub enum Error {
         by: NodeId,
         /// The group.
         group: GroupId,
-        /// What was acked.
-        acked: u64,
+        /// The last index that it told.
+        through: u64,
     },
     /// The cluster goes on without this node.
     #[error(

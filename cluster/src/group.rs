@@ -148,7 +148,8 @@ impl Group {
         let membership = metrics.membership_config.membership();
         let voter = |&replica: &u64| {
             let node = membership.get_node(&replica).map(|peer| peer.node).unwrap_or_default();
-            wire::LedVoter { replica, node: Bytes::copy_from_slice(&node.0) }
+            let (node, lags) = (Bytes::copy_from_slice(&node.0), !self.is_caught_up(replica));
+            wire::LedVoter { replica, node, lags }
         };
         let sets = membership.get_joint_config().iter();
         let voters = sets.map(|set| wire::LedVoters { voters: set.iter().map(voter).collect() });
@@ -163,8 +164,22 @@ impl Group {
         metrics.membership_config.membership().nodes().any(|(_, peer)| peer.node == node)
     }
 
-    /// What the clock of this node is worth to this group.
+    /// Whether the node may lead and stamp here: what its clock is worth, unless the group waits in
+    /// vain for another.
     pub(crate) fn standing(&self) -> Standing {
+        match self.clock_standing() {
+            Standing::Astray if self.bundler.insists() => Standing::Sound,
+            standing => standing,
+        }
+    }
+
+    /// The group goes on under this node although its clock is astray: nobody else can lead it.
+    pub(crate) fn insist(&self, insists: bool) {
+        self.bundler.insist(insists);
+    }
+
+    /// What the clock of this node is worth to this group.
+    pub(crate) fn clock_standing(&self) -> Standing {
         let metrics = self.raft.server_metrics();
         let voters = voter_nodes(&metrics.borrow_watched().membership_config);
         self.links.clocks().standing(&voters)

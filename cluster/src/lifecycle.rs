@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dtm_machine::seams::Clock;
 use dtm_machine::seams::{Proposer, Reply};
 use dtm_proto::cluster as wire;
 use dtm_types::command::command::Op;
@@ -59,7 +60,7 @@ impl Starting {
     /// where the disk was off for over [`TRUSTED_AWAY`](crate::TRUSTED_AWAY). Nothing is written.
     ///
     /// # Errors
-    /// [`Error::OldCopy`], [`Error::NodeRemoved`]: this node must not start.
+    /// [`Error::OldCopy`], [`Error::WentBack`], [`Error::NodeRemoved`]: this node must not start.
     pub fn vet(&self, away: Option<Duration>) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
             let node = &self.node;
@@ -153,6 +154,12 @@ impl ClusterNode {
     /// the node was removed. Given once.
     pub async fn condemned(&self) -> Option<Error> {
         self.condemned.heard().await
+    }
+
+    /// The time of this node for what it stamps beside the groups: its clock, and never ahead of what
+    /// the clocks of the cluster agree on.
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(clocks::GuardedClock(Arc::clone(self.registry.links().clocks())))
     }
 
     /// Returns when a part ended without which the node is half dead, with its name: the node must

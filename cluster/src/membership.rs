@@ -70,11 +70,12 @@ impl Group {
         Ok(false)
     }
 
-    /// Whether a majority of these answers now. Voters that cannot commit without the present ones
-    /// are not changed to: the change would hold every write up that they can still commit.
+    /// Whether a majority of these answers now and has the log. Voters that cannot commit without the
+    /// present ones are not changed to: the change would hold every write up that they can still commit.
     async fn are_enough(&self, voters: &BTreeMap<u64, PeerNode>) -> bool {
         let asked = voters.keys().map(|&id| async move {
-            id == self.replica.0 || self.ask_to_lead(ReplicaId(id)).await.is_ok()
+            let answers = async || self.ask(ReplicaId(id)).await.is_ok_and(|held| !held.leaving);
+            id == self.replica.0 || (self.is_caught_up(id) && answers().await)
         });
         let answers = futures::future::join_all(asked).await;
         let answered = answers.iter().filter(|answered| **answered).count();
@@ -85,7 +86,7 @@ impl Group {
                 group,
                 answered,
                 of,
-                "voters stay as they are: too few of the new answer"
+                "voters stay as they are: too few of the new ones answer and have the log"
             );
         }
         are_enough
@@ -182,26 +183,35 @@ impl Group {
         }
     }
 
+    /// What a voter's node says of itself, if it answers soon.
+    async fn ask(&self, of: ReplicaId) -> Result<wire::HeldResponse, Error> {
+        let (members, _) = self.members();
+        let unknown = || Error::Unknown(format!("replica {of} of group {}", self.id));
+        let node = members.get(&of.0).ok_or_else(unknown)?;
+        let link = self.links.to(node.node, &node.peer_address);
+        let target = Some(wire::Target { group: self.id.0, replica: of.0 });
+        let request = link.guard().stamp(wire::HeldRequest { target, through: 0 });
+        let mut client = link.control();
+        let late = |_| Error::Timeout(format!("asking replica {of} of group {}", self.id));
+        let answer = tokio::time::timeout(ASK_TIMEOUT, client.held(request)).await.map_err(late)?;
+        answer.map(tonic::Response::into_inner).map_err(|status| self.refuses(of, status.message()))
+    }
+
     /// Asks before: a leader that hands over takes no more writes, so handing over to a dead or
     /// leaving node would stop the group until an election timeout.
     async fn ask_to_lead(&self, to: ReplicaId) -> Result<(), Error> {
-        let (members, _) = self.members();
-        let unknown = || Error::Unknown(format!("replica {to} of group {}", self.id));
-        let node = members.get(&to.0).ok_or_else(unknown)?;
-        let link = self.links.to(node.node, &node.peer_address);
-        let target = Some(wire::Target { group: self.id.0, replica: to.0 });
-        let request = link.guard().stamp(wire::HeldRequest { target, through: 0 });
-        let mut client = link.control();
-        let late = |_| Error::Timeout(format!("asking replica {to} of group {} to lead", self.id));
-        let answer = tokio::time::timeout(ASK_TIMEOUT, client.held(request)).await.map_err(late)?;
-        let refused =
-            |why: &str| Error::Refused(format!("replica {to} of group {}: {why}", self.id));
-        match answer {
-            Ok(held) if held.get_ref().leaving => Err(refused("its node stops")),
-            Ok(held) if held.get_ref().astray => Err(refused("the clock of its node is astray")),
-            Ok(_) => Ok(()),
-            Err(status) => Err(refused(status.message())),
+        let held = self.ask(to).await?;
+        if held.leaving {
+            return Err(self.refuses(to, "its node stops"));
         }
+        if held.astray {
+            return Err(self.refuses(to, "the clock of its node is astray"));
+        }
+        Ok(())
+    }
+
+    fn refuses(&self, replica: ReplicaId, why: &str) -> Error {
+        Error::Refused(format!("replica {replica} of group {}: {why}", self.id))
     }
 
     /// Hands leadership to any voter that is able to lead; nothing to do where this one follows or

@@ -28,8 +28,8 @@ const MISSING_KEY: &[u8] = &[0x00, 0x02];
 
 /// The note of one replica. `writing` is held over each write of the row, so that what is remembered
 /// and what is stored never part for whoever changes it; `note` only to look at it or to exchange it,
-/// since a switch of rows takes as long as the disk does. A reader may see more noted, and more in
-/// doubt, than is stored; never less.
+/// since a switch of rows takes as long as the disk does. `switch` shows the new note before it
+/// writes, so whoever reads the new rows finds the doubt; `change` shows it after.
 pub(crate) struct Missing {
     group: GroupId,
     store: Arc<dyn StateStore>,

@@ -35,10 +35,9 @@ impl Parts {
             match stop.run_until_cancelled(work).await {
                 None => return,
                 Some(Ok(())) => tracing::error!(part, "a part of the node ended"),
-                Some(Err(panic)) => {
-                    let panic = words(&*panic);
-                    tracing::error!(part, panic, "a part of the node panicked");
-                }
+                // `dtm` ends in its panic hook before this, which tells text and place; who runs a node
+                // without that hook is told here.
+                Some(Err(_)) => tracing::error!(part, "a part of the node panicked"),
             }
             ended.send_if_modified(|first| {
                 let is_first = first.is_none();
@@ -67,11 +66,6 @@ impl Parts {
         self.tasks.close();
         self.tasks.wait().await;
     }
-}
-
-fn words(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ use crate::network::Link;
 pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(20);
 const OVERLOAD_RETRY_AFTER_MS: u64 = 200;
 
-/// So many parts of the bytes of a queue belong to each lane alone; all lanes share the others.
-const PARTS: usize = 8;
+/// One part in so many of a queue's bytes belongs to each lane alone; all lanes share the rest.
+const OWN_PART: usize = 8;
 
 /// Bounds of a group's queue.
 ///
@@ -41,7 +41,7 @@ pub(crate) struct QueueConfig {
 impl QueueConfig {
     /// Whether a lane takes so many bytes more, by what each lane holds.
     fn fits(&self, held: &[usize; Lane::COUNT], lane: Lane, bytes: usize) -> bool {
-        let own = self.bytes_max / PARTS;
+        let own = self.bytes_max / OWN_PART;
         let mut wanted = *held;
         wanted[lane as usize] = wanted[lane as usize].saturating_add(bytes);
         let shared = wanted.iter().map(|bytes| bytes.saturating_sub(own));

@@ -6,7 +6,7 @@ use prost::Message;
 use super::*;
 
 const BYTES_MAX: usize = 80 << 10;
-const OWN: usize = BYTES_MAX / PARTS;
+const OWN: usize = BYTES_MAX / OWN_PART;
 const SHARED: usize = BYTES_MAX - Lane::COUNT * OWN;
 const SEALED: usize = 1 << 10;
 

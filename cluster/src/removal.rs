@@ -20,7 +20,7 @@ use crate::survey::Survey;
 pub struct HeldUp {
     /// The group.
     pub group: GroupId,
-    /// Nodes of its voters that do not answer, or do not run their replica, ascending; none where the
+    /// Nodes of its voters that do not answer, do not run their replica or lag far, ascending; none where the
     /// group has no leader just now, or no other voter.
     pub silent: Vec<NodeId>,
 }
@@ -52,7 +52,9 @@ impl ClusterNode {
 /// without it to go on.
 fn judge(led: &wire::LedGroup, without: NodeId, survey: &Survey) -> Option<HeldUp> {
     let named = |voter: &wire::LedVoter| NodeId::from_slice(&voter.node).unwrap_or_default();
-    let runs = |voter: &&wire::LedVoter| survey.runs(named(voter), led.group, voter.replica);
+    let runs = |voter: &&wire::LedVoter| {
+        !voter.lags && survey.runs(named(voter), led.group, voter.replica)
+    };
     let sets = led.voters.iter().map(|set| &set.voters);
     if !sets.clone().flatten().any(|voter| named(voter) == without) {
         return None;
@@ -111,8 +113,11 @@ mod tests {
 
     /// A group whose voter sets name these nodes, each by the replica of the same number.
     fn led(sets: &[&[u8]]) -> wire::LedGroup {
-        let voter =
-            |&byte: &u8| wire::LedVoter { replica: byte.into(), node: vec![byte; 16].into() };
+        let voter = |&byte: &u8| wire::LedVoter {
+            replica: byte.into(),
+            node: vec![byte; 16].into(),
+            lags: false,
+        };
         let set = |set: &&[u8]| wire::LedVoters { voters: set.iter().map(voter).collect() };
         wire::LedGroup { group: 1, term: 3, voters: sets.iter().map(set).collect() }
     }
@@ -144,6 +149,17 @@ mod tests {
         assert_eq!(held_up(&[&[1, 2, 3], &[1, 2, 4]], &[1, 3, 4], 3), Some(vec![node(2)]));
         assert_eq!(held_up(&[&[1, 2, 3], &[1, 2, 4]], &[1, 2, 4], 3), None);
         assert_eq!(held_up(&[&[1, 2, 3]], &[1], 4), None, "it votes nowhere here");
+    }
+
+    // holds: LIVE-1
+    #[test]
+    fn a_voter_that_lags_far_does_not_count() {
+        let all = [(node(1), &[(1, 1)][..]), (node(2), &[(1, 2)]), (node(3), &[(1, 3)])];
+        let mut group = led(&[&[1, 2, 3]]);
+        group.voters[0].voters[0].lags = true;
+        let held = judge(&group, node(3), &Survey::of(&all));
+        assert_eq!(held.map(|held| held.silent), Some(vec![node(1)]));
+        assert!(judge(&group, node(1), &Survey::of(&all)).is_none(), "the one that lags may go");
     }
 
     // A replica that is being mended does not vote.

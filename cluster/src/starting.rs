@@ -5,7 +5,7 @@
 //!  ask_first ──▶ log and rows opened ──▶ listen ──▶ vet: hello to every other voter ──▶ start
 //!    hello to the nodes noted beside the rows; nothing is open
 //!
-//!  a later start of this node is known, or it was removed: refused, it does not vote
+//!  a later start is known, a log lacks what was on it, or the node was removed: refused, no vote
 //!  off for over 10 minutes: vet waits for the live leader of meta or for all of them
 //! ```
 //! Opening mends the end of the log and the rows, and so changes a disk: hence the first question.
@@ -72,9 +72,8 @@ pub fn ask_first<'a>(
         let (boot_counter, hello) = (config.boot_counter, wire::HelloRequest::default());
         let vetting = Vetting { own, boot_counter, links, voters, hello };
         let asked = vetting.voters.values().map(|peer| vetting.hello(peer, FIRST_TIMEOUT));
-        let answers = futures::future::join_all(asked).await;
-        let mut answers = answers.into_iter().flatten();
-        answers.try_for_each(|(node, answer)| vetting.judge(node, &answer, config.boot_counter))
+        let answers = futures::future::join_all(asked).await.into_iter().flatten().collect();
+        vetting.judge_start(&answers, &mut false)
     })
 }
 
@@ -132,16 +131,13 @@ impl Vetting {
     /// [`TRUSTED_AWAY`] (`None`: nobody knows) and too few answer: the caller may drop it.
     pub(crate) async fn finish(mut self, away: Option<Duration>) -> Result<(), Error> {
         let is_trusted = away.is_some_and(|away| away <= TRUSTED_AWAY);
-        let mut is_said = false;
+        let (mut is_said, mut is_needed) = (false, false);
         loop {
             let asked = self.voters.values().map(|peer| self.hello(peer, HELLO_TIMEOUT));
-            let answers = futures::future::join_all(asked).await;
-            let mut is_led = false;
-            for (node, answer) in answers.into_iter().flatten() {
-                self.judge(node, &answer, self.boot_counter)?;
-                is_led |= answer.leads_meta;
-                self.voters.remove(&node);
-            }
+            let answers = futures::future::join_all(asked).await.into_iter().flatten().collect();
+            self.judge_start(&answers, &mut is_needed)?;
+            let is_led = answers.values().any(|answer| answer.leads_meta);
+            self.voters.retain(|node, _| !answers.contains_key(node));
             if is_trusted || is_led || self.voters.is_empty() {
                 return Ok(());
             }
@@ -203,6 +199,23 @@ impl Vetting {
         Some((peer.node, answer.into_inner()))
     }
 
+    /// A removed node starts while a group names it: the group may need its log and its vote. It ends
+    /// by the vigil.
+    fn judge_start(
+        &self,
+        answers: &BTreeMap<NodeId, wire::HelloResponse>,
+        is_needed: &mut bool,
+    ) -> Result<(), Error> {
+        *is_needed |= answers.values().any(|answer| answer.still_member);
+        for (node, answer) in answers {
+            match self.judge(*node, answer, self.boot_counter) {
+                Err(Error::NodeRemoved { .. }) if *is_needed => {}
+                judged => judged?,
+            }
+        }
+        Ok(())
+    }
+
     /// Starts below `next` may be known.
     fn judge(&self, by: NodeId, answer: &wire::HelloResponse, next: u64) -> Result<(), Error> {
         if answer.removed {
@@ -213,12 +226,10 @@ impl Vetting {
             tracing::error!(node = %self.own.node, known, own, %by, "an old copy of this node's disk");
             return Err(Error::OldCopy { by, known, own });
         }
-        if let Some(wire::ReplicaPosition { target: Some(target), last: acked, .. }) =
-            answer.went_back
-        {
+        if let Some(wire::WentBack { target: Some(target), through }) = answer.went_back {
             let group = GroupId(target.group);
-            tracing::error!(node = %self.own.node, group = group.0, acked, %by, "a log of this node went back");
-            return Err(Error::WentBack { by, group, acked });
+            tracing::error!(node = %self.own.node, %group, through, %by, "a log of this node went back");
+            return Err(Error::WentBack { by, group, through });
         }
         Ok(())
     }
@@ -241,7 +252,7 @@ impl Grace {
     }
 }
 
-/// Where a log stands, for whoever knows what its replica acked. A damaged log may have lost its end
+/// Where a log stands, for whoever knows what its replica held. A damaged log may have lost its end
 /// and says nothing: it is repaired before it votes.
 fn position(
     group: GroupId,
@@ -252,11 +263,14 @@ fn position(
     if marks.recovering.is_some() {
         return None;
     }
+    // Entries that were fetched may be of a later term than the vote.
     let voted = marks.vote.and_then(|vote| convert::vote_from_bytes(&vote).ok());
+    let voted = voted.map_or(0, |vote| vote.leader_id.term);
+    let last = marks.last.unwrap_or_default();
     Some(wire::ReplicaPosition {
         target: Some(wire::Target { group: group.0, replica: replica.0 }),
-        term: voted.map_or(0, |vote| vote.leader_id.term),
-        last: marks.last.map_or(0, |last| last.index),
+        term: voted.max(last.term),
+        last: last.index,
     })
 }
 

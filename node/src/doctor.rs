@@ -136,14 +136,17 @@ pub fn nodes(asked: Result<ClusterStatusResponse, Failure>, lang: Lang) -> Vec<F
         let row = node.node.unwrap_or_default();
         let (name, software, max) = (&row.name, &row.software_version, row.version_max);
         let found = format!("{name}: dtm {software}, versions up to {max}");
-        match () {
-            () if !node.reachable => {
-                let found = format!("{found}, does not answer");
-                Finding::new("nodes", Verdict::Warning, found, "start_node")
-            }
-            () if software != own => Finding::new("nodes", Verdict::Warning, found, "same_release"),
-            () => Finding::new("nodes", Verdict::Ok, found, ""),
-        }
+        let (verdict, found, remedy) = if !node.reachable {
+            (Verdict::Warning, format!("{found}, does not answer"), "start_node")
+        } else if node.clock_astray {
+            let off_ms = node.clock_offset_us / 1_000;
+            (Verdict::Warning, format!("{found}, its clock is {off_ms} ms off"), "set_clock")
+        } else if *software != own {
+            (Verdict::Warning, found, "same_release")
+        } else {
+            (Verdict::Ok, found, "")
+        };
+        Finding::new("nodes", verdict, found, remedy)
     };
     status.nodes.into_iter().map(told).collect()
 }

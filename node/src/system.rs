@@ -1,19 +1,19 @@
 //! The real twins of the seams [`Clock`] and [`Entropy`].
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use dtm_machine::seams::{Clock, Entropy};
 
 /// The system's clock: the one place of the node that reads it.
 #[derive(Debug)]
 pub struct SystemClock {
-    start: Instant,
+    start_us: i64,
 }
 
 impl SystemClock {
     /// Monotonic time counts from here.
     pub fn start() -> Self {
-        Self { start: Instant::now() }
+        Self { start_us: since_boot_us() }
     }
 }
 
@@ -24,8 +24,19 @@ impl Clock for SystemClock {
     }
 
     fn monotonic_us(&self) -> i64 {
-        i64::try_from(self.start.elapsed().as_micros()).unwrap_or(i64::MAX)
+        since_boot_us() - self.start_us
     }
+}
+
+/// Goes on while the machine is suspended, unlike `std::time::Instant`: else group time would lag
+/// behind the clocks for as long as the pause was.
+fn since_boot_us() -> i64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one timespec, which lives here.
+    #[allow(unsafe_code)]
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    assert!(failed == 0, "every Linux since 2.6.39 has this clock");
+    time.tv_sec * 1_000_000 + time.tv_nsec / 1_000
 }
 
 /// The operating system's randomness. Without it the process ends: no key is made of less.

@@ -93,17 +93,26 @@ pub(super) struct Agreement {
 }
 
 impl Agreement {
-    /// Weighs clocks, this node's among them, out of a cluster of `nodes`.
-    pub(super) fn of(clocks: &[(NodeId, i64)], nodes: usize, limit_us: i64) -> Self {
+    /// Weighs clocks, this node's among them, out of a cluster of `nodes`. One that was astray is sound
+    /// again within half of the limit only: who drifts along the limit does not change from second to
+    /// second.
+    pub(super) fn of(
+        clocks: &[(NodeId, i64)],
+        nodes: usize,
+        limit_us: i64,
+        were_astray: &BTreeSet<NodeId>,
+    ) -> Self {
         let mut bases: Vec<i64> = clocks.iter().map(|(_, base_us)| *base_us).collect();
         bases.sort_unstable();
         let (Some(first), Some(last)) = (bases.first(), bases.last()) else {
             return Self::default();
         };
         let (low_us, high_us) = (bases[(bases.len() - 1) / 2], bases[bases.len() / 2]);
-        let within = low_us - limit_us..=high_us + limit_us;
-        let (sound, astray): (Vec<_>, Vec<_>) =
-            clocks.iter().partition(|(_, base_us)| within.contains(base_us));
+        let is_sound = |(node, base_us): &&(NodeId, i64)| {
+            let limit_us = if were_astray.contains(node) { limit_us / 2 } else { limit_us };
+            (low_us - limit_us..=high_us + limit_us).contains(base_us)
+        };
+        let (sound, astray): (Vec<_>, Vec<_>) = clocks.iter().partition(is_sound);
         let named = |of: Vec<(NodeId, i64)>| of.into_iter().map(|(node, _)| node).collect();
         let is_firm = high_us - low_us <= limit_us && 2 * sound.len() > nodes;
         let spread_us = last - first;

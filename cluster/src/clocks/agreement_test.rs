@@ -1,5 +1,7 @@
 //! Which clocks are sound, what a reading is worth, how a course is kept.
 
+use std::collections::BTreeSet;
+
 use dtm_types::NodeId;
 
 use super::agreement::{Agreement, Course, HEARD_US, Peer, Reading};
@@ -11,7 +13,7 @@ const NONE: [u8; 0] = [];
 fn agreement(bases: &[i64]) -> Agreement {
     let clocks: Vec<_> =
         bases.iter().zip(1..).map(|(base, byte)| (NodeId([byte; 16]), *base)).collect();
-    Agreement::of(&clocks, clocks.len(), LIMIT_US)
+    Agreement::of(&clocks, clocks.len(), LIMIT_US, &BTreeSet::new())
 }
 
 /// Positions of those astray, from 1.
@@ -34,12 +36,25 @@ fn a_minority_that_is_off_is_astray_and_no_half_is() {
 }
 
 #[test]
+fn who_was_astray_is_sound_again_within_half_of_the_limit() {
+    let off = |by_us| [(NodeId([1; 16]), 0), (NodeId([2; 16]), by_us), (NodeId([3; 16]), 0)];
+    let mut astray = BTreeSet::new();
+    let mut changes = 0;
+    for by_us in [499_000, 501_000, 499_000, 501_000, 300_000, 240_000, 499_000] {
+        let next = Agreement::of(&off(by_us), 3, LIMIT_US, &astray).astray;
+        changes += usize::from(next != astray);
+        astray = next;
+    }
+    assert_eq!((changes, astray.len()), (2, 0), "out once, back once");
+}
+
+#[test]
 fn firm_is_what_a_majority_of_all_nodes_shows() {
     assert!(agreement(&[0]).is_firm && agreement(&[0, 100, HOUR_US]).is_firm);
     assert!(!agreement(&[0, HOUR_US]).is_firm && !agreement(&[0, HOUR_US, -HOUR_US]).is_firm);
     let two = [(NodeId([1; 16]), 0), (NodeId([2; 16]), 5)];
-    assert!(Agreement::of(&two, 3, LIMIT_US).is_firm, "the third is lost");
-    assert!(!Agreement::of(&two, 4, LIMIT_US).is_firm, "half of the nodes");
+    assert!(Agreement::of(&two, 3, LIMIT_US, &BTreeSet::new()).is_firm, "the third is lost");
+    assert!(!Agreement::of(&two, 4, LIMIT_US, &BTreeSet::new()).is_firm, "half of the nodes");
     assert_eq!(agreement(&[]), Agreement::default());
     let split = agreement(&[0, HOUR_US]);
     assert_eq!((split.offset_us(5), split.offset_us(-7)), (0, -7), "no median is off");

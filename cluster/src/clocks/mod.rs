@@ -11,8 +11,8 @@
 //! by one second a second at most. A clock that is behind does no harm: group time stands still.
 //!
 //! Who leads a group of several voters stamps only after it has heard a majority of them, itself
-//! counted, once since its start. Where no voter of a group that is heard is sound, the one that
-//! leads goes on, under the ceiling: no group is lost to clocks.
+//! counted, once since its start. Where no voter of a group that is heard is sound, or none that is
+//! can lead, the one that leads goes on, under the ceiling: no group is lost to clocks.
 
 mod agreement;
 mod watch;
@@ -32,6 +32,19 @@ use tokio::sync::Notify;
 use agreement::{Agreement, Course, Peer, Reading};
 
 pub(crate) use watch::run;
+
+/// The time of this node's doors: what they stamp never runs ahead of what the clocks agree on.
+pub(crate) struct GuardedClock(pub(crate) Arc<Clocks>);
+
+impl Clock for GuardedClock {
+    fn now_us(&self) -> i64 {
+        self.0.stamp_us()
+    }
+
+    fn monotonic_us(&self) -> i64 {
+        self.0.clock.monotonic_us()
+    }
+}
 
 /// Until something was weighed stamps have no ceiling: a node alone has nothing to hold against.
 const NO_CEILING: i64 = i64::MAX;
@@ -143,6 +156,11 @@ impl Clocks {
         self.state.lock().status
     }
 
+    /// What [`Clocks::standing`] is taken for has changed.
+    pub(crate) fn changed(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// A verdict is wanted before the next second.
     pub(crate) fn ask_soon(&self) {
         self.asked.notify_one();
@@ -164,7 +182,10 @@ impl Clocks {
             .filter_map(|(peer, heard)| Some((*peer, heard.base_us(now_us)?)))
             .collect();
         let clocks: Vec<_> = heard.iter().copied().chain([(self.node, own_us)]).collect();
-        let agreed = Agreement::of(&clocks, peers.len() + 1, self.limit_us);
+        let agreed = {
+            let verdict = self.verdict.read();
+            Agreement::of(&clocks, peers.len() + 1, self.limit_us, &verdict.astray)
+        };
         state.course = if agreed.is_firm {
             Some(Course::towards(state.course, agreed.low_us, now_us))
         } else {
@@ -182,8 +203,8 @@ impl Clocks {
         let status = state.status;
         drop(state);
         self.tell(before, status, &heard, own_us);
-        metrics::gauge!("dtm_clock_held_back_seconds")
-            .set(own_us.saturating_sub(ceiling_us).max(0) as f64 / 1e6);
+        let held_back_us = own_us.saturating_sub(ceiling_us).max(0);
+        metrics::gauge!("dtm_clock_held_back_seconds").set(held_back_us as f64 / 1e6);
         let heard = heard.into_iter().map(|(peer, _)| peer);
         self.publish(agreed, heard);
     }

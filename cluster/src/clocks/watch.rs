@@ -1,7 +1,7 @@
 //! Asks the peers for their time each second, weighs it, and acts on it: a node that is astray gives
 //! up what it leads and does not stand; it is itself again as soon as its clock is right.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use dtm_types::{GroupId, NodeId};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::agreement::Reading;
 use super::{Clocks, Standing};
@@ -66,13 +67,22 @@ async fn ask(link: &Link, clock: &dyn Clock) -> Option<Reading> {
     let asked_us = clock.monotonic_us();
     let request = link.guard().stamp(wire::TimeRequest {});
     let answer = tokio::time::timeout(ASK_TIMEOUT, client.time(request)).await.ok()?.ok()?;
-    Some(Reading::of(answer.get_ref().time_us, asked_us, clock.monotonic_us()))
+    let answered_us = clock.monotonic_us();
+    // A process that was stopped finds its answer in time; what it read is a minute old.
+    let is_late = answered_us - asked_us > ASK_TIMEOUT.as_micros() as i64;
+    (!is_late).then(|| Reading::of(answer.get_ref().time_us, asked_us, answered_us))
 }
+
+/// A group that is led by a clock astray which nobody takes it from, or by nobody, goes on under this
+/// node after so long: no group is lost to clocks, and the ceiling bounds the stamps all the same.
+const PATIENCE: Duration = Duration::from_secs(6);
 
 /// Leaderships on their way to other nodes.
 #[derive(Default)]
 struct Giving {
     groups: BTreeSet<GroupId>,
+    /// Since when a group waits for another node in vain.
+    stuck: BTreeMap<GroupId, Instant>,
     tasks: JoinSet<GroupId>,
 }
 
@@ -85,9 +95,15 @@ impl Giving {
             };
         }
         for group in registry.groups() {
-            let may_lead = group.standing() != Standing::Astray;
-            group.let_stand(may_lead);
-            if !may_lead && group.is_leader() && self.groups.insert(group.id) {
+            let is_astray = group.clock_standing() == Standing::Astray;
+            let is_stuck = is_astray && (group.is_leader() || group.leader().is_none());
+            let since = is_stuck.then(|| *self.stuck.entry(group.id).or_insert_with(Instant::now));
+            if since.is_none() {
+                self.stuck.remove(&group.id);
+            }
+            group.insist(since.is_some_and(|since| since.elapsed() >= PATIENCE));
+            group.let_stand(group.standing() != Standing::Astray);
+            if is_astray && group.is_leader() && self.groups.insert(group.id) {
                 self.tasks.spawn(give(group));
             }
         }
@@ -96,6 +112,9 @@ impl Giving {
 
 async fn give(group: Arc<Group>) -> GroupId {
     match group.give_up_leadership().await {
+        Ok(()) if group.is_leader() => {
+            tracing::debug!(group = group.id.0, "clock astray, and nobody else can lead");
+        }
         Ok(()) => tracing::warn!(group = group.id.0, "leadership given up: the clock is astray"),
         Err(error) => {
             tracing::warn!(group = group.id.0, %error, "leadership not given up yet: clock astray");

@@ -19,8 +19,8 @@ use openraft::raft::{
 };
 use tonic::Status;
 
-use super::acked::{AckedLog, WentBack};
 use super::link::Link;
+use super::matched::{MatchedLog, WentBack};
 use super::snapshot;
 use crate::convert;
 use crate::snapshot::{Snapshot, SnapshotData};
@@ -44,7 +44,7 @@ pub(crate) struct ReplicaClient {
     link: Arc<Link>,
     target: wire::Target,
     purpose: Purpose,
-    acked: Arc<AckedLog>,
+    matched: Arc<MatchedLog>,
 }
 
 type RpcError = RPCError<TypeConfig>;
@@ -55,9 +55,9 @@ impl ReplicaClient {
         link: Arc<Link>,
         target: wire::Target,
         purpose: Purpose,
-        acked: Arc<AckedLog>,
+        matched: Arc<MatchedLog>,
     ) -> Self {
-        Self { link, target, purpose, acked }
+        Self { link, target, purpose, matched }
     }
 
     async fn heartbeat<S>(&self, mut input: S) -> Result<BoxStream<'static, AppendResult>, RpcError>
@@ -70,7 +70,7 @@ impl ReplicaClient {
         let term = request.vote.leader_id.term;
         let answer =
             self.link.heartbeats().ask(self.target, &request).await.map_err(to_rpc_error)?;
-        let answer = self.acked.judge(term, answer).map_err(went_back)?;
+        let answer = self.matched.judge(term, answer).map_err(went_back)?;
         Ok(futures::stream::once(async move { Ok(answer) }).boxed())
     }
 
@@ -96,7 +96,7 @@ impl ReplicaClient {
             received: 0,
             failed: false,
             term,
-            acked: Arc::clone(&self.acked),
+            matched: Arc::clone(&self.matched),
         };
         Ok(futures::stream::unfold(watched, Watched::next).boxed())
     }
@@ -108,7 +108,7 @@ struct Watched {
     received: u64,
     failed: bool,
     term: Arc<AtomicU64>,
-    acked: Arc<AckedLog>,
+    matched: Arc<MatchedLog>,
 }
 
 impl Watched {
@@ -125,7 +125,7 @@ impl Watched {
                     self.received += 1;
                     let term = self.term.load(Ordering::Relaxed);
                     let result = match append_from_wire(answer.result) {
-                        Ok(answer) => self.acked.judge(term, answer).map_err(went_back),
+                        Ok(answer) => self.matched.judge(term, answer).map_err(went_back),
                         Err(error) => Err(to_network_error(error)),
                     };
                     self.failed = result.is_err();
@@ -238,6 +238,10 @@ impl ReplicaClient {
         option: &RPCOption,
         pre_vote: bool,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        // Its log is not what it was: its vote would be for less than it once held.
+        if let Some(found) = self.matched.found() {
+            return Err(went_back(found));
+        }
         let message = wire::VoteRequest {
             target: Some(self.target),
             vote: Some(convert::vote_to_wire(&request.vote)),
@@ -316,7 +320,7 @@ impl NetSnapshot<TypeConfig> for ReplicaClient {
             sent = sending => {
                 // A higher vote in the answer: nothing was installed.
                 if sent.as_ref().is_ok_and(|answer| answer.vote == vote) {
-                    self.acked.acked(term, last.map_or(0, |last| last.index));
+                    self.matched.note(term, last.map_or(0, |last| last.index));
                 }
                 sent
             }

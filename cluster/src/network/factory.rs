@@ -24,7 +24,7 @@ impl Factory {
     fn client(&self, replica: u64, node: &PeerNode, purpose: Purpose) -> ReplicaClient {
         let link = self.links.to(node.node, &node.peer_address);
         let target = wire::Target { group: self.group.0, replica };
-        ReplicaClient::new(link, target, purpose, self.links.acked().of(target))
+        ReplicaClient::new(link, target, purpose, self.links.matched().of(target, node.node))
     }
 }
 

@@ -10,8 +10,8 @@ use dtm_types::NodeId;
 use parking_lot::{Mutex, RwLock};
 use tonic::transport::{Channel, Endpoint};
 
-use super::acked::AckedLogs;
 use super::heartbeat::HeartbeatHub;
+use super::matched::MatchedLogs;
 use super::origin::OriginGuard;
 use super::presence::Presence;
 use super::tls::{Connector, PeerTls};
@@ -117,7 +117,7 @@ pub(crate) struct Links {
     clocks: Arc<Clocks>,
     links: Mutex<HashMap<NodeId, Arc<Link>>>,
     leaving: AtomicBool,
-    acked: AckedLogs,
+    matched: MatchedLogs,
 }
 
 impl Links {
@@ -128,13 +128,13 @@ impl Links {
         clocks: Arc<Clocks>,
     ) -> Arc<Self> {
         let (links, leaving) = (Mutex::new(HashMap::new()), AtomicBool::new(false));
-        let acked = AckedLogs::default();
-        Arc::new(Self { tls, guard, presence, clocks, links, leaving, acked })
+        let matched = MatchedLogs::new(Arc::clone(&guard));
+        Arc::new(Self { tls, guard, presence, clocks, links, leaving, matched })
     }
 
     /// What replicas of other nodes told leaders here that they have on disk.
-    pub(crate) fn acked(&self) -> &AckedLogs {
-        &self.acked
+    pub(crate) fn matched(&self) -> &MatchedLogs {
+        &self.matched
     }
 
     /// Which peers are gone.

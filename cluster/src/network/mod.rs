@@ -6,12 +6,13 @@
 //!  factory ── client, heartbeat ── link (two channels) ── tls ──> tls ── server ── registry, groups
 //! ```
 
-mod acked;
 mod client;
 pub(crate) mod entries;
 mod factory;
 mod heartbeat;
+mod hello;
 mod link;
+mod matched;
 mod origin;
 mod presence;
 mod roster;

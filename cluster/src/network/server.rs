@@ -18,6 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::entries;
+use super::hello;
 use super::link;
 use super::origin::{OriginGuard, Peer};
 use super::snapshot;
@@ -36,7 +37,6 @@ const ANSWERS_MAX: usize = 64;
 /// The asker has given up long before: what it asked is not kept longer than this.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(5);
-const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves `dtm.cluster.v1.PeerService`.
 struct PeerServer {
@@ -370,33 +370,8 @@ impl PeerService for PeerServer {
         request: Request<wire::HelloRequest>,
     ) -> Result<Response<wire::HelloResponse>, Status> {
         let node = self.guard.check_hello(&request)?;
-        let is_its = |group: u32, replica: u64| {
-            let group = self.registry.group(GroupId(group));
-            group.is_some_and(|group| {
-                group.members().0.get(&replica).is_some_and(|p| p.node == node)
-            })
-        };
-        let (hello, acked) = (request.get_ref(), self.registry.links().acked());
-        let went_back =
-            if hello.running { acked.found(is_its) } else { acked.compare(&hello.replicas) };
-        let went_back = went_back.map(|found| wire::ReplicaPosition {
-            target: Some(wire::Target { group: found.group, replica: found.replica }),
-            term: found.term,
-            last: found.acked,
-        });
-        let (boot_counter, removed) = self.guard.roster().of(node);
-        let leads_meta = match self.registry.group(GroupId::META) {
-            Some(meta) if meta.is_leader() => meta.read_index_here(HELLO_TIMEOUT).await.is_ok(),
-            _ => false,
-        };
-        let still_member = self.registry.groups().iter().any(|group| group.names(node));
-        Ok(Response::new(wire::HelloResponse {
-            boot_counter,
-            removed,
-            leads_meta,
-            still_member,
-            went_back,
-        }))
+        let answer = hello::answer(&self.registry, &self.guard, node, request.into_inner()).await;
+        Ok(Response::new(answer))
     }
 
     async fn time(

@@ -157,6 +157,8 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         cluster.bootstrap_single(cluster_row(genesis, cluster_id, &keyring), row.clone()).await?;
         founded(&data)?;
     }
+    // From here on nothing is stamped ahead of what the clocks of the cluster agree on.
+    let clock = cluster.clock();
     let ack_times = Arc::new(AckTimes::default());
     let sources = SourcesHandle::start(SessionDeps {
         proposer: cluster.clone(),

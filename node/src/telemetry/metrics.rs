@@ -72,7 +72,7 @@ metrics! {
     Counter "dtm_ing1_unproven_total" [""] "streams": "A client said so without that token.";
     Counter "dtm_raft1_alarms_total" ["group"] "groups": "RAFT-1: replicas differ at one index. Anything above 0 is an incident.";
     Counter "dtm_raft1_compared_total" [""] "comparisons": "Ledgers of two replicas compared at one index.";
-    Gauge "dtm_clock_offset_seconds" ["peer"] "seconds": "The clock of another node less this node's, by the quickest answer of the last 10 s; true to half of its round trip.";
+    Gauge "dtm_clock_offset_seconds" ["peer"] "seconds": "The clock of another node less this node's, by its quickest recent answer; true to half of that round trip. A node that no longer answers keeps its last value.";
     Gauge "dtm_clock_spread_seconds" [""] "seconds": "Between the slowest and the fastest clock that this node hears, its own included. Above `raft.clock_offset_max_ms` it is an alarm.";
     Gauge "dtm_clock_astray" [""] "0 or 1": "1 while this node's clock is further than `raft.clock_offset_max_ms` from the median: it neither leads nor stamps where another node can.";
     Gauge "dtm_clock_held_back_seconds" [""] "seconds": "How far this node's stamps are held behind its clock, because the clocks do not agree on it or were all set forward.";
@@ -84,7 +84,7 @@ metrics! {
     Gauge "dtm_ledger_size" ["group"] "leaves": "Leaves of a group's ledger on this node.";
     Counter "dtm_bundles_total" [""] "entries": "Commit rounds that this node began as a leader: one bundle of commands, one Raft entry each.";
     Counter "dtm_commands_total" [""] "commands": "Commands in them.";
-    Counter "dtm_cluster_logs_went_back_total" [""] "answers": "Answers of replicas that lack what they had acked: their node runs on an old copy of its disk.";
+    Counter "dtm_cluster_logs_went_back_total" [""] "answers": "Answers of replicas whose log lacks what it had held: their node runs on an old copy of its disk.";
     Counter "dtm_cluster_append_stalls_total" [""] "streams": "Append streams that were given up because a follower was silent.";
     Counter "dtm_cluster_group_failures_total" ["group"] "groups": "Groups that stopped on this node because apply failed.";
     Counter "dtm_cluster_peer_refused_total" ["cause"] "calls": "Peers refused: certificate, cluster, incarnation, origin, removed, unlisted, old-copy.";

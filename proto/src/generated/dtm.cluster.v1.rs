@@ -394,19 +394,20 @@ pub struct HelloRequest {
     /// Logs of a node that starts.
     #[prost(message, repeated, tag = "1")]
     pub replicas: ::prost::alloc::vec::Vec<ReplicaPosition>,
-    /// The caller's groups run.
+    /// The caller's groups run: it is told of a log that was found to have gone back. Else `replicas`
+    /// are compared.
     #[prost(bool, tag = "2")]
     pub running: bool,
 }
-/// Where the log of a replica stands, or what is known of it.
+/// Where the log of a replica stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplicaPosition {
     #[prost(message, optional, tag = "1")]
     pub target: ::core::option::Option<Target>,
-    /// Term of its vote; in an answer, of the leader that it acked to.
+    /// Term of its vote or of its last entry, the later one.
     #[prost(uint64, tag = "2")]
     pub term: u64,
-    /// Its last index; in an answer, the highest that it acked.
+    /// Its last index.
     #[prost(uint64, tag = "3")]
     pub last: u64,
 }
@@ -424,9 +425,18 @@ pub struct HelloResponse {
     /// A group of the receiver still names a replica of the caller as its member.
     #[prost(bool, tag = "4")]
     pub still_member: bool,
-    /// A log of the caller lacks what its replica acked: the disk is an old copy.
+    /// A log of the caller went back: the disk is an old copy.
     #[prost(message, optional, tag = "5")]
-    pub went_back: ::core::option::Option<ReplicaPosition>,
+    pub went_back: ::core::option::Option<WentBack>,
+}
+/// A log of the caller lacks what it had told a leader that it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WentBack {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// The last index that it had told.
+    #[prost(uint64, tag = "2")]
+    pub through: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TimeRequest {}
@@ -480,6 +490,9 @@ pub struct LedVoter {
     /// Id of its node, 16 bytes.
     #[prost(bytes = "bytes", tag = "2")]
     pub node: ::prost::bytes::Bytes,
+    /// It is too far behind to commit soon.
+    #[prost(bool, tag = "3")]
+    pub lags: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StoppedGroup {

@@ -1,5 +1,6 @@
 //! Which node may take part: old copies of a disk, lost disks.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -24,6 +25,27 @@ async fn start_is_known(cluster: &Cluster, name: &str, start: u64) -> Result<()>
         Ok(())
     })
     .await
+}
+
+/// Starts a node on an old copy of its disk: it ends with 78 and says how that is known.
+async fn is_refused(cluster: &mut Cluster, at: usize, known: &str) -> Result<()> {
+    cluster.start_node(at)?;
+    let code = cluster.nodes[at].ended(WITHIN).await?;
+    ensure!(code == EXIT_CONFIG, "ended with {code}");
+    let log = std::fs::read_to_string(&cluster.nodes[at].log)?;
+    ensure!(log.contains("this disk is an old copy") && log.contains(known), "no clear text");
+    Ok(())
+}
+
+/// Puts the right disk back: the node starts, and nothing was lost.
+async fn newest_is_taken(mut cluster: Cluster, at: usize, newest: &Path, load: Load) -> Result<()> {
+    let data = cluster.nodes[at].folder.join("data");
+    std::fs::remove_dir_all(&data)?;
+    std::fs::rename(newest, &data)?;
+    cluster.start_node(at)?;
+    cluster.settled(NODES).await?;
+    load.moves(ALIVE).await?;
+    finish_and_judge(cluster, load).await
 }
 
 // A data folder is copied, its node is started twice more, the old copy is put back. It is refused
@@ -56,23 +78,14 @@ async fn an_old_copy_of_a_disk_is_refused() -> Result<()> {
     std::fs::rename(&data, &newest)?;
     copy(&kept, &data)?;
     let before = contents(&data)?;
-    cluster.start_node(at)?;
-    let code = cluster.nodes[at].ended(WITHIN).await?;
-    ensure!(code == EXIT_CONFIG, "ended with {code}");
-    let log = std::fs::read_to_string(&cluster.nodes[at].log)?;
-    ensure!(log.contains("this disk is an old copy"), "no clear text");
+    is_refused(&mut cluster, at, "knows start").await?;
     let after = contents(&data)?;
     let changed: Vec<_> = after.keys().chain(before.keys()).collect();
     let changed = changed.into_iter().filter(|path| after.get(*path) != before.get(*path));
     let changed: Vec<_> = changed.collect();
     ensure!(changed.is_empty() && before.len() > 5, "something was written: {changed:?}");
 
-    std::fs::remove_dir_all(&data)?;
-    std::fs::rename(&newest, &data)?;
-    cluster.start_node(at)?;
-    cluster.settled(NODES).await?;
-    load.moves(ALIVE).await?;
-    finish_and_judge(cluster, load).await
+    newest_is_taken(cluster, at, &newest, load).await
 }
 
 // The disk of a running node is copied (a snapshot of its machine), the node acks more, and the copy
@@ -99,19 +112,10 @@ async fn a_copy_of_a_running_node_is_refused() -> Result<()> {
     cluster.nodes[at].kill();
     std::fs::rename(&data, &newest)?;
     std::fs::rename(&kept, &data)?;
-    cluster.start_node(at)?;
-    let code = cluster.nodes[at].ended(WITHIN).await?;
-    ensure!(code == EXIT_CONFIG, "ended with {code}");
-    let log = std::fs::read_to_string(&cluster.nodes[at].log)?;
-    ensure!(log.contains("this disk is an old copy"), "no clear text");
+    is_refused(&mut cluster, at, "knows that this node held index").await?;
     load.moves(ALIVE).await?;
 
-    std::fs::remove_dir_all(&data)?;
-    std::fs::rename(&newest, &data)?;
-    cluster.start_node(at)?;
-    cluster.settled(NODES).await?;
-    load.moves(ALIVE).await?;
-    finish_and_judge(cluster, load).await
+    newest_is_taken(cluster, at, &newest, load).await
 }
 
 // The log of a joined node is lost while its rows and its start counter stay.

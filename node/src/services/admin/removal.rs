@@ -77,7 +77,7 @@ impl AdminDoor {
         let meta = self.0.directory.meta(self.0.view()).await?;
         let rows = reads::nodes(meta.state.as_ref()).map_err(internal)?;
         let (groups, silent) = told(&held_up, &rows);
-        let detail = format!("groups {groups}; not answering: {silent}");
+        let detail = format!("node {node}");
         let values = [("groups", groups), ("silent", silent)];
         Err(status_with(ErrorCode::QuorumNeeded, detail, &values))
     }
