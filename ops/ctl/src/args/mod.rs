@@ -154,7 +154,7 @@ pub enum ClusterCommand {
         from: Option<String>,
         /// Node that is to lead (name or id).
         #[arg(long)]
-        to: Option<String>,
+        to: String,
     },
     /// Empty a node of leaders and sessions before it is stopped. Asks where no other node takes
     /// sessions.

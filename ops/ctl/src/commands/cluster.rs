@@ -20,7 +20,7 @@ pub(crate) async fn run(command: &ClusterCommand, globals: &Globals) -> Result<(
         ClusterCommand::Token { site, zone } => token(globals, &printer, site, zone).await,
         ClusterCommand::Status => status(globals, &printer).await,
         ClusterCommand::Transfer { group, from, to } => {
-            transfer(globals, &printer, *group, from.as_deref(), to.as_deref()).await
+            transfer(globals, &printer, *group, from.as_deref(), to).await
         }
         ClusterCommand::Drain { node, resume } => drain(globals, &printer, node, *resume).await,
         ClusterCommand::Upgrade { check } => upgrade(globals, &printer, *check).await,
@@ -95,19 +95,17 @@ async fn transfer(
     printer: &Printer<'_>,
     group: u32,
     from: Option<&str>,
-    to: Option<&str>,
+    to: &str,
 ) -> Result<(), Failure> {
     if group == 0 && from.is_none() {
         return Err(Failure::usage("cli.transfer_what", &[]));
     }
     let remote = Remote::connect(globals).await?;
-    let mut ends = [Vec::new(), Vec::new()];
-    for (end, named) in ends.iter_mut().zip([from, to]) {
-        if let Some(named) = named {
-            *end = node_id(&remote, named).await?;
-        }
-    }
-    let [from_node, to_node] = ends.map(Into::into);
+    let from_node = match from {
+        Some(named) => node_id(&remote, named).await?.into(),
+        None => Default::default(),
+    };
+    let to_node = node_id(&remote, to).await?.into();
     let request = TransferLeaderRequest { context: remote.why(), group, from_node, to_node };
     let moved = remote.admin().transfer_leader(remote.request(request)).await?.into_inner().moved;
     printer.done("cli.leaders_moved", &[("count", &moved.to_string())], &json!({ "moved": moved }));
