@@ -250,6 +250,11 @@ impl SourcesHandle {
         });
     }
 
+    /// Whether it takes no sessions: [`SourcesHandle::drain`].
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
+    }
+
     /// Takes sessions again.
     pub fn resume(&self) {
         self.0.draining.store(false, Ordering::Release);

@@ -52,7 +52,9 @@ async fn look_after(registry: &Registry, node: NodeId) {
         return;
     }
     let led: Vec<_> = groups.into_iter().filter(|group| group.is_led_by(node)).collect();
-    tracing::warn!(%node, groups = led.len(), "a node is gone; its groups elect at once");
+    if !led.is_empty() {
+        tracing::info!(%node, groups = led.len(), "the groups of a node that is gone elect at once");
+    }
     for group in led {
         metrics::counter!("dtm_cluster_takeovers_total").increment(1);
         tokio::spawn(async move { group.take_over(node).await });

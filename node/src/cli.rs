@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use dtm_ctl::args::{
-    ClusterCommand, Command, ConfigCommand, ConfigFile, DocsPage, Globals, InitArgs, JoinArgs,
-    NodeArgs,
+    ClusterCommand, Command, ConfigCommand, ConfigFile, DocsPage, DoctorArgs, Globals, InitArgs,
+    JoinArgs, NodeArgs,
 };
 use dtm_ctl::contexts::{self, Context, Contexts};
 use dtm_ctl::{Exit, Failure, Printer, Remote};
@@ -109,20 +109,26 @@ fn configuration(command: &ConfigCommand, printer: &Printer<'_>) -> Result<(), E
 fn show(config: &config::Config, printer: &Printer<'_>) {
     let mut document = serde_json::Map::new();
     let (mut text, mut current) = (String::new(), "");
-    for (section, key, value) in config.rows() {
+    for (section, key, shown, value) in config.rows() {
         if section != current {
             text.push_str(&format!("{}[{section}]\n", if current.is_empty() { "" } else { "\n" }));
             current = section;
         }
-        text.push_str(&format!("{key} = {value}\n"));
-        document.insert(format!("{section}.{key}"), json!(value));
+        text.push_str(&format!("{key} = {shown}\n"));
+        document.insert(format!("{section}.{key}"), value);
     }
     if printer.is_json() { printer.json(&document.into()) } else { printer.raw(text.trim_end()) }
 }
 
-async fn examine(file: &ConfigFile, globals: &Globals, now_us: i64) -> Result<(), Error> {
+/// A file that is named has to be there; without one the machine alone can be looked at.
+async fn examine(args: &DoctorArgs, globals: &Globals, now_us: i64) -> Result<(), Error> {
     let printer = &Printer::new(globals);
-    let config = if file.config.exists() { Some(config::load(&file.config)?) } else { None };
+    let usual = Path::new("dtm.toml");
+    let config = match &args.config {
+        Some(path) => Some(config::load(path)?),
+        None if usual.exists() => Some(config::load(usual)?),
+        None => None,
+    };
     let mut findings = doctor::examine(config.as_ref(), now_us);
     let lang = if printer.is_vi() { Lang::Vi } else { Lang::En };
     let asked = tokio::time::timeout(STATUS_WITHIN, cluster_status(globals)).await;
@@ -181,33 +187,43 @@ fn init(args: &InitArgs, printer: &Printer<'_>, now_us: i64) -> Result<(), Error
             .map_err(|e| pki::Error::Keyring(e.to_string()))
     })?;
     let [ca, certificate, key] = &made.operator_files;
-    if !args.no_context {
-        let file = contexts::path();
-        let mut all = Contexts::load(&file)?;
-        let host = args.node.advertise.first().map(String::as_str).unwrap_or_default();
-        let context = Context {
-            address: vec![config::host_and_port(host, args.node.grpc.port())],
-            ca: ca.clone(),
-            certificate: Some(certificate.clone()),
-            key: Some(key.clone()),
-            ..Context::default()
-        };
-        all.add(&args.name, context)?;
-        all.current = Some(args.name.clone());
-        all.save(&file)?;
-    }
+    let host = args.node.advertise.first().map(String::as_str).unwrap_or_default();
+    let context = Context {
+        address: vec![config::host_and_port(host, args.node.grpc.port())],
+        ca: ca.clone(),
+        certificate: Some(certificate.clone()),
+        key: Some(key.clone()),
+        ..Context::default()
+    };
+    let context = if args.no_context { None } else { Some(add_context(&args.name, context)?) };
     let text = |path: &Path| path.display().to_string();
     let config = text(&made.config);
     let document = json!({
         "cluster_id": made.cluster.to_string(), "node_id": made.node.to_string(), "config": config,
         "ca": text(ca), "operator_certificate": text(certificate), "operator_key": text(key),
         "root_folder": text(&made.root_folder), "master_key": text(&made.master_key),
+        "context": context,
     });
     printer.done("cli.cluster_made", &[("name", &args.name), ("config", &config)], &document);
+    if let Some(context) = &context {
+        if *context != args.name {
+            printer.say("cli.context_kept", &[("name", &args.name), ("fresh", context)]);
+        }
+        printer.say("cli.context_used", &[("name", context)]);
+    }
     printer.say("cli.keep_root", &[("name", &text(&made.root_folder))]);
     printer.say("cli.keep_master", &[("name", &text(&made.master_key))]);
     printer.say("cli.next_serve", &[("config", &config)]);
     Ok(())
+}
+
+/// The context of a new cluster becomes the current one; its name. Another cluster's stays.
+fn add_context(name: &str, context: Context) -> Result<String, Error> {
+    let file = contexts::path();
+    let mut all = Contexts::load(&file)?;
+    let name = all.add_beside(name, context)?;
+    all.save(&file)?;
+    Ok(name)
 }
 
 /// A token has 134 bytes; more is not read.

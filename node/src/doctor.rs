@@ -155,7 +155,7 @@ pub fn nodes(asked: Result<ClusterStatusResponse, Failure>, lang: Lang) -> Vec<F
 fn clock(now_us: i64) -> Finding {
     const BUILT_AFTER_US: i64 = 1_788_000_000_000_000;
     let verdict = if now_us >= BUILT_AFTER_US { Verdict::Ok } else { Verdict::Bad };
-    Finding::new("clock", verdict, format!("{} s since 1970", now_us / 1_000_000), "set_clock")
+    Finding::new("clock", verdict, dtm_ctl::time(now_us), "set_clock")
 }
 
 /// Whether the kernel's clock is disciplined by somebody (adjtimex).
@@ -380,5 +380,6 @@ mod tests {
     fn an_old_clock_is_bad() {
         assert_eq!(clock(0).verdict, Verdict::Bad);
         assert_eq!(clock(NOW_US).verdict, Verdict::Ok);
+        assert_eq!(clock(NOW_US).found, "2026-11-18T18:06:40+07:00");
     }
 }

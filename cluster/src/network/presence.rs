@@ -2,7 +2,7 @@
 //! then refuses new ones. Both together are told to whoever takes its groups over; a silent peer
 //! (cut cable, paused process) is left to heartbeats and the election timeout.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,7 +32,14 @@ pub(crate) struct Presence {
 #[derive(Default)]
 struct State {
     looking: BTreeSet<NodeId>,
-    gone: BTreeSet<NodeId>,
+    /// Told as away, with the address that was looked at.
+    away: BTreeMap<NodeId, Away>,
+}
+
+struct Away {
+    address: String,
+    /// Its port refused.
+    gone: bool,
 }
 
 impl Presence {
@@ -44,13 +51,15 @@ impl Presence {
 
     /// A connection was made and its certificate checked. It is told when it ends.
     pub(crate) fn watch(self: &Arc<Self>, node: NodeId, stream: BoxIo) -> BoxIo {
-        self.state.lock().gone.remove(&node);
+        if let Some(Away { address, .. }) = self.state.lock().away.remove(&node) {
+            tracing::info!(%node, address, "a node is back");
+        }
         Box::new(Watched { stream, presence: Arc::clone(self), node })
     }
 
     /// True from the moment its port refused until it is connected again.
     pub(crate) fn is_gone(&self, node: NodeId) -> bool {
-        self.state.lock().gone.contains(&node)
+        self.state.lock().away.get(&node).is_some_and(|away| away.gone)
     }
 
     /// Looks whether anything listens there. True when nothing does; bounded to about a second,
@@ -59,27 +68,53 @@ impl Presence {
         if !self.state.lock().looking.insert(node) {
             return false;
         }
-        let refuses = refuses(address).await;
+        let found = found(address).await;
         let mut state = self.state.lock();
         state.looking.remove(&node);
-        if refuses {
-            state.gone.insert(node);
+        if found == Found::Open {
+            return false;
         }
-        refuses
+        let gone = found == Found::Refused;
+        // Each connection that ends is looked at: what was told is not told again.
+        let is_news = match state.away.get(&node) {
+            None => true,
+            Some(known) => gone && !known.gone,
+        };
+        if is_news {
+            let what =
+                if gone { "a node is gone: its port refuses" } else { "a node does not answer" };
+            tracing::warn!(%node, address, "{what}");
+            state.away.insert(node, Away { address: address.to_owned(), gone });
+        }
+        gone
     }
 }
 
-async fn refuses(address: &str) -> bool {
+/// What is at an address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Something listens.
+    Open,
+    /// Nothing listens there any more.
+    Refused,
+    /// No answer: it is not known to be gone.
+    Silent,
+}
+
+async fn found(address: &str) -> Found {
+    let mut last = Found::Open;
     for pause_ms in LOOKS_MS {
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-        match tokio::time::timeout(LOOK_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return true,
-            Ok(_) => {}
-            // A peer that does not even refuse is not known to be gone.
-            Err(_) => return false,
-        }
+        last = match tokio::time::timeout(LOOK_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return Found::Refused;
+            }
+            Ok(Err(_)) => Found::Silent,
+            Ok(Ok(_)) => Found::Open,
+            Err(_) => return Found::Silent,
+        };
     }
-    false
+    last
 }
 
 /// One connection; its drop is its end.

@@ -14,8 +14,9 @@ pub fn markdown() -> String {
          Unknown keys are refused (exit code 78, with file, line and what to do). \
          `DTM__SECTION__KEY` in the environment overrides a key, lists with commas. \
          Secrets are named by file only. Paths are relative to the file's folder. \
-         `dtm config check` reads file and named files and reports every problem; `dtm config show` \
-         prints what is in force.\n\n\
+         `dtm config check` reports every problem of keys and values at once; where there is none, \
+         whether the named files are there and secrets closed to others. What is in them shows at \
+         `dtm serve`. `dtm config show` prints what is in force.\n\n\
          ```toml\n[node]\nname = \"n1\"\nadvertise = [\"n1.example.vn\"]\n```\n",
     );
     for (section, about) in SECTIONS {

@@ -70,9 +70,15 @@ macro_rules! config {
                 Some(Self { $($section: $section?,)* })
             }
 
-            /// `section.key` and value as it would stand in the file, in the order of [`KEYS`].
-            pub fn rows(&self) -> Vec<(&'static str, &'static str, String)> {
-                vec![$($((stringify!($section), stringify!($key), self.$section.$key.show()),)*)*]
+            /// Section, key, value as it would stand in the file, and as JSON, in the order of
+            /// [`KEYS`].
+            pub fn rows(&self) -> Vec<(&'static str, &'static str, String, serde_json::Value)> {
+                vec![$($((
+                    stringify!($section),
+                    stringify!($key),
+                    self.$section.$key.show(),
+                    self.$section.$key.json(),
+                ),)*)*]
             }
         }
     };
@@ -177,7 +183,7 @@ config! {
     }
     /// What the node says about itself.
     telemetry: Telemetry {
-        /// Log level, or a filter such as `info,dtm_cluster=debug`.
-        log: String = "\"info,openraft=warn\"", 1..=1_024, "characters";
+        /// Log level, or a filter such as `info,dtm_cluster=debug`. The warnings of openraft repeat many times a second while a node is away; who is gone and who is back is told once without them.
+        log: String = "\"info,openraft=error\"", 1..=1_024, "characters";
     }
 }

@@ -29,7 +29,9 @@ fn what_is_shown_reads_back_as_the_same() {
     let config = read(LEAST, &[("DTM__NODE__SITE", "hà nội")]).expect("reads");
     let mut text = String::new();
     let mut current = "";
-    for (section, key, value) in config.rows() {
+    for (section, key, value, json) in config.rows() {
+        assert!(json.is_number() == value.starts_with(|c: char| c.is_ascii_digit()), "{key}");
+        assert!(!json.as_str().is_some_and(|text| text.starts_with('"')), "{key}: {json}");
         if section != current {
             text.push_str(&format!("[{section}]\n"));
             current = section;

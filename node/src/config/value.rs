@@ -18,6 +18,8 @@ pub trait Value: Sized {
     fn measure(&self) -> u64;
     /// As it would stand in the file.
     fn show(&self) -> String;
+    /// For programs.
+    fn json(&self) -> serde_json::Value;
 }
 
 fn quoted(text: &str) -> String {
@@ -38,6 +40,9 @@ impl Value for String {
     fn show(&self) -> String {
         quoted(self)
     }
+    fn json(&self) -> serde_json::Value {
+        self.as_str().into()
+    }
 }
 
 impl Value for PathBuf {
@@ -54,6 +59,9 @@ impl Value for PathBuf {
     fn show(&self) -> String {
         quoted(&self.display().to_string())
     }
+    fn json(&self) -> serde_json::Value {
+        self.display().to_string().into()
+    }
 }
 
 impl Value for SocketAddr {
@@ -69,6 +77,9 @@ impl Value for SocketAddr {
     }
     fn show(&self) -> String {
         quoted(&self.to_string())
+    }
+    fn json(&self) -> serde_json::Value {
+        self.to_string().into()
     }
 }
 
@@ -87,6 +98,9 @@ impl Value for u64 {
     fn show(&self) -> String {
         self.to_string()
     }
+    fn json(&self) -> serde_json::Value {
+        (*self).into()
+    }
 }
 
 impl Value for Vec<String> {
@@ -103,5 +117,8 @@ impl Value for Vec<String> {
     }
     fn show(&self) -> String {
         format!("[{}]", self.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "))
+    }
+    fn json(&self) -> serde_json::Value {
+        self.clone().into()
     }
 }

@@ -6,11 +6,13 @@ use dtm_identity::{
 };
 use dtm_machine::reads;
 use dtm_machine::seams::{GroupView, StateError, StateRead};
-use tonic::{Request, Status};
+use dtm_types::ErrorCode;
+use tonic::{Code, Request, Status};
 
+use super::live::CONFIRM_WITHIN;
 use super::rights::held;
 use super::shared::Shared;
-use super::status::{internal, of_identity, source_id};
+use super::status::{internal, of_identity, source_id, status};
 use crate::tls::PeerInfo;
 
 /// The scheme of the `authorization` metadata.
@@ -105,6 +107,30 @@ impl Shared {
         let caller = self.caller(request).await?;
         self.permit(&caller, operation, owner)?;
         Ok(caller)
+    }
+
+    /// As [`Shared::allow`], for what an operator has to see most when meta has no majority: then the
+    /// operator's row as this node knows it decides. For what shows state of the cluster only.
+    pub(crate) async fn allow_known<T>(
+        &self,
+        request: &Request<T>,
+        operation: Operation,
+    ) -> Result<(), Status> {
+        let confirmed = self.allow(request, operation, None);
+        let unconfirmed = match tokio::time::timeout(CONFIRM_WITHIN, confirmed).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(status)) if status.code() != Code::Unavailable => return Err(status),
+            Ok(Err(status)) => status,
+            Err(_) => status(ErrorCode::Unavailable, "meta does not answer in time"),
+        };
+        let peer = request.extensions().get::<PeerInfo>().ok_or_else(|| unconfirmed.clone())?;
+        let caller = peer.caller(self.cluster_id).map_err(|e| of_identity(&e))?;
+        let Caller::Operator { name, .. } = &caller else { return Err(unconfirmed) };
+        let meta = self.directory.meta(self.view()).await?;
+        let row = reads::operator(meta.state.as_ref(), name).map_err(internal)?;
+        confirm_operator(&caller, row.as_ref(), self.clock.now_us())
+            .map_err(|e| of_identity(&e))?;
+        self.permit(&caller, operation, None)
     }
 
     /// The table's answer for a confirmed caller.

@@ -1,13 +1,13 @@
 //! The cluster as this node sees it: for `dtm cluster status` and the page.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use dtm_machine::reads;
-use dtm_machine::seams::{Freshness, ReadView};
+use dtm_machine::seams::{Freshness, GroupView, ReadView, StateRead};
 use dtm_proto::admin as wire;
 use dtm_seal::Secret;
 use dtm_types::command::OperatorRow;
@@ -23,16 +23,28 @@ use crate::pki::Issuing;
 const SOURCES_MAX: usize = 200;
 /// Streams counted of one source on the page.
 const STREAMS_MAX: usize = 64;
-/// How long the page waits for the cluster.
+/// How long the page waits for its sources, and `/readyz` for meta.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long meta may take to be confirmed before what is known here has to do.
+pub(super) const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
+/// How long the page waits for the cluster: for meta, then for the other nodes.
+const STATUS_WITHIN: Duration = Duration::from_secs(5);
+/// Health of a replica whose node does not answer.
+const UNREACHABLE: &str = "unreachable";
 
 impl Shared {
+    /// Meta as it is now, or as this node knows it where no majority confirms it in time.
+    async fn meta_known(&self) -> Result<GroupView, Status> {
+        let now = self.directory.meta_now(self.view());
+        match tokio::time::timeout(CONFIRM_WITHIN, now).await {
+            Ok(Ok(meta)) => Ok(meta),
+            _ => self.directory.meta(self.view()).await,
+        }
+    }
+
     /// Nodes, groups, replicas: this node's own view and what every other node says of itself.
     pub(crate) async fn status(&self) -> Result<wire::ClusterStatusResponse, Status> {
-        let meta = match self.directory.meta_now(self.view()).await {
-            Ok(meta) => meta,
-            Err(_) => self.directory.meta(self.view()).await?,
-        };
+        let meta = self.meta_known().await?;
         let state = meta.state.as_ref();
         let mut rows = reads::nodes(state).map_err(internal)?;
         rows.retain(|row| !row.removed);
@@ -45,6 +57,9 @@ impl Shared {
         for answer in answers.values().flatten() {
             merge(&mut groups, &answer.groups);
         }
+        let silent = answers.iter().filter(|(_, answer)| answer.is_none());
+        let silent: BTreeSet<Bytes> = silent.map(|(node, _)| node.clone()).collect();
+        add_silent(&mut groups, &self.members(state)?, &silent);
         let led = led_by(&groups);
         let nodes = rows
             .into_iter()
@@ -66,6 +81,33 @@ impl Shared {
             answering_node: Bytes::copy_from_slice(&self.node.0),
             meta_current: meta.current,
         })
+    }
+
+    /// Who replicates each group: as its replica here knows it, else as meta does.
+    fn members(&self, state: &dyn StateRead) -> Result<Vec<wire::GroupStatus>, Status> {
+        let unreachable = |replica, node, voter| wire::ReplicaStatus {
+            replica,
+            node,
+            voter,
+            health: UNREACHABLE.to_owned(),
+            ..wire::ReplicaStatus::default()
+        };
+        let of = |group, replicas| wire::GroupStatus { group, replicas, ..Default::default() };
+        let here = self.cluster.status().into_iter().map(|group| {
+            let replicas = group
+                .replicas
+                .iter()
+                .map(|r| unreachable(r.replica.0, Bytes::copy_from_slice(&r.node.0), r.is_voter));
+            (group.group.0, replicas.collect::<Vec<_>>())
+        });
+        let mut members: BTreeMap<u32, Vec<_>> = here.collect();
+        members.retain(|_, replicas| !replicas.is_empty());
+        for row in reads::groups(state).map_err(internal)? {
+            let known = row.replicas.into_iter().filter(|r| r.confirmed && !r.removed);
+            let known = known.map(|r| unreachable(r.replica, r.node, true));
+            members.entry(row.group).or_insert_with(|| known.collect());
+        }
+        Ok(members.into_iter().map(|(group, replicas)| of(group, replicas)).collect())
     }
 
     /// This node about itself.
@@ -203,6 +245,30 @@ fn merge(groups: &mut Vec<wire::GroupStatus>, more: &[wire::GroupStatus]) {
     }
 }
 
+/// Adds the replicas of nodes that do not answer, and takes such a node for no leader: nobody
+/// confirms it.
+fn add_silent(
+    groups: &mut Vec<wire::GroupStatus>,
+    members: &[wire::GroupStatus],
+    silent: &BTreeSet<Bytes>,
+) {
+    for known in members {
+        let lost = known.replicas.iter().filter(|replica| silent.contains(&replica.node)).cloned();
+        match groups.iter_mut().find(|group| group.group == known.group) {
+            Some(group) => group.replicas.extend(lost),
+            None => groups.push(wire::GroupStatus {
+                group: known.group,
+                replicas: lost.collect(),
+                ..wire::GroupStatus::default()
+            }),
+        }
+    }
+    for group in groups.iter_mut().filter(|group| silent.contains(&group.leader_node)) {
+        group.leader_node = Bytes::new();
+    }
+    groups.sort_by_key(|group| group.group);
+}
+
 /// Groups led by each node.
 fn led_by(groups: &[wire::GroupStatus]) -> BTreeMap<Bytes, u32> {
     let mut led = BTreeMap::new();
@@ -224,6 +290,9 @@ impl LiveStatus for Live {
         if let Some(reason) = self.shared.stopped() {
             return Readiness::NotReady { reason };
         }
+        if self.shared.sources.is_draining() {
+            return Readiness::NotReady { reason: "draining".to_owned() };
+        }
         let groups = std::iter::once(GroupId::META).chain(cluster.ingest_groups());
         for group in groups {
             if cluster.leader(group).is_none() {
@@ -242,7 +311,7 @@ impl LiveStatus for Live {
     }
 
     async fn overview(&self) -> Overview {
-        let status = tokio::time::timeout(PATIENCE, self.shared.status());
+        let status = tokio::time::timeout(STATUS_WITHIN, self.shared.status());
         let sources = tokio::time::timeout(PATIENCE, self.sources());
         let (status, sources) = tokio::join!(status, sources);
         let status = status.ok().and_then(Result::ok).unwrap_or_default();
@@ -335,5 +404,42 @@ fn group_line(status: &wire::GroupStatus, leader: String) -> GroupLine {
         replicas: u32::try_from(status.replicas.len()).unwrap_or(0),
         committed: status.committed_index,
         ledger_size: status.replicas.iter().map(|r| r.ledger_size).max().unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_of_a_silent_node_are_counted_and_it_leads_nothing() {
+        let node = |id: u8| Bytes::from(vec![id; 16]);
+        let replica = |id: u8, health: &str| wire::ReplicaStatus {
+            replica: id.into(),
+            node: node(id),
+            health: health.to_owned(),
+            ..wire::ReplicaStatus::default()
+        };
+        let group = |group, leader: Bytes, replicas| wire::GroupStatus {
+            group,
+            leader_node: leader,
+            replicas,
+            ..wire::GroupStatus::default()
+        };
+        let healthy = || vec![replica(1, "healthy"), replica(3, "healthy")];
+        let mut groups = vec![group(1, node(2), healthy()), group(2, node(3), healthy())];
+        let all = || (1..=3).map(|id| replica(id, UNREACHABLE)).collect::<Vec<_>>();
+        let members = [0, 1, 2].map(|id| group(id, Bytes::new(), all()));
+        add_silent(&mut groups, &members, &[node(2)].into());
+        let lost = vec![replica(2, UNREACHABLE)];
+        let three = || healthy().into_iter().chain(lost.clone()).collect::<Vec<_>>();
+        assert_eq!(
+            groups,
+            [
+                group(0, Bytes::new(), lost.clone()),
+                group(1, Bytes::new(), three()),
+                group(2, node(3), three()),
+            ]
+        );
     }
 }

@@ -10,6 +10,8 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 /// Domain of the error names.
 const DOMAIN: &str = "dtm";
+/// A detail longer than this stands in the message only: a header has its bounds.
+const DETAIL_BYTES_MAX: usize = 1_024;
 
 /// A status for a code; `detail` names the place and is shown behind the sentence.
 pub(crate) fn status(code: ErrorCode, detail: impl std::fmt::Display) -> Status {
@@ -32,11 +34,21 @@ pub(crate) fn status_with(
     let text_vi = render(Lang::Vi, &format!("error.{code}"), &placeholders);
     metadata.insert("message_vi".to_owned(), text_vi);
     metadata.insert("page".to_owned(), format!("docs/errors/{code}.md"));
+    let detail = detail.to_string();
+    if detail.len() <= DETAIL_BYTES_MAX {
+        metadata.insert("detail".to_owned(), detail.clone());
+    }
     let mut details = ErrorDetails::with_error_info(code.name(), DOMAIN, metadata);
     if code.retryable() {
         details.set_retry_info(Some(Duration::from_millis(200)));
     }
     Status::with_error_details(Code::from(code.grpc_code()), format!("{text}: {detail}"), details)
+}
+
+/// A refusal that people are told in their language: `refused.KEY` of the catalogue of texts.
+pub(crate) fn refusal(code: ErrorCode, key: &str, values: &[(&str, &str)]) -> Status {
+    let words = |lang| render(lang, &format!("refused.{key}"), values);
+    status_with(code, words(Lang::En), &[("name", String::new()), ("detail_vi", words(Lang::Vi))])
 }
 
 /// A session's error as the client sees it.

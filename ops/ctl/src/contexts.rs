@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Failure, write_new};
 
+/// Addresses that a context learns of.
+const ADDRESSES_MAX: usize = 32;
+
 /// One cluster and how to get in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -106,6 +109,45 @@ impl Contexts {
         Ok(())
     }
 
+    /// Adds a context under this name, or the first free `NAME-2`, `NAME-3` … where another one has
+    /// it, and makes it the current one; its name.
+    ///
+    /// # Errors
+    /// [`Failure::File`] where a named file is not there.
+    pub fn add_beside(&mut self, name: &str, context: Context) -> Result<String, Failure> {
+        let numbered = (2_u32..).map(|number| format!("{name}-{number}"));
+        let mut names = std::iter::once(name.to_owned()).chain(numbered);
+        let free = names.find(|name| !self.contexts.contains_key(name));
+        let free = free.expect("there are more numbers than contexts");
+        self.add(&free, context)?;
+        self.current = Some(free.clone());
+        Ok(free)
+    }
+
+    /// Forgets a context; none is current where it was.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] where there is none.
+    pub fn remove(&mut self, name: &str) -> Result<(), Failure> {
+        self.pick(Some(name))?;
+        self.contexts.remove(name);
+        self.current.take_if(|current| current == name);
+        Ok(())
+    }
+
+    /// Adds addresses that a context does not have yet, behind its own; whether there were any.
+    pub fn learn(&mut self, name: Option<&str>, addresses: &[String]) -> bool {
+        let Some(name) = name.or(self.current.as_deref()) else { return false };
+        let Some(context) = self.contexts.get_mut(name) else { return false };
+        let held = context.address.len();
+        for address in addresses {
+            if context.address.len() < ADDRESSES_MAX && !context.address.contains(address) {
+                context.address.push(address.clone());
+            }
+        }
+        context.address.len() > held
+    }
+
     /// The named context, else the current one.
     ///
     /// # Errors
@@ -147,5 +189,33 @@ mod tests {
         assert_eq!(fs::metadata(&file).expect("is there").permissions().mode() & 0o777, 0o600);
         fs::write(&file, "[contexts.a]\nadress = []\n").expect("written");
         assert!(matches!(Contexts::load(&file), Err(Failure::Contexts { .. })));
+    }
+
+    #[test]
+    fn a_second_cluster_of_one_name_takes_nothing_from_the_first() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let ca = scratch.path().join("ca.pem");
+        fs::write(&ca, "x").expect("written");
+        let at = |address: &str| Context {
+            address: vec![address.into()],
+            ca: ca.clone(),
+            ..Context::default()
+        };
+        let mut all = Contexts::default();
+        assert_eq!(all.add_beside("dtm", at("a:1")).expect("added"), "dtm");
+        assert_eq!(all.add_beside("dtm", at("b:1")).expect("added"), "dtm-2");
+        assert_eq!(all.add_beside("dtm", at("c:1")).expect("added"), "dtm-3");
+        assert_eq!(all.pick(Some("dtm")).expect("kept").address, ["a:1"]);
+        assert_eq!(all.pick(None).expect("current").address, ["c:1"]);
+
+        assert!(all.learn(None, &["c:1".into(), "d:1".into()]));
+        assert!(!all.learn(None, &["d:1".into()]), "nothing new");
+        assert_eq!(all.pick(None).expect("current").address, ["c:1", "d:1"]);
+
+        all.remove("dtm").expect("removed");
+        assert_eq!(all.current.as_deref(), Some("dtm-3"));
+        all.remove("dtm-3").expect("removed");
+        assert!(all.current.is_none() && all.remove("dtm-3").is_err());
+        assert!(!all.learn(None, &["e:1".into()]));
     }
 }

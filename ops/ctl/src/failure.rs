@@ -2,7 +2,16 @@
 
 use dtm_types::ErrorCode;
 use dtm_types::text::{Lang, render};
-use tonic_types::StatusExt;
+use tonic_types::{ErrorInfo, StatusExt};
+
+/// What was asked for is not there: the command was right and failed.
+const NOT_FOUND: [&str; 5] = [
+    "cli.unknown_context",
+    "cli.unknown_node",
+    "cli.unknown_source",
+    "cli.unknown_dataset",
+    "cli.no_record",
+];
 
 /// Exit codes that scripts rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +110,7 @@ impl Failure {
     /// The process's exit code.
     pub fn exit(&self) -> Exit {
         match self {
+            Self::Usage { key, .. } if NOT_FOUND.contains(key) => Exit::Failed,
             Self::Usage { .. } => Exit::Usage,
             Self::Verdict { exit, .. } => *exit,
             Self::Contexts { .. } => Exit::Config,
@@ -111,14 +121,7 @@ impl Failure {
     /// What to tell the user. A refusal of the cluster names its code, whose page says what to do.
     pub fn tell(&self, lang: Lang) -> String {
         match self {
-            Self::Refused(status) => match code_of(status) {
-                Some(code) => {
-                    let words =
-                        render(lang, &format!("error.{code}"), &[("name", status.message())]);
-                    format!("{words} [{code}]\n  {}\n  docs/errors/{code}.md", status.message())
-                }
-                None => format!("{:?}: {}", status.code(), status.message()),
-            },
+            Self::Refused(status) => refusal(status, lang),
             Self::Usage { key, values } => {
                 let values: Vec<_> =
                     values.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -130,10 +133,32 @@ impl Failure {
     }
 }
 
-/// The stable code that stands in the status's error info.
-fn code_of(status: &tonic::Status) -> Option<ErrorCode> {
+/// A refusal in the user's language: what the code says, then what is behind it here.
+fn refusal(status: &tonic::Status, lang: Lang) -> String {
     let details = status.get_error_details();
-    ErrorCode::from_name(&details.error_info()?.reason)
+    let Some((code, info)) = details.error_info().and_then(|info| Some((code_of(info)?, info)))
+    else {
+        return format!("{:?}: {}", status.code(), status.message());
+    };
+    let value = |name: &str| info.metadata.get(name).map(String::as_str);
+    let in_vi = match lang {
+        Lang::Vi => value("detail_vi"),
+        Lang::En => None,
+    };
+    let detail = in_vi.or(value("detail")).unwrap_or(status.message());
+    let name = value("name").or(value("limit")).unwrap_or(detail);
+    let words = render(lang, &format!("error.{code}"), &[("name", name)]);
+    // A name that stands in the sentence is not said twice.
+    let below = if detail.is_empty() || detail == name && words.contains(name) {
+        String::new()
+    } else {
+        format!("\n  {detail}")
+    };
+    format!("{words} [{code}]{below}\n  docs/errors/{code}.md")
+}
+
+fn code_of(info: &ErrorInfo) -> Option<ErrorCode> {
+    ErrorCode::from_name(&info.reason)
 }
 
 #[cfg(test)]
@@ -142,17 +167,40 @@ mod tests {
 
     use super::*;
 
+    fn refused(reason: &str, message: &str, values: &[(&str, &str)]) -> Failure {
+        let values = values.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let values: std::collections::HashMap<_, _> = values.collect();
+        let details = ErrorDetails::with_error_info(reason, "dtm", values);
+        tonic::Status::with_error_details(tonic::Code::NotFound, message, details).into()
+    }
+
     #[test]
     fn a_refusal_names_its_code_and_page() {
-        let details = ErrorDetails::with_error_info(
-            "unknown-source",
-            "dtm",
-            std::collections::HashMap::new(),
-        );
-        let status = tonic::Status::with_error_details(tonic::Code::NotFound, "tinh-99", details);
-        let told = Failure::from(status).tell(Lang::Vi);
+        let told = refused("unknown-source", "tinh-99", &[]).tell(Lang::Vi);
         assert!(told.contains("nguồn tinh-99 chưa được đăng ký [unknown-source]"), "{told}");
         assert!(told.contains("docs/errors/unknown-source.md"), "{told}");
         assert_eq!(Failure::from(tonic::Status::internal("x")).exit(), Exit::Failed);
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_one_language_and_once() {
+        let message = "data set cà phê is not published: cà phê";
+        let values = [("name", "cà phê"), ("detail", "cà phê"), ("message_vi", "…")];
+        let told = refused("unknown-dataset", message, &values).tell(Lang::Vi);
+        assert_eq!(
+            told,
+            "bộ dữ liệu cà phê chưa được công bố [unknown-dataset]\n  docs/errors/unknown-dataset.md"
+        );
+        let values = [("detail", "the last one"), ("detail_vi", "người cuối cùng")];
+        let failure = refused("invalid-argument", "no: the last one", &values);
+        let (vi, en) = (failure.tell(Lang::Vi), failure.tell(Lang::En));
+        assert!(vi.contains("\n  người cuối cùng\n") && !vi.contains("the last"), "{vi}");
+        assert!(en.contains("\n  the last one\n") && !en.contains("người"), "{en}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_no_wrong_use() {
+        assert_eq!(Failure::usage("cli.unknown_node", &[("name", "n9")]).exit(), Exit::Failed);
+        assert_eq!(Failure::usage("cli.transfer_what", &[]).exit(), Exit::Usage);
     }
 }

@@ -17,9 +17,11 @@ mod output;
 mod remote;
 mod request;
 
+pub use commands::time;
 pub use failure::{Exit, Failure};
 pub use output::{Printer, confirm};
 pub use remote::Remote;
+pub(crate) use request::NewFile;
 pub use request::{Request, make_request, pem, write_new};
 
 use std::pin::Pin;

@@ -97,6 +97,25 @@ impl Remote {
         Some(Why { reason: self.reason.clone(), request_id, second_factor: String::new() })
     }
 
+    /// The named source, else the context's.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] where neither is there.
+    pub fn known_source(&self, named: Option<&str>) -> Result<String, Failure> {
+        let source = self.source(named);
+        if source.is_empty() { Err(Failure::usage("cli.no_source", &[])) } else { Ok(source) }
+    }
+
+    /// Keeps these addresses in the context for the day that its own do not answer. Nothing is said
+    /// where the file cannot be written: what was asked for is done.
+    pub fn learn(globals: &Globals, addresses: &[String]) {
+        let file = contexts::path();
+        let Ok(mut all) = Contexts::load(&file) else { return };
+        if all.learn(globals.context.as_deref(), addresses) {
+            let _ = all.save(&file);
+        }
+    }
+
     /// The named source, else the context's; empty where neither is there.
     pub fn source(&self, named: Option<&str>) -> String {
         named.or(self.context.source.as_deref()).unwrap_or_default().to_owned()

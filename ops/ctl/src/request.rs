@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -37,11 +37,42 @@ pub fn make_request(name: &str) -> Result<Request, rcgen::Error> {
 /// # Errors
 /// `AlreadyExists`, or what the operating system said.
 pub fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    NewFile::create(path, mode)?.fill(content)
+}
+
+/// A new file that is there before what goes into it is made: a secret that is shown once has its
+/// place first. Dropped unfilled, it is removed.
+pub(crate) struct NewFile {
+    file: File,
+    path: PathBuf,
+    is_filled: bool,
+}
+
+impl NewFile {
+    /// An empty file; one that is there is not touched.
+    pub(crate) fn create(path: &Path, mode: u32) -> io::Result<Self> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        Ok(Self { file, path: path.to_owned(), is_filled: false })
+    }
+
+    /// Writes it and syncs it and its folder.
+    pub(crate) fn fill(mut self, content: &[u8]) -> io::Result<()> {
+        // What was written in part may be all there is of a secret: it stays.
+        self.is_filled = true;
+        self.file.write_all(content)?;
+        self.file.sync_all()?;
+        let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.is_filled {
+            // Empty, and nobody else's: it was made here.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// Certificates (DER) as PEM.
@@ -56,4 +87,23 @@ pub fn pem(certificates: impl IntoIterator<Item = impl AsRef<[u8]>>) -> String {
         text.push_str("-----END CERTIFICATE-----\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_file_is_empty_until_it_is_filled_and_goes_when_it_is_not() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let path = scratch.path().join("key");
+        drop(NewFile::create(&path, 0o600).expect("made"));
+        assert!(!path.exists());
+        let file = NewFile::create(&path, 0o600).expect("made again");
+        assert!(NewFile::create(&path, 0o600).is_err(), "it is there");
+        assert!(path.exists());
+        file.fill(b"x").expect("filled");
+        assert_eq!(std::fs::read(&path).expect("reads"), b"x");
+        assert!(NewFile::create(&scratch.path().join("none/key"), 0o600).is_err());
+    }
 }

@@ -22,7 +22,7 @@ use dtm_types::text::Lang;
 
 /// A text in both languages.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "both languages: { vi = \"…\", en = \"…\" }")]
 pub struct Label {
     /// Vietnamese.
     pub vi: String,
@@ -148,7 +148,7 @@ pub enum Precision {
 
 /// A bound of a range: an integer, or the canonical text of a decimal or date.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a whole number, or a decimal or date as text")]
 pub enum Bound {
     /// For Integer and MoneyVnd.
     Integer(i64),
@@ -219,7 +219,7 @@ pub struct NamedType {
 
 /// One value of a code list.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a [[code_list.code]] table")]
 pub struct CodeEntry {
     /// Stored value.
     pub code: String,

@@ -171,8 +171,8 @@ pub struct ReplicaStatus {
     pub ledger_size: u64,
     #[prost(bytes = "bytes", tag = "7")]
     pub ledger_root: ::prost::bytes::Bytes,
-    /// healthy, fetching (bundles are missing), recovering, stopped, differs (RAFT-1). A replica on a node
-    /// that does not answer is not listed.
+    /// healthy, fetching (bundles are missing), recovering, stopped, differs (RAFT-1); unreachable: its
+    /// node does not answer, and nothing else is said of it.
     #[prost(string, tag = "8")]
     pub health: ::prost::alloc::string::String,
     #[prost(uint64, tag = "9")]

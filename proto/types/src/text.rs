@@ -71,6 +71,11 @@ pub fn render(lang: Lang, key: &str, values: &[(&str, &str)]) -> String {
     text
 }
 
+/// Whether both languages have a text for `key`.
+pub fn is_held(key: &str) -> bool {
+    VI.contains_key(key) && EN.contains_key(key)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,7 @@ mod agreed;
 mod bad_config;
 mod bad_frames;
 mod bad_records;
+mod by_hand;
 mod certificates;
 mod cluster;
 mod clustering;

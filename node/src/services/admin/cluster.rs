@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use dtm_identity::Operation;
 use dtm_machine::reads;
+use dtm_machine::seams::ReadView;
 use dtm_proto::admin as wire;
 use dtm_types::command::admin::Op;
 use dtm_types::command::{JoinTokenRow, NodeRow};
@@ -12,14 +13,14 @@ use tonic::{Request, Status};
 
 use super::{AdminDoor, Asker};
 use crate::join_token::JoinToken;
-use crate::services::status::{internal, status};
+use crate::services::status::{internal, refusal, status};
 
 impl AdminDoor {
     pub(super) async fn cluster_status(
         &self,
         request: Request<wire::ClusterStatusRequest>,
     ) -> Result<wire::ClusterStatusResponse, Status> {
-        self.0.allow(&request, Operation::ClusterStatus, None).await?;
+        self.0.allow_known(&request, Operation::ClusterStatus).await?;
         self.0.status().await
     }
 
@@ -55,7 +56,12 @@ impl AdminDoor {
         self.asker(&request, Operation::TransferLeader, asked.context.as_ref()).await?;
         let to = node_id(&asked.to_node)?;
         let groups: Vec<GroupId> = if asked.from_node.is_empty() {
-            vec![GroupId(asked.group)]
+            let group = GroupId(asked.group);
+            if !group.is_meta() && !self.0.cluster.ingest_groups().contains(&group) {
+                let number = group.to_string();
+                return Err(refusal(ErrorCode::NotFound, "no_group", &[("group", &number)]));
+            }
+            vec![group]
         } else {
             let from = node_id(&asked.from_node)?;
             let status = self.0.status().await?;

@@ -12,7 +12,7 @@ use tonic::{Request, Status};
 
 use super::AdminDoor;
 use crate::pki::{Issuing, Subject};
-use crate::services::status::{internal, status};
+use crate::services::status::{internal, refusal, status};
 
 impl AdminDoor {
     pub(super) async fn add_operator(
@@ -67,9 +67,56 @@ impl AdminDoor {
     ) -> Result<wire::RevokeOperatorResponse, Status> {
         let asked = request.get_ref();
         let asker = self.asker(&request, Operation::RevokeOperator, asked.context.as_ref()).await?;
+        self.not_the_last(&asked.name).await?;
         let detail = json!({"operator": asked.name});
         let op = Op::RevokeOperator(RevokeOperator { name: asked.name.clone() });
         self.act(asker, op, None, detail).await?;
         Ok(wire::RevokeOperatorResponse {})
+    }
+
+    /// Without an operator nobody could add one. Two that revoke each other in the same moment, at
+    /// two nodes, are not seen here.
+    async fn not_the_last(&self, name: &str) -> Result<(), Status> {
+        let meta = self.0.directory.meta_now(self.0.view()).await?;
+        let operators = reads::operators(meta.state.as_ref()).map_err(internal)?;
+        if is_last(&operators, name, self.0.clock.now_us()) {
+            let values = [("name", name)];
+            return Err(refusal(ErrorCode::InvalidArgument, "last_operator", &values));
+        }
+        Ok(())
+    }
+}
+
+/// Whether this is the only one who may administer and whose certificate holds.
+fn is_last(operators: &[OperatorRow], name: &str, now_us: i64) -> bool {
+    let mut valid = operators.iter().filter(|row| {
+        row.role == Role::Operator.name() && !row.revoked && row.not_after_us > now_us
+    });
+    valid.next().is_some_and(|row| row.name == name) && valid.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_operators_that_hold_count() {
+        let row = |name: &str, role: Role, revoked, not_after_us| OperatorRow {
+            name: name.to_owned(),
+            role: role.name().to_owned(),
+            revoked,
+            not_after_us,
+            ..OperatorRow::default()
+        };
+        let mut rows = vec![
+            row("anh", Role::Operator, false, 10),
+            row("binh", Role::Auditor, false, 10),
+            row("chi", Role::Operator, true, 10),
+            row("dung", Role::Operator, false, 5),
+        ];
+        assert!(is_last(&rows, "anh", 5));
+        assert!(!is_last(&rows, "binh", 5) && !is_last(&rows, "chi", 5));
+        rows[3].not_after_us = 6;
+        assert!(!is_last(&rows, "anh", 5) && !is_last(&rows, "dung", 5));
     }
 }

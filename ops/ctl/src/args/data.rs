@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 /// `dtm source`.
 #[derive(Debug, Subcommand)]
 pub enum SourceCommand {
-    /// Register a system, or change its agreement with `--update`.
+    /// Register a system, or change it with `--update`: what is not named stays.
     Add(SourceArgs),
     /// Registered systems.
     List,
@@ -38,47 +38,48 @@ pub struct SourceArgs {
     /// Code: a-z 0-9 . - _
     pub source: String,
     /// Title in Vietnamese.
-    #[arg(long, default_value = "")]
-    pub title: String,
-    /// Title in English.
-    #[arg(long, default_value = "")]
-    pub title_en: String,
-    /// Code of the agency.
-    #[arg(long, default_value = "")]
-    pub agency: String,
-    /// Class of the system.
-    #[arg(long, default_value = "")]
-    pub class: String,
-    /// Sector.
-    #[arg(long, default_value = "")]
-    pub sector: String,
-    /// Locality.
-    #[arg(long, default_value = "")]
-    pub locality: String,
-    /// Data sets it may send.
-    #[arg(long = "dataset", value_delimiter = ',', required = true)]
-    pub datasets: Vec<String>,
-    /// Ways it may send.
-    #[arg(long = "mode", value_enum, value_delimiter = ',', default_values_t = [SendMode::Realtime, SendMode::Batch])]
-    pub modes: Vec<SendMode>,
-    /// Whether personal data arrives raw or is masked at the edge.
-    #[arg(long, value_enum, default_value_t = SendForm::Raw)]
-    pub form: SendForm,
-    /// Under masked: refuse raw values instead of masking them.
     #[arg(long)]
-    pub refuse_raw: bool,
+    pub title: Option<String>,
+    /// Title in English.
+    #[arg(long)]
+    pub title_en: Option<String>,
+    /// Code of the agency.
+    #[arg(long)]
+    pub agency: Option<String>,
+    /// Class of the system.
+    #[arg(long)]
+    pub class: Option<String>,
+    /// Sector.
+    #[arg(long)]
+    pub sector: Option<String>,
+    /// Locality.
+    #[arg(long)]
+    pub locality: Option<String>,
+    /// Data sets it may send. With --update this is the whole new list: one that is not named is
+    /// taken away, one that stays keeps its agreement.
+    #[arg(long = "dataset", value_delimiter = ',', required_unless_present = "update")]
+    pub datasets: Vec<String>,
+    /// Ways it may send; without it both. What follows holds for every data set of the source.
+    #[arg(long = "mode", value_enum, value_delimiter = ',')]
+    pub modes: Vec<SendMode>,
+    /// Whether personal data arrives raw or is masked at the edge; without it raw.
+    #[arg(long, value_enum)]
+    pub form: Option<SendForm>,
+    /// Under masked: refuse raw values instead of masking them.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub refuse_raw: Option<bool>,
     /// Security status of messages that do not say; without it as the data set says.
     #[arg(long, value_enum)]
     pub security: Option<SendSecurity>,
     /// Priority of messages that do not say; without it as the data set says.
     #[arg(long, value_enum)]
     pub priority: Option<SendPriority>,
-    /// It is registered already: change it.
+    /// It is registered already: change what is named.
     #[arg(long)]
     pub update: bool,
-    /// Take nothing from it until further notice.
-    #[arg(long)]
-    pub suspend: bool,
+    /// Take nothing from it until further notice; `--suspend=false` ends that.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub suspend: Option<bool>,
 }
 
 /// Ways to send.

@@ -20,7 +20,7 @@ use dtm_types::text::Lang;
     name = "dtm",
     version,
     about = "Clustered intake of records: sealed, ordered, acknowledged once a majority has them on disk.",
-    after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 10 unhealthy, 20 verification failed, 78 bad configuration."
+    after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 10 unhealthy, 20 verification failed, 78 bad configuration.\nEnvironment: DTM_CONTEXTS (file of contexts), DTM_CONTEXT, DTM_LANG, DTM_CONFIG."
 )]
 pub struct Cli {
     /// Options of every command.
@@ -107,7 +107,7 @@ pub enum Command {
     #[command(subcommand)]
     Context(ContextCommand),
     /// Is this machine fit to run a node?
-    Doctor(ConfigFile),
+    Doctor(DoctorArgs),
 }
 
 /// Where a node's configuration is.
@@ -116,6 +116,14 @@ pub struct ConfigFile {
     /// Configuration file.
     #[arg(long, env = "DTM_CONFIG", default_value = "dtm.toml")]
     pub config: PathBuf,
+}
+
+/// `dtm doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// Configuration file; without it dtm.toml, where there is one.
+    #[arg(long, env = "DTM_CONFIG")]
+    pub config: Option<PathBuf>,
 }
 
 /// `dtm cluster`.
@@ -146,9 +154,10 @@ pub enum ClusterCommand {
         from: Option<String>,
         /// Node that is to lead (name or id).
         #[arg(long)]
-        to: Option<String>,
+        to: String,
     },
-    /// Empty a node of leaders and sessions before it is stopped.
+    /// Empty a node of leaders and sessions before it is stopped. Asks where no other node takes
+    /// sessions.
     Drain {
         /// Node (name or id).
         node: String,
@@ -205,7 +214,8 @@ pub struct InitArgs {
     /// The first node.
     #[command(flatten)]
     pub node: NodeArgs,
-    /// Name of the cluster; also of the context that is added.
+    /// Name of the cluster; also of the context that is added, with a number behind it where
+    /// another cluster's has that name.
     #[arg(long, default_value = "dtm")]
     pub name: String,
     /// First operator.
@@ -311,6 +321,11 @@ pub enum ContextCommand {
     Add(ContextArgs),
     /// Make a context the current one.
     Use {
+        /// Name.
+        name: String,
+    },
+    /// Forget a context. Its files stay.
+    Remove {
         /// Name.
         name: String,
     },

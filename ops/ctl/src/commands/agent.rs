@@ -8,6 +8,7 @@ use std::time::Duration;
 use dtm_catalog::Definition;
 use dtm_client::agent::{self, AgentConfig, Input, Report};
 use dtm_client::{Event, IdPolicy};
+use dtm_types::text::{Lang, render};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +48,9 @@ pub(crate) async fn run(args: &AgentArgs, globals: &Globals) -> Result<(), Failu
     let stop = CancellationToken::new();
     let mut terminate =
         signal(SignalKind::terminate()).map_err(Failure::file(Path::new("SIGTERM")))?;
-    let working = agent::run(endpoint, config, input, stop.clone(), Arc::new(tell));
+    let lang = globals.lang;
+    let told = Arc::new(move |report| tell(report, lang));
+    let working = agent::run(endpoint, config, input, stop.clone(), told);
     tokio::pin!(working);
     let acked = loop {
         tokio::select! {
@@ -105,7 +108,7 @@ fn tell_to(out: &mut impl Write, report: Report) -> std::io::Result<()> {
         Report::Done { file } => json!({ "done": file }),
         Report::Skipped { file, reason } => json!({ "skipped": file, "reason": reason }),
         Report::Unsendable { file, line, reason } => {
-            json!({ "unsendable": file, "line": line, "reason": reason })
+            json!({ "unsendable": file, "line": line, "reason": render(lang, reason, &[]) })
         }
         Report::SpoolFull { bytes, spool_bytes_max } => {
             json!({ "spool_full": bytes, "spool_bytes_max": spool_bytes_max })

@@ -20,7 +20,7 @@ pub(crate) async fn run(command: &ClusterCommand, globals: &Globals) -> Result<(
         ClusterCommand::Token { site, zone } => token(globals, &printer, site, zone).await,
         ClusterCommand::Status => status(globals, &printer).await,
         ClusterCommand::Transfer { group, from, to } => {
-            transfer(globals, &printer, *group, from.as_deref(), to.as_deref()).await
+            transfer(globals, &printer, *group, from.as_deref(), to).await
         }
         ClusterCommand::Drain { node, resume } => drain(globals, &printer, node, *resume).await,
         ClusterCommand::Upgrade { check } => upgrade(globals, &printer, *check).await,
@@ -62,11 +62,17 @@ async fn token(
 
 /// A node by name or id.
 async fn node_id(remote: &Remote, named: &str) -> Result<Vec<u8>, Failure> {
+    match uuid::Uuid::parse_str(named) {
+        Ok(id) => Ok(id.as_bytes().to_vec()),
+        Err(_) => node_of(&fetch(remote).await?, named),
+    }
+}
+
+fn node_of(status: &ClusterStatusResponse, named: &str) -> Result<Vec<u8>, Failure> {
     if let Ok(id) = uuid::Uuid::parse_str(named) {
         return Ok(id.as_bytes().to_vec());
     }
-    let status = fetch(remote).await?;
-    let rows = status.nodes.into_iter().filter_map(|node| node.node);
+    let rows = status.nodes.iter().filter_map(|node| node.node.as_ref());
     let mut found = rows.filter(|row| row.name == named && !row.removed);
     found
         .next()
@@ -74,24 +80,32 @@ async fn node_id(remote: &Remote, named: &str) -> Result<Vec<u8>, Failure> {
         .ok_or_else(|| Failure::usage("cli.unknown_node", &[("name", named)]))
 }
 
+/// Whether no node but this one takes sessions.
+fn is_last_open(status: &ClusterStatusResponse, node: &[u8]) -> bool {
+    !status.nodes.iter().any(|other| {
+        let row = other.node.as_ref();
+        other.reachable
+            && other.stopped_reason.is_empty()
+            && row.is_some_and(|row| row.node != node && !row.draining && !row.removed)
+    })
+}
+
 async fn transfer(
     globals: &Globals,
     printer: &Printer<'_>,
     group: u32,
     from: Option<&str>,
-    to: Option<&str>,
+    to: &str,
 ) -> Result<(), Failure> {
     if group == 0 && from.is_none() {
         return Err(Failure::usage("cli.transfer_what", &[]));
     }
     let remote = Remote::connect(globals).await?;
-    let mut ends = [Vec::new(), Vec::new()];
-    for (end, named) in ends.iter_mut().zip([from, to]) {
-        if let Some(named) = named {
-            *end = node_id(&remote, named).await?;
-        }
-    }
-    let [from_node, to_node] = ends.map(Into::into);
+    let from_node = match from {
+        Some(named) => node_id(&remote, named).await?.into(),
+        None => Default::default(),
+    };
+    let to_node = node_id(&remote, to).await?.into();
     let request = TransferLeaderRequest { context: remote.why(), group, from_node, to_node };
     let moved = remote.admin().transfer_leader(remote.request(request)).await?.into_inner().moved;
     printer.done("cli.leaders_moved", &[("count", &moved.to_string())], &json!({ "moved": moved }));
@@ -105,7 +119,12 @@ async fn drain(
     resume: bool,
 ) -> Result<(), Failure> {
     let remote = Remote::connect(globals).await?;
-    let node = node_id(&remote, named).await?.into();
+    let status = fetch(&remote).await?;
+    let node: Vec<u8> = node_of(&status, named)?;
+    if !resume && is_last_open(&status, &node) {
+        confirm(globals, "cli.confirm_drain_last", &[("name", named)])?;
+    }
+    let node = node.into();
     let request = DrainNodeRequest { context: remote.why(), node, resume };
     let done = remote.admin().drain_node(remote.request(request)).await?.into_inner();
     let (leaders, sessions) = (done.leaders_moved.to_string(), done.sessions_told.to_string());
@@ -176,9 +195,13 @@ fn obstacle_json(reason: &Obstacle) -> Value {
     }
 }
 
+/// Where no majority confirms it, this is what the asked node knows, and says so.
 async fn status(globals: &Globals, printer: &Printer<'_>) -> Result<(), Failure> {
     let remote = Remote::connect(globals).await?;
     let status = fetch(&remote).await?;
+    let rows = status.nodes.iter().filter_map(|node| node.node.as_ref());
+    let addresses: Vec<_> = rows.map(|row| row.grpc_address.clone()).collect();
+    Remote::learn(globals, &addresses);
     let troubles = troubles(&status, printer);
     let document = to_json(&status, &troubles);
     if printer.is_json() {
@@ -193,6 +216,10 @@ async fn status(globals: &Globals, printer: &Printer<'_>) -> Result<(), Failure>
                 ("incarnation", &cluster.incarnation.to_string()),
             ],
         );
+        if !status.meta_current {
+            let node = node_name(&status, &status.answering_node);
+            printer.say("cli.cluster_stale", &[("name", &node)]);
+        }
         printer.raw("");
         let columns = ["node", "place", "grpc", "state", "groups_led", "streams", "version"];
         printer.table(
@@ -338,4 +365,39 @@ fn to_json(status: &ClusterStatusResponse, troubles: &[String]) -> Value {
         "answering_node": id(&status.answering_node), "meta_current": status.meta_current,
         "healthy": troubles.is_empty(), "troubles": troubles,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use dtm_proto::admin::ReplicaStatus;
+    use dtm_types::command::NodeRow;
+
+    use super::*;
+
+    fn node(id: u8, reachable: bool, draining: bool) -> NodeStatus {
+        let row = NodeRow { node: vec![id; 16].into(), draining, ..NodeRow::default() };
+        NodeStatus { node: Some(row), reachable, ..NodeStatus::default() }
+    }
+
+    #[test]
+    fn a_replica_that_does_not_answer_is_counted_as_one_of_them() {
+        let replica = |health: &str| ReplicaStatus { health: health.into(), ..Default::default() };
+        let replicas = vec![replica("healthy"), replica("healthy"), replica("unreachable")];
+        let group = GroupStatus { group: 1, replicas, ..Default::default() };
+        let row = group_row(&group, &ClusterStatusResponse::default());
+        assert_eq!((row[1].as_str(), row[4].as_str()), ("-", "2/3"));
+    }
+
+    #[test]
+    fn the_last_node_that_takes_sessions_is_known() {
+        let status = |nodes: [NodeStatus; 3]| ClusterStatusResponse {
+            nodes: nodes.into(),
+            ..Default::default()
+        };
+        let all = status([node(1, true, false), node(2, true, false), node(3, true, false)]);
+        assert!(!is_last_open(&all, &[1; 16]));
+        let last = status([node(1, true, false), node(2, false, false), node(3, true, true)]);
+        assert!(is_last_open(&last, &[1; 16]));
+        assert!(!is_last_open(&last, &[3; 16]), "it is drained already, the first one stays");
+    }
 }

@@ -1,4 +1,4 @@
-//! `dtm context add|use|list`.
+//! `dtm context add|use|remove|list`.
 
 use serde_json::json;
 
@@ -33,6 +33,15 @@ pub(crate) fn run(command: &ContextCommand, globals: &Globals) -> Result<(), Fai
             contexts.current = Some(name.clone());
             contexts.save(&file)?;
             printer.done("cli.context_used", &[("name", name)], &json!({ "current": name }));
+        }
+        ContextCommand::Remove { name } => {
+            contexts.remove(name)?;
+            contexts.save(&file)?;
+            printer.done("cli.context_removed", &[("name", name)], &json!({ "removed": name }));
+            match &contexts.current {
+                Some(current) => printer.say("cli.context_used", &[("name", current)]),
+                None => printer.say("cli.context_none", &[]),
+            }
         }
         ContextCommand::List => {
             let is_current = |name: &String| contexts.current.as_ref() == Some(name);

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use dtm_catalog::{CompiledSchema, Definition};
 use dtm_proto::admin::{ListDatasetsRequest, PublishDatasetRequest};
 use dtm_types::command::DatasetRow;
 use serde_json::json;
@@ -58,6 +59,9 @@ pub(crate) async fn run(command: &DatasetCommand, globals: &Globals) -> Result<(
                 ));
             }
             let definition = fs::read_to_string(file).map_err(Failure::file(file))?;
+            // Here an error names the file.
+            let read = Definition::parse(&definition, &file.display().to_string())?;
+            CompiledSchema::compile(&read)?;
             let remote = Remote::connect(globals).await?;
             let message = PublishDatasetRequest { context: remote.why(), definition };
             let made = remote.admin().publish_dataset(remote.request(message)).await?.into_inner();

@@ -18,7 +18,7 @@ pub(crate) async fn run(command: &LedgerCommand, globals: &Globals) -> Result<()
     let mut rows = Vec::new();
     let mut document = Vec::new();
     for group in &status.groups {
-        for replica in &group.replicas {
+        for replica in group.replicas.iter().filter(|replica| !replica.ledger_root.is_empty()) {
             let node = node_name(&status, &replica.node);
             let root = hex::encode(&replica.ledger_root);
             let name = if group.group == 0 { "meta".to_owned() } else { group.group.to_string() };

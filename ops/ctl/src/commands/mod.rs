@@ -12,4 +12,7 @@ pub(crate) mod publish;
 pub(crate) mod quarantine;
 pub(crate) mod records;
 pub(crate) mod source;
+mod source_row;
 mod text;
+
+pub use text::time;

@@ -35,7 +35,7 @@ async fn list(
     limit: u64,
 ) -> Result<(), Failure> {
     let message = QuarantineRequest {
-        source: remote.source(source),
+        source: remote.known_source(source)?,
         records_max: limit,
         ..Default::default()
     };
@@ -74,7 +74,7 @@ async fn show(
     id: &str,
 ) -> Result<(), Failure> {
     let message = QuarantineRequest {
-        source: remote.source(source),
+        source: remote.known_source(source)?,
         records_max: SEARCH_RECORDS_MAX,
         ..Default::default()
     };
@@ -116,7 +116,7 @@ async fn resend(
     };
     let why = remote.why().unwrap_or_default();
     let message = ResendRequest {
-        source: remote.source(source),
+        source: remote.known_source(source)?,
         id: id.to_owned(),
         payload: payload.into(),
         reason: why.reason,

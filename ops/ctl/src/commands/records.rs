@@ -18,7 +18,7 @@ pub(crate) async fn run(command: &RecordsCommand, globals: &Globals) -> Result<(
                 return Err(Failure::usage("cli.lookup_what", &[]));
             }
             let message = LookupRequest {
-                source: remote.source(source.as_deref()),
+                source: remote.known_source(source.as_deref())?,
                 stream: stream.clone(),
                 sequence: *sequence,
                 dataset: dataset.clone(),
@@ -45,13 +45,12 @@ async fn read(
 ) -> Result<(), Failure> {
     let position =
         hex::decode(&args.position).map_err(|_| Failure::usage("cli.bad_position", &[]))?;
+    // A data set may be read over all sources, where the context speaks for none.
+    let named = args.source.as_deref();
+    let source =
+        if args.dataset.is_empty() { remote.known_source(named)? } else { remote.source(named) };
     let message = ReadRequest {
-        // With a source the stream of another one is never meant.
-        source: if args.dataset.is_empty() {
-            remote.source(args.source.as_deref())
-        } else {
-            args.source.clone().unwrap_or_default()
-        },
+        source,
         dataset: args.dataset.clone(),
         stream: args.stream.clone(),
         position: position.into(),

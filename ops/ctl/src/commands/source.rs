@@ -1,17 +1,19 @@
 //! `dtm source add|list|show|key|certificate`.
 
+use std::path::Path;
+
 use dtm_proto::admin::{
     IssueSourceCertificateRequest, IssueSourceKeyRequest, ListSourcesRequest, PutSourceRequest,
     RevokeSourceCertificateRequest, RevokeSourceKeyRequest, SourceDetail,
 };
-use dtm_types::command::{Agreement, SourceRow};
-use dtm_types::format::{Form, Mode};
+use dtm_types::format::Mode;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::source_row;
 use super::text::{id, time};
-use crate::args::{Globals, SendForm, SendMode, SourceArgs, SourceCommand, SourceKeyCommand};
-use crate::{Failure, Printer, Remote, confirm, make_request, pem, write_new};
+use crate::args::{Globals, SourceArgs, SourceCommand, SourceKeyCommand};
+use crate::{Failure, NewFile, Printer, Remote, confirm, make_request, pem, write_new};
 
 /// SHA-256 of a certificate.
 const DIGEST_BYTES: usize = 32;
@@ -76,48 +78,23 @@ async fn fetch(remote: &Remote, source: &str) -> Result<Vec<SourceDetail>, Failu
     Ok(remote.admin().list_sources(request).await?.into_inner().sources)
 }
 
+/// A change starts from the row as it is, under whose version it is made.
 async fn add(remote: &Remote, printer: &Printer<'_>, args: &SourceArgs) -> Result<(), Failure> {
-    let modes: Vec<i32> = args
-        .modes
-        .iter()
-        .map(|mode| {
-            i32::from(match mode {
-                SendMode::Realtime => Mode::Realtime,
-                SendMode::Batch => Mode::Batch,
-            })
-        })
-        .collect();
-    let form = match args.form {
-        SendForm::Raw => Form::Raw,
-        SendForm::Masked => Form::Masked,
+    let present = if args.update {
+        let found = fetch(remote, &args.source).await?.pop().and_then(|detail| detail.source);
+        Some(found.ok_or_else(|| Failure::usage("cli.unknown_source", &[("name", &args.source)]))?)
+    } else {
+        None
     };
-    let agreements = args.datasets.iter().map(|dataset| Agreement {
-        dataset: dataset.clone(),
-        modes: modes.clone(),
-        form: form.into(),
-        refuse_raw: args.refuse_raw,
-        security_status: args.security.map_or(0, |security| security as u32),
-        priority: args.priority.map_or(0, |priority| priority as u32),
-        ..Agreement::default()
-    });
-    let row = SourceRow {
-        source: args.source.clone(),
-        title_vi: args.title.clone(),
-        title_en: args.title_en.clone(),
-        agency_code: args.agency.clone(),
-        class: args.class.clone(),
-        sector: args.sector.clone(),
-        locality: args.locality.clone(),
-        agreements: agreements.collect(),
-        suspended: args.suspend,
-        ..SourceRow::default()
-    };
+    let row = source_row::row(args, present);
     let message =
         PutSourceRequest { context: remote.why(), source: Some(row), update: args.update };
     let made = remote.admin().put_source(remote.request(message)).await?.into_inner();
-    let group = made.group.to_string();
+    let (group, version) = (made.group.to_string(), made.version.to_string());
     let document = json!({ "source": args.source, "group": made.group, "version": made.version });
-    printer.done("cli.source_added", &[("name", &args.source), ("group", &group)], &document);
+    let key = if args.update { "cli.source_changed" } else { "cli.source_added" };
+    let values = [("name", &*args.source), ("group", &*group), ("version", &*version)];
+    printer.done(key, &values, &document);
     Ok(())
 }
 
@@ -194,37 +171,7 @@ async fn key(
 ) -> Result<(), Failure> {
     match command {
         SourceKeyCommand::Issue { source, days, out } => {
-            let message = IssueSourceKeyRequest {
-                context: remote.why(),
-                source: source.clone(),
-                valid_days: *days,
-            };
-            let made = remote.admin().issue_source_key(remote.request(message)).await?.into_inner();
-            let shown = Zeroizing::new(made.key);
-            let (key_id, until) = (hex::encode(&made.key_id), time(made.not_after_us));
-            match out {
-                Some(path) => {
-                    write_new(path, format!("{}\n", shown.as_str()).as_bytes(), 0o600)
-                        .map_err(Failure::file(path))?;
-                    let file = path.display().to_string();
-                    let document = json!({ "source": source, "key_id": key_id, "not_after": until, "file": file });
-                    printer.done(
-                        "cli.key_written",
-                        &[("name", source), ("file", &file), ("time", &until)],
-                        &document,
-                    );
-                }
-                None if printer.is_json() => {
-                    printer.json(&json!({ "source": source, "key_id": key_id, "not_after": until, "key": shown.as_str() }));
-                }
-                None => {
-                    eprintln!(
-                        "{}",
-                        printer.text("cli.key_shown", &[("name", source), ("time", &until)])
-                    );
-                    printer.raw(&shown);
-                }
-            }
+            issue(remote, printer, source, *days, out.as_deref()).await?;
         }
         SourceKeyCommand::Revoke { source, key_id } => {
             let bytes = hex::decode(key_id)
@@ -236,6 +183,45 @@ async fn key(
                 &[("name", source), ("key", key_id)],
                 &json!({ "source": source, "revoked": key_id }),
             );
+        }
+    }
+    Ok(())
+}
+
+/// The key is shown once: its file is there before the key is made.
+async fn issue(
+    remote: &Remote,
+    printer: &Printer<'_>,
+    source: &str,
+    valid_days: i64,
+    out: Option<&Path>,
+) -> Result<(), Failure> {
+    let place = match out {
+        Some(path) => Some((path, NewFile::create(path, 0o600).map_err(Failure::file(path))?)),
+        None => None,
+    };
+    let message =
+        IssueSourceKeyRequest { context: remote.why(), source: source.to_owned(), valid_days };
+    let made = remote.admin().issue_source_key(remote.request(message)).await?.into_inner();
+    let shown = Zeroizing::new(made.key);
+    let (key_id, until) = (hex::encode(&made.key_id), time(made.not_after_us));
+    match place {
+        Some((path, place)) => {
+            let line = Zeroizing::new(format!("{}\n", shown.as_str()));
+            place.fill(line.as_bytes()).map_err(Failure::file(path))?;
+            let file = path.display().to_string();
+            let document =
+                json!({ "source": source, "key_id": key_id, "not_after": until, "file": file });
+            let values = [("name", source), ("file", &*file), ("time", &*until)];
+            printer.done("cli.key_written", &values, &document);
+        }
+        None if printer.is_json() => {
+            printer.json(&json!({ "source": source, "key_id": key_id, "not_after": until, "key": shown.as_str() }));
+        }
+        None => {
+            let values = [("name", source), ("time", &*until)];
+            eprintln!("{}", printer.text("cli.key_shown", &values));
+            printer.raw(&shown);
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ pub(super) fn id(bytes: &[u8]) -> String {
 }
 
 /// Unix microseconds as a time in Vietnam; `-` for none.
-pub(super) fn time(time_us: i64) -> String {
+pub fn time(time_us: i64) -> String {
     if time_us == 0 {
         return "-".into();
     }

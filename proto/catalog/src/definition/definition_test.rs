@@ -102,6 +102,52 @@ fn errors_name_file_line_and_key() {
 }
 
 #[test]
+fn the_page_shows_a_definition_that_takes_its_own_record() {
+    const PAGE: &str = include_str!("../../../../docs/datasets.md");
+    let block = |language: &str| {
+        let (_, after) = PAGE.split_once(&format!("```{language}\n")).expect("a block");
+        after.split("```").next().expect("its end")
+    };
+    let definition = Definition::parse(block("toml"), "bus_stop.toml").expect("it reads");
+    let schema = CompiledSchema::compile(&definition).expect("it compiles");
+    let outcome = schema.check(block("json").trim().as_bytes(), &mut crate::Scratch::default());
+    assert!(!matches!(outcome, crate::Outcome::Refused(_)), "{outcome:?}");
+    // The page names every type there is, and every key.
+    let library = Definition::parse(HEAD, "fish.toml").expect("valid");
+    let named = library.types.keys().chain(library.code_lists.keys()).map(String::as_str);
+    let base = parse::BASE_TYPES.iter().map(|(name, _)| *name);
+    for name in base.chain(named) {
+        assert!(PAGE.contains(&format!("`{name}`")), "{name} is not on the page");
+    }
+}
+
+#[test]
+fn errors_are_in_words_of_the_page() {
+    let cases = [
+        (HEAD.replace("owner = \"Sở Thuỷ sản\"\n", ""), "owner", "compulsory"),
+        (HEAD.replace("label = { vi = \"Mã\", en = \"Code\" }\n", ""), "label", "compulsory"),
+        (HEAD.replace("{ vi = \"Cá\", en = \"Fish\" }", "\"Fish\""), "title", "both languages"),
+        (HEAD.replace("version = 1", "version = \"1\""), "version", "whole number"),
+        (HEAD.replace("[\"code\"]", "\"code\""), "key", "a list"),
+        (format!("{HEAD}max_length = true\n"), "max_length", "whole number"),
+        (format!("{HEAD}min = 1.5\n"), "min", "a decimal or date as text"),
+        (format!("{HEAD}mask = \"blur\"\n"), "mask", "`pseudonym`"),
+        (format!("{HEAD}mask = 3\n"), "mask", ""),
+        (HEAD.replace("\"Code\"\nlabel", "\"Txt\"\nlabel"), "code", "Text, Bool, Date"),
+        (HEAD.replace("\"Code\"\nlabel", "\"Txt\"\nlabel"), "code", "AgencyRef"),
+        (HEAD.replace("\"Code\"\nlabel", "\"Enum(x)\"\nlabel"), "code", "dossier_state"),
+    ];
+    for (text, key, words) in cases {
+        let (_, found_key, problem) = problem(&text);
+        assert_eq!(found_key, key, "{problem}\n{text}");
+        assert!(problem.contains(words), "{words}: {problem}");
+        for theirs in ["struct", "u32", "u8", "enum ", "sequence", "variant of", "i64"] {
+            assert!(!problem.contains(theirs), "{theirs}: {problem}");
+        }
+    }
+}
+
+#[test]
 fn types_that_hold_themselves_are_refused() {
     let recursive = format!(
         "{HEAD}\n[[type]]\nname = \"Node\"\nlabel = {{ vi = \"v\", en = \"e\" }}\n[[type.field]]\nname = \"child\"\ntype = \"Node\"\nlabel = {{ vi = \"v\", en = \"e\" }}\n"

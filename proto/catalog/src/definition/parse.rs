@@ -41,11 +41,31 @@ impl Origin<'_> {
     fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
         toml::from_str(self.text).map_err(|e| {
             let Range { start, .. } = e.span().unwrap_or_default();
-            let line = self.text.get(start..).and_then(|t| t.lines().next()).unwrap_or_default();
+            let missing = e.message().strip_prefix("missing field `");
+            if let Some(key) = missing.and_then(|rest| rest.strip_suffix('`')) {
+                return self.error(start, key, "is compulsory and missing here");
+            }
+            let before = self.text.get(..start).unwrap_or_default();
+            let line = before.rfind('\n').map_or(0, |end| end + 1);
+            let line = self.text.get(line..).and_then(|t| t.lines().next()).unwrap_or_default();
             let key = line.split('=').next().unwrap_or_default().trim();
-            self.error(start, key, e.message())
+            self.error(start, key, plain(e.message()))
         })
     }
+}
+
+/// The reader's words for what it expected, in those of the page.
+const WORDS: [(&str, &str); 6] = [
+    ("expected u32", "expected a whole number from 0"),
+    ("expected u8", "expected a whole number from 0 to 255"),
+    ("expected a sequence", "expected a list"),
+    ("invalid type: map", "invalid type: table"),
+    ("invalid type: sequence", "invalid type: list"),
+    ("expected a string", "expected a text"),
+];
+
+fn plain(message: &str) -> String {
+    WORDS.iter().fold(message.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours))
 }
 
 /// Named types and code lists known so far.
@@ -268,22 +288,30 @@ fn is_base_type(name: &str) -> bool {
     base_type(name).is_some()
 }
 
+pub(super) const BASE_TYPES: [(&str, TypeSpec); 12] = [
+    ("Code", TypeSpec::Code),
+    ("Text", TypeSpec::Text),
+    ("Bool", TypeSpec::Bool),
+    ("Date", TypeSpec::Date),
+    ("DateTime", TypeSpec::DateTime),
+    ("Uri", TypeSpec::Uri),
+    ("MoneyVnd", TypeSpec::MoneyVnd),
+    ("Integer", TypeSpec::Integer),
+    ("Decimal", TypeSpec::Decimal),
+    ("Base64", TypeSpec::Base64),
+    ("Sha256", TypeSpec::Sha256),
+    ("Object", TypeSpec::Object),
+];
+
 fn base_type(name: &str) -> Option<TypeSpec> {
-    Some(match name {
-        "Code" => TypeSpec::Code,
-        "Text" => TypeSpec::Text,
-        "Bool" => TypeSpec::Bool,
-        "Date" => TypeSpec::Date,
-        "DateTime" => TypeSpec::DateTime,
-        "Uri" => TypeSpec::Uri,
-        "MoneyVnd" => TypeSpec::MoneyVnd,
-        "Integer" => TypeSpec::Integer,
-        "Decimal" => TypeSpec::Decimal,
-        "Base64" => TypeSpec::Base64,
-        "Sha256" => TypeSpec::Sha256,
-        "Object" => TypeSpec::Object,
-        _ => return None,
-    })
+    BASE_TYPES.iter().find(|(known, _)| *known == name).map(|(_, spec)| spec.clone())
+}
+
+/// Every name that may stand as a type here.
+fn type_names(known: &Known) -> String {
+    let base = BASE_TYPES.iter().map(|(name, _)| *name);
+    let named = known.names.iter().map(String::as_str);
+    base.chain(["Enum(list)"]).chain(named).chain(["[T]"]).collect::<Vec<_>>().join(", ")
 }
 
 fn type_spec(text: &str, known: &Known) -> Result<TypeSpec, String> {
@@ -298,7 +326,10 @@ fn type_spec(text: &str, known: &Known) -> Result<TypeSpec, String> {
         return if exists {
             Ok(TypeSpec::Enum(list.to_owned()))
         } else {
-            Err(format!("no code list {list}"))
+            {
+                let lists: Vec<_> = known.code_lists.keys().map(String::as_str).collect();
+                Err(format!("no code list {list}; there are {}", lists.join(", ")))
+            }
         };
     }
     if let Some(base) = base_type(text) {
@@ -306,7 +337,7 @@ fn type_spec(text: &str, known: &Known) -> Result<TypeSpec, String> {
     }
     match known.names.contains(text) {
         true => Ok(TypeSpec::Named(text.to_owned())),
-        false => Err(format!("no type {text}")),
+        false => Err(format!("no type {text}; there are {}", type_names(known))),
     }
 }
 

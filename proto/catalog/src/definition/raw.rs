@@ -41,7 +41,7 @@ pub(super) struct Library {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a [[field]] table")]
 pub(super) struct Field {
     pub(super) name: Spanned<String>,
     #[serde(rename = "type")]
@@ -76,7 +76,7 @@ pub(super) enum Grammar {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", deny_unknown_fields, expecting = "a mask")]
 pub(super) enum Mask {
     Hide,
     Partial { first: u8, last: u8 },
@@ -85,7 +85,7 @@ pub(super) enum Mask {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a [[type]] table")]
 pub(super) struct NamedType {
     pub(super) name: Spanned<String>,
     pub(super) label: Label,
@@ -96,7 +96,7 @@ pub(super) struct NamedType {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a [[code_list]] table")]
 pub(super) struct CodeList {
     pub(super) name: Spanned<String>,
     pub(super) version: u32,
@@ -114,7 +114,12 @@ pub(super) enum Unknown {
 }
 
 #[derive(Deserialize, Clone)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(
+    tag = "kind",
+    rename_all = "snake_case",
+    deny_unknown_fields,
+    expecting = "a [[rule]] table"
+)]
 pub(super) enum Rule {
     NotBefore {
         field: String,
@@ -152,7 +157,7 @@ pub(super) enum Rule {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the table [dossier_codes]")]
 pub(super) struct DossierCodes {
     #[serde(default)]
     pub(super) strict_digits: bool,
@@ -167,7 +172,7 @@ pub(super) struct DossierCodes {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a [[dossier_codes.grammar]] table")]
 pub(super) struct DossierGrammar {
     pub(super) form: DossierForm,
     pub(super) valid_from: Option<Spanned<String>>,

@@ -1,0 +1,120 @@
+//! The row of a source as `dtm source add` asks for it: a new one, or a present one with what was
+//! named changed in it.
+
+use dtm_types::command::{Agreement, SourceRow};
+use dtm_types::format::{Form, Mode};
+
+use crate::args::{SendForm, SendMode, SourceArgs};
+
+/// What is not named stays as it is in `present`, or is what a new source has.
+pub(super) fn row(args: &SourceArgs, present: Option<SourceRow>) -> SourceRow {
+    let mut row = present.unwrap_or_default();
+    row.source.clone_from(&args.source);
+    for (field, named) in [
+        (&mut row.title_vi, &args.title),
+        (&mut row.title_en, &args.title_en),
+        (&mut row.agency_code, &args.agency),
+        (&mut row.class, &args.class),
+        (&mut row.sector, &args.sector),
+        (&mut row.locality, &args.locality),
+    ] {
+        if let Some(named) = named {
+            field.clone_from(named);
+        }
+    }
+    if let Some(suspend) = args.suspend {
+        row.suspended = suspend;
+    }
+    if !args.datasets.is_empty() {
+        let held = std::mem::take(&mut row.agreements);
+        let named = args.datasets.iter().map(|dataset| {
+            let kept = held.iter().find(|agreement| agreement.dataset == *dataset);
+            kept.cloned().unwrap_or_else(|| fresh(dataset))
+        });
+        row.agreements = named.collect();
+    }
+    for agreement in &mut row.agreements {
+        change(agreement, args);
+    }
+    row
+}
+
+/// Both ways, as it is, labels as the data set says.
+fn fresh(dataset: &str) -> Agreement {
+    Agreement {
+        dataset: dataset.to_owned(),
+        modes: vec![Mode::Realtime.into(), Mode::Batch.into()],
+        form: Form::Raw.into(),
+        ..Agreement::default()
+    }
+}
+
+fn change(agreement: &mut Agreement, args: &SourceArgs) {
+    if !args.modes.is_empty() {
+        let modes = args.modes.iter().map(|mode| match mode {
+            SendMode::Realtime => Mode::Realtime.into(),
+            SendMode::Batch => Mode::Batch.into(),
+        });
+        agreement.modes = modes.collect();
+    }
+    match args.form {
+        None => {}
+        Some(SendForm::Raw) => agreement.form = Form::Raw.into(),
+        Some(SendForm::Masked) => agreement.form = Form::Masked.into(),
+    }
+    if let Some(refuse_raw) = args.refuse_raw {
+        agreement.refuse_raw = refuse_raw;
+    }
+    if let Some(security) = args.security {
+        agreement.security_status = security as u32;
+    }
+    if let Some(priority) = args.priority {
+        agreement.priority = priority as u32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command, SourceCommand};
+
+    fn args(line: &str) -> SourceArgs {
+        let words = ["dtm", "source", "add", "x"].into_iter().chain(line.split_whitespace());
+        match Cli::try_parse_from(words).map(|cli| cli.command) {
+            Ok(Command::Source(SourceCommand::Add(args))) => args,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_new_source_sends_both_ways_as_it_is() {
+        let row = row(&args("--title T --dataset a,b"), None);
+        assert_eq!((row.title_vi.as_str(), row.suspended, row.version), ("T", false, 0));
+        assert_eq!(row.agreements, [fresh("a"), fresh("b")]);
+        let missing = ["dtm", "source", "add", "x", "--title", "T"];
+        assert!(Cli::try_parse_from(missing).is_err(), "a new source needs a data set");
+    }
+
+    #[test]
+    fn a_change_changes_what_is_named_and_nothing_else() {
+        let asked = "--title T --agency A --dataset a,b --mode batch --form masked --refuse-raw \
+                     --security restricted";
+        let mut present = row(&args(asked), None);
+        present.version = 7;
+        present.group = 3;
+        present.agreements[1].responsible_agency = "A01".to_owned();
+
+        let suspended = row(&args("--update --suspend"), Some(present.clone()));
+        assert_eq!(suspended, SourceRow { suspended: true, ..present.clone() });
+        let resumed = row(&args("--update --suspend=false"), Some(suspended));
+        assert_eq!(resumed, present);
+
+        let changed = row(&args("--update --dataset b,c --priority high"), Some(present.clone()));
+        let [kept, new] = &changed.agreements[..] else { panic!("{changed:?}") };
+        assert_eq!(*kept, Agreement { priority: 3, ..present.agreements[1].clone() });
+        assert_eq!(*new, Agreement { priority: 3, ..fresh("c") });
+        assert_eq!(changed, SourceRow { agreements: changed.agreements.clone(), ..present });
+    }
+}

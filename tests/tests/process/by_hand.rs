@@ -1,0 +1,182 @@
+//! What an operator changes and sees by hand: agreements, refusals, a drained node, a lost one, a
+//! lost majority.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::cluster::{Cluster, NODES, WITHIN, binary};
+use crate::https::page;
+use crate::wait::until;
+
+/// How long the logs of the others are watched while a node is away.
+const WATCHED: Duration = Duration::from_secs(6);
+/// Lines that a node may write in that time: some a second, not thousands.
+const LINES_MAX: usize = 60;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agreement_is_changed_and_what_must_not_be_done_is_refused() -> Result<()> {
+    let cluster = Cluster::start().await?;
+    cluster.add_source("src-1", &["dossier_sync"]).await?;
+    let add = ["source", "add", "src-1", "--update"];
+    cluster
+        .dtm(&[&add[..], &["--dataset", "dossier_sync,payment", "--priority", "high"]].concat())
+        .await?;
+    let changed = source(&cluster).await?;
+    ensure!(changed["title_vi"] == "Nguồn src-1" && changed["agency_code"] == "A01", "{changed}");
+    ensure!(changed["version"] == 2 && changed["suspended"] == false, "{changed}");
+    let agreements = changed["agreements"].as_array().context("agreements")?;
+    ensure!(agreements.len() == 2 && agreements.iter().all(|a| a["priority"] == 3), "{changed}");
+    ensure!(agreements[0]["security_status"] == 2, "what was not named stays: {changed}");
+    cluster.dtm(&[&add[..], &["--suspend"]].concat()).await?;
+    let suspended = source(&cluster).await?;
+    ensure!(
+        suspended["suspended"] == true && suspended["agreements"].as_array() == Some(agreements),
+        "{suspended}"
+    );
+    cluster.dtm_fails(&["source", "add", "nobody", "--update", "--suspend"], "nobody").await?;
+
+    let lost = cluster.path("none/key").display().to_string();
+    cluster.dtm_fails(&["source", "key", "issue", "src-1", "--out", &lost], &lost).await?;
+    let keys = source(&cluster).await?["keys"].as_array().map(Vec::len);
+    ensure!(keys == Some(1), "a key was made that nobody has: {keys:?}");
+
+    cluster.dtm_fails(&["--yes", "operator", "revoke", "admin"], "the last operator").await?;
+    cluster
+        .dtm_fails(&["cluster", "transfer", "--group", "99", "--to", "n2"], "no group 99")
+        .await?;
+    cluster.dtm_fails(&["cluster", "drain", "n9"], "n9").await?;
+    let missing = cluster.path("none/dtm.toml").display().to_string();
+    let doctor = asked(&cluster, &["doctor", "--config", &missing]).await?;
+    ensure!(
+        doctor.status.code() == Some(78) && said(&doctor.stderr).contains(&missing),
+        "{doctor:?}"
+    );
+    let no_source = asked(&cluster, &["quarantine", "list"]).await?;
+    ensure!(said(&no_source.stderr).contains("--source"), "{no_source:?}");
+
+    cluster.dtm(&["cluster", "drain", "n3"]).await?;
+    let drained = page(&cluster, 2, "/readyz").await;
+    ensure!(format!("{drained:?}").contains("503"), "{drained:?}");
+    cluster.dtm(&["cluster", "drain", "n3", "--resume"]).await?;
+    until("n3 is ready again", WITHIN, async || page(&cluster, 2, "/readyz").await.map(drop))
+        .await?;
+    contexts_are_kept(&cluster).await?;
+    cluster.passed();
+    Ok(())
+}
+
+/// A second cluster of the same name.
+async fn contexts_are_kept(cluster: &Cluster) -> Result<()> {
+    let list = async || -> Result<Vec<(String, bool)>> {
+        let listed = cluster.dtm(&["-o", "json", "context", "list"]).await?;
+        let listed: Vec<Value> = serde_json::from_str(&listed)?;
+        let one =
+            |c: &Value| (c["name"].as_str().unwrap_or_default().to_owned(), c["current"] == true);
+        Ok(listed.iter().map(one).collect())
+    };
+    let before = list().await?;
+    let [(name, true)] = &before[..] else { anyhow::bail!("{before:?}") };
+    let folder = cluster.path("second").display().to_string();
+    let made = cluster.dtm(&["cluster", "init", "--folder", &folder, "--name", name]).await?;
+    let second = format!("{name}-2");
+    ensure!(made.contains("is kept") && made.contains(&second), "{made}");
+    ensure!(
+        list().await? == [(name.clone(), false), (second.clone(), true)],
+        "{:?}",
+        list().await?
+    );
+    cluster.dtm(&["context", "use", name]).await?;
+    cluster.dtm(&["context", "remove", &second]).await?;
+    ensure!(list().await? == before, "{:?}", list().await?);
+    cluster.dtm(&["cluster", "status"]).await?;
+    cluster.dtm_fails(&["context", "remove", &second], &second).await
+}
+
+// fault: F1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_node_and_a_lost_majority_are_seen() -> Result<()> {
+    let mut cluster = Cluster::start().await?;
+    // From here on the operator's context knows every node.
+    cluster.dtm(&["cluster", "status"]).await?;
+    cluster.nodes[0].kill();
+    until("the others lead", WITHIN, async || {
+        let (code, status) = status(&cluster).await?;
+        ensure!(code == Some(10) && status["meta_current"] == true, "{code:?} {status}");
+        let groups = status["groups"].as_array().context("groups")?;
+        for group in groups {
+            let replicas = group["replicas"].as_array().context("replicas")?;
+            let lost = replicas.iter().filter(|replica| replica["health"] == "unreachable").count();
+            ensure!((replicas.len(), lost) == (NODES, 1), "{group}");
+            ensure!(group["leader"] != "-" && group["leader"] != "", "{group}");
+        }
+        Ok(())
+    })
+    .await?;
+    let table = asked(&cluster, &["cluster", "status"]).await?;
+    ensure!(said(&table.stdout).contains("2/3"), "{table:?}");
+
+    let before = lines(&cluster, 2)?;
+    tokio::time::sleep(WATCHED).await;
+    let written = &lines(&cluster, 2)?[before.len()..];
+    ensure!(written.len() <= LINES_MAX, "{} lines: {:?}", written.len(), &written[..10]);
+    ensure!(
+        before.iter().filter(|line| line.contains("a node is gone")).count() == 1,
+        "{before:?}"
+    );
+
+    cluster.nodes[1].kill();
+    let alone = asked(&cluster, &["cluster", "status"]).await?;
+    let text = said(&alone.stdout);
+    ensure!(alone.status.code() == Some(10) && text.contains("Not confirmed"), "{alone:?}");
+    ensure!(text.contains("1/3") && !text.contains("2/3"), "{text}");
+    let (_, shown) = status(&cluster).await?;
+    ensure!(shown["meta_current"] == false, "{shown}");
+    let link = cluster.dtm(&["console", "open"]).await?;
+    let (_, path) = link.trim().split_once("/?").context("a link")?;
+    let live = page(&cluster, 2, &format!("/?{path}")).await?;
+    ensure!(live.contains("n1") && live.contains("n3"), "{live}");
+
+    for at in [0, 1] {
+        cluster.start_node(at)?;
+    }
+    cluster.settled(NODES).await?;
+    ensure!(lines(&cluster, 2)?.iter().any(|line| line.contains("a node is back")), "not told");
+    cluster.passed();
+    Ok(())
+}
+
+async fn source(cluster: &Cluster) -> Result<Value> {
+    Ok(serde_json::from_str(&cluster.dtm(&["-o", "json", "source", "show", "src-1"]).await?)?)
+}
+
+async fn status(cluster: &Cluster) -> Result<(Option<i32>, Value)> {
+    let output = asked(cluster, &["-o", "json", "cluster", "status"]).await?;
+    let document = serde_json::from_slice(&output.stdout);
+    Ok((output.status.code(), document.with_context(|| said(&output.stderr))?))
+}
+
+/// Runs a command as the operator, however it ends.
+async fn asked(cluster: &Cluster, arguments: &[&str]) -> Result<Output> {
+    let mut command = Command::new(binary()?);
+    command
+        .args(arguments)
+        .env("DTM_CONTEXTS", cluster.path("contexts.toml"))
+        .env("DTM_LANG", "en")
+        .env_remove("DTM_CONTEXT")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    Ok(tokio::time::timeout(WITHIN, command.output()).await??)
+}
+
+fn said(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn lines(cluster: &Cluster, at: usize) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(&cluster.nodes[at].log)?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
