@@ -244,7 +244,8 @@ fn delimiter(text: &str) -> Result<u8, String> {
 /// `dtm records`.
 #[derive(Debug, Subcommand)]
 pub enum RecordsCommand {
-    /// From a position to the end of what is stored.
+    /// From a position to the end of what is stored. Under `-o json` the last line holds the
+    /// position to go on from.
     Read(ReadArgs),
     /// The same, then on with what comes, until interrupted.
     Tail(ReadArgs),
