@@ -22,6 +22,8 @@ pub(crate) struct Entry {
     pub(crate) input: String,
     /// Its name, for people.
     pub(crate) file: String,
+    /// Its size; 0 = it was no file.
+    pub(crate) bytes: u64,
     /// The stream's records before its first one.
     pub(crate) base: u64,
     /// Its records, once all are acked.
@@ -79,6 +81,13 @@ impl History {
     /// The input that was interrupted, if one was.
     pub(crate) fn interrupted(&self) -> Option<&Entry> {
         self.notes.inputs.iter().find(|entry| entry.records.is_none())
+    }
+
+    /// The input at the end of a stream that holds so many records, whole or cut.
+    pub(crate) fn newest(&self, held: u64) -> Option<&Entry> {
+        let entry = self.notes.inputs.last()?;
+        let is_end = entry.end() == held || (entry.records.is_none() && entry.base <= held);
+        is_end.then_some(entry)
     }
 
     /// The last sequence that is accounted for.

@@ -102,6 +102,26 @@ pub(crate) async fn digest(path: &Path, options: &PublishOptions) -> Result<Dige
     }
 }
 
+/// SHA-256 of the first `bytes` of a file.
+pub(crate) async fn digest_of_start(path: &Path, bytes: u64) -> Result<[u8; 32], Error> {
+    let (path, shown) = (PathBuf::from(path), PathBuf::from(path));
+    let work = move || -> io::Result<[u8; 32]> {
+        let mut file = File::open(&path)?.take(bytes);
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0u8; 256 << 10];
+        // Ends with the file.
+        loop {
+            let read = file.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(hash.finalize().into());
+            }
+            hash.update(&buffer[..read]);
+        }
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| Error::io(&shown, &e))
+}
+
 /// What is in a folder, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FolderFiles {

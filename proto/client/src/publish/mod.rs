@@ -30,7 +30,7 @@ use dtm_catalog::Definition;
 use dtm_proto::ingest::StatusResponse;
 use dtm_types::ErrorCode;
 use futures::future::BoxFuture;
-use history::History;
+use history::{Entry, History};
 use input::Batches;
 use plan::{Asked, Plan};
 use run::Job;
@@ -148,8 +148,12 @@ fn publish_file<'a>(
         let plan = if is_named {
             let folder = options.history.as_deref();
             let noted = history.insert(History::open(folder, &config.source, &config.stream)?);
-            let asked = Asked { input: Some(&input), file: &name, stream: &config.stream };
-            Plan::of_named(asked, options.go_on, noted, &status)?
+            let earlier = noted.newest(status.acked_through).cloned();
+            let earlier = starts_with(path, read.bytes, &config, earlier).await?;
+            let asked = earlier.as_deref().unwrap_or(&input);
+            let asked = Asked { input: Some(asked), file: &name, stream: &config.stream };
+            let plan = Plan::of_named(asked, options.go_on, noted, &status)?;
+            if earlier.is_some() { plan.grown() } else { plan }
         } else {
             Plan::own(&status)
         };
@@ -167,6 +171,20 @@ fn publish_file<'a>(
         }
         Ok(summary)
     })
+}
+
+/// The digest of an input that the file begins with: it is the same file, which has grown since.
+async fn starts_with(
+    path: &Path,
+    bytes: u64,
+    config: &PublisherConfig,
+    earlier: Option<Entry>,
+) -> Result<Option<String>, Error> {
+    let Some(earlier) = earlier.filter(|entry| entry.bytes > 0 && entry.bytes < bytes) else {
+        return Ok(None);
+    };
+    let start = identity(config, &input::digest_of_start(path, earlier.bytes).await?);
+    Ok((start == earlier.input).then_some(earlier.input))
 }
 
 /// Names a content and how it is sent: the same file for another data set is another input.

@@ -63,6 +63,11 @@ impl Plan {
         }
     }
 
+    /// The input has gone on behind what was whole.
+    pub(crate) fn grown(self) -> Self {
+        Self { is_whole: false, is_compared: true, ..self }
+    }
+
     /// Decides it for a stream that the caller named.
     ///
     /// # Errors
@@ -128,6 +133,7 @@ mod tests {
             let entry = Entry {
                 input: (*input).into(),
                 file: format!("{input}.jsonl"),
+                bytes: 0,
                 base: *base,
                 records: None,
                 refused_before: 0,

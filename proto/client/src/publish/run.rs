@@ -60,6 +60,7 @@ pub(crate) fn run<'a>(
             history.begin(Entry {
                 input: (*input).to_owned(),
                 file: name.to_owned(),
+                bytes: bytes_total,
                 base: plan.base,
                 records: None,
                 refused_before: plan.refused_before,
@@ -72,6 +73,10 @@ pub(crate) fn run<'a>(
             records = sender.send(&config, &mut items, next).await?;
             let status = status_of(endpoint, &config).await?;
             report.refused_in_all(status.refused.saturating_sub(plan.refused_before));
+        }
+        if bytes_total > 0 && items.bytes_read != bytes_total {
+            // The note must not say that this content is whole.
+            return Err(Error::Changed { file: name.to_owned() });
         }
         report.read(items.bytes_read, plan.base + records);
         let summary = report.summary(plan.base + records);

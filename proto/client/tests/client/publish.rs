@@ -197,6 +197,23 @@ async fn a_cut_file_is_resumed_and_nothing_else_goes_behind_it() {
 }
 
 #[tokio::test]
+async fn a_file_that_grows_is_sent_on_and_not_again() {
+    let named = Named::new().await;
+    let file = named.file("log.jsonl", 1, 50);
+    named.publish(&file, GoOn::Known).await.unwrap();
+    named.file("log.jsonl", 1, 80);
+    let summary = named.publish(&file, GoOn::Known).await.unwrap();
+    assert_eq!((summary.skipped, summary.sent), (50, 30));
+    let again = named.publish(&file, GoOn::Known).await.unwrap();
+    assert_eq!((again.skipped, again.sent), (80, 0));
+    // Under the same name another content.
+    named.file("log.jsonl", 101, 200);
+    let summary = named.publish(&file, GoOn::Known).await.unwrap();
+    assert_eq!((summary.skipped, summary.sent), (0, 100));
+    assert_eq!(named.stored(), numbered(&[(1, 80), (101, 200)]));
+}
+
+#[tokio::test]
 async fn what_nobody_noted_is_not_passed_by_in_silence() {
     let named = Named::new().await;
     let (first, longer) = (named.file("a.jsonl", 1, 50), named.file("b.jsonl", 101, 160));
