@@ -86,6 +86,12 @@ impl Remote {
         RecordsServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
+    /// The last session of a stream, 0 = it was never opened; `None` where that cannot be asked.
+    pub async fn stream_session(&self, source: &str, stream: &str) -> Option<u64> {
+        let status = dtm_client::stream_status(&self.endpoint, source, stream).await;
+        status.ok().map(|status| status.session)
+    }
+
     /// A request with the context's credential.
     pub fn request<T>(&self, message: T) -> tonic::Request<T> {
         self.endpoint.request(message)

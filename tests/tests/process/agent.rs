@@ -213,7 +213,14 @@ impl Agent {
         // A life that was killed may have left the first part of a line.
         std::io::Write::write_all(&mut log, b"\n")?;
         let mut command = cluster.source_command(source)?;
-        command.arg("agent").arg(input).args(["--dataset", "notes", "--id-member", "code"]);
+        command.arg("agent").arg(input).args([
+            "--dataset",
+            "notes",
+            "--id-member",
+            "code",
+            "--settle",
+            "1",
+        ]);
         command.arg("--spool").arg(cluster.path("spool"));
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         Ok(Self { child: command.spawn().context("dtm agent")?, told })

@@ -165,7 +165,8 @@ pub enum DatasetCommand {
 /// `dtm publish`.
 #[derive(Clone, Debug, Args)]
 pub struct PublishArgs {
-    /// Files or folders: JSON lines, a JSON array, or CSV with a header; `-` = standard input.
+    /// Files or folders: JSON lines, a JSON array, or CSV with a header; `-` = standard input. Of a
+    /// folder .json, .jsonl, .ndjson and .csv are taken, its subfolders are not.
     #[arg(required = true)]
     pub inputs: Vec<PathBuf>,
     /// Data set.
@@ -174,15 +175,25 @@ pub struct PublishArgs {
     /// Source; default: the context's.
     #[arg(long)]
     pub source: Option<String>,
-    /// Stream; default: the digest of the file, so that a second run resumes.
+    /// Stream; inputs follow one another in it. Default: one a file, named by the digest of its
+    /// content and data set, so that a second run resumes.
     #[arg(long)]
     pub stream: Option<String>,
+    /// The stream holds the first records of this input already: compare, and send the rest.
+    #[arg(long, requires = "stream", conflicts_with = "append")]
+    pub resume: bool,
+    /// Send the input behind what the stream holds, whatever that is.
+    #[arg(long, requires = "stream")]
+    pub append: bool,
     /// Schema version; 0 = newest.
     #[arg(long, default_value_t = 0)]
     pub schema_version: u32,
     /// Member that holds each record's own id.
     #[arg(long)]
     pub id_member: Option<String>,
+    /// What separates the columns of CSV: one character, or `tab`.
+    #[arg(long, default_value = ",", value_parser = delimiter)]
+    pub delimiter: u8,
     /// Personal data arrives raw or masked.
     #[arg(long, value_enum, default_value_t = SendForm::Raw)]
     pub form: SendForm,
@@ -191,7 +202,9 @@ pub struct PublishArgs {
 /// `dtm agent`.
 #[derive(Clone, Debug, Args)]
 pub struct AgentArgs {
-    /// Folder to watch, or `-` for standard input.
+    /// Folder to watch, or `-` for standard input. Write a file under a name that ends in .tmp, or
+    /// in another folder of the same disk, and move it in whole; it is renamed to NAME.done when
+    /// the cluster has all of it.
     pub input: PathBuf,
     /// Data set.
     #[arg(long)]
@@ -199,24 +212,41 @@ pub struct AgentArgs {
     /// Source; default: the context's.
     #[arg(long)]
     pub source: Option<String>,
-    /// Stream.
+    /// First part of the stream's name; the id of the spool follows (`NAME.16 digits`, told at the
+    /// start). Default: agent.
     #[arg(long)]
     pub stream: Option<String>,
     /// Folder of the sealed spool.
     #[arg(long)]
     pub spool: PathBuf,
+    /// Seconds without a change after which a file is taken.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub settle: u64,
     /// Member that holds each record's own id.
     #[arg(long)]
     pub id_member: Option<String>,
+    /// What separates the columns of CSV: one character, or `tab`.
+    #[arg(long, default_value = ",", value_parser = delimiter)]
+    pub delimiter: u8,
     /// Report what the cluster no longer holds as lost and go on, instead of stopping.
     #[arg(long)]
     pub accept_loss: bool,
 }
 
+/// One byte that can separate cells.
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"tab" | b"\\t" => Ok(b'\t'),
+        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\n' | b'\r') => Ok(*byte),
+        _ => Err("one ASCII character, or tab".to_owned()),
+    }
+}
+
 /// `dtm records`.
 #[derive(Debug, Subcommand)]
 pub enum RecordsCommand {
-    /// From a position to the end of what is stored.
+    /// From a position to the end of what is stored. Under `-o json` the last line holds the
+    /// position to go on from.
     Read(ReadArgs),
     /// The same, then on with what comes, until interrupted.
     Tail(ReadArgs),

@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dtm_catalog::Definition;
 use dtm_client::agent::{self, AgentConfig, Input, Report};
 use dtm_client::{Event, IdPolicy};
+use dtm_proto::ingest::RefusedRecord;
 use dtm_types::text::{Lang, render};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,11 +16,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::publish::definition;
+use super::text::time;
 use crate::args::{AgentArgs, Globals};
 use crate::{Failure, Printer, Remote};
 
 /// Longest wait for the definition before the agent starts without it.
 const DEFINITION_WITHIN: Duration = Duration::from_secs(10);
+/// Reasons that are told of one refused record, and characters of each text.
+const VIOLATIONS_MAX: usize = 8;
+const TEXT_CHARS_MAX: usize = 200;
 
 pub(crate) async fn run(args: &AgentArgs, globals: &Globals) -> Result<(), Failure> {
     let printer = Printer::new(globals);
@@ -40,6 +45,8 @@ pub(crate) async fn run(args: &AgentArgs, globals: &Globals) -> Result<(), Failu
         config.publisher.ids = IdPolicy::MessageId;
     }
     config.accept_loss = args.accept_loss;
+    config.settle = Duration::from_secs(args.settle);
+    config.delimiter = args.delimiter;
     let input = if args.input == Path::new("-") {
         Input::Reader(Box::new(std::io::stdin()))
     } else {
@@ -49,8 +56,8 @@ pub(crate) async fn run(args: &AgentArgs, globals: &Globals) -> Result<(), Failu
     let mut terminate =
         signal(SignalKind::terminate()).map_err(Failure::file(Path::new("SIGTERM")))?;
     let lang = globals.lang;
-    let told = Arc::new(move |report| tell(report, lang));
-    let working = agent::run(endpoint, config, input, stop.clone(), told);
+    let tell = move |report| tell(report, lang);
+    let working = agent::run(endpoint, config, input, stop.clone(), Arc::new(tell));
     tokio::pin!(working);
     let acked = loop {
         tokio::select! {
@@ -96,32 +103,67 @@ fn is_passing(code: Code) -> bool {
 }
 
 /// One JSON line a report on stderr, for whatever keeps the agent running.
-fn tell(report: Report) {
-    // Where nobody reads any more the agent goes on.
-    tell_to(&mut std::io::stderr().lock(), report).ok();
+fn tell(report: Report, lang: Lang) {
+    // Whoever closed stderr does not want to know.
+    tell_to(&mut std::io::stderr().lock(), report, lang).ok();
 }
 
-/// Each line whole in one write: an agent that is killed leaves none half written.
-fn tell_to(out: &mut impl Write, report: Report) -> std::io::Result<()> {
-    let line = match report {
+/// Each line whole in one write: an agent that is killed leaves none half written, and lines of
+/// several writers are never mixed.
+fn tell_to(out: &mut impl Write, report: Report, lang: Lang) -> std::io::Result<()> {
+    let mut line = document(report, lang);
+    line["time"] = now().into();
+    out.write_all(format!("{line}\n").as_bytes())
+}
+
+fn now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    time(i64::try_from(since.as_micros()).unwrap_or(0))
+}
+
+fn document(report: Report, lang: Lang) -> Value {
+    match report {
+        Report::Started { stream } => json!({ "stream": stream }),
         Report::Taken { file, through } => json!({ "taken": file, "through": through }),
         Report::Done { file } => json!({ "done": file }),
         Report::Skipped { file, reason } => json!({ "skipped": file, "reason": reason }),
+        Report::Late { file, bytes, is_taken } => {
+            let key = if is_taken { "agent.late" } else { "agent.late_unsent" };
+            let reason = render(lang, key, &[("name", &file)]);
+            json!({ "late": file, "bytes": bytes, "taken_again": is_taken, "reason": reason })
+        }
+        Report::Refused { file, line, record } => refused(file.as_deref(), line, &record),
         Report::Unsendable { file, line, reason } => {
-            json!({ "unsendable": file, "line": line, "reason": render(lang, reason, &[]) })
+            json!({ "unsendable": file, "line": line, "rule": reason, "reason": render(lang, reason, &[]) })
         }
         Report::SpoolFull { bytes, spool_bytes_max } => {
             json!({ "spool_full": bytes, "spool_bytes_max": spool_bytes_max })
         }
         Report::Publisher(event) => publisher(event),
-    };
-    out.write_all(format!("{line}\n").as_bytes())
+    }
+}
+
+/// A refused record: where it stands and what was expected there. What was found may be personal
+/// data and this line goes into a log: it stays in the quarantine.
+fn refused(file: Option<&str>, line: u64, record: &RefusedRecord) -> Value {
+    let violations = record.violations.iter().take(VIOLATIONS_MAX).map(|violation| {
+        json!({ "pointer": bounded(&violation.pointer), "rule": bounded(&violation.rule),
+                "expected": bounded(&violation.expected) })
+    });
+    json!({
+        "refused": 1, "file": file, "line": (line > 0).then_some(line),
+        "sequence": record.sequence, "violations": violations.collect::<Vec<_>>(),
+    })
+}
+
+fn bounded(text: &str) -> String {
+    text.chars().take(TEXT_CHARS_MAX).collect()
 }
 
 /// An event of the publisher: its name and its fields, which programs read.
 fn publisher(event: Event) -> Value {
     match event {
-        // Reasons may quote the record: they stay in the quarantine.
+        // The agent tells each refusal by itself.
         Event::Refused(records) => json!({ "refused": records.len() }),
         Event::Conflict { sequence } => json!({ "publisher": "conflict", "sequence": sequence }),
         Event::LossDetected { from, to } => {
@@ -168,7 +210,7 @@ mod tests {
         let mut writes = Writes::default();
         let spool_full = || Report::SpoolFull { bytes: 7, spool_bytes_max: 9 };
         for _ in 0..2 {
-            tell_to(&mut writes, spool_full()).expect("written");
+            tell_to(&mut writes, spool_full(), Lang::En).expect("written");
         }
         assert_eq!(writes.0.len(), 2);
         for line in &writes.0 {

@@ -1,24 +1,32 @@
-//! `dtm publish`: files, folders and standard input.
+//! `dtm publish`: files, folders and standard input, one after the other. What concerns one of them
+//! alone is told, and the next is published.
 
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dtm_catalog::Definition;
-use dtm_client::publish::{PublishOptions, PublishProgress, Summary, publish_path, publish_reader};
-use dtm_client::{Form, IdPolicy};
+use dtm_client::publish::{
+    Error, GoOn, PublishOptions, PublishProgress, Summary, folder_files, publish_path,
+    publish_reader,
+};
+use dtm_client::{Endpoint, Form, IdPolicy};
 use dtm_proto::admin::ListDatasetsRequest;
+use dtm_types::text::{Lang, render};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::args::{Globals, PublishArgs, SendForm};
+use crate::contexts::{self, Context};
 use crate::{Exit, Failure, Printer, Remote};
 
 /// Refused lines that are shown; the rest is in the quarantine.
 const SHOWN_MAX: usize = 20;
 
 pub(crate) async fn run(args: &PublishArgs, globals: &Globals) -> Result<(), Failure> {
-    let printer = Printer::new(globals);
     let (endpoint, context) = Remote::endpoint(globals)?;
+    let history = history_folder(&context)?;
     let remote = Remote::over(endpoint.clone(), context, globals).await?;
     let source = remote.source(args.source.as_deref());
     if source.is_empty() {
@@ -26,6 +34,13 @@ pub(crate) async fn run(args: &PublishArgs, globals: &Globals) -> Result<(), Fai
     }
     let mut options = PublishOptions::new(&source, &args.dataset);
     options.definition = definition(&remote, &args.dataset, args.schema_version).await?;
+    options.history = Some(history);
+    options.go_on = match (args.resume, args.append) {
+        (true, _) => GoOn::Resume,
+        (_, true) => GoOn::Append,
+        _ => GoOn::Known,
+    };
+    options.delimiter = args.delimiter;
     options.publisher.schema_version = args.schema_version;
     options.publisher.stream = args.stream.clone().unwrap_or_default();
     options.publisher.form = match args.form {
@@ -36,27 +51,192 @@ pub(crate) async fn run(args: &PublishArgs, globals: &Globals) -> Result<(), Fai
         options.message_id_member = Some(member.clone());
         options.publisher.ids = IdPolicy::MessageId;
     }
-    let bar = progress_bar(printer.is_json());
-    let on_progress = |progress: &PublishProgress| show(&bar, progress);
-    let mut summaries = Vec::new();
-    for input in &args.inputs {
-        let summary = if input == Path::new("-") {
-            if options.publisher.stream.is_empty() {
-                return Err(Failure::usage("cli.stdin_needs_stream", &[]));
+    let is_stdin = |input: &PathBuf| input == Path::new("-");
+    if options.publisher.stream.is_empty() && args.inputs.iter().any(is_stdin) {
+        return Err(Failure::usage("cli.stdin_needs_stream", &[]));
+    }
+    let mut work = Work {
+        printer: Printer::new(globals),
+        lang: globals.lang,
+        bar: progress_bar(globals.output == crate::args::Output::Json),
+        documents: Vec::new(),
+        has_refused: false,
+        has_unsendable: false,
+        has_failed: false,
+    };
+    let ended = work.all(&endpoint, &options, &args.inputs).await;
+    work.bar.finish_and_clear();
+    if work.printer.is_json() {
+        work.printer.json(&json!(work.documents));
+    }
+    ended?;
+    let key = match (work.has_failed, work.has_refused, work.has_unsendable) {
+        (true, _, _) => "cli.some_not_sent",
+        (_, true, _) => "cli.some_refused",
+        (_, _, true) => "cli.some_unsendable",
+        _ => return Ok(()),
+    };
+    Err(Failure::Verdict { key, exit: Exit::Failed })
+}
+
+/// Where it is noted what streams hold: beside the contexts, a folder for each cluster, which its
+/// root certificate names.
+fn history_folder(context: &Context) -> Result<PathBuf, Failure> {
+    let ca = std::fs::read(&context.ca).map_err(Failure::file(&context.ca))?;
+    let cluster = hex::encode(&Sha256::digest(ca)[..8]);
+    Ok(contexts::path().with_file_name("streams").join(cluster))
+}
+
+/// What is published and how it went.
+struct Work<'a> {
+    printer: Printer<'a>,
+    lang: Lang,
+    bar: ProgressBar,
+    documents: Vec<Value>,
+    has_refused: bool,
+    has_unsendable: bool,
+    has_failed: bool,
+}
+
+impl Work<'_> {
+    async fn all(
+        &mut self,
+        endpoint: &Endpoint,
+        options: &PublishOptions,
+        inputs: &[PathBuf],
+    ) -> Result<(), Failure> {
+        for input in inputs {
+            if !input.is_dir() {
+                self.one(endpoint, options, input).await?;
+                continue;
             }
-            publish_reader(&endpoint, &options, "-", Box::new(std::io::stdin()), &on_progress)
-                .await?
+            let found = match folder_files(input) {
+                Ok(found) => found,
+                Err(error) => {
+                    self.failed(input, &error);
+                    continue;
+                }
+            };
+            for folder in &found.folders {
+                self.passed_by("cli.folder_passed", folder);
+            }
+            for file in &found.unknown {
+                self.has_failed = true;
+                self.passed_by("cli.file_passed", file);
+            }
+            for file in &found.files {
+                self.one(endpoint, options, file).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One file or standard input.
+    ///
+    /// # Errors
+    /// Only what will meet the next input too.
+    async fn one(
+        &mut self,
+        endpoint: &Endpoint,
+        options: &PublishOptions,
+        input: &Path,
+    ) -> Result<(), Failure> {
+        let bar = self.bar.clone();
+        let on_progress = move |progress: &PublishProgress| show(&bar, progress);
+        let done = if input == Path::new("-") {
+            let stdin = Box::new(std::io::stdin());
+            publish_reader(endpoint, options, "-", stdin, &on_progress).await
         } else {
-            publish_path(&endpoint, &options, input, &on_progress).await?
+            publish_path(endpoint, options, input, &on_progress).await
         };
-        summaries.push((input.display().to_string(), summary));
+        match done {
+            Ok(summary) => {
+                self.has_refused |= summary.refused > summary.unsendable || summary.conflicts > 0;
+                self.has_unsendable |= summary.unsendable > 0;
+                self.report(&input.display().to_string(), &summary);
+                Ok(())
+            }
+            Err(error) if error.concerns_one_input() => {
+                self.failed(input, &error);
+                Ok(())
+            }
+            Err(error) => {
+                let name = input.display().to_string();
+                self.documents.push(json!({ "input": name, "error": error.to_string() }));
+                Err(error.into())
+            }
+        }
     }
-    bar.finish_and_clear();
-    report(&printer, &summaries, globals);
-    if summaries.iter().any(|(_, summary)| summary.exit_status() != 0) {
-        return Err(Failure::Verdict { key: "cli.some_refused", exit: Exit::Failed });
+
+    fn failed(&mut self, input: &Path, error: &Error) {
+        self.has_failed = true;
+        let told = in_words(error, self.lang);
+        self.documents.push(json!({ "input": input.display().to_string(), "error": told }));
+        self.aside(&told);
     }
-    Ok(())
+
+    fn passed_by(&mut self, key: &str, path: &Path) {
+        let name = path.display().to_string();
+        let told = self.printer.text(key, &[("name", &name)]);
+        self.documents.push(json!({ "input": name, "passed_by": told }));
+        self.aside(&told);
+    }
+
+    /// A line beside the results.
+    fn aside(&self, text: &str) {
+        self.bar.suspend(|| {
+            // Whoever closed stderr does not want to know.
+            let _ = std::io::stderr().lock().write_all(format!("{text}\n").as_bytes());
+        });
+    }
+
+    fn report(&mut self, input: &str, summary: &Summary) {
+        self.documents.push(to_json(input, summary));
+        let (printer, lang) = (&self.printer, self.lang);
+        self.bar.suspend(|| report(printer, lang, input, summary));
+    }
+}
+
+/// Words for an error that asks the user for a choice; the others have their own.
+fn in_words(error: &Error, lang: Lang) -> String {
+    let (key, values): (_, Vec<(&str, String)>) = match error {
+        Error::StreamHolds { file, stream, held } => (
+            "publish.stream_holds",
+            vec![("name", file.clone()), ("stream", stream.clone()), ("count", held.to_string())],
+        ),
+        Error::Interrupted { stream, other } => {
+            ("publish.interrupted", vec![("stream", stream.clone()), ("name", other.clone())])
+        }
+        Error::OtherContent { file, stream, sequence } => (
+            "publish.other_content",
+            vec![
+                ("name", file.clone()),
+                ("stream", stream.clone()),
+                ("sequence", sequence.to_string()),
+            ],
+        ),
+        Error::StreamLonger { file, held, sequence } => (
+            "publish.stream_longer",
+            vec![
+                ("name", file.clone()),
+                ("count", sequence.to_string()),
+                ("held", held.to_string()),
+            ],
+        ),
+        Error::Moved { stream, .. } => ("publish.moved", vec![("stream", stream.clone())]),
+        Error::Changed { file } => ("publish.changed", vec![("name", file.clone())]),
+        Error::Utf16 { file } => ("publish.utf16", vec![("name", file.clone())]),
+        Error::Separator { file, separator } => {
+            let option = if *separator == '\t' { "tab".into() } else { format!("'{separator}'") };
+            ("publish.separator", vec![("name", file.clone()), ("separator", option)])
+        }
+        Error::IdMember { file, member } => {
+            ("publish.id_member", vec![("name", file.clone()), ("member", member.clone())])
+        }
+        other => return other.to_string(),
+    };
+    let values: Vec<_> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    render(lang, key, &values)
 }
 
 /// The definition that the cluster has: tables need it for the types of their columns.
@@ -89,34 +269,34 @@ fn show(bar: &ProgressBar, progress: &PublishProgress) {
     bar.set_message(format!("{} ✓{} ✗{}", progress.file, progress.acked_through, progress.refused));
 }
 
-fn report(printer: &Printer<'_>, summaries: &[(String, Summary)], globals: &Globals) {
-    if printer.is_json() {
-        let documents: Vec<_> =
-            summaries.iter().map(|(input, summary)| to_json(input, summary)).collect();
-        return printer.json(&json!(documents));
-    }
-    for (input, summary) in summaries {
+fn report(printer: &Printer<'_>, lang: Lang, input: &str, summary: &Summary) {
+    printer.say(
+        "cli.published",
+        &[
+            ("name", input),
+            ("sent", &summary.sent.to_string()),
+            ("skipped", &summary.skipped.to_string()),
+            ("refused", &summary.refused.to_string()),
+            ("duplicates", &summary.duplicates.to_string()),
+        ],
+    );
+    for refusal in summary.refusals.iter().take(SHOWN_MAX) {
+        let line = refusal.line.to_string();
+        let reason = refusal.reasons(lang).join("; ");
         printer.say(
-            "cli.published",
-            &[
-                ("name", input),
-                ("sent", &summary.sent.to_string()),
-                ("skipped", &summary.skipped.to_string()),
-                ("refused", &summary.refused.to_string()),
-                ("duplicates", &summary.duplicates.to_string()),
-            ],
+            "cli.refused_line",
+            &[("name", &refusal.file), ("line", &line), ("reason", &reason)],
         );
-        for refusal in summary.refusals.iter().take(SHOWN_MAX) {
-            let line = refusal.line.to_string();
-            let reason = refusal.reasons(globals.lang).join("; ");
-            printer.say(
-                "cli.refused_line",
-                &[("name", &refusal.file), ("line", &line), ("reason", &reason)],
-            );
-        }
-        if summary.conflicts > 0 {
-            printer.say("cli.conflicts", &[("count", &summary.conflicts.to_string())]);
-        }
+    }
+    let more = summary.refused.saturating_sub(summary.refusals.len().min(SHOWN_MAX) as u64);
+    if more > 0 {
+        printer.say("cli.refused_more", &[("count", &more.to_string())]);
+    }
+    if summary.conflicts > 0 {
+        printer.say("cli.conflicts", &[("count", &summary.conflicts.to_string())]);
+    }
+    if summary.sent + summary.skipped + summary.refused == 0 {
+        printer.say("cli.empty_input", &[("name", input)]);
     }
 }
 
@@ -127,6 +307,7 @@ fn to_json(input: &str, summary: &Summary) -> Value {
     });
     json!({
         "input": input, "sent": summary.sent, "skipped": summary.skipped, "refused": summary.refused,
+        "refused_earlier": summary.refused_earlier, "unsendable": summary.unsendable,
         "conflicts": summary.conflicts, "duplicates": summary.duplicates, "acked_through": summary.acked_through,
         "files_already_stored": summary.files_already_stored, "bytes_read": summary.bytes_read,
         "refusals": refusals.collect::<Vec<_>>(),

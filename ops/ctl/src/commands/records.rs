@@ -59,6 +59,7 @@ async fn read(
         digests_only: args.digests,
         purpose: args.purpose.clone(),
     };
+    let (source, dataset) = (message.source.clone(), message.dataset.clone());
     let mut client = remote.records();
     let request = remote.request(message);
     let answer = if tail { client.tail(request).await? } else { client.read(request).await? };
@@ -78,13 +79,27 @@ async fn read(
             last_position = page.position.to_vec();
         }
     }
+    if count == 0 && !tail && !args.stream.is_empty() && dataset.is_empty() {
+        expect_stream(remote, &source, &args.stream).await?;
+    }
+    let position = hex::encode(last_position);
+    if printer.is_json() {
+        // The last line, and the only one with this member: where the next read goes on.
+        printer.json_line(&json!({ "position": position, "count": count }));
+        return Ok(());
+    }
     // The position goes to stderr: stdout holds records only.
-    let summary = printer.text(
-        "cli.read_summary",
-        &[("count", &count.to_string()), ("position", &hex::encode(last_position))],
-    );
-    eprintln!("{summary}");
+    let values = [("count", &*count.to_string()), ("position", &*position)];
+    eprintln!("{}", printer.text("cli.read_summary", &values));
     Ok(())
+}
+
+/// Nothing was read of a stream: it may never have been opened. Who may not ask is told nothing.
+async fn expect_stream(remote: &Remote, source: &str, stream: &str) -> Result<(), Failure> {
+    match remote.stream_session(source, stream).await {
+        Some(0) => Err(Failure::usage("cli.no_stream", &[("source", source), ("name", stream)])),
+        _ => Ok(()),
+    }
 }
 
 /// One record for people: where it stands, then its payload.

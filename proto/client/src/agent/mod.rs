@@ -8,20 +8,25 @@
 //! ```
 //!
 //! A block of the spool holds the records and the mark that says how far which file was read: one
-//! write, so that after `kill -9` no line is taken twice and none is left out. A file is renamed
-//! to `NAME.done` after all its records are acked. For standard input the same holds up to the
+//! write, so that after `kill -9` no line is taken twice and none is left out. A file is taken when
+//! it did not change for the settle time, and renamed to `NAME.done` after all its records are
+//! acked; what is written to it later, before or after that, is taken too. For standard input the same holds up to the
 //! line that was being read: the writer of a pipe learns of each `taken` by the report.
 
+mod lines;
 mod mark;
 mod watch;
 
-use crate::publish::{self, Format, Item, RecordReader};
+use crate::publish::{self, Format, Item, Layout, RecordReader};
 use crate::spool::{self, SpoolConfig};
 use crate::{Endpoint, Event, IdPolicy, Publisher, PublisherConfig, Spool};
 use bytes::Bytes;
 use dtm_catalog::Definition;
+use dtm_proto::ingest::RefusedRecord;
 use futures::future::BoxFuture;
+use lines::Lines;
 use mark::Mark;
+use parking_lot::Mutex;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,13 +52,15 @@ pub struct AgentConfig {
     pub spool: SpoolConfig,
     /// What files are.
     pub format: Format,
+    /// What separates the cells of a table. Default: a comma.
+    pub delimiter: u8,
     /// Definition of the data set, for tables.
     pub definition: Option<Arc<Definition>>,
     /// Top-level member that is the message id.
     pub message_id_member: Option<String>,
     /// Time between two looks at the folder. Default 1 s.
     pub poll: Duration,
-    /// A file is taken when it did not change for this long. Default 2 s.
+    /// A file is taken when it did not change for this long. Default 10 s.
     pub settle: Duration,
     /// Files that are taken and not yet acked, at most. Default 256.
     pub files_open_max: usize,
@@ -71,13 +78,20 @@ impl AgentConfig {
             publisher,
             spool: SpoolConfig::new(spool),
             format: Format::Auto,
+            delimiter: b',',
             definition: Definition::built_in(dataset).map(Arc::new),
             message_id_member: None,
             poll: Duration::from_secs(1),
-            settle: Duration::from_secs(2),
+            settle: Duration::from_secs(10),
             files_open_max: 256,
             accept_loss: false,
         }
+    }
+}
+
+impl AgentConfig {
+    pub(crate) fn layout(&self) -> Layout {
+        Layout { format: self.format, delimiter: self.delimiter }
     }
 }
 
@@ -92,6 +106,11 @@ pub enum Input {
 /// What an agent tells.
 #[derive(Clone, Debug)]
 pub enum Report {
+    /// The spool is open and records are stored under this stream.
+    Started {
+        /// Its full name.
+        stream: String,
+    },
     /// Everything up to this sequence is in the spool, on disk.
     Taken {
         /// The file, or `-`.
@@ -111,6 +130,25 @@ pub enum Report {
         /// Why.
         reason: String,
     },
+    /// A file was written to after it was done.
+    Late {
+        /// The file, as it was called before.
+        file: String,
+        /// Bytes that came later.
+        bytes: u64,
+        /// Whether they will be taken. If not, another file has its name: they stay unsent in
+        /// `NAME.done`.
+        is_taken: bool,
+    },
+    /// A record was refused; its neighbours went on.
+    Refused {
+        /// The file, or `-`; `None` = an earlier life of the agent took it.
+        file: Option<Arc<str>>,
+        /// The line, from 1; 0 = not known.
+        line: u64,
+        /// What the cluster said.
+        record: RefusedRecord,
+    },
     /// A line cannot be a record.
     Unsendable {
         /// The file.
@@ -127,7 +165,7 @@ pub enum Report {
         /// `spool_bytes_max`.
         spool_bytes_max: u64,
     },
-    /// What the publisher tells: refusals, conflicts, connections.
+    /// What else the publisher tells: conflicts, connections.
     Publisher(Event),
 }
 
@@ -189,17 +227,28 @@ pub fn run(
         publisher_config.stream =
             format!("{}.{}", config.publisher.stream, hex::encode(&spool.id()[..8]));
         let stream = publisher_config.stream.clone();
-        let report = on_report.clone();
-        let publisher_config = publisher_config.on_event(move |event| {
-            if let Event::LossDetected { from, to } = event {
-                losses.try_send((from, to)).ok();
+        on_report(Report::Started { stream: stream.clone() });
+        let lines = Arc::new(Mutex::new(Lines::default()));
+        let (report, places) = (on_report.clone(), lines.clone());
+        let publisher_config = publisher_config.on_event(move |event| match event {
+            Event::Refused(records) => {
+                for record in records {
+                    let place = places.lock().of(record.sequence);
+                    let (file, line) = place.map_or((None, 0), |(file, line)| (Some(file), line));
+                    report(Report::Refused { file, line, record });
+                }
             }
-            report(Report::Publisher(event));
+            Event::LossDetected { from, to } => {
+                losses.try_send((from, to)).ok();
+                report(Report::Publisher(event));
+            }
+            other => report(Report::Publisher(other)),
         });
         let publisher = Arc::new(Publisher::over_spool(endpoint, publisher_config, &spool));
         let intake = Intake {
             mark: Mark::read(spool.mark()),
             spool: Some(spool),
+            lines,
             publisher: publisher.clone(),
             config: config.clone(),
             on_report,
@@ -241,6 +290,7 @@ pub(crate) struct Intake {
     pub(crate) mark: Mark,
     /// Away only while a blocking call holds it.
     spool: Option<Spool>,
+    lines: Arc<Mutex<Lines>>,
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) config: AgentConfig,
     pub(crate) on_report: OnReport,
@@ -258,10 +308,20 @@ impl Intake {
 
     /// Puts records and the present mark into the spool; waits while it is full. False when the
     /// agent is being stopped: nothing was taken then.
-    pub(crate) async fn take(&mut self, file: &str, payloads: &[Bytes]) -> Result<bool, Error> {
+    pub(crate) async fn take(
+        &mut self,
+        file: &str,
+        payloads: &[(u64, Bytes)],
+    ) -> Result<bool, Error> {
         let member = self.config.message_id_member.as_deref();
-        let records: Arc<Vec<_>> =
-            Arc::new(payloads.iter().map(|p| publish::record_of(p.clone(), member)).collect());
+        let of = |(_, payload): &(u64, Bytes)| publish::record_of(payload.clone(), member);
+        let records: Arc<Vec<_>> = Arc::new(payloads.iter().map(of).collect());
+        // Before the spool has them: a refusal may come at once.
+        if let Some(first) = self.spool.as_ref().map(Spool::next_sequence) {
+            let mut lines = self.lines.lock();
+            lines.forget(self.publisher.acked().borrow().acked_through);
+            lines.note(file, first, payloads.iter().map(|(line, _)| *line));
+        }
         let mark = self.mark.write();
         let mut told = false;
         loop {
@@ -302,8 +362,8 @@ impl Intake {
     /// Takes everything that a reader gives, then waits for the acks.
     async fn take_reader(mut self, reader: Box<dyn Read + Send>) -> Result<(), Error> {
         let (sender, mut batches) = mpsc::channel::<Result<Vec<Item>, publish::Error>>(2);
-        let (format, definition) = (self.config.format, self.config.definition.clone());
-        let work = move || read_input(reader, format, definition.as_deref(), &sender);
+        let (layout, definition) = (self.config.layout(), self.config.definition.clone());
+        let work = move || read_input(reader, layout, definition.as_deref(), &sender);
         std::thread::Builder::new()
             .name("dtm-agent-read".into())
             .spawn(work)
@@ -326,10 +386,10 @@ impl Intake {
         }
     }
 
-    /// The records among items; the others are told.
-    pub(crate) fn payloads(&self, file: &str, items: Vec<Item>) -> Vec<Bytes> {
+    /// The records among items, with their lines; the others are told.
+    pub(crate) fn payloads(&self, file: &str, items: Vec<Item>) -> Vec<(u64, Bytes)> {
         let keep = |item| match item {
-            Item::Record { payload, .. } => Some(payload),
+            Item::Record { line, payload } => Some((line, payload)),
             Item::Unsendable { line, reason } => {
                 self.tell(Report::Unsendable { file: file.to_owned(), line, reason });
                 None
@@ -343,11 +403,11 @@ impl Intake {
 /// taken record by record.
 fn read_input(
     reader: Box<dyn Read + Send>,
-    format: Format,
+    layout: Layout,
     definition: Option<&Definition>,
     sender: &mpsc::Sender<Result<Vec<Item>, publish::Error>>,
 ) {
-    let mut reader = match RecordReader::new("-", reader, format, definition) {
+    let mut reader = match RecordReader::new("-", reader, layout, definition) {
         Ok(reader) => reader,
         Err(error) => return drop(sender.blocking_send(Err(error))),
     };

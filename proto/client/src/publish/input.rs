@@ -1,7 +1,9 @@
 //! Files as streams of batches: a reading thread and a short queue.
 
 use super::PublishOptions;
-use super::records::{Item, RecordReader};
+use super::error::Error;
+use super::quotes::Quotes;
+use super::records::{Item, Layout, OPEN_QUOTE, RecordReader, UTF8_MARK};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read};
@@ -44,7 +46,7 @@ impl Format {
         if name.ends_with(".jsonl") || name.ends_with(".ndjson") {
             return Self::JsonLines;
         }
-        match start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start().first() {
+        match start.strip_prefix(UTF8_MARK).unwrap_or(start).trim_ascii_start().first() {
             Some(b'[') => Self::JsonArray,
             Some(b'{') | None => Self::JsonLines,
             Some(_) if name.ends_with(".json") => Self::JsonLines,
@@ -53,110 +55,123 @@ impl Format {
     }
 }
 
-/// Why a file was not published to its end.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
-    /// It does not read.
-    #[error("{file}: {reason}")]
-    Io {
-        /// The file.
-        file: String,
-        /// Why.
-        reason: String,
-    },
-    /// It changed while it was read.
-    #[error("{file} changed while it was published: run again")]
-    Changed {
-        /// The file.
-        file: String,
-    },
-    /// A table needs the definition of its data set.
-    #[error("{file}: a table needs the definition of its data set")]
-    Definition {
-        /// The file.
-        file: String,
-    },
-    /// The header does not fit the data set.
-    #[error("{file}: {reason}")]
-    Header {
-        /// The file.
-        file: String,
-        /// Column and what is wrong.
-        reason: String,
-    },
-    /// The array cannot be followed any further.
-    #[error("{file}, line {line}: {what}")]
-    Syntax {
-        /// The file.
-        file: String,
-        /// The line.
-        line: u64,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// The stream holds more records than the input has: it is not the same input.
-    #[error("{file} has {sequence} records, its stream holds {held}: not the same input")]
-    StreamLonger {
-        /// The file.
-        file: String,
-        /// Highest sequence held.
-        held: u64,
-        /// Records of the input.
-        sequence: u64,
-    },
-    /// The cluster or the way to it.
-    #[error(transparent)]
-    Client(#[from] crate::Error),
+/// What a file is, as a whole.
+pub(crate) struct Digested {
+    /// SHA-256.
+    pub(crate) digest: [u8; 32],
+    pub(crate) bytes: u64,
 }
 
-impl Error {
-    /// Whether the same call may succeed later without a change by the caller.
-    #[must_use]
-    pub fn retryable(&self) -> bool {
-        match self {
-            Self::Client(error) => error.retryable(),
-            Self::Changed { .. } => true,
-            _ => false,
-        }
-    }
-
-    fn io(file: &Path, error: &io::Error) -> Self {
-        Self::Io { file: file.display().to_string(), reason: error.to_string() }
-    }
-}
-
-/// SHA-256 and length of a file.
-pub(crate) async fn digest(path: PathBuf) -> Result<([u8; 32], u64), Error> {
-    let shown = path.clone();
-    let work = move || -> io::Result<([u8; 32], u64)> {
+/// Reads a file to its end. A table whose quotes do not close is refused here, before any of it is
+/// sent.
+pub(crate) async fn digest(path: &Path, options: &PublishOptions) -> Result<Digested, Error> {
+    let (path, shown) = (PathBuf::from(path), PathBuf::from(path));
+    let (format, delimiter) = (options.format, options.delimiter);
+    let work = move || -> io::Result<(Digested, Option<u64>)> {
+        let name = path.display().to_string();
         let mut file = File::open(&path)?;
         let (mut hash, mut bytes) = (Sha256::new(), 0u64);
+        let mut quotes = None;
         let mut buffer = vec![0u8; 256 << 10];
         loop {
             let read = file.read(&mut buffer)?;
+            let mut chunk = &buffer[..read];
+            hash.update(chunk);
+            if bytes == 0 && format.guess(&name, chunk) == Format::Csv {
+                quotes = Some(Quotes::new(delimiter));
+                chunk = chunk.strip_prefix(UTF8_MARK).unwrap_or(chunk);
+            }
+            if let Some(quotes) = &mut quotes {
+                quotes.feed(chunk);
+            }
             if read == 0 {
-                return Ok((hash.finalize().into(), bytes));
+                let digested = Digested { digest: hash.finalize().into(), bytes };
+                return Ok((digested, quotes.and_then(|quotes| quotes.unclosed())));
+            }
+            bytes += read as u64;
+        }
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.unwrap_or_else(|e| Err(io::Error::other(e)));
+    match done.map_err(|e| Error::io(&shown, &e))? {
+        (digested, None) => Ok(digested),
+        (_, Some(line)) => {
+            let file = shown.display().to_string();
+            Err(Error::Syntax { file, line, what: OPEN_QUOTE })
+        }
+    }
+}
+
+/// SHA-256 of the first `bytes` of a file.
+pub(crate) async fn digest_of_start(path: &Path, bytes: u64) -> Result<[u8; 32], Error> {
+    let (path, shown) = (PathBuf::from(path), PathBuf::from(path));
+    let work = move || -> io::Result<[u8; 32]> {
+        let mut file = File::open(&path)?.take(bytes);
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0u8; 256 << 10];
+        // Ends with the file.
+        loop {
+            let read = file.read(&mut buffer)?;
+            if read == 0 {
+                return Ok(hash.finalize().into());
             }
             hash.update(&buffer[..read]);
-            bytes += read as u64;
         }
     };
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| Error::io(&shown, &e))
 }
 
-/// Plain files of a folder that are not hidden and not done, by name.
-pub(crate) fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let failed = |e: io::Error| Error::io(folder, &e);
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        if entry.file_type().map_err(failed)?.is_file() && is_input(&entry.path()) {
-            files.push(entry.path());
+/// What is in a folder, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FolderFiles {
+    /// Files to publish: `.json`, `.jsonl`, `.ndjson`, `.csv`.
+    pub files: Vec<PathBuf>,
+    /// Files of another kind.
+    pub unknown: Vec<PathBuf>,
+    /// Folders in it, which are not entered.
+    pub folders: Vec<PathBuf>,
+}
+
+/// Looks into a folder. Hidden files and those that are half-written by their name (`.tmp`,
+/// `.part`, `.partial`, `~`) or done (`.done`) are left out.
+///
+/// # Errors
+/// [`Error::Io`] where the folder does not read.
+pub fn folder_files(folder: &Path) -> Result<FolderFiles, Error> {
+    let mut found = FolderFiles::default();
+    for path in files_of(folder)? {
+        let end = path.extension().and_then(|end| end.to_str()).unwrap_or_default();
+        let known = ["json", "jsonl", "ndjson", "csv"];
+        if known.iter().any(|known| end.eq_ignore_ascii_case(known)) {
+            found.files.push(path);
+        } else {
+            found.unknown.push(path);
         }
     }
-    files.sort_unstable();
-    Ok(files)
+    found.folders = entries_of(folder, std::fs::FileType::is_dir)?;
+    Ok(found)
+}
+
+/// Plain files of a folder that are not hidden and not done, by name.
+pub(crate) fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    entries_of(folder, std::fs::FileType::is_file)
+}
+
+fn entries_of(
+    folder: &Path,
+    is_wanted: fn(&std::fs::FileType) -> bool,
+) -> Result<Vec<PathBuf>, Error> {
+    let failed = |e: io::Error| Error::io(folder, &e);
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if is_wanted(&entry.file_type().map_err(failed)?) && is_input(&entry.path()) {
+            entries.push(entry.path());
+        }
+    }
+    entries.sort_unstable();
+    Ok(entries)
 }
 
 /// Neither hidden, nor half-written by convention, nor done.
@@ -188,12 +203,13 @@ impl Batches {
         options: &PublishOptions,
     ) -> Result<Self, Error> {
         let (sender, receiver) = mpsc::channel(BATCHES);
-        let (format, definition) = (options.format, options.definition.clone());
+        let layout = Layout { format: options.format, delimiter: options.delimiter };
+        let definition = options.definition.clone();
         let read = Arc::new(AtomicU64::new(0));
         let counted = Box::new(CountedRead { input, read: read.clone() });
         let work = move || {
-            let mut reader = match RecordReader::new(&name, counted, format, definition.as_deref())
-            {
+            let opened = RecordReader::new(&name, counted, layout, definition.as_deref());
+            let mut reader = match opened {
                 Ok(reader) => reader,
                 Err(error) => return drop(sender.blocking_send(Err(error))),
             };

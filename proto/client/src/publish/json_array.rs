@@ -4,7 +4,7 @@
 //! server, which refuses it alone. Where brackets or commas do not fit, the rest of the file
 //! cannot be numbered: that ends the run with the line.
 
-use super::input::Error;
+use super::error::Error;
 use super::records::{Item, RECORD_BYTES_MAX};
 use bytes::Bytes;
 use std::io::BufRead;

@@ -1,13 +1,38 @@
 //! Records of a file, one after the other, in bounded memory.
 
-use super::input::{Error, Format};
+use super::error::Error;
+use super::input::Format;
 use super::json_array::JsonArray;
+use super::quotes::Quotes;
 use bytes::Bytes;
 use dtm_catalog::{Columns, Definition};
 use std::io::{BufRead, BufReader, Read};
 
 /// Longest record; the same whatever the server's limit, so that numbers never depend on it.
 pub(crate) const RECORD_BYTES_MAX: usize = 8 << 20;
+
+/// Where a table ends inside a cell.
+pub(crate) const OPEN_QUOTE: &str = "a quote is opened here and never closed";
+/// An object that stands on several lines, where each line is to be a record.
+const SPREAD_OBJECT: &str =
+    "one record a line is expected, or an array: this JSON object goes on in the next line";
+/// What some programs write before UTF-8 text.
+pub(crate) const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// How a file is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// What it is.
+    pub format: Format,
+    /// What separates the cells of a table.
+    pub delimiter: u8,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self { format: Format::Auto, delimiter: b',' }
+    }
+}
 
 /// One thing of a file.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,11 +64,11 @@ enum Inner {
     Table(Box<Table>),
 }
 
-/// A buffered reader that counts.
+/// Any input, buffered.
 pub(crate) type Counted = BufReader<Box<dyn Read + Send>>;
 
 struct Table {
-    rows: csv::Reader<Counted>,
+    rows: csv::Reader<Scanned>,
     columns: Columns,
     headers: Vec<String>,
     row: csv::StringRecord,
@@ -56,27 +81,40 @@ impl std::fmt::Debug for RecordReader {
 }
 
 impl RecordReader {
-    /// Reads `input` as what `format` says; `name` is its file name, for the guess and for errors.
+    /// Reads `input` as what `layout` says; `name` is its file name, for the guess and for errors.
+    /// An empty input has no records, whatever it is.
     ///
     /// # Errors
-    /// [`Error::Definition`] where a table has no definition, [`Error::Header`] where its header
-    /// does not fit, [`Error::Io`].
+    /// [`Error::Definition`] where a table has no definition, [`Error::Header`] and
+    /// [`Error::Separator`] where its header does not fit, [`Error::Utf16`], [`Error::Syntax`]
+    /// where one object stands on many lines, [`Error::Io`].
     pub fn new(
         name: &str,
         input: Box<dyn Read + Send>,
-        format: Format,
+        layout: Layout,
         definition: Option<&Definition>,
     ) -> Result<Self, Error> {
         let mut input: Counted = BufReader::with_capacity(256 << 10, input);
         let io = |e| Error::Io { file: name.to_owned(), reason: std::io::Error::to_string(&e) };
         let start = input.fill_buf().map_err(io)?;
-        let format = format.guess(name, start);
-        if start.starts_with(b"\xef\xbb\xbf") && format != Format::Csv {
-            input.consume(3);
+        if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
+            return Err(Error::Utf16 { file: name.to_owned() });
+        }
+        let format = layout.format.guess(name, start);
+        if start.starts_with(UTF8_MARK) {
+            input.consume(UTF8_MARK.len());
+        }
+        let start = input.fill_buf().map_err(io)?;
+        if format == Format::JsonLines && is_spread(name, start) {
+            return Err(Error::Syntax { file: name.to_owned(), line: 1, what: SPREAD_OBJECT });
         }
         let inner = match format {
+            _ if start.is_empty() => Inner::Lines { input, line: 0 },
             Format::JsonArray => Inner::Array(Box::new(JsonArray::new(input))),
-            Format::Csv => Inner::Table(Box::new(Table::new(name, input, definition)?)),
+            Format::Csv => {
+                let input = Scanned::new(input, layout.delimiter);
+                Inner::Table(Box::new(Table::new(name, input, definition)?))
+            }
             Format::Auto | Format::JsonLines => Inner::Lines { input, line: 0 },
         };
         Ok(Self { inner })
@@ -102,6 +140,50 @@ impl RecordReader {
             Inner::Array(array) => array.next_item(name),
             Inner::Table(table) => table.next_item(name),
         }
+    }
+}
+
+/// Whether the first line is the start of an object that was written over several lines. A first
+/// line that is merely broken is a record: the server refuses it alone.
+fn is_spread(name: &str, start: &[u8]) -> bool {
+    let Some(end) = start.iter().position(|&byte| byte == b'\n') else {
+        return false;
+    };
+    let line = start[..end].trim_ascii();
+    let is_cut = |line| {
+        serde_json::from_slice::<serde::de::IgnoredAny>(line).is_err_and(|error| error.is_eof())
+    };
+    line == b"{"
+        || (name.to_ascii_lowercase().ends_with(".json") && !line.is_empty() && is_cut(line))
+}
+
+/// An input whose quotes are followed while it is read.
+struct Scanned {
+    input: Counted,
+    quotes: Quotes,
+    delimiter: u8,
+    bytes: u64,
+    is_ended: bool,
+}
+
+impl Scanned {
+    fn new(input: Counted, delimiter: u8) -> Self {
+        Self { input, quotes: Quotes::new(delimiter), delimiter, bytes: 0, is_ended: false }
+    }
+
+    /// The line of the quote that is never closed, where the reader stands at the end.
+    fn open_quote(&self, read: u64) -> Option<u64> {
+        (self.is_ended && read >= self.bytes).then(|| self.quotes.unclosed()).flatten()
+    }
+}
+
+impl Read for Scanned {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.input.read(into)?;
+        self.quotes.feed(&into[..read]);
+        self.bytes += read as u64;
+        self.is_ended |= read == 0 && !into.is_empty();
+        Ok(read)
     }
 }
 
@@ -146,9 +228,11 @@ fn skip_line(name: &str, input: &mut Counted) -> Result<(), Error> {
 }
 
 impl Table {
-    fn new(name: &str, input: Counted, definition: Option<&Definition>) -> Result<Self, Error> {
+    fn new(name: &str, input: Scanned, definition: Option<&Definition>) -> Result<Self, Error> {
         let definition = definition.ok_or_else(|| Error::Definition { file: name.to_owned() })?;
-        let mut rows = csv::ReaderBuilder::new().flexible(true).from_reader(input);
+        let mut builder = csv::ReaderBuilder::new();
+        let delimiter = input.delimiter;
+        let mut rows = builder.flexible(true).delimiter(delimiter).from_reader(input);
         let header = |reason: String| Error::Header { file: name.to_owned(), reason };
         let headers: Vec<String> = rows
             .headers()
@@ -156,6 +240,14 @@ impl Table {
             .iter()
             .map(|h| h.trim().trim_start_matches('\u{feff}').to_owned())
             .collect();
+        check_quotes(name, &rows)?;
+        if let [only] = &headers[..]
+            && let Some(separator) = only
+                .chars()
+                .find(|c| [';', ',', '\t', '|'].contains(c) && *c != char::from(delimiter))
+        {
+            return Err(Error::Separator { file: name.to_owned(), separator });
+        }
         let names: Vec<&str> = headers.iter().map(String::as_str).collect();
         let columns = Columns::bind(definition, &names).map_err(|e| header(e.to_string()))?;
         Ok(Self { rows, columns, headers, row: csv::StringRecord::new() })
@@ -165,6 +257,7 @@ impl Table {
         match self.rows.read_record(&mut self.row) {
             Ok(false) => Ok(None),
             Ok(true) => {
+                check_quotes(name, &self.rows)?;
                 let line = self.row.position().map_or(0, csv::Position::line);
                 let payload = match self.columns.row(self.row.iter()) {
                     Ok(json) => json,
@@ -197,6 +290,14 @@ impl Table {
     }
 }
 
+/// A reader of tables takes everything behind an open quote as one cell.
+fn check_quotes(name: &str, rows: &csv::Reader<Scanned>) -> Result<(), Error> {
+    match rows.get_ref().open_quote(rows.position().byte()) {
+        None => Ok(()),
+        Some(line) => Err(Error::Syntax { file: name.to_owned(), line, what: OPEN_QUOTE }),
+    }
+}
+
 /// Text of a top-level member, where the payload is an object that has it as text or number.
 pub(crate) fn member_text(payload: &[u8], name: &str) -> Option<String> {
     let object: serde_json::Map<String, serde_json::Value> =
@@ -205,5 +306,79 @@ pub(crate) fn member_text(payload: &[u8], name: &str) -> Option<String> {
         serde_json::Value::String(text) => Some(text.clone()),
         serde_json::Value::Number(number) => Some(number.to_string()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORKS: &str = r#"
+id = "works"
+version = 1
+owner = "x"
+category = "B3"
+title = { vi = "x", en = "x" }
+key = ["ma"]
+priority = "normal"
+security = "internal"
+
+[[field]]
+name = "ma"
+type = "Code"
+label = { vi = "x", en = "x" }
+max_length = 32
+
+[[field]]
+name = "ten"
+type = "Text"
+label = { vi = "x", en = "x" }
+max_length = 300
+"#;
+
+    fn read(name: &str, text: &[u8], delimiter: u8) -> Result<Vec<u64>, Error> {
+        let definition = Definition::parse(WORKS, "works").expect("a definition");
+        let layout = Layout { delimiter, ..Layout::default() };
+        let input = Box::new(std::io::Cursor::new(text.to_vec()));
+        let mut reader = RecordReader::new(name, input, layout, Some(&definition))?;
+        let mut lines = Vec::new();
+        while let Some(item) = reader.next_item(name)? {
+            let (Item::Record { line, .. } | Item::Unsendable { line, .. }) = item;
+            lines.push(line);
+        }
+        Ok(lines)
+    }
+
+    #[test]
+    fn a_table_is_read_to_its_end_or_refused_with_the_line() {
+        assert_eq!(
+            read("a.csv", b"ma,ten\nF-1,\"M\"\"\nt\"\nF-2,Hai", b',').expect("fits"),
+            [2, 4]
+        );
+        let open = read("a.csv", "ma,ten\nF-1,\"Một\nF-2,Hai\n".as_bytes(), b',');
+        assert!(matches!(open, Err(Error::Syntax { line: 2, .. })), "{open:?}");
+        let late = read("a.csv", b"ma,ten\nF-1,a\nF-2,\"", b',');
+        assert!(matches!(late, Err(Error::Syntax { line: 3, .. })), "{late:?}");
+        let header = read("a.csv", b"ma,\"ten\nF-1,a\n", b',');
+        assert!(matches!(header, Err(Error::Syntax { line: 1, .. })), "{header:?}");
+        let other = read("a.csv", b"\xef\xbb\xbfma;ten\nF-1;a\n", b',');
+        assert!(matches!(other, Err(Error::Separator { separator: ';', .. })), "{other:?}");
+        assert_eq!(read("a.csv", b"\xef\xbb\xbfma;ten\nF-1;a\n", b';').expect("fits"), [2]);
+    }
+
+    #[test]
+    fn what_is_no_text_of_records_is_told_and_what_is_empty_has_none() {
+        for name in ["a.csv", "a.json", "a.jsonl", "-"] {
+            assert!(read(name, b"", b',').expect("empty").is_empty(), "{name}");
+            let wide = read(name, b"\xff\xfem\0a\0", b',');
+            assert!(matches!(wide, Err(Error::Utf16 { .. })), "{name}: {wide:?}");
+        }
+        for (name, text) in [("a.json", "{ \"a\": 1,\n\"b\": 2}"), ("a.jsonl", "{\n\"a\": 1\n}\n")]
+        {
+            let spread = read(name, text.as_bytes(), b',');
+            assert!(matches!(spread, Err(Error::Syntax { line: 1, .. })), "{name}: {spread:?}");
+        }
+        // A broken record is refused alone, by the server.
+        assert_eq!(read("a.jsonl", b"{\"a\":\n{\"a\":1}\n", b',').expect("lines"), [1, 2]);
     }
 }

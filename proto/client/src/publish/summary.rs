@@ -1,12 +1,13 @@
 //! What became of the lines of a file.
 
 use crate::Event;
+use dtm_proto::records::QuarantinedRecord;
 use dtm_types::text::{Lang, render};
 use parking_lot::Mutex;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Refused lines that are kept with their reasons; beyond it they are counted.
-const REFUSALS_MAX: usize = 1000;
+pub(crate) const REFUSALS_MAX: usize = 1000;
 
 /// How far a file is; for a progress bar.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,8 +61,12 @@ pub struct Summary {
     pub sent: u64,
     /// Records that an earlier run had stored.
     pub skipped: u64,
-    /// Records refused: kept in quarantine, or not sendable.
+    /// Records refused, by this run or an earlier one: kept in quarantine, or not sendable.
     pub refused: u64,
+    /// Those of them that an earlier run had sent.
+    pub refused_earlier: u64,
+    /// Those of them that were never sent, so that no quarantine holds them.
+    pub unsendable: u64,
     /// Sequences that are held with other content.
     pub conflicts: u64,
     /// Records that the cluster had already, by message id.
@@ -83,19 +88,12 @@ impl Summary {
         u8::from(self.refused > 0 || self.conflicts > 0)
     }
 
-    pub(crate) fn already_stored(_file: &str, records: u64) -> Self {
-        Self {
-            skipped: records,
-            acked_through: records,
-            files_already_stored: 1,
-            ..Self::default()
-        }
-    }
-
     pub(crate) fn add(&mut self, other: Self) {
         self.sent += other.sent;
         self.skipped += other.skipped;
         self.refused += other.refused;
+        self.refused_earlier += other.refused_earlier;
+        self.unsendable += other.unsendable;
         self.conflicts += other.conflicts;
         self.duplicates += other.duplicates;
         self.acked_through = other.acked_through;
@@ -118,6 +116,10 @@ struct State {
     summary: Summary,
     /// Lines of sequences that are not acked: entries where the distance between the two changes.
     lines: VecDeque<(u64, u64)>,
+    /// What earlier runs were told, without lines, by sequence.
+    earlier: BTreeMap<u64, LineRefusal>,
+    /// The last sequence that was refused: a refusal that comes again is counted once.
+    refused_through: u64,
 }
 
 impl Report {
@@ -125,8 +127,39 @@ impl Report {
         Self { file: file.to_owned(), bytes_total, state: Mutex::default() }
     }
 
-    pub(crate) fn skipped(&self) {
-        self.state.lock().summary.skipped += 1;
+    /// Notes how many records earlier runs had refused, and the reasons of those that are known.
+    pub(crate) fn earlier(&self, refused: u64, known: Vec<QuarantinedRecord>) {
+        let mut state = self.state.lock();
+        state.summary.refused_earlier = refused;
+        state.summary.refused += refused;
+        for record in known {
+            let refusal = LineRefusal {
+                file: self.file.clone(),
+                line: 0,
+                sequence: record.sequence,
+                reasons_vi: record.messages_vi,
+                reasons_en: record.messages_en,
+                pointers: record.violations.into_iter().map(|v| v.pointer).collect(),
+            };
+            state.earlier.insert(record.sequence, refusal);
+        }
+    }
+
+    /// Notes that a record is there from an earlier run.
+    pub(crate) fn skipped(&self, sequence: u64, line: u64) {
+        let mut state = self.state.lock();
+        state.summary.skipped += 1;
+        if let Some(refusal) = state.earlier.remove(&sequence) {
+            state.keep(LineRefusal { line, ..refusal });
+        }
+    }
+
+    /// Notes how many of the input's records the stream refused in all. Those that no answer named
+    /// were refused while the connection was lost.
+    pub(crate) fn refused_in_all(&self, refused: u64) {
+        let mut state = self.state.lock();
+        let counted = state.summary.refused - state.summary.unsendable;
+        state.summary.refused += refused.saturating_sub(counted);
     }
 
     /// Notes that a record is about to be sent.
@@ -148,7 +181,10 @@ impl Report {
             reasons_en: vec![render(Lang::En, reason, &[])],
             pointers: vec![String::new()],
         };
-        self.state.lock().refuse(refusal);
+        let mut state = self.state.lock();
+        state.summary.unsendable += 1;
+        state.summary.refused += 1;
+        state.keep(refusal);
     }
 
     pub(crate) fn event(&self, event: &Event) {
@@ -156,6 +192,10 @@ impl Report {
         match event {
             Event::Refused(records) => {
                 for record in records {
+                    if record.sequence <= state.refused_through {
+                        continue;
+                    }
+                    state.refused_through = record.sequence;
                     let line = state.line_of(record.sequence);
                     let refusal = LineRefusal {
                         file: self.file.clone(),
@@ -165,7 +205,8 @@ impl Report {
                         reasons_en: record.messages_en.clone(),
                         pointers: record.violations.iter().map(|v| v.pointer.clone()).collect(),
                     };
-                    state.refuse(refusal);
+                    state.summary.refused += 1;
+                    state.keep(refusal);
                 }
             }
             Event::Conflict { .. } => state.summary.conflicts += 1,
@@ -201,7 +242,9 @@ impl Report {
     }
 
     pub(crate) fn summary(&self, acked_through: u64) -> Summary {
-        Summary { acked_through, ..self.state.lock().summary.clone() }
+        let summary = self.state.lock().summary.clone();
+        let skipped = summary.skipped.saturating_sub(summary.refused_earlier);
+        Summary { acked_through, skipped, ..summary }
     }
 }
 
@@ -214,8 +257,7 @@ impl State {
         }
     }
 
-    fn refuse(&mut self, refusal: LineRefusal) {
-        self.summary.refused += 1;
+    fn keep(&mut self, refusal: LineRefusal) {
         if self.summary.refusals.len() < REFUSALS_MAX {
             self.summary.refusals.push(refusal);
         }

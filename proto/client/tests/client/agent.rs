@@ -5,6 +5,7 @@ use dtm_client::Endpoint;
 use dtm_client::agent::{AgentConfig, Error, Input, Report, run};
 use parking_lot::Mutex;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,4 +162,58 @@ async fn a_loss_that_nobody_holds_ends_the_agent_unless_it_may_go_on() {
     let error = tokio::time::timeout(Duration::from_secs(20), agent.task).await;
     let error = error.expect("in time").unwrap().unwrap_err();
     assert!(matches!(error, Error::Loss { from: 11, to, .. } if to <= 2000), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_slow_writer_adds_is_taken_before_and_after_the_file_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let inbox = folder.path().join("inbox");
+    fs::create_dir(&inbox).unwrap();
+    let fake = Fake::start().await;
+    let agent = start(&fake.address, &folder.path().join("spool"), Input::Folder(inbox.clone()));
+    let mut writer = fs::File::create(inbox.join("a.jsonl")).unwrap();
+    let done = inbox.join("a.jsonl.done");
+    writer.write_all(b"{\"n\":1}\n{\"n\":2}\n{\"n\"").unwrap();
+    until("done", || done.exists()).await;
+    // The half line was taken for a record, and is taken once more when it is whole.
+    writer.write_all(b":3}\n{\"n\":4}").unwrap();
+    until("taken back", || !done.exists()).await;
+    until("done again", || done.exists()).await;
+    writer.write_all(b"\n{\"n\":5}\n").unwrap();
+    let expected = ["{\"n\":1}", "{\"n\":2}", "{\"n\"", "{\"n\":3}", "{\"n\":4}", "{\"n\":5}"];
+    until("all", || stored(&fake) == expected).await;
+    until("done for good", || done.exists()).await;
+    // Another file has the name: what comes later cannot be taken, which is told.
+    fs::write(inbox.join("a.jsonl"), "{\"n\":6}\n").unwrap();
+    writer.write_all(b"{\"n\":7}\n").unwrap();
+    until("told", || {
+        let is_told = |r: &Report| matches!(r, Report::Late { bytes: 8, is_taken: false, .. });
+        agent.reports.lock().iter().any(is_told)
+    })
+    .await;
+    agent.stop.cancel();
+    agent.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_with_its_file_and_line_and_the_stream_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let inbox = folder.path().join("inbox");
+    fs::create_dir(&inbox).unwrap();
+    let fake = Fake::start().await;
+    fake.world.lock().refuse_payload = Some(b"{\"bad\":1}".to_vec());
+    fs::write(inbox.join("a.jsonl"), lines(1, 600)).unwrap();
+    fs::write(inbox.join("b.jsonl"), "{\"n\":1}\n\n{\"bad\":1}\n").unwrap();
+    let agent = start(&fake.address, &folder.path().join("spool"), Input::Folder(inbox.clone()));
+    until("done", || inbox.join("b.jsonl.done").exists()).await;
+    agent.stop.cancel();
+    agent.task.await.unwrap().unwrap();
+    let name = fake.world.lock().streams.keys().next().unwrap().clone();
+    let reports = agent.reports.lock();
+    assert!(matches!(&reports[0], Report::Started { stream } if *stream == name));
+    let refused = reports.iter().find_map(|report| match report {
+        Report::Refused { file, line, record } => Some((file.clone(), *line, record.sequence)),
+        _ => None,
+    });
+    assert_eq!(refused, Some((Some("b.jsonl".into()), 3, 602)));
 }

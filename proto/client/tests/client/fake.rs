@@ -55,6 +55,8 @@ pub(crate) struct Held {
     pub(crate) cursor: u64,
     pub(crate) session: u64,
     pub(crate) finished: bool,
+    /// Sequences that were refused.
+    pub(crate) refused: Vec<u64>,
     /// Highest cursor of an earlier life, where it was set back.
     pub(crate) lost: Vec<(u64, u64)>,
 }
@@ -71,6 +73,10 @@ pub(crate) struct World {
     pub(crate) window: Option<Window>,
     pub(crate) site_lag: Option<u64>,
     pub(crate) connections: u64,
+    /// Other content is answered as a conflict, as the server does; else it is a fault of the client.
+    pub(crate) answers_conflicts: bool,
+    /// Refusals are kept and counted, and never told.
+    pub(crate) keeps_silent: bool,
     /// Sequences that came again with other content.
     pub(crate) renumbered: Vec<u64>,
 }
@@ -153,8 +159,16 @@ impl IngestService for Door {
     ) -> Result<Response<StatusResponse>, Status> {
         let world = self.world.lock();
         let held = world.streams.get(&request.get_ref().stream);
-        let acked_through = held.map_or(0, |held| held.cursor);
-        Ok(Response::new(StatusResponse { acked_through, ..StatusResponse::default() }))
+        let Some(held) = held else {
+            return Ok(Response::new(StatusResponse::default()));
+        };
+        Ok(Response::new(StatusResponse {
+            acked_through: held.cursor,
+            session: held.session,
+            refused: held.refused.len() as u64,
+            finished: held.finished,
+            ..StatusResponse::default()
+        }))
     }
 }
 
@@ -203,6 +217,7 @@ fn opening(world: &Mutex<World>, open: Open) -> Result<(Vec<Fault>, Opened, u64)
         }
     }
     held.session += 1;
+    held.finished = false;
     let leader = faults.iter().find_map(|fault| match fault {
         Fault::Leader(address) => Some(address.clone()),
         _ => None,
@@ -330,6 +345,7 @@ fn keep(held: &mut Held, frame: Frame, refuse: Option<&[u8]>) -> Result<Vec<Refu
             continue;
         }
         if refuse == Some(record.payload.as_ref()) {
+            held.refused.push(sequence);
             refused.push(RefusedRecord { sequence, ..RefusedRecord::default() });
         }
         let before = held.records.insert(sequence, record.payload.to_vec());
@@ -392,6 +408,7 @@ fn store(
     let size: usize = frame.records.iter().map(|r| r.payload.len()).sum();
     world.largest_frame = world.largest_frame.max(size);
     let refuse = world.refuse_payload.clone();
+    let (answers_conflicts, keeps_silent) = (world.answers_conflicts, world.keeps_silent);
     let site_lag = world.site_lag;
     let held = world.streams.get_mut(stream).unwrap();
     if held.session != session {
@@ -406,6 +423,9 @@ fn store(
     }
     let refused = match keep(held, frame, refuse.as_deref()) {
         Ok(refused) => refused,
+        Err(sequence) if answers_conflicts => {
+            return Ok(vec![rewind(held.cursor + 1, RewindReason::Conflict, sequence)]);
+        }
         Err(sequence) => {
             world.renumbered.push(sequence);
             return Err(Status::internal("renumbered"));
@@ -417,7 +437,7 @@ fn store(
         _ => None,
     });
     let mut answers = Vec::new();
-    if !refused.is_empty() {
+    if !refused.is_empty() && !keeps_silent {
         answers.push(Answer::Refused(Refused { records: refused }));
     }
     let acked_through = held.cursor.saturating_sub(less.unwrap_or(0));
