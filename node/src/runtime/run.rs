@@ -157,14 +157,12 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         cluster.bootstrap_single(cluster_row(genesis, cluster_id, &keyring), row.clone()).await?;
         founded(&data)?;
     }
-    // From here on nothing is stamped ahead of what the clocks of the cluster agree on.
-    let clock = cluster.clock();
     let ack_times = Arc::new(AckTimes::default());
     let sources = SourcesHandle::start(SessionDeps {
         proposer: cluster.clone(),
         vault: Arc::clone(&vault),
         treatment: seams.treatment,
-        clock: Arc::clone(&clock),
+        clock: cluster.clock(),
         entropy: Arc::clone(&entropy),
         limits: limits(&config),
         ack_times: Arc::clone(&ack_times),
@@ -189,7 +187,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         rights: Default::default(),
         vault,
         keyring,
-        clock,
+        clock: cluster.clock(),
         link: link_key(entropy.as_ref(), node),
         entropy,
         ca: roots(&config)?,
