@@ -157,12 +157,12 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         cluster.bootstrap_single(cluster_row(genesis, cluster_id, &keyring), row.clone()).await?;
         founded(&data)?;
     }
-    let ack_times = Arc::new(AckTimes::default());
+    let (ack_times, clock) = (Arc::new(AckTimes::default()), cluster.clock());
     let sources = SourcesHandle::start(SessionDeps {
         proposer: cluster.clone(),
         vault: Arc::clone(&vault),
         treatment: seams.treatment,
-        clock: cluster.clock(),
+        clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
         limits: limits(&config),
         ack_times: Arc::clone(&ack_times),
@@ -187,7 +187,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         rights: Default::default(),
         vault,
         keyring,
-        clock: cluster.clock(),
+        clock,
         link: link_key(entropy.as_ref(), node),
         entropy,
         ca: roots(&config)?,
