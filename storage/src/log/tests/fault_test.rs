@@ -34,18 +34,6 @@ fn one_failed_sync_stops_every_group_for_good() {
     assert_eq!(vfs.syncs(), syncs, "no sync is tried again");
 }
 
-/// Waits until the spare segment stands ready, so that the next sync is a round's.
-fn settle(vfs: &MemVfs) {
-    for _ in 0..500 {
-        std::thread::sleep(std::time::Duration::from_millis(2));
-        if segments(vfs).len() > 1 {
-            std::thread::sleep(std::time::Duration::from_millis(10));
-            return;
-        }
-    }
-    panic!("no spare segment was made");
-}
-
 // fault: F10
 #[test]
 fn a_failed_write_stops_and_everything_queued_is_told() {

@@ -99,3 +99,15 @@ pub(super) fn segments(vfs: &MemVfs) -> Vec<PathBuf> {
         .map(|name| Path::new("/log").join(name))
         .collect()
 }
+
+/// Waits until the spare segment stands ready, so that the next sync is a round's.
+pub(super) fn settle(vfs: &MemVfs) {
+    for _ in 0..500 {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        if segments(vfs).len() > 1 {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            return;
+        }
+    }
+    panic!("no spare segment was made");
+}

@@ -75,6 +75,7 @@ fn the_last_round_is_rewritten_before_it_counts() {
     let (node, _) = open(&vfs, unmarked());
     let log = node.group(1, 1, 1).expect("group");
     append(&log, entries(0..=0, 1, 100));
+    settle(&vfs);
     vfs.set_faults(crate::vfs::Faults { sync_error_after: Some(0), ..Default::default() });
     let result = done(|callback| log.append(entries(1..=1, 1, 100), callback));
     assert!(result.is_err());
