@@ -147,7 +147,9 @@ fn refusal(status: &tonic::Status, lang: Lang) -> String {
     };
     let detail = in_vi.or(value("detail")).unwrap_or(status.message());
     let name = value("name").or(value("limit")).unwrap_or(detail);
-    let words = render(lang, &format!("error.{code}"), &[("name", name)]);
+    let values = info.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let values: Vec<_> = std::iter::once(("name", name)).chain(values).collect();
+    let words = render(lang, &format!("error.{code}"), &values);
     // A name that stands in the sentence is not said twice.
     let below = if detail.is_empty() || detail == name && words.contains(name) {
         String::new()
