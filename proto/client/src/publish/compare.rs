@@ -3,7 +3,7 @@
 
 use super::error::Error;
 use crate::{Endpoint, FrameBuilder, PublisherConfig, Session, SessionEvent};
-use dtm_proto::ingest::{Open, Record, RewindReason};
+use dtm_proto::ingest::{Record, RewindReason};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ impl Last {
         let Some(frame) = frame.finish() else {
             return Ok(None);
         };
-        let mut session = Session::open(endpoint, address, open_of(config)).await?;
+        let mut session = Session::open(endpoint, address, config.open()).await?;
         session.send_frame(frame).await?;
         let waited = config.ack_timeout;
         let answered = tokio::time::timeout(waited, answer(&mut session)).await;
@@ -94,19 +94,4 @@ async fn answer(session: &mut Session) -> Result<Option<u64>, crate::Error> {
     }
     let address = session.address().to_string();
     Err(crate::Error::Connect { address, reason: "the session ended without an answer".into() })
-}
-
-fn open_of(config: &PublisherConfig) -> Open {
-    Open {
-        source: config.source.clone(),
-        stream: config.stream.clone(),
-        dataset: config.dataset.clone(),
-        schema_version: config.schema_version,
-        mode: config.mode.into(),
-        form: config.form.into(),
-        ids: config.ids.into(),
-        defaults: config.defaults.clone(),
-        client: concat!("dtm-client/", env!("CARGO_PKG_VERSION")).into(),
-        ..Open::default()
-    }
 }

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use bytes::Bytes;
-use dtm_proto::ingest::{Defaults, IdPolicy, RefusedRecord};
+use dtm_proto::ingest::{Defaults, IdPolicy, Open, RefusedRecord};
 use dtm_types::format::{Form, Mode};
 use std::fmt;
 use std::sync::Arc;
@@ -90,6 +90,22 @@ impl PublisherConfig {
             backoff_max: Duration::from_secs(1),
             seed: None,
             on_event: None,
+        }
+    }
+
+    /// The open of its stream, as of a client that knows nothing of earlier sessions.
+    pub(crate) fn open(&self) -> Open {
+        Open {
+            source: self.source.clone(),
+            stream: self.stream.clone(),
+            dataset: self.dataset.clone(),
+            schema_version: self.schema_version,
+            mode: self.mode.into(),
+            form: self.form.into(),
+            ids: self.ids.into(),
+            defaults: self.defaults.clone(),
+            client: concat!("dtm-client/", env!("CARGO_PKG_VERSION")).into(),
+            ..Open::default()
         }
     }
 

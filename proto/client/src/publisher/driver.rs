@@ -205,21 +205,12 @@ impl Driver {
 
     async fn open(&self) -> Result<Session, Error> {
         let progress = self.shared.progress.borrow().clone();
-        let config = &self.config;
         let open = Open {
-            source: config.source.clone(),
-            stream: config.stream.clone(),
-            dataset: config.dataset.clone(),
-            schema_version: config.schema_version,
-            mode: config.mode.into(),
-            form: config.form.into(),
-            ids: config.ids.into(),
             acked_through: progress.acked_through,
             incarnation: progress.incarnation,
             ack_token: progress.token,
-            defaults: config.defaults.clone(),
-            client: concat!("dtm-client/", env!("CARGO_PKG_VERSION")).into(),
             may_redirect: self.route.may_redirect(),
+            ..self.config.open()
         };
         let limits = self.route.limits(self.endpoint.connect_timeout());
         Session::open_within(&self.endpoint, self.route.address(), open, limits).await
