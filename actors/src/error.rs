@@ -78,6 +78,12 @@ pub enum Error {
         /// The stream.
         stream: StreamKey,
     },
+    /// The source's agreement is another one than the stream was opened under; open it again.
+    #[error("the agreement that stream {stream} was opened under was changed: open it again")]
+    Changed {
+        /// The stream.
+        stream: StreamKey,
+    },
     /// The node is leaving; connect elsewhere.
     #[error("the node is draining")]
     Draining,
@@ -105,7 +111,7 @@ impl Error {
             Self::Revoked { .. } => ErrorCode::CredentialRevoked,
             Self::Vault { .. } => ErrorCode::KeyMissing,
             Self::NotSupported { .. } => ErrorCode::NotSupported,
-            Self::Draining | Self::Gone => ErrorCode::Unavailable,
+            Self::Changed { .. } | Self::Draining | Self::Gone => ErrorCode::Unavailable,
             Self::Contract { .. } => ErrorCode::Internal,
         }
     }

@@ -26,6 +26,9 @@ pub struct Limits {
     pub batches_in_flight_max: usize,
     /// A batch is closed at this many plain bytes (default 256 KiB).
     pub batch_bytes_target: usize,
+    /// A batch is closed at this many records (default 4,096): each has hashes and tags beside its
+    /// bytes, and a batch must fit one entry of the log.
+    pub batch_records_max: u32,
     /// Refused records a source keeps (default 10,000), and their bytes (default 64 MiB).
     pub quarantine_records_max: u64,
     /// See above.
@@ -53,6 +56,7 @@ impl Default for Limits {
             stream_names_max: 100_000,
             batches_in_flight_max: 4,
             batch_bytes_target: 256 << 10,
+            batch_records_max: 4_096,
             quarantine_records_max: 10_000,
             quarantine_bytes_max: 64 << 20,
             quarantine_record_bytes_max: 64 << 10,

@@ -182,6 +182,8 @@ impl SourcesHandle {
             records: opened.quarantine_records_left,
             bytes: opened.quarantine_bytes_left,
             record_bytes_max: deps.limits.quarantine_record_bytes_max,
+            records_max: deps.limits.quarantine_records_max,
+            bytes_max: deps.limits.quarantine_bytes_max,
         };
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
         let flow = FlowArgs {

@@ -33,6 +33,8 @@ use crate::type_config::{BundleBytes, CallbackResponder, LogId, PeerNode, WriteR
 
 /// What one bundle takes, unless a single command is larger.
 const BUNDLE_BYTES_MAX: usize = 1 << 20;
+/// What an entry holds besides its commands, at most.
+const ENTRY_BYTES: usize = 4 << 10;
 /// Bundles proposed and not yet applied.
 const IN_FLIGHT_MAX: usize = 4;
 
@@ -182,6 +184,13 @@ impl Bundler {
     async fn propose_ready(self: &Arc<Self>) -> bool {
         while let Some(taken) = self.take_bundle() {
             let bytes = taken.bytes();
+            // The log would refuse it inside Raft, which ends the group on this node.
+            let bytes_max = self.log.payload_bytes_max().saturating_sub(ENTRY_BYTES);
+            if bytes > bytes_max {
+                let group = self.queue.group();
+                taken.refuse(&ProposeError::TooLarge { group, bytes, bytes_max });
+                continue;
+            }
             match self.log.ready(bytes).await {
                 Ok(()) => {}
                 Err(error) => {

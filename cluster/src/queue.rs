@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_machine::seams::{ProposeError, Reply};
-use dtm_types::GroupId;
 use dtm_types::command::Outcome;
+use dtm_types::{GroupId, bundle};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -127,6 +127,11 @@ impl CommandQueue {
             );
             return reply(Err(ProposeError::NotSupported { group, cause }));
         };
+        // Past this point it would end the group's core on one leader after the other.
+        if command.len() > bundle::COMMAND_BYTES_MAX {
+            let (bytes, bytes_max) = (command.len(), bundle::COMMAND_BYTES_MAX);
+            return reply(Err(ProposeError::TooLarge { group, bytes, bytes_max }));
+        }
         let refused = {
             let mut state = self.state.lock();
             let (bytes, lane) = (command.len(), Lane::of(&command));

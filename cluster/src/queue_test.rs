@@ -100,6 +100,20 @@ async fn a_lane_that_holds_nothing_takes_one_command_of_any_size() {
     assert!(line.push(opening()));
 }
 
+// holds: LIVE-1
+#[tokio::test]
+async fn a_command_that_no_log_holds_is_refused_at_once() {
+    let line = Line::new();
+    let (sender, told) = tokio::sync::oneshot::channel();
+    let reply = Box::new(move |result| drop(sender.send(result)));
+    line.0.push(batch(2, bundle::COMMAND_BYTES_MAX), reply, false);
+    let refused = told.await.expect("answered").expect_err("refused");
+    let ProposeError::TooLarge { bytes_max, .. } = &refused else { panic!("{refused}") };
+    assert_eq!(*bytes_max, bundle::COMMAND_BYTES_MAX);
+    assert!(!refused.retryable());
+    assert!(line.push(batch(2, 1 << 20)), "its neighbours go on");
+}
+
 #[tokio::test]
 async fn a_session_opens_ahead_of_the_batches_that_wait() {
     let line = Line::new();

@@ -110,7 +110,7 @@ fn build(
 }
 
 fn quota() -> Quota {
-    Quota { records: 10, bytes: 1_000, record_bytes_max: 100 }
+    Quota { records: 10, bytes: 1_000, record_bytes_max: 100, ..Quota::default() }
 }
 
 #[test]
@@ -244,4 +244,17 @@ fn an_ack_is_proven_by_its_own_token_only() {
     assert!(!keys.proves(&stream, 2, 10, &token), "another life of the cluster");
     assert!(!keys.proves(&other, 1, 10, &token), "another stream");
     assert!(!keys.proves(&stream, 1, 10, &token[..15]) && !keys.proves(&stream, 1, 10, &[]));
+}
+
+#[test]
+fn a_session_learns_what_others_put_into_quarantine_and_that_a_month_is_over() {
+    let mut quota = Quota { records_max: 10, bytes_max: 1_000, ..quota() };
+    quota.learn(7, 100, false);
+    assert_eq!((quota.records, quota.bytes), (3, 900), "others have put seven");
+    quota.learn(1, 10, false);
+    assert_eq!((quota.records, quota.bytes), (3, 900), "not while something is on its way");
+    quota.learn(1, 10, true);
+    assert_eq!((quota.records, quota.bytes), (9, 990), "a new month");
+    quota.learn(11, 2_000, true);
+    assert_eq!((quota.records, quota.bytes), (0, 0));
 }

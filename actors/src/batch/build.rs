@@ -57,12 +57,28 @@ impl Class {
     }
 }
 
-/// Room left in the source's quarantine.
+/// Room left in the source's quarantine of this month, as this session knows it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Quota {
     pub(crate) records: u64,
     pub(crate) bytes: u64,
     pub(crate) record_bytes_max: usize,
+    /// The whole room of a month.
+    pub(crate) records_max: u64,
+    pub(crate) bytes_max: u64,
+}
+
+impl Quota {
+    /// What all sessions of the source hold by the group's word. Room comes back (another month) only
+    /// where nothing of this session is on its way, else that would be counted twice.
+    pub(crate) fn learn(&mut self, records: u64, bytes: u64, is_idle: bool) {
+        let left = (self.records_max.saturating_sub(records), self.bytes_max.saturating_sub(bytes));
+        if is_idle {
+            (self.records, self.bytes) = left;
+        } else {
+            (self.records, self.bytes) = (self.records.min(left.0), self.bytes.min(left.1));
+        }
+    }
 }
 
 /// A batch that still takes records.
@@ -119,6 +135,10 @@ impl OpenBatch {
 
     pub(crate) fn next_sequence(&self) -> u64 {
         self.first + u64::from(self.count)
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        self.count
     }
 
     pub(crate) fn plain_bytes(&self) -> usize {

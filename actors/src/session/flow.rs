@@ -211,6 +211,7 @@ impl Flow {
         open.class() != class
             || open.next_sequence() != sequence
             || open.plain_bytes() >= self.deps.limits.batch_bytes_target
+            || open.count() >= self.deps.limits.batch_records_max
     }
 
     /// Seals the open batch, if there is one, and queues it.
@@ -369,11 +370,11 @@ impl Flow {
         let since = *self.trouble_since_us.get_or_insert(now_us);
         let patience = i64::try_from(self.deps.limits.propose_for.as_micros()).unwrap_or(i64::MAX);
         let gave_up = now_us - since > patience;
-        if gave_up || !error.retryable() || matches!(error, ProposeError::Stopped { .. }) {
-            return Err(Error::Propose {
-                stream: self.stream.clone(),
-                source: self.last_error.take().unwrap_or(error),
-            });
+        let is_final = !error.retryable();
+        if gave_up || is_final || matches!(error, ProposeError::Stopped { .. }) {
+            let earlier = self.last_error.take().filter(|_| !is_final);
+            let source = earlier.unwrap_or(error);
+            return Err(Error::Propose { stream: self.stream.clone(), source });
         }
         Ok(error)
     }
@@ -435,6 +436,11 @@ impl Flow {
                 );
             }
             if !pending.sealed.refused.is_empty() {
+                if !appended.already {
+                    let is_idle = self.pending.is_empty() && self.open.is_none();
+                    let (records, bytes) = (appended.quarantine_records, appended.quarantine_bytes);
+                    self.quota.learn(records, bytes, is_idle);
+                }
                 self.push(Response::Refused(ingest::Refused { records: pending.sealed.refused }))?;
             }
             self.acked_through = self.acked_through.max(appended.acked_through);

@@ -66,8 +66,9 @@ impl SessionHandle {
     /// before this one: a declaration costs its sender next to nothing.
     ///
     /// # Errors
-    /// [`Error::Gone`] after the end.
+    /// [`Error::Protocol`] for a range that no stream can have; [`Error::Gone`] after the end.
     pub async fn lost(&self, lost: ingest::Lost) -> Result<(), Error> {
+        self.sequence(lost.to_sequence)?;
         let turn = Arc::clone(&self.declaring).acquire_owned().await;
         let turn = turn.expect("the semaphore is never closed");
         self.cast(SessionMessage::Lost(lost, turn))
@@ -110,6 +111,14 @@ impl SessionHandle {
         }
     }
 
+    fn sequence(&self, last: u64) -> Result<(), Error> {
+        if last <= StreamKey::SEQUENCE_MAX {
+            return Ok(());
+        }
+        let max = StreamKey::SEQUENCE_MAX;
+        Err(self.protocol(&format!("a stream counts to {max}, sequence {last} was sent")))
+    }
+
     fn cast(&self, message: SessionMessage) -> Result<(), Error> {
         self.actor.cast(message).map_err(|_| Error::Gone)
     }
@@ -119,6 +128,7 @@ impl SessionHandle {
             let cause = "a frame holds at least one record and sequences count from 1".to_owned();
             return Err(Error::Protocol { stream: self.stream.clone(), cause });
         }
+        self.sequence(frame.first_sequence.saturating_add(frame.records.len() as u64 - 1))?;
         let signed = !frame.sender_signature.is_empty() || !frame.sender_root.is_empty();
         if signed || frame.records.iter().any(|r| !r.salt.is_empty() || !r.blobs.is_empty()) {
             return Err(Error::NotSupported {

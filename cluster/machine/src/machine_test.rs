@@ -16,6 +16,7 @@ use crate::seams::{MemoryStateStore, StateBatch, StateRead, StateStore};
 use crate::{Committed, Machine, reads};
 
 mod time;
+mod total;
 
 const TIME_US: i64 = 1_795_000_000_000_000;
 const INGEST: GroupId = GroupId(1);

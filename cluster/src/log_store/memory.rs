@@ -56,6 +56,10 @@ impl ReplicaLog for MemoryLog {
         self.inner.lock().marks.clone()
     }
 
+    fn payload_bytes_max(&self) -> usize {
+        usize::MAX
+    }
+
     fn ready(&self, _bytes: usize) -> BoxFuture<'_, Result<(), LogError>> {
         Box::pin(async { self.with(|_| ()) })
     }

@@ -121,6 +121,9 @@ pub trait ReplicaLog: Send + Sync + 'static {
     /// Where the log stands.
     fn marks(&self) -> LogMarks;
 
+    /// Largest payload of one entry, bytes.
+    fn payload_bytes_max(&self) -> usize;
+
     /// Waits until the log takes `bytes` more. Cancel-safe.
     fn ready(&self, bytes: usize) -> BoxFuture<'_, Result<(), LogError>>;
 

@@ -132,6 +132,10 @@ impl ReplicaLog for Replica {
         }
     }
 
+    fn payload_bytes_max(&self) -> usize {
+        self.log.payload_bytes_max()
+    }
+
     fn ready(&self, bytes: usize) -> BoxFuture<'_, Result<(), LogError>> {
         Box::pin(async move { Ok(self.log.ready(bytes).await?) })
     }

@@ -94,6 +94,10 @@ impl<W: WrappedLog> ReplicaLog for Wrapped<W> {
         self.0.marks()
     }
 
+    fn payload_bytes_max(&self) -> usize {
+        self.0.inner().payload_bytes_max()
+    }
+
     fn ready(&self, bytes: usize) -> BoxFuture<'_, Result<(), LogError>> {
         self.0.inner().ready(bytes)
     }

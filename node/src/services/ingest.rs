@@ -17,7 +17,7 @@ use dtm_types::{ErrorCode, GroupId, StreamKey};
 use futures::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::rights::Entered;
+use super::rights::{Entered, Terms};
 use super::shared::Shared;
 use super::status::{internal, of_session, status, status_with, stream_key};
 use crate::telemetry::contained;
@@ -50,9 +50,9 @@ impl IngestService for IngestDoor {
             ));
         };
         self.0.permit(&caller, Operation::Publish, Some(&open.source))?;
-        let request = self.0.open_request(open).await?;
+        let (request, terms) = self.0.open_request(open).await?;
         // Entered before the session is opened: no revocation falls between.
-        let right = self.0.rights.enter(&caller);
+        let right = self.0.rights.enter(&caller, terms);
         let stream = request.stream.clone();
         let (session, outbox) = self.0.sources.open(request).await.map_err(|e| of_session(&e))?;
         tokio::spawn(contained(read(requests, session, stream, right)));
@@ -88,8 +88,13 @@ impl IngestService for IngestDoor {
 }
 
 impl Shared {
-    /// Holds a request to open a stream against source, agreement and data set.
-    pub(super) async fn open_request(&self, open: Open) -> Result<OpenRequest, Status> {
+    /// Holds a request to open a stream against source, agreement and data set. With the terms that
+    /// it is opened under.
+    pub(super) async fn open_request(&self, open: Open) -> Result<(OpenRequest, Terms), Status> {
+        if open.acked_through > StreamKey::SEQUENCE_MAX {
+            let detail = format!("a stream counts to {}", StreamKey::SEQUENCE_MAX);
+            return Err(status(ErrorCode::InvalidArgument, detail));
+        }
         let stream = stream_key(&open.source, &open.stream)?;
         let source = self.directory.source(self.view(), &open.source).await?;
         if source.suspended {
@@ -123,14 +128,10 @@ impl Shared {
             let values = [("leader_address", leader.clone())];
             return Err(status_with(ErrorCode::NotLeader, format!("group {group}"), &values));
         }
-        Ok(OpenRequest {
-            stream,
-            group,
-            contract,
-            actor_id: source.id.clone(),
-            open,
-            leader_address,
-        })
+        let terms = Terms::of(&source, &open.dataset);
+        let actor_id = source.id.clone();
+        let request = OpenRequest { stream, group, contract, actor_id, open, leader_address };
+        Ok((request, terms))
     }
 }
 

@@ -5,6 +5,7 @@
 //!  each second: meta confirmed by its leader ─▶ confirmed_at ─▶ every credential of an open stream
 //!               against its row: gone ─▶ its streams end with CREDENTIAL_REVOKED
 //!               (what sends also ends when its source is suspended; what reads goes on)
+//!               its agreement is another one: its streams end, to be opened under the new one
 //!  meta not confirmed for 60 s while others have it, or too few others answer ─▶ streams drain
 //! ```
 //! New streams: rows of meta confirmed at most 5 s ago, else the leader is asked (and without one
@@ -18,8 +19,11 @@ use std::time::Duration;
 use dtm_identity::{Caller, Credential, confirm_credential, confirm_operator};
 use dtm_machine::reads;
 use dtm_machine::seams::{StateError, StateRead};
+use dtm_types::command::SourceRow;
 use dtm_types::{ErrorCode, GroupId, NodeId, StreamKey};
 use parking_lot::Mutex;
+use prost::Message;
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -40,6 +44,8 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) enum Cut {
     /// Its right is gone.
     Revoked,
+    /// What it was opened under was changed: it may be opened anew.
+    Changed,
     /// This node cannot know whether rights hold: another one can.
     Drained,
 }
@@ -49,6 +55,7 @@ impl Cut {
     pub(crate) fn error(self, stream: &StreamKey) -> dtm_actors::Error {
         match self {
             Self::Revoked => dtm_actors::Error::Revoked { stream: stream.clone() },
+            Self::Changed => dtm_actors::Error::Changed { stream: stream.clone() },
             Self::Drained => dtm_actors::Error::Draining,
         }
     }
@@ -57,6 +64,7 @@ impl Cut {
     pub(crate) fn status(self) -> Status {
         match self {
             Self::Revoked => status(ErrorCode::CredentialRevoked, "while this answer was read"),
+            Self::Changed => status(ErrorCode::Unavailable, "what it was read under was changed"),
             Self::Drained => status(ErrorCode::Unavailable, "this node is cut off from meta"),
         }
     }
@@ -66,8 +74,28 @@ impl Cut {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Ground {
     caller: Caller,
-    /// Else it reads.
-    sends: bool,
+    /// What it sends under; else it reads.
+    sends: Option<Terms>,
+}
+
+/// The agreement that a stream was opened under.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Terms {
+    dataset: String,
+    digest: Option<[u8; 32]>,
+}
+
+impl Terms {
+    /// What the source's row agrees on about a data set.
+    pub(crate) fn of(source: &SourceRow, dataset: &str) -> Self {
+        let agreed = source.agreements.iter().find(|agreed| agreed.dataset == dataset);
+        let digest = agreed.map(|agreed| Sha256::digest(agreed.encode_to_vec()).into());
+        Self { dataset: dataset.to_owned(), digest }
+    }
+
+    fn hold(&self, source: &SourceRow) -> bool {
+        Self::of(source, &self.dataset) == *self
+    }
 }
 
 /// An open stream and what it stands on.
@@ -121,14 +149,14 @@ impl Drop for Entered {
 }
 
 impl Rights {
-    /// Enters a stream that sends, opened under the caller's credential.
-    pub(crate) fn enter(self: &Arc<Self>, caller: &Caller) -> Entered {
-        self.enter_on(Ground { caller: caller.clone(), sends: true })
+    /// Enters a stream that sends, opened under the caller's credential and these terms.
+    pub(crate) fn enter(self: &Arc<Self>, caller: &Caller, terms: Terms) -> Entered {
+        self.enter_on(Ground { caller: caller.clone(), sends: Some(terms) })
     }
 
     /// Enters a stream of answers, opened under the caller's credential.
     pub(crate) fn enter_reading(self: &Arc<Self>, caller: &Caller) -> Entered {
-        self.enter_on(Ground { caller: caller.clone(), sends: false })
+        self.enter_on(Ground { caller: caller.clone(), sends: None })
     }
 
     fn enter_on(self: &Arc<Self>, ground: Ground) -> Entered {
@@ -157,25 +185,26 @@ impl Rights {
         }
     }
 
-    /// Cuts every stream whose right is gone by these rows; how many. Rows are read with no lock
+    /// Cuts every stream whose right is gone, or whose agreement is another one, by these rows; how
+    /// many. Rows are read with no lock
     /// held: streams are opened and end meanwhile.
     ///
     /// # Errors
     /// A row that cannot be read: what the others say is carried out all the same.
     fn check(&self, state: &dyn StateRead, now_us: i64) -> Result<usize, StateError> {
-        let (mut gone, mut failed) = (HashSet::new(), None);
+        let (mut gone, mut failed) = (HashMap::new(), None);
         for ground in self.grounds() {
-            match holds(state, &ground, now_us) {
-                Ok(true) => {}
-                Ok(false) => {
-                    gone.insert(ground);
+            match verdict_on(state, &ground, now_us) {
+                Ok(None) => {}
+                Ok(Some(cut)) => {
+                    gone.insert(ground, cut);
                 }
                 Err(error) => failed = Some(error),
             }
         }
         let open = self.open.lock();
-        let cut = open.values().filter(|grant| gone.contains(&grant.ground));
-        let count = cut.filter(|grant| grant.end(Cut::Revoked)).count();
+        let cut = open.values().filter_map(|grant| Some((grant, *gone.get(&grant.ground)?)));
+        let count = cut.filter(|(grant, cut)| grant.end(*cut)).count();
         failed.map_or(Ok(count), Err)
     }
 
@@ -196,25 +225,33 @@ impl Rights {
     }
 }
 
-/// Whether a stream may go on: the credential that it was opened with is in force, and who sends is
-/// not suspended.
-fn holds(state: &dyn StateRead, ground: &Ground, now_us: i64) -> Result<bool, StateError> {
+/// Why a stream may not go on, if so: the credential that it was opened with must be in force, and
+/// who sends not suspended and under the terms that it was opened under.
+fn verdict_on(
+    state: &dyn StateRead,
+    ground: &Ground,
+    now_us: i64,
+) -> Result<Option<Cut>, StateError> {
     let caller = &ground.caller;
-    match caller {
+    let holds = match caller {
         Caller::Source { source, .. } => {
-            let row = reads::source(state, source.as_str())?;
-            if row.is_none_or(|row| ground.sends && row.suspended) {
-                return Ok(false);
+            let Some(row) = reads::source(state, source.as_str())? else {
+                return Ok(Some(Cut::Revoked));
+            };
+            let is_shut = ground.sends.is_some() && row.suspended;
+            if is_shut || held(state, caller, now_us)?.is_err() {
+                return Ok(Some(Cut::Revoked));
             }
-            Ok(held(state, caller, now_us)?.is_ok())
+            return Ok(ground.sends.as_ref().filter(|t| !t.hold(&row)).map(|_| Cut::Changed));
         }
         Caller::Operator { name, .. } => {
             let row = reads::operator(state, name)?;
-            Ok(confirm_operator(caller, row.as_ref(), now_us).is_ok())
+            confirm_operator(caller, row.as_ref(), now_us).is_ok()
         }
         // Nothing is streamed to them.
-        Caller::Node { .. } | Caller::Anonymous => Ok(false),
-    }
+        Caller::Node { .. } | Caller::Anonymous => false,
+    };
+    Ok((!holds).then_some(Cut::Revoked))
 }
 
 /// The credential of a source against its row.
@@ -256,7 +293,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
                 Ok(count) => {
                     metrics::counter!("dtm_streams_cut_total", "cause" => "revoked")
                         .increment(count as u64);
-                    tracing::info!(count, "streams whose right is gone are cut");
+                    tracing::info!(count, "streams whose right is gone or was changed are cut");
                 }
                 Err(error) => tracing::warn!(%error, "rights of open streams cannot be read"),
             }

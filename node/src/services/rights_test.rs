@@ -3,7 +3,8 @@
 use dtm_identity::Role;
 use dtm_machine::keys::{self, table};
 use dtm_machine::seams::{MemoryStateStore, StateBatch, StateStore};
-use dtm_types::command::{OperatorRow, SourceCertificateRow, SourceKeyRow, SourceRow};
+use dtm_types::command::{Agreement, OperatorRow, SourceCertificateRow, SourceKeyRow, SourceRow};
+use dtm_types::format::Mode;
 use dtm_types::{DAY_US, SourceId};
 use prost::Message;
 
@@ -39,6 +40,47 @@ fn key(state: &MemoryStateStore, code: &str, id: u8, revoked: bool) {
     put(state, keys::source_key(code, &[id; 8]), &row);
 }
 
+fn no_terms() -> Terms {
+    Terms::of(&SourceRow::default(), "notes")
+}
+
+// holds: SEC-2
+#[test]
+fn a_stream_whose_agreement_was_changed_ends_to_be_opened_anew() {
+    let state = MemoryStateStore::new(GroupId::META);
+    let agreed = |dataset: &str, masked: bool| Agreement {
+        dataset: dataset.into(),
+        modes: vec![Mode::Realtime.into()],
+        refuse_raw: masked,
+        ..Agreement::default()
+    };
+    let with = |agreements: Vec<Agreement>| SourceRow {
+        source: "a".into(),
+        agreements,
+        ..SourceRow::default()
+    };
+    let put_row = |row: &SourceRow| put(&state, keys::named(table::SOURCE, "a"), row);
+    let first = with(vec![agreed("notes", false), agreed("other", false)]);
+    put_row(&first);
+    key(&state, "a", 1, false);
+    let own = caller("a", Credential::Key([1; 8]));
+    let rights = Arc::new(Rights::default());
+    let cut = |entered: &Entered| *entered.cut.borrow();
+    let (notes, reads) =
+        (rights.enter(&own, Terms::of(&first, "notes")), rights.enter_reading(&own));
+    let other = rights.enter(&own, Terms::of(&first, "other"));
+    put_row(&with(vec![agreed("other", false), agreed("notes", false)]));
+    assert_eq!(rights.check(&state, 1).expect("reads"), 0, "their order says nothing");
+
+    put_row(&with(vec![agreed("notes", true), agreed("other", false)]));
+    assert_eq!(rights.check(&state, 1).expect("reads"), 1);
+    assert_eq!((cut(&notes), cut(&other), cut(&reads)), (Some(Cut::Changed), None, None));
+
+    put_row(&with(vec![agreed("notes", true)]));
+    assert_eq!(rights.check(&state, 1).expect("reads"), 1, "no agreement is left");
+    assert_eq!((cut(&other), cut(&reads)), (Some(Cut::Changed), None));
+}
+
 // holds: SEC-2
 #[test]
 fn only_streams_without_a_right_are_cut() {
@@ -56,9 +98,9 @@ fn only_streams_without_a_right_are_cut() {
     key(&state, "a", 2, false);
     put(&state, keys::source_certificate("b", &[9; 32]), &certificate(false));
     let rights = Arc::new(Rights::default());
-    let first = rights.enter(&caller("a", Credential::Key([1; 8])));
-    let second = rights.enter(&caller("a", Credential::Key([2; 8])));
-    let third = rights.enter(&caller("b", Credential::Certificate([9; 32])));
+    let first = rights.enter(&caller("a", Credential::Key([1; 8])), no_terms());
+    let second = rights.enter(&caller("a", Credential::Key([2; 8])), no_terms());
+    let third = rights.enter(&caller("b", Credential::Certificate([9; 32])), no_terms());
     let cut = |entered: &Entered| *entered.cut.borrow();
     assert_eq!(rights.check(&state, 1).expect("reads"), 0);
 
@@ -75,7 +117,7 @@ fn only_streams_without_a_right_are_cut() {
     source(&state, "a", true);
     assert_eq!(rights.check(&state, 1).expect("reads"), 1, "suspended");
     source(&state, "a", false);
-    let again = rights.enter(&caller("a", Credential::Key([2; 8])));
+    let again = rights.enter(&caller("a", Credential::Key([2; 8])), no_terms());
     assert_eq!(rights.check(&state, DAY_US + 1).expect("reads"), 1, "expired");
     assert_eq!(rights.drain(), 0, "each is told once");
     drop((second, again));
@@ -103,7 +145,7 @@ fn what_reads_stands_on_the_credential_alone() {
     let own = caller("a", Credential::Key([1; 8]));
     let rights = Arc::new(Rights::default());
     let (sends, reads, audits) =
-        (rights.enter(&own), rights.enter_reading(&own), rights.enter_reading(&lan));
+        (rights.enter(&own, no_terms()), rights.enter_reading(&own), rights.enter_reading(&lan));
     let cut = |entered: &Entered| *entered.cut.borrow();
     assert_eq!(rights.check(&state, 1).expect("reads"), 0);
 

@@ -53,7 +53,7 @@ metrics! {
     Counter "dtm_connections_refused_total" ["door, reason"] "connections": "Connections refused before any request. Reasons: connections_max, connections_per_address_max, socket, handshake, handshake_timeout.";
     Counter "dtm_refusals_total" ["code"] "calls": "Calls of those who are unknown or may not, by error code (docs/errors).";
     Gauge "dtm_sessions_open" [""] "streams": "Streams open on this node.";
-    Counter "dtm_streams_cut_total" ["cause"] "streams": "Streams ended by this node because their right is gone (revoked) or cannot be known here (cut-off).";
+    Counter "dtm_streams_cut_total" ["cause"] "streams": "Streams ended by this node because their right is gone or was changed (revoked) or cannot be known here (cut-off).";
     Counter "dtm_sessions_failed_total" ["code"] "streams": "Streams that this node ended with an error, by error code.";
     Counter "dtm_sessions_crashed_total" [""] "streams": "Sessions that panicked; their clients reconnect and resume. Anything above 0 is a bug.";
     Counter "dtm_records_received_total" [""] "records": "Records that were checked and sealed, resends included.";

@@ -19,6 +19,9 @@ pub const VERSION: u8 = 1;
 pub const VERSION_MAX: u8 = 1;
 /// Bytes before the protobuf.
 pub const PREFIX_BYTES: usize = 5;
+/// Largest command, bytes. With the bundle and the entry around it, it fits a message between nodes
+/// (16 MiB) and a block of a log with segments of the usual size.
+pub const COMMAND_BYTES_MAX: usize = 15 << 20;
 
 /// Why a stored bundle cannot be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

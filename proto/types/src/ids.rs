@@ -141,6 +141,9 @@ pub struct StreamKey {
 impl StreamKey {
     /// Longest stream name, bytes.
     pub const STREAM_BYTES_MAX: usize = 128;
+    /// Highest sequence of a stream: what every JSON reader keeps exactly (2^53 - 1). A command that
+    /// names a higher one is refused, so that what follows a sequence can always be counted.
+    pub const SEQUENCE_MAX: u64 = (1 << 53) - 1;
     /// What is allowed as a stream name, in words.
     pub const STREAM_RULE: &'static str =
         "a stream name is 1 to 128 bytes without control characters";

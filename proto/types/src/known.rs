@@ -61,7 +61,7 @@ mod tests {
 
     /// SHA-256 of the lines of each version that was closed.
     const CLOSED: [(u8, &str); 1] =
-        [(1, "1dbc30e8e878d3b0e5a386c9f76c1567b06702f4b67e4777b852b3a398a8c981")];
+        [(1, "f8d80a901a75e2faf27f3e0416a89773298122ba34abb330551b1e0fbb03c2e6")];
 
     fn command(op: Option<Op>) -> Vec<u8> {
         let actor = Some(Actor { kind: 1, id: vec![1; 16].into() });

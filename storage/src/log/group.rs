@@ -57,6 +57,11 @@ impl GroupLog {
         }
     }
 
+    /// Largest payload of one entry, bytes.
+    pub fn payload_bytes_max(&self) -> usize {
+        self.shared.cfg.payload_bytes_max()
+    }
+
     /// Waits until `bytes` of payload would be taken without blocking. Ask it before proposing, and
     /// before handing a leader's append to Raft: `DiskFull` and `Stopped` are said here first.
     /// Cancel-safe.

@@ -62,6 +62,15 @@ impl Flow {
         // The cursor is past the range already: a declaration that came twice.
         let past = |r: &Refusal| r.kind() == RefusalKind::Gap && r.sequence > through;
         match outcome.result {
+            Some(Answer::Refusal(refusal))
+                if refusal.kind() == RefusalKind::Gap && !past(&refusal) =>
+            {
+                let cause = format!(
+                    "records up to {through} were declared lost, the stream goes on at {}",
+                    refusal.sequence
+                );
+                Err(Error::Protocol { stream: self.stream.clone(), cause })
+            }
             Some(Answer::Refusal(refusal)) if !past(&refusal) => {
                 Err(opener::unexpected(&self.stream, &Some(Answer::Refusal(refusal))))
             }

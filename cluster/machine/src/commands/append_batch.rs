@@ -86,9 +86,10 @@ fn store(
     let leaf_index = leaves::append_batch(ctx, body, doubled.clone());
     put_place(ctx, header, stream, leaf_index, doubled);
     resend::remember(ctx, stream, mirror, header.first_sequence, &body.resend_tags)?;
-    if refused_count > 0 {
-        quarantine(ctx, append, header, refused_count)?;
-    }
+    let quota = match refused_count {
+        0 => QuarantineQuota::default(),
+        count => quarantine(ctx, append, header, count)?,
+    };
     let cursor = &mut mirror.cursor;
     assert_eq!(cursor.through + 1, header.first_sequence, "ING-3: {stream} would have a hole");
     cursor.through = header.last_sequence;
@@ -105,12 +106,14 @@ fn store(
     head.records += u64::from(header.count - refused_count - duplicates);
     head.refused += u64::from(refused_count);
     head.duplicates += u64::from(duplicates);
-    head.payload_bytes += header.plain_bytes;
+    head.payload_bytes = head.payload_bytes.saturating_add(header.plain_bytes);
     Ok(answer(Answer::Appended(Appended {
         acked_through: header.last_sequence,
         offset: ctx.index,
         leaf_index,
         duplicates,
+        quarantine_records: quota.records,
+        quarantine_bytes: quota.bytes,
         ..Appended::default()
     })))
 }
@@ -137,7 +140,7 @@ fn already(
                 leaf_index: mirror.cursor.leaf_index,
                 already: true,
                 unverified,
-                duplicates: 0,
+                ..Appended::default()
             })))
         }
     }
@@ -160,6 +163,9 @@ fn check(append: &AppendBatch) -> Result<(&EntryBody, HeaderA, StreamKey), &'sta
     }
     if count == 0 || header.first_sequence == 0 || span != Some(u64::from(header.count)) {
         return Err("count and sequences do not agree");
+    }
+    if header.last_sequence > StreamKey::SEQUENCE_MAX {
+        return Err("a sequence is above 2^53 - 1");
     }
     if body.record_hashes.len() != count * HASH_BYTES || body.resend_tags.len() != count * TAG_BYTES
     {
@@ -256,18 +262,28 @@ fn put_place(
     ctx.rows.put(keys::stream_place(stream, header.last_sequence), pointer);
 }
 
+/// What a source has in quarantine of the month of this entry; its quota begins anew with the month.
+pub(super) fn quota_of(ctx: &Context<'_, '_>, source: &str) -> Result<QuarantineQuota, ApplyError> {
+    let quota: QuarantineQuota = ctx.rows.row(&keys::quota(source))?.unwrap_or_default();
+    let month = Month::of_micros(ctx.group_time_us).0;
+    Ok(if quota.month == month {
+        quota
+    } else {
+        QuarantineQuota { month, records: 0, bytes: 0, ..quota }
+    })
+}
+
 fn quarantine(
     ctx: &mut Context<'_, '_>,
     append: &AppendBatch,
     header: &HeaderA,
     count: u32,
-) -> Result<(), ApplyError> {
-    let key = keys::quota(&header.source);
-    let mut quota: QuarantineQuota = ctx.rows.row(&key)?.unwrap_or_default();
+) -> Result<QuarantineQuota, ApplyError> {
+    let mut quota = quota_of(ctx, &header.source)?;
     quota.records += u64::from(count.saturating_sub(append.quarantine_beyond));
-    quota.bytes += append.quarantine_bytes;
+    quota.bytes = quota.bytes.saturating_add(append.quarantine_bytes);
     quota.beyond += u64::from(append.quarantine_beyond);
-    ctx.rows.put_row(key, &quota);
+    ctx.rows.put_row(keys::quota(&header.source), &quota);
     let row = QuarantineRow {
         stream: header.stream.clone(),
         records: count,
@@ -276,7 +292,7 @@ fn quarantine(
         dataset: header.dataset.clone(),
     };
     ctx.rows.put_row(keys::quarantine(&header.source, ctx.index, ctx.ordinal), &row);
-    Ok(())
+    Ok(quota)
 }
 
 fn count_bits(bitmap: &[u8]) -> u32 {

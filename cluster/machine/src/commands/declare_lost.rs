@@ -17,6 +17,9 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, lost: DeclareLost) -> Result<Outc
     let Some(stream) = StreamKey::parse(&lost.source, &lost.stream) else {
         return Ok(refused(RefusalKind::Malformed, "source or stream name is not allowed"));
     };
+    if lost.to_sequence > StreamKey::SEQUENCE_MAX {
+        return Ok(refused(RefusalKind::Malformed, "a sequence is above 2^53 - 1"));
+    }
     let Some(mut mirror) = ctx.mirror.take(&stream, ctx.rows)? else {
         return Ok(refused(RefusalKind::NotFound, "the stream was never opened"));
     };

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use dtm_types::StreamKey;
 use dtm_types::command::outcome::Result as Answer;
 use dtm_types::command::{OpenSession, Outcome, RefusalKind, SessionOpened};
-use dtm_types::format::{Cursor, KeyPurpose, LeafKind, QuarantineQuota};
+use dtm_types::format::{Cursor, KeyPurpose, LeafKind};
 
+use super::append_batch::quota_of;
 use super::{Context, answer, put_key, refused};
 use crate::machine::ApplyError;
 use crate::mirror::StreamMirror;
@@ -65,7 +66,7 @@ fn opened(
     cursor: &Cursor,
 ) -> Result<Outcome, ApplyError> {
     let lost = open.acked_through > cursor.through;
-    let quota: QuarantineQuota = ctx.rows.row(&keys::quota(&open.source))?.unwrap_or_default();
+    let quota = quota_of(ctx, &open.source)?;
     Ok(answer(Answer::SessionOpened(SessionOpened {
         session: cursor.session,
         next_sequence: cursor.through + 1,

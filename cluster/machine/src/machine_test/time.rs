@@ -50,3 +50,18 @@ fn a_message_is_forgotten_with_the_second_month_after_its_own() {
     assert_eq!(group.send(31, "s", 2, &[2, 1]), 1, "the month after");
     assert_eq!(group.send(62, "s", 4, &[2, 1]), 1, "2 is of the month before, 1 is forgotten");
 }
+
+#[test]
+fn the_quarantine_of_a_source_has_its_room_anew_each_month() {
+    let (mut group, _) = ready();
+    let refused = |first| batch_with("s", 1, first, &[1], Vec::new(), vec![1]);
+    for first in 1..=3 {
+        let Some(Answer::Appended(told)) = group.on_day(0, refused(first)).result else { panic!() };
+        assert_eq!(told.quarantine_records, first);
+    }
+    assert_eq!(group.open("t").quarantine_records_left, 7);
+    let told = appended(group.on_day(40, refused(4)));
+    assert_eq!(told.quarantine_records, 1, "another month");
+    let Some(Answer::SessionOpened(opened)) = group.on_day(40, open("t")).result else { panic!() };
+    assert_eq!(opened.quarantine_records_left, 9);
+}

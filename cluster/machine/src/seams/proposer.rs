@@ -68,6 +68,18 @@ pub enum ProposeError {
         /// In words, with the group.
         cause: String,
     },
+    /// Nothing was written, and never will be: no log would hold the command.
+    #[error(
+        "a command of {bytes} bytes for group {group} is above the {bytes_max} that a log takes"
+    )]
+    TooLarge {
+        /// The group.
+        group: GroupId,
+        /// Bytes of the command.
+        bytes: usize,
+        /// The most.
+        bytes_max: usize,
+    },
     /// The node's fail-stop latch fell.
     #[error("node stopped: {reason}")]
     Stopped {
@@ -86,11 +98,13 @@ impl ProposeError {
             Self::OutcomeUnknown { .. } => ErrorCode::OutcomeUnknown,
             Self::DiskFull { .. } => ErrorCode::DiskFull,
             Self::NotSupported { .. } => ErrorCode::NotSupported,
+            Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::Stopped { .. } => ErrorCode::NodeStopped,
         }
     }
 
-    /// Whether trying again may help, elsewhere or later. All but a command of a later version.
+    /// Whether trying again may help, elsewhere or later. All but a command of a later version
+    /// and one that is too large.
     pub fn retryable(&self) -> bool {
         self.code().retryable()
     }

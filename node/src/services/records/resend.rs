@@ -84,7 +84,7 @@ pub(super) async fn resend(
         ..Record::default()
     };
     let sent = async {
-        let open = shared.open_request(open_of(&asked.source, &name, &refused)).await?;
+        let (open, _) = shared.open_request(open_of(&asked.source, &name, &refused)).await?;
         send(&shared.sources, open, cursor.through + 1, record).await
     };
     let late = |_| status(ErrorCode::OutcomeUnknown, format!("no outcome yet: see {name}"));

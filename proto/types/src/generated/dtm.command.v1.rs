@@ -581,6 +581,11 @@ pub struct Appended {
     pub unverified: u64,
     #[prost(uint32, tag = "6")]
     pub duplicates: u32,
+    /// Where the batch held refused records: what its source has in quarantine of this month.
+    #[prost(uint64, tag = "7")]
+    pub quarantine_records: u64,
+    #[prost(uint64, tag = "8")]
+    pub quarantine_bytes: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Done {

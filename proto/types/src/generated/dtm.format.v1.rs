@@ -424,6 +424,9 @@ pub struct QuarantineQuota {
     /// Refused after the quota was used up: counted, content not kept.
     #[prost(uint64, tag = "3")]
     pub beyond: u64,
+    /// The month that records and bytes are counted in; `beyond` is of all time.
+    #[prost(uint32, tag = "4")]
+    pub month: u32,
 }
 /// How a record came in time: one at a time as things happen, or in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
