@@ -18,6 +18,7 @@ mod labels;
 mod limits;
 mod opener;
 mod outbox;
+mod roll;
 mod security;
 mod session;
 mod sources;

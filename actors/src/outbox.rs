@@ -32,6 +32,8 @@ struct Queue {
     bytes: usize,
     end: Option<Result<(), Error>>,
     closed: bool,
+    /// Answers that were read.
+    taken: u64,
 }
 
 impl Outbox {
@@ -59,6 +61,16 @@ impl Outbox {
         drop(queue);
         self.0.waker.wake();
         true
+    }
+
+    /// Of the answers that wait to be read.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.queue.lock().bytes
+    }
+
+    /// Answers that were read so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.0.queue.lock().taken
     }
 
     /// Ends the answers after what is queued; the first end counts.
@@ -96,6 +108,7 @@ impl Stream for Outbox {
         let mut queue = self.0.queue.lock();
         if let Some(response) = queue.waiting.pop_front() {
             queue.bytes = queue.bytes.saturating_sub(response_bytes(&response));
+            queue.taken += 1;
             return Poll::Ready(Some(Ok(PublishResponse { response: Some(response) })));
         }
         match queue.end.take() {

@@ -12,7 +12,7 @@ use dtm_proto::ingest::publish_response::Response;
 use dtm_types::command::OpenSession;
 use dtm_types::{ErrorCode, GroupId, Incarnation, Month, SourceId, StreamKey};
 use parking_lot::Mutex;
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 
 use crate::ack_times::AckTimes;
 use crate::admission::{Admission, InFlight};
@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::opener;
 use crate::outbox::Outbox;
+use crate::roll::{Entry, Roll};
 use crate::session::{FlowArgs, Leave, Session, SessionArgs, SessionHandle, SessionMessage};
 use crate::treatment::Treatment;
 use crate::vault::KeyVault;
@@ -101,21 +102,13 @@ struct Supervisor;
 #[derive(Clone)]
 pub struct SourcesHandle(Arc<Sources>);
 
-/// A session, as the supervisor's side knows it.
-struct Entry {
-    actor: ActorRef<SessionMessage>,
-    group: GroupId,
-    /// The leader's address that its client was told last.
-    told: Option<String>,
-}
-
 /// Shared state of the handle.
 pub struct Sources {
     deps: Arc<Deps>,
     admission: Admission,
     supervisor: ActorRef<SourcesMessage>,
     open: Mutex<HashMap<SourceId, usize>>,
-    sessions: Mutex<HashMap<u64, Entry>>,
+    sessions: Mutex<Roll>,
     next_id: std::sync::atomic::AtomicU64,
     draining: AtomicBool,
 }
@@ -200,9 +193,18 @@ impl SourcesHandle {
         };
         let guard = SessionGuard { sources: Arc::clone(&self.0), id, slot };
         let actor = self.adopt(SessionArgs { flow, guard }).await?;
-        let entry =
-            Entry { actor: actor.clone(), group: request.group, told: request.leader_address };
-        self.0.sessions.lock().insert(id, entry);
+        let entry = Entry {
+            actor: actor.clone(),
+            group: request.group,
+            stream: request.stream.clone(),
+            session: opened.session,
+            told: request.leader_address,
+        };
+        self.0.sessions.lock().enter(id, entry);
+        if actor.get_status() >= ActorStatus::Stopping {
+            // It ended before it was entered: nothing else would take it off the roll.
+            self.0.sessions.lock().leave(id);
+        }
         let handle = SessionHandle::new(
             actor,
             request.stream,
@@ -211,6 +213,17 @@ impl SourcesHandle {
             &deps.limits,
         );
         Ok((handle, outbox))
+    }
+
+    /// The group says that this session holds the stream: an older one here ends, also where it
+    /// sends nothing that apply could refuse. Whether one did.
+    pub fn superseded(&self, stream: &StreamKey, session: u64) -> bool {
+        self.0.sessions.lock().supersede(stream, session)
+    }
+
+    /// The streams that are open here, with their group and newest session.
+    pub fn open_streams(&self) -> Vec<(GroupId, StreamKey, u64)> {
+        self.0.sessions.lock().streams()
     }
 
     /// Streams open on this node.
@@ -225,7 +238,7 @@ impl SourcesHandle {
         self.0.draining.store(true, Ordering::Release);
         let sessions = self.0.sessions.lock();
         let all = sessions
-            .values()
+            .all()
             .map(|entry| (entry.actor.clone(), leader(entry.group).unwrap_or_default()));
         advise(all.collect(), Leave::Draining, spread)
     }
@@ -235,7 +248,7 @@ impl SourcesHandle {
     pub fn follow(&self, group: GroupId, leader: &str, spread: Duration) -> usize {
         let mut sessions = self.0.sessions.lock();
         let behind = sessions
-            .values_mut()
+            .all_mut()
             .filter(|entry| entry.group == group && entry.told.as_deref() != Some(leader));
         let told = behind.map(|entry| {
             entry.told = Some(leader.to_owned());
@@ -247,7 +260,7 @@ impl SourcesHandle {
     /// This node leads the group: the next move is news to its sessions.
     pub fn stay(&self, group: GroupId) {
         let mut sessions = self.0.sessions.lock();
-        sessions.values_mut().filter(|entry| entry.group == group).for_each(|entry| {
+        sessions.all_mut().filter(|entry| entry.group == group).for_each(|entry| {
             entry.told = None;
         });
     }
@@ -382,7 +395,7 @@ pub(crate) struct SessionGuard {
 
 impl Drop for SessionGuard {
     fn drop(&mut self) {
-        self.sources.sessions.lock().remove(&self.id);
+        self.sources.sessions.lock().leave(self.id);
     }
 }
 

@@ -249,12 +249,12 @@ fn an_ack_is_proven_by_its_own_token_only() {
 #[test]
 fn a_session_learns_what_others_put_into_quarantine_and_that_a_month_is_over() {
     let mut quota = Quota { records_max: 10, bytes_max: 1_000, ..quota() };
-    quota.learn(7, 100, false);
+    quota.learn((7, 100), false);
     assert_eq!((quota.records, quota.bytes), (3, 900), "others have put seven");
-    quota.learn(1, 10, false);
+    quota.learn((1, 10), false);
     assert_eq!((quota.records, quota.bytes), (3, 900), "not while something is on its way");
-    quota.learn(1, 10, true);
+    quota.learn((1, 10), true);
     assert_eq!((quota.records, quota.bytes), (9, 990), "a new month");
-    quota.learn(11, 2_000, true);
+    quota.learn((11, 2_000), true);
     assert_eq!((quota.records, quota.bytes), (0, 0));
 }

@@ -71,7 +71,7 @@ pub(crate) struct Quota {
 impl Quota {
     /// What all sessions of the source hold by the group's word. Room comes back (another month) only
     /// where nothing of this session is on its way, else that would be counted twice.
-    pub(crate) fn learn(&mut self, records: u64, bytes: u64, is_idle: bool) {
+    pub(crate) fn learn(&mut self, (records, bytes): (u64, u64), is_idle: bool) {
         let left = (self.records_max.saturating_sub(records), self.bytes_max.saturating_sub(bytes));
         if is_idle {
             (self.records, self.bytes) = left;
@@ -93,6 +93,7 @@ pub(crate) struct OpenBatch {
     has_fingerprints: bool,
     refusal_bitmap: Vec<u8>,
     refused: Vec<ingest::RefusedRecord>,
+    refused_bytes: usize,
     tally: Tally,
     quarantine_bytes: u64,
     quarantine_beyond: u32,
@@ -107,6 +108,8 @@ pub(crate) struct Sealed {
     /// Before compression.
     pub(crate) plain_bytes: u64,
     pub(crate) refused: Vec<ingest::RefusedRecord>,
+    /// Of what the client is told.
+    pub(crate) refused_bytes: usize,
     pub(crate) tally: Tally,
 }
 
@@ -123,6 +126,7 @@ impl OpenBatch {
             has_fingerprints: false,
             refusal_bitmap: Vec::new(),
             refused: Vec::new(),
+            refused_bytes: 0,
             tally: Tally::default(),
             quarantine_bytes: 0,
             quarantine_beyond: 0,
@@ -139,6 +143,11 @@ impl OpenBatch {
 
     pub(crate) fn count(&self) -> u32 {
         self.count
+    }
+
+    /// Of the refusals that the client will be told.
+    pub(crate) fn refused_bytes(&self) -> usize {
+        self.refused_bytes
     }
 
     pub(crate) fn plain_bytes(&self) -> usize {
@@ -207,13 +216,15 @@ impl OpenBatch {
         let at = self.count as usize;
         self.refusal_bitmap.resize(at / 8 + 1, 0);
         self.refusal_bitmap[at / 8] |= 1 << (at % 8);
-        self.refused.push(ingest::RefusedRecord {
+        let told = ingest::RefusedRecord {
             sequence,
             message_id: envelope.message_id.clone(),
             violations: refused.violations.clone(),
             messages_vi: refused.messages_vi,
             messages_en: refused.messages_en,
-        });
+        };
+        self.refused_bytes += told.encoded_len();
+        self.refused.push(told);
         let content = if hides { Bytes::new() } else { checked.content };
         let kept = content.len().min(quota.record_bytes_max);
         if quota.records == 0 || quota.bytes < kept as u64 {
@@ -289,6 +300,7 @@ impl OpenBatch {
             priority: self.class.priority,
             plain_bytes,
             refused: self.refused,
+            refused_bytes: self.refused_bytes,
             tally: self.tally,
         }
     }

@@ -11,6 +11,7 @@ use dtm_types::command::{CloseSession, DeclareLost, Outcome};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::flow::held::HELD_LOOK;
 use super::flow::{Flow, FlowArgs, Step};
 use crate::admission::Permit;
 use crate::batch::BatchKeys;
@@ -75,6 +76,8 @@ pub(crate) enum SessionMessage {
     Outcome { batch: u64, result: Result<Outcome, ProposeError> },
     /// Propose again what got no outcome.
     Retry,
+    /// Time to look whether held frames may go on.
+    Held,
     /// Time to look how long the oldest batch waits.
     Overdue,
     /// Keys of a new month.
@@ -183,8 +186,14 @@ async fn step(
             state.flow.retry();
             Ok(())
         }
+        SessionMessage::Held => state.flow.go_on().await,
         SessionMessage::Overdue => state.flow.overdue(),
         SessionMessage::Keys(keys) => state.flow.rekeyed(keys?).await,
+        // What came before it is taken first.
+        SessionMessage::Lost(lost, turn) if state.flow.holds_frames() => {
+            myself.send_after(HELD_LOOK, move || SessionMessage::Lost(lost, turn));
+            Ok(())
+        }
         SessionMessage::Lost(lost, turn) => {
             state.flow.hold_frames();
             declare_lost(myself, lost, turn, state);

@@ -7,6 +7,7 @@
 //! ```
 
 mod backlog;
+pub(super) mod held;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use dtm_types::command::{Outcome, Refusal, RefusalKind};
 use dtm_types::{GroupId, Month, StreamKey};
 use ractor::ActorRef;
 
+use self::held::{REFUSED_BATCH_MAX, Unread};
 use super::actor::SessionMessage;
 use super::alarm::Alarm;
 use super::pending::{Pending, Progress};
@@ -86,6 +88,12 @@ pub(crate) struct Flow {
     is_watched: bool,
     /// Frames that wait for the keys of a new month.
     backlog: Option<VecDeque<(ingest::Frame, Permit)>>,
+    /// Frames that wait until refusals are told; a part of one may have been taken.
+    held: VecDeque<(ingest::Frame, Permit)>,
+    looks_at_held: bool,
+    unread: Option<Unread>,
+    /// Bytes of the refusals of pending batches.
+    refused_pending: usize,
     last_error: Option<ProposeError>,
     alarm: Alarm,
 }
@@ -115,6 +123,10 @@ impl Flow {
             retry_scheduled: false,
             is_watched: false,
             backlog: None,
+            held: VecDeque::new(),
+            looks_at_held: false,
+            unread: None,
+            refused_pending: 0,
             last_error: None,
             alarm: Alarm::default(),
         }
@@ -137,7 +149,8 @@ impl Flow {
     }
 
     pub(crate) fn is_drained(&self) -> bool {
-        self.open.is_none() && self.pending.is_empty() && self.backlog.is_none()
+        let waits = self.backlog.is_some() || self.holds_frames();
+        self.open.is_none() && self.pending.is_empty() && !waits
     }
 
     /// Queues an answer.
@@ -149,12 +162,20 @@ impl Flow {
         Err(Error::Protocol { stream: self.stream.clone(), cause })
     }
 
-    /// Takes a frame.
+    /// Takes a frame, or holds it behind those that wait.
     pub(crate) async fn frame(
         &mut self,
         frame: ingest::Frame,
         permit: Permit,
     ) -> Result<(), Error> {
+        if self.holds_frames() {
+            self.held.push_back((frame, permit));
+            return Ok(());
+        }
+        self.take(frame, permit).await
+    }
+
+    async fn take(&mut self, frame: ingest::Frame, permit: Permit) -> Result<(), Error> {
         if let Some(backlog) = &mut self.backlog {
             backlog.push_back((frame, permit));
             return Ok(());
@@ -184,7 +205,15 @@ impl Flow {
         let bytes = frame.records.iter().map(|r| r.payload.len()).sum::<usize>();
         let resend_until = self.next;
         let mut permit = Some(permit);
-        for (n, record) in frame.records.into_iter().enumerate() {
+        let mut records = frame.records.into_iter().enumerate();
+        while let Some((n, record)) = records.next() {
+            if n > 0 && self.is_full_of_refusals() {
+                let records = std::iter::once(record).chain(records.map(|(_, r)| r)).collect();
+                let rest = ingest::Frame { first_sequence: sequence, records, ..frame };
+                self.hold(rest, permit.take().expect("given away with the last record only"));
+                metrics::counter!("dtm_records_received_total").increment(n as u64);
+                return;
+            }
             let class = Class::of(&record, &self.contract);
             let resend_ends = n > 0 && sequence == resend_until;
             let cut = |open: &OpenBatch| resend_ends || self.must_cut(open, class, sequence);
@@ -212,6 +241,7 @@ impl Flow {
             || open.next_sequence() != sequence
             || open.plain_bytes() >= self.deps.limits.batch_bytes_target
             || open.count() >= self.deps.limits.batch_records_max
+            || open.refused_bytes() >= REFUSED_BATCH_MAX
     }
 
     /// Seals the open batch, if there is one, and queues it.
@@ -227,6 +257,7 @@ impl Flow {
         };
         let sealed = open.seal(&self.stream, self.session, &self.contract, &self.keys, stamp);
         self.next_id += 1;
+        self.refused_pending += sealed.refused_bytes;
         let sealed_us = self.deps.clock.monotonic_us();
         self.pending.push_back(Pending {
             id: self.next_id,
@@ -340,7 +371,10 @@ impl Flow {
             RefusalKind::Conflict => {
                 // Only the conflicting batch is known to be held: what came after it is still on
                 // its way and must not pass for acked (ING-1).
-                let held = self.pending.remove(at).map_or(self.acked_through, |p| p.sealed.last);
+                let held = self.pending.remove(at).map_or(self.acked_through, |p| {
+                    self.refused_pending -= p.sealed.refused_bytes;
+                    p.sealed.last
+                });
                 let rewind = ingest::Rewind {
                     expected_sequence: held + 1,
                     reason: ingest::RewindReason::Conflict.into(),
@@ -435,13 +469,14 @@ impl Flow {
                     &self.contract.dataset,
                 );
             }
+            self.refused_pending -= pending.sealed.refused_bytes;
             if !pending.sealed.refused.is_empty() {
                 if !appended.already {
                     let is_idle = self.pending.is_empty() && self.open.is_none();
-                    let (records, bytes) = (appended.quarantine_records, appended.quarantine_bytes);
-                    self.quota.learn(records, bytes, is_idle);
+                    let held = (appended.quarantine_records, appended.quarantine_bytes);
+                    self.quota.learn(held, is_idle);
                 }
-                self.push(Response::Refused(ingest::Refused { records: pending.sealed.refused }))?;
+                self.push_refused(pending.sealed.refused)?;
             }
             self.acked_through = self.acked_through.max(appended.acked_through);
             let sum = ack.unwrap_or_default();

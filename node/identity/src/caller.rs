@@ -80,6 +80,15 @@ pub enum Caller {
 }
 
 impl Caller {
+    /// The same source, operator or node, by whatever credential.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Source { source: a, .. }, Self::Source { source: b, .. }) => a == b,
+            (Self::Operator { name: a, .. }, Self::Operator { name: b, .. }) => a == b,
+            _ => self == other,
+        }
+    }
+
     /// The owner of a certificate whose chain the TLS layer has checked.
     ///
     /// # Errors

@@ -134,6 +134,8 @@ config! {
         frame_bytes_max: u64 = "9_437_184", 2_048..=(15 * MIB), "bytes";
         /// Streams of one source open at once on this node. Streams gather on the node that leads the source's group; one that is served elsewhere counts there.
         streams_open_max: u64 = "64", 1..=4_096, "streams";
+        /// Reads, tails and lists of the quarantine of one source or operator open at once on this node.
+        reads_open_max: u64 = "32", 1..=4_096, "reads";
         /// Stream names of one source, ever.
         stream_names_max: u64 = "100_000", 1..=10_000_000, "names";
         /// Bytes of one stream that are sent and not yet acknowledged. A larger frame is admitted when nothing else of its stream is in flight.

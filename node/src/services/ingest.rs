@@ -16,6 +16,7 @@ use dtm_proto::ingest::{Open, PublishRequest, PublishResponse, StatusRequest, St
 use dtm_types::{ErrorCode, GroupId, StreamKey};
 use futures::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_types::StatusExt;
 
 use super::rights::{Entered, Terms};
 use super::shared::Shared;
@@ -38,26 +39,12 @@ impl IngestService for IngestDoor {
         &self,
         request: Request<Streaming<PublishRequest>>,
     ) -> Result<Response<Answers>, Status> {
-        let caller = self.0.caller(&request).await?;
-        let mut requests = request.into_inner();
-        let first = tokio::time::timeout(OPEN_WITHIN, requests.message()).await;
-        let first = first
-            .map_err(|_| status(ErrorCode::InvalidArgument, "no open request within 10 s"))??;
-        let Some(PublishRequest { request: Some(Asked::Open(open)) }) = first else {
-            return Err(status(
-                ErrorCode::InvalidArgument,
-                "the first request of a stream is Open",
-            ));
-        };
-        self.0.permit(&caller, Operation::Publish, Some(&open.source))?;
-        let (request, terms) = self.0.open_request(open).await?;
-        // Entered before the session is opened: no revocation falls between.
-        let right = self.0.rights.enter(&caller, terms);
-        let stream = request.stream.clone();
-        let (session, outbox) = self.0.sources.open(request).await.map_err(|e| of_session(&e))?;
-        tokio::spawn(contained(read(requests, session, stream, right)));
-        let answers = outbox.map(|answer| answer.map_err(|error| of_session(&error)));
-        Ok(Response::new(Box::pin(answers)))
+        let opened = self.opened(request).await;
+        opened.inspect_err(|refused| {
+            let info = refused.get_details_error_info();
+            let code = info.map_or_else(|| format!("{:?}", refused.code()), |info| info.reason);
+            metrics::counter!("dtm_opens_refused_total", "code" => code).increment(1);
+        })
     }
 
     async fn status(
@@ -84,6 +71,35 @@ impl IngestService for IngestDoor {
             duplicates: cursor.duplicates,
             finished: cursor.closed,
         }))
+    }
+}
+
+impl IngestDoor {
+    /// Opens a stream by the first request of a call.
+    async fn opened(
+        &self,
+        request: Request<Streaming<PublishRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        let caller = self.0.caller(&request).await?;
+        let mut requests = request.into_inner();
+        let first = tokio::time::timeout(OPEN_WITHIN, requests.message()).await;
+        let first = first
+            .map_err(|_| status(ErrorCode::InvalidArgument, "no open request within 10 s"))??;
+        let Some(PublishRequest { request: Some(Asked::Open(open)) }) = first else {
+            return Err(status(
+                ErrorCode::InvalidArgument,
+                "the first request of a stream is Open",
+            ));
+        };
+        self.0.permit(&caller, Operation::Publish, Some(&open.source))?;
+        let (request, terms) = self.0.open_request(open).await?;
+        // Entered before the session is opened: no revocation falls between.
+        let right = self.0.rights.enter(&caller, terms);
+        let stream = request.stream.clone();
+        let (session, outbox) = self.0.sources.open(request).await.map_err(|e| of_session(&e))?;
+        tokio::spawn(contained(read(requests, session, stream, right)));
+        let answers = outbox.map(|answer| answer.map_err(|error| of_session(&error)));
+        Ok(Response::new(Box::pin(answers)))
     }
 }
 
@@ -141,6 +157,11 @@ fn message_bytes(refused: &Status) -> Option<u64> {
     refused.message().split_whitespace().find_map(|word| word.parse().ok())
 }
 
+/// Tonic says in words only that bytes came whole and are no message.
+fn is_malformed(broken: &Status) -> bool {
+    broken.message().contains("failed to decode Protobuf message")
+}
+
 /// Reads a connection to its end, or until its right is gone.
 async fn read(
     mut requests: Streaming<PublishRequest>,
@@ -160,6 +181,10 @@ async fn read(
             Ok(None) => return session.half_closed(),
             Err(broken) if broken.code() == Code::OutOfRange => {
                 return session.fail(session.frame_too_large(message_bytes(&broken)));
+            }
+            // What cannot be read, not a connection that broke.
+            Err(broken) if broken.code() == Code::Internal && is_malformed(&broken) => {
+                return session.fail(session.protocol("a request is no PublishRequest"));
             }
             Err(_) => return session.disconnected(),
         };

@@ -8,6 +8,7 @@ mod audit;
 mod auth;
 mod directory;
 mod elsewhere;
+mod fences;
 mod follow;
 mod gauges;
 mod ingest;
@@ -22,6 +23,7 @@ mod status;
 
 pub(crate) use admin::{AdminDoor, dataset_row};
 pub(crate) use audit::{Action, Actor, act};
+pub(crate) use fences::watch as watch_fences;
 pub(crate) use follow::follow_leaders;
 pub(crate) use ingest::IngestDoor;
 pub(crate) use join::JoinDoor;

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::shared::Shared;
-use super::status::status;
+use super::status::{status, status_with};
 
 /// Rows of meta that were confirmed longer ago are not trusted with a new stream.
 const STALE_US: i64 = 5_000_000;
@@ -154,9 +154,25 @@ impl Rights {
         self.enter_on(Ground { caller: caller.clone(), sends: Some(terms) })
     }
 
-    /// Enters a stream of answers, opened under the caller's credential.
-    pub(crate) fn enter_reading(self: &Arc<Self>, caller: &Caller) -> Entered {
-        self.enter_on(Ground { caller: caller.clone(), sends: None })
+    /// Enters a stream of answers, opened under the caller's credential: who opens many and reads
+    /// none would hold up all others.
+    ///
+    /// # Errors
+    /// `TooManyStreams` where the caller has `reads_open_max` of them.
+    pub(crate) fn enter_reading(
+        self: &Arc<Self>,
+        caller: &Caller,
+        reads_open_max: u64,
+    ) -> Result<Entered, Status> {
+        let reads =
+            |grant: &&Grant| grant.ground.sends.is_none() && grant.ground.caller.is_same(caller);
+        if self.open.lock().values().filter(reads).count() as u64 >= reads_open_max {
+            let limit = ("limit", "reads_open_max".to_owned());
+            let values = [limit, ("value", reads_open_max.to_string())];
+            let detail = format!("reads_open_max = {reads_open_max} reads at once on a node");
+            return Err(status_with(ErrorCode::TooManyStreams, detail, &values));
+        }
+        Ok(self.enter_on(Ground { caller: caller.clone(), sends: None }))
     }
 
     fn enter_on(self: &Arc<Self>, ground: Ground) -> Entered {

@@ -66,8 +66,10 @@ fn a_stream_whose_agreement_was_changed_ends_to_be_opened_anew() {
     let own = caller("a", Credential::Key([1; 8]));
     let rights = Arc::new(Rights::default());
     let cut = |entered: &Entered| *entered.cut.borrow();
-    let (notes, reads) =
-        (rights.enter(&own, Terms::of(&first, "notes")), rights.enter_reading(&own));
+    let (notes, reads) = (
+        rights.enter(&own, Terms::of(&first, "notes")),
+        rights.enter_reading(&own, 8).expect("room"),
+    );
     let other = rights.enter(&own, Terms::of(&first, "other"));
     put_row(&with(vec![agreed("other", false), agreed("notes", false)]));
     assert_eq!(rights.check(&state, 1).expect("reads"), 0, "their order says nothing");
@@ -144,8 +146,11 @@ fn what_reads_stands_on_the_credential_alone() {
         Caller::Operator { name: "lan".into(), role: Role::Auditor, certificate_digest: [5; 32] };
     let own = caller("a", Credential::Key([1; 8]));
     let rights = Arc::new(Rights::default());
-    let (sends, reads, audits) =
-        (rights.enter(&own, no_terms()), rights.enter_reading(&own), rights.enter_reading(&lan));
+    let (sends, reads, audits) = (
+        rights.enter(&own, no_terms()),
+        rights.enter_reading(&own, 8).expect("room"),
+        rights.enter_reading(&lan, 8).expect("room"),
+    );
     let cut = |entered: &Entered| *entered.cut.borrow();
     assert_eq!(rights.check(&state, 1).expect("reads"), 0);
 
@@ -160,7 +165,7 @@ fn what_reads_stands_on_the_credential_alone() {
     assert_eq!(rights.check(&state, 1).expect("reads"), 1, "another role");
     for (row, now_us) in [(operator("auditor", true), 1), (operator("auditor", false), DAY_US + 1)]
     {
-        let audits = rights.enter_reading(&lan);
+        let audits = rights.enter_reading(&lan, 8).expect("room");
         put_operator(row);
         assert_eq!(rights.check(&state, now_us).expect("reads"), 1);
         assert_eq!(cut(&audits), Some(Cut::Revoked));
@@ -187,4 +192,20 @@ fn a_node_is_cut_off_when_others_have_meta_or_too_few_answer() {
     assert!(!verdict(&voters, node(1), &[(node(2), old)]), "a majority, and none has it");
     assert!(verdict(&voters, node(4), &[(node(2), old)]), "no voter itself, one of three");
     assert!(verdict(&voters, node(4), &[(node(2), old), (node(5), 3)]));
+}
+
+// holds: LIVE-1
+// fault: F25
+#[test]
+fn one_reader_does_not_take_the_room_of_others() {
+    let rights = Arc::new(Rights::default());
+    let (own, other) = (Credential::Key([1; 8]), Credential::Key([2; 8]));
+    let of_a = |credential| rights.enter_reading(&caller("a", credential), 2);
+    let held = [of_a(own).expect("first"), of_a(other).expect("by another key")];
+    let Err(refused) = of_a(own) else { panic!("a third one") };
+    assert!(refused.message().contains("reads_open_max = 2"), "{refused}");
+    rights.enter_reading(&caller("b", own), 2).expect("another source");
+    drop(rights.enter(&caller("a", own), no_terms()));
+    drop(held);
+    of_a(own).expect("room again");
 }

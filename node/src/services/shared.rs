@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dtm_actors::{AckTimes, Contracts, KeyVault, SourcesHandle};
 use dtm_cluster::ClusterNode;
+use dtm_identity::Caller;
 use dtm_machine::seams::{Clock, Entropy, ReadView};
 use dtm_storage::keys::Keyring;
 use dtm_storage::log::NodeLog;
@@ -11,6 +12,7 @@ use dtm_storage::state::StateDb;
 use dtm_types::command::NodeRow;
 use dtm_types::{ClusterId, Incarnation, NodeId};
 use tokio::sync::Semaphore;
+use tonic::Status;
 
 use crate::config::Config;
 use crate::http::LinkKey;
@@ -18,7 +20,7 @@ use crate::tls::Material;
 
 use super::directory::Directory;
 use super::peers::PeerCalls;
-use super::rights::Rights;
+use super::rights::{Entered, Rights};
 
 /// Reads of stored records that run at a time on a node; more wait. None waits for its caller.
 const READS_MAX: usize = 16;
@@ -50,6 +52,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// See [`Rights::enter_reading`].
+    pub(crate) fn enter_reading(&self, caller: &Caller) -> Result<Entered, Status> {
+        self.rights.enter_reading(caller, self.config.limits.reads_open_max)
+    }
+
     /// Reading the groups.
     pub(crate) fn view(&self) -> &dyn ReadView {
         self.cluster.as_ref()

@@ -51,6 +51,7 @@ macro_rules! metrics {
 metrics! {
     Counter "dtm_connections_total" ["door"] "connections": "Connections that finished their handshake.";
     Counter "dtm_connections_refused_total" ["door, reason"] "connections": "Connections refused before any request. Reasons: connections_max, connections_per_address_max, socket, handshake, handshake_timeout.";
+    Counter "dtm_opens_refused_total" ["code"] "streams": "Streams that were not opened, by error code (docs/errors).";
     Counter "dtm_refusals_total" ["code"] "calls": "Calls of those who are unknown or may not, by error code (docs/errors).";
     Gauge "dtm_sessions_open" [""] "streams": "Streams open on this node.";
     Counter "dtm_streams_cut_total" ["cause"] "streams": "Streams ended by this node because their right is gone or was changed (revoked) or cannot be known here (cut-off).";

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use dtm_client::{Error, FrameBuilder, Record, Session, SessionEvent};
+use dtm_client::{EncodedFrame, Error, FrameBuilder, Record, Session, SessionEvent};
 use dtm_types::{ErrorCode, StreamKey};
+use prost::Message as _;
 
 use crate::bad_records::{open, open_stream};
 use crate::cluster::{Cluster, NODES};
@@ -13,6 +14,10 @@ use crate::readback::judge;
 use crate::wait::until;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// 24,000 refusals take about 200 MiB if they are all held.
+const MEMORY_GROWTH_MAX_KIB: u64 = 96 << 10;
+/// Clients take 4 MiB unless told otherwise.
+const REFUSED_MESSAGE_MAX: usize = 512 << 10;
 
 // Every number that a stream may name, at its end: what would overflow in apply would end each node,
 // at each start again.
@@ -92,6 +97,62 @@ async fn a_changed_agreement_reaches_streams_that_are_open() -> Result<()> {
     ensure!(acked_by(&mut kept).await? == 1, "its neighbour goes on");
     cluster.passed();
     Ok(())
+}
+
+// A refusal is thousands of times the size of the two bytes that it is about.
+//
+// holds: LIVE-1
+// fault: F25
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_are_told_in_bounded_messages_and_memory() -> Result<()> {
+    const STREAMS: usize = 8;
+    const FRAMES: u64 = 3;
+    const RECORDS: u64 = 1_000;
+    let cluster = Cluster::start().await?;
+    let source = cluster.add_source("src-1", &["dossier_sync"]).await?;
+    let at = cluster.leader(source.group).await?;
+    let before = cluster.nodes[at].resident_kib()?;
+    let mut sessions = Vec::new();
+    for n in 0..STREAMS {
+        let name = format!("s{n}");
+        let session = open_stream(&cluster, &source, &name, "dossier_sync", at).await?;
+        for frame in 0..FRAMES {
+            session.send_frame(empty_objects(frame * RECORDS + 1, RECORDS)?).await?;
+        }
+        sessions.push(session);
+    }
+    // Nobody reads meanwhile.
+    let mut most = 0;
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        most = most.max(cluster.nodes[at].resident_kib()?.saturating_sub(before));
+    }
+    ensure!(most < MEMORY_GROWTH_MAX_KIB, "LIVE-1: memory grew by {most} KiB");
+    for mut session in sessions {
+        let (mut refused, mut acked) = (0, 0);
+        while acked < FRAMES * RECORDS {
+            match next(&mut session).await?.context("it ended")? {
+                SessionEvent::Ack(ack) => acked = ack.acked_through,
+                SessionEvent::Refused(told) => {
+                    let bytes = told.encoded_len();
+                    ensure!(bytes <= REFUSED_MESSAGE_MAX, "a message of {bytes} bytes");
+                    refused += told.records.len() as u64;
+                }
+                _ => {}
+            }
+        }
+        ensure!(refused == FRAMES * RECORDS, "{refused} refusals were told");
+    }
+    cluster.passed();
+    Ok(())
+}
+
+fn empty_objects(first: u64, count: u64) -> Result<EncodedFrame> {
+    let mut frame = FrameBuilder::new(first);
+    for _ in 0..count {
+        frame.push(&Record { payload: "{}".into(), ..Record::default() });
+    }
+    frame.finish().context("records")
 }
 
 async fn send(session: &Session, first: u64) -> Result<()> {

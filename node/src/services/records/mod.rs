@@ -124,7 +124,7 @@ impl RecordsService for RecordsDoor {
     ) -> Result<Response<Self::QuarantineStream>, Status> {
         let asked = request.get_ref().clone();
         let caller = self.0.allow(&request, Operation::ListQuarantine, Some(&asked.source)).await?;
-        let right = self.0.rights.enter_reading(&caller);
+        let right = self.0.enter_reading(&caller)?;
         let with_payload =
             self.0.permit(&caller, Operation::ReadQuarantine, Some(&asked.source)).is_ok();
         let row = self.0.directory.source(self.0.view(), &asked.source).await?;
@@ -144,7 +144,7 @@ impl RecordsDoor {
         }
         let owner = (!asked.source.is_empty()).then_some(asked.source.as_str());
         let caller: Caller = self.0.caller(request).await?;
-        let right = self.0.rights.enter_reading(&caller);
+        let right = self.0.enter_reading(&caller)?;
         let payloads = self.0.permit(&caller, Operation::ReadPayloads, owner);
         let digests_only = asked.digests_only || payloads.is_err();
         if digests_only && self.0.permit(&caller, Operation::ReadDigests, owner).is_err() {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use dtm_proto::records::{GroupPosition, Position};
 use dtm_types::format::Place;
-use dtm_types::{ErrorCode, GroupId, Incarnation};
+use dtm_types::{ErrorCode, GroupId, Incarnation, StreamKey};
 use prost::Message;
 use tonic::Status;
 
@@ -16,6 +16,9 @@ use crate::services::status::status;
 pub(super) fn decode(bytes: Bytes, incarnation: Incarnation) -> Result<Position, Status> {
     let mut position = Position::decode(bytes)
         .map_err(|_| status(ErrorCode::InvalidArgument, "the position is not one of ours"))?;
+    if position.sequence > StreamKey::SEQUENCE_MAX {
+        return Err(status(ErrorCode::InvalidArgument, "the position is not one of ours"));
+    }
     if position.incarnation > incarnation.0 {
         return Err(status(
             ErrorCode::WrongIncarnation,
