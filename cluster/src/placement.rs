@@ -23,6 +23,7 @@ use dtm_types::{GroupId, NodeId};
 use crate::convert;
 use crate::error::Error;
 use crate::lifecycle::ClusterNode;
+use crate::network::answered;
 use crate::plan::{Plan, peer_of};
 use crate::type_config::PeerNode;
 
@@ -163,10 +164,8 @@ impl ClusterNode {
         let boot_counter = row.boot_counter;
         let request = link.guard().stamp(wire::CreateReplicaRequest { target, boot_counter });
         let mut client = link.control();
-        let created = tokio::time::timeout(STEP_TIMEOUT, client.create_replica(request)).await;
         let what = || format!("creating replica {replica} of group {group} on node {}", peer.node);
-        let created = created.map_err(|_| Error::Timeout(what()))?;
-        created.map_err(|status| Error::Refused(format!("{}: {}", what(), status.message())))?;
+        answered(STEP_TIMEOUT, what, client.create_replica(request)).await?;
         Ok(())
     }
 
@@ -183,10 +182,6 @@ impl ClusterNode {
         let what = || format!("a membership step of group {group}, asked of node {}", leader.node);
         let request = link.guard().stamp(request);
         let mut client = link.control();
-        let answer = tokio::time::timeout(STEP_TIMEOUT, client.reconcile(request)).await;
-        let answer = answer.map_err(|_| Error::Timeout(what()))?;
-        let answer =
-            answer.map_err(|status| Error::Refused(format!("{}: {}", what(), status.message())))?;
-        Ok(answer.into_inner().settled)
+        Ok(answered(STEP_TIMEOUT, what, client.reconcile(request)).await?.settled)
     }
 }
