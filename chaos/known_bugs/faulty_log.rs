@@ -77,10 +77,13 @@ impl FaultyLogs {
         Arc::new(Self { bug, only, armed: Arc::default(), known: Arc::default(), untold })
     }
 
-    /// A mute log speaks again: a node cannot be stopped while it waits for its log.
-    pub(crate) fn unmute(&self) {
-        let untold = self.untold.0.lock().take();
-        untold.into_iter().flatten().for_each(|answer| answer());
+    /// A mute log speaks again: a node cannot be stopped while it waits for its log. How many answers
+    /// it had kept to itself.
+    pub(crate) fn unmute(&self) -> usize {
+        let untold = self.untold.0.lock().take().unwrap_or_default();
+        let count = untold.len();
+        untold.into_iter().for_each(|answer| answer());
+        count
     }
 }
 

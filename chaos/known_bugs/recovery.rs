@@ -14,7 +14,11 @@ const OTHERS: [usize; 2] = [1, 2];
 const MUTE_FOR: Duration = Duration::from_secs(8);
 
 /// Two of three lose power under load and come back. `end` is called before the nodes are stopped.
-async fn majority_away(seams: Arc<dyn Seams>, within: Duration, end: impl FnOnce()) -> Liveness {
+async fn majority_away<T>(
+    seams: Arc<dyn Seams>,
+    within: Duration,
+    end: impl FnOnce() -> T,
+) -> (Liveness, T) {
     let mut sandbox = Sandbox::form(Settings::default(), seams).await;
     let mut load = Load::new("tinh-01", "main");
     load.open(&sandbox, 0).await;
@@ -24,24 +28,29 @@ async fn majority_away(seams: Arc<dyn Seams>, within: Duration, end: impl FnOnce
     assert!(sandbox.flood(0, &mut liveness) > 0, "what cannot be committed waits");
     sandbox.restart(&OTHERS).await;
     sandbox.healed(&mut liveness, within).await;
-    end();
+    let ended = end();
     sandbox.stop().await;
-    liveness
+    (liveness, ended)
 }
 
 // holds: LIVE-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_majority_queues_are_bounded_and_with_it_groups_are_writable() {
-    let liveness = majority_away(Arc::new(True), WRITABLE_WITHIN, || {}).await;
+    let (liveness, ()) = majority_away(Arc::new(True), WRITABLE_WITHIN, || {}).await;
     assert_eq!(liveness.breaches(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_goes_mute_after_a_restart_is_caught() {
     let seams = FaultyLogs::on_all(LogBug::MuteAfterRestart);
-    let liveness = majority_away(Arc::clone(&seams) as _, MUTE_FOR, || seams.unmute()).await;
-    let found: Vec<Property> = liveness.breaches().iter().map(Breach::property).collect();
-    assert!(!found.is_empty() && found.iter().all(|property| *property == Property::Live1));
+    let ended = || seams.unmute();
+    let (liveness, untold) = majority_away(Arc::clone(&seams) as _, MUTE_FOR, ended).await;
+    // Both nodes that came back wait for their logs; the one that stayed commits nothing alone.
+    assert!(untold >= OTHERS.len(), "the logs kept {untold} answers to themselves");
+    let found = liveness.breaches();
+    let is_caught = |found: &Breach| matches!(found, Breach::NotWritable { group: GROUP, .. });
+    assert!(found.iter().any(is_caught), "{found:?}");
+    assert!(found.iter().all(|breach| breach.property() == Property::Live1), "{found:?}");
 }
 
 async fn leader_gone(meter: &Meter) -> Option<Breach> {

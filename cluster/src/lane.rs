@@ -22,9 +22,9 @@ use std::collections::BTreeMap;
 
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-/// Every turn of so many begins with the normal lane, every one of so many with the low one: that
-/// is the share which high priority leaves them.
+/// Of so many turns the last begins with the normal lane: the share which high priority leaves it.
 const NORMAL_EVERY: u32 = 4;
+/// Of so many turns the last begins with the low lane, instead of the normal one.
 const LOW_EVERY: u32 = 16;
 
 /// Openings of one turn while others wait: some hundred bytes each, so they never fill a bundle.
@@ -38,7 +38,7 @@ const TO_HEADER: [u32; 2] = [1, 1];
 /// `HeaderA.priority`.
 const PRIORITY: u32 = 16;
 
-/// First ones first.
+/// By rank: the first go first, but for the turns of [`Lanes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
     /// What a session waits for before it can send: its opening, which fences older ones, and keys.

@@ -47,6 +47,7 @@ mod status;
 mod supervise;
 mod survey;
 mod takeover;
+mod transfers;
 mod type_config;
 
 #[cfg(test)]

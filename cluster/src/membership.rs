@@ -11,6 +11,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::error::Error;
 use crate::group::Group;
+use crate::network::answered;
 use crate::type_config::PeerNode;
 
 /// A learner this close to the leader may vote; a follower this close may lead.
@@ -192,9 +193,8 @@ impl Group {
         let target = Some(wire::Target { group: self.id.0, replica: of.0 });
         let request = link.guard().stamp(wire::HeldRequest { target, through: 0 });
         let mut client = link.control();
-        let late = |_| Error::Timeout(format!("asking replica {of} of group {}", self.id));
-        let answer = tokio::time::timeout(ASK_TIMEOUT, client.held(request)).await.map_err(late)?;
-        answer.map(tonic::Response::into_inner).map_err(|status| self.refuses(of, status.message()))
+        let what = || format!("asking replica {of} of group {}", self.id);
+        answered(ASK_TIMEOUT, what, client.held(request)).await
     }
 
     /// Asks before: a leader that hands over takes no more writes, so handing over to a dead or

@@ -1,5 +1,6 @@
 //! The controller: on the leader of meta it compares what meta says with what is, and takes small
-//! steps. It keeps nothing between two rounds but a counter, so any leader of meta can go on.
+//! steps. It keeps nothing between two rounds but a counter and who refused to lead a moment ago, so
+//! any leader of meta can go on.
 //!
 //! ```text
 //!  nodes, groups (rows of meta) ──> too few replicas: allocate an id (compare-and-set)
@@ -19,17 +20,17 @@ use std::time::Duration;
 use dtm_proto::cluster as wire;
 use dtm_types::command::{Admin, GroupRow, NodeRow, admin};
 use dtm_types::{GroupId, NodeId};
+use tokio::time::Instant;
 
 use crate::convert;
 use crate::error::Error;
 use crate::lifecycle::ClusterNode;
+use crate::network::answered;
 use crate::plan::{Plan, peer_of};
+use crate::transfers::Transfers;
 use crate::type_config::PeerNode;
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
-/// Leaders moved in one round: a node that came back gets its groups within seconds, and no more
-/// sessions move at once than a node opens without a pause.
-const TRANSFERS_MAX: usize = 4;
 /// Between rounds while rows or members change: a cluster takes shape in a second, not in ten.
 const QUICK_PAUSE: Duration = Duration::from_millis(100);
 /// Quick rounds in a row; then a usual pause, so that a step that never ends costs little.
@@ -39,10 +40,12 @@ impl ClusterNode {
     /// Runs until the node stops; acts only while this node leads meta.
     pub(crate) async fn control(self: Arc<Self>) {
         let pause = Duration::from_millis(self.config().control_interval_ms);
-        let mut quick = 0;
+        let (mut quick, mut transfers) = (0, Transfers::default());
         loop {
             tokio::time::sleep(if quick > 0 { pause.min(QUICK_PAUSE) } else { pause }).await;
-            let changed = self.control_once(quick == 0).await.unwrap_or_else(|error| {
+            // Leaders move in usual rounds only: so many a second.
+            transfers.begin_round(quick == 0, Instant::now());
+            let changed = self.control_once(&mut transfers).await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "controller round ended early");
                 false
             });
@@ -50,8 +53,8 @@ impl ClusterNode {
         }
     }
 
-    /// Whether rows or members changed. Leaders move in usual rounds only: so many a second.
-    async fn control_once(&self, is_usual: bool) -> Result<bool, Error> {
+    /// Whether rows or members changed.
+    async fn control_once(&self, transfers: &mut Transfers) -> Result<bool, Error> {
         let Some(meta) = self.registry().group(GroupId::META).filter(|meta| meta.is_leader())
         else {
             return Ok(false);
@@ -64,21 +67,16 @@ impl ClusterNode {
         let plan = Plan::read(&*meta.store.freeze())?;
         let survey = self.survey(plan.nodes()).await;
         self.enter_starts(plan.nodes(), &survey).await?;
-        let (mut transfers, mut changed) = (0, false);
+        let mut changed = false;
         for group in plan.groups() {
             if let Some(next) = plan.next_row(group, self.config().voters_max, &survey) {
                 self.write_group(next, group.next_replica_id).await?;
                 changed = true;
                 continue;
             }
-            let may_transfer = is_usual && transfers < TRANSFERS_MAX;
-            match self.reconcile_group(&plan, group, may_transfer).await {
-                Ok((is_settled, has_changed)) => {
-                    transfers += usize::from(!is_settled);
-                    changed |= has_changed;
-                }
+            match self.reconcile_group(&plan, group, transfers).await {
+                Ok(has_changed) => changed |= has_changed,
                 Err(error) => {
-                    transfers += 1;
                     tracing::info!(group = group.group, %error, "group not yet as it should be");
                 }
             }
@@ -91,21 +89,30 @@ impl ClusterNode {
         self.act(Admin { op: Some(op), expected_version: Some(expected), ..Admin::default() }).await
     }
 
-    /// Whether nothing had to be done, and whether its row or its members changed.
+    /// Whether its row or its members changed.
     async fn reconcile_group(
         &self,
         plan: &Plan,
         group: &GroupRow,
-        may_transfer: bool,
-    ) -> Result<(bool, bool), Error> {
+        transfers: &mut Transfers,
+    ) -> Result<bool, Error> {
         if self.create_allocated(plan, group).await? {
-            return Ok((false, true));
+            return Ok(true);
         }
         let voters_max = self.config().voters_max;
         let (voters, learners) = plan.members(group, voters_max);
         let Some(leader) = self.elsewhere().leader_of(GroupId(group.group)) else {
-            return Ok((false, false));
+            return Ok(false);
         };
+        let links = self.registry().links();
+        let cannot_lead = |node| {
+            links.presence().is_gone(node)
+                || links.clocks().is_astray(node)
+                || (node != leader.node && transfers.has_refused(group.group, node))
+        };
+        let preferred = plan.preferred_leader(group, leader.node, voters_max, cannot_lead);
+        let preferred = preferred.filter(|_| transfers.may_ask());
+        let target = preferred.and_then(|replica| voters.get(&replica)).map(|peer| peer.node);
         let to_wire = |members: BTreeMap<u64, PeerNode>| {
             let member = |(replica, node): (u64, PeerNode)| wire::Member {
                 replica,
@@ -113,19 +120,19 @@ impl ClusterNode {
             };
             members.into_iter().map(member).collect()
         };
-        let links = self.registry().links();
-        let is_gone = |node| links.presence().is_gone(node) || links.clocks().is_astray(node);
-        let preferred = plan.preferred_leader(group, leader.node, voters_max, is_gone);
-        let preferred = preferred.filter(|_| may_transfer);
         let request = wire::ReconcileRequest {
             group: group.group,
             voters: to_wire(voters),
             learners: to_wire(learners),
             preferred_leader: preferred.unwrap_or(0),
         };
-        let is_settled = self.ask_reconcile(&leader, request).await?;
+        let answer = self.ask_reconcile(&leader, request).await;
+        if let Some(target) = target {
+            // A step of its members that came first counts too: the transfer follows in its own time.
+            transfers.answered(group.group, target, answer.is_ok(), Instant::now());
+        }
         // Without a transfer it was a step of its members.
-        Ok((is_settled, !is_settled && preferred.is_none()))
+        Ok(!answer? && target.is_none())
     }
 
     /// Creates what is allocated and not confirmed; true when something was, and is confirmed in
@@ -163,10 +170,8 @@ impl ClusterNode {
         let boot_counter = row.boot_counter;
         let request = link.guard().stamp(wire::CreateReplicaRequest { target, boot_counter });
         let mut client = link.control();
-        let created = tokio::time::timeout(STEP_TIMEOUT, client.create_replica(request)).await;
         let what = || format!("creating replica {replica} of group {group} on node {}", peer.node);
-        let created = created.map_err(|_| Error::Timeout(what()))?;
-        created.map_err(|status| Error::Refused(format!("{}: {}", what(), status.message())))?;
+        answered(STEP_TIMEOUT, what, client.create_replica(request)).await?;
         Ok(())
     }
 
@@ -183,10 +188,6 @@ impl ClusterNode {
         let what = || format!("a membership step of group {group}, asked of node {}", leader.node);
         let request = link.guard().stamp(request);
         let mut client = link.control();
-        let answer = tokio::time::timeout(STEP_TIMEOUT, client.reconcile(request)).await;
-        let answer = answer.map_err(|_| Error::Timeout(what()))?;
-        let answer =
-            answer.map_err(|status| Error::Refused(format!("{}: {}", what(), status.message())))?;
-        Ok(answer.into_inner().settled)
+        Ok(answered(STEP_TIMEOUT, what, client.reconcile(request)).await?.settled)
     }
 }

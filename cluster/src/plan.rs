@@ -144,21 +144,21 @@ impl Plan {
     }
 
     /// The replica that should lead, where another should than the one that does: groups go round
-    /// over their nodes. A group whose node is gone or drains is led by any other, and moves only
-    /// when its leader is not able itself.
+    /// over their nodes. A group whose node cannot lead or drains is led by any other, and moves
+    /// only when its leader is not able itself.
     pub(crate) fn preferred_leader(
         &self,
         group: &GroupRow,
         leader: NodeId,
         voters_max: usize,
-        is_gone: impl Fn(NodeId) -> bool,
+        cannot_lead: impl Fn(NodeId) -> bool,
     ) -> Option<u64> {
         let (voters, _) = self.members(group, voters_max);
         let mut all: Vec<(NodeId, u64)> =
             voters.into_iter().map(|(id, peer)| (peer.node, id)).collect();
         all.sort_unstable();
-        let is_able =
-            |node: NodeId| !is_gone(node) && self.nodes.get(&node).is_some_and(|row| !row.draining);
+        let stays = |node| self.nodes.get(&node).is_some_and(|row| !row.draining);
+        let is_able = |node: NodeId| !cannot_lead(node) && stays(node);
         let home = *all.get(group.group as usize % all.len().max(1))?;
         let voters = all.len();
         all.retain(|&(node, _)| is_able(node));

@@ -71,9 +71,7 @@ pub fn ask_first<'a>(
         let voters = others.map(|peer| (peer.node, peer)).collect();
         let (boot_counter, hello) = (config.boot_counter, wire::HelloRequest::default());
         let vetting = Vetting { own, boot_counter, links, voters, hello };
-        let asked = vetting.voters.values().map(|peer| vetting.hello(peer, FIRST_TIMEOUT));
-        let answers = futures::future::join_all(asked).await.into_iter().flatten().collect();
-        vetting.judge_start(&answers, &mut false)
+        vetting.judge_start(&vetting.ask_all(FIRST_TIMEOUT).await, &mut false)
     })
 }
 
@@ -133,8 +131,7 @@ impl Vetting {
         let is_trusted = away.is_some_and(|away| away <= TRUSTED_AWAY);
         let (mut is_said, mut is_needed) = (false, false);
         loop {
-            let asked = self.voters.values().map(|peer| self.hello(peer, HELLO_TIMEOUT));
-            let answers = futures::future::join_all(asked).await.into_iter().flatten().collect();
+            let answers = self.ask_all(HELLO_TIMEOUT).await;
             self.judge_start(&answers, &mut is_needed)?;
             let is_led = answers.values().any(|answer| answer.leads_meta);
             self.voters.retain(|node, _| !answers.contains_key(node));
@@ -172,10 +169,9 @@ impl Vetting {
                 voters,
                 hello: wire::HelloRequest { replicas: Vec::new(), running: true },
             };
-            let asked = vetting.voters.values().map(|peer| vetting.hello(peer, HELLO_TIMEOUT));
-            let answers = futures::future::join_all(asked).await;
-            let is_member = answers.iter().flatten().any(|(_, answer)| answer.still_member);
-            for (node, answer) in answers.into_iter().flatten() {
+            let answers = vetting.ask_all(HELLO_TIMEOUT).await;
+            let is_member = answers.values().any(|answer| answer.still_member);
+            for (node, answer) in answers {
                 // Its own start is what they know by now.
                 let judged = vetting.judge(node, &answer, config.boot_counter + 1);
                 let Err(error) = judged else { continue };
@@ -185,6 +181,12 @@ impl Vetting {
                 }
             }
         }
+    }
+
+    /// The answers of those that answer in time.
+    async fn ask_all(&self, within: Duration) -> BTreeMap<NodeId, wire::HelloResponse> {
+        let asked = self.voters.values().map(|peer| self.hello(peer, within));
+        futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
     async fn hello(

@@ -124,8 +124,9 @@ impl DbStates {
     }
 }
 
-/// Rows that are kept aside at most. More were never looked at, and would fill the disk.
-const ASIDES_MAX: u32 = 100;
+/// Rows that are kept aside at most: each may be as large as the rows in use. More were never looked
+/// at, and would fill the disk.
+const ASIDES_MAX: u32 = 8;
 
 fn move_aside(dir: &Path) -> Result<(), DbError> {
     let place = |number| match number {
@@ -229,13 +230,19 @@ mod tests {
     fn what_was_moved_aside_stays() {
         let folder = std::env::temp_dir().join(format!("dtm-aside-{}", std::process::id()));
         let dir = folder.join("state");
-        for number in 1..=3 {
+        let damage = |number: u32| {
             std::fs::create_dir_all(&dir).expect("a folder");
             std::fs::write(dir.join("row"), number.to_string()).expect("written");
-            move_aside(&dir).expect("moved");
+            move_aside(&dir)
+        };
+        for number in 1..=ASIDES_MAX {
+            damage(number).expect("moved");
             assert!(!dir.exists());
         }
-        for (name, held) in [("damaged", "1"), ("damaged-2", "2"), ("damaged-3", "3")] {
+        let error = damage(9).expect_err("nobody looked at the others");
+        assert!(error.to_string().contains("8 damaged states lie beside it"), "{error}");
+        assert!(dir.join("row").exists(), "and what is in use stays where it is");
+        for (name, held) in [("damaged", "1"), ("damaged-2", "2"), ("damaged-8", "8")] {
             let row = folder.join(format!("state.{name}")).join("row");
             assert_eq!(std::fs::read_to_string(row).expect("kept"), held);
         }

@@ -68,6 +68,7 @@ impl ReplicaClient {
             return Ok(futures::stream::empty().boxed());
         };
         let term = request.vote.leader_id.term;
+        self.matched.sends(term, committed(&request));
         let answer =
             self.link.heartbeats().ask(self.target, &request).await.map_err(to_rpc_error)?;
         let answer = self.matched.judge(term, answer).map_err(went_back)?;
@@ -82,10 +83,12 @@ impl ReplicaClient {
         let (counter, target) = (Arc::clone(&sent), self.target);
         // All requests of one stream are of one leader.
         let term = Arc::new(AtomicU64::new(0));
-        let of_leader = Arc::clone(&term);
+        let (of_leader, matched) = (Arc::clone(&term), Arc::clone(&self.matched));
         let requests = input.map(move |request: AppendEntriesRequest<TypeConfig>| {
             counter.fetch_add(1, Ordering::Relaxed);
-            of_leader.store(request.vote.leader_id.term, Ordering::Relaxed);
+            let term = request.vote.leader_id.term;
+            of_leader.store(term, Ordering::Relaxed);
+            matched.sends(term, committed(&request));
             append_to_wire(target, request)
         });
         let opened = self.link.data().append(self.link.guard().stamp(requests)).await;
@@ -145,6 +148,11 @@ impl Watched {
             }
         }
     }
+}
+
+/// What a leader knows as committed when it sends.
+fn committed(request: &AppendEntriesRequest<TypeConfig>) -> u64 {
+    request.leader_commit.as_ref().map_or(0, |last| last.index)
 }
 
 pub(super) fn append_to_wire(
@@ -242,6 +250,7 @@ impl ReplicaClient {
         if let Some(found) = self.matched.found() {
             return Err(went_back(found));
         }
+        let kept = self.matched.kept();
         let message = wire::VoteRequest {
             target: Some(self.target),
             vote: Some(convert::vote_to_wire(&request.vote)),
@@ -251,6 +260,8 @@ impl ReplicaClient {
         };
         let mut client = self.link.control();
         let answer = within(option, client.vote(self.link.guard().stamp(message))).await?;
+        let last = answer.last.as_ref().map_or(0, |last| last.index);
+        self.matched.still_holds(kept, last).map_err(went_back)?;
         let vote = convert::vote_from_wire(answer.vote).map_err(to_network_error)?;
         Ok(VoteResponse::new(vote, answer.last.map(convert::log_id_from_wire), answer.granted))
     }
@@ -320,7 +331,9 @@ impl NetSnapshot<TypeConfig> for ReplicaClient {
             sent = sending => {
                 // A higher vote in the answer: nothing was installed.
                 if sent.as_ref().is_ok_and(|answer| answer.vote == vote) {
-                    self.matched.note(term, last.map_or(0, |last| last.index));
+                    let index = last.map_or(0, |last| last.index);
+                    self.matched.note(term, index);
+                    self.matched.sends(term, index);
                 }
                 sent
             }

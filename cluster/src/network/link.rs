@@ -16,6 +16,7 @@ use super::origin::OriginGuard;
 use super::presence::Presence;
 use super::tls::{Connector, PeerTls};
 use crate::clocks::Clocks;
+use crate::error::Error;
 use crate::forward::Forwarder;
 
 /// Largest peer message, bytes.
@@ -28,6 +29,21 @@ pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 /// h2 frames: fewer, larger ones cost less than the default 16 KiB.
 pub(super) const FRAME_BYTES_MAX: u32 = 256 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a peer answers to a call, if it does within that time.
+///
+/// # Errors
+/// [`Error::Timeout`] and [`Error::Refused`], which name the call as `what` says.
+pub(crate) async fn answered<T>(
+    within: Duration,
+    what: impl Fn() -> String,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, Error> {
+    let answer = tokio::time::timeout(within, call).await.map_err(|_| Error::Timeout(what()))?;
+    let refused =
+        |status: tonic::Status| Error::Refused(format!("{}: {}", what(), status.message()));
+    answer.map(tonic::Response::into_inner).map_err(refused)
+}
 
 /// One peer.
 pub(crate) struct Link {

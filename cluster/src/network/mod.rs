@@ -6,6 +6,9 @@
 //!  factory ── client, heartbeat ── link (two channels) ── tls ──> tls ── server ── registry, groups
 //! ```
 
+#[macro_use]
+mod through;
+
 mod client;
 pub(crate) mod entries;
 mod factory;
@@ -21,7 +24,7 @@ pub(crate) mod snapshot;
 mod tls;
 
 pub(crate) use factory::Factory;
-pub(crate) use link::{Link, Links};
+pub(crate) use link::{Link, Links, answered};
 pub(crate) use origin::OriginGuard;
 pub(crate) use presence::Presence;
 pub(crate) use server::serve;

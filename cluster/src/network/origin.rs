@@ -12,7 +12,7 @@ use prost::Message;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
 
-use super::roster::{Roster, Standing, Unheard};
+use super::roster::{Listing, Roster, Unheard};
 use super::tls::PeerCertificate;
 
 const HEADER: &str = "dtm-origin-bin";
@@ -21,22 +21,22 @@ const HEADER: &str = "dtm-origin-bin";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
     node: NodeId,
-    standing: Standing,
+    listing: Listing,
 }
 
 impl Peer {
     /// A node that meta does not list yet is heard only in meta, where its row comes from; one that
     /// was removed, only in groups that still name it, as `names` says.
     pub(crate) fn may(&self, group: u32, names: impl FnOnce(NodeId) -> bool) -> Result<(), Status> {
-        match self.standing {
-            Standing::Listed => Ok(()),
-            Standing::Unlisted if GroupId(group).is_meta() => Ok(()),
-            Standing::Unlisted => {
+        match self.listing {
+            Listing::Listed => Ok(()),
+            Listing::Unlisted if GroupId(group).is_meta() => Ok(()),
+            Listing::Unlisted => {
                 let cause = "meta does not list this node here yet";
                 Err(refuse("unlisted", Status::unavailable(cause)))
             }
-            Standing::Leaving if names(self.node) => Ok(()),
-            Standing::Leaving => Err(removed()),
+            Listing::Leaving if names(self.node) => Ok(()),
+            Listing::Leaving => Err(removed()),
         }
     }
 
@@ -102,7 +102,7 @@ impl OriginGuard {
         let (certificate, origin) = self.identify(request)?;
         let line = certificate.line();
         match self.roster.hear(line, origin.boot_counter) {
-            Ok(standing) => Ok(Peer { node: line.node(), standing }),
+            Ok(listing) => Ok(Peer { node: line.node(), listing }),
             Err(Unheard::Removed) => Err(removed()),
             Err(Unheard::OldCopy) => {
                 Err(refuse("old-copy", Status::failed_precondition("old-copy")))

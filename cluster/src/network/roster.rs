@@ -36,9 +36,9 @@ impl Line {
     }
 }
 
-/// In what a peer is heard.
+/// What meta says of a peer, and so in what it is heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Listing {
     /// Meta, as applied here, has it (or is not here to say so).
     Listed,
     /// Meta, as applied here, does not have it yet.
@@ -140,15 +140,15 @@ impl Roster {
     }
 
     /// A peer speaks under this start; in what it is heard.
-    pub(crate) fn hear(&self, line: &Line, boot_counter: u64) -> Result<Standing, Unheard> {
+    pub(crate) fn hear(&self, line: &Line, boot_counter: u64) -> Result<Listing, Unheard> {
         let mut inner = self.inner.lock();
         let (is_loaded, is_member) = (inner.is_loaded, inner.members.contains(&line.node));
         let known = inner.nodes.entry(line.node).or_default();
-        let standing = match known.removed {
-            Some(true) if is_member => Standing::Leaving,
+        let listing = match known.removed {
+            Some(true) if is_member => Listing::Leaving,
             Some(true) => return Err(Unheard::Removed),
-            None if is_loaded => Standing::Unlisted,
-            Some(false) | None => Standing::Listed,
+            None if is_loaded => Listing::Unlisted,
+            Some(false) | None => Listing::Listed,
         };
         if boot_counter < known.boot_counter {
             return Err(Unheard::OldCopy);
@@ -158,7 +158,7 @@ impl Roster {
             known.boot_counter = boot_counter;
             known.cut_stale(is_member);
         }
-        Ok(standing)
+        Ok(listing)
     }
 
     /// Highest start of a node that was heard of, and whether it was removed.
@@ -186,7 +186,7 @@ mod tests {
         let roster = Roster::default();
         roster.learn(&[row(1, 1, false), row(2, 1, false)]);
         let line = roster.accept(node(2), CancellationToken::new());
-        assert_eq!(roster.hear(&line, 1), Ok(Standing::Listed));
+        assert_eq!(roster.hear(&line, 1), Ok(Listing::Listed));
         assert!(!line.cut.is_cancelled());
         roster.learn(&[row(1, 1, false), row(2, 1, true)]);
         assert!(line.cut.is_cancelled());
@@ -203,7 +203,7 @@ mod tests {
         roster.learn(&[row(1, 1, false), row(2, 1, false)]);
         let line = roster.accept(node(2), CancellationToken::new());
         roster.learn(&[row(1, 1, false), row(2, 1, true)]);
-        assert_eq!(roster.hear(&line, 1), Ok(Standing::Leaving));
+        assert_eq!(roster.hear(&line, 1), Ok(Listing::Leaving));
         assert!(!line.cut.is_cancelled());
         roster.note_members([node(1)].into());
         assert!(line.cut.is_cancelled());
@@ -214,9 +214,9 @@ mod tests {
     fn a_later_start_silences_the_earlier_one() {
         let roster = Roster::default();
         let old = roster.accept(node(2), CancellationToken::new());
-        assert_eq!(roster.hear(&old, 3), Ok(Standing::Listed));
+        assert_eq!(roster.hear(&old, 3), Ok(Listing::Listed));
         let new = roster.accept(node(2), CancellationToken::new());
-        assert_eq!(roster.hear(&new, 4), Ok(Standing::Listed));
+        assert_eq!(roster.hear(&new, 4), Ok(Listing::Listed));
         assert!(old.cut.is_cancelled() && !new.cut.is_cancelled());
         assert_eq!(roster.hear(&old, 3), Err(Unheard::OldCopy));
         roster.learn(&[row(2, 7, false)]);
@@ -228,10 +228,10 @@ mod tests {
     fn a_node_without_a_row_is_listed_only_while_nothing_is_known() {
         let roster = Roster::default();
         let line = roster.accept(node(3), CancellationToken::new());
-        assert_eq!(roster.hear(&line, 1), Ok(Standing::Listed), "meta is not here yet");
+        assert_eq!(roster.hear(&line, 1), Ok(Listing::Listed), "meta is not here yet");
         roster.learn(&[row(1, 1, false)]);
-        assert_eq!(roster.hear(&line, 1), Ok(Standing::Unlisted));
+        assert_eq!(roster.hear(&line, 1), Ok(Listing::Unlisted));
         roster.unload();
-        assert_eq!(roster.hear(&line, 1), Ok(Standing::Listed));
+        assert_eq!(roster.hear(&line, 1), Ok(Listing::Listed));
     }
 }

@@ -23,8 +23,9 @@ impl TestClock {
         Self { base_us: AtomicI64::new(self.base_us.load(Ordering::SeqCst)), start: self.start }
     }
 
-    /// Sets the clock forward or, with a negative number, back. Monotonic time goes on as it was.
-    pub fn set_off_us(&self, by_us: i64) {
+    /// Moves the clock forward or, with a negative number, back, from what it shows. Monotonic time
+    /// goes on as it was.
+    pub fn move_by_us(&self, by_us: i64) {
         self.base_us.fetch_add(by_us, Ordering::SeqCst);
     }
 }

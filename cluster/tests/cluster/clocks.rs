@@ -61,7 +61,7 @@ async fn a_node_whose_clock_is_set_forward_leads_nothing_and_moves_no_time() {
     .await;
     let wrong = cluster.leader_of(GroupId::META).await;
     let right = (wrong + 1) % 3;
-    cluster.disks[wrong].clock.set_off_us(HOUR_US);
+    cluster.disks[wrong].clock.move_by_us(HOUR_US);
     // Before anybody has weighed anything.
     write(&cluster, wrong, GroupId::META).await;
     let ahead = ahead_us(&cluster, GroupId::META, right).await;
@@ -79,7 +79,7 @@ async fn a_node_whose_clock_is_set_forward_leads_nothing_and_moves_no_time() {
     // Two rounds of the controller, which would bring leaders home.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     assert_eq!(led_by(&cluster, GROUPS, wrong), 0);
-    cluster.disks[wrong].clock.set_off_us(-HOUR_US);
+    cluster.disks[wrong].clock.move_by_us(-HOUR_US);
     until("leaders to come home", || (led_by(&cluster, GROUPS, wrong) == 2).then_some(())).await;
     write(&cluster, wrong, GroupId::META).await;
 }
@@ -114,7 +114,7 @@ async fn of_two_nodes_both_go_on_and_time_follows_the_slower_clock() {
     let right = 1 - wrong;
     // Also as it starts, when nothing is known of what was before.
     cluster.kill(wrong).await;
-    cluster.disks[wrong].clock.set_off_us(HOUR_US);
+    cluster.disks[wrong].clock.move_by_us(HOUR_US);
     cluster.restart(wrong).await;
     write(&cluster, wrong, group).await;
     write(&cluster, right, group).await;
@@ -145,7 +145,7 @@ async fn a_node_that_starts_with_a_wrong_clock_takes_no_leadership() {
     .await;
     cluster.kill(2).await;
     for off_us in [-HOUR_US, 2 * HOUR_US] {
-        cluster.disks[2].clock.set_off_us(off_us);
+        cluster.disks[2].clock.move_by_us(off_us);
         cluster.restart(2).await;
         until("the node to know", || cluster.node(2).clock_status().is_astray.then_some(())).await;
         tokio::time::sleep(Duration::from_millis(2_500)).await;
@@ -168,7 +168,7 @@ async fn a_single_node_goes_on_when_its_clock_is_set() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     for off_us in [HOUR_US, -2 * HOUR_US, HOUR_US] {
         let before = std::time::Instant::now();
-        cluster.disks[0].clock.set_off_us(off_us);
+        cluster.disks[0].clock.move_by_us(off_us);
         write(&cluster, 0, GroupId(1)).await;
         assert!(before.elapsed() < Duration::from_secs(2), "it does not wait");
     }

@@ -153,6 +153,63 @@ async fn an_old_copy_does_not_start() {
     cluster.start_as(2, 4).await.expect("the newest disk starts");
 }
 
+// A log is put back shorter than it was told. The leader that it was told to leads no more, the one
+// after it has forgotten everything, and the vote on the copy is of its term: what was committed under
+// the first one tells.
+//
+// holds: ING-1, RAFT-1
+// fault: F22
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_from_before_an_election_does_not_start() {
+    const WRITTEN: u64 = 20;
+    let slowly = |config: &mut ClusterConfig| config.control_interval_ms = 3_000;
+    let mut cluster = Cluster::start_with(3, |_| Storage::memory(), slowly).await;
+    cluster.form(1).await;
+    let of_group = |cluster: &Cluster, at: usize| {
+        cluster.node(at).status().into_iter().find(|status| status.group == GROUP)
+    };
+    // The second node is the one that leaders go home to.
+    let (first, second, copied) = (0, 1, 2);
+    until_async("the first leader", async || {
+        let leader = cluster.leader_of(GROUP).await;
+        cluster.node(leader).transfer(GROUP, id(first)).await.ok();
+        cluster.node(first).leader(GROUP).filter(|hint| hint.is_self)
+    })
+    .await;
+    for number in 0..WRITTEN {
+        let command = command(&format!("c{number}"));
+        propose(cluster.node(first), GROUP, command).await.expect("an outcome");
+    }
+    until("all of it on the third node", || {
+        let applied = of_group(&cluster, copied)?.head.index;
+        (applied >= WRITTEN).then_some(())
+    })
+    .await;
+    until_async("the second leader, followed by the third node", async || {
+        cluster.node(first).transfer(GROUP, id(second)).await.ok();
+        let leader = of_group(&cluster, copied)?.leader?;
+        (leader == id(second)).then_some(())
+    })
+    .await;
+    cluster.kill(copied).await;
+    cluster.kill(second).await;
+    cluster.restart(second).await;
+    propose(cluster.node(first), GROUP, command("two go on")).await.expect("an outcome");
+
+    let logs = Arc::clone(cluster.disks[copied].storage.logs());
+    let (_, replica) = logs.replicas().into_iter().find(|(group, _)| *group == GROUP).expect("one");
+    let log = logs.open(GROUP, replica).expect("opens");
+    log.truncate_after(Some(WRITTEN / 2), Box::new(|_| {})).expect("cuts");
+    let next = cluster.disks[copied].config.boot_counter + 1;
+    match cluster.start_as(copied, next).await {
+        Err(Error::WentBack { by, group, through }) => {
+            assert_eq!((by, group), (id(first), GROUP));
+            assert!(through >= WRITTEN, "{through}");
+        }
+        other => panic!("it started: {:?}", other.err()),
+    }
+}
+
 // holds: SEC-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_node_is_not_heard() {

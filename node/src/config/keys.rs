@@ -148,7 +148,7 @@ config! {
         quarantine_records_max: u64 = "10_000", 0..=10_000_000, "records";
         /// Bytes of refused records kept for one source; beyond it they are only counted.
         quarantine_bytes_max: u64 = "67_108_864", 0..=(16 * GIB), "bytes";
-        /// Disk kept free for entries of the log and the ledger when the disk is full.
+        /// Disk that the log leaves free. Where a new segment would take of it, what this node leads is refused as `disk-full`.
         disk_reserved_bytes: u64 = "268_435_456", (64 * MIB)..=(64 * GIB), "bytes";
     }
     /// The node's one log of all its groups.

@@ -1,7 +1,7 @@
 //! Fields by version: `proto/versions.txt` names every field of what is replicated or stored under
 //! the lowest version of a group that may hold it. A field that is not listed, or not as listed,
 //! stops code generation; what is listed becomes the table by which a node refuses commands that a
-//! group is not raised to (`proto/types/src/known.rs`).
+//! group is not raised to (`proto/types/src/version_of.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;

@@ -7,9 +7,9 @@ pub mod bundle;
 mod chain;
 mod error_code;
 mod ids;
-mod known;
 mod month;
 pub mod text;
+mod version_of;
 
 pub use chain::chain;
 pub use error_code::ErrorCode;
@@ -17,8 +17,8 @@ pub use ids::{
     ClusterId, GroupId, Incarnation, KeyId, NodeId, ReplicaId, RequestId, SessionId, SourceId,
     StreamKey,
 };
-pub use known::version_of;
 pub use month::{DAY_US, Month, civil};
+pub use version_of::version_of;
 
 /// Stored formats: headers, entries, leaves, rows (`dtm.format.v1`).
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -116,8 +116,8 @@ async fn move_on(lines: &[Arc<Line>], by: u64) -> Result<()> {
     .await
 }
 
-// The node that is full refuses what it leads as disk-full and can be read; groups that others lead
-// go on; with room again it goes on by itself, and nothing acked is lost.
+// The node that is full refuses what it leads as disk-full and still says where its streams stand;
+// groups that others lead go on; with room again it goes on by itself, and nothing acked is lost.
 //
 // holds: ING-1, ING-2, ING-3, ING-4, RAFT-1
 // fault: F12
@@ -169,10 +169,11 @@ async fn a_full_disk_refuses_clearly_and_goes_on_when_there_is_room() -> Result<
         ensure!(line.acked() == acked, "{} is acked by a full node", line.name());
         let source = &line.plan.source;
         let status = stream_status(&cluster.endpoint_at(source, &[at])?, &source.code, "a").await;
-        let status = status.context("reading goes on")?;
+        let status = status.context("it says where its streams stand")?;
         ensure!(status.acked_through >= acked, "{}: {status:?}", line.name());
     }
-    ensure!(disk.free_bytes()? >= RESERVED_MIB * MIB / 2, "the reserve is kept");
+    // Rows and what runs beside the log use the reserve; the log itself leaves it alone.
+    ensure!(disk.free_bytes()? >= RESERVED_MIB * MIB / 2, "half of the reserve is gone");
 
     disk.clear()?;
     move_on(&[held, free].concat(), ALIVE).await.context("there is room again")?;

@@ -1,6 +1,6 @@
 //! Which node may take part: old copies of a disk, lost disks.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -27,25 +27,56 @@ async fn start_is_known(cluster: &Cluster, name: &str, start: u64) -> Result<()>
     .await
 }
 
-/// Starts a node on an old copy of its disk: it ends with 78 and says how that is known.
-async fn is_refused(cluster: &mut Cluster, at: usize, known: &str) -> Result<()> {
-    cluster.start_node(at)?;
-    let code = cluster.nodes[at].ended(WITHIN).await?;
-    ensure!(code == EXIT_CONFIG, "ended with {code}");
-    let log = std::fs::read_to_string(&cluster.nodes[at].log)?;
-    ensure!(log.contains("this disk is an old copy") && log.contains(known), "no clear text");
-    Ok(())
+/// The node whose disk is copied, beside two that know it.
+const COPIED: usize = NODES - 1;
+
+/// A cluster under load, and a disk of which one copy is put in the place of another.
+struct Copies {
+    cluster: Cluster,
+    load: Load,
+    data: PathBuf,
+    kept: PathBuf,
+    newest: PathBuf,
 }
 
-/// Puts the right disk back: the node starts, and nothing was lost.
-async fn newest_is_taken(mut cluster: Cluster, at: usize, newest: &Path, load: Load) -> Result<()> {
-    let data = cluster.nodes[at].folder.join("data");
-    std::fs::remove_dir_all(&data)?;
-    std::fs::rename(newest, &data)?;
-    cluster.start_node(at)?;
-    cluster.settled(NODES).await?;
-    load.moves(ALIVE).await?;
-    finish_and_judge(cluster, load).await
+impl Copies {
+    async fn start() -> Result<Self> {
+        let cluster = Cluster::start().await?;
+        let load = Load::usual(&cluster, 4).await?;
+        load.moves(ALIVE).await?;
+        let data = cluster.nodes[COPIED].folder.join("data");
+        let (kept, newest) = (cluster.path("kept"), cluster.path("newest"));
+        Ok(Self { cluster, load, data, kept, newest })
+    }
+
+    /// The node ends, and finds the copy where its disk was.
+    fn put_back(&mut self) -> Result<()> {
+        self.cluster.nodes[COPIED].kill();
+        std::fs::rename(&self.data, &self.newest)?;
+        copy(&self.kept, &self.data)
+    }
+
+    /// Starts the node on the copy: it ends with 78 and says how that is known.
+    async fn is_refused(&mut self, known: &str) -> Result<()> {
+        let cluster = &mut self.cluster;
+        cluster.start_node(COPIED)?;
+        let code = cluster.nodes[COPIED].ended(WITHIN).await?;
+        ensure!(code == EXIT_CONFIG, "ended with {code}");
+        let log = std::fs::read_to_string(&cluster.nodes[COPIED].log)?;
+        ensure!(log.contains("this disk is an old copy") && log.contains(known), "no clear text");
+        Ok(())
+    }
+
+    /// Puts the right disk back: the node starts, and nothing was lost.
+    async fn newest_is_taken(self) -> Result<()> {
+        let Self { mut cluster, load, data, newest, .. } = self;
+        std::fs::remove_dir_all(&data)?;
+        std::fs::rename(newest, &data)?;
+        cluster.start_node(COPIED)?;
+        cluster.settled(NODES).await?;
+        load.moves(ALIVE).await?;
+        finish_and_judge(cluster, load).await
+    }
 }
 
 // A data folder is copied, its node is started twice more, the old copy is put back. It is refused
@@ -55,37 +86,32 @@ async fn newest_is_taken(mut cluster: Cluster, at: usize, newest: &Path, load: L
 // fault: F22
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_copy_of_a_disk_is_refused() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
-    let load = Load::usual(&cluster, 4).await?;
-    load.moves(ALIVE).await?;
-    let at = NODES - 1;
-    let (data, kept) = (cluster.nodes[at].folder.join("data"), cluster.path("kept"));
-    let newest = cluster.path("newest");
+    let mut copies = Copies::start().await?;
+    let Copies { cluster, load, data, kept, .. } = &mut copies;
     until("the note of the other nodes", WITHIN, async || {
         ensure!(data.join("state.peers").exists(), "no note yet");
         Ok(())
     })
     .await?;
-    cluster.nodes[at].kill();
-    copy(&data, &kept)?;
+    cluster.nodes[COPIED].kill();
+    copy(data, kept)?;
     for start in [2, 3] {
-        cluster.start_node(at)?;
+        cluster.nodes[COPIED].kill();
+        cluster.start_node(COPIED)?;
         cluster.settled(NODES).await?;
-        start_is_known(&cluster, "n3", start).await?;
+        start_is_known(cluster, "n3", start).await?;
         load.moves(ALIVE).await?;
-        cluster.nodes[at].kill();
     }
-    std::fs::rename(&data, &newest)?;
-    copy(&kept, &data)?;
-    let before = contents(&data)?;
-    is_refused(&mut cluster, at, "knows start").await?;
-    let after = contents(&data)?;
+    copies.put_back()?;
+    let before = contents(&copies.data)?;
+    copies.is_refused("knows start").await?;
+    let after = contents(&copies.data)?;
     let changed: Vec<_> = after.keys().chain(before.keys()).collect();
     let changed = changed.into_iter().filter(|path| after.get(*path) != before.get(*path));
     let changed: Vec<_> = changed.collect();
     ensure!(changed.is_empty() && before.len() > 5, "something was written: {changed:?}");
 
-    newest_is_taken(cluster, at, &newest, load).await
+    copies.newest_is_taken().await
 }
 
 // The disk of a running node is copied (a snapshot of its machine), the node acks more, and the copy
@@ -96,26 +122,20 @@ async fn an_old_copy_of_a_disk_is_refused() -> Result<()> {
 // fault: F22
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_of_a_running_node_is_refused() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
-    let load = Load::usual(&cluster, 4).await?;
-    load.moves(ALIVE).await?;
-    let at = NODES - 1;
-    let (data, kept) = (cluster.nodes[at].folder.join("data"), cluster.path("kept"));
-    let newest = cluster.path("newest");
-    cluster.nodes[at].pause()?;
-    copy(&data, &kept)?;
-    cluster.nodes[at].resume()?;
+    let mut copies = Copies::start().await?;
+    let Copies { cluster, load, data, kept, .. } = &mut copies;
+    cluster.nodes[COPIED].pause()?;
+    copy(data, kept)?;
+    cluster.nodes[COPIED].resume()?;
     cluster.settled(NODES).await?;
     for _ in 0..3 {
         load.moves(ALIVE).await?;
     }
-    cluster.nodes[at].kill();
-    std::fs::rename(&data, &newest)?;
-    std::fs::rename(&kept, &data)?;
-    is_refused(&mut cluster, at, "knows that this node held index").await?;
-    load.moves(ALIVE).await?;
+    copies.put_back()?;
+    copies.is_refused("knows that this node held index").await?;
+    copies.load.moves(ALIVE).await?;
 
-    newest_is_taken(cluster, at, &newest, load).await
+    copies.newest_is_taken().await
 }
 
 // The log of a joined node is lost while its rows and its start counter stay.

@@ -29,32 +29,38 @@ const HASH_BYTES: usize = 32;
 
 /// Applies a batch.
 pub(crate) fn apply(ctx: &mut Context<'_, '_>, append: AppendBatch) -> Result<Outcome, ApplyError> {
-    let (body, header, stream) = match check(&append) {
-        Ok(parts) => parts,
+    let batch = match Batch::check(&append) {
+        Ok(batch) => batch,
         Err(cause) => return Ok(refused(RefusalKind::Malformed, cause)),
     };
-    let Some(mut mirror) = ctx.mirror.take(&stream, ctx.rows)? else {
+    let Some(mut mirror) = ctx.mirror.take(&batch.stream, ctx.rows)? else {
         return Ok(refused(RefusalKind::NotFound, "the stream was never opened"));
     };
-    let outcome = decide(ctx, &append, body, &header, &stream, &mut mirror);
-    ctx.mirror.keep(stream, mirror);
+    let outcome = decide(ctx, &batch, &mut mirror);
+    ctx.mirror.keep(batch.stream, mirror);
     outcome
+}
+
+/// A batch whose shape was checked.
+struct Batch<'a> {
+    append: &'a AppendBatch,
+    body: &'a EntryBody,
+    header: HeaderA,
+    stream: StreamKey,
 }
 
 fn decide(
     ctx: &mut Context<'_, '_>,
-    append: &AppendBatch,
-    body: &EntryBody,
-    header: &HeaderA,
-    stream: &StreamKey,
+    batch: &Batch<'_>,
     mirror: &mut StreamMirror,
 ) -> Result<Outcome, ApplyError> {
+    let header = &batch.header;
     let (session, through) = (mirror.cursor.session, mirror.cursor.through);
     if header.session != session {
         return Ok(refused_at(RefusalKind::Superseded, 0, session));
     }
     if header.last_sequence <= through {
-        return already(ctx, body, header, stream, mirror);
+        return already(ctx, batch, mirror);
     }
     if header.first_sequence != through + 1 {
         return Ok(refused_at(RefusalKind::Gap, through + 1, session));
@@ -68,18 +74,16 @@ fn decide(
         }
         mirror.known_key = Some(key);
     }
-    store(ctx, append, body, header, stream, mirror)
+    store(ctx, batch, mirror)
 }
 
 /// Stores an accepted batch.
 fn store(
     ctx: &mut Context<'_, '_>,
-    append: &AppendBatch,
-    body: &EntryBody,
-    header: &HeaderA,
-    stream: &StreamKey,
+    batch: &Batch<'_>,
     mirror: &mut StreamMirror,
 ) -> Result<Outcome, ApplyError> {
+    let Batch { append, body, header, stream } = batch;
     let doubled = fingerprints(ctx, body, header)?;
     let duplicates = count_bits(&doubled);
     let refused_count = count_bits(&header.refusal_bitmap);
@@ -120,11 +124,10 @@ fn store(
 
 fn already(
     ctx: &mut Context<'_, '_>,
-    body: &EntryBody,
-    header: &HeaderA,
-    stream: &StreamKey,
+    batch: &Batch<'_>,
     mirror: &mut StreamMirror,
 ) -> Result<Outcome, ApplyError> {
+    let Batch { body, header, stream, .. } = batch;
     match resend::compare(ctx, stream, mirror, header.first_sequence, &body.resend_tags)? {
         Resend::Conflict(sequence) => {
             Ok(refused_at(RefusalKind::Conflict, sequence, mirror.cursor.session))
@@ -146,47 +149,50 @@ fn already(
     }
 }
 
-/// The shape of a batch; apply trusts no proposer.
-fn check(append: &AppendBatch) -> Result<(&EntryBody, HeaderA, StreamKey), &'static str> {
-    let body = append.body.as_ref().ok_or("no entry body")?;
-    let header = HeaderA::decode(body.header_a.clone())
-        .map_err(|_| "part A of the header does not decode")?;
-    let part_b = HeaderB::decode(body.header_b.clone())
-        .map_err(|_| "part B of the header does not decode")?;
-    let stream = StreamKey::parse(&header.source, &header.stream)
-        .ok_or("source or stream name is not allowed")?;
-    let count = header.count as usize;
-    let span =
-        header.last_sequence.checked_sub(header.first_sequence).and_then(|d| d.checked_add(1));
-    if header.version != HEADER_VERSION {
-        return Err("unknown version of the header");
+impl<'a> Batch<'a> {
+    /// The shape of a batch; apply trusts no proposer.
+    fn check(append: &'a AppendBatch) -> Result<Self, &'static str> {
+        let body = append.body.as_ref().ok_or("no entry body")?;
+        let header = HeaderA::decode(body.header_a.clone())
+            .map_err(|_| "part A of the header does not decode")?;
+        let part_b = HeaderB::decode(body.header_b.clone())
+            .map_err(|_| "part B of the header does not decode")?;
+        let stream = StreamKey::parse(&header.source, &header.stream)
+            .ok_or("source or stream name is not allowed")?;
+        let count = header.count as usize;
+        let span =
+            header.last_sequence.checked_sub(header.first_sequence).and_then(|d| d.checked_add(1));
+        if header.version != HEADER_VERSION {
+            return Err("unknown version of the header");
+        }
+        if count == 0 || header.first_sequence == 0 || span != Some(u64::from(header.count)) {
+            return Err("count and sequences do not agree");
+        }
+        if header.last_sequence > StreamKey::SEQUENCE_MAX {
+            return Err("a sequence is above 2^53 - 1");
+        }
+        if body.record_hashes.len() != count * HASH_BYTES
+            || body.resend_tags.len() != count * TAG_BYTES
+        {
+            return Err("hashes or tags do not agree with the count");
+        }
+        if !body.fingerprints.is_empty() && body.fingerprints.len() != count * TAG_BYTES {
+            return Err("fingerprints do not agree with the count");
+        }
+        if !header.refusal_bitmap.is_empty() && header.refusal_bitmap.len() != count.div_ceil(8) {
+            return Err("refusal bitmap does not agree with the count");
+        }
+        if count_bits(&header.refusal_bitmap) > header.count {
+            return Err("refusal bitmap holds more records than the batch");
+        }
+        if header.nonce.len() != 24 || header.record_root.len() != HASH_BYTES {
+            return Err("nonce or record root has a wrong length");
+        }
+        if part_b.ciphertext_digest.len() != HASH_BYTES || part_b.tag.len() != TAG_BYTES {
+            return Err("digest or tag has a wrong length");
+        }
+        Ok(Self { append, body, header, stream })
     }
-    if count == 0 || header.first_sequence == 0 || span != Some(u64::from(header.count)) {
-        return Err("count and sequences do not agree");
-    }
-    if header.last_sequence > StreamKey::SEQUENCE_MAX {
-        return Err("a sequence is above 2^53 - 1");
-    }
-    if body.record_hashes.len() != count * HASH_BYTES || body.resend_tags.len() != count * TAG_BYTES
-    {
-        return Err("hashes or tags do not agree with the count");
-    }
-    if !body.fingerprints.is_empty() && body.fingerprints.len() != count * TAG_BYTES {
-        return Err("fingerprints do not agree with the count");
-    }
-    if !header.refusal_bitmap.is_empty() && header.refusal_bitmap.len() != count.div_ceil(8) {
-        return Err("refusal bitmap does not agree with the count");
-    }
-    if count_bits(&header.refusal_bitmap) > header.count {
-        return Err("refusal bitmap holds more records than the batch");
-    }
-    if header.nonce.len() != 24 || header.record_root.len() != HASH_BYTES {
-        return Err("nonce or record root has a wrong length");
-    }
-    if part_b.ciphertext_digest.len() != HASH_BYTES || part_b.tag.len() != TAG_BYTES {
-        return Err("digest or tag has a wrong length");
-    }
-    Ok((body, header, stream))
 }
 
 /// Marks records whose message id is already held; remembers the others. ING-2.

@@ -14,14 +14,17 @@ pub(crate) use datasets::dataset_row;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dtm_identity::{Caller, Operation};
+use dtm_identity::{Caller, Identity, Operation};
 use dtm_proto::admin as wire;
 use dtm_proto::admin::admin_service_server::AdminService;
+use dtm_types::ErrorCode;
 use tonic::{Request, Response, Status};
 
 use super::auth::address;
 use super::shared::Shared;
+use super::status::{internal, status};
 use super::{Action, Actor, act};
+use crate::pki::{Issuing, Subject};
 
 /// The service.
 pub(crate) struct AdminDoor(pub(crate) Arc<Shared>);
@@ -68,6 +71,32 @@ impl AdminDoor {
             detail,
         };
         act(&self.0, actor, action).await
+    }
+}
+
+/// A certificate that was just issued.
+struct Signed {
+    /// Itself first.
+    chain: Vec<Bytes>,
+    digest: Bytes,
+    serial: Bytes,
+    not_after_us: i64,
+}
+
+impl AdminDoor {
+    /// Signs a request for somebody who is not a node; 1 to 365 days.
+    fn sign(&self, request: &[u8], identity: Identity, days: i64) -> Result<Signed, Status> {
+        let days = u32::try_from(days).unwrap_or(0).clamp(1, 365);
+        let subject = Subject { identity, names: Vec::new(), days };
+        let chain = self.0.issuing()?.sign(request, &subject, self.0.clock.now_us());
+        let chain = chain.map_err(|e| status(ErrorCode::InvalidArgument, e))?;
+        let facts = Issuing::facts(&chain).map_err(internal)?;
+        Ok(Signed {
+            chain: chain.iter().map(|c| Bytes::copy_from_slice(c)).collect(),
+            digest: Bytes::copy_from_slice(&facts.digest),
+            serial: facts.serial.into(),
+            not_after_us: facts.not_after_us,
+        })
     }
 }
 

@@ -11,7 +11,6 @@ use serde_json::json;
 use tonic::{Request, Status};
 
 use super::AdminDoor;
-use crate::pki::{Issuing, Subject};
 use crate::services::status::{internal, refusal, status};
 
 impl AdminDoor {
@@ -30,25 +29,19 @@ impl AdminDoor {
         }
         let identity =
             Identity::Operator { cluster: self.0.cluster_id, name: asked.name.clone(), role };
-        let days = u32::try_from(asked.valid_days).unwrap_or(0).clamp(1, 365);
-        let subject = Subject { identity, names: Vec::new(), days };
-        let chain =
-            self.0.issuing()?.sign(&asked.certificate_request, &subject, self.0.clock.now_us());
-        let chain = chain.map_err(|e| status(ErrorCode::InvalidArgument, e))?;
-        let facts = Issuing::facts(&chain).map_err(internal)?;
+        let signed = self.sign(&asked.certificate_request, identity, asked.valid_days)?;
         let id = Bytes::copy_from_slice(&self.0.entropy.id16());
         let row = OperatorRow {
             id: id.clone(),
             name: asked.name.clone(),
             role: role.name().to_owned(),
-            certificate_digest: Bytes::copy_from_slice(&facts.digest),
+            certificate_digest: signed.digest,
             revoked: false,
-            not_after_us: facts.not_after_us,
+            not_after_us: signed.not_after_us,
         };
         let detail = json!({"operator": row.name, "role": row.role});
         self.act(asker, Op::PutOperator(row), None, detail).await?;
-        let certificate_chain = chain.iter().map(|c| Bytes::copy_from_slice(c)).collect();
-        Ok(wire::AddOperatorResponse { id, certificate_chain })
+        Ok(wire::AddOperatorResponse { id, certificate_chain: signed.chain })
     }
 
     pub(super) async fn list_operators(

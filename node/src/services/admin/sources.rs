@@ -13,8 +13,7 @@ use dtm_types::{DAY_US, ErrorCode, GroupId};
 use serde_json::json;
 use tonic::{Request, Status};
 
-use super::AdminDoor;
-use crate::pki::Subject;
+use super::{AdminDoor, Signed};
 use crate::services::status::{internal, source_id, status};
 
 /// Greatest security status and priority of an agreement; 0 = as the data set says.
@@ -193,26 +192,20 @@ impl AdminDoor {
         let source = source_id(&asked.source)?;
         let row = self.0.directory.source(self.0.view(), &asked.source).await?;
         let identity = Identity::Source { cluster: self.0.cluster_id, source };
-        let days = u32::try_from(asked.valid_days).unwrap_or(0).clamp(1, 365);
-        let subject = Subject { identity, names: Vec::new(), days };
-        let chain =
-            self.0.issuing()?.sign(&asked.certificate_request, &subject, self.0.clock.now_us());
-        let chain = chain.map_err(|e| status(ErrorCode::InvalidArgument, e))?;
+        let signed = self.sign(&asked.certificate_request, identity, asked.valid_days)?;
         // Entered first: a certificate without its row opens nothing.
-        let facts = crate::pki::Issuing::facts(&chain).map_err(internal)?;
+        let Signed { chain, digest, serial, not_after_us } = signed;
         let certificate = SourceCertificateRow {
             source: row.source.clone(),
-            digest: Bytes::copy_from_slice(&facts.digest),
-            serial: facts.serial.into(),
-            not_after_us: facts.not_after_us,
+            digest: digest.clone(),
+            serial,
+            not_after_us,
             ..SourceCertificateRow::default()
         };
-        let digest = certificate.digest.clone();
         let detail = json!({"source": row.source, "certificate": hex::encode(&digest),
-            "not_after_us": facts.not_after_us});
+            "not_after_us": not_after_us});
         self.act(asker, Op::PutSourceCertificate(certificate), None, detail).await?;
-        let certificate_chain = chain.iter().map(|c| Bytes::copy_from_slice(c)).collect();
-        Ok(wire::IssueSourceCertificateResponse { certificate_chain, digest })
+        Ok(wire::IssueSourceCertificateResponse { certificate_chain: chain, digest })
     }
 
     pub(super) async fn revoke_source_certificate(
