@@ -8,7 +8,9 @@
 //!
 //! While bundles are in flight commands gather; an idle group proposes at once. A bundle counts as
 //! in flight until it is applied, so what is committed and not yet applied is bounded too. A command
-//! goes back to its place in the queue only when it is certain that it was not written.
+//! goes back to its place in the queue only when it is certain that it was not written. Where Raft
+//! takes nothing for as long as a command waits (the followers do not answer, the log has no room),
+//! what was not proposed is given back by its deadline; what was proposed has no outcome yet.
 // Hot path: every command passes here.
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use dtm_machine::seams::{ProposeError, Reply};
 use dtm_types::{GroupId, NodeId, ReplicaId, bundle};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ClientWriteError;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::applied::Applied;
@@ -37,6 +40,8 @@ const BUNDLE_BYTES_MAX: usize = 1 << 20;
 const ENTRY_BYTES: usize = 4 << 10;
 /// Bundles proposed and not yet applied.
 const IN_FLIGHT_MAX: usize = 4;
+/// With nothing to do but wait for a wake.
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// Makes bundles of the commands of one group on one node.
 pub(crate) struct Bundler {
@@ -58,6 +63,11 @@ enum Route {
     There(Arc<Link>),
     /// And why.
     Nowhere(&'static str),
+}
+
+/// Until the queue is looked at again.
+fn pause(is_left: bool) -> Duration {
+    if is_left { RETRY_PAUSE } else { IDLE }
 }
 
 /// What the clocks said last, and of which verdict and members that holds.
@@ -108,16 +118,15 @@ impl Bundler {
 
     async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut metrics = self.raft.server_metrics();
-        let mut known = None;
+        let (mut known, mut stalled_since) = (None, None);
         loop {
             let route = self.route(&metrics.borrow_watched(), &mut known);
-            let must_retry = match route {
-                _ if self.queue.is_backing_off() => self.queue.expire("no leader takes it"),
-                Route::Here => self.propose_ready().await,
-                Route::There(link) => self.queue.forward(&link),
-                Route::Nowhere(why) => self.queue.expire(why),
+            let pause = match route {
+                _ if self.queue.is_backing_off() => pause(self.queue.expire("no leader takes it")),
+                Route::Here => self.propose_ready(&mut stalled_since).await,
+                Route::There(link) => pause(self.queue.forward(&link)),
+                Route::Nowhere(why) => pause(self.queue.expire(why)),
             };
-            let pause = if must_retry { RETRY_PAUSE } else { Duration::from_secs(3600) };
             tokio::select! {
                 () = self.queue.woken() => {}
                 changed = metrics.changed() => if changed.is_err() { break },
@@ -180,9 +189,14 @@ impl Bundler {
         standing
     }
 
-    /// Proposes bundles while there is room in flight; true when it should be tried again soon.
-    async fn propose_ready(self: &Arc<Self>) -> bool {
-        while let Some(taken) = self.take_bundle() {
+    /// Proposes bundles while there is room in flight; how long to wait for a wake then.
+    /// `stalled_since` is when Raft first did not take what waits, and nothing while it does.
+    async fn propose_ready(self: &Arc<Self>, stalled_since: &mut Option<Instant>) -> Duration {
+        while self.in_flight.load(Ordering::Acquire) < IN_FLIGHT_MAX {
+            let Some(taken) = self.take_bundle() else {
+                *stalled_since = None;
+                return IDLE;
+            };
             let bytes = taken.bytes();
             // The log would refuse it inside Raft, which ends the group on this node.
             let bytes_max = self.log.payload_bytes_max().saturating_sub(ENTRY_BYTES);
@@ -191,13 +205,22 @@ impl Bundler {
                 taken.refuse(&ProposeError::TooLarge { group, bytes, bytes_max });
                 continue;
             }
-            match self.log.ready(bytes).await {
-                Ok(()) => {}
-                Err(error) => {
+            let now = Instant::now();
+            let until = *stalled_since.get_or_insert(now) + self.queue.patience();
+            let ready = self.log.ready(bytes);
+            match tokio::time::timeout_at(until.max(now + RETRY_PAUSE), ready).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
                     taken.refuse(&self.to_propose_error(error));
                     continue;
                 }
+                Err(_) => {
+                    taken.put_back();
+                    return RETRY_PAUSE;
+                }
             }
+            metrics::counter!("dtm_bundles_total").increment(1);
+            metrics::counter!("dtm_commands_total").increment(taken.items.len() as u64);
             let mut builder = bundle::Builder::of_version(
                 taken.version,
                 self.links.clocks().stamp_us(),
@@ -208,10 +231,17 @@ impl Bundler {
             let data = BundleBytes(builder.finish());
             let responder = CallbackResponder::new(move |result| taken.finish(result));
             if self.raft.client_write_ff(data, Some(responder)).await.is_err() {
-                return true;
+                return RETRY_PAUSE;
             }
+            *stalled_since = None;
         }
-        false
+        let since = *stalled_since.get_or_insert_with(Instant::now);
+        let left = self.queue.patience().saturating_sub(since.elapsed());
+        if left.is_zero() {
+            pause(self.queue.expire("no majority answers the leader"))
+        } else {
+            left
+        }
     }
 
     fn to_propose_error(&self, error: LogError) -> ProposeError {
@@ -224,17 +254,12 @@ impl Bundler {
     }
 
     fn take_bundle(self: &Arc<Self>) -> Option<Taken> {
-        if self.in_flight.load(Ordering::Acquire) >= IN_FLIGHT_MAX {
-            return None;
-        }
         let version = self.applied.version();
         let items = self.queue.take_for(version, BUNDLE_BYTES_MAX);
         if items.is_empty() {
             return None;
         }
         self.in_flight.fetch_add(1, Ordering::AcqRel);
-        metrics::counter!("dtm_bundles_total").increment(1);
-        metrics::counter!("dtm_commands_total").increment(items.len() as u64);
         Some(Taken { bundler: Arc::clone(self), version, items })
     }
 }
@@ -258,6 +283,11 @@ impl Taken {
         }
     }
 
+    /// Certainly not written.
+    fn put_back(mut self) {
+        self.bundler.queue.put_back(std::mem::take(&mut self.items));
+    }
+
     fn unknown(&mut self, cause: &str) {
         let group = self.bundler.queue.group();
         for (_, item) in self.items.drain(..) {
@@ -278,8 +308,7 @@ impl Taken {
             }
             Err(ClientWriteError::ForwardToLeader(_)) => {
                 // Refused before it was written.
-                let items = std::mem::take(&mut self.items);
-                self.bundler.queue.put_back(items);
+                self.put_back();
             }
             Err(error) => self.unknown(&error.to_string()),
         }

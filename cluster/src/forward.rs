@@ -1,11 +1,11 @@
 //! Commands for groups that another node leads: one stream a peer, commands of all groups gathered.
 //!
 //! Openings of sessions go before batches here too, and find room where those have filled the link.
+//! What one group holds of the link while it gets no answers is bounded (`shares.rs`).
 //! A command is either never sent (it goes back to its queue), or answered, or its outcome is
 //! unknown; never reported as failed when it may have been committed.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use dtm_machine::seams::{ProposeError, Reply};
@@ -23,12 +23,8 @@ use tonic::{Status, Streaming};
 use crate::network::{Link, OriginGuard};
 use crate::queue::{CommandQueue, Item};
 use crate::registry::Registry;
+use crate::shares::{COMMANDS_MAX, Shares};
 
-/// Commands on their way to one peer and not yet answered.
-const IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
-/// What openings of sessions may take beyond it.
-const OPENING_BYTES_MAX: usize = 1 << 20;
-const IN_FLIGHT_COMMANDS_MAX: usize = 16 << 10;
 /// One message takes this much, unless a single command is larger.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 const MESSAGES_MAX: usize = 8;
@@ -58,6 +54,14 @@ impl Job {
         self.item.command.len()
     }
 
+    fn take_share(&self, shares: &Shares) -> bool {
+        shares.take(self.group, self.item.is_opening(), self.bytes())
+    }
+
+    fn give_share_back(&self, shares: &Shares) {
+        shares.give_back(self.group, self.item.is_opening(), self.bytes());
+    }
+
     fn answer(self, forwarded: Forwarded) {
         if let Some(queue) = self.queue.upgrade() {
             queue.forwarded(self.number, self.item, forwarded);
@@ -69,42 +73,36 @@ impl Job {
 pub(crate) struct Forwarder {
     openings: mpsc::Sender<Job>,
     jobs: mpsc::Sender<Job>,
-    in_flight_bytes: Arc<AtomicUsize>,
+    shares: Arc<Shares>,
 }
 
 impl Forwarder {
     pub(crate) fn start(link: &Link) -> Arc<Self> {
-        let (openings, first) = mpsc::channel(IN_FLIGHT_COMMANDS_MAX);
-        let (jobs, then) = mpsc::channel(IN_FLIGHT_COMMANDS_MAX);
-        let in_flight_bytes = Arc::new(AtomicUsize::new(0));
+        let (openings, first) = mpsc::channel(COMMANDS_MAX);
+        let (jobs, then) = mpsc::channel(COMMANDS_MAX);
+        let shares = Arc::new(Shares::default());
         let worker = Worker {
             client: link.data(),
             guard: link.guard_arc(),
             jobs: Jobs { openings: first, others: then },
-            in_flight_bytes: Arc::clone(&in_flight_bytes),
+            shares: Arc::clone(&shares),
             waiting: HashMap::new(),
             last_id: 0,
         };
         tokio::spawn(worker.run());
-        Arc::new(Self { openings, jobs, in_flight_bytes })
+        Arc::new(Self { openings, jobs, shares })
     }
 
-    /// Takes a command unless too much is on its way; then it comes back.
+    /// Takes a command unless its group holds too much of the link; then it comes back.
     pub(crate) fn send(&self, job: Job) -> Result<(), Job> {
-        let bytes = job.bytes();
-        let (jobs, bytes_max) = if job.item.is_opening() {
-            (&self.openings, IN_FLIGHT_BYTES_MAX + OPENING_BYTES_MAX)
-        } else {
-            (&self.jobs, IN_FLIGHT_BYTES_MAX)
-        };
-        let before = self.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
-        if before > 0 && before + bytes > bytes_max {
-            self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        if !job.take_share(&self.shares) {
             return Err(job);
         }
+        let jobs = if job.item.is_opening() { &self.openings } else { &self.jobs };
         jobs.try_send(job).map_err(|refused| {
-            self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
-            refused.into_inner()
+            let job = refused.into_inner();
+            job.give_share_back(&self.shares);
+            job
         })
     }
 }
@@ -134,7 +132,7 @@ struct Worker {
     client: PeerServiceClient<Channel>,
     guard: Arc<OriginGuard>,
     jobs: Jobs,
-    in_flight_bytes: Arc<AtomicUsize>,
+    shares: Arc<Shares>,
     /// Sent and not yet answered, by the number of this stream's worker.
     waiting: HashMap<u64, Job>,
     last_id: u64,
@@ -164,7 +162,7 @@ impl Worker {
     fn give_back(&mut self, first: Job) {
         let mut next = Some(first);
         while let Some(job) = next {
-            self.in_flight_bytes.fetch_sub(job.bytes(), Ordering::AcqRel);
+            job.give_share_back(&self.shares);
             job.answer(Forwarded::NotTaken);
             next = self.jobs.try_recv();
         }
@@ -233,7 +231,7 @@ impl Worker {
         let answer = answer.ok_or_else(|| Status::unavailable("forward stream ended"))??;
         for item in answer.items {
             if let Some(job) = self.waiting.remove(&item.id) {
-                self.in_flight_bytes.fetch_sub(job.bytes(), Ordering::AcqRel);
+                job.give_share_back(&self.shares);
                 let group = job.group;
                 job.answer(from_wire(group, item.result));
             }
@@ -244,7 +242,7 @@ impl Worker {
     /// The stream broke: what was sent may have been committed or not.
     fn lose(&mut self, status: &Status) {
         for (_, job) in self.waiting.drain() {
-            self.in_flight_bytes.fetch_sub(job.bytes(), Ordering::AcqRel);
+            job.give_share_back(&self.shares);
             let group = job.group;
             let cause = format!("connection to the leader was lost: {}", status.message());
             job.answer(Forwarded::Failed(ProposeError::OutcomeUnknown { group, cause }));
@@ -304,7 +302,9 @@ pub(crate) fn serve(
     registry: Arc<Registry>,
     requests: Streaming<wire::ForwardRequest>,
 ) -> ReceiverStream<Result<wire::ForwardResponse, Status>> {
-    let (answers, gathered) = mpsc::channel(IN_FLIGHT_COMMANDS_MAX);
+    // A place for each command that the sender may have here without an answer: no group's commands
+    // wait for a place that those of another hold.
+    let (answers, gathered) = mpsc::channel(COMMANDS_MAX);
     let (responses, receiver) = mpsc::channel(MESSAGES_MAX);
     tokio::spawn(take_requests(registry, requests, answers));
     tokio::spawn(send_answers(gathered, responses));
@@ -371,17 +371,23 @@ mod tests {
         [job(Op::AppendBatch(AppendBatch::default())), job(Op::OpenSession(OpenSession::default()))]
     }
 
-    fn forwarder(in_flight: usize) -> (Forwarder, Jobs) {
+    fn forwarder() -> (Forwarder, Jobs) {
         let (openings, first) = mpsc::channel(8);
         let (jobs, then) = mpsc::channel(8);
-        let in_flight_bytes = Arc::new(AtomicUsize::new(in_flight));
-        let forwarder = Forwarder { openings, jobs, in_flight_bytes };
+        let forwarder = Forwarder { openings, jobs, shares: Arc::default() };
         (forwarder, Jobs { openings: first, others: then })
+    }
+
+    /// Takes all room of the group of [`jobs`].
+    fn fill(forwarder: &Forwarder, is_opening: bool) {
+        for bytes in [64 << 10, 1] {
+            while forwarder.shares.take(GroupId(1), is_opening, bytes) {}
+        }
     }
 
     #[tokio::test]
     async fn openings_leave_before_what_waits() {
-        let (forwarder, mut waiting) = forwarder(0);
+        let (forwarder, mut waiting) = forwarder();
         for job in jobs().into_iter().chain(jobs()) {
             assert!(forwarder.send(job).is_ok());
         }
@@ -396,12 +402,16 @@ mod tests {
 
     #[tokio::test]
     async fn openings_find_room_where_batches_have_filled_the_link() {
-        let (forwarder, _waiting) = forwarder(IN_FLIGHT_BYTES_MAX);
+        let (forwarder, mut waiting) = forwarder();
+        fill(&forwarder, false);
         let [batch, opening] = jobs();
         assert!(forwarder.send(batch).is_err());
         assert!(forwarder.send(opening).is_ok());
-        forwarder.in_flight_bytes.fetch_add(OPENING_BYTES_MAX, Ordering::AcqRel);
+        fill(&forwarder, true);
         let [_, opening] = jobs();
         assert!(forwarder.send(opening).is_err(), "there is a bound for them too");
+        waiting.recv().await.expect("it waits").give_share_back(&forwarder.shares);
+        let [_, opening] = jobs();
+        assert!(forwarder.send(opening).is_ok(), "an answer makes room");
     }
 }

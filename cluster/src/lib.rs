@@ -39,6 +39,7 @@ mod removal;
 mod repair;
 mod roots;
 mod scrub;
+mod shares;
 mod snapshot;
 mod starting;
 mod state_machine;

@@ -34,7 +34,7 @@ const OWN_PART: usize = 8;
 pub(crate) struct QueueConfig {
     /// Commands waiting or in flight, bytes; beyond it proposals are refused as overload.
     pub(crate) bytes_max: usize,
-    /// How long a command waits for a leader.
+    /// How long a command waits for a leader, or for one that takes it.
     pub(crate) leader_wait: Duration,
 }
 
@@ -98,6 +98,11 @@ impl CommandQueue {
 
     pub(crate) fn group(&self) -> GroupId {
         self.group
+    }
+
+    /// How long a command waits.
+    pub(crate) fn patience(&self) -> Duration {
+        self.config.leader_wait
     }
 
     /// Bytes not yet answered.
@@ -231,7 +236,8 @@ impl CommandQueue {
             let job = Job { queue: Arc::downgrade(self), group: self.group, number, item };
             if let Err(full) = forwarder.send(job) {
                 self.state.lock().items.insert(full.item.lane, full.number, full.item);
-                return true;
+                // Those behind it are not reached.
+                return self.expire("the leader does not answer");
             }
         }
     }

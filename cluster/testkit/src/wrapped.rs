@@ -68,6 +68,11 @@ pub trait WrappedLog: Send + Sync + 'static {
         self.inner().marks()
     }
 
+    /// See [`ReplicaLog::ready`].
+    fn ready(&self, bytes: usize) -> BoxFuture<'_, Result<(), LogError>> {
+        self.inner().ready(bytes)
+    }
+
     /// See [`ReplicaLog::append`].
     fn append(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
         self.inner().append(entries, flushed)
@@ -99,7 +104,7 @@ impl<W: WrappedLog> ReplicaLog for Wrapped<W> {
     }
 
     fn ready(&self, bytes: usize) -> BoxFuture<'_, Result<(), LogError>> {
-        self.0.inner().ready(bytes)
+        self.0.ready(bytes)
     }
 
     fn append(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {

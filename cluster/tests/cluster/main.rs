@@ -8,3 +8,4 @@ mod membership;
 mod replication;
 mod snapshots;
 mod storage;
+mod stuck;

@@ -115,7 +115,7 @@ async fn leaders_spread_and_leave_a_draining_node() {
     assert!((0..6).all(|id| !is_led_by(&cluster, GroupId(id), 1)));
 }
 
-fn is_led_by(cluster: &Cluster, group: GroupId, at: usize) -> bool {
+pub(crate) fn is_led_by(cluster: &Cluster, group: GroupId, at: usize) -> bool {
     cluster.node(at).leader(group).is_some_and(|hint| hint.is_self)
 }
 

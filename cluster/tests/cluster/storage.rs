@@ -16,6 +16,8 @@ use dtm_storage::state::{Error as DbError, Owner, StateConfig};
 use dtm_storage::vfs::RealVfs;
 use dtm_testkit::{Wrapped, WrappedLog, WrappedLogs, WrappedState, WrappedStates};
 use dtm_types::{ClusterId, GroupId, Incarnation, NodeId, ReplicaId};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
 
 use crate::harness::PATIENCE;
 
@@ -124,6 +126,16 @@ pub(crate) struct Faults {
     pub(crate) rows_fault: AtomicI64,
     /// Indexes that this node's record store has lost, as `from * 2^32 + to`; 0 = none.
     pub(crate) lost: AtomicI64,
+    /// 1: the log has no room for what a leader would propose.
+    pub(crate) log_without_room: AtomicI64,
+    unflushed: Mutex<Unflushed>,
+}
+
+/// What was appended and is not said to be on disk.
+#[derive(Default)]
+struct Unflushed {
+    group: Option<GroupId>,
+    waiting: Vec<(Flushed, Result<(), LogError>)>,
 }
 
 fn strikes(fault: &AtomicI64) -> bool {
@@ -133,6 +145,29 @@ fn strikes(fault: &AtomicI64) -> bool {
 impl Faults {
     pub(crate) fn lose(&self, from: i64, to: i64) {
         self.lost.store(from << 32 | to, Ordering::SeqCst);
+    }
+
+    /// Appends to the log of this group are not said to be on disk any more: its replica here answers
+    /// its leader nothing. Other groups go on.
+    pub(crate) fn hold_flushes(&self, group: GroupId) {
+        self.unflushed.lock().group = Some(group);
+    }
+
+    /// Says what was held.
+    pub(crate) fn release_flushes(&self) {
+        let mut unflushed = self.unflushed.lock();
+        unflushed.group = None;
+        unflushed.waiting.drain(..).for_each(|(flushed, result)| flushed(result));
+    }
+
+    fn flushed(&self, group: GroupId, flushed: Flushed, result: Result<(), LogError>) {
+        let mut unflushed = self.unflushed.lock();
+        if unflushed.group == Some(group) {
+            unflushed.waiting.push((flushed, result));
+        } else {
+            drop(unflushed);
+            flushed(result);
+        }
     }
 
     fn has_lost(&self, index: u64) -> bool {
@@ -157,11 +192,12 @@ impl WrappedLogs for FaultyLogs {
         if group.is_meta() {
             return Ok(inner);
         }
-        Ok(Arc::new(Wrapped(FaultyLog { inner, faults: Arc::clone(&self.faults) })))
+        Ok(Arc::new(Wrapped(FaultyLog { group, inner, faults: Arc::clone(&self.faults) })))
     }
 }
 
 struct FaultyLog {
+    group: GroupId,
     inner: Arc<dyn ReplicaLog>,
     faults: Arc<Faults>,
 }
@@ -169,6 +205,20 @@ struct FaultyLog {
 impl WrappedLog for FaultyLog {
     fn inner(&self) -> &dyn ReplicaLog {
         &*self.inner
+    }
+
+    fn ready(&self, bytes: usize) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async move {
+            while self.faults.log_without_room.load(Ordering::SeqCst) == 1 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            self.inner.ready(bytes).await
+        })
+    }
+
+    fn append(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
+        let (group, faults) = (self.group, Arc::clone(&self.faults));
+        self.inner.append(entries, Box::new(move |result| faults.flushed(group, flushed, result)))
     }
 
     fn read_record(&self, index: u64) -> Result<LogEntry, LogError> {
