@@ -103,8 +103,10 @@ pub struct Record {
     #[prost(uint32, tag = "5")]
     pub priority: u32,
     /// The rest of the envelope, where it is not the same for all.
-    #[prost(message, optional, tag = "6")]
-    pub envelope: ::core::option::Option<::dtm_types::format::Envelope>,
+    #[prost(message, optional, boxed, tag = "6")]
+    pub envelope: ::core::option::Option<
+        ::prost::alloc::boxed::Box<::dtm_types::format::Envelope>,
+    >,
     /// The sender's own 16-byte salt, where the sender signs.
     #[prost(bytes = "bytes", tag = "7")]
     pub salt: ::prost::bytes::Bytes,
@@ -176,15 +178,21 @@ pub struct Opened {
     #[prost(uint32, tag = "10")]
     pub schema_version: u32,
 }
-/// Limits of this stream. Bytes in flight = sent and not yet acked.
+/// Limits of this stream. Bytes in flight = sent and not yet acked: of each frame the encoded bytes of
+/// the PublishRequest that carries it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Window {
+    /// Payload and envelope of one record.
     #[prost(uint64, tag = "1")]
     pub record_bytes_max: u64,
+    /// The encoded records of one frame.
     #[prost(uint64, tag = "2")]
     pub frame_bytes_max: u64,
     #[prost(uint64, tag = "3")]
     pub in_flight_bytes_max: u64,
+    /// Records of one frame, and entries of all lists in them; 0 = 65,536.
+    #[prost(uint64, tag = "4")]
+    pub frame_records_max: u64,
 }
 /// Everything up to acked_through is on disk on a majority of the group's replicas.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
