@@ -23,6 +23,7 @@ mod clustering;
 mod damage;
 mod disk_full;
 mod gaps;
+mod hostile;
 mod https;
 mod isolation;
 mod keys;
