@@ -32,10 +32,11 @@ impl Admission {
         u64::from(self.units_max.saturating_sub(free)) * UNIT_BYTES as u64
     }
 
-    /// Waits for room for a frame; not reading on meanwhile is the back-pressure. Cancel-safe.
-    pub async fn admit(&self, stream: &InFlight, bytes: usize) -> Permit {
+    /// Waits for room for a frame; not reading on meanwhile is the back-pressure. The stream counts
+    /// `bytes`, as its client does, the node what the frame takes in memory. Cancel-safe.
+    pub async fn admit(&self, stream: &InFlight, bytes: usize, memory: usize) -> Permit {
         let units =
-            u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.units_max);
+            u32::try_from(memory.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.units_max);
         let node = Arc::clone(&self.node).acquire_many_owned(units).await;
         let node = node.expect("the semaphore is never closed");
         stream.0.bytes.fetch_add(bytes as u64, Ordering::AcqRel);
@@ -100,7 +101,7 @@ mod tests {
     async fn refused_records_slow_their_stream_and_no_other() {
         let admission = Admission::new(1 << 20);
         let (bad, good) = (InFlight::default(), InFlight::default());
-        let permit = admission.admit(&bad, 10).await;
+        let permit = admission.admit(&bad, 10, 10).await;
         permit.refused(1_500);
         assert_eq!(good.slowed(1_000), Duration::ZERO);
         assert_eq!(bad.slowed(1_000), Duration::from_millis(1_500));

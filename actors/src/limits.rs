@@ -5,10 +5,13 @@ use std::time::Duration;
 /// Limits of one node; a source's own agreement may lower them.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Largest payload of one record, bytes (default 8 MiB).
+    /// Largest payload and envelope of one record, bytes (default 8 MiB).
     pub record_bytes_max: usize,
     /// Largest frame, bytes (default 9 MiB).
     pub frame_bytes_max: usize,
+    /// Most records of a frame, and most entries of all lists in them (default 65,536): what a frame
+    /// takes in memory goes by their number, not by its bytes.
+    pub frame_records_max: usize,
     /// Bytes of one stream that may be sent and not yet acked (default 1 MiB). A larger frame is
     /// taken when nothing else of its stream is in flight.
     pub stream_in_flight_bytes_max: usize,
@@ -49,6 +52,7 @@ impl Default for Limits {
         Self {
             record_bytes_max: 8 << 20,
             frame_bytes_max: 9 << 20,
+            frame_records_max: 1 << 16,
             stream_in_flight_bytes_max: 1 << 20,
             refused_per_second_max: 1_000,
             node_in_flight_bytes_max: 256 << 20,

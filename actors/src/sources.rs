@@ -339,6 +339,7 @@ impl SourcesHandle {
                 record_bytes_max: limits.record_bytes_max as u64,
                 frame_bytes_max: limits.frame_bytes_max as u64,
                 in_flight_bytes_max: limits.stream_in_flight_bytes_max as u64,
+                frame_records_max: limits.frame_records_max as u64,
             }),
             incarnation: self.0.deps.incarnation.0,
             group: request.group.0,

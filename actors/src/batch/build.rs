@@ -199,7 +199,7 @@ impl OpenBatch {
         hides: bool,
         quota: &mut Quota,
     ) -> SealedRecord {
-        let mut envelope = record.envelope.unwrap_or_default();
+        let mut envelope = record.envelope.map(|envelope| *envelope).unwrap_or_default();
         envelope.message_id = record.message_id;
         envelope.event_time_us = record.event_time_us;
         envelope.warnings = checked.warnings;

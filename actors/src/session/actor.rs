@@ -122,6 +122,22 @@ pub(crate) struct State {
     guard: SessionGuard,
 }
 
+impl State {
+    fn new(flow: Flow, outbox: Outbox, guard: SessionGuard) -> Self {
+        metrics::gauge!("dtm_sessions_open").increment(1.0);
+        Self { flow, outbox, closing: None, guard }
+    }
+}
+
+/// Not in `post_stop`, which ractor leaves out after a panic: a session that crashed would leave its
+/// client waiting for ever.
+impl Drop for State {
+    fn drop(&mut self) {
+        metrics::gauge!("dtm_sessions_open").decrement(1.0);
+        self.outbox.end(Err(Error::Gone));
+    }
+}
+
 impl Actor for Session {
     type Msg = SessionMessage;
     type State = State;
@@ -132,10 +148,9 @@ impl Actor for Session {
         myself: ActorRef<Self::Msg>,
         SessionArgs { flow: args, guard }: SessionArgs,
     ) -> Result<State, ActorProcessingErr> {
-        metrics::gauge!("dtm_sessions_open").increment(1.0);
         tracing::debug!(stream = %args.stream, session = args.session, "session opened");
         let outbox = args.outbox.clone();
-        Ok(State { flow: Flow::new(args, myself), outbox, closing: None, guard })
+        Ok(State::new(Flow::new(args, myself), outbox, guard))
     }
 
     async fn handle(
@@ -154,16 +169,6 @@ impl Actor for Session {
                 myself.stop(None);
             }
         }
-        Ok(())
-    }
-
-    async fn post_stop(
-        &self,
-        _: ActorRef<Self::Msg>,
-        state: &mut State,
-    ) -> Result<(), ActorProcessingErr> {
-        metrics::gauge!("dtm_sessions_open").decrement(1.0);
-        state.outbox.end(Err(Error::Gone));
         Ok(())
     }
 }
@@ -294,3 +299,7 @@ fn ask(
         let _ = myself.cast(then(outcome));
     });
 }
+
+#[cfg(test)]
+#[path = "crash_test.rs"]
+mod crashes;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use dtm_proto::ingest;
+use dtm_types::format::{Envelope, Violation};
 use dtm_types::{ErrorCode, StreamKey};
+use prost::Message;
+use prost::encoding::encoded_len_varint;
 use ractor::ActorRef;
 use tokio::sync::Semaphore;
 
@@ -11,6 +14,9 @@ use super::actor::SessionMessage;
 use crate::admission::{Admission, InFlight};
 use crate::error::Error;
 use crate::limits::Limits;
+
+/// Most bytes of a request that carries a frame besides its records: two keys, a length, a sequence.
+const FRAME_HEADER_BYTES: usize = 17;
 
 /// A session, from the reading side.
 pub struct SessionHandle {
@@ -22,6 +28,7 @@ pub struct SessionHandle {
     declaring: Arc<Semaphore>,
     record_bytes_max: usize,
     frame_bytes_max: usize,
+    frame_records_max: usize,
     in_flight_bytes_max: usize,
     refused_per_second_max: u64,
 }
@@ -42,23 +49,34 @@ impl SessionHandle {
             declaring: Arc::new(Semaphore::new(1)),
             record_bytes_max: limits.record_bytes_max,
             frame_bytes_max: limits.frame_bytes_max,
+            frame_records_max: limits.frame_records_max,
             in_flight_bytes_max: limits.stream_in_flight_bytes_max,
             refused_per_second_max: limits.refused_per_second_max,
         }
     }
 
-    /// Takes a frame: checks its limits, waits for room on the node (and longer where records of
-    /// this stream were refused), hands it to the actor.
+    /// Takes a frame that came over no wire; see [`SessionHandle::frame_of`].
+    ///
+    /// # Errors
+    /// As [`SessionHandle::frame_of`].
+    pub async fn frame(&self, frame: ingest::Frame) -> Result<(), Error> {
+        let inner = frame.encoded_len();
+        self.frame_of(frame, 1 + encoded_len_varint(inner as u64) + inner).await
+    }
+
+    /// Takes a frame whose request came as `bytes` bytes, which is what its client counts: checks
+    /// its limits, waits for room on the node (and longer where records of this stream were
+    /// refused), hands it to the actor.
     ///
     /// # Errors
     /// [`Error::Limit`] with the name and value of the limit; [`Error::Gone`] after the end.
-    pub async fn frame(&self, frame: ingest::Frame) -> Result<(), Error> {
-        let bytes = self.check(&frame)?;
+    pub async fn frame_of(&self, frame: ingest::Frame, bytes: usize) -> Result<(), Error> {
+        let memory = self.check(&frame, bytes)?;
         let slowed = self.in_flight.slowed(self.refused_per_second_max);
         if !slowed.is_zero() {
             tokio::time::sleep(slowed).await;
         }
-        let permit = self.admission.admit(&self.in_flight, bytes).await;
+        let permit = self.admission.admit(&self.in_flight, bytes, memory).await;
         self.cast(SessionMessage::Frame { frame, permit })
     }
 
@@ -119,16 +137,30 @@ impl SessionHandle {
         Err(self.protocol(&format!("a stream counts to {max}, sequence {last} was sent")))
     }
 
+    /// A frame that was refused before it was built, because of what it holds.
+    pub fn frame_holds_too_much(&self, found: u64) -> Error {
+        Error::Limit {
+            stream: self.stream.clone(),
+            code: ErrorCode::TooLarge,
+            name: "frame_records_max",
+            value: self.frame_records_max as u64,
+            found,
+        }
+    }
+
     fn cast(&self, message: SessionMessage) -> Result<(), Error> {
         self.actor.cast(message).map_err(|_| Error::Gone)
     }
 
-    fn check(&self, frame: &ingest::Frame) -> Result<usize, Error> {
+    /// What the frame takes in memory, where it is within its limits.
+    fn check(&self, frame: &ingest::Frame, bytes: usize) -> Result<usize, Error> {
         if frame.records.is_empty() || frame.first_sequence == 0 {
             let cause = "a frame holds at least one record and sequences count from 1".to_owned();
             return Err(Error::Protocol { stream: self.stream.clone(), cause });
         }
         self.sequence(frame.first_sequence.saturating_add(frame.records.len() as u64 - 1))?;
+        let (large, full) = (ErrorCode::TooLarge, ErrorCode::WindowExceeded);
+        self.limit("frame_records_max", self.frame_records_max, frame.records.len(), large)?;
         let signed = !frame.sender_signature.is_empty() || !frame.sender_root.is_empty();
         if signed || frame.records.iter().any(|r| !r.salt.is_empty() || !r.blobs.is_empty()) {
             return Err(Error::NotSupported {
@@ -136,21 +168,19 @@ impl SessionHandle {
                 what: "a signed frame or a blob",
             });
         }
-        let largest = frame.records.iter().map(|r| r.payload.len()).max().unwrap_or(0);
-        self.limit("record_bytes_max", self.record_bytes_max, largest, ErrorCode::TooLarge)?;
-        let bytes = frame.records.iter().map(|r| r.payload.len() + r.message_id.len()).sum();
-        self.limit("frame_bytes_max", self.frame_bytes_max, bytes, ErrorCode::TooLarge)?;
+        // No record is larger than its frame: hardly any frame is looked through for this.
+        if bytes > self.record_bytes_max {
+            let largest = frame.records.iter().map(record_bytes).max().unwrap_or(0);
+            self.limit("record_bytes_max", self.record_bytes_max, largest, large)?;
+        }
+        let records = bytes.saturating_sub(FRAME_HEADER_BYTES);
+        self.limit("frame_bytes_max", self.frame_bytes_max, records, large)?;
         let flying = usize::try_from(self.in_flight.bytes()).unwrap_or(usize::MAX);
         if flying > 0 {
             let name = "stream_in_flight_bytes_max";
-            self.limit(
-                name,
-                self.in_flight_bytes_max,
-                flying.saturating_add(bytes),
-                ErrorCode::WindowExceeded,
-            )?;
+            self.limit(name, self.in_flight_bytes_max, flying.saturating_add(bytes), full)?;
         }
-        Ok(bytes)
+        Ok(frame.records.iter().map(memory_of).sum::<usize>().max(bytes))
     }
 
     fn limit(
@@ -173,6 +203,25 @@ impl SessionHandle {
     }
 }
 
+/// What `record_bytes_max` bounds.
+fn record_bytes(record: &ingest::Record) -> usize {
+    record.payload.len() + record.envelope.as_ref().map_or(0, |envelope| envelope.encoded_len())
+}
+
+/// What a record takes in memory without the bytes that its fields point to.
+fn memory_of(record: &ingest::Record) -> usize {
+    let lists = |envelope: &Envelope| {
+        size_of::<Envelope>()
+            + envelope.masked_pointers.len() * size_of::<String>()
+            + envelope.warnings.len() * size_of::<Violation>()
+    };
+    size_of::<ingest::Record>() + record.envelope.as_deref().map_or(0, lists)
+}
+
+#[cfg(test)]
+#[path = "handle_test.rs"]
+mod costs;
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -183,7 +232,7 @@ mod tests {
     use super::*;
 
     /// Hands on what a session would work on.
-    struct Mailbox(mpsc::Sender<SessionMessage>);
+    pub(super) struct Mailbox(pub(super) mpsc::Sender<SessionMessage>);
 
     impl Actor for Mailbox {
         type Msg = SessionMessage;

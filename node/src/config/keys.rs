@@ -128,10 +128,12 @@ config! {
     }
     /// Bounds on what is taken in. A source's own limits may be lower.
     limits: Limits {
-        /// Largest record.
+        /// Largest record: its payload and its envelope.
         record_bytes_max: u64 = "8_388_608", 1_024..=(12 * MIB), "bytes";
         /// Largest frame of a client: many records.
         frame_bytes_max: u64 = "9_437_184", 2_048..=(15 * MIB), "bytes";
+        /// Most records of a frame, and most entries of all lists in them. It bounds what a frame takes in memory: an empty record is two bytes on the wire. Clients of the SDK cut their frames by it.
+        frame_records_max: u64 = "65_536", 1_024..=1_048_576, "records";
         /// Streams of one source open at once on this node. Streams gather on the node that leads the source's group; one that is served elsewhere counts there.
         streams_open_max: u64 = "64", 1..=4_096, "streams";
         /// Reads, tails and lists of the quarantine of one source or operator open at once on this node.

@@ -14,7 +14,6 @@ use dtm_machine::seams::{Clock, Entropy};
 use dtm_proto::admin::admin_service_server::AdminServiceServer;
 use dtm_proto::admin::join_service_server::JoinServiceServer;
 use dtm_proto::admin::node_service_server::NodeServiceServer;
-use dtm_proto::ingest::ingest_service_server::IngestServiceServer;
 use dtm_proto::records::records_service_server::RecordsServiceServer;
 use dtm_storage::keys::Keyring;
 use dtm_storage::log::{LogConfig, LogIdentity, NodeLog};
@@ -34,7 +33,7 @@ use crate::http::{self, LinkKey, Pages};
 use crate::pki::{self, Genesis};
 use crate::seams::Seams;
 use crate::services::{
-    AdminDoor, IngestDoor, JoinDoor, Live, NodeDoor, PeerCalls, RecordsDoor, Shared, reflection,
+    AdminDoor, IngestServer, JoinDoor, Live, NodeDoor, PeerCalls, RecordsDoor, Shared, reflection,
 };
 use crate::shell::{RenderMetrics, Shell};
 use crate::system::{OsEntropy, SystemClock};
@@ -50,8 +49,9 @@ const LEAVE_OVER: Duration = Duration::from_millis(1_000);
 /// What did not leave by then is cut off.
 const LEAVE_WITHIN: Duration = Duration::from_millis(2_500);
 const LEAVE_PAUSE: Duration = Duration::from_millis(20);
-/// What a message may hold besides its frame.
-const MESSAGE_SLACK_BYTES: usize = 1 << 20;
+/// Largest request of administration: a data set's definition of 1 MiB. It is decoded before anybody
+/// knows who asks.
+const ADMIN_BYTES_MAX: usize = (1 << 20) + (64 << 10);
 
 /// Why a node did not run.
 #[derive(Debug, thiserror::Error)]
@@ -323,17 +323,15 @@ async fn stop(shared: &Arc<Shared>) {
 
 async fn serve_grpc(shared: Arc<Shared>, listener: tls::Listener, shutdown: CancellationToken) {
     let (health_reporter, health) = tonic_health::server::health_reporter();
-    health_reporter.set_serving::<IngestServiceServer<IngestDoor>>().await;
+    health_reporter.set_serving::<IngestServer>().await;
     health_reporter.set_serving::<RecordsServiceServer<RecordsDoor>>().await;
     health_reporter.set_serving::<AdminServiceServer<AdminDoor>>().await;
     let reflection = reflection(&shared);
-    let frame = usize::try_from(shared.config.limits.frame_bytes_max).unwrap_or(usize::MAX)
-        + MESSAGE_SLACK_BYTES;
-    let ingest =
-        IngestServiceServer::new(IngestDoor(Arc::clone(&shared))).max_decoding_message_size(frame);
+    let ingest = IngestServer::new(Arc::clone(&shared));
     let records = RecordsServiceServer::new(RecordsDoor(Arc::clone(&shared)))
         .max_encoding_message_size(usize::MAX);
-    let admin = AdminServiceServer::new(AdminDoor(Arc::clone(&shared)));
+    let admin = AdminServiceServer::new(AdminDoor(Arc::clone(&shared)))
+        .max_decoding_message_size(ADMIN_BYTES_MAX);
     let nodes = NodeServiceServer::new(NodeDoor(Arc::clone(&shared)));
     let join = JoinServiceServer::new(JoinDoor(shared));
     let served = tls::grpc_server()
@@ -433,6 +431,7 @@ fn limits(config: &Config) -> Limits {
     Limits {
         record_bytes_max: bytes(limits.record_bytes_max),
         frame_bytes_max: bytes(limits.frame_bytes_max),
+        frame_records_max: bytes(limits.frame_records_max),
         stream_in_flight_bytes_max: bytes(limits.stream_in_flight_bytes_max),
         node_in_flight_bytes_max: bytes(limits.node_in_flight_bytes_max),
         refused_per_second_max: limits.refused_per_second_max,

@@ -3,6 +3,10 @@
 //! One reading task a connection: it takes frames off the wire only when there is room for them, so
 //! that a source that is too loud is slowed by its own connection and nobody else's.
 
+mod codec;
+mod server;
+
+use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -10,14 +14,15 @@ use dtm_actors::{ContractRequest, OpenRequest, SessionHandle};
 use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, ReadView};
-use dtm_proto::ingest::ingest_service_server::IngestService;
 use dtm_proto::ingest::publish_request::Request as Asked;
-use dtm_proto::ingest::{Open, PublishRequest, PublishResponse, StatusRequest, StatusResponse};
-use dtm_types::{ErrorCode, GroupId, StreamKey};
+use dtm_proto::ingest::{Open, PublishResponse, StatusRequest, StatusResponse};
+use dtm_types::{ErrorCode, GroupId, SourceId, StreamKey};
 use futures::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::StatusExt;
 
+use self::codec::{HoldsTooMuch, Inbound};
+pub(crate) use self::server::IngestServer;
 use super::rights::{Entered, Terms};
 use super::shared::Shared;
 use super::status::{internal, of_session, status, status_with, stream_key};
@@ -27,17 +32,14 @@ use crate::telemetry::contained;
 const OPEN_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The service.
-pub(crate) struct IngestDoor(pub(crate) Arc<Shared>);
+struct IngestDoor(Arc<Shared>);
 
 type Answers = Pin<Box<dyn Stream<Item = Result<PublishResponse, Status>> + Send>>;
 
-#[tonic::async_trait]
-impl IngestService for IngestDoor {
-    type PublishStream = Answers;
-
+impl IngestDoor {
     async fn publish(
         &self,
-        request: Request<Streaming<PublishRequest>>,
+        request: Request<Streaming<Inbound>>,
     ) -> Result<Response<Answers>, Status> {
         let opened = self.opened(request).await;
         opened.inspect_err(|refused| {
@@ -78,14 +80,17 @@ impl IngestDoor {
     /// Opens a stream by the first request of a call.
     async fn opened(
         &self,
-        request: Request<Streaming<PublishRequest>>,
+        request: Request<Streaming<Inbound>>,
     ) -> Result<Response<Answers>, Status> {
         let caller = self.0.caller(&request).await?;
+        // Who may not even publish as itself is not listened to: nothing is decoded for it.
+        self.0.permit(&caller, Operation::Publish, caller.source().map(SourceId::as_str))?;
         let mut requests = request.into_inner();
         let first = tokio::time::timeout(OPEN_WITHIN, requests.message()).await;
         let first = first
-            .map_err(|_| status(ErrorCode::InvalidArgument, "no open request within 10 s"))??;
-        let Some(PublishRequest { request: Some(Asked::Open(open)) }) = first else {
+            .map_err(|_| status(ErrorCode::InvalidArgument, "no open request within 10 s"))?
+            .map_err(|unread| self.unread(unread))?;
+        let Some(Inbound { asked: Some(Asked::Open(open)), .. }) = first else {
             return Err(status(
                 ErrorCode::InvalidArgument,
                 "the first request of a stream is Open",
@@ -100,6 +105,17 @@ impl IngestDoor {
         tokio::spawn(contained(read(requests, session, stream, right)));
         let answers = outbox.map(|answer| answer.map_err(|error| of_session(&error)));
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    /// Why the first request was not read, with its limit where tonic says it in words.
+    fn unread(&self, refused: Status) -> Status {
+        if refused.code() != Code::OutOfRange {
+            return refused;
+        }
+        let max = self.0.config.limits.frame_bytes_max;
+        let values = [("limit", "frame_bytes_max".to_owned()), ("value", max.to_string())];
+        let detail = format!("frame_bytes_max = {max}: {}", refused.message());
+        status_with(ErrorCode::TooLarge, detail, &values)
     }
 }
 
@@ -157,14 +173,14 @@ fn message_bytes(refused: &Status) -> Option<u64> {
     refused.message().split_whitespace().find_map(|word| word.parse().ok())
 }
 
-/// Tonic says in words only that bytes came whole and are no message.
-fn is_malformed(broken: &Status) -> bool {
-    broken.message().contains("failed to decode Protobuf message")
+/// What a request held that was refused before it was built.
+fn held_too_much(refused: &Status) -> Option<u64> {
+    Some(refused.source()?.downcast_ref::<HoldsTooMuch>()?.found)
 }
 
 /// Reads a connection to its end, or until its right is gone.
 async fn read(
-    mut requests: Streaming<PublishRequest>,
+    mut requests: Streaming<Inbound>,
     session: SessionHandle,
     stream: StreamKey,
     mut right: Entered,
@@ -175,21 +191,24 @@ async fn read(
             cut = right.cut() => return session.fail(cut.error(&stream)),
             asked = requests.message() => asked,
         };
-        let asked = match asked {
-            Ok(Some(PublishRequest { request: Some(asked) })) => asked,
+        let (asked, bytes) = match asked {
+            Ok(Some(Inbound { asked: Some(asked), bytes })) => (asked, bytes),
             Ok(Some(_)) => continue,
             Ok(None) => return session.half_closed(),
             Err(broken) if broken.code() == Code::OutOfRange => {
                 return session.fail(session.frame_too_large(message_bytes(&broken)));
             }
             // What cannot be read, not a connection that broke.
-            Err(broken) if broken.code() == Code::Internal && is_malformed(&broken) => {
+            Err(broken) if broken.code() == Code::InvalidArgument => {
                 return session.fail(session.protocol("a request is no PublishRequest"));
             }
-            Err(_) => return session.disconnected(),
+            Err(broken) => match held_too_much(&broken) {
+                Some(found) => return session.fail(session.frame_holds_too_much(found)),
+                None => return session.disconnected(),
+            },
         };
         let taken = match asked {
-            Asked::Frame(frame) => session.frame(frame).await,
+            Asked::Frame(frame) => session.frame_of(frame, bytes).await,
             Asked::Lost(lost) => session.lost(lost).await,
             Asked::Close(close) => session.close(close.finished),
             Asked::Open(_) => Err(session.protocol("a stream is opened once")),

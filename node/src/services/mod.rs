@@ -25,7 +25,7 @@ pub(crate) use admin::{AdminDoor, dataset_row};
 pub(crate) use audit::{Action, Actor, act};
 pub(crate) use fences::watch as watch_fences;
 pub(crate) use follow::follow_leaders;
-pub(crate) use ingest::IngestDoor;
+pub(crate) use ingest::IngestServer;
 pub(crate) use join::JoinDoor;
 pub(crate) use live::Live;
 pub(crate) use peers::{NodeDoor, PeerCalls};

@@ -68,7 +68,7 @@ metrics! {
     Counter "dtm_batches_proposed_again_total" [""] "rounds": "Rounds in which batches without an outcome were proposed again.";
     Counter "dtm_resend_conflicts_total" [""] "batches": "Resends whose content differs from what is held.";
     Histogram "dtm_ack_seconds" [""] "seconds": "From the seal of a batch to its acknowledgement; records that waited in an open batch have waited before.";
-    Gauge "dtm_in_flight_bytes" [""] "bytes": "Bytes taken in and not yet committed.";
+    Gauge "dtm_in_flight_bytes" [""] "bytes": "Bytes taken in and not yet committed: of each frame its request, or what it takes in memory where that is more.";
     Counter "dtm_ing1_alarms_total" [""] "streams": "ING-1: a client showed the token of an acknowledgement beyond what is held. Anything above 0 is an incident.";
     Counter "dtm_ing1_unproven_total" [""] "streams": "A client said so without that token.";
     Counter "dtm_raft1_alarms_total" ["group"] "groups": "RAFT-1: replicas differ at one index. Anything above 0 is an incident.";

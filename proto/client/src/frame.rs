@@ -17,6 +17,15 @@ const FIELD_2: u8 = 0x12;
 /// Key of `Frame.first_sequence`: field 1, varint.
 const FIELD_1: u8 = 0x08;
 
+/// How much of a frame goes out at once; at least one record does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PartMax {
+    /// Bytes of the encoded records.
+    pub(crate) bytes: usize,
+    /// Records.
+    pub(crate) records: u64,
+}
+
 /// Records with consecutive sequences, encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedFrame {
@@ -84,13 +93,14 @@ impl EncodedFrame {
         &self.bytes
     }
 
-    /// The part from `sequence` on, of at most `bytes_max` bytes but at least one record; `None`
-    /// where the frame does not hold the sequence.
-    pub(crate) fn part(&self, sequence: u64, bytes_max: usize) -> Option<Self> {
+    /// The part from `sequence` on, of at most `max` but at least one record; `None` where the frame
+    /// does not hold the sequence.
+    pub(crate) fn part(&self, sequence: u64, max: PartMax) -> Option<Self> {
         if sequence < self.first || sequence > self.last_sequence() {
             return None;
         }
-        if sequence == self.first && self.bytes.len() <= bytes_max {
+        let is_within = self.bytes.len() <= max.bytes && u64::from(self.count) <= max.records;
+        if sequence == self.first && is_within {
             return Some(self.clone());
         }
         let mut rest = self.bytes.clone();
@@ -102,7 +112,7 @@ impl EncodedFrame {
         while rest.has_remaining() {
             cut_record(&mut rest).expect("the frame was made or checked by this module");
             let after = part.len() - rest.len();
-            if count > 0 && after > bytes_max {
+            if count > 0 && (after > max.bytes || u64::from(count) >= max.records) {
                 break;
             }
             (count, end) = (count + 1, after);
@@ -243,7 +253,8 @@ mod tests {
         #[test]
         fn parts_renumber_nothing(
             sizes in prop::collection::vec(0usize..400, 1..30),
-            bytes_max in 1usize..2000,
+            bytes in 1usize..2000,
+            records in 1u64..40,
         ) {
             let mut builder = FrameBuilder::new(5);
             for size in &sizes {
@@ -252,8 +263,9 @@ mod tests {
             let frame = builder.finish().expect("records");
             let all = frame.records()?;
             let mut next = 5;
-            while let Some(part) = frame.part(next, bytes_max) {
-                prop_assert!(part.bytes() <= bytes_max || part.count() == 1);
+            while let Some(part) = frame.part(next, PartMax { bytes, records }) {
+                prop_assert!(part.bytes() <= bytes || part.count() == 1);
+                prop_assert!(u64::from(part.count()) <= records);
                 prop_assert_eq!(part.first_sequence(), next);
                 let from = (next - 5) as usize;
                 prop_assert_eq!(part.records()?, all[from..from + part.count() as usize].to_vec());

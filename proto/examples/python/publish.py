@@ -26,6 +26,8 @@ from dtm.ingest.v1 import ingest_pb2_grpc
 IN_FLIGHT_BYTES = 1 << 20
 FRAME_BYTES = 64 << 10
 FRAME_RECORDS = 500
+# What a record and its frame add to its payload on the wire, at most.
+RECORD_OVERHEAD = 32
 # No ack for so long while one is owed: the outcome is unknown, so ask again.
 ACK_TIMEOUT_S = 30.0
 FINAL = {
@@ -37,6 +39,11 @@ FINAL = {
     grpc.StatusCode.UNIMPLEMENTED,
     grpc.StatusCode.ABORTED,  # a newer connection took the stream over
 }
+
+
+def cost(payload):
+    """Bytes of the window: the node counts whole requests."""
+    return len(payload) + RECORD_OVERHEAD
 
 
 class Cut(Exception):
@@ -56,6 +63,7 @@ class Publisher:
         self.next_input = None  # sequence of the next line of the input
         self.skip = 0  # lines of the input that an earlier run has stored
         self.window = IN_FLIGHT_BYTES
+        self.waiting = None  # a line that the window has no room for yet
 
     def channel(self, address):
         options = [
@@ -169,20 +177,24 @@ class Publisher:
 
     def fill(self, lines):
         """Reads lines while the window has room; returns whether the input has ended."""
-        held = sum(len(payload) for _, payload in self.unacked)
-        while held < self.window:
-            line = next(lines, None)
-            if line is None:
-                return True
-            payload = line.strip()
+        held = sum(cost(payload) for _, payload in self.unacked)
+        while True:
+            if self.waiting is None:
+                line = next(lines, None)
+                if line is None:
+                    return True
+                self.waiting = line.strip()
+            # A record that is larger than the whole window goes alone.
+            if self.unacked and held + cost(self.waiting) > self.window:
+                return False
+            payload, self.waiting = self.waiting, None
             if not payload:
                 continue
             sequence, self.next_input = self.next_input, self.next_input + 1
             if sequence <= self.skip:
                 continue
             self.unacked.append((sequence, payload))
-            held += len(payload)
-        return False
+            held += cost(payload)
 
     def frame_from(self, sequence):
         """The unacked records from `sequence` on, up to the size of a frame."""

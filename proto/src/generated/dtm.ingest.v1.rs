@@ -176,15 +176,21 @@ pub struct Opened {
     #[prost(uint32, tag = "10")]
     pub schema_version: u32,
 }
-/// Limits of this stream. Bytes in flight = sent and not yet acked.
+/// Limits of this stream. Bytes in flight = sent and not yet acked: of each frame the encoded bytes of
+/// the PublishRequest that carries it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Window {
+    /// Payload and envelope of one record.
     #[prost(uint64, tag = "1")]
     pub record_bytes_max: u64,
+    /// The encoded records of one frame.
     #[prost(uint64, tag = "2")]
     pub frame_bytes_max: u64,
     #[prost(uint64, tag = "3")]
     pub in_flight_bytes_max: u64,
+    /// Records of one frame, and entries of all lists in them; 0 = 65,536.
+    #[prost(uint64, tag = "4")]
+    pub frame_records_max: u64,
 }
 /// Everything up to acked_through is on disk on a majority of the group's replicas.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

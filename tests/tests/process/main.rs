@@ -35,6 +35,7 @@ mod log_file;
 mod matrix;
 mod membership;
 mod node;
+mod odd_streams;
 mod publish;
 mod python;
 #[path = "../../../proto/client/tests/client/python_env.rs"]

@@ -24,7 +24,7 @@ const NOBODY: &str = "";
 
 /// Messages as bytes.
 #[derive(Clone, Copy, Default)]
-struct Raw;
+pub(crate) struct Raw;
 
 impl Encoder for Raw {
     type Item = Vec<u8>;

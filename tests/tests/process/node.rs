@@ -137,9 +137,18 @@ impl Node {
 
     /// Memory that it holds, KiB.
     pub(crate) fn resident_kib(&self) -> Result<u64> {
+        self.memory_kib("VmRSS:")
+    }
+
+    /// The most memory that it ever held, KiB.
+    pub(crate) fn peak_resident_kib(&self) -> Result<u64> {
+        self.memory_kib("VmHWM:")
+    }
+
+    fn memory_kib(&self, what: &'static str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()).context("VmRSS")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(what));
+        let kib = line.and_then(|line| line.split_whitespace().next()).context(what)?;
         Ok(kib.parse()?)
     }
 

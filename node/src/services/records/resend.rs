@@ -78,7 +78,7 @@ pub(super) async fn resend(
         payload,
         message_id: refused.message_id.clone(),
         event_time_us: refused.envelope.as_ref().map_or(0, |envelope| envelope.event_time_us),
-        envelope: refused.envelope.clone(),
+        envelope: refused.envelope.clone().map(Box::new),
         security_status: refused.security_status,
         priority: refused.priority,
         ..Record::default()

@@ -2,6 +2,7 @@
 //!
 //! Owned by the publisher's state. Sequences are contiguous: `first_held() .. next_sequence()`.
 
+use crate::frame::PartMax;
 use crate::{EncodedFrame, FrameBuilder};
 use dtm_proto::ingest::Record;
 use std::collections::VecDeque;
@@ -69,7 +70,7 @@ impl Memory {
     }
 
     /// The frame that starts at `sequence`, of at most `bytes_max` bytes but at least a record.
-    pub(crate) fn frame_from(&mut self, sequence: u64, bytes_max: usize) -> Option<EncodedFrame> {
+    pub(crate) fn frame_from(&mut self, sequence: u64, max: PartMax) -> Option<EncodedFrame> {
         if sequence < self.first_held() || sequence >= self.next {
             return None;
         }
@@ -77,7 +78,7 @@ impl Memory {
             self.frames.extend(self.open.finish());
         }
         let at = self.frames.partition_point(|frame| frame.last_sequence() < sequence);
-        self.frames.get(at)?.part(sequence, bytes_max)
+        self.frames.get(at)?.part(sequence, max)
     }
 
     /// Bytes that are not acked, counted by whole frames.
@@ -123,6 +124,8 @@ impl Memory {
 mod tests {
     use super::*;
 
+    const MAX: PartMax = PartMax { bytes: 1000, records: 10 };
+
     fn record(size: usize) -> Record {
         Record { payload: vec![b'x'; size].into(), ..Record::default() }
     }
@@ -134,15 +137,15 @@ mod tests {
             memory.push(&record(100));
         }
         assert_eq!((memory.first_held(), memory.next_sequence()), (10, 20));
-        let frame = memory.frame_from(11, 1000).expect("held");
+        let frame = memory.frame_from(11, MAX).expect("held");
         assert_eq!((frame.first_sequence(), frame.last_sequence()), (11, 12));
         memory.release(13, 13, usize::MAX);
         assert_eq!(memory.first_held(), 13, "a frame acked in part stays whole");
-        assert!(memory.frame_from(12, 1000).is_none());
-        assert_eq!(memory.frame_from(19, 1000).map(|f| f.last_sequence()), Some(19));
+        assert!(memory.frame_from(12, MAX).is_none());
+        assert_eq!(memory.frame_from(19, MAX).map(|f| f.last_sequence()), Some(19));
         memory.release(19, 19, usize::MAX);
         assert_eq!((memory.first_held(), memory.bytes()), (20, 0));
-        assert!(memory.frame_from(20, 1000).is_none());
+        assert!(memory.frame_from(20, MAX).is_none());
     }
 
     #[test]

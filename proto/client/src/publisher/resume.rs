@@ -17,8 +17,12 @@ use crate::{Error, Session};
 use dtm_proto::ingest::{Opened, Window};
 
 /// Limits where the server names none (architecture: the defaults of the settings).
-const WINDOW: Window =
-    Window { record_bytes_max: 8 << 20, frame_bytes_max: 9 << 20, in_flight_bytes_max: 1 << 20 };
+const WINDOW: Window = Window {
+    record_bytes_max: 8 << 20,
+    frame_bytes_max: 9 << 20,
+    in_flight_bytes_max: 1 << 20,
+    frame_records_max: 1 << 16,
+};
 
 impl Driver {
     /// Takes over what the open answered. An error is final.
@@ -94,6 +98,7 @@ impl Driver {
             record_bytes_max: or(window.record_bytes_max, WINDOW.record_bytes_max),
             frame_bytes_max: or(window.frame_bytes_max, WINDOW.frame_bytes_max),
             in_flight_bytes_max: or(window.in_flight_bytes_max, WINDOW.in_flight_bytes_max),
+            frame_records_max: or(window.frame_records_max, WINDOW.frame_records_max),
         };
         self.shared.lock().record_bytes_max = self.window.record_bytes_max;
     }

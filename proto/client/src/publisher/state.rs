@@ -5,6 +5,7 @@ use super::store::Store;
 use crate::Error;
 use dtm_proto::ingest::Record;
 use parking_lot::{Mutex, MutexGuard};
+use prost::Message;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
@@ -84,11 +85,12 @@ impl Shared {
         if state.closing.is_some() {
             return Err(Error::Closed);
         }
-        let payload = record.payload.len() as u64;
-        if payload > state.record_bytes_max {
+        let envelope = record.envelope.as_ref().map_or(0, |envelope| envelope.encoded_len());
+        let bytes = (record.payload.len() + envelope) as u64;
+        if bytes > state.record_bytes_max {
             return Err(Error::TooLarge {
                 limit: "record_bytes_max",
-                bytes: payload,
+                bytes,
                 bytes_max: state.record_bytes_max,
             });
         }

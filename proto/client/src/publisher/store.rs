@@ -2,6 +2,7 @@
 
 use super::memory::Memory;
 use crate::EncodedFrame;
+use crate::frame::PartMax;
 use crate::spool::{self, Released, SpoolQueue};
 use dtm_proto::ingest::{Ack, Record};
 
@@ -75,12 +76,12 @@ impl Store {
     pub(crate) fn frame_from(
         &mut self,
         sequence: u64,
-        bytes_max: usize,
+        max: PartMax,
     ) -> Result<Option<EncodedFrame>, spool::Error> {
         match self {
             Self::Unknown => Ok(None),
-            Self::Memory(memory) => Ok(memory.frame_from(sequence, bytes_max)),
-            Self::Spool(queue) => queue.frame_from(sequence, bytes_max),
+            Self::Memory(memory) => Ok(memory.frame_from(sequence, max)),
+            Self::Spool(queue) => queue.frame_from(sequence, max),
         }
     }
 

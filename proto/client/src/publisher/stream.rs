@@ -2,6 +2,7 @@
 
 use super::config::Event;
 use super::driver::{Driver, Exit};
+use crate::frame::PartMax;
 use crate::session::Ready;
 use crate::spool::Released;
 use crate::{EncodedFrame, Error, Session, SessionEvent};
@@ -157,7 +158,8 @@ impl Driver {
         let room = if alone { credit.max(1) } else { credit };
         let mut state = self.shared.lock();
         let next = state.send_next;
-        let frame = match state.store.frame_from(next, limit.min(room)) {
+        let max = PartMax { bytes: limit.min(room), records: self.window.frame_records_max };
+        let frame = match state.store.frame_from(next, max) {
             Ok(frame) => frame?,
             Err(error) => {
                 self.broken = Some(error.into());

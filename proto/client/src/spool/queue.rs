@@ -4,6 +4,7 @@ use super::block::Sealer;
 use super::error::Error;
 use super::files::Folder;
 use crate::EncodedFrame;
+use crate::frame::PartMax;
 use dtm_proto::ingest::Ack;
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -99,9 +100,9 @@ impl SpoolQueue {
     pub(crate) fn frame_from(
         &mut self,
         sequence: u64,
-        bytes_max: usize,
+        max: PartMax,
     ) -> Result<Option<EncodedFrame>, Error> {
-        if let Some(part) = self.last.as_ref().and_then(|frame| frame.part(sequence, bytes_max)) {
+        if let Some(part) = self.last.as_ref().and_then(|frame| frame.part(sequence, max)) {
             return Ok(Some(part));
         }
         let block = {
@@ -113,7 +114,7 @@ impl SpoolQueue {
             }
         };
         let frame = self.read(&block)?;
-        let part = frame.part(sequence, bytes_max);
+        let part = frame.part(sequence, max);
         self.last = Some(frame);
         Ok(part)
     }

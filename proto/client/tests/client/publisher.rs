@@ -441,8 +441,12 @@ async fn a_stream_that_somebody_else_wrote_is_not_guessed_about() {
 #[tokio::test]
 async fn records_over_the_limit_are_refused_alone() {
     let fake = Fake::start().await;
-    fake.world.lock().window =
-        Some(Window { record_bytes_max: 1000, frame_bytes_max: 2000, in_flight_bytes_max: 500 });
+    fake.world.lock().window = Some(Window {
+        record_bytes_max: 1000,
+        frame_bytes_max: 2000,
+        in_flight_bytes_max: 500,
+        frame_records_max: 3,
+    });
     within(async {
         let publisher = Publisher::open(endpoint(&[&fake]), config()).await.unwrap();
         let of = |size: usize| Record { payload: vec![b'1'; size].into(), ..Record::default() };
