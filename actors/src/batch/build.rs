@@ -17,6 +17,7 @@ use dtm_types::format::{EntryBody, Envelope, Form, HeaderA, HeaderB, SealedRecor
 use prost::Message;
 
 use super::keys::BatchKeys;
+use super::quota::Quota;
 use super::record::{Checked, RecordChecker};
 use super::tally::Tally;
 use crate::contract::Contract;
@@ -55,14 +56,6 @@ impl Class {
         let status = SecurityStatus::of(self.security_status);
         contract.form == Form::Masked || !status.keeps_refused()
     }
-}
-
-/// Room left in the source's quarantine.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Quota {
-    pub(crate) records: u64,
-    pub(crate) bytes: u64,
-    pub(crate) record_bytes_max: usize,
 }
 
 /// A batch that still takes records.
@@ -132,7 +125,7 @@ impl OpenBatch {
         contract: &Contract,
         keys: &BatchKeys,
         checker: &mut RecordChecker,
-        quota: &mut Quota,
+        quota: &Quota,
     ) {
         let sequence = self.first + u64::from(self.count);
         let salt = keys.salts.salt(sequence);
@@ -168,7 +161,7 @@ impl OpenBatch {
         record: ingest::Record,
         checked: Checked,
         hides: bool,
-        quota: &mut Quota,
+        quota: &Quota,
     ) -> SealedRecord {
         let mut envelope = record.envelope.unwrap_or_default();
         envelope.message_id = record.message_id;
@@ -195,13 +188,10 @@ impl OpenBatch {
             messages_en: refused.messages_en,
         });
         let content = if hides { Bytes::new() } else { checked.content };
-        let kept = content.len().min(quota.record_bytes_max);
-        if quota.records == 0 || quota.bytes < kept as u64 {
+        let Some(kept) = quota.keep(content.len()) else {
             self.quarantine_beyond += 1;
             return SealedRecord::default();
-        }
-        quota.records -= 1;
-        quota.bytes -= kept as u64;
+        };
         self.quarantine_bytes += kept as u64;
         SealedRecord {
             envelope: some(envelope),

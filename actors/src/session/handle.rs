@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 
 use super::actor::SessionMessage;
 use crate::admission::{Admission, InFlight};
+use crate::bounds::Bounds;
 use crate::error::Error;
-use crate::limits::Limits;
 
 /// A session, from the reading side.
 pub struct SessionHandle {
@@ -20,9 +20,7 @@ pub struct SessionHandle {
     in_flight: InFlight,
     /// Of one: held by the declaration of loss that is on its way.
     declaring: Arc<Semaphore>,
-    record_bytes_max: usize,
-    frame_bytes_max: usize,
-    in_flight_bytes_max: usize,
+    bounds: Bounds,
     refused_per_second_max: u64,
 }
 
@@ -32,7 +30,7 @@ impl SessionHandle {
         stream: StreamKey,
         admission: Admission,
         in_flight: InFlight,
-        limits: &Limits,
+        (bounds, refused_per_second_max): (Bounds, u64),
     ) -> Self {
         Self {
             actor,
@@ -40,10 +38,8 @@ impl SessionHandle {
             admission,
             in_flight,
             declaring: Arc::new(Semaphore::new(1)),
-            record_bytes_max: limits.record_bytes_max,
-            frame_bytes_max: limits.frame_bytes_max,
-            in_flight_bytes_max: limits.stream_in_flight_bytes_max,
-            refused_per_second_max: limits.refused_per_second_max,
+            bounds,
+            refused_per_second_max,
         }
     }
 
@@ -100,14 +96,9 @@ impl SessionHandle {
 
     /// A frame that was refused before it was read, because of its size.
     pub fn frame_too_large(&self, bytes: Option<u64>) -> Error {
-        let value = self.frame_bytes_max as u64;
-        Error::Limit {
-            stream: self.stream.clone(),
-            code: ErrorCode::TooLarge,
-            name: "frame_bytes_max",
-            value,
-            found: bytes.unwrap_or(value + 1),
-        }
+        let bound = self.bounds.frame_bytes;
+        let found = bytes.unwrap_or(bound.value.saturating_add(1));
+        bound.exceeded(found, &self.stream, ErrorCode::TooLarge)
     }
 
     fn cast(&self, message: SessionMessage) -> Result<(), Error> {
@@ -127,39 +118,15 @@ impl SessionHandle {
             });
         }
         let largest = frame.records.iter().map(|r| r.payload.len()).max().unwrap_or(0);
-        self.limit("record_bytes_max", self.record_bytes_max, largest, ErrorCode::TooLarge)?;
+        self.bounds.record_bytes.check(largest, &self.stream, ErrorCode::TooLarge)?;
         let bytes = frame.records.iter().map(|r| r.payload.len() + r.message_id.len()).sum();
-        self.limit("frame_bytes_max", self.frame_bytes_max, bytes, ErrorCode::TooLarge)?;
+        self.bounds.frame_bytes.check(bytes, &self.stream, ErrorCode::TooLarge)?;
         let flying = usize::try_from(self.in_flight.bytes()).unwrap_or(usize::MAX);
         if flying > 0 {
-            let name = "stream_in_flight_bytes_max";
-            self.limit(
-                name,
-                self.in_flight_bytes_max,
-                flying.saturating_add(bytes),
-                ErrorCode::WindowExceeded,
-            )?;
+            let all = flying.saturating_add(bytes);
+            self.bounds.in_flight_bytes.check(all, &self.stream, ErrorCode::WindowExceeded)?;
         }
         Ok(bytes)
-    }
-
-    fn limit(
-        &self,
-        name: &'static str,
-        value: usize,
-        found: usize,
-        code: ErrorCode,
-    ) -> Result<(), Error> {
-        if found <= value {
-            return Ok(());
-        }
-        Err(Error::Limit {
-            stream: self.stream.clone(),
-            code,
-            name,
-            value: value as u64,
-            found: found as u64,
-        })
     }
 }
 
@@ -167,10 +134,12 @@ impl SessionHandle {
 mod tests {
     use std::time::Duration;
 
+    use dtm_types::command::SourceLimits;
     use ractor::{Actor, ActorProcessingErr};
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::limits::Limits;
 
     /// Hands on what a session would work on.
     struct Mailbox(mpsc::Sender<SessionMessage>);
@@ -205,9 +174,9 @@ mod tests {
         let (actor, _) = Actor::spawn(None, Mailbox(sender), ()).await.expect("starts");
         let stream = StreamKey::parse("tinh-01", "main").expect("allowed names");
         let admission = Admission::new(1 << 20);
-        let limits = Limits::default();
+        let limits = (Bounds::new(&Limits::default(), &SourceLimits::default()), 1_000);
         let session =
-            SessionHandle::new(actor.clone(), stream, admission, InFlight::default(), &limits);
+            SessionHandle::new(actor.clone(), stream, admission, InFlight::default(), limits);
         let lost = ingest::Lost { from_sequence: 1, to_sequence: 2 };
         session.lost(lost).await.expect("taken");
         let first = mailbox.recv().await.expect("a declaration");

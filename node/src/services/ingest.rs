@@ -127,6 +127,7 @@ impl Shared {
             stream,
             group,
             contract,
+            limits: source.limits.unwrap_or_default(),
             actor_id: source.id.clone(),
             open,
             leader_address,

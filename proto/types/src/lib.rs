@@ -9,6 +9,7 @@ mod error_code;
 mod ids;
 mod known;
 mod month;
+mod source_limits;
 pub mod text;
 
 pub use chain::chain;
