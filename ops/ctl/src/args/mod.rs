@@ -5,7 +5,7 @@ mod data;
 
 pub use data::{
     AgentArgs, DatasetCommand, PublishArgs, QuarantineCommand, ReadArgs, RecordsCommand, SendForm,
-    SendMode, SourceArgs, SourceCommand, SourceKeyCommand,
+    SendMode, SourceArgs, SourceCommand, SourceKeyCommand, SourceLimit,
 };
 
 use std::net::SocketAddr;
