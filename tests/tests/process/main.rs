@@ -34,6 +34,7 @@ mod log_file;
 mod matrix;
 mod membership;
 mod node;
+mod own_limits;
 mod publish;
 mod python;
 #[path = "../../../proto/client/tests/client/python_env.rs"]
