@@ -22,6 +22,7 @@ mod cluster;
 mod clustering;
 mod damage;
 mod disk_full;
+mod drained;
 mod gaps;
 mod https;
 mod isolation;
