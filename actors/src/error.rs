@@ -3,6 +3,7 @@
 use dtm_machine::seams::ProposeError;
 use dtm_types::{ErrorCode, StreamKey};
 
+use crate::bounds::Bound;
 use crate::vault::VaultError;
 
 /// Ends a session; the client sees the code and the text.
@@ -24,17 +25,18 @@ pub enum Error {
         /// The newer session.
         session: u64,
     },
-    /// A limit was hit; its name and value.
-    #[error("stream {stream}: {name} = {value} exceeded by {found}")]
+    /// A limit was hit; its name and value, and whose it is.
+    #[error(
+        "stream {stream}: {} = {} of the {} exceeded by {found}",
+        bound.name, bound.value, bound.of.name()
+    )]
     Limit {
         /// The stream.
         stream: StreamKey,
         /// What the caller sees.
         code: ErrorCode,
-        /// Name of the setting.
-        name: &'static str,
-        /// Its value.
-        value: u64,
+        /// The limit.
+        bound: Bound,
         /// What was found.
         found: u64,
     },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Limits of one node; a source's own agreement may lower them.
+/// Limits of one node. What holds for a source is in [`Bounds`](crate::Bounds).
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Largest payload and envelope of one record, bytes (default 8 MiB).

@@ -16,6 +16,7 @@ use prost::Message;
 use tokio::sync::oneshot;
 
 use crate::batch::BatchKeys;
+use crate::bounds::Bound;
 use crate::error::Error;
 use crate::sources::Deps;
 
@@ -81,23 +82,17 @@ pub(crate) async fn propose_until(
 /// Opens the session in the group.
 pub(crate) async fn open_session(
     deps: &Deps,
-    stream: &StreamKey,
-    group: GroupId,
+    (stream, group): (&StreamKey, GroupId),
     open: OpenSession,
+    stream_names: Bound,
     actor_id: &Bytes,
 ) -> Result<SessionOpened, Error> {
-    let names_max = open.stream_names_max;
     let outcome = propose_until(deps, stream, group, Op::OpenSession(open), actor_id).await?;
     match outcome.result {
         Some(Answer::SessionOpened(opened)) => Ok(opened),
         Some(Answer::Refusal(refusal)) if refusal.kind() == RefusalKind::Limit => {
-            Err(Error::Limit {
-                stream: stream.clone(),
-                code: ErrorCode::TooManyStreamNames,
-                name: "stream_names_max",
-                value: u64::from(names_max),
-                found: u64::from(names_max) + 1,
-            })
+            let found = stream_names.value.saturating_add(1);
+            Err(stream_names.exceeded(found, stream, ErrorCode::TooManyStreamNames))
         }
         other => Err(unexpected(stream, &other)),
     }

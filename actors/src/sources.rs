@@ -1,6 +1,5 @@
 //! The root supervisor of a node's sessions: opens them, counts them, drains them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,14 +8,15 @@ use bytes::Bytes;
 use dtm_machine::seams::{Clock, Entropy, Proposer};
 use dtm_proto::ingest;
 use dtm_proto::ingest::publish_response::Response;
-use dtm_types::command::OpenSession;
-use dtm_types::{ErrorCode, GroupId, Incarnation, Month, SourceId, StreamKey};
+use dtm_types::command::{OpenSession, SourceLimits};
+use dtm_types::{GroupId, Incarnation, Month, StreamKey};
 use parking_lot::Mutex;
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 
 use crate::ack_times::AckTimes;
 use crate::admission::{Admission, InFlight};
-use crate::batch::{BatchKeys, Quota};
+use crate::batch::BatchKeys;
+use crate::bounds::Bounds;
 use crate::contract::Contract;
 use crate::error::Error;
 use crate::limits::Limits;
@@ -24,6 +24,7 @@ use crate::opener;
 use crate::outbox::Outbox;
 use crate::roll::{Entry, Roll};
 use crate::session::{FlowArgs, Leave, Session, SessionArgs, SessionHandle, SessionMessage};
+use crate::slots::{Slot, Slots};
 use crate::treatment::Treatment;
 use crate::vault::KeyVault;
 
@@ -57,6 +58,8 @@ pub struct OpenRequest {
     pub group: GroupId,
     /// What it may send.
     pub contract: Contract,
+    /// The source's own limits.
+    pub limits: SourceLimits,
     /// The client's own words.
     pub open: ingest::Open,
     /// 16 bytes: the source's id.
@@ -107,7 +110,7 @@ pub struct Sources {
     deps: Arc<Deps>,
     admission: Admission,
     supervisor: ActorRef<SourcesMessage>,
-    open: Mutex<HashMap<SourceId, usize>>,
+    slots: Slots,
     sessions: Mutex<Roll>,
     next_id: std::sync::atomic::AtomicU64,
     draining: AtomicBool,
@@ -120,12 +123,13 @@ impl SourcesHandle {
     /// [`Error::Gone`] where the actor runtime refuses to start it.
     pub async fn start(deps: Deps) -> Result<Self, Error> {
         let admission = Admission::new(deps.limits.node_in_flight_bytes_max);
+        let slots = Slots::new(deps.limits.quarantine_record_bytes_max);
         let (supervisor, _) = Actor::spawn(None, Supervisor, ()).await.map_err(|_| Error::Gone)?;
         Ok(Self(Arc::new(Sources {
             deps: Arc::new(deps),
             admission,
             supervisor,
-            open: Mutex::default(),
+            slots,
             sessions: Mutex::default(),
             next_id: std::sync::atomic::AtomicU64::new(1),
             draining: AtomicBool::new(false),
@@ -140,7 +144,8 @@ impl SourcesHandle {
             return Err(Error::Draining);
         }
         let deps = &self.0.deps;
-        let slot = self.reserve(&request.stream)?;
+        let bounds = Bounds::new(&deps.limits, &request.limits);
+        let slot = self.0.slots.take(&request.stream, bounds.streams_open)?;
         let month = Month::of_micros(deps.clock.now_us());
         let open = OpenSession {
             source: request.stream.source.as_str().to_owned(),
@@ -153,13 +158,15 @@ impl SourcesHandle {
             acked_through: request.open.acked_through,
             incarnation: request.open.incarnation,
             month: month.0,
-            stream_names_max: deps.limits.stream_names_max,
-            quarantine_records_max: deps.limits.quarantine_records_max,
-            quarantine_bytes_max: deps.limits.quarantine_bytes_max,
+            stream_names_max: u32::try_from(bounds.stream_names.value).unwrap_or(u32::MAX),
+            quarantine_records_max: bounds.quarantine_records.value,
+            quarantine_bytes_max: bounds.quarantine_bytes.value,
         };
+        let place = (&request.stream, request.group);
         let opened =
-            opener::open_session(deps, &request.stream, request.group, open, &request.actor_id)
-                .await?;
+            opener::open_session(deps, place, open, bounds.stream_names, &request.actor_id).await?;
+        let most = (bounds.quarantine_records.value, bounds.quarantine_bytes.value);
+        slot.quarantine().set(opened.quarantine_records_left, opened.quarantine_bytes_left);
         let held = (opened.data_key.clone(), opened.source_key.clone());
         let keys =
             opener::keys(deps, &request.stream, request.group, month, held, &request.actor_id)
@@ -168,16 +175,9 @@ impl SourcesHandle {
             self.tell_loss(&request, &opened, &keys);
         }
         let outbox = Outbox::new(deps.limits.outbox_bytes_max);
-        let answer = self.opened(&request, &opened);
+        let answer = self.opened(&request, &opened, &bounds);
         assert!(outbox.push(Response::Opened(answer)), "a new outbox has room");
         let in_flight = InFlight::default();
-        let quota = Quota {
-            records: opened.quarantine_records_left,
-            bytes: opened.quarantine_bytes_left,
-            record_bytes_max: deps.limits.quarantine_record_bytes_max,
-            records_max: deps.limits.quarantine_records_max,
-            bytes_max: deps.limits.quarantine_bytes_max,
-        };
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
         let flow = FlowArgs {
             deps: Arc::clone(deps),
@@ -187,7 +187,7 @@ impl SourcesHandle {
             next_sequence: opened.next_sequence,
             contract: request.contract,
             keys,
-            quota,
+            quota: slot.quarantine().of(most.0, most.1),
             actor_id: request.actor_id,
             outbox: outbox.clone(),
         };
@@ -210,7 +210,7 @@ impl SourcesHandle {
             request.stream,
             self.0.admission.clone(),
             in_flight,
-            &deps.limits,
+            (bounds, deps.limits.refused_per_second_max),
         );
         Ok((handle, outbox))
     }
@@ -309,37 +309,20 @@ impl SourcesHandle {
         receiver.await.ok().flatten().and_then(Adopted::take).ok_or(Error::Gone)
     }
 
-    fn reserve(&self, stream: &StreamKey) -> Result<SourceSlot, Error> {
-        let max = self.0.deps.limits.streams_open_max;
-        let mut open = self.0.open.lock();
-        let count = open.entry(stream.source.clone()).or_default();
-        if *count >= max {
-            return Err(Error::Limit {
-                stream: stream.clone(),
-                code: ErrorCode::TooManyStreams,
-                name: "streams_open_max",
-                value: max as u64,
-                found: max as u64 + 1,
-            });
-        }
-        *count += 1;
-        Ok(SourceSlot { sources: Arc::clone(&self.0), source: stream.source.clone() })
-    }
-
     fn opened(
         &self,
         request: &OpenRequest,
         opened: &dtm_types::command::SessionOpened,
+        bounds: &Bounds,
     ) -> ingest::Opened {
-        let limits = &self.0.deps.limits;
         ingest::Opened {
             session: opened.session,
             next_sequence: opened.next_sequence,
             window: Some(ingest::Window {
-                record_bytes_max: limits.record_bytes_max as u64,
-                frame_bytes_max: limits.frame_bytes_max as u64,
-                in_flight_bytes_max: limits.stream_in_flight_bytes_max as u64,
-                frame_records_max: limits.frame_records_max as u64,
+                record_bytes_max: bounds.record_bytes.value,
+                frame_bytes_max: bounds.frame_bytes.value,
+                in_flight_bytes_max: bounds.in_flight_bytes.value,
+                frame_records_max: bounds.frame_records.value,
             }),
             incarnation: self.0.deps.incarnation.0,
             group: request.group.0,
@@ -366,32 +349,13 @@ fn advise(
     count
 }
 
-/// Counts a source's open streams down when its session ends, however it ends.
-#[derive(Debug)]
-struct SourceSlot {
-    sources: Arc<Sources>,
-    source: SourceId,
-}
-
-impl Drop for SourceSlot {
-    fn drop(&mut self) {
-        let mut open = self.sources.open.lock();
-        if let Some(count) = open.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.source);
-            }
-        }
-    }
-}
-
 /// Lives in the session's state: forgets the session when the actor ends.
 #[derive(Debug)]
 pub(crate) struct SessionGuard {
     sources: Arc<Sources>,
     id: u64,
     #[allow(dead_code, reason = "held for its Drop")]
-    slot: SourceSlot,
+    slot: Slot,
 }
 
 impl Drop for SessionGuard {

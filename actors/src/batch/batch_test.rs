@@ -88,7 +88,7 @@ fn record(payload: &str, id: &str) -> ingest::Record {
 fn build(
     form: Form,
     records: &[ingest::Record],
-    quota: &mut Quota,
+    quota: &Quota,
     seed: u64,
 ) -> (EntryBody, Vec<ingest::RefusedRecord>) {
     let (contract, stream) = (contract(form), stream());
@@ -110,14 +110,16 @@ fn build(
 }
 
 fn quota() -> Quota {
-    Quota { records: 10, bytes: 1_000, record_bytes_max: 100, ..Quota::default() }
+    let quota = Quota::new(100);
+    quota.set(10, 1_000);
+    quota
 }
 
 #[test]
 fn what_was_sealed_is_opened_as_it_was() {
     let records =
         [record(r#"{"n":1}"#, "a"), record(r#"{ "n": 2 }"#, "b"), record(r#"{"n":"x"}"#, "c")];
-    let (body, refused) = build(Form::Raw, &records, &mut quota(), 1);
+    let (body, refused) = build(Form::Raw, &records, &quota(), 1);
     let opened = open_batch(&body, &data_key().cipher()).expect("opens");
     assert_eq!(
         (opened.header.first_sequence, opened.header.last_sequence, opened.header.count),
@@ -138,7 +140,7 @@ fn what_was_sealed_is_opened_as_it_was() {
 // holds: SEC-1
 #[test]
 fn any_changed_byte_is_refused() {
-    let (body, _) = build(Form::Raw, &[record(r#"{"n":1}"#, "a")], &mut quota(), 1);
+    let (body, _) = build(Form::Raw, &[record(r#"{"n":1}"#, "a")], &quota(), 1);
     for at in 0..body.sealed.len() {
         let mut damaged = body.clone();
         let mut bytes = damaged.sealed.to_vec();
@@ -156,8 +158,8 @@ fn any_changed_byte_is_refused() {
 #[test]
 fn a_resend_has_the_same_tags_and_hashes_under_another_nonce() {
     let records = [record(r#"{"n":1}"#, "a"), record(r#"{"n":2}"#, "")];
-    let (one, _) = build(Form::Raw, &records, &mut quota(), 1);
-    let (two, _) = build(Form::Raw, &records, &mut quota(), 2);
+    let (one, _) = build(Form::Raw, &records, &quota(), 1);
+    let (two, _) = build(Form::Raw, &records, &quota(), 2);
     assert_eq!(
         (&one.record_hashes, &one.resend_tags, &one.fingerprints),
         (&two.record_hashes, &two.resend_tags, &two.fingerprints)
@@ -171,7 +173,7 @@ fn a_resend_has_the_same_tags_and_hashes_under_another_nonce() {
 fn under_masked_a_refusal_keeps_no_content() {
     let secret = "Nguyen Van Bi Mat";
     let payload = format!(r#"{{"n":"{secret}"}}"#);
-    let (body, refused) = build(Form::Masked, &[record(&payload, "a")], &mut quota(), 1);
+    let (body, refused) = build(Form::Masked, &[record(&payload, "a")], &quota(), 1);
     let opened = open_batch(&body, &data_key().cipher()).expect("opens");
     assert!(opened.records[0].payload.is_empty());
     let violation = &opened.records[0].violations[0];
@@ -187,7 +189,7 @@ fn under_masked_a_refusal_keeps_no_content() {
 fn under_masked_a_refusal_keeps_the_digest_of_what_was_found() {
     let digest = |value: &str| {
         let payload = format!(r#"{{"n":"{value}"}}"#);
-        let (body, _) = build(Form::Masked, &[record(&payload, "a")], &mut quota(), 1);
+        let (body, _) = build(Form::Masked, &[record(&payload, "a")], &quota(), 1);
         let opened = open_batch(&body, &data_key().cipher()).expect("opens");
         opened.records[0].violations[0].found_digest.clone()
     };
@@ -202,7 +204,7 @@ fn of_a_restricted_record_a_refusal_keeps_no_content() {
     for (security_status, kept) in [(1, true), (2, true), (3, false), (4, false)] {
         let payload = format!(r#"{{"n":"{secret}"}}"#);
         let record = ingest::Record { security_status, ..record(&payload, "a") };
-        let (body, refused) = build(Form::Raw, &[record], &mut quota(), 1);
+        let (body, refused) = build(Form::Raw, &[record], &quota(), 1);
         let opened = open_batch(&body, &data_key().cipher()).expect("opens");
         let said = format!("{refused:?}{:?}", opened.records);
         let holds = said.contains(secret) || !opened.records[0].payload.is_empty();
@@ -214,7 +216,7 @@ fn of_a_restricted_record_a_refusal_keeps_no_content() {
 fn labels_that_do_not_exist_are_refused() {
     for (security_status, priority, pointer) in [(4, 0, "/security_status"), (0, 9, "/priority")] {
         let record = ingest::Record { security_status, priority, ..record(r#"{"n":1}"#, "a") };
-        let (body, refused) = build(Form::Raw, &[record], &mut quota(), 1);
+        let (body, refused) = build(Form::Raw, &[record], &quota(), 1);
         let said = &refused[0].violations[0];
         assert_eq!((said.pointer.as_str(), said.rule.as_str()), (pointer, "label"));
         let header = HeaderA::decode(body.header_a).expect("decodes");
@@ -224,13 +226,14 @@ fn labels_that_do_not_exist_are_refused() {
 
 #[test]
 fn beyond_the_quota_refusals_are_only_counted() {
-    let mut quota = Quota { records: 1, ..quota() };
+    let quota = quota();
+    quota.set(1, 1_000);
     let bad: Vec<_> = (0..3).map(|n| record(r#"{"n":"x"}"#, &n.to_string())).collect();
-    let (body, refused) = build(Form::Raw, &bad, &mut quota, 1);
+    let (body, refused) = build(Form::Raw, &bad, &quota, 1);
     let opened = open_batch(&body, &data_key().cipher()).expect("opens");
     assert_eq!(refused.len(), 3, "the client hears of each");
     assert_eq!(opened.records.iter().filter(|r| !r.violations.is_empty()).count(), 1);
-    assert_eq!(quota.records, 0);
+    assert_eq!(quota.records(), 0);
 }
 
 // holds: ING-1
@@ -244,17 +247,4 @@ fn an_ack_is_proven_by_its_own_token_only() {
     assert!(!keys.proves(&stream, 2, 10, &token), "another life of the cluster");
     assert!(!keys.proves(&other, 1, 10, &token), "another stream");
     assert!(!keys.proves(&stream, 1, 10, &token[..15]) && !keys.proves(&stream, 1, 10, &[]));
-}
-
-#[test]
-fn a_session_learns_what_others_put_into_quarantine_and_that_a_month_is_over() {
-    let mut quota = Quota { records_max: 10, bytes_max: 1_000, ..quota() };
-    quota.learn((7, 100), false);
-    assert_eq!((quota.records, quota.bytes), (3, 900), "others have put seven");
-    quota.learn((1, 10), false);
-    assert_eq!((quota.records, quota.bytes), (3, 900), "not while something is on its way");
-    quota.learn((1, 10), true);
-    assert_eq!((quota.records, quota.bytes), (9, 990), "a new month");
-    quota.learn((11, 2_000), true);
-    assert_eq!((quota.records, quota.bytes), (0, 0));
 }

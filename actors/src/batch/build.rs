@@ -17,6 +17,7 @@ use dtm_types::format::{EntryBody, Envelope, Form, HeaderA, HeaderB, SealedRecor
 use prost::Message;
 
 use super::keys::BatchKeys;
+use super::quota::Quota;
 use super::record::{Checked, RecordChecker};
 use super::tally::Tally;
 use crate::contract::Contract;
@@ -54,30 +55,6 @@ impl Class {
     fn hides(self, contract: &Contract) -> bool {
         let status = SecurityStatus::of(self.security_status);
         contract.form == Form::Masked || !status.keeps_refused()
-    }
-}
-
-/// Room left in the source's quarantine of this month, as this session knows it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Quota {
-    pub(crate) records: u64,
-    pub(crate) bytes: u64,
-    pub(crate) record_bytes_max: usize,
-    /// The whole room of a month.
-    pub(crate) records_max: u64,
-    pub(crate) bytes_max: u64,
-}
-
-impl Quota {
-    /// What all sessions of the source hold by the group's word. Room comes back (another month) only
-    /// where nothing of this session is on its way, else that would be counted twice.
-    pub(crate) fn learn(&mut self, (records, bytes): (u64, u64), is_idle: bool) {
-        let left = (self.records_max.saturating_sub(records), self.bytes_max.saturating_sub(bytes));
-        if is_idle {
-            (self.records, self.bytes) = left;
-        } else {
-            (self.records, self.bytes) = (self.records.min(left.0), self.bytes.min(left.1));
-        }
     }
 }
 
@@ -161,7 +138,7 @@ impl OpenBatch {
         contract: &Contract,
         keys: &BatchKeys,
         checker: &mut RecordChecker,
-        quota: &mut Quota,
+        quota: &Quota,
     ) {
         let sequence = self.first + u64::from(self.count);
         let salt = keys.salts.salt(sequence);
@@ -197,7 +174,7 @@ impl OpenBatch {
         record: ingest::Record,
         checked: Checked,
         hides: bool,
-        quota: &mut Quota,
+        quota: &Quota,
     ) -> SealedRecord {
         let mut envelope = record.envelope.map(|envelope| *envelope).unwrap_or_default();
         envelope.message_id = record.message_id;
@@ -226,13 +203,10 @@ impl OpenBatch {
         self.refused_bytes += told.encoded_len();
         self.refused.push(told);
         let content = if hides { Bytes::new() } else { checked.content };
-        let kept = content.len().min(quota.record_bytes_max);
-        if quota.records == 0 || quota.bytes < kept as u64 {
+        let Some(kept) = quota.keep(content.len()) else {
             self.quarantine_beyond += 1;
             return SealedRecord::default();
-        }
-        quota.records -= 1;
-        quota.bytes -= kept as u64;
+        };
         self.quarantine_bytes += kept as u64;
         SealedRecord {
             envelope: some(envelope),

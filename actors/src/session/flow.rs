@@ -223,7 +223,7 @@ impl Flow {
             let (open, permits) = self.open.get_or_insert_with(|| {
                 (OpenBatch::new(sequence, class, total - n, bytes), Vec::with_capacity(1))
             });
-            open.push(record, &self.contract, &self.keys, &mut self.checker, &mut self.quota);
+            open.push(record, &self.contract, &self.keys, &mut self.checker, &self.quota);
             if n + 1 == total {
                 permits.extend(permit.take());
             }

@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 
 use super::actor::SessionMessage;
 use crate::admission::{Admission, InFlight};
+use crate::bounds::Bounds;
 use crate::error::Error;
-use crate::limits::Limits;
 
 /// Most bytes of a request that carries a frame besides its records: two keys, a length, a sequence.
 const FRAME_HEADER_BYTES: usize = 17;
@@ -26,10 +26,7 @@ pub struct SessionHandle {
     in_flight: InFlight,
     /// Of one: held by the declaration of loss that is on its way.
     declaring: Arc<Semaphore>,
-    record_bytes_max: usize,
-    frame_bytes_max: usize,
-    frame_records_max: usize,
-    in_flight_bytes_max: usize,
+    bounds: Bounds,
     refused_per_second_max: u64,
 }
 
@@ -39,7 +36,7 @@ impl SessionHandle {
         stream: StreamKey,
         admission: Admission,
         in_flight: InFlight,
-        limits: &Limits,
+        (bounds, refused_per_second_max): (Bounds, u64),
     ) -> Self {
         Self {
             actor,
@@ -47,11 +44,8 @@ impl SessionHandle {
             admission,
             in_flight,
             declaring: Arc::new(Semaphore::new(1)),
-            record_bytes_max: limits.record_bytes_max,
-            frame_bytes_max: limits.frame_bytes_max,
-            frame_records_max: limits.frame_records_max,
-            in_flight_bytes_max: limits.stream_in_flight_bytes_max,
-            refused_per_second_max: limits.refused_per_second_max,
+            bounds,
+            refused_per_second_max,
         }
     }
 
@@ -119,14 +113,9 @@ impl SessionHandle {
 
     /// A frame that was refused before it was read, because of its size.
     pub fn frame_too_large(&self, bytes: Option<u64>) -> Error {
-        let value = self.frame_bytes_max as u64;
-        Error::Limit {
-            stream: self.stream.clone(),
-            code: ErrorCode::TooLarge,
-            name: "frame_bytes_max",
-            value,
-            found: bytes.unwrap_or(value + 1),
-        }
+        let bound = self.bounds.frame_bytes;
+        let found = bytes.unwrap_or(bound.value.saturating_add(1));
+        bound.exceeded(found, &self.stream, ErrorCode::TooLarge)
     }
 
     fn sequence(&self, last: u64) -> Result<(), Error> {
@@ -139,13 +128,7 @@ impl SessionHandle {
 
     /// A frame that was refused before it was built, because of what it holds.
     pub fn frame_holds_too_much(&self, found: u64) -> Error {
-        Error::Limit {
-            stream: self.stream.clone(),
-            code: ErrorCode::TooLarge,
-            name: "frame_records_max",
-            value: self.frame_records_max as u64,
-            found,
-        }
+        self.bounds.frame_records.exceeded(found, &self.stream, ErrorCode::TooLarge)
     }
 
     fn cast(&self, message: SessionMessage) -> Result<(), Error> {
@@ -160,7 +143,7 @@ impl SessionHandle {
         }
         self.sequence(frame.first_sequence.saturating_add(frame.records.len() as u64 - 1))?;
         let (large, full) = (ErrorCode::TooLarge, ErrorCode::WindowExceeded);
-        self.limit("frame_records_max", self.frame_records_max, frame.records.len(), large)?;
+        self.bounds.frame_records.check(frame.records.len(), &self.stream, large)?;
         let signed = !frame.sender_signature.is_empty() || !frame.sender_root.is_empty();
         if signed || frame.records.iter().any(|r| !r.salt.is_empty() || !r.blobs.is_empty()) {
             return Err(Error::NotSupported {
@@ -169,37 +152,18 @@ impl SessionHandle {
             });
         }
         // No record is larger than its frame: hardly any frame is looked through for this.
-        if bytes > self.record_bytes_max {
+        if bytes as u64 > self.bounds.record_bytes.value {
             let largest = frame.records.iter().map(record_bytes).max().unwrap_or(0);
-            self.limit("record_bytes_max", self.record_bytes_max, largest, large)?;
+            self.bounds.record_bytes.check(largest, &self.stream, large)?;
         }
         let records = bytes.saturating_sub(FRAME_HEADER_BYTES);
-        self.limit("frame_bytes_max", self.frame_bytes_max, records, large)?;
+        self.bounds.frame_bytes.check(records, &self.stream, large)?;
         let flying = usize::try_from(self.in_flight.bytes()).unwrap_or(usize::MAX);
         if flying > 0 {
-            let name = "stream_in_flight_bytes_max";
-            self.limit(name, self.in_flight_bytes_max, flying.saturating_add(bytes), full)?;
+            let all = flying.saturating_add(bytes);
+            self.bounds.in_flight_bytes.check(all, &self.stream, full)?;
         }
         Ok(frame.records.iter().map(memory_of).sum::<usize>().max(bytes))
-    }
-
-    fn limit(
-        &self,
-        name: &'static str,
-        value: usize,
-        found: usize,
-        code: ErrorCode,
-    ) -> Result<(), Error> {
-        if found <= value {
-            return Ok(());
-        }
-        Err(Error::Limit {
-            stream: self.stream.clone(),
-            code,
-            name,
-            value: value as u64,
-            found: found as u64,
-        })
     }
 }
 
@@ -226,10 +190,12 @@ mod costs;
 mod tests {
     use std::time::Duration;
 
+    use dtm_types::command::SourceLimits;
     use ractor::{Actor, ActorProcessingErr};
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::limits::Limits;
 
     /// Hands on what a session would work on.
     pub(super) struct Mailbox(pub(super) mpsc::Sender<SessionMessage>);
@@ -264,9 +230,9 @@ mod tests {
         let (actor, _) = Actor::spawn(None, Mailbox(sender), ()).await.expect("starts");
         let stream = StreamKey::parse("tinh-01", "main").expect("allowed names");
         let admission = Admission::new(1 << 20);
-        let limits = Limits::default();
+        let limits = (Bounds::new(&Limits::default(), &SourceLimits::default()), 1_000);
         let session =
-            SessionHandle::new(actor.clone(), stream, admission, InFlight::default(), &limits);
+            SessionHandle::new(actor.clone(), stream, admission, InFlight::default(), limits);
         let lost = ingest::Lost { from_sequence: 1, to_sequence: 2 };
         session.lost(lost).await.expect("taken");
         let first = mailbox.recv().await.expect("a declaration");

@@ -11,6 +11,7 @@ use dtm_machine::MemoryGroups;
 use dtm_machine::seams::{Entropy, ManualClock};
 use dtm_proto::ingest;
 use dtm_seal::{DataKey, Secret, SourceKey};
+use dtm_types::command::SourceLimits;
 use dtm_types::format::{Form, KeyPurpose, Mode, WrappedKey};
 use dtm_types::{GroupId, Incarnation, Month, SourceId, StreamKey};
 
@@ -123,6 +124,7 @@ pub async fn open(
         stream: StreamKey::parse("tinh-01", "main").expect("allowed names"),
         group: GROUP,
         contract: contract(),
+        limits: SourceLimits::default(),
         open: ingest::Open::default(),
         actor_id: vec![8; 16].into(),
         leader_address: None,

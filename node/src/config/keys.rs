@@ -126,7 +126,7 @@ config! {
         /// File of the master key that seals the keyring, mode 0600. Keep a copy in a safe: without it no data can be read.
         master_key_file: PathBuf = "\"keys/master.key\"", 1..=4096, "bytes";
     }
-    /// Bounds on what is taken in. A source's own limits may be lower.
+    /// Bounds on what is taken in. What a source has of its own (`dtm source add --limit`) holds for it instead: of `record_bytes_max` and `frame_bytes_max` the lower, `in_flight_bytes_max` up to `node_in_flight_bytes_max`, numbers of streams and the quarantine as it says.
     limits: Limits {
         /// Largest record: its payload and its envelope.
         record_bytes_max: u64 = "8_388_608", 1_024..=(12 * MIB), "bytes";

@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::found;
 use crate::pki::Genesis;
-use crate::services::{Shared, follow_leaders, watch_fences, watch_rights};
+use crate::services::{Shared, follow_leaders, keep_drained, watch_fences, watch_rights};
 
 /// The parts, running. Dropped, they end.
 pub(super) struct Beside {
@@ -17,6 +17,7 @@ pub(super) struct Beside {
     following: AbortOnDropHandle<()>,
     watching: AbortOnDropHandle<()>,
     fencing: AbortOnDropHandle<()>,
+    draining: AbortOnDropHandle<()>,
     #[allow(dead_code, reason = "held for its Drop: ends with the others")]
     founding: Option<AbortOnDropHandle<()>>,
 }
@@ -32,6 +33,7 @@ impl Beside {
         let following = tokio::spawn(follow_leaders(Arc::clone(shared)));
         let watching = tokio::spawn(watch_rights(Arc::clone(shared)));
         let fencing = tokio::spawn(watch_fences(Arc::clone(shared)));
+        let draining = tokio::spawn(keep_drained(Arc::clone(shared)));
         let founding =
             genesis.map(|genesis| tokio::spawn(found_cluster(Arc::clone(shared), genesis)));
         Self {
@@ -39,6 +41,7 @@ impl Beside {
             following: AbortOnDropHandle::new(following),
             watching: AbortOnDropHandle::new(watching),
             fencing: AbortOnDropHandle::new(fencing),
+            draining: AbortOnDropHandle::new(draining),
             founding: founding.map(AbortOnDropHandle::new),
         }
     }
@@ -50,6 +53,7 @@ impl Beside {
             _ = &mut self.following => "the watch over leaders",
             _ = &mut self.watching => "the watch over rights",
             _ = &mut self.fencing => "the watch over older sessions",
+            _ = &mut self.draining => "the watch over this node's row",
         }
     }
 
@@ -58,6 +62,7 @@ impl Beside {
     pub(super) fn leave(&self) {
         self.stamping.abort();
         self.following.abort();
+        self.draining.abort();
     }
 }
 
@@ -85,6 +90,7 @@ mod tests {
             following: endless(),
             watching: AbortOnDropHandle::new(tokio::spawn(async { panic!("a defect") })),
             fencing: endless(),
+            draining: endless(),
             founding: None,
         };
         let ended = tokio::time::timeout(Duration::from_secs(10), beside.ended()).await;
@@ -101,15 +107,17 @@ mod tests {
             };
             (AbortOnDropHandle::new(tokio::spawn(holds)), gone)
         };
-        let [stamping, following, watching, fencing, founding] = [(); 5].map(|()| part());
+        let [stamping, following, watching, fencing, draining, founding] = [(); 6].map(|()| part());
         drop(Beside {
             stamping: stamping.0,
             following: following.0,
             watching: watching.0,
             fencing: fencing.0,
+            draining: draining.0,
             founding: Some(founding.0),
         });
-        for gone in [stamping.1, following.1, watching.1, fencing.1, founding.1] {
+        let gone = [stamping.1, following.1, watching.1, fencing.1, draining.1, founding.1];
+        for gone in gone {
             let ended = tokio::time::timeout(Duration::from_secs(10), gone).await;
             assert!(ended.expect("in time").is_err(), "its task was dropped");
         }

@@ -162,7 +162,9 @@ impl Shared {
         }
         let terms = Terms::of(&source, &open.dataset);
         let actor_id = source.id.clone();
-        let request = OpenRequest { stream, group, contract, actor_id, open, leader_address };
+        let limits = source.limits.unwrap_or_default();
+        let request =
+            OpenRequest { stream, group, contract, limits, actor_id, open, leader_address };
         Ok((request, terms))
     }
 }

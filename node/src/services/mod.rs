@@ -7,6 +7,7 @@ mod admin;
 mod audit;
 mod auth;
 mod directory;
+mod drained;
 mod elsewhere;
 mod fences;
 mod follow;
@@ -23,6 +24,7 @@ mod status;
 
 pub(crate) use admin::{AdminDoor, dataset_row};
 pub(crate) use audit::{Action, Actor, act};
+pub(crate) use drained::keep_drained;
 pub(crate) use fences::watch as watch_fences;
 pub(crate) use follow::follow_leaders;
 pub(crate) use ingest::IngestServer;

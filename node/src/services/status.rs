@@ -55,11 +55,12 @@ pub(crate) fn refusal(code: ErrorCode, key: &str, values: &[(&str, &str)]) -> St
 pub(crate) fn of_session(error: &dtm_actors::Error) -> Status {
     let detail = chain(error);
     match error {
-        dtm_actors::Error::Limit { name, value, .. } => status_with(
-            error.code(),
-            detail,
-            &[("limit", (*name).to_owned()), ("value", value.to_string())],
-        ),
+        dtm_actors::Error::Limit { bound, .. } => {
+            let (name, value) = (bound.name.to_owned(), bound.value.to_string());
+            let of = bound.of.name().to_owned();
+            let values = [("limit", name), ("value", value), ("limit_of", of)];
+            status_with(error.code(), detail, &values)
+        }
         dtm_actors::Error::Propose {
             source: dtm_machine::seams::ProposeError::NotLeader { leader, .. },
             ..

@@ -64,6 +64,7 @@ class Publisher:
         self.skip = 0  # lines of the input that an earlier run has stored
         self.window = IN_FLIGHT_BYTES
         self.waiting = None  # a line that the window has no room for yet
+        self.frame_bytes = FRAME_BYTES
 
     def channel(self, address):
         options = [
@@ -158,6 +159,8 @@ class Publisher:
         stored = opened.next_sequence - 1
         if opened.window.in_flight_bytes_max:
             self.window = opened.window.in_flight_bytes_max
+        if opened.window.frame_bytes_max:
+            self.frame_bytes = min(FRAME_BYTES, opened.window.frame_bytes_max)
         if self.next_input is None:
             # The n-th line has sequence n, so an earlier run's lines are passed over.
             self.skip, self.next_input = stored, 1
@@ -197,17 +200,20 @@ class Publisher:
             held += cost(payload)
 
     def frame_from(self, sequence):
-        """The unacked records from `sequence` on, up to the size of a frame."""
+        """The unacked records from `sequence` on, up to the size of a frame and what the window
+        has left. A record that is larger goes alone, when nothing else is on its way."""
         frame, size = pb.Frame(first_sequence=sequence), 0
+        flying = sum(cost(payload) for number, payload in self.unacked if number < sequence)
+        room = min(self.frame_bytes, self.window - flying)
         assert not self.unacked or sequence >= self.unacked[0][0]
         for number, payload in self.unacked:
             if number < sequence:
                 continue
-            if frame.records and (size + len(payload) > FRAME_BYTES
-                                  or len(frame.records) >= FRAME_RECORDS):
+            if (frame.records or flying) and (size + cost(payload) > room
+                                              or len(frame.records) >= FRAME_RECORDS):
                 break
             frame.records.add(payload=payload)
-            size += len(payload)
+            size += cost(payload)
         return frame
 
     def stream(self, send_next, lines, outgoing, answers):

@@ -8,6 +8,7 @@ mod chain;
 mod error_code;
 mod ids;
 mod month;
+mod source_limits;
 pub mod text;
 mod version_of;
 

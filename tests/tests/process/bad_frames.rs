@@ -154,14 +154,14 @@ fn come_back(error: &Error) -> Result<()> {
     Ok(())
 }
 
-fn told(error: &Error, wanted: ErrorCode, limit: &str, value: usize) -> Result<()> {
+pub(crate) fn told(error: &Error, wanted: ErrorCode, limit: &str, value: usize) -> Result<()> {
     let Error::Rejected { code, message, .. } = error else { bail!("{error}") };
     ensure!(*code == Some(wanted), "{error}");
     ensure!(message.contains(limit) && message.contains(&value.to_string()), "{error}");
     Ok(())
 }
 
-async fn send(session: &Session, first: u64, payloads: &[usize]) -> Result<()> {
+pub(crate) async fn send(session: &Session, first: u64, payloads: &[usize]) -> Result<()> {
     let mut frame = FrameBuilder::new(first);
     for bytes in payloads {
         frame.push(&Record { payload: vec![b' '; *bytes].into(), ..Record::default() });
@@ -169,7 +169,7 @@ async fn send(session: &Session, first: u64, payloads: &[usize]) -> Result<()> {
     Ok(session.send_frame(frame.finish().context("records")?).await?)
 }
 
-async fn next(session: &mut Session) -> Result<SessionEvent, Error> {
+pub(crate) async fn next(session: &mut Session) -> Result<SessionEvent, Error> {
     let failed = |what| Err(Error::Protocol { address: String::new(), what });
     match tokio::time::timeout(ENDS_WITHIN, session.next_event()).await {
         Ok(event) => event.transpose().unwrap_or_else(|| failed("it ended without a word")),
@@ -178,7 +178,7 @@ async fn next(session: &mut Session) -> Result<SessionEvent, Error> {
 }
 
 /// The error that a session ends with.
-async fn end_of(mut session: Session) -> Result<Error> {
+pub(crate) async fn end_of(mut session: Session) -> Result<Error> {
     for _ in 0..1_000 {
         if let Err(error) = next(&mut session).await {
             return Ok(error);

@@ -22,6 +22,7 @@ mod cluster;
 mod clustering;
 mod damage;
 mod disk_full;
+mod drained;
 mod gaps;
 mod hostile;
 mod https;
@@ -36,6 +37,7 @@ mod matrix;
 mod membership;
 mod node;
 mod odd_streams;
+mod own_limits;
 mod publish;
 mod python;
 #[path = "../../../proto/client/tests/client/python_env.rs"]

@@ -6,6 +6,7 @@ mod datasets;
 mod keys;
 mod operators;
 mod removal;
+mod source_limits;
 mod sources;
 mod upgrade;
 

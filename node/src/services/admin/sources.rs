@@ -1,5 +1,7 @@
 //! Sources and their credentials.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use dtm_identity::{Identity, Operation, SourceKey};
 use dtm_machine::reads;
@@ -7,13 +9,14 @@ use dtm_machine::seams::Freshness;
 use dtm_proto::admin as wire;
 use dtm_types::command::admin::Op;
 use dtm_types::command::{
-    RevokeSourceCertificate, RevokeSourceKey, SourceCertificateRow, SourceKeyRow, SourceRow,
+    RevokeSourceCertificate, RevokeSourceKey, SourceCertificateRow, SourceKeyRow, SourceLimits,
+    SourceRow,
 };
 use dtm_types::{DAY_US, ErrorCode, GroupId};
 use serde_json::json;
 use tonic::{Request, Status};
 
-use super::{AdminDoor, Signed};
+use super::{AdminDoor, Signed, source_limits};
 use crate::services::status::{internal, source_id, status};
 
 /// Greatest security status and priority of an agreement; 0 = as the data set says.
@@ -34,12 +37,16 @@ impl AdminDoor {
         let asker = self.asker(&request, Operation::PutSource, asked.context.as_ref()).await?;
         let mut row = asked.source.clone().unwrap_or_default();
         self.check_agreements(&row).await?;
+        let limits = row.limits.unwrap_or_default();
+        source_limits::check(&limits, &self.0.config)?;
+        row.limits = (limits != SourceLimits::default()).then_some(limits);
         let expected = asked.update.then_some(row.version);
         if !asked.update {
             row.id = Bytes::copy_from_slice(&self.0.entropy.id16());
         }
         let detail = json!({"source": row.source, "title": row.title_vi, "agency": row.agency_code,
-            "datasets": row.agreements.iter().map(|a| a.dataset.clone()).collect::<Vec<_>>()});
+            "datasets": row.agreements.iter().map(|a| a.dataset.clone()).collect::<Vec<_>>(),
+            "limits": limits.named().collect::<BTreeMap<_, _>>()});
         let done = self.act(asker, Op::PutSource(row), expected, detail).await?;
         Ok(wire::PutSourceResponse { group: done.group, version: done.version })
     }

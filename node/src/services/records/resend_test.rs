@@ -10,8 +10,8 @@ use dtm_machine::MemoryGroups;
 use dtm_machine::seams::{Proposer, Reply};
 use dtm_storage::keys::{Keyring, Master};
 use dtm_storage::vfs::RealVfs;
-use dtm_types::command::Command;
 use dtm_types::command::command::Op as CommandOp;
+use dtm_types::command::{Command, SourceLimits};
 use dtm_types::format::{Form, Mode};
 use dtm_types::{Incarnation, StreamKey};
 
@@ -72,6 +72,7 @@ fn request() -> OpenRequest {
         stream: StreamKey::parse("tinh-01", "resend.1-1-0-0").expect("allowed names"),
         group: GroupId(1),
         contract,
+        limits: SourceLimits::default(),
         open: Open::default(),
         actor_id: vec![8; 16].into(),
         leader_address: None,

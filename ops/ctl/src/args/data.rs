@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use dtm_types::command::SourceLimits;
 
 /// `dtm source`.
 #[derive(Debug, Subcommand)]
@@ -74,12 +75,40 @@ pub struct SourceArgs {
     /// Priority of messages that do not say; without it as the data set says.
     #[arg(long, value_enum)]
     pub priority: Option<SendPriority>,
+    /// A limit of its own, in place of the nodes' (docs/config.md, `limits`): record_bytes_max,
+    /// frame_bytes_max, in_flight_bytes_max, streams_open_max, stream_names_max,
+    /// quarantine_records_max or quarantine_bytes_max. Repeatable; 0 gives the nodes' back. Holds
+    /// for streams that are opened from then on.
+    #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = parse_limit)]
+    pub limits: Vec<SourceLimit>,
     /// It is registered already: change what is named.
     #[arg(long)]
     pub update: bool,
     /// Take nothing from it until further notice; `--suspend=false` ends that.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub suspend: Option<bool>,
+}
+
+/// One limit of a source, by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceLimit {
+    /// One of [`SourceLimits::NAMES`].
+    pub name: String,
+    /// 0 = the nodes' own.
+    pub value: u64,
+}
+
+/// `NAME=VALUE`; the value may be written with `_`, as in the nodes' configuration.
+fn parse_limit(text: &str) -> Result<SourceLimit, String> {
+    let (name, value) = text.split_once('=').ok_or("it is written NAME=VALUE")?;
+    if !SourceLimits::NAMES.contains(&name) {
+        return Err(format!("the limits are {}", SourceLimits::NAMES.join(", ")));
+    }
+    let value = value.replace('_', "").parse().map_err(|_| "the value is a whole number")?;
+    if !SourceLimits::default().set(name, value) {
+        return Err("the value is too large".to_owned());
+    }
+    Ok(SourceLimit { name: name.to_owned(), value })
 }
 
 /// Ways to send.

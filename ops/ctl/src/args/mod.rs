@@ -5,7 +5,7 @@ mod data;
 
 pub use data::{
     AgentArgs, DatasetCommand, PublishArgs, QuarantineCommand, ReadArgs, RecordsCommand, SendForm,
-    SendMode, SourceArgs, SourceCommand, SourceKeyCommand,
+    SendMode, SourceArgs, SourceCommand, SourceKeyCommand, SourceLimit,
 };
 
 use std::net::SocketAddr;
@@ -156,8 +156,8 @@ pub enum ClusterCommand {
         #[arg(long)]
         to: String,
     },
-    /// Empty a node of leaders and sessions before it is stopped. Asks where no other node takes
-    /// sessions.
+    /// Empty a node of leaders and sessions before it is stopped. It stays so over a restart, until
+    /// it is taken back. Asks where no other node takes sessions.
     Drain {
         /// Node (name or id).
         node: String,

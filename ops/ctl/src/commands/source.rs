@@ -6,6 +6,7 @@ use dtm_proto::admin::{
     IssueSourceCertificateRequest, IssueSourceKeyRequest, ListSourcesRequest, PutSourceRequest,
     RevokeSourceCertificateRequest, RevokeSourceKeyRequest, SourceDetail,
 };
+use dtm_types::command::SourceLimits;
 use dtm_types::format::Mode;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -15,6 +16,9 @@ use super::text::{id, time};
 use crate::args::{Globals, SourceArgs, SourceCommand, SourceKeyCommand};
 use crate::{Failure, NewFile, Printer, Remote, confirm, make_request, pem, write_new};
 
+/// Of the table of sources.
+const COLUMNS: [&str; 9] =
+    ["source", "title", "agency", "group", "datasets", "streams", "records", "refused", "limits"];
 /// SHA-256 of a certificate.
 const DIGEST_BYTES: usize = 32;
 
@@ -27,14 +31,7 @@ pub(crate) async fn run(command: &SourceCommand, globals: &Globals) -> Result<()
             let sources = fetch(&remote, "").await?;
             let rows = sources.iter().map(row).collect();
             let document: Vec<_> = sources.iter().map(to_json).collect();
-            printer.table(
-                &[
-                    "source", "title", "agency", "group", "datasets", "streams", "records",
-                    "refused",
-                ],
-                rows,
-                &json!(document),
-            );
+            printer.table(&COLUMNS, rows, &json!(document));
             Ok(())
         }
         SourceCommand::Show { source } => show(&remote, &printer, source).await,
@@ -107,8 +104,11 @@ async fn show(remote: &Remote, printer: &Printer<'_>, source: &str) -> Result<()
         printer.json(&to_json(&detail));
         return Ok(());
     }
-    let head = ["source", "title", "agency", "group", "datasets", "streams", "records", "refused"];
-    printer.table(&head, vec![row(&detail)], &Value::Null);
+    let mut cells = row(&detail);
+    // Here they have a table of their own.
+    cells.pop();
+    printer.table(&COLUMNS[..cells.len()], vec![cells], &Value::Null);
+    show_limits(printer, detail.source.as_ref().and_then(|source| source.limits));
     let state = |revoked: bool| {
         printer.text(if revoked { "cli.state.revoked" } else { "cli.state.in_force" }, &[])
     };
@@ -161,6 +161,17 @@ async fn show(remote: &Remote, printer: &Printer<'_>, source: &str) -> Result<()
         &Value::Null,
     );
     Ok(())
+}
+
+/// The limits of its own, where there are any.
+fn show_limits(printer: &Printer<'_>, own: Option<SourceLimits>) {
+    let named = own.unwrap_or_default().named();
+    let rows: Vec<_> =
+        named.map(|(name, value)| vec![name.to_owned(), value.to_string()]).collect();
+    if !rows.is_empty() {
+        printer.raw("");
+        printer.table(&["limit", "value"], rows, &Value::Null);
+    }
 }
 
 async fn key(
@@ -251,6 +262,8 @@ fn row(detail: &SourceDetail) -> Vec<String> {
     let source = detail.source.clone().unwrap_or_default();
     let (records, refused) = totals(detail);
     let datasets: Vec<_> = source.agreements.iter().map(|a| a.dataset.as_str()).collect();
+    let limits = source.limits.unwrap_or_default();
+    let limits = limits.named().map(|(name, value)| format!("{name}={value}"));
     vec![
         source.source.clone(),
         source.title_vi.clone(),
@@ -260,6 +273,7 @@ fn row(detail: &SourceDetail) -> Vec<String> {
         detail.streams.len().to_string(),
         records.to_string(),
         refused.to_string(),
+        limits.collect::<Vec<_>>().join(","),
     ]
 }
 
@@ -270,6 +284,9 @@ fn to_json(detail: &SourceDetail) -> Value {
         json!({ "dataset": a.dataset, "modes": modes, "form": a.form().as_str_name(), "refuse_raw": a.refuse_raw,
                 "security_status": a.security_status, "priority": a.priority })
     });
+    let limits = source.limits.unwrap_or_default().named();
+    let limits: serde_json::Map<_, _> =
+        limits.map(|(name, value)| (name.to_owned(), value.into())).collect();
     let keys = detail.keys.iter().map(|k| {
         json!({ "key_id": hex::encode(&k.key_id), "revoked": k.revoked, "not_before": time(k.not_before_us),
                 "not_after": time(k.not_after_us) })
@@ -287,7 +304,7 @@ fn to_json(detail: &SourceDetail) -> Value {
         "source": source.source, "id": id(&source.id), "title_vi": source.title_vi, "title_en": source.title_en,
         "agency_code": source.agency_code, "class": source.class, "sector": source.sector, "locality": source.locality,
         "group": source.group, "suspended": source.suspended, "version": source.version,
-        "agreements": agreements.collect::<Vec<_>>(), "keys": keys.collect::<Vec<_>>(),
+        "agreements": agreements.collect::<Vec<_>>(), "limits": limits, "keys": keys.collect::<Vec<_>>(),
         "certificates": certificates.collect::<Vec<_>>(),
         "streams": streams.collect::<Vec<_>>(),
     })

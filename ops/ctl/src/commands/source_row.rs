@@ -4,7 +4,7 @@
 use dtm_types::command::{Agreement, SourceRow};
 use dtm_types::format::{Form, Mode};
 
-use crate::args::{SendForm, SendMode, SourceArgs};
+use crate::args::{SendForm, SendMode, SourceArgs, SourceLimit};
 
 /// What is not named stays as it is in `present`, or is what a new source has.
 pub(super) fn row(args: &SourceArgs, present: Option<SourceRow>) -> SourceRow {
@@ -35,6 +35,12 @@ pub(super) fn row(args: &SourceArgs, present: Option<SourceRow>) -> SourceRow {
     }
     for agreement in &mut row.agreements {
         change(agreement, args);
+    }
+    if !args.limits.is_empty() {
+        let limits = row.limits.get_or_insert_default();
+        for SourceLimit { name, value } in &args.limits {
+            assert!(limits.set(name, *value), "the command line takes no other");
+        }
     }
     row
 }
@@ -76,6 +82,7 @@ fn change(agreement: &mut Agreement, args: &SourceArgs) {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use dtm_types::command::SourceLimits;
 
     use super::*;
     use crate::args::{Cli, Command, SourceCommand};
@@ -105,6 +112,7 @@ mod tests {
         present.version = 7;
         present.group = 3;
         present.agreements[1].responsible_agency = "A01".to_owned();
+        present.limits = Some(SourceLimits { stream_names_max: 9, ..SourceLimits::default() });
 
         let suspended = row(&args("--update --suspend"), Some(present.clone()));
         assert_eq!(suspended, SourceRow { suspended: true, ..present.clone() });
@@ -116,5 +124,29 @@ mod tests {
         assert_eq!(*kept, Agreement { priority: 3, ..present.agreements[1].clone() });
         assert_eq!(*new, Agreement { priority: 3, ..fresh("c") });
         assert_eq!(changed, SourceRow { agreements: changed.agreements.clone(), ..present });
+    }
+
+    #[test]
+    fn limits_are_named_one_by_one() {
+        let first = row(
+            &args("--dataset a --limit record_bytes_max=65_536 --limit streams_open_max=2"),
+            None,
+        );
+        let set = SourceLimits {
+            record_bytes_max: 65_536,
+            streams_open_max: 2,
+            ..SourceLimits::default()
+        };
+        assert_eq!(first.limits, Some(set));
+        let changed = "--update --limit streams_open_max=0 --limit quarantine_records_max=5";
+        let second = row(&args(changed), Some(first)).limits.expect("some are set");
+        let named: Vec<_> = second.named().collect();
+        assert_eq!(named, [("record_bytes_max", 65_536), ("quarantine_records_max", 5)]);
+        for wrong in
+            ["streams_open_max", "streams=2", "streams_open_max=two", "stream_names_max=4294967296"]
+        {
+            let words = ["dtm", "source", "add", "x", "--dataset", "a", "--limit", wrong];
+            assert!(Cli::try_parse_from(words).is_err(), "{wrong}");
+        }
     }
 }

@@ -1,0 +1,128 @@
+//! The open streams of each source on this node: how many there are, and the room in quarantine
+//! that they share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use dtm_types::{ErrorCode, SourceId, StreamKey};
+use parking_lot::Mutex;
+
+use crate::batch::Quota;
+use crate::bounds::Bound;
+use crate::error::Error;
+
+/// A clone is the same table; it holds the sources that have a stream open.
+#[derive(Clone, Debug)]
+pub(crate) struct Slots {
+    open: Arc<Mutex<HashMap<SourceId, Open>>>,
+    quarantine_record_bytes_max: usize,
+}
+
+#[derive(Debug)]
+struct Open {
+    streams: usize,
+    quarantine: Quota,
+}
+
+impl Slots {
+    pub(crate) fn new(quarantine_record_bytes_max: usize) -> Self {
+        Self { open: Arc::default(), quarantine_record_bytes_max }
+    }
+
+    /// A place for one more stream of its source, free again when it is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where as many as `most` are taken.
+    pub(crate) fn take(&self, stream: &StreamKey, most: Bound) -> Result<Slot, Error> {
+        let mut all = self.open.lock();
+        let taken = all.get(&stream.source).map_or(0, |open| open.streams);
+        most.check(taken + 1, stream, ErrorCode::TooManyStreams)?;
+        let open = all.entry(stream.source.clone()).or_insert_with(|| Open {
+            streams: 0,
+            quarantine: Quota::new(self.quarantine_record_bytes_max),
+        });
+        open.streams += 1;
+        let quarantine = open.quarantine.clone();
+        Ok(Slot { slots: self.clone(), source: stream.source.clone(), quarantine })
+    }
+}
+
+/// One open stream's place, however its session ends.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    slots: Slots,
+    source: SourceId,
+    quarantine: Quota,
+}
+
+impl Slot {
+    /// The room in quarantine that it shares with the other streams of its source.
+    pub(crate) fn quarantine(&self) -> &Quota {
+        &self.quarantine
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut all = self.slots.open.lock();
+        if let Some(open) = all.get_mut(&self.source) {
+            open.streams -= 1;
+            if open.streams == 0 {
+                all.remove(&self.source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dtm_types::command::SourceLimits;
+
+    use super::*;
+    use crate::bounds::{BoundOf, Bounds};
+    use crate::limits::Limits;
+
+    fn most(streams_open_max: u32) -> Bound {
+        let own = SourceLimits { streams_open_max, ..SourceLimits::default() };
+        Bounds::new(&Limits { streams_open_max: 2, ..Limits::default() }, &own).streams_open
+    }
+
+    fn stream(source: &str, name: &str) -> StreamKey {
+        StreamKey::parse(source, name).expect("allowed names")
+    }
+
+    fn refused(slots: &Slots, stream: &StreamKey, most: Bound) -> (u64, BoundOf, u64) {
+        match slots.take(stream, most).expect_err("no place") {
+            Error::Limit { bound, found, .. } => (bound.value, bound.of, found),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_source_has_its_own_number_of_streams() {
+        let slots = Slots::new(50);
+        let (few, usual) = (most(1), most(0));
+        let held = slots.take(&stream("a", "1"), few).expect("the first");
+        assert_eq!(refused(&slots, &stream("a", "2"), few), (1, BoundOf::Source, 2));
+        let beside = ["1", "2"].map(|name| slots.take(&stream("b", name), usual).expect("free"));
+        assert_eq!(refused(&slots, &stream("b", "3"), usual), (2, BoundOf::Node, 3));
+        let more = slots.take(&stream("b", "3"), most(3)).expect("raised while others are open");
+        drop((held, beside, more));
+        assert!(slots.open.lock().is_empty(), "nothing of a source without streams stays");
+        slots.take(&stream("a", "2"), few).expect("free again");
+    }
+
+    #[test]
+    fn the_streams_of_a_source_share_one_room_in_quarantine() {
+        let slots = Slots::new(50);
+        let [one, two] = ["1", "2"].map(|n| slots.take(&stream("a", n), most(0)).expect("free"));
+        let other = slots.take(&stream("b", "1"), most(0)).expect("free");
+        one.quarantine().set(2, 100);
+        assert_eq!(one.quarantine().keep(60), Some(50), "no more of one record");
+        assert_eq!(two.quarantine().keep(40), Some(40));
+        assert_eq!((one.quarantine().keep(0), two.quarantine().keep(0)), (None, None));
+        assert_eq!(other.quarantine().keep(0), None, "another source's room");
+        two.quarantine().set(1, 10);
+        assert_eq!((one.quarantine().keep(11), one.quarantine().keep(10)), (None, Some(10)));
+    }
+}
