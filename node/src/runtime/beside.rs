@@ -9,13 +9,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::found;
 use crate::pki::Genesis;
-use crate::services::{Shared, follow_leaders, watch_rights};
+use crate::services::{Shared, follow_leaders, keep_cluster_key, watch_rights};
 
 /// The parts, running. Dropped, they end.
 pub(super) struct Beside {
     stamping: AbortOnDropHandle<()>,
     following: AbortOnDropHandle<()>,
     watching: AbortOnDropHandle<()>,
+    keeping: AbortOnDropHandle<()>,
     #[allow(dead_code, reason = "held for its Drop: ends with the others")]
     founding: Option<AbortOnDropHandle<()>>,
 }
@@ -30,12 +31,14 @@ impl Beside {
     ) -> Self {
         let following = tokio::spawn(follow_leaders(Arc::clone(shared)));
         let watching = tokio::spawn(watch_rights(Arc::clone(shared)));
+        let keeping = tokio::spawn(keep_cluster_key(Arc::clone(shared)));
         let founding =
             genesis.map(|genesis| tokio::spawn(found_cluster(Arc::clone(shared), genesis)));
         Self {
             stamping,
             following: AbortOnDropHandle::new(following),
             watching: AbortOnDropHandle::new(watching),
+            keeping: AbortOnDropHandle::new(keeping),
             founding: founding.map(AbortOnDropHandle::new),
         }
     }
@@ -46,6 +49,7 @@ impl Beside {
             _ = &mut self.stamping => "the stamp of this start",
             _ = &mut self.following => "the watch over leaders",
             _ = &mut self.watching => "the watch over rights",
+            _ = &mut self.keeping => "the watch over the cluster key",
         }
     }
 
@@ -80,6 +84,7 @@ mod tests {
             stamping: endless(),
             following: endless(),
             watching: AbortOnDropHandle::new(tokio::spawn(async { panic!("a defect") })),
+            keeping: endless(),
             founding: None,
         };
         let ended = tokio::time::timeout(Duration::from_secs(10), beside.ended()).await;
@@ -96,14 +101,15 @@ mod tests {
             };
             (AbortOnDropHandle::new(tokio::spawn(holds)), gone)
         };
-        let [stamping, following, watching, founding] = [(); 4].map(|()| part());
+        let [stamping, following, watching, keeping, founding] = [(); 5].map(|()| part());
         drop(Beside {
             stamping: stamping.0,
             following: following.0,
             watching: watching.0,
+            keeping: keeping.0,
             founding: Some(founding.0),
         });
-        for gone in [stamping.1, following.1, watching.1, founding.1] {
+        for gone in [stamping.1, following.1, watching.1, keeping.1, founding.1] {
             let ended = tokio::time::timeout(Duration::from_secs(10), gone).await;
             assert!(ended.expect("in time").is_err(), "its task was dropped");
         }

@@ -6,6 +6,7 @@
 mod admin;
 mod audit;
 mod auth;
+mod cluster_key;
 mod directory;
 mod elsewhere;
 mod follow;
@@ -22,6 +23,7 @@ mod status;
 
 pub(crate) use admin::{AdminDoor, dataset_row};
 pub(crate) use audit::{Action, Actor, act};
+pub(crate) use cluster_key::keep_cluster_key;
 pub(crate) use follow::follow_leaders;
 pub(crate) use ingest::IngestDoor;
 pub(crate) use join::JoinDoor;

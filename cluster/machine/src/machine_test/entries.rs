@@ -115,4 +115,23 @@ fn a_cluster_key_is_current_only_after_the_entry_that_it_was_begun() {
     assert_eq!((&row.cluster_key_id[..], row.pending_cluster_key_id.len()), (&[4; 16][..], 0));
     assert_eq!(group.act(rotate(4, true)), Err(RefusalKind::Version), "once");
     assert_eq!((row.ingest_groups, row.incarnation), (3, 1), "the rest of the row stays");
+
+    let put = admin::Op::PutCluster;
+    let by_hand = ClusterRow { cluster_key_id: vec![9; 16].into(), ..row.clone() };
+    assert_eq!(group.act(put(by_hand)), Err(RefusalKind::Malformed), "past the rotation");
+    let by_hand = ClusterRow { pending_cluster_key_id: vec![9; 16].into(), ..row.clone() };
+    assert_eq!(group.act(put(by_hand)), Err(RefusalKind::Malformed));
+    group.act(put(ClusterRow { production: true, ..row })).expect("what is no key changes");
+    assert_eq!(group.cluster().cluster_key_id, vec![4; 16]);
+}
+
+// Entries of version 1 mean for ever what they meant.
+//
+// holds: RAFT-1
+#[test]
+fn before_version_two_the_row_carried_the_key() {
+    let mut group = meta();
+    let row = ClusterRow { cluster_key_id: vec![9; 16].into(), ..group.cluster() };
+    group.act(admin::Op::PutCluster(row)).expect("as it was");
+    assert_eq!(group.cluster().cluster_key_id, vec![9; 16]);
 }

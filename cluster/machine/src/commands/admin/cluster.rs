@@ -11,6 +11,9 @@ use super::{Decision, Effect};
 use crate::commands::{Context, refused};
 use crate::keys::{self, table};
 
+/// From this version of meta on the cluster key changes by [`rotate_key`] alone.
+const KEY_BY_ROTATION: u32 = 2;
+
 /// Writes a group's replicas. `expected` is the next replica id that the proposer saw: it only
 /// rises, so that no replica id is ever given twice.
 pub(super) fn put_group(
@@ -49,7 +52,8 @@ pub(super) fn put_group(
     Ok(Ok(Effect { version, ..Effect::on(vec![object]) }))
 }
 
-/// Writes the cluster's row; the incarnation never goes back, groups are never taken away.
+/// Writes the cluster's row; the incarnation never goes back, groups are never taken away, and the
+/// cluster key stays what it is.
 pub(super) fn put_cluster(ctx: &mut Context<'_, '_>, row: ClusterRow) -> Decision {
     let old: Option<ClusterRow> = ctx.rows.row(&[table::CLUSTER])?;
     if let Some(old) = old {
@@ -60,6 +64,14 @@ pub(super) fn put_cluster(ctx: &mut Context<'_, '_>, row: ClusterRow) -> Decisio
             return Ok(Err(refused(
                 RefusalKind::Version,
                 "incarnation and number of groups only rise",
+            )));
+        }
+        let keys_stay = old.cluster_key_id == row.cluster_key_id
+            && old.pending_cluster_key_id == row.pending_cluster_key_id;
+        if ctx.mirror.head.format_version >= KEY_BY_ROTATION && !keys_stay {
+            return Ok(Err(refused(
+                RefusalKind::Malformed,
+                "the cluster key changes by a rotation alone",
             )));
         }
     }
