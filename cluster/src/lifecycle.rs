@@ -10,8 +10,10 @@ use dtm_machine::seams::Clock;
 use dtm_machine::seams::{Proposer, Reply};
 use dtm_proto::cluster as wire;
 use dtm_types::command::command::Op;
-use dtm_types::command::{Admin, ClusterRow, Genesis, GroupRow, NodeRow, ReplicaRow, admin};
-use dtm_types::{GroupId, NodeId, ReplicaId, format};
+use dtm_types::command::{
+    Admin, ClusterRow, Genesis, GroupRow, NodeRow, RaiseVersion, ReplicaRow, admin,
+};
+use dtm_types::{GroupId, NodeId, ReplicaId, bundle, format};
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -169,7 +171,8 @@ impl ClusterNode {
     }
 
     /// Makes a new cluster of this one node: group meta and the ingest groups with this node as
-    /// their only voter, the genesis of each, and the first rows of meta: cluster, node, groups.
+    /// their only voter, the genesis of each, raised to the newest version that this software knows,
+    /// and the first rows of meta: cluster, node, groups.
     /// Once in a cluster's life. Other nodes are added by putting their rows into meta.
     pub fn bootstrap_single(
         &self,
@@ -194,6 +197,12 @@ impl ClusterNode {
                     ..format::Genesis::default()
                 };
                 self.submit(group, Op::Genesis(Genesis { genesis: Some(genesis) })).await?;
+                // Nobody else is there yet who could know less. What an interrupted founding raised
+                // before is refused or nothing.
+                for version in bundle::VERSION..self.config.version_max {
+                    let version = u32::from(version) + 1;
+                    self.submit(group, Op::RaiseVersion(RaiseVersion { version })).await?;
+                }
             }
             let node_id = node.node.clone();
             let admin = |op| Admin { op: Some(op), ..Admin::default() };

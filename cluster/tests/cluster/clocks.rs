@@ -94,7 +94,11 @@ async fn join_with_a_token(cluster: &Cluster, at: usize) {
     assert!(matches!(made.result, Some(Answer::Done(_))), "{made:?}");
     // Under an address of nobody, removed at once: the cluster must not wait for it.
     let node = Bytes::from(vec![0xee; 16]);
-    let row = NodeRow { node: node.clone(), version_max: 1, ..NodeRow::default() };
+    let row = NodeRow {
+        node: node.clone(),
+        version_max: u32::from(dtm_types::bundle::VERSION_MAX),
+        ..NodeRow::default()
+    };
     let join = UseJoinToken { token_hash, node: Some(row) };
     let joined = admin(cluster, at, 3, admin::Op::UseJoinToken(join)).await;
     assert!(matches!(joined.result, Some(Answer::Done(_))), "{joined:?}");

@@ -242,40 +242,44 @@ async fn a_removed_node_is_not_heard() {
     }
 }
 
-// A release that knows version 2 beside one that does not.
+// A release that knows the next version beside one that does not.
 //
 // holds: RAFT-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_raised_group_stops_on_the_node_that_does_not_know_the_version() {
+    const NEXT: u8 = dtm_types::bundle::VERSION_MAX + 1;
     let mut cluster = Cluster::start(3).await;
     cluster.form(1).await;
+    let versions: Vec<u8> = cluster.node(0).status().iter().map(|group| group.version).collect();
+    assert!(versions.iter().all(|version| version + 1 == NEXT), "a new cluster: {versions:?}");
     for at in 0..2 {
         cluster.kill(at).await;
-        cluster.disks[at].config.version_max = 2;
+        cluster.disks[at].config.version_max = NEXT;
         cluster.restart(at).await;
     }
-    let raise = Op::RaiseVersion(dtm_types::command::RaiseVersion { version: 2 });
+    let version = u32::from(NEXT);
+    let raise = Op::RaiseVersion(dtm_types::command::RaiseVersion { version });
     let raise = Command { op: Some(raise), ..Command::default() }.encode_to_vec();
     let of_group = |cluster: &Cluster, at: usize| {
         cluster.node(at).status().into_iter().find(|status| status.group == GROUP)
     };
     until_async("raised group on two nodes", async || {
         propose(cluster.node(0), GROUP, raise.clone().into()).await.ok();
-        let is_raised = |at| of_group(&cluster, at).is_some_and(|group| group.version == 2);
+        let is_raised = |at| of_group(&cluster, at).is_some_and(|group| group.version == NEXT);
         (0..2).all(is_raised).then_some(())
     })
     .await;
     // Stopped, and a moment later taken down.
     let why = |group: dtm_cluster::GroupStatus| group.failure.or(group.recovering);
     let reason = until("it stops on the third", || of_group(&cluster, 2).and_then(why)).await;
-    assert!(reason.contains("version 2"), "{reason}");
-    assert!(of_group(&cluster, 2).is_none_or(|group| group.version < 2));
+    assert!(reason.contains(&format!("version {NEXT}")), "{reason}");
+    assert!(of_group(&cluster, 2).is_none_or(|group| group.version < NEXT));
     until("the two go on", || {
         let led = (0..2).any(|at| cluster.node(at).leader(GROUP).is_some_and(|hint| hint.is_self));
         led.then_some(())
     })
     .await;
-    let outcome = propose(cluster.node(0), GROUP, command("in version 2")).await;
+    let outcome = propose(cluster.node(0), GROUP, command("in the next version")).await;
     outcome.expect("the two go on");
     let meta = cluster.node(2).view(GroupId::META, Freshness::Current).await;
     meta.expect("its other groups go on");
@@ -284,11 +288,11 @@ async fn a_raised_group_stops_on_the_node_that_does_not_know_the_version() {
     assert!(propose(cluster.node(0), GROUP, unknown.into()).await.is_err(), "never enters a log");
 
     cluster.kill(2).await;
-    cluster.disks[2].config.version_max = 2;
+    cluster.disks[2].config.version_max = NEXT;
     cluster.restart(2).await;
     until("it goes on under the later release", || {
         let status = of_group(&cluster, 2)?;
-        (status.version == 2 && status.failure.is_none()).then_some(())
+        (status.version == NEXT && status.failure.is_none()).then_some(())
     })
     .await;
 }

@@ -9,61 +9,64 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::found;
 use crate::pki::Genesis;
-use crate::services::{Shared, follow_leaders, keep_drained, watch_fences, watch_rights};
+use crate::services::{
+    Shared, follow_leaders, keep_cluster_key, keep_drained, watch_fences, watch_rights,
+};
+
+type Part = AbortOnDropHandle<()>;
 
 /// The parts, running. Dropped, they end.
 pub(super) struct Beside {
-    stamping: AbortOnDropHandle<()>,
-    following: AbortOnDropHandle<()>,
-    watching: AbortOnDropHandle<()>,
-    fencing: AbortOnDropHandle<()>,
-    draining: AbortOnDropHandle<()>,
+    /// With the name that is told when one ends.
+    parts: Vec<(&'static str, Part)>,
+    /// At a planned stop these end before the others.
+    first: Vec<(&'static str, Part)>,
     #[allow(dead_code, reason = "held for its Drop: ends with the others")]
-    founding: Option<AbortOnDropHandle<()>>,
+    founding: Option<Part>,
 }
 
 impl Beside {
     /// Starts them beside `stamping`, which runs since this start was admitted. On the first node
     /// of a cluster what `genesis` says is founded too.
-    pub(super) fn start(
-        shared: &Arc<Shared>,
-        stamping: AbortOnDropHandle<()>,
-        genesis: Option<Genesis>,
-    ) -> Self {
-        let following = tokio::spawn(follow_leaders(Arc::clone(shared)));
-        let watching = tokio::spawn(watch_rights(Arc::clone(shared)));
-        let fencing = tokio::spawn(watch_fences(Arc::clone(shared)));
-        let draining = tokio::spawn(keep_drained(Arc::clone(shared)));
-        let founding =
-            genesis.map(|genesis| tokio::spawn(found_cluster(Arc::clone(shared), genesis)));
+    pub(super) fn start(shared: &Arc<Shared>, stamping: Part, genesis: Option<Genesis>) -> Self {
+        let shared = || Arc::clone(shared);
+        let founding = genesis.map(|genesis| part(found_cluster(shared(), genesis)));
         Self {
-            stamping,
-            following: AbortOnDropHandle::new(following),
-            watching: AbortOnDropHandle::new(watching),
-            fencing: AbortOnDropHandle::new(fencing),
-            draining: AbortOnDropHandle::new(draining),
-            founding: founding.map(AbortOnDropHandle::new),
+            first: vec![
+                ("the stamp of this start", stamping),
+                ("the watch over leaders", part(follow_leaders(shared()))),
+            ],
+            parts: vec![
+                ("the watch over rights", part(watch_rights(shared()))),
+                ("the watch over older sessions", part(watch_fences(shared()))),
+                ("the watch over this node's row", part(keep_drained(shared()))),
+                ("the watch over the cluster key", part(keep_cluster_key(shared()))),
+            ],
+            founding,
         }
     }
 
     /// Name of the first part that ended. To be waited for once.
     pub(super) async fn ended(&mut self) -> &'static str {
-        tokio::select! {
-            _ = &mut self.stamping => "the stamp of this start",
-            _ = &mut self.following => "the watch over leaders",
-            _ = &mut self.watching => "the watch over rights",
-            _ = &mut self.fencing => "the watch over older sessions",
-            _ = &mut self.draining => "the watch over this node's row",
-        }
+        let all = self.first.iter_mut().chain(&mut self.parts);
+        let ended = all.map(|(name, part)| {
+            Box::pin(async move {
+                let _ = part.await;
+                *name
+            })
+        });
+        futures::future::select_all(ended).await.0
     }
 
     /// At a planned stop: sessions are told to leave in its order, and no stamp is written any more.
     /// Rights are watched to the end.
     pub(super) fn leave(&self) {
-        self.stamping.abort();
-        self.following.abort();
-        self.draining.abort();
+        self.first.iter().for_each(|(_, part)| part.abort());
     }
+}
+
+fn part(work: impl Future<Output = ()> + Send + 'static) -> Part {
+    AbortOnDropHandle::new(tokio::spawn(work))
 }
 
 async fn found_cluster(shared: Arc<Shared>, genesis: Genesis) {
@@ -84,40 +87,33 @@ mod tests {
 
     #[tokio::test]
     async fn a_part_that_panics_is_told_by_name() {
-        let endless = || AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
+        let endless = || part(std::future::pending());
         let mut beside = Beside {
-            stamping: endless(),
-            following: endless(),
-            watching: AbortOnDropHandle::new(tokio::spawn(async { panic!("a defect") })),
-            fencing: endless(),
-            draining: endless(),
+            first: vec![("the first", endless())],
+            parts: vec![("beside it", endless()), ("the one", part(async { panic!("a defect") }))],
             founding: None,
         };
         let ended = tokio::time::timeout(Duration::from_secs(10), beside.ended()).await;
-        assert_eq!(ended, Ok("the watch over rights"));
+        assert_eq!(ended, Ok("the one"));
     }
 
     #[tokio::test]
     async fn nothing_of_it_outlives_the_node() {
-        let part = || {
+        let holding = || {
             let (held, gone) = tokio::sync::oneshot::channel::<()>();
             let holds = async move {
                 let _held = held;
                 std::future::pending::<()>().await;
             };
-            (AbortOnDropHandle::new(tokio::spawn(holds)), gone)
+            (part(holds), gone)
         };
-        let [stamping, following, watching, fencing, draining, founding] = [(); 6].map(|()| part());
+        let [first, beside, founding] = [(); 3].map(|()| holding());
         drop(Beside {
-            stamping: stamping.0,
-            following: following.0,
-            watching: watching.0,
-            fencing: fencing.0,
-            draining: draining.0,
+            first: vec![("first", first.0)],
+            parts: vec![("beside", beside.0)],
             founding: Some(founding.0),
         });
-        let gone = [stamping.1, following.1, watching.1, fencing.1, draining.1, founding.1];
-        for gone in gone {
+        for gone in [first.1, beside.1, founding.1] {
             let ended = tokio::time::timeout(Duration::from_secs(10), gone).await;
             assert!(ended.expect("in time").is_err(), "its task was dropped");
         }

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, GroupView, ReadView, StateRead};
 use dtm_proto::admin as wire;
-use dtm_seal::Secret;
 use dtm_types::command::OperatorRow;
-use dtm_types::{ErrorCode, GroupId, KeyId};
+use dtm_types::{ErrorCode, GroupId};
 use tonic::Status;
 
+use super::cluster_key;
 use super::shared::Shared;
 use super::status::{internal, status};
 use crate::http::{GroupLine, LiveStatus, NodeLine, Overview, Readiness, SourceLine};
@@ -199,33 +199,6 @@ impl Shared {
             status(ErrorCode::KeyMissing, "the keyring of this node holds no issuing certificate")
         })
     }
-
-    /// A new cluster key, held by every node before it is current anywhere.
-    pub(crate) async fn distribute_cluster_key(&self) -> Result<KeyId, Status> {
-        let now_us = self.clock.now_us();
-        let id = self.keyring.generate(now_us).map_err(internal)?;
-        let key = self.keyring.cluster_key(id).map_err(internal)?;
-        let meta = self.directory.meta_now(self.view()).await?;
-        let mut rows = reads::nodes(meta.state.as_ref()).map_err(internal)?;
-        rows.retain(|row| !row.removed && row.node != self.node.0.as_slice());
-        for make_current in [false, true] {
-            for row in &rows {
-                let request = wire::AdoptClusterKeyRequest {
-                    key_id: Bytes::copy_from_slice(&id.0),
-                    key: if make_current {
-                        Bytes::new()
-                    } else {
-                        Bytes::copy_from_slice(key.expose())
-                    },
-                    created_us: now_us,
-                    make_current,
-                };
-                self.peers.adopt_key(row, request).await?;
-            }
-        }
-        self.keyring.make_current(id).map_err(internal)?;
-        Ok(id)
-    }
 }
 
 /// Adds what another node says of its own replicas.
@@ -301,10 +274,7 @@ impl LiveStatus for Live {
         }
         let current = cluster.view(GroupId::META, Freshness::Current);
         match tokio::time::timeout(PATIENCE, current).await {
-            Ok(Ok(_)) => self
-                .shared
-                .degraded()
-                .map_or(Readiness::Ready, |reason| Readiness::Degraded { reason }),
+            Ok(Ok(meta)) => self.of_meta(meta.state.as_ref()),
             Ok(Err(error)) => Readiness::NotReady { reason: error.to_string() },
             Err(_) => Readiness::NotReady { reason: "meta does not answer in time".to_owned() },
         }
@@ -347,6 +317,15 @@ impl LiveStatus for Live {
 }
 
 impl Live {
+    /// Readiness of a node that meta is confirmed on.
+    fn of_meta(&self, meta: &dyn StateRead) -> Readiness {
+        if let Some(reason) = cluster_key::lack(&self.shared.keyring, meta) {
+            return Readiness::NotReady { reason };
+        }
+        let degraded = self.shared.degraded();
+        degraded.map_or(Readiness::Ready, |reason| Readiness::Degraded { reason })
+    }
+
     /// The first sources, and whether there are more.
     async fn sources(&self) -> Option<(Vec<SourceLine>, bool)> {
         let shared = &self.shared;

@@ -6,6 +6,7 @@
 mod admin;
 mod audit;
 mod auth;
+mod cluster_key;
 mod directory;
 mod drained;
 mod elsewhere;
@@ -24,6 +25,7 @@ mod status;
 
 pub(crate) use admin::{AdminDoor, dataset_row};
 pub(crate) use audit::{Action, Actor, act};
+pub(crate) use cluster_key::keep_cluster_key;
 pub(crate) use drained::keep_drained;
 pub(crate) use fences::watch as watch_fences;
 pub(crate) use follow::follow_leaders;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dtm_identity::Operation;
 use dtm_proto::admin as wire;
 use dtm_proto::admin::node_service_client::NodeServiceClient;
@@ -64,6 +65,17 @@ impl PeerCalls {
         self.of_row(row)?.adopt_cluster_key(request).await.map(|_| ())
     }
 
+    /// A cluster key that a node holds, with the time of its making; `None` where it lacks the key or
+    /// does not answer in time.
+    pub(crate) async fn cluster_key(&self, row: &NodeRow, id: KeyId) -> Option<(ClusterKey, i64)> {
+        let call = async {
+            let request = wire::ClusterKeyRequest { key_id: Bytes::copy_from_slice(&id.0) };
+            let answer = self.of_row(row).ok()?.cluster_key(request).await.ok()?.into_inner();
+            Some((key_of(&answer.key).ok()?, answer.created_us))
+        };
+        tokio::time::timeout(PATIENCE, call).await.ok().flatten()
+    }
+
     /// Empties a node, or lets it take sessions again.
     pub(crate) async fn drain(
         &self,
@@ -112,6 +124,18 @@ impl PeerCalls {
         let endpoint = endpoint.connect_timeout(PATIENCE).timeout(CALL_TIMEOUT);
         Ok(endpoint.connect_with_connector_lazy(connector))
     }
+}
+
+fn key_id(bytes: &[u8]) -> Result<KeyId, Status> {
+    KeyId::from_slice(bytes)
+        .ok_or_else(|| status(ErrorCode::InvalidArgument, "a key id has 16 bytes"))
+}
+
+fn key_of(bytes: &[u8]) -> Result<ClusterKey, Status> {
+    let mut bytes: [u8; 32] = bytes
+        .try_into()
+        .map_err(|_| status(ErrorCode::InvalidArgument, "a cluster key has 32 bytes"))?;
+    Ok(ClusterKey::from_bytes(&mut bytes))
 }
 
 /// The answering side.
@@ -163,20 +187,27 @@ impl NodeService for NodeDoor {
     ) -> Result<Response<wire::AdoptClusterKeyResponse>, Status> {
         self.0.allow(&request, Operation::PeerCall, None).await?;
         let asked = request.into_inner();
-        let id = KeyId::from_slice(&asked.key_id)
-            .ok_or_else(|| status(ErrorCode::InvalidArgument, "a key id has 16 bytes"))?;
+        let id = key_id(&asked.key_id)?;
         if asked.make_current {
             self.0.keyring.make_current(id).map_err(internal)?;
             return Ok(Response::new(wire::AdoptClusterKeyResponse {}));
         }
-        let mut bytes: [u8; 32] = asked
-            .key
-            .as_ref()
-            .try_into()
-            .map_err(|_| status(ErrorCode::InvalidArgument, "a cluster key has 32 bytes"))?;
-        let key = ClusterKey::from_bytes(&mut bytes);
-        self.0.keyring.adopt(id, key, asked.created_us).map_err(internal)?;
+        self.0.keyring.adopt(id, key_of(&asked.key)?, asked.created_us).map_err(internal)?;
         Ok(Response::new(wire::AdoptClusterKeyResponse {}))
+    }
+
+    async fn cluster_key(
+        &self,
+        request: Request<wire::ClusterKeyRequest>,
+    ) -> Result<Response<wire::ClusterKeyResponse>, Status> {
+        let caller = self.0.allow(&request, Operation::PeerCall, None).await?;
+        let id = key_id(&request.get_ref().key_id)?;
+        let held = self.0.keyring.list().into_iter().find(|info| info.id == id);
+        let held = held.ok_or_else(|| status(ErrorCode::NotFound, format!("cluster key {id}")))?;
+        let key = self.0.keyring.cluster_key(id).map_err(internal)?;
+        tracing::info!(key = %id, %caller, "a cluster key is handed to a node that lacks it");
+        let key = Bytes::copy_from_slice(key.expose());
+        Ok(Response::new(wire::ClusterKeyResponse { key, created_us: held.created_us }))
     }
 
     async fn drain_local(

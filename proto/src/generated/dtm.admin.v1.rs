@@ -74,6 +74,19 @@ pub struct AdoptClusterKeyRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AdoptClusterKeyResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClusterKeyRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key_id: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClusterKeyResponse {
+    /// 32 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(int64, tag = "2")]
+    pub created_us: i64,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DrainLocalRequest {
     #[prost(bool, tag = "1")]
@@ -2668,6 +2681,31 @@ pub mod node_service_client {
                 .insert(GrpcMethod::new("dtm.admin.v1.NodeService", "AdoptClusterKey"));
             self.inner.unary(req, path, codec).await
         }
+        /// A cluster key that meta names and the caller lacks. NOT_FOUND where it is not held here either.
+        pub async fn cluster_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ClusterKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ClusterKeyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.admin.v1.NodeService/ClusterKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.admin.v1.NodeService", "ClusterKey"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Gives up leaderships and tells sessions to leave, or takes sessions again.
         pub async fn drain_local(
             &mut self,
@@ -2825,6 +2863,14 @@ pub mod node_service_server {
             request: tonic::Request<super::AdoptClusterKeyRequest>,
         ) -> std::result::Result<
             tonic::Response<super::AdoptClusterKeyResponse>,
+            tonic::Status,
+        >;
+        /// A cluster key that meta names and the caller lacks. NOT_FOUND where it is not held here either.
+        async fn cluster_key(
+            &self,
+            request: tonic::Request<super::ClusterKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ClusterKeyResponse>,
             tonic::Status,
         >;
         /// Gives up leaderships and tells sessions to leave, or takes sessions again.
@@ -3031,6 +3077,51 @@ pub mod node_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AdoptClusterKeySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.admin.v1.NodeService/ClusterKey" => {
+                    #[allow(non_camel_case_types)]
+                    struct ClusterKeySvc<T: NodeService>(pub Arc<T>);
+                    impl<
+                        T: NodeService,
+                    > tonic::server::UnaryService<super::ClusterKeyRequest>
+                    for ClusterKeySvc<T> {
+                        type Response = super::ClusterKeyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ClusterKeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as NodeService>::cluster_key(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ClusterKeySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

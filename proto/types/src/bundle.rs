@@ -16,7 +16,7 @@ use crate::command::Bundle;
 /// Version of the bundle that a group is written in from its beginning.
 pub const VERSION: u8 = 1;
 /// Highest version that this software applies; a group rises to it by `dtm cluster upgrade`.
-pub const VERSION_MAX: u8 = 1;
+pub const VERSION_MAX: u8 = 2;
 /// Bytes before the protobuf.
 pub const PREFIX_BYTES: usize = 5;
 /// Largest command, bytes. With the bundle and the entry around it, it fits a message between nodes

@@ -54,8 +54,8 @@ mod tests {
 
     use super::*;
     use crate::command::{
-        Actor, Admin, AppendBatch, Command, GroupRow, NodeRow, RaiseVersion, ReplicaRow, admin,
-        command::Op,
+        Actor, Admin, AppendBatch, ClusterRow, Command, GroupRow, NodeRow, RaiseVersion,
+        ReplicaRow, RotateClusterKey, TransferLeader, admin, command::Op,
     };
     use crate::format::EntryBody;
 
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_software_writes_is_of_version_one() {
+    fn what_was_there_from_the_beginning_is_of_version_one() {
         let raise = Op::RaiseVersion(RaiseVersion { version: 2 });
         assert_eq!(version_of(&command(Some(raise))), Some(1));
         let admin = |op| Admin { expected_version: Some(3), op, ..Admin::default() };
@@ -88,6 +88,22 @@ mod tests {
         assert_eq!(version_of(&command(Some(Op::AppendBatch(append)))), Some(1));
         assert_eq!(version_of(&command(Some(Op::Admin(admin(None))))), None, "an empty action");
         assert_eq!((version_of(&command(None)), version_of(b"")), (None, None), "empty");
+    }
+
+    #[test]
+    fn operations_that_came_later_wait_for_their_version() {
+        let admin = |op| Op::Admin(Admin { op: Some(op), ..Admin::default() });
+        let transfer = TransferLeader { groups: vec![1, 300], to: vec![3; 16].into() };
+        let transfer = admin(admin::Op::TransferLeader(transfer));
+        let rotate = admin(admin::Op::RotateClusterKey(RotateClusterKey::default()));
+        let pending =
+            ClusterRow { pending_cluster_key_id: vec![3; 16].into(), ..Default::default() };
+        let pending = admin(admin::Op::PutCluster(pending));
+        for op in [transfer, rotate, pending] {
+            assert_eq!(version_of(&command(Some(op.clone()))), Some(2), "{op:?}");
+        }
+        let row = admin(admin::Op::PutCluster(ClusterRow::default()));
+        assert_eq!(version_of(&command(Some(row))), Some(1));
     }
 
     #[test]

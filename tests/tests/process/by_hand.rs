@@ -48,6 +48,10 @@ async fn an_agreement_is_changed_and_what_must_not_be_done_is_refused() -> Resul
     cluster
         .dtm_fails(&["cluster", "transfer", "--group", "99", "--to", "n2"], "no group 99")
         .await?;
+    let entered = entries(&cluster)?;
+    cluster.dtm(&["cluster", "transfer", "--group", "1", "--to", "n2"]).await?;
+    let after = entries(&cluster)?;
+    ensure!(after == entered + 1, "a transfer has one entry: {entered}, then {after}");
     cluster.dtm_fails(&["cluster", "drain", "n9"], "n9").await?;
     let missing = cluster.path("none/dtm.toml").display().to_string();
     let doctor = asked(&cluster, &["doctor", "--config", &missing]).await?;
@@ -67,6 +71,17 @@ async fn an_agreement_is_changed_and_what_must_not_be_done_is_refused() -> Resul
     contexts_are_kept(&cluster).await?;
     cluster.passed();
     Ok(())
+}
+
+/// Entries of operators in meta's ledger, by what the nodes said when they had made them.
+fn entries(cluster: &Cluster) -> Result<usize> {
+    let mut count = 0;
+    for node in &cluster.nodes {
+        let log = std::fs::read_to_string(&node.log)?;
+        let actions = log.lines().filter(|line| line.contains("\"administrative action\""));
+        count += actions.filter(|line| line.contains("operator")).count();
+    }
+    Ok(count)
 }
 
 /// A second cluster of the same name.

@@ -1,14 +1,16 @@
 //! The cluster key is exchanged while records come in, and while nodes die in the middle of it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cluster::{Cluster, NODES};
+use crate::bad_config::copy;
+use crate::cluster::{Cluster, NODES, WITHIN};
 use crate::load::{Load, Plan};
 use crate::readback::judge;
 use crate::secrecy::{CANARY, search};
-use crate::wait::is_long;
+use crate::wait::{is_long, until};
 
 /// Acks on each stream that show that it is alive.
 const ALIVE: u64 = 20;
@@ -24,6 +26,31 @@ async fn rotate(cluster: &Cluster) -> Result<(String, u64)> {
     let done: serde_json::Value = serde_json::from_str(&done)?;
     let id = done["cluster_key_id"].as_str().context("id")?.to_owned();
     Ok((id, done["keys_rewrapped"].as_u64().context("count")?))
+}
+
+/// The last node comes back with the keyring of before the rotation, as one that joined meanwhile: it
+/// fetches what it lacks. What it gives back is judged at the end.
+async fn lacks_the_newest(
+    cluster: &mut Cluster,
+    ring: &Path,
+    former: &Path,
+    key: &str,
+) -> Result<()> {
+    cluster.nodes[2].kill();
+    std::fs::remove_dir_all(ring)?;
+    std::fs::rename(former, ring)?;
+    cluster.start_node(2)?;
+    cluster.settled(NODES).await?;
+    let log = cluster.nodes[2].log.clone();
+    until("the key on n3", WITHIN, async || {
+        let log = std::fs::read_to_string(&log)?;
+        let mut lines = log.lines();
+        let is_told =
+            lines.any(|line| line.contains("lacking here is fetched") && line.contains(key));
+        ensure!(is_told, "n3 did not fetch {key}");
+        Ok(())
+    })
+    .await
 }
 
 // holds: ING-1, ING-2, ING-3, ING-4, RAFT-1, SEC-1
@@ -60,8 +87,13 @@ async fn cluster_key_is_rotated_under_load_and_under_kills() -> Result<()> {
     load.moves(ALIVE).await?;
     cluster.start_node(2)?;
     cluster.settled(NODES).await?;
+    let ring = cluster.nodes[2].folder.join("data/keyring");
+    let former = cluster.path("former-keyring");
+    copy(&ring, &former)?;
     let (last, again) = rotate(&cluster).await?;
     ensure!(last != first && again >= count, "{again} keys after {count}");
+    load.moves(ALIVE).await?;
+    lacks_the_newest(&mut cluster, &ring, &former, &last).await?;
     load.moves(ALIVE).await?;
 
     let mut lines = load.finish().await?;

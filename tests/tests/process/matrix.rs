@@ -119,6 +119,7 @@ fn of_nodes() -> Vec<Call> {
     let peers = [
         "LocalStatus",
         "AdoptClusterKey",
+        "ClusterKey",
         "DrainLocal",
         "ReadGroup",
         "LookupInGroup",

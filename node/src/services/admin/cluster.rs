@@ -1,12 +1,14 @@
 //! The cluster: status, tokens for nodes, leadership.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_machine::seams::ReadView;
 use dtm_proto::admin as wire;
 use dtm_types::command::admin::Op;
-use dtm_types::command::{JoinTokenRow, NodeRow};
+use dtm_types::command::{JoinTokenRow, NodeRow, TransferLeader};
 use dtm_types::{ErrorCode, GroupId, NodeId};
 use serde_json::json;
 use tonic::{Request, Status};
@@ -53,7 +55,7 @@ impl AdminDoor {
         request: Request<wire::TransferLeaderRequest>,
     ) -> Result<wire::TransferLeaderResponse, Status> {
         let asked = request.get_ref();
-        self.asker(&request, Operation::TransferLeader, asked.context.as_ref()).await?;
+        let asker = self.asker(&request, Operation::TransferLeader, asked.context.as_ref()).await?;
         let to = node_id(&asked.to_node)?;
         let groups: Vec<GroupId> = if asked.from_node.is_empty() {
             let group = GroupId(asked.group);
@@ -68,6 +70,7 @@ impl AdminDoor {
             let led = status.groups.iter().filter(|g| g.leader_node == from.0.as_slice());
             led.map(|g| GroupId(g.group)).collect()
         };
+        self.enter_transfer(asker, &groups, to).await?;
         let mut moved = 0;
         for group in groups {
             self.0
@@ -78,6 +81,23 @@ impl AdminDoor {
             moved += 1;
         }
         Ok(wire::TransferLeaderResponse { moved })
+    }
+
+    /// The entry of a transfer, committed before any leader moves; none where none is to move.
+    async fn enter_transfer(
+        &self,
+        asker: Asker,
+        groups: &[GroupId],
+        to: NodeId,
+    ) -> Result<(), Status> {
+        let groups: BTreeSet<u32> = groups.iter().map(|group| group.0).collect();
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let detail = json!({"groups": groups, "to": to.to_string()});
+        let to = Bytes::copy_from_slice(&to.0);
+        let op = Op::TransferLeader(TransferLeader { groups: groups.into_iter().collect(), to });
+        self.act(asker, op, None, detail).await.map(|_| ())
     }
 
     /// Moves every leadership off the node and asks its sources to connect elsewhere.

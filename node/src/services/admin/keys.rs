@@ -8,12 +8,12 @@ use dtm_proto::admin as wire;
 use dtm_types::command::admin::Op;
 use dtm_types::command::command::Op as Command;
 use dtm_types::command::outcome::Result as Answer;
-use dtm_types::command::{Outcome, RewrapKeys};
+use dtm_types::command::{ClusterRow, Outcome, RewrapKeys, RotateClusterKey};
 use dtm_types::{ErrorCode, GroupId, KeyId, RequestId};
 use serde_json::json;
 use tonic::{Request, Status};
 
-use super::AdminDoor;
+use super::{AdminDoor, Asker};
 use crate::services::Actor;
 use crate::services::audit::propose;
 use crate::services::status::{internal, status};
@@ -23,6 +23,9 @@ const REWRAP_KEYS: usize = 256;
 
 impl AdminDoor {
     /// A new cluster key for new data keys, and every data key wrapped under it. Sealed bytes stay.
+    ///
+    /// Its two entries come before what they say: before any other node is handed the key, and before
+    /// any node wraps under it.
     pub(super) async fn rotate_cluster_key(
         &self,
         request: Request<wire::RotateClusterKeyRequest>,
@@ -30,13 +33,16 @@ impl AdminDoor {
         let asked = request.get_ref();
         let asker =
             self.asker(&request, Operation::RotateClusterKey, asked.context.as_ref()).await?;
-        let cluster_key = self.0.distribute_cluster_key().await?;
-        let meta = self.0.directory.meta_now(self.0.view()).await?;
-        let mut row = reads::cluster(meta.state.as_ref()).map_err(internal)?.unwrap_or_default();
-        row.cluster_key_id = Bytes::copy_from_slice(&cluster_key.0);
-        let detail = json!({"cluster_key": cluster_key.to_string()});
         let actor = Actor::of(&asker.caller, asker.address.clone());
-        self.act(asker, Op::PutCluster(row), None, detail).await?;
+        let cluster_key = match self.begin_rotation(&asker).await? {
+            Begun::Pending(key) => {
+                self.0.hand_out_cluster_key(key).await?;
+                self.enter_rotation(&asker, key, true).await?;
+                key
+            }
+            Begun::Before(key) => key,
+        };
+        self.0.use_cluster_key(cluster_key).await?;
         let mut keys_rewrapped = 0;
         let groups = std::iter::once(GroupId::META).chain(self.0.cluster.ingest_groups());
         for group in groups {
@@ -46,6 +52,27 @@ impl AdminDoor {
             cluster_key_id: Bytes::copy_from_slice(&cluster_key.0),
             keys_rewrapped,
         })
+    }
+
+    /// Makes a key and enters that a rotation to it begins.
+    async fn begin_rotation(&self, asker: &Asker) -> Result<Begun, Status> {
+        let made = self.0.keyring.generate(self.0.clock.now_us()).map_err(internal)?;
+        self.enter_rotation(asker, made, false).await?;
+        let meta = self.0.directory.meta_now(self.0.view()).await?;
+        let row = reads::cluster(meta.state.as_ref()).map_err(internal)?.unwrap_or_default();
+        begun(&row).ok_or_else(|| internal("meta names no cluster key"))
+    }
+
+    /// Enters a step. The first one is the caller's request, the second one follows from it.
+    async fn enter_rotation(&self, asker: &Asker, key: KeyId, current: bool) -> Result<(), Status> {
+        let mut asker = asker.clone();
+        if current {
+            asker.request_id = Bytes::new();
+        }
+        let key_id = Bytes::copy_from_slice(&key.0);
+        let detail = json!({"cluster_key": key.to_string(), "current": current});
+        let op = Op::RotateClusterKey(RotateClusterKey { key_id, current });
+        self.act(asker, op, None, detail).await.map(|_| ())
     }
 
     async fn rewrap(&self, group: GroupId, actor: &Actor) -> Result<u64, Status> {
@@ -86,6 +113,22 @@ impl AdminDoor {
     }
 }
 
+/// Where a rotation stands once its beginning is entered.
+#[derive(Debug, PartialEq, Eq)]
+enum Begun {
+    /// This key is to be handed out.
+    Pending(KeyId),
+    /// The same request was carried out before: this key is the current one.
+    Before(KeyId),
+}
+
+/// A request that comes again goes on with the key that it began with, not with the one that was made
+/// for it now.
+fn begun(row: &ClusterRow) -> Option<Begun> {
+    let pending = KeyId::from_slice(&row.pending_cluster_key_id).map(Begun::Pending);
+    pending.or_else(|| KeyId::from_slice(&row.cluster_key_id).map(Begun::Before))
+}
+
 /// Whether a group wraps these keys anew: it refuses all of them where one was changed meanwhile.
 fn done(group: GroupId, outcome: Outcome) -> Result<(), Status> {
     match outcome.result {
@@ -104,6 +147,18 @@ mod tests {
     use tonic::Code;
 
     use super::*;
+
+    #[test]
+    fn a_rotation_goes_on_with_the_key_that_meta_names() {
+        let row = |current: u8, pending: &[u8]| ClusterRow {
+            cluster_key_id: vec![current; 16].into(),
+            pending_cluster_key_id: pending.to_vec().into(),
+            ..ClusterRow::default()
+        };
+        assert_eq!(begun(&row(1, &[2; 16])), Some(Begun::Pending(KeyId([2; 16]))));
+        assert_eq!(begun(&row(1, &[])), Some(Begun::Before(KeyId([1; 16]))));
+        assert_eq!(begun(&ClusterRow::default()), None);
+    }
 
     /// The old cluster key must not look free to go.
     #[test]

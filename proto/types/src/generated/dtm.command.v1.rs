@@ -186,7 +186,7 @@ pub struct Admin {
     pub expected_version: ::core::option::Option<u64>,
     #[prost(
         oneof = "admin::Op",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27"
     )]
     pub op: ::core::option::Option<admin::Op>,
 }
@@ -226,6 +226,10 @@ pub mod admin {
         PutSourceCertificate(super::SourceCertificateRow),
         #[prost(message, tag = "25")]
         RevokeSourceCertificate(super::RevokeSourceCertificate),
+        #[prost(message, tag = "26")]
+        TransferLeader(super::TransferLeader),
+        #[prost(message, tag = "27")]
+        RotateClusterKey(super::RotateClusterKey),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -501,6 +505,30 @@ pub struct ClusterRow {
     pub production: bool,
     #[prost(bytes = "bytes", tag = "6")]
     pub cluster_key_id: ::prost::bytes::Bytes,
+    /// Of a rotation that began and whose key is not current yet; empty = none.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub pending_cluster_key_id: ::prost::bytes::Bytes,
+}
+/// Leadership of groups goes to a node because an operator said so. The entry comes first; what Raft
+/// makes of it changes no row.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TransferLeader {
+    /// Ascending, each once.
+    #[prost(uint32, repeated, tag = "1")]
+    pub groups: ::prost::alloc::vec::Vec<u32>,
+    /// 16 bytes: the node that is to lead.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub to: ::prost::bytes::Bytes,
+}
+/// A step of a rotation of the cluster key, entered before it is carried out.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateClusterKey {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key_id: ::prost::bytes::Bytes,
+    /// False: the key was made, and every node is about to be handed it. True: every node holds it; it is
+    /// the current one from here on.
+    #[prost(bool, tag = "2")]
+    pub current: bool,
 }
 /// A refused record is sent again, as it was or corrected: the entry; the record itself goes
 /// through the stream `resend.GROUP-INDEX-ORDINAL-RECORD` of its source.

@@ -62,6 +62,8 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, admin: Admin) -> Result<Outcome, 
         Op::PutGroup(row) => cluster::put_group(ctx, row, expected),
         Op::PutCluster(row) => cluster::put_cluster(ctx, row),
         Op::ResendQuarantined(resend) => sources::resend(ctx, &resend),
+        Op::TransferLeader(transfer) => cluster::transfer_leader(ctx, &transfer),
+        Op::RotateClusterKey(rotate) => cluster::rotate_key(ctx, &rotate),
     };
     let effect = match decision? {
         Ok(effect) => effect,
