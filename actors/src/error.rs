@@ -1,6 +1,7 @@
 //! Why a session cannot open or go on.
 
 use dtm_machine::seams::ProposeError;
+use dtm_types::text::Told;
 use dtm_types::{ErrorCode, StreamKey};
 
 use crate::vault::VaultError;
@@ -70,7 +71,7 @@ pub enum Error {
         /// What the caller sees.
         code: ErrorCode,
         /// In words.
-        cause: String,
+        cause: Told,
     },
     /// The source's right was revoked.
     #[error("the right to write stream {stream} was revoked")]
@@ -108,6 +109,33 @@ impl Error {
             Self::Draining | Self::Gone => ErrorCode::Unavailable,
             Self::Contract { .. } => ErrorCode::Internal,
         }
+    }
+
+    /// What the client is told in its language; nothing where only the log's words are known.
+    pub fn told(&self) -> Option<Told> {
+        Some(match self {
+            Self::NotAgreed { stream, cause, .. } => Told::new("session.not_agreed")
+                .with("stream", stream)
+                .with_told("cause", cause.clone()),
+            Self::Limit { stream, name, value, found, .. } => Told::new("session.limit")
+                .with("stream", stream)
+                .with("name", name)
+                .with("value", value)
+                .with("found", found),
+            Self::Superseded { stream, session } => {
+                Told::new("session.superseded").with("stream", stream).with("session", session)
+            }
+            Self::NotSupported { stream, what } => {
+                Told::new("session.not_supported").with("stream", stream).with("what", what)
+            }
+            Self::Revoked { stream } => Told::new("session.revoked").with("stream", stream),
+            Self::Draining => Told::new("session.draining"),
+            Self::Gone => Told::new("session.gone"),
+            Self::Propose { .. }
+            | Self::Protocol { .. }
+            | Self::Vault { .. }
+            | Self::Contract { .. } => return None,
+        })
     }
 
     /// Whether connecting again may help.
