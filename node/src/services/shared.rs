@@ -13,7 +13,7 @@ use dtm_types::{ClusterId, Incarnation, NodeId};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
-use crate::http::LinkKey;
+use crate::http::Console;
 use crate::tls::Material;
 
 use super::directory::Directory;
@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) link: Arc<LinkKey>,
+    pub(crate) console: Arc<Console>,
     pub(crate) ca: Vec<Vec<u8>>,
     pub(crate) config: Config,
     pub(crate) reads: Arc<Semaphore>,
