@@ -8,6 +8,7 @@ use dtm_catalog::{CompiledMask, CompiledSchema, Definition, MaskKey, MaskProfile
 use dtm_proto::ingest;
 use dtm_types::command::{Agreement, SourceRow};
 use dtm_types::format::{Form, Mode};
+use dtm_types::text::Told;
 use dtm_types::{ErrorCode, StreamKey};
 use parking_lot::Mutex;
 
@@ -88,17 +89,19 @@ impl Contracts {
         let ContractRequest { open, source, definition, mask_key } = request;
         let agreement =
             source.agreements.iter().find(|a| a.dataset == open.dataset).ok_or_else(|| {
-                not_agreed(stream, format!("no agreement for data set {}", open.dataset))
+                let cause = Told::new("session.no_agreement").with("source", &source.source);
+                not_agreed(stream, cause.with("dataset", &open.dataset))
             })?;
         let mode = match open.mode() {
             Mode::Unspecified => Mode::Realtime,
             mode => mode,
         };
         if !agreement.modes.contains(&mode.into()) {
-            return Err(not_agreed(
-                stream,
-                format!("mode {mode:?} is not agreed for {}", open.dataset),
-            ));
+            let agreed: Vec<_> =
+                agreement.modes().map(|mode| name_of(mode.as_str_name())).collect();
+            let cause = Told::new("session.mode").with("mode", name_of(mode.as_str_name()));
+            let cause = cause.with("dataset", &open.dataset).with("agreed", agreed.join(", "));
+            return Err(not_agreed(stream, cause));
         }
         let agreed_form = agreement.form();
         let form = match open.form() {
@@ -106,16 +109,16 @@ impl Contracts {
             form => form,
         };
         if form != agreed_form {
-            return Err(not_agreed(
-                stream,
-                format!("form {form:?} is not agreed: {agreed_form:?} is"),
-            ));
+            let cause = Told::new("session.form").with("form", name_of(form.as_str_name()));
+            let cause = cause.with("dataset", &open.dataset);
+            let cause = cause.with("agreed", name_of(agreed_form.as_str_name()));
+            return Err(not_agreed(stream, cause));
         }
         let defaults = defaults(open, agreement, definition);
         let (status, priority) = (defaults.security_status, defaults.priority);
         if !security::are_allowed(status, priority) {
-            let cause = format!("security status {status} and priority {priority}: 1 to 3 are");
-            return Err(not_agreed(stream, cause));
+            let cause = Told::new("session.labels").with("status", status);
+            return Err(not_agreed(stream, cause.with("priority", priority)));
         }
         let compiled = self.compiled(stream, agreement, definition, form)?;
         Ok(Contract {
@@ -237,6 +240,11 @@ fn defaults(open: &ingest::Open, agreement: &Agreement, definition: &Definition)
     }
 }
 
-fn not_agreed(stream: &StreamKey, cause: String) -> Error {
+/// `MODE_BATCH` as people write it: `batch`.
+fn name_of(wire: &str) -> String {
+    wire.split_once('_').map_or(wire, |(_, name)| name).to_lowercase()
+}
+
+fn not_agreed(stream: &StreamKey, cause: Told) -> Error {
     Error::NotAgreed { stream: stream.clone(), code: ErrorCode::NotAgreed, cause }
 }

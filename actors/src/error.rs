@@ -1,9 +1,10 @@
 //! Why a session cannot open or go on.
 
 use dtm_machine::seams::ProposeError;
+use dtm_types::text::Told;
 use dtm_types::{ErrorCode, StreamKey};
 
-use crate::bounds::Bound;
+use crate::bounds::{Bound, BoundOf};
 use crate::vault::VaultError;
 
 /// Ends a session; the client sees the code and the text.
@@ -72,7 +73,7 @@ pub enum Error {
         /// What the caller sees.
         code: ErrorCode,
         /// In words.
-        cause: String,
+        cause: Told,
     },
     /// The source's right was revoked.
     #[error("the right to write stream {stream} was revoked")]
@@ -116,6 +117,37 @@ impl Error {
             Self::Changed { .. } | Self::Draining | Self::Gone => ErrorCode::Unavailable,
             Self::Contract { .. } => ErrorCode::Internal,
         }
+    }
+
+    /// What the client is told in its language; nothing where only the log's words are known.
+    pub fn told(&self) -> Option<Told> {
+        Some(match self {
+            Self::NotAgreed { stream, cause, .. } => Told::new("session.not_agreed")
+                .with("stream", stream)
+                .with_told("cause", cause.clone()),
+            Self::Limit { stream, bound, found, .. } => {
+                let is_own = bound.of == BoundOf::Source;
+                Told::new(if is_own { "session.limit_own" } else { "session.limit" })
+                    .with("stream", stream)
+                    .with("name", bound.name)
+                    .with("value", bound.value)
+                    .with("found", found)
+            }
+            Self::Superseded { stream, session } => {
+                Told::new("session.superseded").with("stream", stream).with("session", session)
+            }
+            Self::NotSupported { stream, what } => {
+                Told::new("session.not_supported").with("stream", stream).with("what", what)
+            }
+            Self::Revoked { stream } => Told::new("session.revoked").with("stream", stream),
+            Self::Changed { stream } => Told::new("session.changed").with("stream", stream),
+            Self::Draining => Told::new("session.draining"),
+            Self::Gone => Told::new("session.gone"),
+            Self::Propose { .. }
+            | Self::Protocol { .. }
+            | Self::Vault { .. }
+            | Self::Contract { .. } => return None,
+        })
     }
 
     /// Whether connecting again may help.

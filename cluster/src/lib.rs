@@ -37,6 +37,7 @@ mod rebuild;
 mod registry;
 mod removal;
 mod repair;
+mod repeats;
 mod roots;
 mod scrub;
 mod shares;

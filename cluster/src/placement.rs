@@ -27,6 +27,7 @@ use crate::error::Error;
 use crate::lifecycle::ClusterNode;
 use crate::network::answered;
 use crate::plan::{Plan, peer_of};
+use crate::repeats::Repeats;
 use crate::transfers::Transfers;
 use crate::type_config::PeerNode;
 
@@ -36,33 +37,58 @@ const QUICK_PAUSE: Duration = Duration::from_millis(100);
 /// Quick rounds in a row; then a usual pause, so that a step that never ends costs little.
 const QUICK_ROUNDS_MAX: u32 = 30;
 
+/// Steps that fail round after round: of a group, or of one of its replicas.
+type Unsettled = BTreeMap<(u32, Option<u64>), Repeats>;
+
+/// Steps that are remembered at most.
+const UNSETTLED_MAX: usize = 16_384;
+
 impl ClusterNode {
     /// Runs until the node stops; acts only while this node leads meta.
     pub(crate) async fn control(self: Arc<Self>) {
         let pause = Duration::from_millis(self.config().control_interval_ms);
         let (mut quick, mut transfers) = (0, Transfers::default());
+        let (mut rounds, mut unsettled) = (Repeats::default(), Unsettled::new());
         loop {
             tokio::time::sleep(if quick > 0 { pause.min(QUICK_PAUSE) } else { pause }).await;
             // Leaders move in usual rounds only: so many a second.
             transfers.begin_round(quick == 0, Instant::now());
-            let changed = self.control_once(&mut transfers).await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "controller round ended early");
-                false
-            });
+            let changed = match self.control_once(&mut transfers, &mut unsettled).await {
+                Ok(changed) => {
+                    if let Some(count) = rounds.worked() {
+                        tracing::warn!(count, "controller rounds no longer end early");
+                    }
+                    changed
+                }
+                Err(error) => {
+                    if let Some(count) = rounds.failed(Instant::now()) {
+                        tracing::warn!(%error, count, "controller rounds end early");
+                    }
+                    false
+                }
+            };
             quick = if changed && quick < QUICK_ROUNDS_MAX { quick + 1 } else { 0 };
         }
     }
 
     /// Whether rows or members changed.
-    async fn control_once(&self, transfers: &mut Transfers) -> Result<bool, Error> {
+    async fn control_once(
+        &self,
+        transfers: &mut Transfers,
+        unsettled: &mut Unsettled,
+    ) -> Result<bool, Error> {
         let Some(meta) = self.registry().group(GroupId::META).filter(|meta| meta.is_leader())
         else {
+            unsettled.clear();
             return Ok(false);
         };
         // A leader that was voted out without knowing it must not act on what it remembers.
         let index = meta.read_index_here(STEP_TIMEOUT).await?;
         if !meta.applied.wait_for(index, STEP_TIMEOUT).await {
             return Err(Error::Timeout(format!("applying meta through {index}")));
+        }
+        if unsettled.len() > UNSETTLED_MAX {
+            unsettled.clear();
         }
         let plan = Plan::read(&*meta.store.freeze())?;
         let survey = self.survey(plan.nodes()).await;
@@ -74,10 +100,17 @@ impl ClusterNode {
                 changed = true;
                 continue;
             }
-            match self.reconcile_group(&plan, group, transfers).await {
-                Ok(has_changed) => changed |= has_changed,
+            match self.reconcile_group(&plan, group, transfers, unsettled).await {
+                Ok(has_changed) => {
+                    changed |= has_changed;
+                    unsettled.remove(&(group.group, None));
+                }
                 Err(error) => {
-                    tracing::info!(group = group.group, %error, "group not yet as it should be");
+                    let group = group.group;
+                    let failing = unsettled.entry((group, None)).or_default();
+                    if let Some(count) = failing.failed(Instant::now()) {
+                        tracing::info!(group, %error, count, "group not yet as it should be");
+                    }
                 }
             }
         }
@@ -95,8 +128,9 @@ impl ClusterNode {
         plan: &Plan,
         group: &GroupRow,
         transfers: &mut Transfers,
+        unsettled: &mut Unsettled,
     ) -> Result<bool, Error> {
-        if self.create_allocated(plan, group).await? {
+        if self.create_allocated(plan, group, unsettled).await? {
             return Ok(true);
         }
         let voters_max = self.config().voters_max;
@@ -137,16 +171,27 @@ impl ClusterNode {
 
     /// Creates what is allocated and not confirmed; true when something was, and is confirmed in
     /// meta.
-    async fn create_allocated(&self, plan: &Plan, group: &GroupRow) -> Result<bool, Error> {
+    async fn create_allocated(
+        &self,
+        plan: &Plan,
+        group: &GroupRow,
+        unsettled: &mut Unsettled,
+    ) -> Result<bool, Error> {
         let mut row = group.clone();
         for replica in row.replicas.iter_mut().filter(|row| !row.removed && !row.confirmed) {
             let node = NodeId::from_slice(&replica.node).unwrap_or_default();
             let Some(known) = plan.nodes().get(&node) else { continue };
             match self.create_replica(group.group, replica.replica, known).await {
-                Ok(()) => replica.confirmed = true,
+                Ok(()) => {
+                    replica.confirmed = true;
+                    unsettled.remove(&(group.group, Some(replica.replica)));
+                }
                 Err(error) => {
                     let (group, replica) = (group.group, replica.replica);
-                    tracing::info!(group, replica, %node, %error, "replica not created yet");
+                    let failing = unsettled.entry((group, Some(replica))).or_default();
+                    if let Some(count) = failing.failed(Instant::now()) {
+                        tracing::info!(group, replica, %node, %error, count, "replica not created yet");
+                    }
                 }
             }
         }

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::doctor::{self, Verdict};
 use crate::pki::{self, InitOptions};
-use crate::{config, join, keyring, telemetry};
+use crate::{config, join, keyring, precheck, telemetry};
 
 /// How long `dtm doctor` waits for the cluster.
 const STATUS_WITHIN: Duration = Duration::from_secs(10);
@@ -53,6 +53,7 @@ impl Error {
     pub fn tell(&self, globals: &Globals) -> String {
         match self {
             Self::Failure(failure) => failure.tell(globals.lang),
+            Self::Config(error) => error.tell(globals.lang),
             Self::Join(join::Error::Token) => Printer::new(globals).text("cli.bad_token", &[]),
             other => other.to_string(),
         }
@@ -71,7 +72,7 @@ pub fn run<'a>(
     Box::pin(async move {
         let printer = Printer::new(globals);
         match command {
-            Command::Config(command) => configuration(command, &printer)?,
+            Command::Config(command) => configuration(command, &printer, now_us)?,
             Command::Doctor(file) => examine(file, globals, now_us).await?,
             Command::Cluster(ClusterCommand::Init(args)) => init(args, &printer, now_us)?,
             Command::Cluster(ClusterCommand::Join(args)) => join_cluster(args, &printer).await?,
@@ -81,11 +82,14 @@ pub fn run<'a>(
     })
 }
 
-fn configuration(command: &ConfigCommand, printer: &Printer<'_>) -> Result<(), Error> {
+fn configuration(command: &ConfigCommand, printer: &Printer<'_>, now_us: i64) -> Result<(), Error> {
     match command {
         ConfigCommand::Check(ConfigFile { config: path }) => {
             let config = config::load(path)?;
-            config::check_files(path, &config)?;
+            let problems = precheck::problems(path, &config, now_us);
+            if !problems.is_empty() {
+                return Err(config::Error(problems).into());
+            }
             let name = path.display().to_string();
             printer.done(
                 "cli.config_fine",

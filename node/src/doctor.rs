@@ -13,7 +13,7 @@ use dtm_identity::Certificate;
 use dtm_proto::admin::ClusterStatusResponse;
 use dtm_storage::vfs::{RealVfs, Vfs};
 use dtm_types::DAY_US;
-use dtm_types::text::{Lang, render};
+use dtm_types::text::{Lang, Told, render};
 
 use crate::config::Config;
 use crate::pki;
@@ -38,7 +38,7 @@ pub enum Remedy {
     /// `doctor.remedy.KEY` in the catalogue of texts.
     Key(&'static str),
     /// As the configuration's check says it.
-    Told(String),
+    Told(Told),
 }
 
 impl Remedy {
@@ -47,7 +47,7 @@ impl Remedy {
         match self {
             Self::None => String::new(),
             Self::Key(key) => render(lang, &format!("doctor.remedy.{key}"), &[]),
-            Self::Told(text) => text.clone(),
+            Self::Told(told) => told.of(lang),
         }
     }
 }
@@ -374,6 +374,20 @@ mod tests {
         assert_eq!(found[2].remedy, Remedy::Key("start_node"));
         let nobody = nodes(Err(Failure::usage("cli.no_context", &[])), Lang::En);
         assert_eq!(nobody[0].verdict, Verdict::Ok, "a machine that no cluster was shown to");
+    }
+
+    #[test]
+    fn the_unit_file_fits_what_is_looked_at_here() {
+        const UNIT: &str = include_str!("../../ops/systemd/dtm.service");
+        let value = |key: &str| {
+            let mut lines = UNIT.lines().filter_map(|line| line.split_once('='));
+            lines.find(|(name, _)| *name == key).map(|(_, value)| value).expect("it is set")
+        };
+        let files: u64 = value("LimitNOFILE").parse().expect("a number");
+        assert!(files >= OPEN_FILES_WANTED);
+        let exit = crate::config::EXIT_CONFIG.to_string();
+        assert_eq!(value("RestartPreventExitStatus"), exit);
+        assert_eq!((value("LimitCORE"), value("Restart")), ("0", "on-failure"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod join;
 pub mod join_token;
 pub mod keyring;
 pub mod pki;
+pub mod precheck;
 mod runtime;
 pub mod seams;
 pub mod serve;

@@ -8,6 +8,7 @@ use dtm_ctl::{Exit, Failure};
 use dtm_machine::seams::Clock;
 use dtm_node::system::SystemClock;
 use dtm_node::{cli, config, serve, telemetry};
+use dtm_types::text::Lang;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
 
 async fn run(cli: &Cli) -> ExitCode {
     if let Command::Serve(file) = &cli.command {
-        return serve_node(&file.config).await;
+        return serve_node(&file.config, cli.globals.lang).await;
     }
     let now_us = SystemClock::start().now_us();
     match cli::run(&cli.command, &cli.globals, now_us).await {
@@ -38,12 +39,12 @@ async fn run(cli: &Cli) -> ExitCode {
     }
 }
 
-async fn serve_node(path: &std::path::Path) -> ExitCode {
+async fn serve_node(path: &std::path::Path, lang: Lang) -> ExitCode {
     let loaded =
         config::load(path).and_then(|config| config::check_files(path, &config).map(|()| config));
     let config = match loaded {
         Ok(config) => config,
-        Err(error) => return fail(&error.to_string(), config::EXIT_CONFIG),
+        Err(error) => return fail(&error.tell(lang), config::EXIT_CONFIG),
     };
     match serve::run(config).await {
         Ok(()) => ExitCode::SUCCESS,

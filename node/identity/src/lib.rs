@@ -26,6 +26,7 @@ pub use identity::{Identity, OPERATOR_NAME_BYTES_MAX, operator_name_is_valid};
 pub use source_key::{KEY_ID_BYTES, SECRET_BYTES, SourceKey};
 
 use dtm_types::ErrorCode;
+use dtm_types::text::Told;
 
 /// Why a caller is not who they say, or may not do that.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +69,22 @@ impl Error {
             Self::WrongCluster { .. } => ErrorCode::WrongCluster,
             Self::Revoked(_) => ErrorCode::CredentialRevoked,
             Self::Denied { .. } => ErrorCode::PermissionDenied,
+        }
+    }
+
+    /// What is told to the caller.
+    pub fn told(&self) -> Told {
+        match self {
+            Self::Certificate(what) => Told::new("identity.certificate").with("what", what),
+            Self::WrongCluster { found, expected } => {
+                Told::new("identity.wrong_cluster").with("found", found).with("expected", expected)
+            }
+            Self::SourceKey => Told::new("identity.source_key"),
+            Self::Unknown(who) => Told::new("identity.unknown").with("who", who),
+            Self::Revoked(who) => Told::new("identity.revoked").with("who", who),
+            Self::Denied { caller, operation } => {
+                Told::new("identity.denied").with("who", caller).with("operation", operation)
+            }
         }
     }
 

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use dtm_types::text::Told;
+
 use super::{Config, Error, Problem};
 
 /// What the log entry of a largest record holds besides it. An entry is at most a quarter of a segment.
@@ -12,50 +14,47 @@ const BATCH_SLACK_BYTES: u64 = 1 << 20;
 /// A set value must fit the others.
 pub(super) fn check_values(path: &Path, config: &Config, problems: &mut Vec<Problem>) {
     let (limits, raft) = (&config.limits, &config.raft);
-    let mut need = |holds: bool, key: &str, what: String, remedy: &str| {
+    let mut need = |holds: bool, key: &str, what: Told, remedy: &'static str| {
         if !holds {
-            let place = path.display().to_string();
-            problems.push(Problem { place, key: key.into(), what, remedy: remedy.into() });
+            let (place, remedy) = (path.display().to_string(), Told::new(remedy));
+            problems.push(Problem { place, key: key.into(), what, remedy });
         }
     };
     need(
         limits.frame_bytes_max > limits.record_bytes_max,
         "limits.frame_bytes_max",
-        format!(
-            "a frame of {} bytes cannot carry a record of {}",
-            limits.frame_bytes_max, limits.record_bytes_max
-        ),
-        "raise it above record_bytes_max",
+        Told::new("config.frame")
+            .with("frame", limits.frame_bytes_max)
+            .with("record", limits.record_bytes_max),
+        "config.remedy.frame",
     );
     need(
         limits.node_in_flight_bytes_max >= limits.frame_bytes_max,
         "limits.node_in_flight_bytes_max",
-        "is below the largest frame".into(),
-        "raise it to at least frame_bytes_max",
+        Told::new("config.in_flight"),
+        "config.remedy.in_flight",
     );
     need(
         raft.election_min_ms >= 3 * raft.heartbeat_ms,
         "raft.election_min_ms",
-        format!(
-            "{} ms is less than three heartbeats of {} ms",
-            raft.election_min_ms, raft.heartbeat_ms
-        ),
-        "raise it, or lower heartbeat_ms",
+        Told::new("config.election_min")
+            .with("election", raft.election_min_ms)
+            .with("heartbeat", raft.heartbeat_ms),
+        "config.remedy.election_min",
     );
     need(
         raft.election_max_ms > raft.election_min_ms,
         "raft.election_max_ms",
-        "is not above election_min_ms".into(),
-        "elections need a spread: use twice election_min_ms",
+        Told::new("config.election_max"),
+        "config.remedy.election_max",
     );
     need(
         config.log.segment_bytes / 4 > limits.record_bytes_max + BATCH_SLACK_BYTES,
         "log.segment_bytes",
-        format!(
-            "a segment of {} bytes does not hold a record of {}",
-            config.log.segment_bytes, limits.record_bytes_max
-        ),
-        "raise it above four times record_bytes_max and 4 MiB more",
+        Told::new("config.segment")
+            .with("segment", config.log.segment_bytes)
+            .with("record", limits.record_bytes_max),
+        "config.remedy.segment",
     );
 }
 
@@ -72,17 +71,19 @@ pub fn check_files(path: &Path, config: &Config) -> Result<(), Error> {
     ];
     let mut problems = Vec::new();
     for (key, file, is_secret) in files {
+        let told = |key| Told::new(key).with("file", file.display());
         let (what, remedy) = match fs::metadata(file) {
             Err(error) => (
-                format!("{} cannot be read ({error})", file.display()),
-                "put the file there or correct the path; dtm cluster init and dtm cluster join make it".to_owned(),
+                told("config.file_unreadable").with("what", error),
+                Told::new("config.remedy.put_file"),
             ),
             Ok(data) if !data.is_file() => {
-                (format!("{} is not a file", file.display()), "correct the path".to_owned())
+                (told("config.no_file"), Told::new("config.remedy.correct_path"))
             }
             Ok(data) if is_secret && data.permissions().mode() & 0o077 != 0 => (
-                format!("{} has mode {:04o}, open to others", file.display(), data.permissions().mode() & 0o7777),
-                format!("run chmod 600 {}", file.display()),
+                told("config.file_open")
+                    .with("mode", format!("{:04o}", data.permissions().mode() & 0o7777)),
+                told("config.remedy.close_file"),
             ),
             Ok(_) => continue,
         };

@@ -15,8 +15,10 @@ pub fn markdown() -> String {
          `DTM__SECTION__KEY` in the environment overrides a key, lists with commas. \
          Secrets are named by file only. Paths are relative to the file's folder. \
          `dtm config check` reports every problem of keys and values at once; where there is none, \
-         whether the named files are there and secrets closed to others. What is in them shows at \
-         `dtm serve`. `dtm config show` prints what is in force.\n\n\
+         everything else that `dtm serve` would refuse, and writes nothing: certificates (they \
+         read, hold today, fit their key and the cluster's root), master key and keyring, data \
+         folder (writable, of this node, with room), ports (free, each once; not tried while the \
+         node runs), log filter. `dtm config show` prints what is in force.\n\n\
          ```toml\n[node]\nname = \"n1\"\nadvertise = [\"n1.example.vn\"]\n```\n",
     );
     for (section, about) in SECTIONS {

@@ -23,6 +23,8 @@ pub use value::Value;
 
 use std::fmt;
 
+use dtm_types::text::{Lang, Told};
+
 impl Config {
     /// Address that others are told for a listening port: the first advertised name.
     pub fn advertised(&self, listen: std::net::SocketAddr) -> String {
@@ -49,26 +51,33 @@ pub struct Problem {
     /// `section.key`, where it is about one.
     pub key: String,
     /// What is wrong.
-    pub what: String,
+    pub what: Told,
     /// What to do.
-    pub remedy: String,
+    pub remedy: Told,
+}
+
+impl Problem {
+    /// The problem in the user's language.
+    pub fn tell(&self, lang: Lang) -> String {
+        let key = if self.key.is_empty() { String::new() } else { format!("{}: ", self.key) };
+        format!("{}: {key}{}; {}", self.place, self.what.of(lang), self.remedy.of(lang))
+    }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.place)?;
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
-        }
-        write!(f, "{}; {}", self.what, self.remedy)
+        f.write_str(&self.tell(Lang::En))
     }
 }
 
 /// Everything that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", lines(.0))]
+#[error("{}", self.tell(Lang::En))]
 pub struct Error(pub Vec<Problem>);
 
-fn lines(problems: &[Problem]) -> String {
-    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+impl Error {
+    /// Every problem in the user's language, a line each.
+    pub fn tell(&self, lang: Lang) -> String {
+        self.0.iter().map(|problem| problem.tell(lang)).collect::<Vec<_>>().join("\n")
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use dtm_types::text::Told;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -13,29 +14,33 @@ use super::{Config, Error, KEYS, Problem, Value};
 /// Largest configuration file that is read, bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// Kinds of values and their texts.
+const KINDS: [(&str, &str); 5] = [
+    ("text", "config.kind.text"),
+    ("path", "config.kind.path"),
+    ("address and port", "config.kind.address"),
+    ("whole number", "config.kind.number"),
+    ("list of texts", "config.kind.list"),
+];
+
 /// Reads a file with the overrides of the process's environment. Paths in it are relative to its
 /// folder.
 ///
 /// # Errors
 /// Every problem found, each with its place and what to do.
 pub fn load(path: &Path) -> Result<Config, Error> {
-    let one = |what: String, remedy: &str| {
-        let place = path.display().to_string();
-        Error(vec![Problem { place, key: String::new(), what, remedy: remedy.into() }])
+    let one = |what: Told, remedy: &'static str| {
+        let (place, remedy) = (path.display().to_string(), Told::new(remedy));
+        Error(vec![Problem { place, key: String::new(), what, remedy }])
     };
-    let bytes = fs::metadata(path)
-        .map_err(|e| {
-            one(
-                format!("cannot be read ({e})"),
-                "name the file with --config, or make one with dtm cluster init",
-            )
-        })?
-        .len();
+    let unreadable = |error| Told::new("config.unreadable").with("what", error);
+    let bytes =
+        fs::metadata(path).map_err(|e| one(unreadable(e), "config.remedy.name_file"))?.len();
     if bytes > FILE_BYTES_MAX {
-        return Err(one(format!("has {bytes} bytes"), "a configuration has at most 1 MiB"));
+        let what = Told::new("config.too_long").with("bytes", bytes);
+        return Err(one(what, "config.remedy.one_mib"));
     }
-    let text = fs::read_to_string(path)
-        .map_err(|e| one(format!("cannot be read ({e})"), "it must be UTF-8 text"))?;
+    let text = fs::read_to_string(path).map_err(|e| one(unreadable(e), "config.remedy.utf8"))?;
     let environment = std::env::vars().filter(|(name, _)| name.starts_with("DTM__"));
     let mut config = parse(path, &text, environment)?;
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
@@ -66,8 +71,8 @@ pub fn parse(
         Ok(table) => table.into_inner(),
         Err(error) => {
             let place = place(path, text, error.span().map_or(0, |span| span.start));
-            let what = format!("not TOML: {}", error.message());
-            let remedy = "mend the line; docs/config.md shows an example".into();
+            let what = Told::new("config.not_toml").with("what", error.message());
+            let remedy = Told::new("config.remedy.mend_line");
             return Err(Error(vec![Problem { place, key: String::new(), what, remedy }]));
         }
     };
@@ -118,28 +123,44 @@ impl Source<'_> {
             Some(value) => Problem {
                 place,
                 key: name,
-                what: format!("{} is outside {low} to {high} {}", value.measure(), key.unit),
-                remedy: "choose a value inside".into(),
+                what: Told::new("config.outside")
+                    .with("value", value.measure())
+                    .with("low", low)
+                    .with("high", high)
+                    .with("unit", key.unit),
+                remedy: Told::new("config.remedy.inside"),
             },
             None if found.is_empty() => Problem {
                 place,
                 key: name,
-                what: "is compulsory and missing".into(),
-                remedy: format!("add it under [{section}] as a {}", key.kind),
+                what: Told::new("config.missing"),
+                remedy: Told::new("config.remedy.add")
+                    .with("section", section)
+                    .with_told("kind", kind(key.kind)),
             },
             None => Problem {
                 place,
                 key: name,
-                what: format!("{found} is not a {}", key.kind),
-                remedy: format!(
-                    "write it like {}",
-                    if key.default.is_empty() { "[\"name\"]" } else { key.default }
+                what: Told::new("config.wrong_kind")
+                    .with("found", found)
+                    .with_told("kind", kind(key.kind)),
+                remedy: Told::new("config.remedy.like").with(
+                    "example",
+                    if key.default.is_empty() { "[\"name\"]" } else { key.default },
                 ),
             },
         };
         self.problems.push(problem);
         None
     }
+}
+
+/// A kind of value in words.
+fn kind(name: &'static str) -> Told {
+    KINDS
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map_or_else(|| Told::new(name), |(_, key)| Told::new(key))
 }
 
 fn default<V: Value>(text: &str) -> Option<V> {
@@ -164,22 +185,23 @@ fn place(path: &Path, text: &str, offset: usize) -> String {
 }
 
 fn unknown_keys(path: &Path, text: &str, table: &DeTable<'_>, problems: &mut Vec<Problem>) {
-    let mut note = |offset, key: String, what: &str, near: Option<&str>| {
+    let mut note = |offset, key: String, what: &'static str, near: Option<&str>| {
         let remedy = match near {
-            Some(near) => format!("did you mean {near}? Otherwise remove it"),
-            None => "remove it; docs/config.md lists every key".into(),
+            Some(near) => Told::new("config.remedy.near").with("near", near),
+            None => Told::new("config.remedy.remove"),
         };
-        problems.push(Problem { place: place(path, text, offset), key, what: what.into(), remedy });
+        let what = Told::new(what);
+        problems.push(Problem { place: place(path, text, offset), key, what, remedy });
     };
     for (section, value) in table {
         let name = section.get_ref().as_ref();
         if !SECTIONS.iter().any(|(known, _)| *known == name) {
             let near = nearest(name, SECTIONS.iter().map(|(known, _)| *known));
-            note(section.span().start, name.to_owned(), "unknown section", near);
+            note(section.span().start, name.to_owned(), "config.unknown_section", near);
             continue;
         }
         let Some(keys) = value.get_ref().as_table() else {
-            note(value.span().start, name.to_owned(), "is a section, not a value", None);
+            note(value.span().start, name.to_owned(), "config.is_section", None);
             continue;
         };
         for key in keys.keys() {
@@ -187,7 +209,7 @@ fn unknown_keys(path: &Path, text: &str, table: &DeTable<'_>, problems: &mut Vec
             let mut known = KEYS.iter().filter(|k| k.section == name).map(|k| k.name);
             if !known.clone().any(|k| k == key_name) {
                 let near = nearest(key_name, &mut known);
-                note(key.span().start, format!("{name}.{key_name}"), "unknown key", near);
+                note(key.span().start, format!("{name}.{key_name}"), "config.unknown_key", near);
             }
         }
     }
@@ -199,8 +221,8 @@ fn unknown_variables(environment: &BTreeMap<String, String>, problems: &mut Vec<
             problems.push(Problem {
                 place: name.clone(),
                 key: String::new(),
-                what: "names no key".into(),
-                remedy: "unset it; the form is DTM__SECTION__KEY".into(),
+                what: Told::new("config.no_key"),
+                remedy: Told::new("config.remedy.unset"),
             });
         }
     }

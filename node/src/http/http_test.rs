@@ -1,9 +1,11 @@
 use std::net::SocketAddr;
 
 use axum::body::Body;
-use dtm_identity::{Identity, Role};
+use dtm_identity::{Caller, Identity, Role};
+use dtm_machine::seams::SeededEntropy;
 use dtm_types::NodeId;
 use dtm_types::command::OperatorRow;
+use http::header::COOKIE;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
@@ -72,16 +74,16 @@ fn row(info: &PeerInfo, role: Role) -> OperatorRow {
     }
 }
 
-fn pages(operators: Vec<OperatorRow>, readiness: Readiness) -> (Router, Arc<LinkKey>) {
-    let link = Arc::new(LinkKey::new([1; 32], NodeId([1; 16])));
+fn pages(operators: Vec<OperatorRow>, readiness: Readiness) -> (Router, Arc<Console>) {
+    let console = Arc::new(Console::new(Arc::new(SeededEntropy::new(1)), NodeId([1; 16])));
     let router = router(Pages {
         status: Arc::new(Fixed { operators, readiness }),
         metrics: Arc::new(|| "dtm_up 1\n".into()),
-        link: Arc::clone(&link),
+        console: Arc::clone(&console),
         cluster: CLUSTER,
         now_us: Arc::new(|| NOW_US),
     });
-    (router, link)
+    (router, console)
 }
 
 async fn ask(
@@ -90,10 +92,20 @@ async fn ask(
     peer: Option<&PeerInfo>,
     lang: &str,
 ) -> (u16, HeaderMap, String) {
-    let mut request = http::Request::get(path)
-        .header(ACCEPT_LANGUAGE, lang)
-        .body(Body::empty())
-        .expect("a request");
+    ask_with(router, path, peer, lang, HeaderMap::new()).await
+}
+
+async fn ask_with(
+    router: &Router,
+    path: &str,
+    peer: Option<&PeerInfo>,
+    lang: &str,
+    headers: HeaderMap,
+) -> (u16, HeaderMap, String) {
+    let mut request = http::Request::get(path).body(Body::empty()).expect("a request");
+    *request.headers_mut() = headers;
+    let lang = HeaderValue::from_str(lang).expect("text");
+    request.headers_mut().insert(ACCEPT_LANGUAGE, lang);
     if let Some(peer) = peer {
         request.extensions_mut().insert(peer.clone());
     }
@@ -138,20 +150,60 @@ async fn an_operator_in_force_sees_page_and_metrics() {
     assert_eq!(ask(&router, "/", Some(&approver), "vi").await.0, 200);
 }
 
+/// What a browser gets with these cookies.
+async fn browse(router: &Router, path: &str, cookie: &str, lang: &str) -> (u16, HeaderMap, String) {
+    let mut headers = HeaderMap::new();
+    headers.insert(COOKIE, HeaderValue::from_str(cookie).expect("text"));
+    headers.insert(ACCEPT, HeaderValue::from_static("text/html,application/xhtml+xml"));
+    ask_with(router, path, None, lang, headers).await
+}
+
+fn operator(row: &OperatorRow) -> Caller {
+    let certificate_digest = row.certificate_digest[..].try_into().expect("32 bytes");
+    Caller::Operator { name: row.name.clone(), role: Role::Operator, certificate_digest }
+}
+
 #[tokio::test]
-async fn a_link_shows_the_page_in_both_languages_and_not_the_metrics() {
-    let (router, link) = pages(vec![], Readiness::Ready);
-    let (token, _) = link.issue(NOW_US);
-    let (status, headers, vi) = ask(&router, &format!("/?t={token}"), None, "fr, vi;q=0.5").await;
+async fn a_link_becomes_a_session_that_shows_the_page_and_not_the_metrics() {
+    let lan = row(&certificate(Role::Operator, CLUSTER), Role::Operator);
+    let (router, console) = pages(vec![lan.clone()], Readiness::Ready);
+    let (token, _) = console.link(operator(&lan), NOW_US);
+    let link = format!("/?t={token}&lang=en");
+    let mut head = http::Request::head(&*link).body(Body::empty()).expect("a request");
+    head.headers_mut().insert(ACCEPT, HeaderValue::from_static("*/*"));
+    let looked = router.clone().oneshot(head).await.expect("infallible");
+    assert!(looked.headers().get(SET_COOKIE).is_none(), "a look at the head uses no link up");
+    let (status, headers, body) = browse(&router, &link, "", "vi").await;
+    assert_eq!((status, &headers[LOCATION]), (303, &HeaderValue::from_static("/?lang=en")));
+    assert!(body.is_empty());
+    let cookie = headers[SET_COOKIE].to_str().expect("text").split(';').next().expect("a pair");
+    let (status, headers, vi) = browse(&router, "/", cookie, "fr, vi;q=0.5").await;
     assert_eq!(status, 200);
     assert!(vi.contains("<html lang=\"vi\">") && vi.contains("1.234.567") && vi.contains("1,5 ms"));
     assert!(vi.contains("&#60;n1&#62;"), "names are escaped");
     assert!(!vi.contains("page."), "every word has its text");
-    assert!(!vi.contains("<script"));
+    assert!(!vi.contains("<script") && !vi.contains(&token));
     assert!(
         headers["content-security-policy"].to_str().expect("text").contains("style-src 'sha256-")
     );
-    let (_, _, en) = ask(&router, &format!("/?t={token}&lang=en"), None, "vi").await;
+    let (_, _, en) = browse(&router, "/?lang=en", cookie, "vi").await;
     assert!(en.contains("<html lang=\"en\">") && en.contains("1,234,567") && !en.contains("page."));
-    assert_eq!(ask(&router, &format!("/metrics?t={token}"), None, "vi").await.0, 401);
+    // With the session at hand a used link leads to the page, without it nowhere.
+    assert_eq!(browse(&router, &link, cookie, "vi").await.0, 303);
+    assert_eq!(browse(&router, &link, "", "vi").await.0, 401);
+    assert_eq!(browse(&router, "/metrics", cookie, "vi").await.0, 401);
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_operator_and_says_how_to_come_back() {
+    let lan = row(&certificate(Role::Operator, CLUSTER), Role::Operator);
+    let revoked = OperatorRow { revoked: true, ..lan.clone() };
+    let (router, console) = pages(vec![revoked], Readiness::Ready);
+    let (token, _) = console.link(operator(&lan), NOW_US);
+    let cookie = console.exchange(&token, NOW_US).expect("a session");
+    let (status, headers, body) = browse(&router, "/", cookie.to_str().expect("text"), "vi").await;
+    assert_eq!(status, 401);
+    assert!(headers[CONTENT_TYPE].to_str().expect("text").starts_with("text/html"));
+    assert!(body.contains("dtm console open") && body.contains("12 giờ"), "{body}");
+    assert!(!body.contains("page.") && !body.contains("error."), "{body}");
 }

@@ -1,17 +1,18 @@
 //! The HTTPS port: health, metrics and the live page.
 //!
 //! `/healthz` and `/readyz` are open. `/metrics` and `/` need a certificate of an operator, or, for
-//! the page, a link of ten minutes (`dtm console open`). Answers are never cached and carry no
-//! script.
+//! the page, the session that a link of `dtm console open` is exchanged for. Answers are never cached
+//! and carry no script.
 //!
-//! Owner of the state: nobody; [`LiveStatus`] is asked at each request.
+//! Owner of the state: [`Console`] holds links and sessions; [`LiveStatus`] is asked at each
+//! request.
 
 mod access;
-mod link;
+mod console;
 mod page;
 mod status;
 
-pub use link::{LINK_SECONDS, LinkKey};
+pub use console::{Console, LINK_SECONDS, SESSION_SECONDS};
 pub use status::{GroupLine, LiveStatus, NodeLine, Overview, Readiness, SourceLine};
 
 use std::sync::Arc;
@@ -23,8 +24,11 @@ use axum::routing::get;
 use dtm_identity::Operation;
 use dtm_types::text::Lang;
 use dtm_types::{ClusterId, ErrorCode};
-use http::header::{ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{
+    ACCEPT, ACCEPT_LANGUAGE, CACHE_CONTROL, CONTENT_TYPE, LOCATION, REFERRER_POLICY, RETRY_AFTER,
+    SET_COOKIE,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::telemetry::ContainCalls;
 
@@ -34,8 +38,8 @@ pub struct Pages {
     pub status: Arc<dyn LiveStatus>,
     /// Renders `/metrics`.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    /// Checks links of ten minutes.
-    pub link: Arc<LinkKey>,
+    /// Links and sessions of browsers.
+    pub console: Arc<Console>,
     /// This cluster.
     pub cluster: ClusterId,
     /// Unix microseconds.
@@ -88,18 +92,51 @@ async fn front(
     Query(asked): Query<Asked>,
     request: Request,
 ) -> Response {
-    let (peer, lang) = (access::peer(&request), language(request.headers(), asked.lang.as_deref()));
-    let seen_by = match &asked.t {
-        Some(token) => access::by_link(&pages, token),
-        None => access::by_certificate(&pages, peer, Operation::ViewPage).await,
-    };
-    match seen_by {
-        Ok(()) => {
-            let overview = pages.status.overview().await;
-            page::answer(&overview, lang, asked.t.as_deref(), (pages.now_us)())
-        }
-        Err(code) => problem(code, lang),
+    let (peer, headers) = (access::peer(&request), request.headers().clone());
+    let lang = language(&headers, asked.lang.as_deref());
+    let seen_by = access::by_session(&pages, &headers, peer, Operation::ViewPage).await;
+    if let Some(link) = &asked.t {
+        let to = asked.lang.as_deref().and_then(Lang::parse);
+        // Whoever is in already keeps the session; a look at the head alone uses no link up.
+        let entered = match (&seen_by, request.method()) {
+            (Ok(()), _) => Ok(None),
+            (_, &Method::GET) => pages.console.exchange(link, (pages.now_us)()).map(Some),
+            _ => Err(ErrorCode::Unauthenticated),
+        };
+        return match entered {
+            Ok(cookie) => without_link(cookie, to),
+            Err(code) => turned_away(&headers, code, lang),
+        };
     }
+    match seen_by {
+        Ok(()) => page::answer(&pages.status.overview().await, lang, (pages.now_us)()),
+        Err(code) => turned_away(&headers, code, lang),
+    }
+}
+
+/// To the page itself, so that the link's secret leaves the address.
+fn without_link(cookie: Option<HeaderValue>, lang: Option<Lang>) -> Response {
+    let to = match lang {
+        None => "/",
+        Some(Lang::Vi) => "/?lang=vi",
+        Some(Lang::En) => "/?lang=en",
+    };
+    let headers = [
+        (LOCATION, HeaderValue::from_static(to)),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    ];
+    let mut answer = (StatusCode::SEE_OTHER, headers).into_response();
+    if let Some(cookie) = cookie {
+        answer.headers_mut().insert(SET_COOKIE, cookie);
+    }
+    answer
+}
+
+/// A browser gets a page that says how to come in, a program the problem.
+fn turned_away(headers: &HeaderMap, code: ErrorCode, lang: Lang) -> Response {
+    let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accepted.contains("text/html") { page::turned_away(code, lang) } else { problem(code, lang) }
 }
 
 /// The query's language, else the browser's first that we have, else Vietnamese.
@@ -113,11 +150,14 @@ fn plain(text: String) -> Response {
     ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], text).into_response()
 }
 
+fn http_status(code: ErrorCode) -> StatusCode {
+    StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
 /// An error as `application/problem+json` (RFC 9457).
 fn problem(code: ErrorCode, lang: Lang) -> Response {
     let title = dtm_types::text::render(lang, &format!("error.{code}"), &[]);
-    let status =
-        StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = http_status(code);
     let body = serde_json::json!({
         "type": format!("urn:dtm:error:{code}"),
         "title": title,

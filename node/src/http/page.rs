@@ -6,6 +6,7 @@ use askama::Template;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use dtm_types::ErrorCode;
 use dtm_types::text::{Lang, render};
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY,
@@ -35,7 +36,6 @@ static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 struct Page<'a> {
     lang: &'static str,
     other_lang: &'static str,
-    link: &'a str,
     style: &'static str,
     refresh_seconds: u32,
     time: String,
@@ -53,16 +53,47 @@ impl Words {
     }
 }
 
-/// The page as an answer. `link` is the token in the address, kept for the refresh.
-pub(super) fn answer(overview: &Overview, lang: Lang, link: Option<&str>, now_us: i64) -> Response {
-    let (code, other) = match lang {
+/// What a browser sees that has no session.
+#[derive(Template)]
+#[template(path = "entry.html")]
+struct Entry {
+    lang: &'static str,
+    other_lang: &'static str,
+    style: &'static str,
+    refresh_seconds: u32,
+    reason: String,
+    words: Words,
+}
+
+/// A language and the other one, as they stand in addresses.
+fn codes(lang: Lang) -> (&'static str, &'static str) {
+    match lang {
         Lang::Vi => ("vi", "en"),
         Lang::En => ("en", "vi"),
+    }
+}
+
+/// Why the page is not shown, and how to come in. It asks again by itself: once a link was opened
+/// beside it, it is the page.
+pub(super) fn turned_away(code: ErrorCode, lang: Lang) -> Response {
+    let (own, other_lang) = codes(lang);
+    let entry = Entry {
+        lang: own,
+        other_lang,
+        style: STYLE,
+        refresh_seconds: REFRESH_SECONDS,
+        reason: render(lang, &format!("error.{code}"), &[]),
+        words: Words(lang),
     };
+    document(super::http_status(code), &entry)
+}
+
+/// The page as an answer.
+pub(super) fn answer(overview: &Overview, lang: Lang, now_us: i64) -> Response {
+    let (code, other) = codes(lang);
     let page = Page {
         lang: code,
         other_lang: other,
-        link: link.unwrap_or_default(),
         style: STYLE,
         refresh_seconds: REFRESH_SECONDS,
         time: clock_time(now_us),
@@ -70,6 +101,10 @@ pub(super) fn answer(overview: &Overview, lang: Lang, link: Option<&str>, now_us
         overview,
         words: Words(lang),
     };
+    document(StatusCode::OK, &page)
+}
+
+fn document(status: StatusCode, page: &impl Template) -> Response {
     let Ok(body) = page.render() else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
@@ -77,11 +112,10 @@ pub(super) fn answer(overview: &Overview, lang: Lang, link: Option<&str>, now_us
         (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
         (CONTENT_SECURITY_POLICY, POLICY.clone()),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        // The address may hold a link's token.
         (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     ];
-    (headers, body).into_response()
+    (status, headers, body).into_response()
 }
 
 /// Time of day in Vietnam (+07:00).

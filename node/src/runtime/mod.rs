@@ -16,5 +16,5 @@ mod vault;
 
 #[cfg(test)]
 pub(crate) use peers::Peers;
-pub(crate) use run::{Error, run};
+pub(crate) use run::{Error, log_identity, run};
 pub(crate) use vault::NodeVault;

@@ -29,7 +29,7 @@ use super::beside::Beside;
 use super::peers::Peers;
 use super::{NodeVault, boot};
 use crate::config::Config;
-use crate::http::{self, LinkKey, Pages};
+use crate::http::{self, Console, Pages};
 use crate::pki::{self, Genesis};
 use crate::seams::Seams;
 use crate::services::{
@@ -188,7 +188,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         vault,
         keyring,
         clock,
-        link: link_key(entropy.as_ref(), node),
+        console: Arc::new(Console::new(Arc::clone(&entropy), node)),
         entropy,
         ca: roots(&config)?,
         config,
@@ -223,13 +223,6 @@ async fn until_ended(
             Err(Error::Cluster(error))
         }
     }
-}
-
-/// Links to the page hold for this run of this node only.
-fn link_key(entropy: &dyn Entropy, node: NodeId) -> Arc<LinkKey> {
-    let mut key = [0; 32];
-    entropy.fill(&mut key);
-    Arc::new(LinkKey::new(key, node))
 }
 
 /// Root certificates of the cluster (DER), for nodes that join.
@@ -363,7 +356,7 @@ fn pages(shared: &Arc<Shared>, metrics: RenderMetrics) -> axum::Router {
             measured.measure();
             metrics()
         }),
-        link: Arc::clone(&shared.link),
+        console: Arc::clone(&shared.console),
         cluster: shared.cluster_id,
         now_us: Arc::new(move || clock.now_us()),
     })
@@ -398,6 +391,11 @@ fn cluster_row(genesis: &Genesis, cluster: ClusterId, keyring: &Keyring) -> Clus
     }
 }
 
+/// Whose the log is, as it stands in its files.
+pub(crate) fn log_identity(cluster: ClusterId, node: NodeId) -> LogIdentity {
+    LogIdentity { cluster: u128::from_be_bytes(cluster.0), node: u128::from_be_bytes(node.0) }
+}
+
 fn open_log(
     data: &Path,
     config: &Config,
@@ -409,8 +407,7 @@ fn open_log(
         disk_reserve_bytes: config.limits.disk_reserved_bytes,
         ..LogConfig::default()
     };
-    let identity =
-        LogIdentity { cluster: u128::from_be_bytes(cluster.0), node: u128::from_be_bytes(node.0) };
+    let identity = log_identity(cluster, node);
     let (log, recovery) = NodeLog::open(Arc::new(RealVfs), &data.join("log"), settings, identity)?;
     tracing::info!(?recovery, "log opened");
     Ok(Arc::new(log))

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tonic::Status;
 
 use super::shared::Shared;
-use super::status::{internal, status};
+use super::status::{applied, internal, status};
 
 /// How often an action is proposed while there is no leader.
 const TRIES: u32 = 20;
@@ -96,7 +96,7 @@ pub(crate) async fn act(shared: &Shared, actor: Actor, action: Action) -> Result
             tracing::info!(request_id = %request_id, actor = %actor.name, leaf = done.leaf_index, "administrative action");
             Ok(done)
         }
-        Some(Answer::Refusal(refusal)) => Err(status(code_of(refusal.kind()), refusal.detail)),
+        Some(Answer::Refusal(refusal)) => Err(applied(code_of(refusal.kind()), &refusal.detail)),
         other => Err(internal(format!("meta answered {other:?}"))),
     }
 }

@@ -115,10 +115,10 @@ impl Shared {
         &self,
         request: &Request<T>,
         operation: Operation,
-    ) -> Result<(), Status> {
+    ) -> Result<Caller, Status> {
         let confirmed = self.allow(request, operation, None);
         let unconfirmed = match tokio::time::timeout(CONFIRM_WITHIN, confirmed).await {
-            Ok(Ok(_)) => return Ok(()),
+            Ok(Ok(caller)) => return Ok(caller),
             Ok(Err(status)) if status.code() != Code::Unavailable => return Err(status),
             Ok(Err(status)) => status,
             Err(_) => status(ErrorCode::Unavailable, "meta does not answer in time"),
@@ -130,7 +130,8 @@ impl Shared {
         let row = reads::operator(meta.state.as_ref(), name).map_err(internal)?;
         confirm_operator(&caller, row.as_ref(), self.clock.now_us())
             .map_err(|e| of_identity(&e))?;
-        self.permit(&caller, operation, None)
+        self.permit(&caller, operation, None)?;
+        Ok(caller)
     }
 
     /// The table's answer for a confirmed caller.

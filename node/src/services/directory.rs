@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tonic::Status;
 
 use super::elsewhere::view_of;
-use super::status::internal;
+use super::status::{internal, status_with};
 
 /// Parsed definitions that are kept.
 const DEFINITIONS_MAX: usize = 1_024;
@@ -47,11 +47,7 @@ impl Directory {
         let meta = self.meta_now(view).await?;
         let row = reads::source(meta.state.as_ref(), source).map_err(internal)?;
         row.ok_or_else(|| {
-            super::status::status_with(
-                ErrorCode::UnknownSource,
-                source,
-                &[("name", source.to_owned())],
-            )
+            status_with(ErrorCode::UnknownSource, source, &[("name", source.to_owned())])
         })
     }
 
@@ -76,13 +72,9 @@ impl Directory {
             row = reads::dataset(meta.state.as_ref(), dataset, wanted).map_err(internal)?;
         }
         let Some(row) = row else {
-            let name = format!("{dataset}{}", wanted.map(|v| format!(" v{v}")).unwrap_or_default());
-            let code = if version > 0 {
-                ErrorCode::UnknownSchemaVersion
-            } else {
-                ErrorCode::UnknownDataset
-            };
-            return Err(super::status::status_with(code, &name, &[("name", name.clone())]));
+            let rows = reads::datasets(self.meta(view).await?.state.as_ref()).map_err(internal)?;
+            let versions = rows.iter().filter(|row| row.dataset == dataset);
+            return Err(unknown(dataset, version, versions.map(|row| row.schema_version)));
         };
         let key = (row.dataset.clone(), row.schema_version);
         if let Some(found) = self.definitions.lock().get(&key) {
@@ -96,5 +88,31 @@ impl Directory {
         }
         cache.insert(key, Arc::clone(&definition));
         Ok(definition)
+    }
+}
+
+/// No such data set, or it has no such version: then which there are.
+fn unknown(dataset: &str, version: u32, published: impl Iterator<Item = u32>) -> Status {
+    let published: Vec<_> = published.map(|version| version.to_string()).collect();
+    let mut values = vec![("name", dataset.to_owned())];
+    if version == 0 || published.is_empty() {
+        return status_with(ErrorCode::UnknownDataset, dataset, &values);
+    }
+    values.push(("version", version.to_string()));
+    values.push(("versions", published.join(", ")));
+    status_with(ErrorCode::UnknownSchemaVersion, dataset, &values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_version_names_those_that_there_are() {
+        let status = unknown("fish", 3, [1, 2].into_iter());
+        let told = status.message();
+        assert!(told.contains("fish") && told.contains("no version 3"), "{told}");
+        assert!(told.contains("1, 2"), "{told}");
+        assert!(unknown("fish", 3, [].into_iter()).message().contains("not published"));
     }
 }

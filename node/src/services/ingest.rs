@@ -16,6 +16,7 @@ use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, ReadView};
 use dtm_proto::ingest::publish_request::Request as Asked;
 use dtm_proto::ingest::{Open, PublishResponse, StatusRequest, StatusResponse};
+use dtm_types::text::Told;
 use dtm_types::{ErrorCode, GroupId, SourceId, StreamKey};
 use futures::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -25,7 +26,7 @@ use self::codec::{HoldsTooMuch, Inbound};
 pub(crate) use self::server::IngestServer;
 use super::rights::{Entered, Terms};
 use super::shared::Shared;
-use super::status::{internal, of_session, status, status_with, stream_key};
+use super::status::{internal, of_session, status, status_with, stream_key, told};
 use crate::telemetry::contained;
 
 /// How long a client may wait before its first request.
@@ -130,17 +131,13 @@ impl Shared {
         let stream = stream_key(&open.source, &open.stream)?;
         let source = self.directory.source(self.view(), &open.source).await?;
         if source.suspended {
-            return Err(status(
-                ErrorCode::PermissionDenied,
-                format!("source {} is suspended", open.source),
-            ));
+            let what = Told::new("refused.suspended").with("source", &open.source);
+            return Err(told(ErrorCode::PermissionDenied, &what));
         }
         if open.incarnation > self.incarnation.0 {
-            let detail = format!(
-                "the client saw incarnation {}, this node is of {}",
-                open.incarnation, self.incarnation
-            );
-            return Err(status(ErrorCode::WrongIncarnation, detail));
+            let what = Told::new("refused.incarnation").with("client", open.incarnation);
+            let what = what.with("node", self.incarnation);
+            return Err(told(ErrorCode::WrongIncarnation, &what));
         }
         let definition =
             self.directory.definition(self.view(), &open.dataset, open.schema_version).await?;
@@ -153,7 +150,8 @@ impl Shared {
         let contract = self.contracts.contract(&stream, request).map_err(|e| of_session(&e))?;
         let group = GroupId(source.group);
         let Some(leader) = self.leader_soon(group).await else {
-            return Err(status(ErrorCode::Unavailable, format!("group {group} elects a leader")));
+            let what = Told::new("refused.electing").with("group", group);
+            return Err(told(ErrorCode::Unavailable, &what));
         };
         let leader_address = (!leader.is_self).then_some(leader.address);
         if let (true, Some(leader)) = (open.may_redirect, &leader_address) {

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 
 use crate::config::Config;
-use crate::http::LinkKey;
+use crate::http::Console;
 use crate::tls::Material;
 
 use super::directory::Directory;
@@ -45,7 +45,7 @@ pub(crate) struct Shared {
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) link: Arc<LinkKey>,
+    pub(crate) console: Arc<Console>,
     pub(crate) ca: Vec<Vec<u8>>,
     pub(crate) config: Config,
     pub(crate) reads: Arc<Semaphore>,

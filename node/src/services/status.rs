@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use dtm_types::text::{Lang, render};
+use dtm_types::text::{Lang, Told, render};
 use dtm_types::{ErrorCode, SourceId, StreamKey, chain};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -45,26 +45,64 @@ pub(crate) fn status_with(
     Status::with_error_details(Code::from(code.grpc_code()), format!("{text}: {detail}"), details)
 }
 
-/// A refusal that people are told in their language: `refused.KEY` of the catalogue of texts.
-pub(crate) fn refusal(code: ErrorCode, key: &str, values: &[(&str, &str)]) -> Status {
-    let words = |lang| render(lang, &format!("refused.{key}"), values);
-    status_with(code, words(Lang::En), &[("name", String::new()), ("detail_vi", words(Lang::Vi))])
+/// A refusal that people are told in their language.
+pub(crate) fn told(code: ErrorCode, what: &Told) -> Status {
+    told_with(code, what, &[])
+}
+
+/// As [`told`], with values as in [`status_with`].
+pub(crate) fn told_with(code: ErrorCode, what: &Told, values: &[(&str, String)]) -> Status {
+    let mut values = values.to_vec();
+    if values.is_empty() {
+        values.push(("name", String::new()));
+    }
+    let vi = what.of(Lang::Vi);
+    if vi.len() <= DETAIL_BYTES_MAX {
+        values.push(("detail_vi", vi));
+    }
+    status_with(code, what, &values)
+}
+
+/// Why apply refuses, where a user meets it. Outcomes are in English, the same on every replica.
+const APPLIED: [&str; 12] = [
+    "apply.source_exists",
+    "apply.no_source",
+    "apply.source_changed",
+    "apply.no_key",
+    "apply.keys_max",
+    "apply.certificate_exists",
+    "apply.no_certificate",
+    "apply.no_operator",
+    "apply.dataset_exists",
+    "apply.definition_max",
+    "apply.no_token",
+    "apply.token_used",
+];
+
+/// What apply refused, in the user's language where it is one of the usual reasons.
+pub(crate) fn applied(code: ErrorCode, detail: &str) -> Status {
+    let known = APPLIED.into_iter().map(Told::new).find(|told| told.to_string() == detail);
+    known.map_or_else(|| status(code, detail), |what| told(code, &what))
 }
 
 /// A session's error as the client sees it.
 pub(crate) fn of_session(error: &dtm_actors::Error) -> Status {
     let detail = chain(error);
-    match error {
-        dtm_actors::Error::Limit { bound, .. } => {
+    match (error, error.told()) {
+        (dtm_actors::Error::Limit { bound, .. }, Some(what)) => {
             let (name, value) = (bound.name.to_owned(), bound.value.to_string());
             let of = bound.of.name().to_owned();
             let values = [("limit", name), ("value", value), ("limit_of", of)];
-            status_with(error.code(), detail, &values)
+            told_with(error.code(), &what, &values)
         }
-        dtm_actors::Error::Propose {
-            source: dtm_machine::seams::ProposeError::NotLeader { leader, .. },
-            ..
-        } => status_with(
+        (_, Some(what)) => told(error.code(), &what),
+        (
+            dtm_actors::Error::Propose {
+                source: dtm_machine::seams::ProposeError::NotLeader { leader, .. },
+                ..
+            },
+            _,
+        ) => status_with(
             error.code(),
             detail,
             &[("leader_address", leader.clone().unwrap_or_default())],
@@ -76,18 +114,19 @@ pub(crate) fn of_session(error: &dtm_actors::Error) -> Status {
 /// Who the caller is, or that they may not, as a status.
 pub(crate) fn of_identity(error: &dtm_identity::Error) -> Status {
     metrics::counter!("dtm_refusals_total", "code" => error.code().name()).increment(1);
-    status(error.code(), error)
+    told(error.code(), &error.told())
 }
 
 /// A source's code as a request says it.
 pub(crate) fn source_id(source: &str) -> Result<SourceId, Status> {
-    SourceId::parse(source).ok_or_else(|| status(ErrorCode::InvalidArgument, SourceId::RULE))
+    let wrong = || told(ErrorCode::InvalidArgument, &Told::new("refused.source_code"));
+    SourceId::parse(source).ok_or_else(wrong)
 }
 
 /// A stream's key as a request says it.
 pub(crate) fn stream_key(source: &str, stream: &str) -> Result<StreamKey, Status> {
     source_id(source)?;
-    let wrong = || status(ErrorCode::InvalidArgument, StreamKey::STREAM_RULE);
+    let wrong = || told(ErrorCode::InvalidArgument, &Told::new("refused.stream_name"));
     StreamKey::parse(source, stream).ok_or_else(wrong)
 }
 
@@ -95,4 +134,52 @@ pub(crate) fn stream_key(source: &str, stream: &str) -> Result<StreamKey, Status
 pub(crate) fn internal(error: impl std::fmt::Display) -> Status {
     tracing::error!(%error, "internal error");
     status(ErrorCode::Internal, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(status: &Status) -> HashMap<String, String> {
+        status.get_details_error_info().expect("every status has it").metadata
+    }
+
+    #[test]
+    fn what_apply_says_is_known_word_for_word() {
+        let commands = [
+            include_str!("../../../cluster/machine/src/commands/admin/sources.rs"),
+            include_str!("../../../cluster/machine/src/commands/admin/certificates.rs"),
+            include_str!("../../../cluster/machine/src/commands/admin/operators.rs"),
+            include_str!("../../../cluster/machine/src/commands/admin/datasets.rs"),
+            include_str!("../../../cluster/machine/src/commands/admin/nodes.rs"),
+        ];
+        for key in APPLIED {
+            let words = format!("\"{}\"", Told::new(key));
+            assert!(commands.iter().any(|file| file.contains(&words)), "{key}: {words}");
+            let status = applied(ErrorCode::NotFound, words.trim_matches('"'));
+            assert!(!values(&status)["detail_vi"].is_empty(), "{key}");
+        }
+        assert!(applied(ErrorCode::Internal, "else").message().contains("else"));
+    }
+
+    #[test]
+    fn refusals_of_callers_and_sessions_are_told_in_both_languages() {
+        let stream = StreamKey::parse("tinh-01", "main").expect("names");
+        let limit = dtm_actors::Error::Limit {
+            stream: stream.clone(),
+            code: ErrorCode::TooLarge,
+            name: "record_bytes_max",
+            value: 7,
+            found: 9,
+        };
+        let limit = of_session(&limit);
+        let told = values(&limit);
+        assert_eq!((&*told["limit"], &*told["value"]), ("record_bytes_max", "7"));
+        assert!(told["detail_vi"].contains("giới hạn record_bytes_max"), "{told:?}");
+        assert!(limit.message().contains("record_bytes_max is 7"), "{limit}");
+        let gone = values(&of_session(&dtm_actors::Error::Superseded { stream, session: 5 }));
+        assert!(gone["detail_vi"].contains("tinh-01/main"), "{gone:?}");
+        let who = dtm_identity::Error::Unknown("operator lan".into());
+        assert!(values(&of_identity(&who))["detail_vi"].contains("operator lan"));
+    }
 }

@@ -56,6 +56,11 @@ pub fn start_logs(filter: &str) -> Result<(), Error> {
     logs.try_init().map_err(|_| Error::Twice)
 }
 
+/// Whether [`start_logs`] would take it.
+pub(crate) fn is_filter(filter: &str) -> bool {
+    EnvFilter::try_new(filter).is_ok()
+}
+
 /// Starts the recorder; the returned function renders `/metrics`. Call inside a runtime.
 ///
 /// # Errors

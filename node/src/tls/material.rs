@@ -127,7 +127,7 @@ fn unusable(path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::Unusable { path: path.to_owned(), what: error.to_string() }
 }
 
-fn node_certificate(
+pub(super) fn node_certificate(
     path: &Path,
     chain: &[CertificateDer<'static>],
 ) -> Result<dtm_identity::Certificate, Error> {
@@ -138,12 +138,15 @@ fn node_certificate(
     }
 }
 
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     let pem = zeroize::Zeroizing::new(pki::read(path)?);
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_| unusable(path, &"holds no private key (PEM)"))
 }
 
-fn roots(path: &Path, certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
+pub(super) fn roots(
+    path: &Path,
+    certificates: &[CertificateDer<'static>],
+) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
         roots.add(certificate.clone()).map_err(|e| unusable(path, &e))?;

@@ -16,6 +16,7 @@
 //! once, so a replaced certificate counts from the next connection on.
 
 mod connect;
+mod examine;
 mod io;
 mod limit;
 mod listener;
@@ -26,6 +27,7 @@ mod serve;
 mod wire;
 
 pub(crate) use connect::connector;
+pub(crate) use examine::{Fault, examine, named_node};
 pub use io::TlsIo;
 pub use listener::{Incoming, ListenOptions, Listener};
 pub use material::{Material, watch};

@@ -1,15 +1,16 @@
 //! How a command ends.
 
-use dtm_types::ErrorCode;
 use dtm_types::text::{Lang, render};
-use tonic_types::{ErrorInfo, StatusExt};
+
+use crate::told;
 
 /// What was asked for is not there: the command was right and failed.
-const NOT_FOUND: [&str; 5] = [
+const NOT_FOUND: [&str; 6] = [
     "cli.unknown_context",
     "cli.unknown_node",
     "cli.unknown_source",
     "cli.unknown_dataset",
+    "cli.unknown_schema_version",
     "cli.no_record",
 ];
 
@@ -121,7 +122,11 @@ impl Failure {
     /// What to tell the user. A refusal of the cluster names its code, whose page says what to do.
     pub fn tell(&self, lang: Lang) -> String {
         match self {
-            Self::Refused(status) => refusal(status, lang),
+            Self::Refused(status) => told::refusal(status, lang),
+            Self::Client(error) => told::of_client(error, lang),
+            Self::Publish(error) => told::of_input(error, lang),
+            Self::Agent(error) => told::of_agent(error, lang),
+            Self::Definition(error) => error.tell(lang),
             Self::Usage { key, values } => {
                 let values: Vec<_> =
                     values.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -133,39 +138,9 @@ impl Failure {
     }
 }
 
-/// A refusal in the user's language: what the code says, then what is behind it here.
-fn refusal(status: &tonic::Status, lang: Lang) -> String {
-    let details = status.get_error_details();
-    let Some((code, info)) = details.error_info().and_then(|info| Some((code_of(info)?, info)))
-    else {
-        return format!("{:?}: {}", status.code(), status.message());
-    };
-    let value = |name: &str| info.metadata.get(name).map(String::as_str);
-    let in_vi = match lang {
-        Lang::Vi => value("detail_vi"),
-        Lang::En => None,
-    };
-    let detail = in_vi.or(value("detail")).unwrap_or(status.message());
-    let name = value("name").or(value("limit")).unwrap_or(detail);
-    let values = info.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    let values: Vec<_> = std::iter::once(("name", name)).chain(values).collect();
-    let words = render(lang, &format!("error.{code}"), &values);
-    // A name that stands in the sentence is not said twice.
-    let below = if detail.is_empty() || detail == name && words.contains(name) {
-        String::new()
-    } else {
-        format!("\n  {detail}")
-    };
-    format!("{words} [{code}]{below}\n  docs/errors/{code}.md")
-}
-
-fn code_of(info: &ErrorInfo) -> Option<ErrorCode> {
-    ErrorCode::from_name(&info.reason)
-}
-
 #[cfg(test)]
 mod tests {
-    use tonic_types::ErrorDetails;
+    use tonic_types::{ErrorDetails, StatusExt};
 
     use super::*;
 
@@ -198,6 +173,32 @@ mod tests {
         let (vi, en) = (failure.tell(Lang::Vi), failure.tell(Lang::En));
         assert!(vi.contains("\n  người cuối cùng\n") && !vi.contains("the last"), "{vi}");
         assert!(en.contains("\n  the last one\n") && !en.contains("người"), "{en}");
+    }
+
+    #[test]
+    fn errors_of_files_and_of_the_way_are_told_in_the_users_language() {
+        let lost = dtm_client::Error::Connect { address: "n1:9443".into(), reason: "x".into() };
+        let told = Failure::from(lost).tell(Lang::Vi);
+        assert_eq!(told, "không kết nối được n1:9443: x");
+        let values = std::collections::HashMap::from([
+            ("detail".to_owned(), "stream a/b: no".to_owned()),
+            ("detail_vi".to_owned(), "luồng a/b: không".to_owned()),
+        ]);
+        let refused = dtm_client::Error::Rejected {
+            address: "n1:9443".into(),
+            code: Some(dtm_types::ErrorCode::NotAgreed),
+            grpc: tonic::Code::PermissionDenied,
+            message: "the agreement of this source does not cover it: stream a/b: no".into(),
+            retry_after: None,
+            leader: None,
+            values: std::sync::Arc::new(values),
+        };
+        let failure = Failure::Publish(dtm_client::publish::Error::Client(refused));
+        let (vi, en) = (failure.tell(Lang::Vi), failure.tell(Lang::En));
+        assert!(vi.contains("thỏa thuận") && vi.contains("\n  luồng a/b: không\n"), "{vi}");
+        assert!(en.contains("\n  stream a/b: no\n  docs/errors/not-agreed.md"), "{en}");
+        let file = dtm_client::publish::Error::Utf16 { file: "a.csv".into() };
+        assert!(Failure::Publish(file).tell(Lang::Vi).starts_with("a.csv"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod failure;
 mod output;
 mod remote;
 mod request;
+mod told;
 
 pub use commands::time;
 pub use failure::{Exit, Failure};

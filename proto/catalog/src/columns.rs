@@ -10,6 +10,7 @@ use crate::chars::{excerpt, write_json_string};
 use crate::definition::{Definition, Field, TypeSpec};
 use crate::json::{Value, read};
 use crate::violation::FOUND_CHARS_MAX;
+use dtm_types::text::Told;
 
 /// Highest index in a column name plus one.
 const LIST_COLUMNS_MAX: usize = 1000;
@@ -63,7 +64,7 @@ impl Columns {
         let mut root = Vec::new();
         for (at, header) in headers.iter().enumerate() {
             let header = header.trim().trim_start_matches('\u{feff}');
-            let error = |problem: String| Error::Header {
+            let error = |problem: Told| Error::Header {
                 column: at + 1,
                 header: header.to_owned(),
                 problem,
@@ -77,7 +78,7 @@ impl Columns {
                 return Err(Error::Header {
                     column: 0,
                     header: field.name.clone(),
-                    problem: "this compulsory field has no column".to_owned(),
+                    problem: Told::new("columns.missing"),
                 });
             }
         }
@@ -134,20 +135,20 @@ enum Segment<'a> {
     Index(usize),
 }
 
-fn segments(header: &str) -> Result<Vec<Segment<'_>>, String> {
+fn segments(header: &str) -> Result<Vec<Segment<'_>>, Told> {
     let mut path = Vec::new();
     for part in header.split('.') {
         let (name, mut rest) = part.split_at(part.find('[').unwrap_or(part.len()));
         if name.is_empty() {
-            return Err("a column name is a path such as a.b or list[0].c".to_owned());
+            return Err(Told::new("columns.path"));
         }
         path.push(Segment::Name(name));
         while !rest.is_empty() {
             let index = rest.strip_prefix('[').and_then(|r| r.split_once(']'));
-            let (index, tail) = index.ok_or_else(|| "expected ] after an index".to_owned())?;
-            let index: usize = index.parse().map_err(|_| "an index is a number".to_owned())?;
+            let (index, tail) = index.ok_or_else(|| Told::new("columns.bracket"))?;
+            let index: usize = index.parse().map_err(|_| Told::new("columns.index"))?;
             if index >= LIST_COLUMNS_MAX {
-                return Err(format!("an index is below {LIST_COLUMNS_MAX}"));
+                return Err(Told::new("columns.index_max").with("max", LIST_COLUMNS_MAX));
             }
             path.push(Segment::Index(index));
             rest = tail;
@@ -167,13 +168,13 @@ impl Binder<'_> {
         into: &mut Vec<(String, Node)>,
         fields: &[Field],
         path: &[Segment<'_>],
-    ) -> Result<(), String> {
+    ) -> Result<(), Told> {
         let Some((Segment::Name(name), rest)) = path.split_first() else {
-            return Err("expected a member name".to_owned());
+            return Err(Told::new("columns.path"));
         };
         let Some(field) = fields.iter().find(|f| f.name == *name) else {
             let known: Vec<_> = fields.iter().take(40).map(|f| f.name.as_str()).collect();
-            return Err(format!("no such field; there are {}", known.join(", ")));
+            return Err(Told::new("columns.no_field").with("known", known.join(", ")));
         };
         let null = field.required && field.nullable;
         match into.iter().position(|(n, _)| n == name) {
@@ -192,7 +193,7 @@ impl Binder<'_> {
         path: &[Segment<'_>],
         null: bool,
         required: bool,
-    ) -> Result<Node, String> {
+    ) -> Result<Node, Told> {
         if path.is_empty() {
             return Ok(Node::Cell { column: self.column, cell: cell(spec), null });
         }
@@ -201,16 +202,17 @@ impl Binder<'_> {
             TypeSpec::List(_) => {
                 Node::List { items: Vec::new(), required: required && !null, null }
             }
-            other => return Err(format!("{other} has no parts")),
+            other => return Err(Told::new("columns.no_parts").with("type", other)),
         };
         self.extend(&mut node, spec, path)?;
         Ok(node)
     }
 
-    fn extend(&self, node: &mut Node, spec: &TypeSpec, path: &[Segment<'_>]) -> Result<(), String> {
+    fn extend(&self, node: &mut Node, spec: &TypeSpec, path: &[Segment<'_>]) -> Result<(), Told> {
         match (node, spec, path.first()) {
             (Node::Struct { members, .. }, TypeSpec::Named(name), Some(Segment::Name(_))) => {
-                let named = self.definition.types.get(name).ok_or("no such type")?;
+                let named =
+                    self.definition.types.get(name).ok_or_else(|| Told::new("columns.no_type"))?;
                 self.insert(members, &named.fields, path)
             }
             (Node::List { items, .. }, TypeSpec::List(item), Some(Segment::Index(index))) => {
@@ -225,10 +227,8 @@ impl Binder<'_> {
                     }
                 }
             }
-            (Node::Cell { .. }, ..) | (_, _, None) => {
-                Err("the same field stands in two columns".to_owned())
-            }
-            _ => Err("a list is written list[0], an object a.b".to_owned()),
+            (Node::Cell { .. }, ..) | (_, _, None) => Err(Told::new("columns.twice")),
+            _ => Err(Told::new("columns.path")),
         }
     }
 }
@@ -244,12 +244,13 @@ fn cell(spec: &TypeSpec) -> Cell {
 }
 
 /// Lists must have a column for every index up to their highest.
-fn complete(node: &Node) -> Result<(), String> {
+fn complete(node: &Node) -> Result<(), Told> {
     match node {
         Node::Cell { .. } => Ok(()),
         Node::Struct { members, .. } => members.iter().try_for_each(|(_, n)| complete(n)),
         Node::List { items, .. } => items.iter().enumerate().try_for_each(|(at, item)| {
-            complete(item.as_ref().ok_or_else(|| format!("index [{at}] has no column"))?)
+            let none = || Told::new("columns.index_missing").with("index", at);
+            complete(item.as_ref().ok_or_else(none)?)
         }),
     }
 }

@@ -14,6 +14,7 @@ use crate::kind::{
 use crate::lexical::INTEGER_MAX;
 use crate::rules::Check;
 use crate::schema::CompiledSchema;
+use dtm_types::text::Told;
 
 /// Most members of a schema after expansion.
 const MEMBERS_MAX: usize = 4096;
@@ -157,7 +158,7 @@ impl<'a> Compiler<'a> {
         if self.members > MEMBERS_MAX {
             return Err(Error::TooLarge {
                 dataset: self.definition.id.clone(),
-                what: "number of members",
+                what: Told::new("definition.members"),
                 value: self.members,
                 limit: MEMBERS_MAX,
             });

@@ -6,6 +6,7 @@
 
 mod built_in;
 mod parse;
+mod problem;
 mod raw;
 mod resolve;
 
@@ -51,8 +52,6 @@ pub enum Priority {
     Normal,
     /// Before normal.
     High,
-    /// Before everything else.
-    Urgent,
 }
 
 /// Security status of a record unless its message says otherwise.

@@ -22,6 +22,7 @@ use crate::json::{Item, Value, read};
 use crate::kind::{Kind, MaskForm, PSEUDONYM_CHARS, PSEUDONYM_HEAD, STARS, Struct};
 use crate::schema::{CompiledSchema, Outcome, Scratch};
 use crate::violation::{Rule, Violation};
+use dtm_types::text::Told;
 
 /// The secret of pseudonyms; wiped from memory when dropped.
 pub struct MaskKey(Zeroizing<[u8; 32]>);
@@ -105,7 +106,7 @@ impl CompiledMask {
                 return Err(Error::Mask {
                     dataset: definition.id.clone(),
                     path: path.clone(),
-                    problem: "no such field".to_owned(),
+                    problem: Told::new("definition.no_field").with("path", path),
                 });
             }
         }

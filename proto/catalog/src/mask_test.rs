@@ -176,6 +176,6 @@ fn a_profile_that_does_not_fit_is_refused() {
         profile.set(path, rule);
         CompiledMask::compile(&table, &profile).expect_err("does not fit").to_string()
     };
-    assert!(refused("nothing", MaskRule::Hide).contains("no such field"));
+    assert!(refused("nothing", MaskRule::Hide).contains("no field nothing"));
     assert!(refused("income", MaskRule::Pseudonym).contains("does not apply"));
 }

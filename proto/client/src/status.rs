@@ -3,6 +3,7 @@
 
 use crate::Error;
 use dtm_types::ErrorCode;
+use std::sync::Arc;
 use tonic_types::StatusExt;
 
 /// Longest text of a server that is kept.
@@ -36,7 +37,8 @@ pub(crate) fn error_of(address: &str, stream: &str, status: &tonic::Status) -> E
         grpc: status.code(),
         message,
         retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
-        leader: info.and_then(|mut info| info.metadata.remove("leader_address")),
+        leader: info.as_ref().and_then(|info| info.metadata.get("leader_address").cloned()),
+        values: Arc::new(info.map(|info| info.metadata).unwrap_or_default()),
     }
 }
 

@@ -193,6 +193,24 @@ pub struct QuarantinedRecord {
     pub security_status: u32,
     #[prost(uint32, tag = "16")]
     pub priority: u32,
+    /// What became of it where it was sent again; nothing = it was not.
+    #[prost(message, optional, tag = "17")]
+    pub resent: ::core::option::Option<Resent>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Resent {
+    /// The stream that took it.
+    #[prost(string, tag = "1")]
+    pub stream: ::prost::alloc::string::String,
+    /// Where it is stored there; 0 = it is not.
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
+    /// Its message id was held already: nothing was stored.
+    #[prost(bool, tag = "3")]
+    pub is_duplicate: bool,
+    /// How often it was refused again.
+    #[prost(uint64, tag = "4")]
+    pub refused: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResendRequest {

@@ -71,6 +71,67 @@ pub fn render(lang: Lang, key: &str, values: &[(&str, &str)]) -> String {
     text
 }
 
+/// A text of the catalogue with its values: what an error says, before it is known in which
+/// language.
+/// Shown in English, as logs are; [`Told::of`] gives the user's language.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    key: &'static str,
+    values: Vec<(&'static str, Word)>,
+}
+
+/// What stands for a placeholder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Word {
+    /// A name or a number: the same in every language.
+    Given(String),
+    /// Another text of the catalogue.
+    Told(Box<Told>),
+}
+
+impl Told {
+    /// The text of `key`.
+    pub fn new(key: &'static str) -> Self {
+        Self { key, values: Vec::new() }
+    }
+
+    /// With a name or a number for a placeholder.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.values.push((name, Word::Given(value.to_string())));
+        self
+    }
+
+    /// With another text for a placeholder.
+    #[must_use]
+    pub fn with_told(mut self, name: &'static str, value: Told) -> Self {
+        self.values.push((name, Word::Told(Box::new(value))));
+        self
+    }
+
+    /// Its key in the catalogue.
+    pub fn key(&self) -> &'static str {
+        self.key
+    }
+
+    /// The text in one language.
+    pub fn of(&self, lang: Lang) -> String {
+        let word = |word: &Word| match word {
+            Word::Given(text) => text.clone(),
+            Word::Told(told) => told.of(lang),
+        };
+        let values: Vec<_> = self.values.iter().map(|(name, value)| (*name, word(value))).collect();
+        let values: Vec<_> = values.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        render(lang, self.key, &values)
+    }
+}
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.of(Lang::En))
+    }
+}
+
 /// Whether both languages have a text for `key`.
 pub fn is_held(key: &str) -> bool {
     VI.contains_key(key) && EN.contains_key(key)
@@ -113,6 +174,16 @@ mod tests {
     #[test]
     fn an_unknown_key_shows_itself() {
         assert_eq!(render(Lang::Vi, "no.such.key", &[]), "no.such.key");
+    }
+
+    #[test]
+    fn what_is_told_is_told_in_either_language_with_the_texts_inside_it() {
+        let inner = Told::new("page.draining");
+        let told = Told::new("cli.trouble.replica").with("group", 3).with("node", "n1");
+        let told = told.with_told("state", inner);
+        assert_eq!(told.to_string(), "group 3 on node n1: draining");
+        let vi = told.of(Lang::Vi);
+        assert!(vi.contains("n1") && !vi.contains("draining"), "{vi}");
     }
 
     #[test]

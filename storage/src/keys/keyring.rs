@@ -79,6 +79,14 @@ impl Keyring {
         Ok(Self::of(vfs, dir, master, entropy, ring))
     }
 
+    /// Whether [`Keyring::open`] would open it. Writes nothing.
+    ///
+    /// # Errors
+    /// As [`Keyring::open`].
+    pub fn verify(vfs: &dyn Vfs, dir: &Path, master: &Master) -> Result<(), Error> {
+        file::read(vfs, dir, master).map(|_| ())
+    }
+
     /// The id of the key under which new keys are wrapped.
     #[must_use]
     pub fn current(&self) -> KeyId {

@@ -14,7 +14,7 @@ use super::prepare::Preparer;
 use super::queue::{Op, Request};
 use super::read::ScrubReport;
 use super::recover::{self, Opened, Recovery};
-use super::segment::Files;
+use super::segment::{self, Files};
 use super::slots::Slots;
 use super::state::ReplicaState;
 use super::types::{Callback, LogConfig, LogIdentity, ReplicaKey};
@@ -56,6 +56,28 @@ pub struct NodeLog {
 }
 
 impl NodeLog {
+    /// Whether the segments in `dir` are of this cluster and node, as [`NodeLog::open`] will ask.
+    /// Reads their headers only and writes nothing; a folder that is not there is of nobody.
+    ///
+    /// # Errors
+    /// `Foreign`, `Version`, `Io`.
+    pub fn check_owner(vfs: &dyn Vfs, dir: &Path, id: LogIdentity) -> Result<(), Error> {
+        let names = match vfs.list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            listed => listed.map_err(|error| Error::io("list", dir, error))?,
+        };
+        for name in names {
+            let Some(number) = segment::parse_name(&name) else { continue };
+            let path = dir.join(&name);
+            let failed = |error: io::Error| Error::io("read", &path, error);
+            let mut header = [0; segment::SEGMENT_HEADER_BYTES as usize];
+            let file = vfs.open(&path).map_err(failed)?;
+            let held = file.read_at(0, &mut header).map_err(failed)?;
+            segment::check_header(&header[..held], number, id, &path)?;
+        }
+        Ok(())
+    }
+
     /// Opens the log in `dir`, making it when there is none. Cuts a torn tail, finds damage,
     /// starts the writer. A full disk does not prevent opening: appends are refused until there is
     /// room. Blocks for the time it takes to read one segment and the footers of the others.

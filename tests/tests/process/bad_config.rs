@@ -61,6 +61,8 @@ impl Pair {
         let before = contents(&self.path("a"))?;
         let output = serve(&self.config()).await.context(what.to_owned())?;
         refused(&output, wanted).context(what.to_owned())?;
+        let output = check(&self.config()).await.context(what.to_owned())?;
+        refused(&output, wanted).context(format!("config check: {what}"))?;
         ensure!(contents(&self.path("a"))? == before, "{what}: something was written");
         Ok(())
     }
@@ -169,8 +171,17 @@ async fn data_of_another_cluster_or_node_is_refused() -> Result<()> {
 
 /// Starts a node that must end by itself.
 pub(crate) async fn serve(config: &Path) -> Result<Output> {
+    run(&["serve"], config).await
+}
+
+/// What `dtm config check` says of the same.
+async fn check(config: &Path) -> Result<Output> {
+    run(&["config", "check"], config).await
+}
+
+async fn run(arguments: &[&str], config: &Path) -> Result<Output> {
     let mut command = Command::new(binary()?);
-    command.arg("serve").arg("--config").arg(config).env("DTM_LANG", "en").kill_on_drop(true);
+    command.args(arguments).arg("--config").arg(config).env("DTM_LANG", "en").kill_on_drop(true);
     command.stdin(Stdio::null());
     let output = tokio::time::timeout(ENDS_WITHIN, command.output()).await;
     Ok(output.context("it runs")??)

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -18,7 +19,21 @@ const PAGE_BYTES_MAX: u64 = 16 << 20;
 
 /// The page at `path` of one node.
 pub(crate) async fn page(cluster: &Cluster, at: usize, path: &str) -> Result<String> {
-    tokio::time::timeout(WITHIN, get(cluster, at, path)).await.context("no page in time")?
+    let answer = get(cluster, at, path, Some(config(cluster)?), "");
+    let text = tokio::time::timeout(WITHIN, answer).await.context("no page in time")??;
+    ensure!(text.starts_with("HTTP/1.1 200"), "{path}: {:?}", text.lines().next());
+    Ok(text)
+}
+
+/// What a browser without a certificate gets, with this cookie: head and body.
+pub(crate) async fn browse(
+    cluster: &Cluster,
+    at: usize,
+    path: &str,
+    cookie: &str,
+) -> Result<String> {
+    let answer = get(cluster, at, path, None, cookie);
+    tokio::time::timeout(WITHIN, answer).await.context("no page in time")?
 }
 
 /// The sum over all nodes of a metric's series with these labels, as `name{labels}`.
@@ -32,13 +47,26 @@ pub(crate) async fn metric(cluster: &Cluster, series: &str) -> Result<f64> {
     Ok(sum)
 }
 
-async fn get(cluster: &Cluster, at: usize, path: &str) -> Result<String> {
+async fn get(
+    cluster: &Cluster,
+    at: usize,
+    path: &str,
+    operator: Option<Arc<ClientConfig>>,
+    cookie: &str,
+) -> Result<String> {
     let node = &cluster.nodes[at];
     let tcp = TcpStream::connect((node.host, node.ports[0].port())).await?;
     let name = ServerName::try_from(node.host.to_string())?;
-    let mut stream = TlsConnector::from(config(cluster)?).connect(name, tcp).await?;
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", node.host);
+    let config = match operator {
+        Some(config) => config,
+        None => Arc::new(trusting(cluster)?.with_no_client_auth()),
+    };
+    let mut stream = TlsConnector::from(config).connect(name, tcp).await?;
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: text/html\r\nCookie: {cookie}\r\n\
+         Connection: close\r\n\r\n",
+        node.host
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut text = String::new();
     match (&mut stream).take(PAGE_BYTES_MAX).read_to_string(&mut text).await {
@@ -46,22 +74,25 @@ async fn get(cluster: &Cluster, at: usize, path: &str) -> Result<String> {
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
         read => drop(read?),
     }
-    ensure!(text.starts_with("HTTP/1.1 200"), "{path}: {:?}", text.lines().next());
     Ok(text)
 }
 
 fn config(cluster: &Cluster) -> Result<Arc<ClientConfig>> {
     let operator = cluster.nodes[0].folder.join("operator");
+    let chain = CertificateDer::pem_file_iter(operator.join("admin.pem"))?;
+    let key = PrivateKeyDer::from_pem_file(operator.join("admin.key"))?;
+    let config = trusting(cluster)?;
+    Ok(Arc::new(config.with_client_auth_cert(chain.collect::<Result<_, _>>()?, key)?))
+}
+
+/// Trusts the cluster's root.
+fn trusting(cluster: &Cluster) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
     let mut roots = RootCertStore::empty();
     for root in CertificateDer::pem_file_iter(cluster.source_files().ca)? {
         roots.add(root?)?;
     }
-    let chain = CertificateDer::pem_file_iter(operator.join("admin.pem"))?;
-    let key = PrivateKeyDer::from_pem_file(operator.join("admin.key"))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    Ok(ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain.collect::<Result<_, _>>()?, key)?;
-    Ok(Arc::new(config))
+        .with_root_certificates(roots))
 }

@@ -31,6 +31,7 @@ async fn a_refused_record_is_stored_once_after_correction() -> Result<()> {
     let id = refused.id.as_str();
     // As broken as before.
     cluster.dtm_fails(&[&resend[..], &[id]].concat(), "some records were refused").await?;
+    ensure!(state(&cluster, id).await?["refused"] == 1, "once refused again");
     let file = cluster.path("corrected.json");
     std::fs::write(&file, r#"{"code":"SRC-1-40","note":"as it was meant"}"#)?;
     let file = file.display().to_string();
@@ -40,6 +41,11 @@ async fn a_refused_record_is_stored_once_after_correction() -> Result<()> {
     ensure!(stored["stored"] == true && stored["sequence"] == 2, "{stored}");
     ensure!(stored["leaf_index"].as_u64().is_some_and(|leaf| leaf > 0), "{stored}");
     cluster.dtm_fails(&corrected, "[already-exists]").await?;
+    let resent = state(&cluster, id).await?;
+    ensure!(resent["sequence"] == 2 && resent["duplicate"] == false, "{resent}");
+    let listed = cluster.dtm(&["quarantine", "list", "--source", "src-1"]).await?;
+    let stored = format!("resent, stored as resend.{id} #2");
+    ensure!(listed.contains(&stored), "{listed}");
     cluster.dtm_fails(&[&resend[..], &["1-1-0-0"]].concat(), "[not-found]").await?;
 
     let stream = format!("resend.{id}");
@@ -53,4 +59,11 @@ async fn a_refused_record_is_stored_once_after_correction() -> Result<()> {
     }
     cluster.passed();
     Ok(())
+}
+
+/// What `dtm quarantine show` says became of a refused record.
+async fn state(cluster: &Cluster, id: &str) -> Result<serde_json::Value> {
+    let show = ["-o", "json", "quarantine", "show", "--source", "src-1", id];
+    let shown: serde_json::Value = serde_json::from_str(&cluster.dtm(&show).await?)?;
+    Ok(shown["resent"].clone())
 }

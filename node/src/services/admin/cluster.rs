@@ -9,13 +9,14 @@ use dtm_machine::seams::ReadView;
 use dtm_proto::admin as wire;
 use dtm_types::command::admin::Op;
 use dtm_types::command::{JoinTokenRow, NodeRow, TransferLeader};
+use dtm_types::text::Told;
 use dtm_types::{ErrorCode, GroupId, NodeId};
 use serde_json::json;
 use tonic::{Request, Status};
 
 use super::{AdminDoor, Asker};
 use crate::join_token::JoinToken;
-use crate::services::status::{internal, refusal, status};
+use crate::services::status::{internal, status, told};
 
 impl AdminDoor {
     pub(super) async fn cluster_status(
@@ -60,8 +61,8 @@ impl AdminDoor {
         let groups: Vec<GroupId> = if asked.from_node.is_empty() {
             let group = GroupId(asked.group);
             if !group.is_meta() && !self.0.cluster.ingest_groups().contains(&group) {
-                let number = group.to_string();
-                return Err(refusal(ErrorCode::NotFound, "no_group", &[("group", &number)]));
+                let what = Told::new("refused.no_group").with("group", group);
+                return Err(told(ErrorCode::NotFound, &what));
             }
             vec![group]
         } else {
@@ -110,7 +111,9 @@ impl AdminDoor {
         let node = node_id(&asked.node)?;
         let meta = self.0.directory.meta_now(self.0.view()).await?;
         let row = reads::node(meta.state.as_ref(), node).map_err(internal)?;
-        let row = row.ok_or_else(|| status(ErrorCode::NotFound, format!("node {node}")))?;
+        let row = row.ok_or_else(|| {
+            told(ErrorCode::NotFound, &Told::new("refused.no_node").with("node", node))
+        })?;
         self.put_draining(asker, &row, !asked.resume).await?;
         let request = wire::DrainLocalRequest { resume: asked.resume };
         let answer = if node == self.0.node {

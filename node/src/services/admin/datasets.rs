@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tonic::{Request, Status};
 
 use super::AdminDoor;
-use crate::services::status::{internal, status};
+use crate::services::status::{internal, told};
 
 impl AdminDoor {
     pub(super) async fn publish_dataset(
@@ -23,7 +23,7 @@ impl AdminDoor {
         let asked = request.get_ref();
         let asker = self.asker(&request, Operation::PublishDataset, asked.context.as_ref()).await?;
         // What does not compile is never published; the error names line and key.
-        let refused = |error: dtm_catalog::Error| status(ErrorCode::InvalidArgument, error);
+        let refused = |error: dtm_catalog::Error| told(ErrorCode::InvalidArgument, &error.told());
         let definition = Definition::parse(&asked.definition, "definition").map_err(refused)?;
         CompiledSchema::compile(&definition).map_err(refused)?;
         let row = dataset_row(&definition, &asked.definition);

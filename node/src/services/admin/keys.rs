@@ -106,8 +106,8 @@ impl AdminDoor {
         &self,
         request: Request<wire::ConsoleLinkRequest>,
     ) -> Result<wire::ConsoleLinkResponse, Status> {
-        self.0.allow_known(&request, Operation::ConsoleLink).await?;
-        let (token, expires_us) = self.0.link.issue(self.0.clock.now_us());
+        let caller = self.0.allow_known(&request, Operation::ConsoleLink).await?;
+        let (token, expires_us) = self.0.console.link(caller, self.0.clock.now_us());
         let url = format!("https://{}/?t={token}", self.0.row.https_address);
         Ok(wire::ConsoleLinkResponse { url, expires_us })
     }

@@ -7,11 +7,12 @@ use dtm_proto::admin as wire;
 use dtm_types::ErrorCode;
 use dtm_types::command::admin::Op;
 use dtm_types::command::{OperatorRow, RevokeOperator};
+use dtm_types::text::Told;
 use serde_json::json;
 use tonic::{Request, Status};
 
 use super::AdminDoor;
-use crate::services::status::{internal, refusal, status};
+use crate::services::status::{internal, status, told};
 
 impl AdminDoor {
     pub(super) async fn add_operator(
@@ -20,12 +21,10 @@ impl AdminDoor {
     ) -> Result<wire::AddOperatorResponse, Status> {
         let asked = request.get_ref();
         let asker = self.asker(&request, Operation::AddOperator, asked.context.as_ref()).await?;
-        let role = Role::parse(&asked.role).ok_or_else(|| {
-            status(ErrorCode::InvalidArgument, "a role is operator, approver or auditor")
-        })?;
+        let role = Role::parse(&asked.role)
+            .ok_or_else(|| told(ErrorCode::InvalidArgument, &Told::new("refused.role")))?;
         if !operator_name_is_valid(&asked.name) {
-            let rule = "an operator's name is 1 to 64 of a-z 0-9 . - _, first a letter or digit";
-            return Err(status(ErrorCode::InvalidArgument, rule));
+            return Err(told(ErrorCode::InvalidArgument, &Told::new("refused.operator_name")));
         }
         let identity =
             Identity::Operator { cluster: self.0.cluster_id, name: asked.name.clone(), role };
@@ -73,8 +72,8 @@ impl AdminDoor {
         let meta = self.0.directory.meta_now(self.0.view()).await?;
         let operators = reads::operators(meta.state.as_ref()).map_err(internal)?;
         if is_last(&operators, name, self.0.clock.now_us()) {
-            let values = [("name", name)];
-            return Err(refusal(ErrorCode::InvalidArgument, "last_operator", &values));
+            let what = Told::new("refused.last_operator").with("name", name);
+            return Err(told(ErrorCode::InvalidArgument, &what));
         }
         Ok(())
     }

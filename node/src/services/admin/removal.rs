@@ -16,6 +16,7 @@ use dtm_machine::reads;
 use dtm_proto::admin as wire;
 use dtm_types::command::admin::Op;
 use dtm_types::command::{NodeRow, RemoveNode};
+use dtm_types::text::Told;
 use dtm_types::{ErrorCode, NodeId};
 use serde_json::json;
 use tokio::time::Instant;
@@ -23,7 +24,7 @@ use tonic::{Request, Status};
 
 use super::cluster::node_id;
 use super::{AdminDoor, Asker};
-use crate::services::status::{internal, status, status_with};
+use crate::services::status::{internal, status, status_with, told};
 
 /// A group may be electing when it is looked at: so often it is looked again.
 const LOOKS: u32 = 8;
@@ -42,11 +43,13 @@ impl AdminDoor {
         let asker = self.asker(&request, Operation::RemoveNode, asked.context.as_ref()).await?;
         let node = node_id(&asked.node)?;
         if node == self.0.node {
-            return Err(status(ErrorCode::InvalidArgument, "ask another node to remove this one"));
+            return Err(told(ErrorCode::InvalidArgument, &Told::new("refused.removes_itself")));
         }
         let meta = self.0.directory.meta_now(self.0.view()).await?;
         let row = reads::node(meta.state.as_ref(), node).map_err(internal)?;
-        let row = row.ok_or_else(|| status(ErrorCode::NotFound, format!("node {node}")))?;
+        let row = row.ok_or_else(|| {
+            told(ErrorCode::NotFound, &Told::new("refused.no_node").with("node", node))
+        })?;
         if !row.removed {
             self.can_do_without(node).await?;
             self.empty(&asker, &row, node).await?;
@@ -76,7 +79,7 @@ impl AdminDoor {
         }
         let meta = self.0.directory.meta(self.0.view()).await?;
         let rows = reads::nodes(meta.state.as_ref()).map_err(internal)?;
-        let (groups, silent) = told(&held_up, &rows);
+        let (groups, silent) = listed(&held_up, &rows);
         let detail = format!("node {node}");
         let values = [("groups", groups), ("silent", silent)];
         Err(status_with(ErrorCode::QuorumNeeded, detail, &values))
@@ -131,7 +134,7 @@ fn of_its_own(asker: &Asker) -> Asker {
 }
 
 /// Groups and names of nodes, as an operator reads them; `-` for none.
-fn told(held_up: &[HeldUp], rows: &[NodeRow]) -> (String, String) {
+fn listed(held_up: &[HeldUp], rows: &[NodeRow]) -> (String, String) {
     let groups: Vec<String> = held_up.iter().map(|held| held.group.to_string()).collect();
     let name = |node: &NodeId| {
         let row = rows.iter().find(|row| row.node == node.0[..]);
@@ -156,8 +159,8 @@ mod tests {
         let held = |group, silent| HeldUp { group: GroupId(group), silent };
         let rows = [NodeRow { node: vec![2; 16].into(), name: "n2".into(), ..NodeRow::default() }];
         let all = [held(0, vec![id(2)]), held(4, vec![id(2)])];
-        assert_eq!(told(&all, &rows), ("0, 4".to_owned(), "n2".to_owned()));
-        assert_eq!(told(&[held(4, vec![])], &rows).1, "-");
+        assert_eq!(listed(&all, &rows), ("0, 4".to_owned(), "n2".to_owned()));
+        assert_eq!(listed(&[held(4, vec![])], &rows).1, "-");
         let values = [("groups", "0, 4"), ("silent", "n2")];
         for lang in [Lang::Vi, Lang::En] {
             let text = render(lang, "error.quorum-needed", &values);

@@ -4,10 +4,11 @@
 
 use dtm_types::ErrorCode;
 use dtm_types::command::SourceLimits;
+use dtm_types::text::Told;
 use tonic::Status;
 
 use crate::config::{Config, KEYS};
-use crate::services::status::refusal;
+use crate::services::status::told;
 
 /// # Errors
 /// A refusal that names the limit, its value and what is possible.
@@ -17,16 +18,19 @@ pub(super) fn check(own: &SourceLimits, config: &Config) -> Result<(), Status> {
         if (least..=most).contains(&value) {
             continue;
         }
-        let [value, least, most] = [value, least, most].map(|number| number.to_string());
-        let values = [("name", name), ("value", &*value), ("least", &*least), ("most", &*most)];
-        return Err(refusal(ErrorCode::InvalidArgument, "limit_range", &values));
+        let what = Told::new("refused.limit_range")
+            .with("name", name)
+            .with("value", value)
+            .with("least", least)
+            .with("most", most);
+        return Err(told(ErrorCode::InvalidArgument, &what));
     }
     let or = |own: u64, of_node: u64| if own == 0 { of_node } else { own };
     let record = or(own.record_bytes_max, config.limits.record_bytes_max);
     let frame = or(own.frame_bytes_max, config.limits.frame_bytes_max);
     if frame <= record {
-        let values = [("frame", &*frame.to_string()), ("record", &*record.to_string())];
-        return Err(refusal(ErrorCode::InvalidArgument, "limit_frame", &values));
+        let what = Told::new("refused.limit_frame").with("frame", frame).with("record", record);
+        return Err(told(ErrorCode::InvalidArgument, &what));
     }
     Ok(())
 }

@@ -12,12 +12,13 @@ use dtm_types::command::{
     RevokeSourceCertificate, RevokeSourceKey, SourceCertificateRow, SourceKeyRow, SourceLimits,
     SourceRow,
 };
+use dtm_types::text::Told;
 use dtm_types::{DAY_US, ErrorCode, GroupId};
 use serde_json::json;
 use tonic::{Request, Status};
 
 use super::{AdminDoor, Signed, source_limits};
-use crate::services::status::{internal, source_id, status};
+use crate::services::status::{internal, source_id, status, told};
 
 /// Greatest security status and priority of an agreement; 0 = as the data set says.
 const LABEL_MAX: u32 = 3;
@@ -58,13 +59,12 @@ impl AdminDoor {
             if agreement.modes.is_empty()
                 || agreement.form() == dtm_types::format::Form::Unspecified
             {
-                let detail =
-                    format!("the agreement for {} needs modes and a form", agreement.dataset);
-                return Err(status(ErrorCode::InvalidArgument, detail));
+                let what = Told::new("refused.agreement").with("dataset", &agreement.dataset);
+                return Err(told(ErrorCode::InvalidArgument, &what));
             }
             if agreement.security_status.max(agreement.priority) > LABEL_MAX {
-                let detail = format!("security status and priority are 1 to {LABEL_MAX}");
-                return Err(status(ErrorCode::InvalidArgument, detail));
+                let what = Told::new("refused.labels").with("max", LABEL_MAX);
+                return Err(told(ErrorCode::InvalidArgument, &what));
             }
         }
         Ok(())
@@ -126,10 +126,8 @@ impl AdminDoor {
             0 => KEY_DAYS,
             days if (1..=KEY_DAYS).contains(&days) => days,
             days => {
-                return Err(status(
-                    ErrorCode::InvalidArgument,
-                    format!("valid_days is 1 to {KEY_DAYS}, not {days}"),
-                ));
+                let what = Told::new("refused.valid_days").with("max", KEY_DAYS);
+                return Err(told(ErrorCode::InvalidArgument, &what.with("days", days)));
             }
         };
         let (mut key_id, mut secret) = ([0_u8; 8], [0_u8; 32]);
@@ -167,11 +165,7 @@ impl AdminDoor {
         if row.is_some_and(|row| key.matches(&row.secret_hash)) {
             return Ok(());
         }
-        Err(status(
-            ErrorCode::AlreadyExists,
-            "this request issued a key before, which cannot be shown again: revoke that key and \
-             issue another under a new request id",
-        ))
+        Err(told(ErrorCode::AlreadyExists, &Told::new("refused.key_issued")))
     }
 
     pub(super) async fn revoke_source_key(

@@ -14,6 +14,7 @@ use dtm_proto::records::{
     LookupRequest, LookupResponse, Position, QuarantineRequest, QuarantineResponse, ReadRequest,
     ReadResponse, ResendRequest, ResendResponse,
 };
+use dtm_types::text::Told;
 use dtm_types::{ErrorCode, GroupId, StreamKey};
 use futures::Stream;
 use prost::Message;
@@ -29,7 +30,7 @@ use self::way::Way;
 use super::elsewhere::{another_may_answer, freshness};
 use super::rights::Entered;
 use super::shared::Shared;
-use super::status::{internal, status, stream_key};
+use super::status::{internal, status, stream_key, told};
 use crate::telemetry::{contained, contained_blocking};
 
 mod guarded;
@@ -140,7 +141,7 @@ impl RecordsDoor {
     async fn plan(&self, request: &Request<ReadRequest>) -> Result<(Plan, Entered), Status> {
         let asked = request.get_ref().clone();
         if asked.dataset.is_empty() && asked.source.is_empty() {
-            return Err(status(ErrorCode::InvalidArgument, "a data set or a source is needed"));
+            return Err(told(ErrorCode::InvalidArgument, &Told::new("refused.read_what")));
         }
         let owner = (!asked.source.is_empty()).then_some(asked.source.as_str());
         let caller: Caller = self.0.caller(request).await?;
@@ -382,7 +383,7 @@ fn stream_of(asked: &ReadRequest) -> Result<Option<StreamKey>, Status> {
         return Ok(None);
     }
     if asked.source.is_empty() {
-        return Err(status(ErrorCode::InvalidArgument, "a stream needs its source"));
+        return Err(told(ErrorCode::InvalidArgument, &Told::new("refused.stream_alone")));
     }
     stream_key(&asked.source, &asked.stream).map(Some)
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dtm_actors::{KeyVault, OpenedBatch, SecurityStatus, open_batch};
 use dtm_machine::reads;
-use dtm_machine::seams::{GroupView, RecordError};
-use dtm_proto::records::{QuarantinedRecord, StoredRecord};
+use dtm_machine::seams::{GroupView, RecordError, StateRead};
+use dtm_proto::records::{QuarantinedRecord, Resent, StoredRecord};
 use dtm_seal::DataKey;
 use dtm_types::command::command::Op;
 use dtm_types::command::{Bundle, Command};
 use dtm_types::format::{EntryBody, Place, SealedRecord, Violation};
 use dtm_types::text::Lang;
-use dtm_types::{ErrorCode, KeyId, bundle};
+use dtm_types::{ErrorCode, KeyId, StreamKey, bundle};
 use sha2::{Digest, Sha256};
 use tonic::Status;
 
@@ -158,7 +158,7 @@ impl Batches for BatchReader {
         with_payload: bool,
     ) -> Result<Vec<QuarantinedRecord>, Status> {
         let (_, batch) = self.open(place)?;
-        let (group, header) = (self.view.group, &batch.header);
+        let (view, header) = (&self.view, &batch.header);
         let status = SecurityStatus::of(header.security_status);
         let shows_excerpts = with_payload || status.shows_excerpts();
         let records = batch.records.into_iter().enumerate().skip(passed(place, wanted));
@@ -169,9 +169,11 @@ impl Batches for BatchReader {
             }
             (n, record)
         });
-        Ok(veiled
-            .map(|(n, record)| QuarantinedRecord {
-                id: RefusedId::new(group, place, n).to_string(),
+        let shown = veiled.map(|(n, record)| {
+            let id = RefusedId::new(view.group, place, n);
+            Ok(QuarantinedRecord {
+                id: id.to_string(),
+                resent: resent(view.state.as_ref(), &place.source, id)?,
                 source: place.source.clone(),
                 stream: place.stream.clone(),
                 sequence: place.first_sequence + n as u64,
@@ -192,8 +194,27 @@ impl Batches for BatchReader {
                 priority: header.priority,
                 payload: if with_payload { record.payload } else { Bytes::new() },
             })
-            .collect())
+        });
+        shown.collect()
     }
+}
+
+/// What became of a refused record where it was sent again: the cursor of the stream that bears its
+/// id, which is in the same group.
+fn resent(state: &dyn StateRead, source: &str, id: RefusedId) -> Result<Option<Resent>, Status> {
+    let Some(key) = StreamKey::parse(source, &id.stream()) else { return Ok(None) };
+    let cursor = reads::cursor(state, &key).map_err(internal)?.unwrap_or_default();
+    if cursor.records + cursor.duplicates + cursor.refused == 0 {
+        return Ok(None);
+    }
+    // What is stored is the last of its stream.
+    let sequence = if cursor.records > 0 { cursor.through } else { 0 };
+    Ok(Some(Resent {
+        stream: id.stream(),
+        sequence,
+        is_duplicate: cursor.duplicates > 0,
+        refused: cursor.refused,
+    }))
 }
 
 /// Records of a batch before the first that is wanted.

@@ -3,6 +3,7 @@
 use dtm_proto::records::GroupPosition;
 use dtm_types::GroupId;
 use dtm_types::format::Place;
+use dtm_types::text::Told;
 
 /// Place of a refused record, as the quarantine lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +21,14 @@ impl RefusedId {
         Self { group: group.0, index: place.index, ordinal: place.ordinal, record }
     }
 
+    /// The stream that takes it when it is sent again.
+    pub(super) fn stream(self) -> String {
+        format!("resend.{self}")
+    }
+
     /// Says of a text that it is no such id.
-    pub(super) fn rule(text: &str) -> String {
-        format!(
-            "{text:?} is no id of a refused record: GROUP-INDEX-ORDINAL-RECORD, \
-             as dtm quarantine list shows it"
-        )
+    pub(super) fn rule(text: &str) -> Told {
+        Told::new("resend.id").with("id", text)
     }
 
     /// Reads `GROUP-INDEX-ORDINAL-RECORD`.

@@ -23,6 +23,8 @@ use dtm_proto::records::{
 };
 use dtm_types::command::ResendQuarantined;
 use dtm_types::command::admin::Op;
+use dtm_types::format::Cursor;
+use dtm_types::text::Told;
 use dtm_types::{ErrorCode, GroupId};
 use futures::StreamExt;
 use prost::Message;
@@ -32,7 +34,7 @@ use tonic::Status;
 use super::refused_answers;
 use super::refused_id::RefusedId;
 use crate::services::shared::Shared;
-use crate::services::status::{internal, of_session, status, stream_key};
+use crate::services::status::{internal, of_session, stream_key, told};
 use crate::services::{Action, Actor, act};
 
 /// How long the record's way through its session may take.
@@ -45,18 +47,16 @@ pub(super) async fn resend(
     asked: ResendRequest,
 ) -> Result<ResendResponse, Status> {
     let id = RefusedId::parse(&asked.id)
-        .ok_or_else(|| status(ErrorCode::InvalidArgument, RefusedId::rule(&asked.id)))?;
+        .ok_or_else(|| told(ErrorCode::InvalidArgument, &RefusedId::rule(&asked.id)))?;
     let source = shared.directory.source(shared.view(), &asked.source).await?;
     let refused = find(shared, &asked.source, GroupId(source.group), id).await?;
     let payload = content(&refused, &asked.payload)?;
-    let name = format!("resend.{id}");
+    let name = id.stream();
     let stream = stream_key(&asked.source, &name)?;
     let group = GroupId(source.group);
     let rows = shared.rows(group, Freshness::Current, reads::cursor_range(&stream)).await?;
     let cursor = reads::cursor(rows.as_ref(), &stream).map_err(internal)?.unwrap_or_default();
-    if cursor.closed || cursor.records + cursor.duplicates > 0 {
-        return Err(status(ErrorCode::AlreadyExists, format!("{id} was stored on {name}")));
-    }
+    is_still_out(id, &cursor)?;
     let op = ResendQuarantined {
         source: asked.source.clone(),
         group: id.group,
@@ -87,7 +87,7 @@ pub(super) async fn resend(
         let (open, _) = shared.open_request(open_of(&asked.source, &name, &refused)).await?;
         send(&shared.sources, open, cursor.through + 1, record).await
     };
-    let late = |_| status(ErrorCode::OutcomeUnknown, format!("no outcome yet: see {name}"));
+    let late = |_| told(ErrorCode::OutcomeUnknown, &Told::new("resend.late").with("stream", &name));
     let (again, is_duplicate) =
         tokio::time::timeout(OUTCOME_WITHIN, sent).await.map_err(late)??;
     let again = again.map(|again| QuarantinedRecord {
@@ -110,6 +110,16 @@ pub(super) async fn resend(
     })
 }
 
+/// It is resent until it is stored, or found to be a double.
+fn is_still_out(id: RefusedId, cursor: &Cursor) -> Result<(), Status> {
+    if !cursor.closed && cursor.records + cursor.duplicates == 0 {
+        return Ok(());
+    }
+    let key = if cursor.records > 0 { "resend.stored" } else { "resend.doubled" };
+    let what = Told::new(key).with("id", id).with("stream", id.stream());
+    Err(told(ErrorCode::AlreadyExists, &what.with("sequence", cursor.through)))
+}
+
 /// The refused record, from whatever node holds its group.
 async fn find(
     shared: &Arc<Shared>,
@@ -117,7 +127,8 @@ async fn find(
     group: GroupId,
     id: RefusedId,
 ) -> Result<QuarantinedRecord, Status> {
-    let none = || status(ErrorCode::NotFound, format!("no refused record {id} of {source}"));
+    let what = Told::new("resend.none").with("id", id).with("source", source);
+    let none = || told(ErrorCode::NotFound, &what);
     let before = id.before().filter(|_| id.group == group.0).ok_or_else(none)?;
     let position =
         Position { incarnation: shared.incarnation.0, groups: vec![before], ..Position::default() };
@@ -140,8 +151,7 @@ fn content(refused: &QuarantinedRecord, corrected: &Bytes) -> Result<Bytes, Stat
     }
     let kept_max = Limits::default().quarantine_record_bytes_max;
     if refused.payload.is_empty() || refused.payload.len() >= kept_max {
-        let what = "the quarantine does not hold the whole record: give it corrected";
-        return Err(status(ErrorCode::InvalidArgument, what));
+        return Err(told(ErrorCode::InvalidArgument, &Told::new("resend.not_kept")));
     }
     Ok(refused.payload.clone())
 }
@@ -197,13 +207,12 @@ async fn send(
             }
             Some(Answer::Closed(_)) => return Ok((refused, is_duplicate)),
             Some(Answer::Opened(_) | Answer::Rewind(_)) => {
-                let what = "the record is being sent again by another call";
-                return Err(status(ErrorCode::VersionConflict, what));
+                return Err(told(ErrorCode::VersionConflict, &Told::new("resend.under_way")));
             }
             _ => {}
         }
     }
-    Err(status(ErrorCode::OutcomeUnknown, "the session ended before the record had an outcome"))
+    Err(told(ErrorCode::OutcomeUnknown, &Told::new("resend.ended")))
 }
 
 #[cfg(test)]

@@ -296,7 +296,7 @@ pub enum DocsPage {
 /// `dtm console`.
 #[derive(Debug, Subcommand)]
 pub enum ConsoleCommand {
-    /// Print a link to the live page; it holds for ten minutes.
+    /// Print a link to the live page; it opens the page once, within ten minutes, for twelve hours.
     Open,
 }
 

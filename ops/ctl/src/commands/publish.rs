@@ -12,13 +12,15 @@ use dtm_client::publish::{
 };
 use dtm_client::{Endpoint, Form, IdPolicy};
 use dtm_proto::admin::ListDatasetsRequest;
-use dtm_types::text::{Lang, render};
+use dtm_types::command::DatasetRow;
+use dtm_types::text::Lang;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::args::{Globals, PublishArgs, SendForm};
 use crate::contexts::{self, Context};
+use crate::told::of_input;
 use crate::{Exit, Failure, Printer, Remote};
 
 /// Refused lines that are shown; the rest is in the quarantine.
@@ -162,7 +164,7 @@ impl Work<'_> {
             }
             Err(error) => {
                 let name = input.display().to_string();
-                self.documents.push(json!({ "input": name, "error": error.to_string() }));
+                self.documents.push(json!({ "input": name, "error": of_input(&error, self.lang) }));
                 Err(error.into())
             }
         }
@@ -170,7 +172,7 @@ impl Work<'_> {
 
     fn failed(&mut self, input: &Path, error: &Error) {
         self.has_failed = true;
-        let told = in_words(error, self.lang);
+        let told = of_input(error, self.lang);
         self.documents.push(json!({ "input": input.display().to_string(), "error": told }));
         self.aside(&told);
     }
@@ -197,48 +199,6 @@ impl Work<'_> {
     }
 }
 
-/// Words for an error that asks the user for a choice; the others have their own.
-fn in_words(error: &Error, lang: Lang) -> String {
-    let (key, values): (_, Vec<(&str, String)>) = match error {
-        Error::StreamHolds { file, stream, held } => (
-            "publish.stream_holds",
-            vec![("name", file.clone()), ("stream", stream.clone()), ("count", held.to_string())],
-        ),
-        Error::Interrupted { stream, other } => {
-            ("publish.interrupted", vec![("stream", stream.clone()), ("name", other.clone())])
-        }
-        Error::OtherContent { file, stream, sequence } => (
-            "publish.other_content",
-            vec![
-                ("name", file.clone()),
-                ("stream", stream.clone()),
-                ("sequence", sequence.to_string()),
-            ],
-        ),
-        Error::StreamLonger { file, held, sequence } => (
-            "publish.stream_longer",
-            vec![
-                ("name", file.clone()),
-                ("count", sequence.to_string()),
-                ("held", held.to_string()),
-            ],
-        ),
-        Error::Moved { stream, .. } => ("publish.moved", vec![("stream", stream.clone())]),
-        Error::Changed { file } => ("publish.changed", vec![("name", file.clone())]),
-        Error::Utf16 { file } => ("publish.utf16", vec![("name", file.clone())]),
-        Error::Separator { file, separator } => {
-            let option = if *separator == '\t' { "tab".into() } else { format!("'{separator}'") };
-            ("publish.separator", vec![("name", file.clone()), ("separator", option)])
-        }
-        Error::IdMember { file, member } => {
-            ("publish.id_member", vec![("name", file.clone()), ("member", member.clone())])
-        }
-        other => return other.to_string(),
-    };
-    let values: Vec<_> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    render(lang, key, &values)
-}
-
 /// The definition that the cluster has: tables need it for the types of their columns.
 pub(super) async fn definition(
     remote: &Remote,
@@ -247,11 +207,25 @@ pub(super) async fn definition(
 ) -> Result<Option<Arc<Definition>>, Failure> {
     let request = remote.request(ListDatasetsRequest { dataset: dataset.into() });
     let rows = remote.admin().list_datasets(request).await?.into_inner().datasets;
-    let wanted = rows.into_iter().filter(|row| version == 0 || row.schema_version == version);
-    let Some(row) = wanted.max_by_key(|row| row.schema_version) else {
-        return Err(Failure::usage("cli.unknown_dataset", &[("name", dataset)]));
-    };
+    let row = version_of(rows, dataset, version)?;
     Ok(Some(Arc::new(Definition::parse(&row.definition, dataset)?)))
+}
+
+/// The version that is asked for, 0 = the newest, of all that are published.
+fn version_of(rows: Vec<DatasetRow>, dataset: &str, version: u32) -> Result<DatasetRow, Failure> {
+    let mut published: Vec<_> = rows.iter().map(|row| row.schema_version).collect();
+    published.sort_unstable();
+    let wanted = rows.into_iter().filter(|row| version == 0 || row.schema_version == version);
+    if let Some(row) = wanted.max_by_key(|row| row.schema_version) {
+        return Ok(row);
+    }
+    if published.is_empty() {
+        return Err(Failure::usage("cli.unknown_dataset", &[("name", dataset)]));
+    }
+    let versions: Vec<_> = published.iter().map(u32::to_string).collect();
+    let (version, versions) = (version.to_string(), versions.join(", "));
+    let values = [("name", dataset), ("version", &version), ("versions", &versions)];
+    Err(Failure::usage("cli.unknown_schema_version", &values))
 }
 
 fn progress_bar(is_hidden: bool) -> ProgressBar {
@@ -312,4 +286,28 @@ fn to_json(input: &str, summary: &Summary) -> Value {
         "files_already_stored": summary.files_already_stored, "bytes_read": summary.bytes_read,
         "refusals": refusals.collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(versions: &[u32]) -> Vec<DatasetRow> {
+        let row = |&schema_version| DatasetRow { schema_version, ..DatasetRow::default() };
+        versions.iter().map(row).collect()
+    }
+
+    #[test]
+    fn a_version_that_is_not_there_names_those_that_are() {
+        let found = |version| version_of(rows(&[2, 1, 4]), "fish", version);
+        assert_eq!(found(0).expect("the newest").schema_version, 4);
+        assert_eq!(found(2).expect("published").schema_version, 2);
+        let failure = found(3).expect_err("there is none");
+        assert_eq!(failure.exit(), Exit::Failed);
+        let told = failure.tell(Lang::En);
+        assert!(told.contains("fish has no version 3; published are 1, 2, 4"), "{told}");
+        assert!(told.contains("--schema-version"), "{told}");
+        let none = version_of(Vec::new(), "fish", 3).expect_err("not published").tell(Lang::En);
+        assert_eq!(none, "data set fish is not published");
+    }
 }

@@ -50,6 +50,7 @@ async fn list(
                 record.sequence.to_string(),
                 record.dataset.clone(),
                 time(record.group_time_us),
+                state(record, printer),
                 reason,
             ]);
             document.push(to_json(record));
@@ -57,7 +58,7 @@ async fn list(
         beyond = beyond.max(page.beyond_quota);
     }
     printer.table(
-        &["id", "stream", "sequence", "dataset", "time", "reason"],
+        &["id", "stream", "sequence", "dataset", "time", "state", "reason"],
         rows,
         &json!({ "records": document, "beyond_quota": beyond }),
     );
@@ -95,6 +96,7 @@ async fn show(
         for message in messages(record, printer) {
             printer.raw(&format!("  - {message}"));
         }
+        printer.raw(&format!("  {}", state(record, printer)));
         if !record.payload.is_empty() {
             printer.raw(&String::from_utf8_lossy(&record.payload));
         }
@@ -162,6 +164,18 @@ fn messages<'a>(
     chosen.iter().cloned()
 }
 
+/// What became of it since.
+fn state(record: &QuarantinedRecord, printer: &Printer<'_>) -> String {
+    let Some(resent) = &record.resent else { return printer.text("cli.resent_not", &[]) };
+    let key = match (resent.sequence, resent.is_duplicate) {
+        (1.., _) => "cli.resent_stored",
+        (0, true) => "cli.resent_held",
+        (0, false) => "cli.resent_again",
+    };
+    let (sequence, count) = (resent.sequence.to_string(), resent.refused.to_string());
+    printer.text(key, &[("stream", &resent.stream), ("sequence", &sequence), ("count", &count)])
+}
+
 /// One refused record.
 pub(super) fn to_json(record: &QuarantinedRecord) -> Value {
     let violations = record.violations.iter().map(|v| {
@@ -172,6 +186,9 @@ pub(super) fn to_json(record: &QuarantinedRecord) -> Value {
         "dataset": record.dataset, "message_id": record.message_id, "time": time(record.group_time_us),
         "violations": violations.collect::<Vec<_>>(), "messages_vi": record.messages_vi,
         "messages_en": record.messages_en,
+        "resent": record.resent.as_ref().map(|resent| json!({
+            "stream": resent.stream, "sequence": resent.sequence, "duplicate": resent.is_duplicate,
+            "refused": resent.refused })),
         "payload": (!record.payload.is_empty()).then(|| String::from_utf8_lossy(&record.payload).into_owned()),
     })
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{CompiledSchema, Error};
+use dtm_types::text::Told;
 
 const HEAD: &str = r#"id = "fish"
 version = 1
@@ -18,10 +19,44 @@ fn problem(text: &str) -> (usize, String, String) {
     match Definition::parse(text, "fish.toml") {
         Err(Error::Definition { origin, line, key, problem }) => {
             assert_eq!(origin, "fish.toml");
-            (line, key, problem)
+            told_in_both(&problem);
+            (line, key, problem.to_string())
         }
         other => panic!("must be refused: {other:?}"),
     }
+}
+
+/// Both languages have the text, and the Vietnamese one is no English one.
+fn told_in_both(problem: &Told) {
+    let (vi, en) = (problem.of(Lang::Vi), problem.of(Lang::En));
+    assert_ne!(vi, en, "{problem:?}");
+    for text in [vi, en] {
+        assert!(!text.contains("definition."), "{text}");
+    }
+}
+
+#[test]
+fn a_priority_that_no_stream_could_have_is_not_published() {
+    let urgent = HEAD.replace("key =", "priority = \"urgent\"\nkey =");
+    let (line, key, problem) = problem(&urgent);
+    assert_eq!((line, key.as_str()), (6, "priority"));
+    assert_eq!(problem, "`urgent` is not allowed; allowed are `low`, `normal`, `high`");
+    for (name, priority) in [("low", Priority::Low), ("high", Priority::High)] {
+        let text = urgent.replace("urgent", name);
+        assert_eq!(Definition::parse(&text, "fish.toml").expect("valid").priority, priority);
+    }
+}
+
+#[test]
+fn an_error_is_told_in_vietnamese_with_file_line_and_key() {
+    let text = HEAD.replace("owner =", "owned =");
+    let error = Definition::parse(&text, "fish.toml").expect_err("refused");
+    let told = error.tell(Lang::Vi);
+    assert!(told.starts_with("fish.toml:3: owned: không có khóa `owned`"), "{told}");
+    let text = HEAD.replace("version = 1", "version = \"one\"");
+    let error = Definition::parse(&text, "fish.toml").expect_err("refused");
+    let told = error.tell(Lang::Vi);
+    assert_eq!(told, "fish.toml:2: version: cần số nguyên từ 0 trở lên, nhưng là \"one\"");
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use dtm_types::text::Told;
 use toml::Spanned;
 
+use super::problem::of_reader;
 use super::resolve;
 use super::{
     CodeEntry, CodeList, Definition, Field, Limits, MaskRule, NamedType, RecordRule, TypeSpec, raw,
@@ -28,13 +30,13 @@ pub(super) struct Origin<'a> {
 }
 
 impl Origin<'_> {
-    pub(super) fn error(&self, at: usize, key: &str, problem: impl Into<String>) -> Error {
+    pub(super) fn error(&self, at: usize, key: &str, problem: Told) -> Error {
         let at = at.min(self.text.len());
         Error::Definition {
             origin: self.name.to_owned(),
             line: 1 + self.text.as_bytes()[..at].iter().filter(|&&c| c == b'\n').count(),
             key: key.to_owned(),
-            problem: problem.into(),
+            problem,
         }
     }
 
@@ -43,29 +45,15 @@ impl Origin<'_> {
             let Range { start, .. } = e.span().unwrap_or_default();
             let missing = e.message().strip_prefix("missing field `");
             if let Some(key) = missing.and_then(|rest| rest.strip_suffix('`')) {
-                return self.error(start, key, "is compulsory and missing here");
+                return self.error(start, key, Told::new("definition.missing"));
             }
             let before = self.text.get(..start).unwrap_or_default();
             let line = before.rfind('\n').map_or(0, |end| end + 1);
             let line = self.text.get(line..).and_then(|t| t.lines().next()).unwrap_or_default();
             let key = line.split('=').next().unwrap_or_default().trim();
-            self.error(start, key, plain(e.message()))
+            self.error(start, key, of_reader(e.message()))
         })
     }
-}
-
-/// The reader's words for what it expected, in those of the page.
-const WORDS: [(&str, &str); 6] = [
-    ("expected u32", "expected a whole number from 0"),
-    ("expected u8", "expected a whole number from 0 to 255"),
-    ("expected a sequence", "expected a list"),
-    ("invalid type: map", "invalid type: table"),
-    ("invalid type: sequence", "invalid type: list"),
-    ("expected a string", "expected a text"),
-];
-
-fn plain(message: &str) -> String {
-    WORDS.iter().fold(message.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours))
 }
 
 /// Named types and code lists known so far.
@@ -115,19 +103,18 @@ pub(super) fn definition(text: &str, name: &str) -> Result<Definition, Error> {
 
 fn check_head(origin: &Origin<'_>, doc: &raw::Document) -> Result<(), Error> {
     if !is_name(doc.id.get_ref()) {
-        return Err(origin.error(doc.id.span().start, "id", NAME_PROBLEM));
+        return Err(origin.error(doc.id.span().start, "id", Told::new("definition.name")));
     }
     if *doc.version.get_ref() == 0 {
-        return Err(origin.error(doc.version.span().start, "version", "versions start at 1"));
+        let problem = Told::new("definition.version");
+        return Err(origin.error(doc.version.span().start, "version", problem));
     }
     if !CATEGORIES.contains(&doc.category.get_ref().as_str()) {
-        let problem = format!("unknown category, the list is {}", CATEGORIES.join(" "));
+        let problem = Told::new("definition.category").with("known", CATEGORIES.join(" "));
         return Err(origin.error(doc.category.span().start, "category", problem));
     }
     Ok(())
 }
-
-const NAME_PROBLEM: &str = "a name is a small letter, then small letters, digits, _ (at most 64)";
 
 fn is_name(name: &str) -> bool {
     let rest = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_';
@@ -166,15 +153,15 @@ impl Known {
             || !name.bytes().all(|c| c.is_ascii_alphanumeric())
             || is_base_type(&name)
         {
-            let problem = "a type name is a capital letter, then letters and digits, and is new";
-            return Err(origin.error(at, &name, problem));
+            return Err(origin.error(at, &name, Told::new("definition.type_name")));
         }
         let mut inherited = match &t.extends {
             None => Vec::new(),
             Some(base) => match self.types.get(base.get_ref()) {
                 Some(base) => base.fields.clone(),
                 None => {
-                    return Err(origin.error(base.span().start, "extends", "no such type above"));
+                    let problem = Told::new("definition.no_type_above");
+                    return Err(origin.error(base.span().start, "extends", problem));
                 }
             },
         };
@@ -185,7 +172,8 @@ impl Known {
         for group in t.any_of {
             for member in &group {
                 if inherited.iter().all(|f| f.name != *member.get_ref()) {
-                    return Err(origin.error(member.span().start, "any_of", "no such member"));
+                    let problem = Told::new("definition.no_member");
+                    return Err(origin.error(member.span().start, "any_of", problem));
                 }
             }
             any_of.push(group.into_iter().map(Spanned::into_inner).collect());
@@ -198,7 +186,7 @@ fn code_list(origin: &Origin<'_>, list: raw::CodeList) -> Result<CodeList, Error
     let at = list.name.span().start;
     let name = list.name.into_inner();
     if !is_name(&name) {
-        return Err(origin.error(at, "name", NAME_PROBLEM));
+        return Err(origin.error(at, "name", Told::new("definition.name")));
     }
     let mut seen = BTreeSet::new();
     for entry in &list.code {
@@ -206,14 +194,16 @@ fn code_list(origin: &Origin<'_>, list: raw::CodeList) -> Result<CodeList, Error
         for value in std::iter::once(code).chain(wire) {
             let fresh = seen.insert(value.clone());
             if value.is_empty() || !crate::chars::is_canonical(value) || !fresh {
-                return Err(origin.error(entry.span().start, value, "empty, not NFC, or twice"));
+                let problem = Told::new("definition.code_value");
+                return Err(origin.error(entry.span().start, value, problem));
             }
         }
     }
     for entry in &list.code {
         for next in &entry.get_ref().next {
             if list.code.iter().all(|e| e.get_ref().code != *next) {
-                return Err(origin.error(entry.span().start, next, "no such code in the list"));
+                let problem = Told::new("definition.no_code");
+                return Err(origin.error(entry.span().start, next, problem));
             }
         }
     }
@@ -231,7 +221,8 @@ fn fields(origin: &Origin<'_>, known: &Known, raw: Vec<raw::Field>) -> Result<Ve
         let at = field.name.span().start;
         let field = self::field(origin, known, field)?;
         if out.iter().any(|f| f.name == field.name) {
-            return Err(origin.error(at, &field.name, "this field is defined twice"));
+            let problem = Told::new("definition.field_twice");
+            return Err(origin.error(at, &field.name, problem));
         }
         out.push(field);
     }
@@ -243,12 +234,11 @@ fn field(origin: &Origin<'_>, known: &Known, raw: raw::Field) -> Result<Field, E
     let spec_at = raw.spec.span().start;
     let name = raw.name.into_inner();
     if !is_name(&name) {
-        return Err(origin.error(at, &name, NAME_PROBLEM));
+        return Err(origin.error(at, &name, Told::new("definition.name")));
     }
     let spec = type_spec(raw.spec.get_ref(), known).map_err(|p| origin.error(spec_at, &name, p))?;
     if raw.optional && raw.nullable {
-        let problem = "an optional field needs no nullable: null means absent";
-        return Err(origin.error(at, &name, problem));
+        return Err(origin.error(at, &name, Told::new("definition.optional_nullable")));
     }
     let field = Field {
         name,
@@ -314,30 +304,30 @@ fn type_names(known: &Known) -> String {
     base.chain(["Enum(list)"]).chain(named).chain(["[T]"]).collect::<Vec<_>>().join(", ")
 }
 
-fn type_spec(text: &str, known: &Known) -> Result<TypeSpec, String> {
+fn type_spec(text: &str, known: &Known) -> Result<TypeSpec, Told> {
     if let Some(item) = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
         if item.starts_with('[') {
-            return Err("a list of lists is not supported".to_owned());
+            return Err(Told::new("definition.list_of_lists"));
         }
         return Ok(TypeSpec::List(Box::new(type_spec(item.trim(), known)?)));
     }
     if let Some(list) = text.strip_prefix("Enum(").and_then(|t| t.strip_suffix(')')) {
-        let exists = known.code_lists.contains_key(list);
-        return if exists {
-            Ok(TypeSpec::Enum(list.to_owned()))
-        } else {
-            {
-                let lists: Vec<_> = known.code_lists.keys().map(String::as_str).collect();
-                Err(format!("no code list {list}; there are {}", lists.join(", ")))
-            }
-        };
+        if known.code_lists.contains_key(list) {
+            return Ok(TypeSpec::Enum(list.to_owned()));
+        }
+        let lists: Vec<_> = known.code_lists.keys().map(String::as_str).collect();
+        let problem = Told::new("definition.no_code_list");
+        return Err(problem.with("name", list).with("known", lists.join(", ")));
     }
     if let Some(base) = base_type(text) {
         return Ok(base);
     }
     match known.names.contains(text) {
         true => Ok(TypeSpec::Named(text.to_owned())),
-        false => Err(format!("no type {text}; there are {}", type_names(known))),
+        false => {
+            let problem = Told::new("definition.no_type");
+            Err(problem.with("name", text).with("known", type_names(known)))
+        }
     }
 }
 
@@ -365,7 +355,8 @@ fn dossier_codes(origin: &Origin<'_>, raw: raw::DossierCodes) -> Result<DossierG
     let day = |text: &Option<Spanned<String>>| match text {
         None => Ok(None),
         Some(text) => Day::parse(text.get_ref()).map(Some).ok_or_else(|| {
-            origin.error(text.span().start, "dossier_codes.grammar", "not a day YYYY-MM-DD")
+            let problem = Told::new("definition.date");
+            origin.error(text.span().start, "dossier_codes.grammar", problem)
         }),
     };
     let mut grammars = Vec::new();

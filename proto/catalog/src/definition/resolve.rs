@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use dtm_types::text::Told;
+
 use super::{Bound, Definition, Field, MaskRule, NamedType, Precision, RecordRule, TypeSpec};
 use crate::lexical::{is_date, is_decimal};
 
@@ -9,39 +11,43 @@ use crate::lexical::{is_date, is_decimal};
 const TYPE_DEPTH_MAX: usize = 16;
 
 /// The field at a path that passes no list and ends at a scalar.
-pub(super) fn scalar<'a>(definition: &'a Definition, path: &str) -> Result<&'a Field, String> {
+pub(super) fn scalar<'a>(definition: &'a Definition, path: &str) -> Result<&'a Field, Told> {
     let field = member(definition, path)?;
     match field.spec {
         TypeSpec::Named(_) | TypeSpec::Object | TypeSpec::List(_) => {
-            Err(format!("{path} is no single value"))
+            Err(Told::new("definition.not_single").with("path", path))
         }
         _ => Ok(field),
     }
 }
 
 /// The field at a path that passes no list.
-fn member<'a>(definition: &'a Definition, path: &str) -> Result<&'a Field, String> {
+fn member<'a>(definition: &'a Definition, path: &str) -> Result<&'a Field, Told> {
     let mut at = String::new();
     for name in path.split('.') {
         if !at.is_empty() {
             at.push('.');
         }
         at.push_str(name);
-        let field = definition.field(&at).ok_or_else(|| format!("no field {at}"))?;
+        let field = definition.field(&at).ok_or_else(|| no_field(&at))?;
         if at.len() < path.len() && matches!(field.spec, TypeSpec::List(_)) {
-            return Err(format!("{at} is a list; rules and keys cannot look inside"));
+            return Err(Told::new("definition.inside_list").with("path", at));
         }
     }
-    definition.field(path).ok_or_else(|| format!("no field {path}"))
+    definition.field(path).ok_or_else(|| no_field(path))
+}
+
+fn no_field(path: &str) -> Told {
+    Told::new("definition.no_field").with("path", path)
 }
 
 /// Checks one rule; the error names the key.
-pub(super) fn rule(definition: &Definition, rule: &RecordRule) -> Result<(), (String, String)> {
+pub(super) fn rule(definition: &Definition, rule: &RecordRule) -> Result<(), (String, Told)> {
     let date = |key: &str, path: &str| {
         let field = scalar(definition, path).map_err(|p| (key.to_owned(), p))?;
         match field.spec {
             TypeSpec::Date | TypeSpec::DateTime => Ok(()),
-            _ => Err((key.to_owned(), format!("{path} is no date"))),
+            _ => Err((key.to_owned(), Told::new("definition.not_date").with("path", path))),
         }
     };
     let exists = |key: &str, path: &str| {
@@ -49,7 +55,7 @@ pub(super) fn rule(definition: &Definition, rule: &RecordRule) -> Result<(), (St
     };
     let dossier = |path: &str| match scalar(definition, path) {
         Ok(field) if field.limits.dossier_code => Ok(()),
-        _ => Err(("field".to_owned(), format!("{path} has no grammar = \"dossier_code\""))),
+        _ => Err(("field".to_owned(), Told::new("definition.no_grammar").with("path", path))),
     };
     match rule {
         RecordRule::NotBefore { field, earlier, .. } => {
@@ -68,7 +74,7 @@ pub(super) fn rule(definition: &Definition, rule: &RecordRule) -> Result<(), (St
             date("by", by)?;
             match is_date(from.as_bytes()) {
                 true => Ok(()),
-                false => Err(("from".to_owned(), "not a date".to_owned())),
+                false => Err(("from".to_owned(), Told::new("definition.date"))),
             }
         }
         RecordRule::StateChange { field, from, .. } => {
@@ -76,7 +82,10 @@ pub(super) fn rule(definition: &Definition, rule: &RecordRule) -> Result<(), (St
             let before = states(definition, from).map_err(|p| ("from".to_owned(), p))?;
             match list == before {
                 true => Ok(()),
-                false => Err(("from".to_owned(), format!("{from} has not the list of {field}"))),
+                false => {
+                    let problem = Told::new("definition.other_list");
+                    Err(("from".to_owned(), problem.with("path", from).with("field", field)))
+                }
             }
         }
         RecordRule::DossierDate { field, date: on } => {
@@ -91,35 +100,36 @@ pub(super) fn rule(definition: &Definition, rule: &RecordRule) -> Result<(), (St
 }
 
 /// The list of states of a field; some of them say what follows.
-fn states<'a>(definition: &'a Definition, path: &str) -> Result<&'a str, String> {
+fn states<'a>(definition: &'a Definition, path: &str) -> Result<&'a str, Told> {
     let TypeSpec::Enum(name) = &scalar(definition, path)?.spec else {
-        return Err(format!("{path} is no Enum"));
+        return Err(Told::new("definition.not_enum").with("path", path));
     };
-    let list = definition.code_lists.get(name).ok_or_else(|| format!("no code list {name}"))?;
+    let none = || Told::new("definition.no_such_list").with("name", name);
+    let list = definition.code_lists.get(name).ok_or_else(none)?;
     match list.codes.iter().any(|code| !code.next.is_empty()) {
         true => Ok(name),
-        false => Err(format!("no code of {name} says what follows (next)")),
+        false => Err(Told::new("definition.no_next").with("name", name)),
     }
 }
 
 /// Checks that the limits of a field fit its type.
-pub(super) fn limits(field: &Field) -> Result<(), String> {
+pub(super) fn limits(field: &Field) -> Result<(), Told> {
     let limits = &field.limits;
     let item = field.spec.innermost();
     let is_list = matches!(field.spec, TypeSpec::List(_));
     let text = matches!(item, TypeSpec::Text | TypeSpec::Code);
     let long = text || matches!(item, TypeSpec::Uri | TypeSpec::Base64);
     if (limits.min_length.is_some() && !text) || (limits.max_length.is_some() && !long) {
-        return Err(format!("{item} has no length limit"));
+        return Err(Told::new("definition.no_length").with("type", item));
     }
     if limits.digits && !text {
-        return Err(format!("digits does not apply to {item}"));
+        return Err(Told::new("definition.no_digits").with("type", item));
     }
     if limits.dossier_code && !matches!(item, TypeSpec::Code) {
-        return Err("the grammar of the dossier code needs type Code".to_owned());
+        return Err(Told::new("definition.grammar_type"));
     }
     if (limits.min_items.is_some() || limits.max_items.is_some()) && !is_list {
-        return Err(format!("{item} is no list"));
+        return Err(Told::new("definition.not_list").with("type", item));
     }
     for bound in limits.min.iter().chain(&limits.max) {
         let fits = match (item, bound) {
@@ -129,14 +139,14 @@ pub(super) fn limits(field: &Field) -> Result<(), String> {
             _ => false,
         };
         if !fits {
-            return Err(format!("min or max does not fit {item} (decimals and dates as text)"));
+            return Err(Told::new("definition.bound_type").with("type", item));
         }
     }
     Ok(())
 }
 
 /// Checks that a mask fits a type.
-pub(crate) fn mask(spec: &TypeSpec, mask: &MaskRule) -> Result<(), String> {
+pub(crate) fn mask(spec: &TypeSpec, mask: &MaskRule) -> Result<(), Told> {
     let item = spec.innermost();
     let fits = match mask {
         MaskRule::Hide => true,
@@ -150,11 +160,11 @@ pub(crate) fn mask(spec: &TypeSpec, mask: &MaskRule) -> Result<(), String> {
             matches!(item, TypeSpec::Integer | TypeSpec::MoneyVnd)
         }
     };
-    if fits { Ok(()) } else { Err(format!("this mask does not apply to {item}")) }
+    if fits { Ok(()) } else { Err(Told::new("definition.mask_type").with("type", item)) }
 }
 
 /// Checks that a named type does not hold itself and is not nested too deeply.
-pub(super) fn acyclic(types: &BTreeMap<String, NamedType>, name: &str) -> Result<(), String> {
+pub(super) fn acyclic(types: &BTreeMap<String, NamedType>, name: &str) -> Result<(), Told> {
     height(types, name, 0, &mut BTreeMap::new()).map(|_| ())
 }
 
@@ -165,10 +175,10 @@ fn height<'a>(
     name: &'a str,
     depth: usize,
     known: &mut BTreeMap<&'a str, usize>,
-) -> Result<usize, String> {
+) -> Result<usize, Told> {
     let below = known.get(name).copied();
     if depth + below.unwrap_or(0) > TYPE_DEPTH_MAX {
-        return Err(format!("types hold one another deeper than {TYPE_DEPTH_MAX} levels"));
+        return Err(Told::new("definition.depth").with("max", TYPE_DEPTH_MAX));
     }
     if let Some(below) = below {
         return Ok(below);

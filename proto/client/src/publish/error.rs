@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use dtm_types::text::Told;
+
 /// Why a file was not published to its end.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -32,7 +34,7 @@ pub enum Error {
         /// The file.
         file: String,
         /// Column and what is wrong.
-        reason: String,
+        reason: Told,
     },
     /// The header is one column that holds another separator.
     #[error("{file}: the columns are separated by {separator:?}: --delimiter '{separator}'")]
@@ -56,7 +58,7 @@ pub enum Error {
         /// The line.
         line: u64,
         /// What is wrong.
-        what: &'static str,
+        what: Told,
     },
     /// None of the first records has the member that was named for message ids.
     #[error("{file}: none of the first records has the member {member:?}; nothing was sent")]

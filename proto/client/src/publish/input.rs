@@ -4,6 +4,7 @@ use super::PublishOptions;
 use super::error::Error;
 use super::quotes::Quotes;
 use super::records::{Item, Layout, OPEN_QUOTE, RecordReader, UTF8_MARK};
+use dtm_types::text::Told;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read};
@@ -97,7 +98,7 @@ pub(crate) async fn digest(path: &Path, options: &PublishOptions) -> Result<Dige
         (digested, None) => Ok(digested),
         (_, Some(line)) => {
             let file = shown.display().to_string();
-            Err(Error::Syntax { file, line, what: OPEN_QUOTE })
+            Err(Error::Syntax { file, line, what: Told::new(OPEN_QUOTE) })
         }
     }
 }

@@ -7,6 +7,7 @@
 use super::error::Error;
 use super::records::{Item, RECORD_BYTES_MAX};
 use bytes::Bytes;
+use dtm_types::text::Told;
 use std::io::BufRead;
 
 pub(crate) struct JsonArray<R> {
@@ -38,23 +39,23 @@ impl<R: BufRead> JsonArray<R> {
         if self.state == State::Start {
             match self.next_solid(name)? {
                 Some(b'[') => self.state = State::First,
-                _ => return Err(self.wrong(name, "expected [")),
+                _ => return Err(self.wrong(name, "publish.array_start")),
             }
         }
         if self.state == State::End {
             return match self.next_solid(name)? {
                 None => Ok(None),
-                Some(_) => Err(self.wrong(name, "something stands behind the array")),
+                Some(_) => Err(self.wrong(name, "publish.array_behind")),
             };
         }
         let byte = self.next_solid(name)?;
         match (self.state, byte) {
-            (_, None) => Err(self.wrong(name, "the array is not closed")),
+            (_, None) => Err(self.wrong(name, "publish.array_open")),
             (State::First, Some(b']')) => {
                 self.state = State::End;
                 self.next_item(name)
             }
-            (_, Some(b',' | b']' | b'}')) => Err(self.wrong(name, "expected an element")),
+            (_, Some(b',' | b']' | b'}')) => Err(self.wrong(name, "publish.array_element")),
             (_, Some(first)) => self.element(name, first).map(Some),
         }
     }
@@ -67,7 +68,7 @@ impl<R: BufRead> JsonArray<R> {
         let (mut text, mut escaped) = (first == b'"', false);
         let end = loop {
             let Some(byte) = self.next_byte(name)? else {
-                return Err(self.wrong(name, "the array is not closed"));
+                return Err(self.wrong(name, "publish.array_open"));
             };
             match byte {
                 _ if text => {
@@ -77,7 +78,7 @@ impl<R: BufRead> JsonArray<R> {
                 b'"' => text = true,
                 b'{' | b'[' => depth += 1,
                 b',' | b']' if depth == 0 => break byte,
-                b'}' | b']' if depth == 0 => return Err(self.wrong(name, "unexpected }")),
+                b'}' | b']' if depth == 0 => return Err(self.wrong(name, "publish.array_bracket")),
                 b'}' | b']' => depth -= 1,
                 _ => {}
             }
@@ -118,8 +119,8 @@ impl<R: BufRead> JsonArray<R> {
         Ok(byte)
     }
 
-    fn wrong(&self, name: &str, what: &'static str) -> Error {
-        Error::Syntax { file: name.to_owned(), line: self.line, what }
+    fn wrong(&self, name: &str, key: &'static str) -> Error {
+        Error::Syntax { file: name.to_owned(), line: self.line, what: Told::new(key) }
     }
 }
 

@@ -6,16 +6,16 @@ use super::json_array::JsonArray;
 use super::quotes::Quotes;
 use bytes::Bytes;
 use dtm_catalog::{Columns, Definition};
+use dtm_types::text::Told;
 use std::io::{BufRead, BufReader, Read};
 
 /// Longest record; the same whatever the server's limit, so that numbers never depend on it.
 pub(crate) const RECORD_BYTES_MAX: usize = 8 << 20;
 
 /// Where a table ends inside a cell.
-pub(crate) const OPEN_QUOTE: &str = "a quote is opened here and never closed";
+pub(crate) const OPEN_QUOTE: &str = "publish.open_quote";
 /// An object that stands on several lines, where each line is to be a record.
-const SPREAD_OBJECT: &str =
-    "one record a line is expected, or an array: this JSON object goes on in the next line";
+const SPREAD_OBJECT: &str = "publish.spread_object";
 /// What some programs write before UTF-8 text.
 pub(crate) const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -106,7 +106,8 @@ impl RecordReader {
         }
         let start = input.fill_buf().map_err(io)?;
         if format == Format::JsonLines && is_spread(name, start) {
-            return Err(Error::Syntax { file: name.to_owned(), line: 1, what: SPREAD_OBJECT });
+            let what = Told::new(SPREAD_OBJECT);
+            return Err(Error::Syntax { file: name.to_owned(), line: 1, what });
         }
         let inner = match format {
             _ if start.is_empty() => Inner::Lines { input, line: 0 },
@@ -233,10 +234,10 @@ impl Table {
         let mut builder = csv::ReaderBuilder::new();
         let delimiter = input.delimiter;
         let mut rows = builder.flexible(true).delimiter(delimiter).from_reader(input);
-        let header = |reason: String| Error::Header { file: name.to_owned(), reason };
+        let header = |reason: Told| Error::Header { file: name.to_owned(), reason };
         let headers: Vec<String> = rows
             .headers()
-            .map_err(|e| header(e.to_string()))?
+            .map_err(|e| header(Told::new("publish.csv").with("what", e)))?
             .iter()
             .map(|h| h.trim().trim_start_matches('\u{feff}').to_owned())
             .collect();
@@ -249,7 +250,7 @@ impl Table {
             return Err(Error::Separator { file: name.to_owned(), separator });
         }
         let names: Vec<&str> = headers.iter().map(String::as_str).collect();
-        let columns = Columns::bind(definition, &names).map_err(|e| header(e.to_string()))?;
+        let columns = Columns::bind(definition, &names).map_err(|e| header(e.told()))?;
         Ok(Self { rows, columns, headers, row: csv::StringRecord::new() })
     }
 
@@ -294,7 +295,9 @@ impl Table {
 fn check_quotes(name: &str, rows: &csv::Reader<Scanned>) -> Result<(), Error> {
     match rows.get_ref().open_quote(rows.position().byte()) {
         None => Ok(()),
-        Some(line) => Err(Error::Syntax { file: name.to_owned(), line, what: OPEN_QUOTE }),
+        Some(line) => {
+            Err(Error::Syntax { file: name.to_owned(), line, what: Told::new(OPEN_QUOTE) })
+        }
     }
 }
 
