@@ -6,7 +6,8 @@ use bytes::Bytes;
 use dtm_catalog::{CompiledSchema, Definition, MaskKey, Scratch};
 use dtm_machine::MemoryGroups;
 use dtm_machine::seams::{ManualClock, SeededEntropy};
-use dtm_seal::{DataKey, SourceKey};
+use dtm_seal::{DataKey, Secret, SourceKey};
+use dtm_types::command::SourceLimits;
 use dtm_types::format::{Form, KeyPurpose, Mode, WrappedKey};
 use dtm_types::{GroupId, Incarnation, Month, SourceId, StreamKey};
 use futures::StreamExt;
@@ -162,6 +163,7 @@ async fn open(sources: &SourcesHandle, stream: &str) -> (SessionHandle, Outbox) 
         stream: StreamKey::parse("tinh-01", stream).expect("allowed names"),
         group: GROUP,
         contract: contract(),
+        limits: SourceLimits::default(),
         open: ingest::Open::default(),
         actor_id: vec![8; 16].into(),
         leader_address: None,

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_proto::ingest::publish_request::Request;
+use dtm_types::command::SourceLimits;
 use ractor::Actor;
 use tokio::sync::mpsc;
 
 use super::tests::Mailbox;
 use super::*;
+use crate::limits::Limits;
 
 const MIB: usize = 1 << 20;
 
@@ -21,7 +23,11 @@ async fn session(
     let (actor, _) = Actor::spawn(None, Mailbox(sender), ()).await.expect("starts");
     let stream = StreamKey::parse("tinh-01", "main").expect("allowed names");
     let (admission, in_flight) = (Admission::new(budget), InFlight::default());
-    let handle = SessionHandle::new(actor, stream, admission.clone(), in_flight.clone(), limits);
+    let handle = {
+        let bounds = Bounds::new(limits, &SourceLimits::default());
+        let at_most = (bounds, limits.refused_per_second_max);
+        SessionHandle::new(actor, stream, admission.clone(), in_flight.clone(), at_most)
+    };
     (handle, admission, in_flight, mailbox)
 }
 
@@ -38,8 +44,8 @@ fn frame(records: Vec<ingest::Record>) -> ingest::Frame {
 /// Name, value and what was found of the limit that a frame is over.
 async fn limit_of(session: &SessionHandle, frame: ingest::Frame) -> (&'static str, u64, u64) {
     match session.frame(frame).await {
-        Err(Error::Limit { code: ErrorCode::TooLarge, name, value, found, .. }) => {
-            (name, value, found)
+        Err(Error::Limit { code: ErrorCode::TooLarge, bound, found, .. }) => {
+            (bound.name, bound.value, found)
         }
         other => panic!("{other:?}"),
     }

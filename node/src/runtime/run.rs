@@ -388,6 +388,7 @@ fn cluster_row(genesis: &Genesis, cluster: ClusterId, keyring: &Keyring) -> Clus
         ingest_groups: genesis.ingest_groups,
         production: false,
         cluster_key_id: Bytes::copy_from_slice(&keyring.current().0),
+        ..ClusterRow::default()
     }
 }
 

@@ -18,10 +18,13 @@ use crate::system::OsEntropy;
 
 const NEW: KeyId = KeyId([2; 16]);
 
+/// Keys by node; none where it does not answer.
+type Rings = Vec<(u8, Option<HashMap<KeyId, u8>>)>;
+
 /// Other nodes by name, and the keys that each holds; those without keys do not answer.
 #[derive(Default)]
 struct Nodes {
-    rings: Mutex<Vec<(u8, Option<HashMap<KeyId, u8>>)>>,
+    rings: Mutex<Rings>,
     /// Who joins at each look.
     joining: Mutex<Vec<u8>>,
     looks: Mutex<usize>,
@@ -30,7 +33,7 @@ struct Nodes {
 }
 
 impl Nodes {
-    fn of(rings: Vec<(u8, Option<HashMap<KeyId, u8>>)>) -> Self {
+    fn of(rings: Rings) -> Self {
         Self { rings: Mutex::new(rings), ..Self::default() }
     }
 

@@ -138,6 +138,8 @@ pub(crate) fn internal(error: impl std::fmt::Display) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use dtm_actors::{Bound, BoundOf};
+
     use super::*;
 
     fn values(status: &Status) -> HashMap<String, String> {
@@ -168,8 +170,7 @@ mod tests {
         let limit = dtm_actors::Error::Limit {
             stream: stream.clone(),
             code: ErrorCode::TooLarge,
-            name: "record_bytes_max",
-            value: 7,
+            bound: Bound { name: "record_bytes_max", value: 7, of: BoundOf::Node },
             found: 9,
         };
         let limit = of_session(&limit);

@@ -103,8 +103,10 @@ pub struct Record {
     #[prost(uint32, tag = "5")]
     pub priority: u32,
     /// The rest of the envelope, where it is not the same for all.
-    #[prost(message, optional, tag = "6")]
-    pub envelope: ::core::option::Option<::dtm_types::format::Envelope>,
+    #[prost(message, optional, boxed, tag = "6")]
+    pub envelope: ::core::option::Option<
+        ::prost::alloc::boxed::Box<::dtm_types::format::Envelope>,
+    >,
     /// The sender's own 16-byte salt, where the sender signs.
     #[prost(bytes = "bytes", tag = "7")]
     pub salt: ::prost::bytes::Bytes,

@@ -43,7 +43,7 @@ fn envelope_of_nothing() -> Vec<u8> {
 
 /// A message as a field of another.
 fn nested(field: u8, message: &[u8]) -> Vec<u8> {
-    let mut outer = vec![field << 3 | 2];
+    let mut outer = vec![(field << 3) | 2];
     encode_varint(message.len() as u64, &mut outer);
     outer.extend_from_slice(message);
     outer

@@ -12,7 +12,7 @@ use serde_json::json;
 use tonic::{Request, Status};
 
 use super::AdminDoor;
-use crate::services::status::{internal, status, told};
+use crate::services::status::{internal, told};
 
 impl AdminDoor {
     pub(super) async fn add_operator(

@@ -18,7 +18,7 @@ use serde_json::json;
 use tonic::{Request, Status};
 
 use super::{AdminDoor, Signed, source_limits};
-use crate::services::status::{internal, source_id, status, told};
+use crate::services::status::{internal, source_id, told};
 
 /// Greatest security status and priority of an agreement; 0 = as the data set says.
 const LABEL_MAX: u32 = 3;
