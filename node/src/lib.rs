@@ -1,11 +1,12 @@
-//! The outer shell of a node: configuration, certificates, listeners, pages, telemetry.
+//! A node: configuration, certificates, doors, services, telemetry, and the wiring of all crates
+//! (`runtime`).
 //!
 //! ```text
 //!  main ─▶ cli ─▶ config ─▶ pki files ─▶ tls listeners ─▶ gRPC services, HTTPS pages
 //!                                 └─▶ telemetry (logs, metrics), doctor
 //! ```
-//! Nothing here knows Raft; the pages see the cluster through one trait. Parts are replaced at
-//! [`seams`], for measuring only.
+//! openraft and RocksDB are not named here; services reach groups through `dtm_cluster`. Parts are
+//! replaced at [`seams`], for measuring only.
 
 pub mod cli;
 pub mod config;

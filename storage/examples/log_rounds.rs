@@ -19,7 +19,6 @@ fn device_bytes() -> u64 {
     sectors.unwrap_or(0) * 512
 }
 
-#[allow(clippy::disallowed_methods)]
 fn now() -> Instant {
     Instant::now()
 }

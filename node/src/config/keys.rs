@@ -180,11 +180,6 @@ config! {
         /// A node whose clock is further than this from the median of all clocks neither leads nor stamps, where another node can.
         clock_offset_max_ms: u64 = "500", 300..=60_000, "ms";
     }
-    /// Used once, when the cluster is made.
-    cluster: Cluster {
-        /// Ingest groups of a new cluster.
-        ingest_groups: u64 = "12", 1..=1_024, "groups";
-    }
     /// What the node says about itself.
     telemetry: Telemetry {
         /// Log level, or a filter such as `info,dtm_cluster=debug`. The warnings of openraft repeat many times a second while a node is away; who is gone and who is back is told once without them.

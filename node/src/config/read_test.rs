@@ -14,7 +14,6 @@ fn defaults_hold_and_stand_in_their_ranges() {
     assert_eq!(config.limits.record_bytes_max, 8 << 20);
     assert_eq!(config.limits.frame_bytes_max, 9 << 20);
     assert_eq!(config.limits.node_in_flight_bytes_max, 256 << 20);
-    assert_eq!(config.cluster.ingest_groups, 12);
     assert_eq!(config.node.grpc.port(), 9443);
     let raft = dtm_cluster::Timing {
         heartbeat_ms: config.raft.heartbeat_ms,

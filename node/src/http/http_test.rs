@@ -28,6 +28,7 @@ impl LiveStatus for Fixed {
     }
     async fn overview(&self) -> Overview {
         let node = NodeLine { name: "<n1>".into(), reachable: true, ..NodeLine::default() };
+        let stopped = NodeLine { stopped: true, ..node.clone() };
         let source = SourceLine {
             source: "tinh-01".into(),
             title_vi: "Tỉnh 01".into(),
@@ -36,7 +37,7 @@ impl LiveStatus for Fixed {
         };
         Overview {
             cluster: "thử".into(),
-            nodes: vec![node],
+            nodes: vec![node, stopped],
             sources: vec![source],
             ack_p99_ms: 1.5,
             ..Overview::default()
@@ -181,6 +182,7 @@ async fn a_link_becomes_a_session_that_shows_the_page_and_not_the_metrics() {
     assert_eq!(status, 200);
     assert!(vi.contains("<html lang=\"vi\">") && vi.contains("1.234.567") && vi.contains("1,5 ms"));
     assert!(vi.contains("&#60;n1&#62;"), "names are escaped");
+    assert!(vi.contains("<span class=\"bad\">đã dừng</span>"), "a stopped node is not running");
     assert!(!vi.contains("page."), "every word has its text");
     assert!(!vi.contains("<script") && !vi.contains(&token));
     assert!(

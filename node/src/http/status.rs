@@ -58,6 +58,8 @@ pub struct NodeLine {
     pub address: String,
     /// Whether it answers.
     pub reachable: bool,
+    /// Whether it answers and serves nothing any more (docs/runbooks/node-stopped.md).
+    pub stopped: bool,
     /// Whether it is being emptied.
     pub draining: bool,
     /// Groups that it leads.

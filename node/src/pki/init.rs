@@ -202,14 +202,9 @@ fn config_text(options: &InitOptions) -> String {
     let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
     let names: Vec<String> = options.advertise.iter().map(|name| text(name)).collect();
     let [https, grpc, peers] = options.listen;
-    // Only a founding node decides how many groups there are.
-    let cluster = match options.ingest_groups {
-        0 => String::new(),
-        groups => format!("\n[cluster]\ningest_groups = {groups}\n"),
-    };
     format!(
         "# Every key: dtm config docs\n[node]\nname = {}\nsite = {}\nzone = {}\nadvertise = [{}]\n\
-         https = \"{https}\"\ngrpc = \"{grpc}\"\npeers = \"{peers}\"\n{cluster}",
+         https = \"{https}\"\ngrpc = \"{grpc}\"\npeers = \"{peers}\"\n",
         text(&options.node_name),
         text(&options.site),
         text(&options.zone),

@@ -365,6 +365,7 @@ fn node_line(status: &wire::NodeStatus) -> NodeLine {
         zone: row.zone,
         address: row.grpc_address,
         reachable: status.reachable,
+        stopped: !status.stopped_reason.is_empty(),
         draining: row.draining,
         groups_led: status.groups_led,
         sessions: status.sessions,

@@ -1,8 +1,6 @@
 //! Prints how long one record of 1 KiB takes to check: canonical, and in the order a sender
 //! happened to write. `cargo run --release -p dtm-catalog --example check_timing`
 
-#![allow(clippy::disallowed_methods, reason = "a stopwatch, not a product path")]
-
 use std::hint::black_box;
 use std::time::Instant;
 

@@ -59,7 +59,7 @@ pub enum Priority {
 #[serde(rename_all = "snake_case")]
 pub enum Security {
     /// May be shown to everybody.
-    Open,
+    Public,
     /// Within the parties of the agreement.
     #[default]
     Internal,

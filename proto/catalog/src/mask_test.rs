@@ -98,9 +98,9 @@ fn ten_thousand_identity_numbers_keep_counts_and_joins_and_nothing_in_clear() {
         let text = String::from_utf8(masked).expect("text");
         (value["id_number"].as_str().expect("text").to_owned(), text)
     };
-    // Table A holds 10,000 numbers, each up to three times; table B every third of them.
-    let a: Vec<String> = (0..10_000).map(|n| id(n % 4_000)).collect();
-    let b: Vec<String> = (0..4_000).step_by(3).map(id).collect();
+    // Table A holds 10,000 numbers, 4,000 of them twice; table B every third of them.
+    let a: Vec<String> = (0..14_000).map(|n| id(n % 10_000)).collect();
+    let b: Vec<String> = (0..10_000).step_by(3).map(id).collect();
     let mut masked_a = Vec::new();
     for raw in &a {
         let (masked, whole) = masked_id(raw, &key);

@@ -412,7 +412,6 @@ fn failed(doing: &'static str, error: &io::Error) -> StopReason {
 }
 
 /// Only measures how long a round took; nothing depends on it.
-#[allow(clippy::disallowed_methods)]
 fn now() -> Instant {
     Instant::now()
 }

@@ -40,11 +40,16 @@ pub(crate) async fn browse(
 pub(crate) async fn metric(cluster: &Cluster, series: &str) -> Result<f64> {
     let mut sum = 0.0;
     for at in cluster.present() {
-        let text = page(cluster, at, "/metrics").await?;
-        let values = text.lines().filter_map(|line| line.strip_prefix(series));
-        sum += values.filter_map(|value| value.trim().parse::<f64>().ok()).sum::<f64>();
+        sum += metric_at(cluster, at, series).await?;
     }
     Ok(sum)
+}
+
+/// The same of one node.
+pub(crate) async fn metric_at(cluster: &Cluster, at: usize, series: &str) -> Result<f64> {
+    let text = page(cluster, at, "/metrics").await?;
+    let values = text.lines().filter_map(|line| line.strip_prefix(series));
+    Ok(values.filter_map(|value| value.trim().parse::<f64>().ok()).sum())
 }
 
 async fn get(

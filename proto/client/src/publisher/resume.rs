@@ -72,8 +72,10 @@ impl Driver {
 
     /// Sends from `next` on; what was acked and is not held here any more is a loss.
     pub(crate) fn send_from(&mut self, next: u64) {
-        self.in_flight.clear();
-        self.in_flight_bytes = 0;
+        // What lies below was taken and holds room of the window until it is acked: a full window
+        // on top of it would end the session.
+        self.in_flight.retain(|(last, _)| *last < next);
+        self.in_flight_bytes = self.in_flight.iter().map(|(_, bytes)| bytes).sum();
         let mut state = self.shared.lock();
         let (held, acked) = (state.store.first_held(), state.acked_through);
         state.send_next = next.max(held);
