@@ -15,6 +15,7 @@ use prost::Message;
 use crate::seams::{MemoryStateStore, StateBatch, StateRead, StateStore};
 use crate::{Committed, Machine, reads};
 
+mod nodes;
 mod time;
 
 const TIME_US: i64 = 1_795_000_000_000_000;
