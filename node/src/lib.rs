@@ -7,6 +7,7 @@
 //! Nothing here knows Raft; the pages see the cluster through one trait. Parts are replaced at
 //! [`seams`], for measuring only.
 
+mod belonging;
 pub mod cli;
 pub mod config;
 pub mod doctor;

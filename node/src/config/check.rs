@@ -59,6 +59,15 @@ pub(super) fn check_values(path: &Path, config: &Config, problems: &mut Vec<Prob
     );
 }
 
+/// What to do where a file is not there. Nothing can make a master key a second time.
+fn lost_file(key: &str) -> &'static str {
+    if key == "keys.master_key_file" {
+        "put it back from the safe or correct the path; without it the keyring cannot be opened"
+    } else {
+        "put the file back or correct the path; dtm cluster init and dtm cluster join make it"
+    }
+}
+
 /// Checks that the files a node needs are there and closed to others. Reads no secret.
 ///
 /// # Errors
@@ -73,15 +82,18 @@ pub fn check_files(path: &Path, config: &Config) -> Result<(), Error> {
     let mut problems = Vec::new();
     for (key, file, is_secret) in files {
         let (what, remedy) = match fs::metadata(file) {
-            Err(error) => (
-                format!("{} cannot be read ({error})", file.display()),
-                "put the file there or correct the path; dtm cluster init and dtm cluster join make it".to_owned(),
-            ),
+            Err(error) => {
+                (format!("{} cannot be read ({error})", file.display()), lost_file(key).to_owned())
+            }
             Ok(data) if !data.is_file() => {
                 (format!("{} is not a file", file.display()), "correct the path".to_owned())
             }
             Ok(data) if is_secret && data.permissions().mode() & 0o077 != 0 => (
-                format!("{} has mode {:04o}, open to others", file.display(), data.permissions().mode() & 0o7777),
+                format!(
+                    "{} has mode {:04o}, open to others",
+                    file.display(),
+                    data.permissions().mode() & 0o7777
+                ),
                 format!("run chmod 600 {}", file.display()),
             ),
             Ok(_) => continue,
