@@ -272,7 +272,14 @@ impl Taken {
                 let items = std::mem::take(&mut self.items);
                 self.bundler.queue.put_back(items);
             }
-            Err(error) => self.unknown(&error.to_string()),
+            // openraft's words name every member with its addresses.
+            Err(ClientWriteError::LogEntryDiscarded(_)) => {
+                self.unknown("another replica took over the group before it was committed");
+            }
+            Err(error) => {
+                tracing::warn!(group = self.bundler.queue.group().0, %error, "bundle not written");
+                self.unknown("the bundle was not written as it should");
+            }
         }
     }
 }

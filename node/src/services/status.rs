@@ -51,6 +51,11 @@ pub(crate) fn refusal(code: ErrorCode, key: &str, values: &[(&str, &str)]) -> St
     status_with(code, words(Lang::En), &[("name", String::new()), ("detail_vi", words(Lang::Vi))])
 }
 
+/// What the HTTPS port answers to a gRPC client.
+pub(crate) fn not_the_grpc_port() -> Status {
+    refusal(ErrorCode::InvalidArgument, "not_the_grpc_port", &[])
+}
+
 /// A session's error as the client sees it.
 pub(crate) fn of_session(error: &dtm_actors::Error) -> Status {
     let detail = chain(error);
