@@ -310,7 +310,14 @@ impl Taken {
                 // Refused before it was written.
                 self.put_back();
             }
-            Err(error) => self.unknown(&error.to_string()),
+            // openraft's words name every member with its addresses.
+            Err(ClientWriteError::LogEntryDiscarded(_)) => {
+                self.unknown("another replica took over the group before it was committed");
+            }
+            Err(error) => {
+                tracing::warn!(group = self.bundler.queue.group().0, %error, "bundle not written");
+                self.unknown("the bundle was not written as it should");
+            }
         }
     }
 }

@@ -20,6 +20,22 @@ pub enum Error {
     /// The state refused.
     #[error(transparent)]
     State(#[from] StateError),
+    /// No majority of the group's voters answers its leader: nothing is confirmed meanwhile.
+    #[error("{}", no_majority(.answering, .voters))]
+    NoMajority {
+        /// The group.
+        group: GroupId,
+        /// Replicas that answer, the leader's own among them.
+        answering: usize,
+        /// Replicas that vote.
+        voters: usize,
+    },
+    /// Another replica of the group leads now.
+    #[error("the group has another leader now")]
+    Moved {
+        /// The group.
+        group: GroupId,
+    },
     /// openraft ended or refused.
     #[error("raft of group {group}: {cause}")]
     Raft {
@@ -109,12 +125,18 @@ pub enum Error {
     Propose(#[from] dtm_machine::seams::ProposeError),
 }
 
+/// Without the group, which whoever shows it names, and without nodes and addresses: sources read it.
+pub(crate) fn no_majority(answering: &usize, voters: &usize) -> String {
+    format!("no majority, {answering} of {voters} replicas answer")
+}
+
 impl Error {
     /// Whether the same call may succeed later.
     pub fn retryable(&self) -> bool {
         match self {
             Self::Log { source, .. } => matches!(source, LogError::DiskFull),
             Self::Starting | Self::Mending { .. } => true,
+            Self::NoMajority { .. } | Self::Moved { .. } => true,
             Self::Timeout(_) | Self::Raft { .. } | Self::Propose(_) => true,
             Self::State(_)
             | Self::Settings(_)

@@ -10,6 +10,7 @@ use dtm_machine::seams::{RecordError, RecordStore, StateStore};
 use dtm_proto::cluster as wire;
 use dtm_types::{GroupId, NodeId, ReplicaId};
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::LinearizableReadError;
 use openraft::{ReadPolicy, ServerState};
 use tokio_util::sync::CancellationToken;
 
@@ -19,13 +20,13 @@ use crate::bundler::{Bundler, BundlerParts};
 use crate::clocks::Standing;
 use crate::config::{ClusterConfig, Deps};
 use crate::convert;
-use crate::error::Error;
+use crate::error::{Error, no_majority};
 use crate::log_store::{LogError, LogStore, ReplicaLog, wait_flushed};
 use crate::missing::Missing;
 use crate::network::{Factory, Links};
 use crate::raft::GroupRaft;
 use crate::state_machine::StateMachine;
-use crate::type_config::{PeerNode, StoredMembership};
+use crate::type_config::{PeerNode, StoredMembership, TypeConfig};
 
 /// One replica, running.
 pub(crate) struct Group {
@@ -200,8 +201,39 @@ impl Group {
         let confirmed = self.raft.get_read_linearizer(ReadPolicy::ReadIndex);
         let late = |_| Error::Timeout("confirming leadership".to_owned());
         let linearizer = tokio::time::timeout(within, confirmed).await.map_err(late)?;
-        let linearizer = linearizer.map_err(|error| self.failed(error))?;
+        let linearizer = linearizer.map_err(|error| self.unconfirmed(error.api_error()))?;
         Ok(linearizer.read_log_id().index())
+    }
+
+    /// Why leadership was not confirmed, in words that a source may read: openraft's own name every
+    /// member with its addresses.
+    fn unconfirmed(&self, error: Option<&LinearizableReadError<TypeConfig>>) -> Error {
+        let group = self.id;
+        match error {
+            Some(LinearizableReadError::QuorumNotEnough(lack)) => {
+                Error::NoMajority { group, answering: lack.got.len(), voters: self.voters().len() }
+            }
+            Some(LinearizableReadError::ForwardToLeader(_)) => Error::Moved { group },
+            None => Error::Raft { group, cause: "this replica has stopped".to_owned() },
+        }
+    }
+
+    /// Replicas that vote, under either configuration while it changes.
+    fn voters(&self) -> BTreeSet<u64> {
+        self.members().1.into_iter().flatten().collect()
+    }
+
+    /// A group without a known leader, with the replicas that are not known to be away.
+    pub(crate) fn leaderless(&self) -> String {
+        let (members, voters) = (self.members().0, self.voters());
+        let presence = self.links.presence();
+        let is_away =
+            |voter: &u64| members.get(voter).is_some_and(|peer| presence.is_gone(peer.node));
+        let answering = voters.iter().filter(|voter| !is_away(voter)).count();
+        if 2 * answering > voters.len() {
+            return "no leader now".to_owned();
+        }
+        format!("no leader now: {}", no_majority(&answering, &voters.len()))
     }
 
     /// Stops openraft and answers what is queued. The log and the rows stay as they are.

@@ -257,8 +257,8 @@ impl ClusterNode {
     /// be handed over in time is named in the error.
     pub fn drain(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
-            let groups = self.registry.groups();
-            let given = groups.iter().map(|group| group.give_up_leadership());
+            let (groups, drained) = (self.registry.groups(), self.registry.drained());
+            let given = groups.iter().map(|group| group.give_up_leadership(&drained));
             let failed: Vec<String> = futures::future::join_all(given)
                 .await
                 .into_iter()

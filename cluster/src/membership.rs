@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dtm_proto::cluster as wire;
-use dtm_types::ReplicaId;
+use dtm_types::{NodeId, ReplicaId};
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 
@@ -214,16 +214,20 @@ impl Group {
         Error::Refused(format!("replica {replica} of group {}: {why}", self.id))
     }
 
-    /// Hands leadership to any voter that is able to lead; nothing to do where this one follows or
-    /// votes alone.
-    pub(crate) async fn give_up_leadership(&self) -> Result<(), Error> {
+    /// Hands leadership to any voter that is able to lead, one on an `avoided` node only where no
+    /// other takes it; nothing to do where this one follows or votes alone.
+    pub(crate) async fn give_up_leadership(&self, avoided: &BTreeSet<NodeId>) -> Result<(), Error> {
         if !self.is_leader() {
             return Ok(());
         }
-        let (_, configs) = self.members();
+        let (members, configs) = self.members();
+        let is_avoided =
+            |voter: &u64| members.get(voter).is_some_and(|peer| avoided.contains(&peer.node));
         let voters: BTreeSet<u64> = configs.into_iter().flatten().collect();
+        let (last_resort, first): (Vec<u64>, Vec<u64>) = voters.into_iter().partition(is_avoided);
+        let voters = first.into_iter().chain(last_resort);
         let mut last = Ok(());
-        for voter in voters.into_iter().filter(|&id| id != self.replica.0) {
+        for voter in voters.filter(|&id| id != self.replica.0) {
             if !self.is_caught_up(voter) {
                 continue;
             }

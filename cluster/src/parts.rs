@@ -34,6 +34,8 @@ impl Parts {
             let work = AssertUnwindSafe(work).catch_unwind();
             match stop.run_until_cancelled(work).await {
                 None => return,
+                // At a planned stop what a part waits for may end before the part is ended.
+                Some(Ok(())) if stop.is_cancelled() => return,
                 Some(Ok(())) => tracing::error!(part, "a part of the node ended"),
                 // `dtm` ends in its panic hook before this, which tells text and place; who runs a node
                 // without that hook is told here.
@@ -95,6 +97,11 @@ mod tests {
         let parts = Parts::new(CancellationToken::new());
         parts.spawn("endless", std::future::pending());
         parts.stop();
+        parts.wait().await;
+        assert_eq!(parts.ended().now_or_never(), None);
+        let stop = CancellationToken::new();
+        let parts = Parts::new(stop.clone());
+        parts.spawn("heard of the stop first", async move { stop.cancel() });
         parts.wait().await;
         assert_eq!(parts.ended().now_or_never(), None);
         let parts = Parts::new(CancellationToken::new());

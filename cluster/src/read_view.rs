@@ -73,7 +73,7 @@ async fn ask_leader(group: &Arc<Group>, wait: Duration) -> Result<u64, String> {
     if group.is_leader() {
         return group.read_index_here(wait).await.map_err(|error| error.to_string());
     }
-    let (replica, node) = group.leader().ok_or_else(|| "no leader".to_owned())?;
+    let (replica, node) = group.leader().ok_or_else(|| group.leaderless())?;
     let link = group.links.to(node.node, &node.peer_address);
     let target = wire::Target { group: group.id.0, replica: replica.0 };
     let request = link.guard().stamp(wire::ReadIndexRequest { target: Some(target) });

@@ -1,13 +1,13 @@
 //! The replicas that run on this node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dtm_machine::reads;
 use dtm_proto::cluster as wire;
-use dtm_types::{GroupId, ReplicaId, chain};
+use dtm_types::{GroupId, NodeId, ReplicaId, chain};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 use tonic::Status;
@@ -81,6 +81,14 @@ impl Registry {
 
     pub(crate) fn groups(&self) -> Vec<Arc<Group>> {
         self.groups.read().values().cloned().collect()
+    }
+
+    /// Nodes that an operator drained, as far as meta is applied here; none where it does not read.
+    pub(crate) fn drained(&self) -> BTreeSet<NodeId> {
+        let meta = self.group(GroupId::META);
+        let rows = meta.and_then(|meta| reads::nodes(&*meta.store.freeze()).ok());
+        let drained = rows.into_iter().flatten().filter(|row| row.draining && !row.removed);
+        drained.filter_map(|row| NodeId::from_slice(&row.node)).collect()
     }
 
     pub(crate) fn states(&self) -> &Arc<dyn StateProvider> {

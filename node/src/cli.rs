@@ -55,6 +55,9 @@ impl Error {
             Self::Failure(failure) => failure.tell(globals.lang),
             Self::Config(error) => error.tell(globals.lang),
             Self::Join(join::Error::Token) => Printer::new(globals).text("cli.bad_token", &[]),
+            Self::Join(join::Error::Refused(status)) => {
+                Failure::Refused(status.clone()).tell(globals.lang)
+            }
             other => other.to_string(),
         }
     }
@@ -170,11 +173,17 @@ async fn cluster_status(globals: &Globals) -> Result<ClusterStatusResponse, Fail
     Ok(remote.admin().cluster_status(asked).await?.into_inner())
 }
 
-fn options(node: &NodeArgs, cluster_name: &str, operator: &str, groups: u32) -> InitOptions {
+fn options(
+    node: &NodeArgs,
+    node_name: &str,
+    cluster_name: &str,
+    operator: &str,
+    groups: u32,
+) -> InitOptions {
     InitOptions {
         folder: node.folder.clone(),
         cluster_name: cluster_name.to_owned(),
-        node_name: node.node.clone(),
+        node_name: node_name.to_owned(),
         site: node.site.clone(),
         zone: node.zone.clone(),
         advertise: node.advertise.clone(),
@@ -185,7 +194,8 @@ fn options(node: &NodeArgs, cluster_name: &str, operator: &str, groups: u32) -> 
 }
 
 fn init(args: &InitArgs, printer: &Printer<'_>, now_us: i64) -> Result<(), Error> {
-    let options = options(&args.node, &args.name, &args.operator, args.groups);
+    let name = args.node.node.as_deref().unwrap_or(FIRST_NODE);
+    let options = options(&args.node, name, &args.name, &args.operator, args.groups);
     let made = pki::cluster_init(&options, now_us, &|data, master, issuing| {
         keyring::create(data, master, issuing, now_us)
             .map_err(|e| pki::Error::Keyring(e.to_string()))
@@ -230,10 +240,14 @@ fn add_context(name: &str, context: Context) -> Result<String, Error> {
     Ok(name)
 }
 
+/// Name of a cluster's first node where nothing is said.
+const FIRST_NODE: &str = "n1";
 /// A token has 134 bytes; more is not read.
 const TOKEN_BYTES_MAX: u64 = 1_024;
 
 async fn join_cluster(args: &JoinArgs, printer: &Printer<'_>) -> Result<(), Error> {
+    let name = args.node.node.as_deref();
+    let name = name.ok_or_else(|| Failure::usage("cli.node_name_needed", &[]))?;
     let mut token = zeroize::Zeroizing::new(String::new());
     let failed = Failure::file(&args.token_file);
     let read = if args.token_file == Path::new("-") {
@@ -243,10 +257,10 @@ async fn join_cluster(args: &JoinArgs, printer: &Printer<'_>) -> Result<(), Erro
         file.and_then(|file| file.take(TOKEN_BYTES_MAX).read_to_string(&mut token))
     };
     read.map_err(failed)?;
-    let config = join::join(&options(&args.node, "", "", 0), &args.address, &token).await?;
+    let config = join::join(&options(&args.node, name, "", "", 0), &args.address, &token).await?;
     let config = config.display().to_string();
-    let document = json!({ "node": args.node.node, "config": config });
-    printer.done("cli.node_joined", &[("name", &args.node.node), ("config", &config)], &document);
+    let document = json!({ "node": name, "config": config });
+    printer.done("cli.node_joined", &[("name", name), ("config", &config)], &document);
     printer.say(
         "cli.keep_master",
         &[("name", &args.node.folder.join("keys/master.key").display().to_string())],

@@ -13,7 +13,7 @@ use crate::system::OsEntropy;
 /// Folder of the keyring in the data folder.
 const FOLDER: &str = "keyring";
 
-/// Where it lies.
+/// The keyring of a data folder.
 pub(crate) fn folder(data: &Path) -> PathBuf {
     data.join(FOLDER)
 }

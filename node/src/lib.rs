@@ -8,6 +8,7 @@
 //! openraft and RocksDB are not named here; services reach groups through `dtm_cluster`. Parts are
 //! replaced at [`seams`], for measuring only.
 
+mod belonging;
 pub mod cli;
 pub mod config;
 pub mod doctor;

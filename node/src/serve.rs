@@ -5,7 +5,7 @@ use futures::future::LocalBoxFuture;
 use crate::config::{Config, EXIT_CONFIG};
 use crate::seams::Seams;
 use crate::shell::{self, Shell};
-use crate::{keyring, runtime, tls};
+use crate::{belonging, keyring, runtime, tls};
 
 /// Why a node did not run to its planned end.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,9 @@ pub enum Error {
     /// The keyring cannot be opened.
     #[error(transparent)]
     Keyring(#[from] dtm_storage::keys::Error),
+    /// Files of several nodes or clusters.
+    #[error(transparent)]
+    Belonging(#[from] belonging::Error),
     /// Data folder, groups or sessions.
     #[error(transparent)]
     Run(#[from] runtime::Error),
@@ -26,6 +29,7 @@ impl Error {
     pub fn exit(&self) -> u8 {
         match self {
             Self::Keyring(_)
+            | Self::Belonging(_)
             | Self::Shell(shell::Error::Tls(tls::Error::File(_) | tls::Error::Unusable { .. }))
             | Self::Shell(shell::Error::Telemetry(_)) => EXIT_CONFIG,
             Self::Run(error) => error.exit(),
@@ -52,6 +56,7 @@ pub fn run(config: Config) -> LocalBoxFuture<'static, Result<(), Error>> {
 pub fn run_with(config: Config, seams: Seams) -> LocalBoxFuture<'static, Result<(), Error>> {
     Box::pin(async move {
         let keyring = keyring::open(&config)?;
+        belonging::check(&config, &keyring)?;
         let shell = Shell::start(config).await?;
         Ok(runtime::run(shell, keyring, seams).await?)
     })

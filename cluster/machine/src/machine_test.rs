@@ -16,6 +16,7 @@ use crate::seams::{MemoryStateStore, StateBatch, StateRead, StateStore};
 use crate::{Committed, Machine, reads};
 
 mod entries;
+mod nodes;
 mod time;
 mod total;
 

@@ -6,8 +6,12 @@ use bytes::Bytes;
 use dtm_types::GroupId;
 use prost::Message;
 
+use crate::keys::Key;
 use crate::machine::ApplyError;
 use crate::seams::{StateBatch, StateRead};
+
+/// Rows read in one step.
+const SCAN_ROWS: usize = 256;
 
 /// Rows before the batch, under the changes of the batch.
 pub(crate) struct Overlay<'a> {
@@ -31,6 +35,27 @@ impl<'a> Overlay<'a> {
     /// A row that holds a message.
     pub(crate) fn row<M: Message + Default>(&self, key: &[u8]) -> Result<Option<M>, ApplyError> {
         self.get(key)?.map(|bytes| decode_row(self.group, key, bytes)).transpose()
+    }
+
+    /// All rows below a prefix, in the order of their keys.
+    pub(crate) fn rows<M: Message + Default>(&self, prefix: Key) -> Result<Vec<M>, ApplyError> {
+        let (mut from, to) = prefix.range();
+        let changed = self.changed.range(from.clone()..to.clone());
+        let mut found = BTreeMap::new();
+        loop {
+            let step = self.below.scan(&from, &to, SCAN_ROWS)?;
+            let is_last = step.len() < SCAN_ROWS;
+            if let Some((last, _)) = step.last() {
+                from = [&last[..], &[0]].concat();
+            }
+            found.extend(step.into_iter().map(|(key, value)| (key.to_vec(), Some(value))));
+            if is_last {
+                break;
+            }
+        }
+        found.extend(changed.map(|(key, value)| (key.clone(), value.clone())));
+        let held = found.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        held.map(|(key, value)| decode_row(self.group, &key, value)).collect()
     }
 
     /// A row that holds a big-endian number; 0 where there is none.

@@ -104,14 +104,14 @@ impl Giving {
             group.insist(since.is_some_and(|since| since.elapsed() >= PATIENCE));
             group.let_stand(group.standing() != Standing::Astray);
             if is_astray && group.is_leader() && self.groups.insert(group.id) {
-                self.tasks.spawn(give(group));
+                self.tasks.spawn(give(group, registry.drained()));
             }
         }
     }
 }
 
-async fn give(group: Arc<Group>) -> GroupId {
-    match group.give_up_leadership().await {
+async fn give(group: Arc<Group>, drained: BTreeSet<NodeId>) -> GroupId {
+    match group.give_up_leadership(&drained).await {
         Ok(()) if group.is_leader() => {
             tracing::debug!(group = group.id.0, "clock astray, and nobody else can lead");
         }

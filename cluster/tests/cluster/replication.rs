@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use dtm_cluster::{ClusterConfig, ClusterNode};
+use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, GroupView, ReadView};
+use dtm_types::command::command::Op;
+use dtm_types::command::{Admin, Command, NodeRow, admin};
 use dtm_types::{GroupId, bundle};
 use futures::FutureExt;
+use prost::Message;
 use tokio::net::TcpListener;
 
-use crate::harness::{Cluster, command, propose, until};
+use crate::harness::{Cluster, command, propose, until, until_async};
 use crate::storage::Storage;
 
 /// Texts of all commands that a node holds, in log order, from what it has confirmed as current.
@@ -113,6 +117,33 @@ async fn leaders_spread_and_leave_a_draining_node() {
     .await;
     cluster.node(1).drain().await.expect("drains");
     assert!((0..6).all(|id| !is_led_by(&cluster, GroupId(id), 1)));
+}
+
+// The leaders of a node that is drained go to one that takes them, not to one that is drained itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_gets_no_leaders_of_another() {
+    let cluster = Cluster::start(3).await;
+    cluster.form(5).await;
+    for at in [0, 1] {
+        let row = NodeRow { draining: true, ..cluster.row(at) };
+        let op = Op::Admin(Admin { op: Some(admin::Op::PutNode(row)), ..Admin::default() });
+        let put = Command { op: Some(op), ..Command::default() }.encode_to_vec();
+        propose(cluster.node(0), GroupId::META, put.into()).await.expect("put");
+    }
+    for at in 0..3 {
+        until_async("every node knows both", async || {
+            let view = cluster.node(at).view(GroupId::META, Freshness::Local).await.expect("meta");
+            let rows = reads::nodes(view.state.as_ref()).expect("reads");
+            (rows.iter().filter(|row| row.draining).count() == 2).then_some(())
+        })
+        .await;
+    }
+    for at in [0, 1] {
+        cluster.node(at).drain().await.expect("drains");
+        assert!((0..6).all(|id| !is_led_by(&cluster, GroupId(id), at)), "node {at} leads");
+    }
+    // Node 1 was drained second: what it gave up went past node 0.
+    assert!((0..6).all(|id| !is_led_by(&cluster, GroupId(id), 0)), "node 0 got some back");
 }
 
 pub(crate) fn is_led_by(cluster: &Cluster, group: GroupId, at: usize) -> bool {

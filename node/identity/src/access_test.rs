@@ -94,3 +94,30 @@ fn the_refusal_tells_unknown_from_forbidden() {
     assert_eq!(code(&operator(Role::Auditor)), Err(dtm_types::ErrorCode::PermissionDenied));
     assert_eq!(code(&operator(Role::Operator)), Ok(()));
 }
+
+#[test]
+fn the_page_of_roles_says_what_the_table_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/roles.md");
+    let page = std::fs::read_to_string(path).expect("docs/roles.md");
+    let (_, table) = page.split_once("| operation |").expect("a table");
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .skip(2)
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    assert_eq!(rows.len(), Operation::ALL.len(), "a row for each operation");
+    let columns = ["operator", "approver", "auditor", "source", "node", "anonymous"];
+    let callers = callers();
+    for (&operation, row) in Operation::ALL.iter().zip(rows) {
+        assert_eq!((row.len(), row[0]), (2 + columns.len(), operation.name()));
+        for (column, said) in columns.iter().zip(&row[2..]) {
+            let (_, caller) = callers.iter().find(|(name, _)| name == column).expect("a caller");
+            let wanted = match decide(caller, operation) {
+                Decision::No => "–",
+                Decision::Yes => "yes",
+                Decision::Own => "own",
+            };
+            assert_eq!(*said, wanted, "{}: {column}", operation.name());
+        }
+    }
+}

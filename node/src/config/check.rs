@@ -58,6 +58,15 @@ pub(super) fn check_values(path: &Path, config: &Config, problems: &mut Vec<Prob
     );
 }
 
+/// What to do where a file is not there. Nothing can make a master key a second time.
+fn lost_file(key: &str) -> &'static str {
+    if key == "keys.master_key_file" {
+        "config.remedy.put_master_key"
+    } else {
+        "config.remedy.put_file"
+    }
+}
+
 /// Checks that the files a node needs are there and closed to others. Reads no secret.
 ///
 /// # Errors
@@ -73,10 +82,9 @@ pub fn check_files(path: &Path, config: &Config) -> Result<(), Error> {
     for (key, file, is_secret) in files {
         let told = |key| Told::new(key).with("file", file.display());
         let (what, remedy) = match fs::metadata(file) {
-            Err(error) => (
-                told("config.file_unreadable").with("what", error),
-                Told::new("config.remedy.put_file"),
-            ),
+            Err(error) => {
+                (told("config.file_unreadable").with("what", error), Told::new(lost_file(key)))
+            }
             Ok(data) if !data.is_file() => {
                 (told("config.no_file"), Told::new("config.remedy.correct_path"))
             }

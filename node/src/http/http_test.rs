@@ -209,3 +209,19 @@ async fn a_session_ends_with_its_operator_and_says_how_to_come_back() {
     assert!(body.contains("dtm console open") && body.contains("12 giờ"), "{body}");
     assert!(!body.contains("page.") && !body.contains("error."), "{body}");
 }
+
+#[tokio::test]
+async fn a_grpc_client_is_told_that_this_is_not_its_port() {
+    let request = http::Request::post("/dtm.admin.v1.AdminService/ClusterStatus")
+        .header(CONTENT_TYPE, "application/grpc")
+        .body(Body::empty())
+        .expect("a request");
+    let (router, _) = pages(Vec::new(), Readiness::Ready);
+    let answer = router.oneshot(request).await;
+    let answer = answer.expect("answers");
+    let kind = answer.headers()[CONTENT_TYPE].to_str().expect("text");
+    assert_eq!((answer.status(), kind), (StatusCode::OK, "application/grpc"));
+    let told = tonic::Status::from_header_map(answer.headers()).expect("a status");
+    assert_eq!(told.code(), tonic::Code::InvalidArgument);
+    assert!(told.message().contains("node.grpc"), "{told:?}");
+}

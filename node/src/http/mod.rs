@@ -55,7 +55,17 @@ pub fn router(pages: Pages) -> Router {
         .route("/", get(front))
         .fallback(|| async { problem(ErrorCode::NotFound, Lang::En) })
         .with_state(Arc::new(pages))
+        .layer(axum::middleware::from_fn(no_grpc))
         .layer(ContainCalls)
+}
+
+/// A client that took this port for the one of `node.grpc` is told so in its own protocol.
+async fn no_grpc(request: Request, next: axum::middleware::Next) -> Response {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if kind.is_some_and(|kind| kind.starts_with("application/grpc")) {
+        return crate::services::not_the_grpc_port().into_http();
+    }
+    next.run(request).await
 }
 
 #[derive(serde::Deserialize)]

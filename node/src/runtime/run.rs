@@ -57,10 +57,10 @@ const ADMIN_BYTES_MAX: usize = (1 << 20) + (64 << 10);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The log.
-    #[error("the log cannot be opened: {0}")]
+    #[error("the log cannot be opened: {error}{}", if_foreign(is_foreign_log(.0)), error = .0)]
     Log(#[from] dtm_storage::log::Error),
     /// The rows.
-    #[error("the state cannot be opened: {0}")]
+    #[error("the state cannot be opened: {error}{}", if_foreign(is_foreign_state(.0)), error = .0)]
     State(#[from] dtm_storage::state::Error),
     /// The groups.
     #[error("the groups cannot run: {0}")]
@@ -94,6 +94,25 @@ pub enum Error {
     /// Sessions.
     #[error("sessions cannot be started: {0}")]
     Sessions(#[from] dtm_actors::Error),
+}
+
+fn is_foreign_log(error: &dtm_storage::log::Error) -> bool {
+    matches!(error, dtm_storage::log::Error::Foreign { .. })
+}
+
+fn is_foreign_state(error: &dtm_storage::state::Error) -> bool {
+    use dtm_storage::state::Error::{OtherCluster, OtherNode};
+    matches!(error, OtherCluster { .. } | OtherNode { .. })
+}
+
+/// What to do with the data of another node or cluster.
+fn if_foreign(is_foreign: bool) -> &'static str {
+    if is_foreign {
+        "; node.data names the folder of another node: name this node's own, or put its own data \
+         or tls files back (docs/errors/wrong-cluster.md)"
+    } else {
+        ""
+    }
 }
 
 impl Error {

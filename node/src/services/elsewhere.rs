@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 use super::shared::Shared;
-use super::status::{internal, status};
+use super::status::{internal, status, status_with};
 
 /// Rows of one question.
 const ROWS_MAX: u32 = 1_024;
@@ -104,7 +104,15 @@ pub(super) async fn view_of(
     group: GroupId,
     freshness: Freshness,
 ) -> Result<GroupView, Status> {
-    view.view(group, freshness).await.map_err(|e| status(e.code(), &e))
+    match view.view(group, freshness).await {
+        Ok(view) => Ok(view),
+        Err(error) => {
+            // Where to ask instead, as far as this node knows.
+            let leader = view.leader(group).filter(|leader| !leader.is_self);
+            let address = leader.map(|leader| ("leader_address", leader.address));
+            Err(status_with(error.code(), &error, address.as_slice()))
+        }
+    }
 }
 
 /// Answers another node from this node's own replica.

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::auth::address;
 use super::shared::Shared;
-use super::status::{internal, status};
+use super::status::{internal, refusal, status};
 use super::{Action, Actor, act};
 use crate::handover;
 use crate::join_token::JoinToken;
@@ -36,6 +36,7 @@ impl JoinService for JoinDoor {
         let row = asked.node.ok_or_else(|| status(ErrorCode::InvalidArgument, "no node row"))?;
         let node = NodeId::from_slice(&row.node)
             .ok_or_else(|| status(ErrorCode::InvalidArgument, "a node id has 16 bytes"))?;
+        let name = row.name.clone();
         let names = names_of(&[&row.grpc_address, &row.peer_address, &row.https_address]);
         let identity = Identity::Node { cluster: shared.cluster_id, node };
         let now_us = shared.clock.now_us();
@@ -55,7 +56,9 @@ impl JoinService for JoinDoor {
             detail,
         };
         // The token is spent before anything is signed.
-        act(shared, actor, action).await?;
+        if let Err(refused) = act(shared, actor, action).await {
+            return Err(in_words(shared, &name, node, refused).await);
+        }
         let chain =
             shared.issuing()?.sign_node(&asked.certificate_request, identity, &names, now_us);
         let chain = chain.map_err(|e| status(ErrorCode::InvalidArgument, e))?;
@@ -73,6 +76,22 @@ impl JoinService for JoinDoor {
             nodes,
         }))
     }
+}
+
+/// A refusal because of the name, in both languages; the group's own words else. The caller has
+/// shown a token that holds.
+async fn in_words(shared: &Shared, name: &str, node: NodeId, refused: Status) -> Status {
+    if refused.code() != tonic::Code::AlreadyExists {
+        return refused;
+    }
+    let meta = shared.directory.meta(shared.view()).await;
+    let nodes = meta.ok().and_then(|meta| reads::nodes(meta.state.as_ref()).ok());
+    let mut others = nodes.into_iter().flatten().filter(|row| !row.removed && row.name == name);
+    let other = others.find_map(|row| NodeId::from_slice(&row.node).filter(|id| *id != node));
+    other.map_or(refused, |other| {
+        let values = [("name", name), ("node", &*other.to_string())];
+        refusal(ErrorCode::AlreadyExists, "node_name_taken", &values)
+    })
 }
 
 /// Host names of the addresses that the node advertises.

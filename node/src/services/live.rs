@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
 /// How long the page waits for the cluster: for meta, then for the other nodes.
 const STATUS_WITHIN: Duration = Duration::from_secs(5);
+/// Why a removed node is not ready.
+const REMOVED: &str = "removed from the cluster: stop it; it comes back only under a new id \
+                       (dtm cluster join)";
 /// Health of a replica whose node does not answer.
 const UNREACHABLE: &str = "unreachable";
 
@@ -264,7 +267,9 @@ impl LiveStatus for Live {
             return Readiness::NotReady { reason };
         }
         if self.shared.sources.is_draining() {
-            return Readiness::NotReady { reason: "draining".to_owned() };
+            // A removed node is drained first, and may run on for a while.
+            let reason = if self.is_removed().await { REMOVED } else { "draining" };
+            return Readiness::NotReady { reason: reason.to_owned() };
         }
         let groups = std::iter::once(GroupId::META).chain(cluster.ingest_groups());
         for group in groups {
@@ -324,6 +329,15 @@ impl Live {
         }
         let degraded = self.shared.degraded();
         degraded.map_or(Readiness::Ready, |reason| Readiness::Degraded { reason })
+    }
+
+    /// Whether meta, as it is applied here, says that this node was removed.
+    async fn is_removed(&self) -> bool {
+        let shared = &self.shared;
+        let meta = tokio::time::timeout(PATIENCE, shared.directory.meta(shared.view())).await;
+        let Ok(Ok(meta)) = meta else { return false };
+        let own = reads::node(meta.state.as_ref(), shared.node).ok().flatten();
+        own.is_some_and(|row| row.removed)
     }
 
     /// The first sources, and whether there are more.

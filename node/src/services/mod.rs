@@ -37,3 +37,4 @@ pub(crate) use records::RecordsDoor;
 pub(crate) use reflection::reflection;
 pub(crate) use rights::watch as watch_rights;
 pub(crate) use shared::Shared;
+pub(crate) use status::not_the_grpc_port;

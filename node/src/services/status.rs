@@ -85,6 +85,11 @@ pub(crate) fn applied(code: ErrorCode, detail: &str) -> Status {
     known.map_or_else(|| status(code, detail), |what| told(code, &what))
 }
 
+/// What the HTTPS port answers to a gRPC client.
+pub(crate) fn not_the_grpc_port() -> Status {
+    refusal(ErrorCode::InvalidArgument, "not_the_grpc_port", &[])
+}
+
 /// A session's error as the client sees it.
 pub(crate) fn of_session(error: &dtm_actors::Error) -> Status {
     let detail = chain(error);

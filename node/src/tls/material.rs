@@ -17,6 +17,16 @@ use super::{Door, Error, VERSIONS, provider};
 use crate::config::Tls;
 use crate::pki;
 
+const CERTIFICATE: &str = "tls.certificate";
+const KEY: &str = "tls.key";
+const CA: &str = "tls.ca";
+/// Where a file does not read.
+const PUT_BACK: &str =
+    "put back the file that dtm cluster init or dtm cluster join made, or a copy of it";
+/// Where a key is another certificate's.
+const PUT_BACK_BOTH: &str =
+    "put back key and certificate as they were made together, both of this node";
+
 /// The node's certificates and the configurations made from them.
 pub struct Material {
     files: [PathBuf; 3],
@@ -56,7 +66,13 @@ impl Material {
                 next.own.identity,
                 self.current.read().own.identity
             );
-            return Err(Error::Unusable { path: self.files[0].clone(), what });
+            let remedy = "put this node's own certificate back, or renew it";
+            return Err(Error::Unusable {
+                key: CERTIFICATE,
+                path: self.files[0].clone(),
+                what,
+                remedy,
+            });
         }
         *self.current.write() = Arc::new(next);
         Ok(())
@@ -95,9 +111,9 @@ impl Material {
 impl Current {
     fn read(files: &[PathBuf; 3]) -> Result<Self, Error> {
         let [certificate, key, ca] = files;
-        let chain = pki::read_certificates(certificate)?;
+        let chain = pki::read_certificates(certificate).map_err(of_setting(CERTIFICATE))?;
         let own = node_certificate(certificate, &chain)?;
-        let ca_chain = pki::read_certificates(ca)?;
+        let ca_chain = pki::read_certificates(ca).map_err(of_setting(CA))?;
         let roots = Arc::new(roots(ca, &ca_chain)?);
         // A node that joins knows the root by its digest only: this door shows it.
         let shown: Vec<_> = chain.iter().chain(&ca_chain).cloned().collect();
@@ -107,10 +123,10 @@ impl Current {
         };
         let client = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(VERSIONS)
-            .map_err(|e| unusable(certificate, &e))?
+            .map_err(|e| unusable(CERTIFICATE, certificate, &e))?
             .with_root_certificates(Arc::clone(&roots))
             .with_client_auth_cert(chain.clone(), private_key(key)?)
-            .map_err(|e| unusable(key, &e))?;
+            .map_err(|e| key_refused(key, certificate, &e))?;
         let mut client = client;
         client.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self {
@@ -123,24 +139,49 @@ impl Current {
     }
 }
 
-fn unusable(path: &Path, error: &dyn std::fmt::Display) -> Error {
-    Error::Unusable { path: path.to_owned(), what: error.to_string() }
+fn unusable(key: &'static str, path: &Path, error: &dyn std::fmt::Display) -> Error {
+    let what = format!("cannot be used: {error}");
+    Error::Unusable { key, path: path.to_owned(), what, remedy: PUT_BACK }
+}
+
+/// A file that does not read, with the setting that names it.
+fn of_setting(key: &'static str) -> impl Fn(pki::Error) -> Error {
+    move |error| match error {
+        pki::Error::Malformed { path, what } => {
+            Error::Unusable { key, path, what: format!("cannot be used: {what}"), remedy: PUT_BACK }
+        }
+        other => Error::File(other),
+    }
+}
+
+fn key_refused(key: &Path, certificate: &Path, error: &rustls::Error) -> Error {
+    match error {
+        rustls::Error::InconsistentKeys(_) => Error::Unusable {
+            key: KEY,
+            path: key.to_owned(),
+            what: format!("is not the key of the certificate in {}", certificate.display()),
+            remedy: PUT_BACK_BOTH,
+        },
+        other => unusable(KEY, key, other),
+    }
 }
 
 pub(super) fn node_certificate(
     path: &Path,
     chain: &[CertificateDer<'static>],
 ) -> Result<dtm_identity::Certificate, Error> {
-    let own = dtm_identity::Certificate::parse(&chain[0]).map_err(|e| unusable(path, &e))?;
+    let own =
+        dtm_identity::Certificate::parse(&chain[0]).map_err(|e| unusable(CERTIFICATE, path, &e))?;
     match own.identity {
         Identity::Node { .. } => Ok(own),
-        other => Err(unusable(path, &format!("names {other}, not a node"))),
+        other => Err(unusable(CERTIFICATE, path, &format!("it names {other}, not a node"))),
     }
 }
 
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
-    let pem = zeroize::Zeroizing::new(pki::read(path)?);
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| unusable(path, &"holds no private key (PEM)"))
+    let pem = zeroize::Zeroizing::new(pki::read(path).map_err(of_setting(KEY))?);
+    PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| unusable(KEY, path, &"it holds no private key (PEM)"))
 }
 
 pub(super) fn roots(
@@ -149,7 +190,7 @@ pub(super) fn roots(
 ) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
-        roots.add(certificate.clone()).map_err(|e| unusable(path, &e))?;
+        roots.add(certificate.clone()).map_err(|e| unusable(CA, path, &e))?;
     }
     Ok(roots)
 }
@@ -166,13 +207,13 @@ fn server_config(
         Door::Peers => verifier,
         Door::Https | Door::Grpc => verifier.allow_unauthenticated(),
     };
-    let verifier = verifier.build().map_err(|e| unusable(certificate, &e))?;
+    let verifier = verifier.build().map_err(|e| unusable(CERTIFICATE, certificate, &e))?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(VERSIONS)
-        .map_err(|e| unusable(certificate, &e))?
+        .map_err(|e| unusable(CERTIFICATE, certificate, &e))?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain.to_vec(), private_key(key)?)
-        .map_err(|e| unusable(key, &e))?;
+        .map_err(|e| key_refused(key, certificate, &e))?;
     config.alpn_protocols = match door {
         Door::Https => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         Door::Grpc | Door::Peers => vec![b"h2".to_vec()],

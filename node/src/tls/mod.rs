@@ -18,6 +18,7 @@
 mod connect;
 mod examine;
 mod io;
+mod issued;
 mod limit;
 mod listener;
 mod material;
@@ -29,6 +30,7 @@ mod wire;
 pub(crate) use connect::connector;
 pub(crate) use examine::{Fault, examine, named_node};
 pub use io::TlsIo;
+pub(crate) use issued::is_issued_under;
 pub use listener::{Incoming, ListenOptions, Listener};
 pub use material::{Material, watch};
 pub use peer::PeerInfo;
@@ -78,12 +80,16 @@ pub enum Error {
     #[error(transparent)]
     File(#[from] crate::pki::Error),
     /// The files are readable but do not fit together.
-    #[error("{path}: {what}")]
+    #[error("{key}: {path} {what}; {remedy}")]
     Unusable {
+        /// The setting that names the file.
+        key: &'static str,
         /// The file.
         path: std::path::PathBuf,
         /// Why.
         what: String,
+        /// What to do.
+        remedy: &'static str,
     },
     /// A port could not be opened.
     #[error("cannot listen on {address} ({door}): {source}")]

@@ -201,7 +201,7 @@ impl Endpoint {
                 .await
                 .map_err(|e| Error::Connect {
                     address: address.to_owned(),
-                    reason: status::innermost(&e),
+                    reason: in_words(status::innermost(&e)),
                 })
         })
     }
@@ -225,6 +225,16 @@ async fn dial(
         Some((connector, name)) => Box::pin(connector.connect(name, tcp).await?),
     };
     Ok(TokioIo::new(stream))
+}
+
+/// A server under another CA, said so that the reader knows what to look at.
+fn in_words(reason: String) -> String {
+    if reason.contains("UnknownIssuer") {
+        return "its certificate is not issued under the CA that this client uses: another cluster, or \
+                the ca.pem of another one (docs/errors/wrong-cluster.md)"
+            .to_owned();
+    }
+    reason
 }
 
 /// Host without brackets, and port.

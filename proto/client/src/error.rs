@@ -16,6 +16,18 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The client's certificate is of another cluster than the CA that servers are checked against:
+    /// no server of that CA takes it.
+    #[error(
+        "the certificate {file} was not issued under {ca}: they are of different clusters \
+         (docs/errors/wrong-cluster.md)"
+    )]
+    OtherCluster {
+        /// File of the certificate.
+        file: String,
+        /// File of the CA.
+        ca: String,
+    },
     /// A source key is not of the form `dtm_SOURCE_KEYID_SECRET`.
     #[error("the source key is not of the form dtm_SOURCE_KEYID_SECRET")]
     Credential,
@@ -139,6 +151,7 @@ impl Error {
             Self::Superseded { .. } => Some(ErrorCode::Superseded),
             Self::TooLarge { .. } => Some(ErrorCode::TooLarge),
             Self::OutcomeUnknown { .. } => Some(ErrorCode::OutcomeUnknown),
+            Self::OtherCluster { .. } => Some(ErrorCode::WrongCluster),
             _ => None,
         }
     }

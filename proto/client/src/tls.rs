@@ -2,8 +2,9 @@
 
 use crate::Error;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub struct TlsFiles {
 
 /// Reads the files into a configuration that speaks TLS 1.3 and HTTP/2 only.
 pub(crate) fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, Error> {
+    check_issuer(files)?;
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&files.ca)? {
         roots.add(certificate).map_err(|e| refused(&files.ca, e))?;
@@ -44,6 +46,27 @@ pub(crate) fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, Error
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// Refuses a certificate that was not issued under the CA: the server would end such a connection
+/// without a word that names the cause.
+fn check_issuer(files: &TlsFiles) -> Result<(), Error> {
+    let Some(file) = &files.certificate else { return Ok(()) };
+    let (chain, mut roots) = (certificates(file)?, RootCertStore::empty());
+    roots.add_parsable_certificates(certificates(&files.ca)?);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    // What else may be wrong with it, such as its age, is for the server to judge.
+    let Ok(verifier) = verifier else { return Ok(()) };
+    match verifier.verify_client_cert(&chain[0], &chain[1..], UnixTime::now()) {
+        Err(rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        )) => Err(Error::OtherCluster {
+            file: file.display().to_string(),
+            ca: files.ca.display().to_string(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dtm_types::{ClusterId, NodeId};
+
 /// Why the log of this node stopped. The first reason is kept for the life of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopReason {
@@ -65,7 +67,7 @@ pub enum Error {
         bytes_max: usize,
     },
     /// The folder holds the log of another cluster or node.
-    #[error("{path} belongs to cluster {cluster:032x}, node {node:032x}")]
+    #[error("{path} belongs to cluster {}, node {}", ClusterId(.cluster.to_be_bytes()), NodeId(.node.to_be_bytes()))]
     Foreign {
         /// The file that says so.
         path: PathBuf,

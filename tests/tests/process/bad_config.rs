@@ -122,8 +122,34 @@ async fn broken_configuration_is_refused_with_file_line_and_key() -> Result<()> 
     let wanted = ["keyring", "master"];
     pair.refuses_file("a wrong master key", "keys/master.key", Some(&other), &wanted).await?;
     let other = pair.path("b/tls/node.key");
-    let wanted = ["node.key"];
+    let wanted = ["tls.key", "node.key", "node.pem", "put back"];
     pair.refuses_file("a key of another certificate", "tls/node.key", Some(&other), &wanted).await
+}
+
+// Files of one cluster beside those of another, in a folder that has not run: nothing is founded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_of_another_cluster_are_refused() -> Result<()> {
+    let pair = Pair::new().await?;
+    let other = pair.path("b/tls/ca.pem");
+    let wanted = ["tls.ca", "tls/ca.pem", "node.pem", "wrong-cluster.md"];
+    pair.refuses_file("another cluster's CA", "tls/ca.pem", Some(&other), &wanted).await?;
+    let swap = |with: &str| -> Result<()> {
+        std::fs::rename(pair.path("a").join(with), pair.path("kept-part"))?;
+        copy(&pair.path("b").join(with), &pair.path("a").join(with))
+    };
+    let restore = |with: &str| -> Result<()> {
+        std::fs::remove_dir_all(pair.path("a").join(with))?;
+        Ok(std::fs::rename(pair.path("kept-part"), pair.path("a").join(with))?)
+    };
+    swap("tls")?;
+    let wanted = ["node.data", "genesis.toml", "is of cluster", "wrong-cluster.md"];
+    pair.refuses("another cluster's certificate", &wanted).await?;
+    // The data folder of a node that joined has no genesis; its keys say whose it is.
+    std::fs::rename(pair.path("a/data/genesis.toml"), pair.path("genesis.toml"))?;
+    let wanted = ["node.data", "keyring", "another cluster"];
+    pair.refuses("another cluster's keyring", &wanted).await?;
+    std::fs::rename(pair.path("genesis.toml"), pair.path("a/data/genesis.toml"))?;
+    restore("tls")
 }
 
 // The folder of another cluster, then of another node: neither is opened, nothing is written, so no

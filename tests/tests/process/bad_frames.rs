@@ -151,6 +151,8 @@ fn come_back(error: &Error) -> Result<()> {
     ensure!(*grpc as i32 == ErrorCode::Unavailable.grpc_code(), "{error}");
     ensure!(code.is_some_and(ErrorCode::retryable), "{error}");
     ensure!(retry_after.is_some(), "no retry-after: {error}");
+    let text = error.to_string();
+    ensure!(!text.contains("Node") && !text.contains("voters"), "the members are shown: {text}");
     Ok(())
 }
 

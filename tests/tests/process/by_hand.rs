@@ -62,6 +62,7 @@ async fn an_agreement_is_changed_and_what_must_not_be_done_is_refused() -> Resul
     let no_source = asked(&cluster, &["quarantine", "list"]).await?;
     ensure!(said(&no_source.stderr).contains("--source"), "{no_source:?}");
 
+    a_name_is_one_nodes(&cluster).await?;
     cluster.dtm(&["cluster", "drain", "n3"]).await?;
     let drained = page(&cluster, 2, "/readyz").await;
     ensure!(format!("{drained:?}").contains("503"), "{drained:?}");
@@ -82,6 +83,26 @@ fn entries(cluster: &Cluster) -> Result<usize> {
         count += actions.filter(|line| line.contains("operator")).count();
     }
     Ok(count)
+}
+
+/// A node that would join under the name of another one; then under none.
+async fn a_name_is_one_nodes(cluster: &Cluster) -> Result<()> {
+    let file = cluster.path("name.token");
+    std::fs::write(&file, cluster.dtm(&["cluster", "token"]).await?)?;
+    let folder = cluster.path("second-n2").display().to_string();
+    let (at, file) = (cluster.nodes[0].grpc.to_string(), file.display().to_string());
+    let join = ["cluster", "join", "--folder", &folder, "--address", &at, "--token-file", &file];
+    let told = asked(cluster, &join).await?;
+    ensure!(told.status.code() == Some(2) && said(&told.stderr).contains("--node"), "{told:?}");
+    cluster.dtm_fails(&[&join[..], &["--node", "n2"]].concat(), "already-exists").await?;
+    let told = asked(cluster, &[&join[..], &["--node", "n2"]].concat()).await?;
+    let (_, status) = status(cluster).await?;
+    let nodes = status["nodes"].as_array().context("nodes")?;
+    let id = nodes.iter().find(|node| node["name"] == "n2").context("n2")?["id"].clone();
+    let text = said(&told.stderr);
+    ensure!(text.contains(id.as_str().context("an id")?), "{id} is not named: {text}");
+    ensure!(!cluster.path("second-n2").exists(), "something was written");
+    Ok(())
 }
 
 /// A second cluster of the same name.
@@ -150,6 +171,11 @@ async fn a_lost_node_and_a_lost_majority_are_seen() -> Result<()> {
     ensure!(text.contains("1/3") && !text.contains("2/3"), "{text}");
     let (_, shown) = status(&cluster).await?;
     ensure!(shown["meta_current"] == false, "{shown}");
+    // What needs a majority says how many answer, and nothing of nodes and addresses.
+    let refused = asked(&cluster, &["--yes", "cluster", "drain", "n3"]).await?;
+    let text = said(&refused.stderr);
+    ensure!(refused.status.code() == Some(1), "{refused:?}");
+    ensure!(text.contains("1 of 3 replicas answer") && !text.contains("Peer"), "{text}");
     let link = cluster.dtm(&["console", "open"]).await?;
     let (_, path) = link.trim().split_once("/?").context("a link")?;
     through_the_link(&cluster, &format!("/?{path}")).await?;

@@ -185,9 +185,10 @@ pub struct NodeArgs {
     /// Folder to make everything in.
     #[arg(long, default_value = "dtm")]
     pub folder: PathBuf,
-    /// Name of the node.
-    #[arg(long, default_value = "n1")]
-    pub node: String,
+    /// Name of the node, unique in the cluster; of the first one n1 where nothing is said. A node
+    /// that joins must be given one.
+    #[arg(long)]
+    pub node: Option<String>,
     /// Site of the node.
     #[arg(long, default_value = "main")]
     pub site: String,

@@ -25,9 +25,9 @@ pub(crate) async fn run(command: &ClusterCommand, globals: &Globals) -> Result<(
         ClusterCommand::Drain { node, resume } => drain(globals, &printer, node, *resume).await,
         ClusterCommand::Upgrade { check } => upgrade(globals, &printer, *check).await,
         ClusterCommand::Remove { node } => {
-            confirm(globals, "cli.confirm_remove_node", &[("name", node)])?;
             let remote = Remote::connect(globals).await?;
             let target = node_id(&remote, node).await?;
+            confirm(globals, "cli.confirm_remove_node", &[("name", node)])?;
             let request = RemoveNodeRequest { context: remote.why(), node: target.into() };
             remote.admin().remove_node(remote.request(request)).await?;
             printer.done("cli.node_removed", &[("name", node)], &json!({ "removed": node }));
@@ -73,11 +73,17 @@ fn node_of(status: &ClusterStatusResponse, named: &str) -> Result<Vec<u8>, Failu
         return Ok(id.as_bytes().to_vec());
     }
     let rows = status.nodes.iter().filter_map(|node| node.node.as_ref());
-    let mut found = rows.filter(|row| row.name == named && !row.removed);
-    found
-        .next()
-        .map(|row| row.node.to_vec())
-        .ok_or_else(|| Failure::usage("cli.unknown_node", &[("name", named)]))
+    let found: Vec<_> = rows.filter(|row| row.name == named && !row.removed).collect();
+    match found[..] {
+        [] => Err(Failure::usage("cli.unknown_node", &[("name", named)])),
+        [row] => Ok(row.node.to_vec()),
+        // Which of them is meant is not guessed: one of them may serve.
+        _ => {
+            let ids: Vec<_> = found.iter().map(|row| id(&row.node)).collect();
+            let values = [("name", named), ("ids", &*ids.join(", "))];
+            Err(Failure::usage("cli.ambiguous_node", &values))
+        }
+    }
 }
 
 /// Whether no node but this one takes sessions.
@@ -386,6 +392,25 @@ mod tests {
         let group = GroupStatus { group: 1, replicas, ..Default::default() };
         let row = group_row(&group, &ClusterStatusResponse::default());
         assert_eq!((row[1].as_str(), row[4].as_str()), ("-", "2/3"));
+    }
+
+    #[test]
+    fn a_name_of_two_nodes_is_refused_with_their_ids() {
+        let named = |byte: u8, removed| {
+            let (node, name) = (vec![byte; 16].into(), "n3".into());
+            let row = NodeRow { node, name, removed, ..NodeRow::default() };
+            NodeStatus { node: Some(row), ..NodeStatus::default() }
+        };
+        let status = |nodes: Vec<NodeStatus>| ClusterStatusResponse { nodes, ..Default::default() };
+        let one = status(vec![named(1, true), named(2, false)]);
+        assert_eq!(node_of(&one, "n3").expect("one is left"), [2; 16]);
+        let two = status(vec![named(1, false), named(2, false)]);
+        let told = node_of(&two, "n3").expect_err("two").tell(dtm_types::text::Lang::En);
+        for byte in [1, 2] {
+            let id = id(&[byte; 16]);
+            assert!(told.contains(&id), "{told}");
+            assert_eq!(node_of(&two, &id).expect("by its id"), [byte; 16]);
+        }
     }
 
     #[test]

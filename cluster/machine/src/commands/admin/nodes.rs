@@ -6,7 +6,8 @@ use dtm_types::command::{BootNode, JoinTokenRow, NodeRow, RefusalKind, UseJoinTo
 
 use super::{Decision, Effect};
 use crate::commands::{Context, refused};
-use crate::keys::{self, table};
+use crate::keys::{self, Key, table};
+use crate::machine::ApplyError;
 
 /// Writes a node's row; its boot counter never goes back.
 pub(super) fn put(ctx: &mut Context<'_, '_>, mut row: NodeRow) -> Decision {
@@ -14,7 +15,21 @@ pub(super) fn put(ctx: &mut Context<'_, '_>, mut row: NodeRow) -> Decision {
         return Ok(Err(refused(RefusalKind::Malformed, "a node id has 16 bytes")));
     };
     let key = keys::by_id(table::NODE, &row.node);
-    if let Some(old) = ctx.rows.row::<NodeRow>(&key)? {
+    let old = ctx.rows.row::<NodeRow>(&key)?;
+    // A row that keeps its name is written as it is: two nodes that have one name from before can
+    // still be drained.
+    if old.as_ref().is_none_or(|old| old.name != row.name)
+        && let Some(other) = other_of_name(ctx, &row)?
+    {
+        let detail = format!(
+            "node {other} has the name {:?}: a node that joins needs another one (`dtm cluster join \
+             --node NAME`); where that node is gone for good, remove it first (`dtm cluster remove \
+             {other}`)",
+            row.name
+        );
+        return Ok(Err(refused(RefusalKind::Exists, &detail)));
+    }
+    if let Some(old) = old {
         if old.removed {
             return Ok(Err(refused(
                 RefusalKind::Exists,
@@ -25,6 +40,18 @@ pub(super) fn put(ctx: &mut Context<'_, '_>, mut row: NodeRow) -> Decision {
     }
     ctx.rows.put_row(key, &row);
     Ok(Ok(Effect::on(vec![format!("node={id}")])))
+}
+
+/// Another node of this row's name that is not removed. Names are for people, so one that is empty
+/// is no name.
+fn other_of_name(ctx: &Context<'_, '_>, row: &NodeRow) -> Result<Option<NodeId>, ApplyError> {
+    if row.name.is_empty() {
+        return Ok(None);
+    }
+    let nodes: Vec<NodeRow> = ctx.rows.rows(Key::of(table::NODE))?;
+    let mut others = nodes.iter().filter(|other| !other.removed && other.node != row.node);
+    let found = others.find(|other| other.name == row.name);
+    Ok(found.map(|other| NodeId::from_slice(&other.node).unwrap_or_default()))
 }
 
 /// Marks a node as removed for good: its replicas never vote again.

@@ -1,0 +1,71 @@
+//! Names of nodes: one of a cluster at a time, decided in apply.
+
+use dtm_types::command::{JoinTokenRow, NodeRow, RemoveNode, UseJoinToken};
+
+use super::*;
+
+fn act(meta: &mut Group, op: admin::Op) -> Answer {
+    let outcome = meta.one(Op::Admin(Admin { op: Some(op), ..Admin::default() }));
+    outcome.result.expect("answered")
+}
+
+fn row(byte: u8, name: &str) -> NodeRow {
+    let version_max = u32::from(bundle::VERSION_MAX);
+    NodeRow { node: vec![byte; 16].into(), name: name.into(), version_max, ..NodeRow::default() }
+}
+
+fn join(meta: &mut Group, token: u8, node: NodeRow) -> Answer {
+    let token_hash = Bytes::from(vec![token; 32]);
+    let expires_us = i64::MAX;
+    let held = JoinTokenRow { token_hash: token_hash.clone(), expires_us, ..Default::default() };
+    assert!(matches!(act(meta, admin::Op::PutJoinToken(held)), Answer::Done(_)));
+    act(meta, admin::Op::UseJoinToken(UseJoinToken { token_hash, node: Some(node) }))
+}
+
+fn taken(answer: Answer, by: u8) {
+    let Answer::Refusal(refusal) = answer else { panic!("a second node of the name: {answer:?}") };
+    assert_eq!(refusal.kind(), RefusalKind::Exists);
+    let other = dtm_types::NodeId([by; 16]).to_string();
+    assert!(refusal.detail.contains(&other), "{}", refusal.detail);
+    assert!(refusal.detail.contains("--node"), "{}", refusal.detail);
+}
+
+#[test]
+fn a_name_belongs_to_one_node_that_is_not_removed() {
+    let mut meta = Group::new(GroupId::META);
+    assert!(matches!(act(&mut meta, admin::Op::PutNode(row(1, "n1"))), Answer::Done(_)));
+    taken(join(&mut meta, 11, row(2, "n1")), 1);
+    taken(act(&mut meta, admin::Op::PutNode(row(2, "n1"))), 1);
+    let token_hash = Bytes::from(vec![11; 32]);
+    let node = Some(row(2, "n2"));
+    let again = act(&mut meta, admin::Op::UseJoinToken(UseJoinToken { token_hash, node }));
+    assert!(matches!(again, Answer::Done(_)), "a refused join spends no token: {again:?}");
+    // The row of a node is changed under its own name, and not to another's.
+    let drained = NodeRow { draining: true, ..row(2, "n2") };
+    assert!(matches!(act(&mut meta, admin::Op::PutNode(drained)), Answer::Done(_)));
+    taken(act(&mut meta, admin::Op::PutNode(row(2, "n1"))), 1);
+    let gone = RemoveNode { node: vec![1; 16].into() };
+    assert!(matches!(act(&mut meta, admin::Op::RemoveNode(gone)), Answer::Done(_)));
+    let joined = join(&mut meta, 12, row(3, "n1"));
+    assert!(matches!(joined, Answer::Done(_)), "the name of a removed node is free: {joined:?}");
+}
+
+// Two joins of one name in one bundle: the second one sees the first.
+#[test]
+fn of_two_joins_at_once_one_gets_the_name() {
+    let mut meta = Group::new(GroupId::META);
+    for token in [21, 22] {
+        let token_hash = Bytes::from(vec![token; 32]);
+        let held = JoinTokenRow { token_hash, expires_us: i64::MAX, ..Default::default() };
+        assert!(matches!(act(&mut meta, admin::Op::PutJoinToken(held)), Answer::Done(_)));
+    }
+    let join = |token: u8, byte| {
+        let token_hash = Bytes::from(vec![token; 32]);
+        let join = UseJoinToken { token_hash, node: Some(row(byte, "n2")) };
+        let op = Some(admin::Op::UseJoinToken(join));
+        command(Op::Admin(Admin { op, ..Admin::default() }))
+    };
+    let mut outcomes = meta.apply(&[join(21, 4), join(22, 5)]);
+    taken(outcomes.remove(1).result.expect("answered"), 4);
+    assert!(matches!(outcomes.remove(0).result, Some(Answer::Done(_))));
+}
