@@ -17,7 +17,7 @@ mod value;
 
 pub use check::check_files;
 pub use docs::markdown;
-pub use keys::{Cluster, Config, KEYS, Key, Keys, Limits, Log, Node, Raft, State, Telemetry, Tls};
+pub use keys::{Config, KEYS, Key, Keys, Limits, Log, Node, Raft, State, Telemetry, Tls};
 pub use read::{load, parse};
 pub use value::Value;
 

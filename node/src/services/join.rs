@@ -9,13 +9,14 @@ use dtm_proto::admin::join_service_server::JoinService;
 use dtm_proto::admin::{JoinRequest, JoinResponse};
 use dtm_types::command::UseJoinToken;
 use dtm_types::command::admin::Op;
+use dtm_types::text::Told;
 use dtm_types::{ErrorCode, NodeId};
 use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use super::auth::address;
 use super::shared::Shared;
-use super::status::{internal, refusal, status};
+use super::status::{internal, status, told};
 use super::{Action, Actor, act};
 use crate::handover;
 use crate::join_token::JoinToken;
@@ -89,8 +90,8 @@ async fn in_words(shared: &Shared, name: &str, node: NodeId, refused: Status) ->
     let mut others = nodes.into_iter().flatten().filter(|row| !row.removed && row.name == name);
     let other = others.find_map(|row| NodeId::from_slice(&row.node).filter(|id| *id != node));
     other.map_or(refused, |other| {
-        let values = [("name", name), ("node", &*other.to_string())];
-        refusal(ErrorCode::AlreadyExists, "node_name_taken", &values)
+        let what = Told::new("refused.node_name_taken").with("name", name).with("node", other);
+        told(ErrorCode::AlreadyExists, &what)
     })
 }
 

@@ -87,7 +87,7 @@ pub(crate) fn applied(code: ErrorCode, detail: &str) -> Status {
 
 /// What the HTTPS port answers to a gRPC client.
 pub(crate) fn not_the_grpc_port() -> Status {
-    refusal(ErrorCode::InvalidArgument, "not_the_grpc_port", &[])
+    told(ErrorCode::InvalidArgument, &Told::new("refused.not_the_grpc_port"))
 }
 
 /// A session's error as the client sees it.

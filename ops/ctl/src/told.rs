@@ -50,6 +50,9 @@ pub(crate) fn of_client(error: &Error, lang: Lang) -> String {
         Error::Certificate { file, reason } => {
             Told::new("client.certificate").with("file", file).with("what", reason)
         }
+        Error::OtherCluster { file, ca } => {
+            Told::new("client.other_cluster").with("file", file).with("ca", ca)
+        }
         Error::Credential => Told::new("client.credential"),
         Error::Address { address } => Told::new("client.address").with("address", address),
         Error::Connect { address, reason } => {
