@@ -1,5 +1,7 @@
 //! How a command ends.
 
+use std::collections::HashMap;
+
 use dtm_types::ErrorCode;
 use dtm_types::text::{Lang, render};
 use tonic_types::{ErrorInfo, StatusExt};
@@ -40,6 +42,12 @@ pub enum Failure {
     /// No connection.
     #[error(transparent)]
     Client(#[from] dtm_client::Error),
+    /// No address of the context answers.
+    #[error("no address answers")]
+    Unreachable {
+        /// What became of each, at least one.
+        tried: Vec<dtm_client::Error>,
+    },
     /// What was to be published.
     #[error(transparent)]
     Publish(#[from] dtm_client::publish::Error),
@@ -76,6 +84,9 @@ pub enum Failure {
         /// Exit code.
         exit: Exit,
     },
+    /// It was told already, as its reader wanted it.
+    #[error("told already")]
+    Told,
     /// The contexts file does not hold.
     #[error("{path}: {what}")]
     Contexts {
@@ -128,26 +139,53 @@ impl Failure {
                 render(lang, key, &values)
             }
             Self::Verdict { key, .. } => render(lang, key, &[]),
+            Self::Unreachable { tried } => {
+                let each: Vec<_> = tried.iter().map(|error| format!("\n  {error}")).collect();
+                render(lang, "cli.unreachable", &[("each", &each.concat())])
+            }
+            Self::Client(error)
+            | Self::Publish(dtm_client::publish::Error::Client(error))
+            | Self::Agent(dtm_client::agent::Error::Client(error)) => answer(error, lang),
             other => other.to_string(),
         }
     }
 }
 
-/// A refusal in the user's language: what the code says, then what is behind it here.
+/// A refusal in the user's language.
 fn refusal(status: &tonic::Status, lang: Lang) -> String {
     let details = status.get_error_details();
     let Some((code, info)) = details.error_info().and_then(|info| Some((code_of(info)?, info)))
     else {
         return format!("{:?}: {}", status.code(), status.message());
     };
-    let value = |name: &str| info.metadata.get(name).map(String::as_str);
+    in_words(code, &info.metadata, status.message(), lang)
+}
+
+/// What the client was answered, the same way where that has a code.
+fn answer(error: &dtm_client::Error, lang: Lang) -> String {
+    match error {
+        dtm_client::Error::Rejected { code: Some(code), message, values, .. } => {
+            in_words(*code, values, message, lang)
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What a code says, then what is behind it here, and its page.
+fn in_words(
+    code: ErrorCode,
+    values: &HashMap<String, String>,
+    message: &str,
+    lang: Lang,
+) -> String {
+    let value = |name: &str| values.get(name).map(String::as_str);
     let in_vi = match lang {
         Lang::Vi => value("detail_vi"),
         Lang::En => None,
     };
-    let detail = in_vi.or(value("detail")).unwrap_or(status.message());
+    let detail = in_vi.or(value("detail")).unwrap_or(message);
     let name = value("name").or(value("limit")).unwrap_or(detail);
-    let values = info.metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let values = values.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let values: Vec<_> = std::iter::once(("name", name)).chain(values).collect();
     let words = render(lang, &format!("error.{code}"), &values);
     // A name that stands in the sentence is not said twice.

@@ -1,6 +1,8 @@
 //! What can go wrong between a source and the cluster.
 
 use dtm_types::ErrorCode;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Failures of the SDK. Cheap to clone, so that every waiter of a publisher learns the same cause.
@@ -46,6 +48,8 @@ pub enum Error {
         retry_after: Option<Duration>,
         /// Who leads the group, where the server said so.
         leader: Option<String>,
+        /// What the server's words name, by placeholder: a text of the code in any language.
+        values: Arc<HashMap<String, String>>,
     },
     /// A newer connection took the stream over: final for this one.
     #[error("a newer connection took over stream {stream}")]

@@ -3,6 +3,7 @@
 
 use crate::Error;
 use dtm_types::ErrorCode;
+use std::sync::Arc;
 use tonic_types::StatusExt;
 
 /// Longest text of a server that is kept.
@@ -30,13 +31,16 @@ pub(crate) fn error_of(address: &str, stream: &str, status: &tonic::Status) -> E
         let cut = (0..=MESSAGE_BYTES_MAX).rev().find(|&at| message.is_char_boundary(at));
         message.truncate(cut.unwrap_or(0));
     }
+    let mut values = info.map(|info| info.metadata).unwrap_or_default();
+    let leader = values.remove("leader_address");
     Error::Rejected {
         address: address.to_owned(),
         code,
         grpc: status.code(),
         message,
         retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
-        leader: info.and_then(|mut info| info.metadata.remove("leader_address")),
+        leader,
+        values: Arc::new(values),
     }
 }
 
