@@ -25,16 +25,10 @@ pub(crate) async fn run(command: &SourceCommand, globals: &Globals) -> Result<()
         SourceCommand::Add(args) => add(&remote, &printer, args).await,
         SourceCommand::List => {
             let sources = fetch(&remote, "").await?;
-            let rows = sources.iter().map(row).collect();
+            let rows = sources.iter().map(|detail| row(detail, &printer)).collect();
+            // Streams are told of one source at a time only.
             let document: Vec<_> = sources.iter().map(to_json).collect();
-            printer.table(
-                &[
-                    "source", "title", "agency", "group", "datasets", "streams", "records",
-                    "refused",
-                ],
-                rows,
-                &json!(document),
-            );
+            printer.table(&HEAD, rows, &json!(document));
             Ok(())
         }
         SourceCommand::Show { source } => show(&remote, &printer, source).await,
@@ -104,33 +98,23 @@ async fn show(remote: &Remote, printer: &Printer<'_>, source: &str) -> Result<()
         return Err(Failure::usage("cli.unknown_source", &[("name", source)]));
     };
     if printer.is_json() {
-        printer.json(&to_json(&detail));
+        printer.json(&with_streams(to_json(&detail), &detail));
         return Ok(());
     }
-    let head = ["source", "title", "agency", "group", "datasets", "streams", "records", "refused"];
-    printer.table(&head, vec![row(&detail)], &Value::Null);
-    let state = |revoked: bool| {
-        printer.text(if revoked { "cli.state.revoked" } else { "cli.state.in_force" }, &[])
-    };
-    let keys = detail.keys.iter();
-    let keys: Vec<_> = keys
-        .map(|k| {
-            vec![
-                hex::encode(&k.key_id),
-                state(k.revoked),
-                time(k.not_before_us),
-                time(k.not_after_us),
-            ]
-        })
-        .collect();
+    let (records, refused) = totals(&detail);
+    let mut all = row(&detail, printer);
+    all.extend([detail.streams.len().to_string(), records.to_string(), refused.to_string()]);
+    let figures = ["streams", "records", "refused"];
+    let head: Vec<_> = HEAD.into_iter().chain(figures).collect();
+    printer.table(&head, vec![all], &Value::Null);
+    let agreements = detail.source.iter().flat_map(|source| &source.agreements);
     printer.raw("");
-    printer.table(&["key", "state", "from", "until"], keys, &Value::Null);
-    let certificates = detail.certificates.iter().map(|c| {
-        vec![hex::encode(&c.digest), state(c.revoked), time(c.issued_us), time(c.not_after_us)]
-    });
-    let head = ["certificate", "state", "from", "until"];
-    printer.raw("");
-    printer.table(&head, certificates.collect(), &Value::Null);
+    printer.table(
+        &["dataset", "modes", "form", "security", "priority"],
+        agreements.map(source_row::told).collect(),
+        &Value::Null,
+    );
+    credentials(&detail, printer);
     let streams = detail.streams.iter().map(|s| {
         vec![
             s.stream.clone(),
@@ -161,6 +145,32 @@ async fn show(remote: &Remote, printer: &Printer<'_>, source: &str) -> Result<()
         &Value::Null,
     );
     Ok(())
+}
+
+/// Tables of a source's keys and certificates.
+fn credentials(detail: &SourceDetail, printer: &Printer<'_>) {
+    let state = |revoked: bool| {
+        printer.text(if revoked { "cli.state.revoked" } else { "cli.state.in_force" }, &[])
+    };
+    let keys = detail.keys.iter();
+    let keys: Vec<_> = keys
+        .map(|k| {
+            vec![
+                hex::encode(&k.key_id),
+                state(k.revoked),
+                time(k.not_before_us),
+                time(k.not_after_us),
+            ]
+        })
+        .collect();
+    printer.raw("");
+    printer.table(&["key", "state", "from", "until"], keys, &Value::Null);
+    let certificates = detail.certificates.iter().map(|c| {
+        vec![hex::encode(&c.digest), state(c.revoked), time(c.issued_us), time(c.not_after_us)]
+    });
+    let head = ["certificate", "state", "from", "until"];
+    printer.raw("");
+    printer.table(&head, certificates.collect(), &Value::Null);
 }
 
 async fn key(
@@ -247,9 +257,12 @@ fn totals(detail: &SourceDetail) -> (u64, u64) {
         .fold((0, 0), |(records, refused), s| (records + s.records, refused + s.refused))
 }
 
-fn row(detail: &SourceDetail) -> Vec<String> {
+/// Columns of [`row`].
+const HEAD: [&str; 6] = ["source", "title", "agency", "group", "datasets", "state"];
+
+fn row(detail: &SourceDetail, printer: &Printer<'_>) -> Vec<String> {
     let source = detail.source.clone().unwrap_or_default();
-    let (records, refused) = totals(detail);
+    let state = if source.suspended { "cli.state.suspended" } else { "cli.state.in_force" };
     let datasets: Vec<_> = source.agreements.iter().map(|a| a.dataset.as_str()).collect();
     vec![
         source.source.clone(),
@@ -257,10 +270,22 @@ fn row(detail: &SourceDetail) -> Vec<String> {
         source.agency_code.clone(),
         source.group.to_string(),
         datasets.join(","),
-        detail.streams.len().to_string(),
-        records.to_string(),
-        refused.to_string(),
+        printer.text(state, &[]),
     ]
+}
+
+/// What one source has sent, beside what it is.
+fn with_streams(mut document: Value, detail: &SourceDetail) -> Value {
+    let streams = detail.streams.iter().map(|s| {
+        json!({ "stream": s.stream, "dataset": s.dataset, "through": s.through, "records": s.records,
+                "refused": s.refused, "duplicates": s.duplicates, "reported": s.reported,
+                "unmasked": s.unmasked, "last": time(s.last_time_us), "finished": s.finished })
+    });
+    document["streams"] = streams.collect();
+    let (records, refused) = totals(detail);
+    document["records"] = records.into();
+    document["refused"] = refused.into();
+    document
 }
 
 fn to_json(detail: &SourceDetail) -> Value {
@@ -274,11 +299,6 @@ fn to_json(detail: &SourceDetail) -> Value {
         json!({ "key_id": hex::encode(&k.key_id), "revoked": k.revoked, "not_before": time(k.not_before_us),
                 "not_after": time(k.not_after_us) })
     });
-    let streams = detail.streams.iter().map(|s| {
-        json!({ "stream": s.stream, "dataset": s.dataset, "through": s.through, "records": s.records,
-                "refused": s.refused, "duplicates": s.duplicates, "reported": s.reported,
-                "unmasked": s.unmasked, "last": time(s.last_time_us), "finished": s.finished })
-    });
     let certificates = detail.certificates.iter().map(|c| {
         json!({ "digest": hex::encode(&c.digest), "serial": hex::encode(&c.serial),
                 "revoked": c.revoked, "issued": time(c.issued_us), "not_after": time(c.not_after_us) })
@@ -289,6 +309,5 @@ fn to_json(detail: &SourceDetail) -> Value {
         "group": source.group, "suspended": source.suspended, "version": source.version,
         "agreements": agreements.collect::<Vec<_>>(), "keys": keys.collect::<Vec<_>>(),
         "certificates": certificates.collect::<Vec<_>>(),
-        "streams": streams.collect::<Vec<_>>(),
     })
 }
