@@ -138,7 +138,13 @@ async fn examine(args: &DoctorArgs, globals: &Globals, now_us: i64) -> Result<()
     };
     let mut findings = doctor::examine(config.as_ref(), now_us);
     let lang = if printer.is_vi() { Lang::Vi } else { Lang::En };
-    let asked = tokio::time::timeout(STATUS_WITHIN, cluster_status(globals)).await;
+    let asking = async {
+        match context_for(config.as_ref(), globals)? {
+            Some(globals) => cluster_status(&globals).await,
+            None => Err(Failure::usage("cli.no_context", &[])),
+        }
+    };
+    let asked = tokio::time::timeout(STATUS_WITHIN, asking).await;
     let late = |_| Err(tonic::Status::deadline_exceeded("no answer in time").into());
     findings.extend(doctor::nodes(asked.unwrap_or_else(late), lang));
     let rows = findings.iter().map(|finding| {
@@ -164,6 +170,26 @@ async fn examine(args: &DoctorArgs, globals: &Globals, now_us: i64) -> Result<()
         return Err(Failure::Verdict { key: "cli.doctor_bad", exit: Exit::Unhealthy }.into());
     }
     Ok(())
+}
+
+/// Options under which the cluster of a configuration is asked: the context that was named, else
+/// one that trusts the same root, the current one first. `None` where no context is of that cluster.
+fn context_for(
+    config: Option<&config::Config>,
+    globals: &Globals,
+) -> Result<Option<Globals>, Failure> {
+    let (Some(config), None) = (config, &globals.context) else {
+        return Ok(Some(globals.clone()));
+    };
+    let root = std::fs::read(&config.tls.ca).unwrap_or_default();
+    let all = Contexts::load(&contexts::path())?;
+    let current = all.current.iter().filter_map(|name| all.contexts.get_key_value(name));
+    let mut known = current.chain(&all.contexts);
+    let is_same = |context: &Context| {
+        std::fs::read(&context.ca).is_ok_and(|ca| ca.trim_ascii() == root.trim_ascii())
+    };
+    let found = known.find(|(_, context)| is_same(context));
+    Ok(found.map(|(name, _)| Globals { context: Some(name.clone()), ..globals.clone() }))
 }
 
 /// The cluster's status, by the context.

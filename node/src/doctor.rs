@@ -125,7 +125,12 @@ pub fn nodes(asked: Result<ClusterStatusResponse, Failure>, lang: Lang) -> Vec<F
     let status = match asked {
         Ok(status) => status,
         Err(Failure::Usage { key: "cli.no_context", .. }) => {
-            return vec![Finding::new("nodes", Verdict::Ok, "not asked: no context".into(), "")];
+            return vec![Finding::new(
+                "nodes",
+                Verdict::Ok,
+                "not asked: no context of this cluster".into(),
+                "",
+            )];
         }
         Err(failure) => {
             let found = failure.tell(lang);

@@ -53,7 +53,10 @@ async fn serve_node(path: &std::path::Path, lang: Lang) -> ExitCode {
 }
 
 fn fail_with(failure: &Failure, cli: &Cli) -> ExitCode {
-    fail(&failure.tell(cli.globals.lang), failure.exit() as u8)
+    match failure {
+        Failure::Told => ExitCode::from(failure.exit() as u8),
+        _ => fail(&failure.tell(cli.globals.lang), failure.exit() as u8),
+    }
 }
 
 fn fail(text: &str, code: u8) -> ExitCode {

@@ -41,6 +41,12 @@ pub enum Failure {
     /// No connection.
     #[error(transparent)]
     Client(#[from] dtm_client::Error),
+    /// No address of the context answers.
+    #[error("no address answers")]
+    Unreachable {
+        /// What became of each, at least one.
+        tried: Vec<dtm_client::Error>,
+    },
     /// What was to be published.
     #[error(transparent)]
     Publish(#[from] dtm_client::publish::Error),
@@ -77,6 +83,9 @@ pub enum Failure {
         /// Exit code.
         exit: Exit,
     },
+    /// It was told already, as its reader wanted it.
+    #[error("told already")]
+    Told,
     /// The contexts file does not hold.
     #[error("{path}: {what}")]
     Contexts {
@@ -133,6 +142,11 @@ impl Failure {
                 render(lang, key, &values)
             }
             Self::Verdict { key, .. } => render(lang, key, &[]),
+            Self::Unreachable { tried } => {
+                let each: Vec<_> =
+                    tried.iter().map(|e| format!("\n  {}", told::of_client(e, lang))).collect();
+                render(lang, "cli.unreachable", &[("each", &each.concat())])
+            }
             other => other.to_string(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use dtm_client::{Credential, Endpoint, TlsFiles};
+use dtm_client::{Credential, Endpoint, Reader, TlsFiles};
 use dtm_proto::admin::Context as Why;
 use dtm_proto::admin::admin_service_client::AdminServiceClient;
 use dtm_proto::records::records_service_client::RecordsServiceClient;
@@ -28,7 +28,7 @@ impl Remote {
     /// Connects to the first address of the context that answers.
     ///
     /// # Errors
-    /// [`Failure::Usage`] without a context, [`Failure::Client`] where no address answers.
+    /// [`Failure::Usage`] without a context, [`Failure::Unreachable`] where no address answers.
     pub async fn connect(globals: &Globals) -> Result<Self, Failure> {
         let (endpoint, context) = Self::endpoint(globals)?;
         Self::over(endpoint, context, globals).await
@@ -37,23 +37,23 @@ impl Remote {
     /// As [`Remote::connect`], over what [`Remote::endpoint`] gave.
     ///
     /// # Errors
-    /// [`Failure::Client`] where no address answers.
+    /// [`Failure::Unreachable`] where no address answers.
     pub async fn over(
         endpoint: Endpoint,
         context: Context,
         globals: &Globals,
     ) -> Result<Self, Failure> {
-        let mut last = None;
+        let mut tried = Vec::new();
         for address in endpoint.seeds() {
             match endpoint.channel(address).await {
                 Ok(channel) => {
                     let reason = globals.reason.clone();
                     return Ok(Self { channel, endpoint, context, reason });
                 }
-                Err(error) => last = Some(error),
+                Err(error) => tried.push(error),
             }
         }
-        Err(last.expect("an endpoint has at least one address").into())
+        Err(Failure::Unreachable { tried })
     }
 
     /// What the SDK needs to connect by itself, with the context.
@@ -74,6 +74,11 @@ impl Remote {
             endpoint = endpoint.with_credential(Credential::source_key(&key)?);
         }
         Ok((endpoint, context))
+    }
+
+    /// Reads that go on at another address of the context where one goes away.
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.endpoint.clone())
     }
 
     /// The administration of the cluster.

@@ -122,9 +122,20 @@ impl Columns {
                 },
             });
         }
-        let mut writer = RowWriter { columns: self, cells: &cells, out: Vec::with_capacity(256) };
+        let mut writer = RowWriter::new(self, &cells, false);
         writer.members(&self.root)?;
         Ok(writer.out)
+    }
+
+    /// The JSON of one row, in which a cell that is not of its column's type stands as text: who
+    /// validates it finds that cell wrong and no other. Cells that are not there are empty, those
+    /// beyond the columns are left out.
+    pub fn row_as_told<'a>(&self, cells: impl Iterator<Item = &'a str>) -> Vec<u8> {
+        let width = self.names.len();
+        let cells: Vec<&str> = cells.chain(std::iter::repeat("")).take(width).collect();
+        let mut writer = RowWriter::new(self, &cells, true);
+        writer.members(&self.root).expect("no cell fails where misfits are told as text");
+        writer.out
     }
 }
 
@@ -258,10 +269,16 @@ fn complete(node: &Node) -> Result<(), Told> {
 struct RowWriter<'a> {
     columns: &'a Columns,
     cells: &'a [&'a str],
+    /// Whether a cell of another type is written as text.
+    tells_misfits: bool,
     out: Vec<u8>,
 }
 
-impl RowWriter<'_> {
+impl<'a> RowWriter<'a> {
+    fn new(columns: &'a Columns, cells: &'a [&'a str], tells_misfits: bool) -> Self {
+        Self { columns, cells, tells_misfits, out: Vec::with_capacity(256) }
+    }
+
     /// Writes an object; true when it has a member with a value.
     fn members(&mut self, members: &[(String, Node)]) -> Result<bool, CellError> {
         self.out.push(b'{');
@@ -328,11 +345,11 @@ impl RowWriter<'_> {
         match cell {
             Cell::Text => write_json_string(&mut self.out, text),
             Cell::Integer if is_number(trimmed) => self.out.extend_from_slice(trimmed.as_bytes()),
-            Cell::Integer => return Err(self.error(column, "whole number")),
+            Cell::Integer => self.misfit(column, "whole number")?,
             Cell::Bool => match trimmed.to_ascii_lowercase().as_str() {
                 "true" | "1" => self.out.extend_from_slice(b"true"),
                 "false" | "0" => self.out.extend_from_slice(b"false"),
-                _ => return Err(self.error(column, "true or false")),
+                _ => self.misfit(column, "true or false")?,
             },
             Cell::Object | Cell::List => {
                 let fits = read(trimmed).is_ok_and(|item| match item.value {
@@ -340,23 +357,28 @@ impl RowWriter<'_> {
                     Value::Array(_) => cell == Cell::List,
                     _ => false,
                 });
-                if !fits {
+                if fits {
+                    self.out.extend_from_slice(trimmed.as_bytes());
+                } else {
                     let expected = if cell == Cell::Object { "JSON object" } else { "JSON list" };
-                    return Err(self.error(column, expected));
+                    self.misfit(column, expected)?;
                 }
-                self.out.extend_from_slice(trimmed.as_bytes());
             }
         }
         Ok(true)
     }
 
-    fn error(&self, column: usize, expected: &str) -> CellError {
-        CellError {
+    fn misfit(&mut self, column: usize, expected: &str) -> Result<(), CellError> {
+        if self.tells_misfits {
+            write_json_string(&mut self.out, self.cells[column]);
+            return Ok(());
+        }
+        Err(CellError {
             column: column + 1,
             header: self.columns.names[column].clone(),
             expected: expected.to_owned(),
             found: excerpt(self.cells[column].as_bytes(), FOUND_CHARS_MAX),
-        }
+        })
     }
 }
 

@@ -91,6 +91,13 @@ fn cells_of_the_wrong_type_are_named() {
     cells[11] = "[1]";
     assert_eq!(columns.row(cells.iter().copied()).expect_err("object").column, 12);
     assert!(columns.row(["A"].into_iter()).is_err());
+    // As text, the wrong ones are found wrong and the right ones are not.
+    cells[2] = "012";
+    cells[7] = "5";
+    let told = String::from_utf8(columns.row_as_told(cells.iter().copied())).expect("text");
+    for part in [r#""count":"012""#, r#""amount":5"#, r#""extra":"[1]""#] {
+        assert!(told.contains(part), "{told}");
+    }
 }
 
 #[test]

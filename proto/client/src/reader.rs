@@ -10,6 +10,7 @@ use dtm_proto::records::{
     LookupRequest, LookupResponse, QuarantineRequest, QuarantineResponse, ReadRequest, ReadResponse,
 };
 use std::time::Duration;
+use tokio::time::Instant;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
@@ -18,6 +19,9 @@ const ANSWER_BYTES_MAX: usize = 32 << 20;
 /// Failures in a row before a stream gives up.
 const FAILURES_MAX: u32 = 20;
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// A call that held for so long ends a row of failures, though nothing was to be told: a tail of a
+/// quiet source goes on over as many restarts of nodes as come.
+const HELD: Duration = Duration::from_secs(5);
 
 /// Where a stream stands, without opening it; asks one seed after the other.
 ///
@@ -189,7 +193,7 @@ fn advance(position: &mut Bytes, to: &Bytes, records_max: &mut u64, count: u64) 
     *records_max > 0
 }
 
-/// Answers in order, each once; after a failure it goes on from the last position.
+/// Answers in order, each once; after a failure it goes on from the last position, at the next seed.
 #[derive(Debug)]
 pub struct RecordStream<R: Resumable> {
     endpoint: Endpoint,
@@ -198,8 +202,13 @@ pub struct RecordStream<R: Resumable> {
     inner: Option<Streaming<R::Answer>>,
     finished: bool,
     failures: u32,
+    /// Failures in a row before the first answer, at most.
+    failures_at_first: u32,
+    has_begun: bool,
     turn: usize,
     backoff: Backoff,
+    /// When the present call was accepted.
+    since: Option<Instant>,
 }
 
 impl<R: Resumable> RecordStream<R> {
@@ -212,9 +221,21 @@ impl<R: Resumable> RecordStream<R> {
             inner: None,
             finished: false,
             failures: 0,
+            failures_at_first: FAILURES_MAX,
+            has_begun: false,
             turn: 0,
             backoff: Backoff::new(BACKOFF_MAX, seed),
+            since: None,
         }
+    }
+
+    /// Gives up before the first answer once each seed has failed twice: for people, who want to know
+    /// at once that there is no cluster or that it does not want them.
+    #[must_use]
+    pub fn hasty(mut self) -> Self {
+        let seeds = u32::try_from(self.endpoint.seeds().len()).unwrap_or(FAILURES_MAX);
+        self.failures_at_first = seeds.saturating_mul(2).min(FAILURES_MAX);
+        self
     }
 
     /// The request as it would go on now: its position is that of the last answer.
@@ -223,26 +244,35 @@ impl<R: Resumable> RecordStream<R> {
         &self.request
     }
 
-    /// The next answer; `None` at the end.
+    /// The next answer; `None` at the end, which a tail has only by its limit. Cancel-safe.
     ///
     /// # Errors
-    /// What the server said for good, or the last of 20 failures in a row.
+    /// What the server said for good, or the last of 20 failures in a row. [`RecordStream::request`]
+    /// says from where another one would go on.
     pub async fn next(&mut self) -> Result<Option<R::Answer>, Error> {
         while !self.finished {
             match self.try_next().await {
                 Ok(Some(answer)) => {
                     self.failures = 0;
+                    self.has_begun = true;
                     self.backoff.reset();
                     self.finished = !self.request.advance(&answer);
                     return Ok(Some(answer));
                 }
                 Ok(None) if !self.tail => self.finished = true,
-                Ok(None) => self.inner = None,
-                Err(error) => {
+                outcome => {
+                    // A tail is ended by a node that goes; another one has the records.
+                    let error = outcome.err().unwrap_or_else(|| self.ended());
                     self.inner = None;
+                    if self.since.take().is_some_and(|since| since.elapsed() >= HELD) {
+                        self.failures = 0;
+                        self.has_begun = true;
+                        self.backoff.reset();
+                    }
                     self.failures += 1;
                     self.turn += 1;
-                    if !error.retryable() || self.failures >= FAILURES_MAX {
+                    let most = if self.has_begun { FAILURES_MAX } else { self.failures_at_first };
+                    if !error.retryable() || self.failures >= most {
                         self.finished = true;
                         return Err(error);
                     }
@@ -253,6 +283,12 @@ impl<R: Resumable> RecordStream<R> {
         Ok(None)
     }
 
+    fn ended(&self) -> Error {
+        let seeds = self.endpoint.seeds();
+        let address = seeds[self.turn % seeds.len()].clone();
+        Error::Connect { address, reason: "it ended the tail".into() }
+    }
+
     async fn try_next(&mut self) -> Result<Option<R::Answer>, Error> {
         let seeds = self.endpoint.seeds();
         let address = seeds[self.turn % seeds.len()].clone();
@@ -261,6 +297,7 @@ impl<R: Resumable> RecordStream<R> {
             let channel = self.endpoint.channel(&address).await?;
             let call = self.request.call(channel, &self.endpoint, self.tail);
             self.inner = Some(call.await.map_err(refused)?);
+            self.since = Some(Instant::now());
         }
         let inner = self.inner.as_mut().expect("it was just set");
         inner.message().await.map_err(refused)

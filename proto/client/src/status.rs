@@ -31,14 +31,16 @@ pub(crate) fn error_of(address: &str, stream: &str, status: &tonic::Status) -> E
         let cut = (0..=MESSAGE_BYTES_MAX).rev().find(|&at| message.is_char_boundary(at));
         message.truncate(cut.unwrap_or(0));
     }
+    let mut values = info.map(|info| info.metadata).unwrap_or_default();
+    let leader = values.remove("leader_address");
     Error::Rejected {
         address: address.to_owned(),
         code,
         grpc: status.code(),
         message,
         retry_after: status.get_details_retry_info().and_then(|info| info.retry_delay),
-        leader: info.as_ref().and_then(|info| info.metadata.get("leader_address").cloned()),
-        values: Arc::new(info.map(|info| info.metadata).unwrap_or_default()),
+        leader,
+        values: Arc::new(values),
     }
 }
 

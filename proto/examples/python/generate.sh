@@ -16,7 +16,8 @@ flock -w 600 9
 "$python" -m pip --version >/dev/null 2>&1 || python3 -m venv --clear "$out/.venv"
 "$python" -c 'import grpc_tools' 2>/dev/null ||
     "$python" -m pip install --quiet 'grpcio>=1.70,<2' 'grpcio-tools>=1.70,<2'
-set -- "$protos/dtm/format/v1/format.proto" "$protos/dtm/ingest/v1/ingest.proto"
+set -- "$protos/dtm/format/v1/format.proto" "$protos/dtm/ingest/v1/ingest.proto" \
+    "$protos/dtm/records/v1/records.proto"
 made=$(cat "$@" | cksum)
 if [ "$made" != "$(cat "$out/.generated" 2>/dev/null)" ]; then
     "$python" -m grpc_tools.protoc -I "$protos" --python_out="$out" --grpc_python_out="$out" "$@"

@@ -12,6 +12,7 @@ use dtm_proto::ingest::RefusedRecord;
 use dtm_types::text::{Lang, render};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
@@ -22,6 +23,9 @@ use crate::{Failure, Printer, Remote};
 
 /// Longest wait for the definition before the agent starts without it.
 const DEFINITION_WITHIN: Duration = Duration::from_secs(10);
+/// Pauses before the cluster is asked again, while it is away.
+const ASK_AGAIN_FIRST: Duration = Duration::from_secs(1);
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 /// Reasons that are told of one refused record, and characters of each text.
 const VIOLATIONS_MAX: usize = 8;
 const TEXT_CHARS_MAX: usize = 200;
@@ -33,10 +37,20 @@ pub(crate) async fn run(args: &AgentArgs, globals: &Globals) -> Result<(), Failu
         return Err(Failure::usage("cli.no_source", &[]));
     };
     let mut config = AgentConfig::new(&source, &args.dataset, &args.spool);
-    let connecting = Remote::over(endpoint.clone(), context, globals);
-    if let Some(found) = definition_now(connecting, &args.dataset).await? {
-        config.definition = Some(found);
-    }
+    let ask = || {
+        let connecting = Remote::over(endpoint.clone(), context.clone(), globals);
+        definition_now(connecting, &args.dataset)
+    };
+    let built_in = config.definition.borrow().clone();
+    let told = ask().await?;
+    let is_told = told.is_some();
+    let (known, definition) = watch::channel(told.or(built_in));
+    config.definition = definition;
+    let fetching = async move {
+        if !is_told {
+            until_known(ask, known).await;
+        }
+    };
     if let Some(stream) = &args.stream {
         config.publisher.stream = stream.clone();
     }
@@ -57,15 +71,22 @@ pub(crate) async fn run(args: &AgentArgs, globals: &Globals) -> Result<(), Failu
         signal(SignalKind::terminate()).map_err(Failure::file(Path::new("SIGTERM")))?;
     let lang = globals.lang;
     let tell = move |report| tell(report, lang);
-    let working = agent::run(endpoint, config, input, stop.clone(), Arc::new(tell));
-    tokio::pin!(working);
-    let acked = loop {
+    let working = agent::run(endpoint.clone(), config, input, stop.clone(), Arc::new(tell));
+    tokio::pin!(working, fetching);
+    let mut is_fetching = true;
+    let ended = loop {
         tokio::select! {
-            done = &mut working => break done?,
+            done = &mut working => break done,
+            () = &mut fetching, if is_fetching => is_fetching = false,
             _ = terminate.recv() => stop.cancel(),
             _ = tokio::signal::ctrl_c() => stop.cancel(),
         }
     };
+    let acked = ended.map_err(|error| {
+        let failure = Failure::Agent(error);
+        tell_end(&failure, lang);
+        Failure::Told
+    })?;
     printer.done(
         "cli.agent_ended",
         &[("count", &acked.to_string())],
@@ -93,6 +114,27 @@ async fn definition_now(
     }
 }
 
+/// Asks for the definition until the cluster tells it, and hands it to the agent: tables wait for
+/// it. Ends without one where the cluster has none for good; then nothing waits any more.
+async fn until_known<F>(mut ask: impl FnMut() -> F, known: watch::Sender<Option<Arc<Definition>>>)
+where
+    F: Future<Output = Result<Option<Arc<Definition>>, Failure>>,
+{
+    let mut pause = ASK_AGAIN_FIRST;
+    // Ends with the agent at the latest.
+    loop {
+        match ask().await {
+            Ok(Some(definition)) => {
+                known.send_replace(Some(definition));
+                return;
+            }
+            Ok(None) => tokio::time::sleep(pause).await,
+            Err(_) => return,
+        }
+        pause = (pause * 2).min(ASK_AGAIN_MAX);
+    }
+}
+
 /// A refusal that says nothing about the data set.
 fn is_passing(code: Code) -> bool {
     use Code::{Cancelled, DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unknown};
@@ -116,6 +158,13 @@ fn tell_to(out: &mut impl Write, report: Report, lang: Lang) -> std::io::Result<
     out.write_all(format!("{line}\n").as_bytes())
 }
 
+/// Why the agent ends: the last line, for the same reader.
+fn tell_end(failure: &Failure, lang: Lang) {
+    let line = json!({ "ended": failure.tell(lang), "time": now() });
+    // Whoever closed stderr does not want to know.
+    std::io::stderr().lock().write_all(format!("{line}\n").as_bytes()).ok();
+}
+
 fn now() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     time(i64::try_from(since.as_micros()).unwrap_or(0))
@@ -127,6 +176,10 @@ fn document(report: Report, lang: Lang) -> Value {
         Report::Taken { file, through } => json!({ "taken": file, "through": through }),
         Report::Done { file } => json!({ "done": file }),
         Report::Skipped { file, reason } => json!({ "skipped": file, "reason": reason }),
+        Report::Waiting { file } => {
+            let reason = render(lang, "agent.waiting", &[("name", &file)]);
+            json!({ "waiting": file, "reason": reason })
+        }
         Report::Late { file, bytes, is_taken } => {
             let key = if is_taken { "agent.late" } else { "agent.late_unsent" };
             let reason = render(lang, key, &[("name", &file)]);
@@ -134,7 +187,7 @@ fn document(report: Report, lang: Lang) -> Value {
         }
         Report::Refused { file, line, record } => refused(file.as_deref(), line, &record),
         Report::Unsendable { file, line, reason } => {
-            json!({ "unsendable": file, "line": line, "rule": reason, "reason": render(lang, reason, &[]) })
+            json!({ "unsendable": file, "line": line, "rule": reason.key(), "reason": reason.text(lang) })
         }
         Report::SpoolFull { bytes, spool_bytes_max } => {
             json!({ "spool_full": bytes, "spool_bytes_max": spool_bytes_max })
@@ -203,6 +256,24 @@ mod tests {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
+    }
+
+    #[tokio::test]
+    async fn the_definition_is_asked_for_until_the_cluster_tells_it() {
+        let (known, definition) = watch::channel(None);
+        let mut asked = 0;
+        let ask = || {
+            asked += 1;
+            let told = (asked > 1).then(|| Definition::built_in("payment").map(Arc::new));
+            async move { Ok(told.flatten()) }
+        };
+        until_known(ask, known).await;
+        assert!(definition.borrow().is_some() && definition.has_changed().is_err());
+
+        let (known, definition) = watch::channel(None);
+        let never = || async { Err(Failure::usage("cli.unknown_dataset", &[("name", "x")])) };
+        until_known(never, known).await;
+        assert!(definition.borrow().is_none() && definition.has_changed().is_err());
     }
 
     #[test]

@@ -88,21 +88,27 @@ async fn show(
             printer.json(&to_json(record));
             return Ok(());
         }
-        let place = format!("{}/{} #{}", record.source, record.stream, record.sequence);
-        printer.say(
-            "cli.refused_record",
-            &[("id", id), ("place", &place), ("time", &time(record.group_time_us))],
-        );
-        for message in messages(record, printer) {
-            printer.raw(&format!("  - {message}"));
-        }
-        printer.raw(&format!("  {}", state(record, printer)));
-        if !record.payload.is_empty() {
-            printer.raw(&String::from_utf8_lossy(&record.payload));
-        }
+        tell(record, printer);
         return Ok(());
     }
     Err(Failure::usage("cli.no_record", &[]))
+}
+
+/// One refused record for people: where it stood, why it was refused, and its content where the
+/// caller may read that.
+pub(super) fn tell(record: &QuarantinedRecord, printer: &Printer<'_>) {
+    let place = format!("{}/{} #{}", record.source, record.stream, record.sequence);
+    printer.say(
+        "cli.refused_record",
+        &[("id", &record.id), ("place", &place), ("time", &time(record.group_time_us))],
+    );
+    for message in messages(record, printer) {
+        printer.raw(&format!("  - {message}"));
+    }
+    printer.raw(&format!("  {}", state(record, printer)));
+    if !record.payload.is_empty() {
+        printer.raw(&String::from_utf8_lossy(&record.payload));
+    }
 }
 
 async fn resend(

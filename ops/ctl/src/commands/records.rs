@@ -1,11 +1,12 @@
 //! `dtm records read|tail|lookup`.
 
+use dtm_proto::admin::ListDatasetsRequest;
 use dtm_proto::records::{LookupRequest, ReadRequest, StoredRecord};
 use serde_json::{Value, json};
 
 use super::text::time;
 use crate::args::{Globals, ReadArgs, RecordsCommand};
-use crate::{Failure, Printer, Remote};
+use crate::{Exit, Failure, Printer, Remote};
 
 pub(crate) async fn run(command: &RecordsCommand, globals: &Globals) -> Result<(), Failure> {
     let printer = Printer::new(globals);
@@ -28,8 +29,23 @@ pub(crate) async fn run(command: &RecordsCommand, globals: &Globals) -> Result<(
             };
             let found = remote.records().lookup(remote.request(message)).await?.into_inner();
             match (&found.record, &found.refused) {
-                (Some(record), _) => printer.json(&to_json(record)),
-                (None, Some(refused)) => printer.json(&super::quarantine::to_json(refused)),
+                (Some(record), _) if printer.is_json() => {
+                    printer.json(&with_state(to_json(record), "stored"));
+                }
+                (Some(record), _) => {
+                    printer.raw(&line(record, false));
+                    tell_withheld(&printer, record.payload.is_empty());
+                }
+                (None, Some(refused)) => {
+                    if printer.is_json() {
+                        let document = super::quarantine::to_json(refused);
+                        printer.json(&with_state(document, "refused"));
+                    } else {
+                        super::quarantine::tell(refused, &printer);
+                    }
+                    let (key, exit) = ("cli.lookup_refused", Exit::Failed);
+                    return Err(Failure::Verdict { key, exit });
+                }
                 (None, None) => return Err(Failure::usage("cli.no_record", &[])),
             }
             Ok(())
@@ -60,38 +76,78 @@ async fn read(
         purpose: args.purpose.clone(),
     };
     let (source, dataset) = (message.source.clone(), message.dataset.clone());
-    let mut client = remote.records();
-    let request = remote.request(message);
-    let answer = if tail { client.tail(request).await? } else { client.read(request).await? };
-    let mut stream = answer.into_inner();
-    let mut last_position = Vec::new();
-    let mut count = 0_u64;
-    while let Some(page) = stream.message().await? {
+    let reader = remote.reader();
+    let pages = if tail { reader.tail(message) } else { reader.read(message) };
+    let mut pages = pages.hasty();
+    let (mut count, mut is_withheld) = (0_u64, false);
+    // Ends with what is stored, a tail by Ctrl-C; where no address goes on, with the error, and then
+    // too the position of what was told is told.
+    let ended = loop {
+        let page = tokio::select! {
+            page = pages.next() => page,
+            _ = tokio::signal::ctrl_c() => break Ok(()),
+        };
+        let page = match page {
+            Ok(Some(page)) => page,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(Failure::from(error)),
+        };
         for record in &page.records {
             count += 1;
+            is_withheld |= record.payload.is_empty() && !args.digests;
             if printer.is_json() {
                 printer.json_line(&to_json(record));
             } else {
                 printer.raw(&line(record, args.digests));
             }
         }
-        if !page.position.is_empty() {
-            last_position = page.position.to_vec();
+    };
+    if ended.is_err() && count == 0 {
+        return ended;
+    }
+    if count == 0 && !tail {
+        if !args.stream.is_empty() && dataset.is_empty() {
+            expect_stream(remote, &source, &args.stream).await?;
         }
+        expect_dataset(remote, &dataset).await?;
     }
-    if count == 0 && !tail && !args.stream.is_empty() && dataset.is_empty() {
-        expect_stream(remote, &source, &args.stream).await?;
-    }
-    let position = hex::encode(last_position);
+    tell_withheld(printer, is_withheld);
+    let position = hex::encode(&pages.request().position);
     if printer.is_json() {
         // The last line, and the only one with this member: where the next read goes on.
         printer.json_line(&json!({ "position": position, "count": count }));
-        return Ok(());
+        return ended;
     }
     // The position goes to stderr: stdout holds records only.
     let values = [("count", &*count.to_string()), ("position", &*position)];
     eprintln!("{}", printer.text("cli.read_summary", &values));
-    Ok(())
+    ended
+}
+
+/// Records without their content are told once, with the reason.
+fn tell_withheld(printer: &Printer<'_>, is_withheld: bool) {
+    if is_withheld {
+        eprintln!("{}", printer.text("cli.payload_withheld", &[]));
+    }
+}
+
+fn with_state(mut document: Value, state: &str) -> Value {
+    document["state"] = state.into();
+    document
+}
+
+/// Nothing was read of a data set: it may not be published. Who may not ask is told nothing.
+async fn expect_dataset(remote: &Remote, dataset: &str) -> Result<(), Failure> {
+    if dataset.is_empty() {
+        return Ok(());
+    }
+    let request = remote.request(ListDatasetsRequest { dataset: dataset.into() });
+    match remote.admin().list_datasets(request).await {
+        Ok(rows) if rows.get_ref().datasets.is_empty() => {
+            Err(Failure::usage("cli.unknown_dataset", &[("name", dataset)]))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Nothing was read of a stream: it may never have been opened. Who may not ask is told nothing.

@@ -16,9 +16,6 @@ use super::text::{id, time};
 use crate::args::{Globals, SourceArgs, SourceCommand, SourceKeyCommand};
 use crate::{Failure, NewFile, Printer, Remote, confirm, make_request, pem, write_new};
 
-/// Of the table of sources.
-const COLUMNS: [&str; 9] =
-    ["source", "title", "agency", "group", "datasets", "streams", "records", "refused", "limits"];
 /// SHA-256 of a certificate.
 const DIGEST_BYTES: usize = 32;
 
@@ -29,9 +26,10 @@ pub(crate) async fn run(command: &SourceCommand, globals: &Globals) -> Result<()
         SourceCommand::Add(args) => add(&remote, &printer, args).await,
         SourceCommand::List => {
             let sources = fetch(&remote, "").await?;
-            let rows = sources.iter().map(row).collect();
+            let rows = sources.iter().map(|detail| row(detail, &printer)).collect();
+            // Streams are told of one source at a time only.
             let document: Vec<_> = sources.iter().map(to_json).collect();
-            printer.table(&COLUMNS, rows, &json!(document));
+            printer.table(&HEAD, rows, &json!(document));
             Ok(())
         }
         SourceCommand::Show { source } => show(&remote, &printer, source).await,
@@ -101,36 +99,26 @@ async fn show(remote: &Remote, printer: &Printer<'_>, source: &str) -> Result<()
         return Err(Failure::usage("cli.unknown_source", &[("name", source)]));
     };
     if printer.is_json() {
-        printer.json(&to_json(&detail));
+        printer.json(&with_streams(to_json(&detail), &detail));
         return Ok(());
     }
-    let mut cells = row(&detail);
-    // Here they have a table of their own.
-    cells.pop();
-    printer.table(&COLUMNS[..cells.len()], vec![cells], &Value::Null);
+    let (records, refused) = totals(&detail);
+    let mut all = row(&detail, printer);
+    // Limits have a table of their own.
+    all.pop();
+    all.extend([detail.streams.len().to_string(), records.to_string(), refused.to_string()]);
+    let figures = ["streams", "records", "refused"];
+    let head: Vec<_> = HEAD[..all.len() - figures.len()].iter().copied().chain(figures).collect();
+    printer.table(&head, vec![all], &Value::Null);
     show_limits(printer, detail.source.as_ref().and_then(|source| source.limits));
-    let state = |revoked: bool| {
-        printer.text(if revoked { "cli.state.revoked" } else { "cli.state.in_force" }, &[])
-    };
-    let keys = detail.keys.iter();
-    let keys: Vec<_> = keys
-        .map(|k| {
-            vec![
-                hex::encode(&k.key_id),
-                state(k.revoked),
-                time(k.not_before_us),
-                time(k.not_after_us),
-            ]
-        })
-        .collect();
+    let agreements = detail.source.iter().flat_map(|source| &source.agreements);
     printer.raw("");
-    printer.table(&["key", "state", "from", "until"], keys, &Value::Null);
-    let certificates = detail.certificates.iter().map(|c| {
-        vec![hex::encode(&c.digest), state(c.revoked), time(c.issued_us), time(c.not_after_us)]
-    });
-    let head = ["certificate", "state", "from", "until"];
-    printer.raw("");
-    printer.table(&head, certificates.collect(), &Value::Null);
+    printer.table(
+        &["dataset", "modes", "form", "security", "priority"],
+        agreements.map(source_row::told).collect(),
+        &Value::Null,
+    );
+    credentials(&detail, printer);
     let streams = detail.streams.iter().map(|s| {
         vec![
             s.stream.clone(),
@@ -172,6 +160,32 @@ fn show_limits(printer: &Printer<'_>, own: Option<SourceLimits>) {
         printer.raw("");
         printer.table(&["limit", "value"], rows, &Value::Null);
     }
+}
+
+/// Tables of a source's keys and certificates.
+fn credentials(detail: &SourceDetail, printer: &Printer<'_>) {
+    let state = |revoked: bool| {
+        printer.text(if revoked { "cli.state.revoked" } else { "cli.state.in_force" }, &[])
+    };
+    let keys = detail.keys.iter();
+    let keys: Vec<_> = keys
+        .map(|k| {
+            vec![
+                hex::encode(&k.key_id),
+                state(k.revoked),
+                time(k.not_before_us),
+                time(k.not_after_us),
+            ]
+        })
+        .collect();
+    printer.raw("");
+    printer.table(&["key", "state", "from", "until"], keys, &Value::Null);
+    let certificates = detail.certificates.iter().map(|c| {
+        vec![hex::encode(&c.digest), state(c.revoked), time(c.issued_us), time(c.not_after_us)]
+    });
+    let head = ["certificate", "state", "from", "until"];
+    printer.raw("");
+    printer.table(&head, certificates.collect(), &Value::Null);
 }
 
 async fn key(
@@ -258,9 +272,12 @@ fn totals(detail: &SourceDetail) -> (u64, u64) {
         .fold((0, 0), |(records, refused), s| (records + s.records, refused + s.refused))
 }
 
-fn row(detail: &SourceDetail) -> Vec<String> {
+/// Columns of [`row`].
+const HEAD: [&str; 7] = ["source", "title", "agency", "group", "datasets", "state", "limits"];
+
+fn row(detail: &SourceDetail, printer: &Printer<'_>) -> Vec<String> {
     let source = detail.source.clone().unwrap_or_default();
-    let (records, refused) = totals(detail);
+    let state = if source.suspended { "cli.state.suspended" } else { "cli.state.in_force" };
     let datasets: Vec<_> = source.agreements.iter().map(|a| a.dataset.as_str()).collect();
     let limits = source.limits.unwrap_or_default();
     let limits = limits.named().map(|(name, value)| format!("{name}={value}"));
@@ -270,11 +287,23 @@ fn row(detail: &SourceDetail) -> Vec<String> {
         source.agency_code.clone(),
         source.group.to_string(),
         datasets.join(","),
-        detail.streams.len().to_string(),
-        records.to_string(),
-        refused.to_string(),
+        printer.text(state, &[]),
         limits.collect::<Vec<_>>().join(","),
     ]
+}
+
+/// What one source has sent, beside what it is.
+fn with_streams(mut document: Value, detail: &SourceDetail) -> Value {
+    let streams = detail.streams.iter().map(|s| {
+        json!({ "stream": s.stream, "dataset": s.dataset, "through": s.through, "records": s.records,
+                "refused": s.refused, "duplicates": s.duplicates, "reported": s.reported,
+                "unmasked": s.unmasked, "last": time(s.last_time_us), "finished": s.finished })
+    });
+    document["streams"] = streams.collect();
+    let (records, refused) = totals(detail);
+    document["records"] = records.into();
+    document["refused"] = refused.into();
+    document
 }
 
 fn to_json(detail: &SourceDetail) -> Value {
@@ -291,11 +320,6 @@ fn to_json(detail: &SourceDetail) -> Value {
         json!({ "key_id": hex::encode(&k.key_id), "revoked": k.revoked, "not_before": time(k.not_before_us),
                 "not_after": time(k.not_after_us) })
     });
-    let streams = detail.streams.iter().map(|s| {
-        json!({ "stream": s.stream, "dataset": s.dataset, "through": s.through, "records": s.records,
-                "refused": s.refused, "duplicates": s.duplicates, "reported": s.reported,
-                "unmasked": s.unmasked, "last": time(s.last_time_us), "finished": s.finished })
-    });
     let certificates = detail.certificates.iter().map(|c| {
         json!({ "digest": hex::encode(&c.digest), "serial": hex::encode(&c.serial),
                 "revoked": c.revoked, "issued": time(c.issued_us), "not_after": time(c.not_after_us) })
@@ -306,6 +330,5 @@ fn to_json(detail: &SourceDetail) -> Value {
         "group": source.group, "suspended": source.suspended, "version": source.version,
         "agreements": agreements.collect::<Vec<_>>(), "limits": limits, "keys": keys.collect::<Vec<_>>(),
         "certificates": certificates.collect::<Vec<_>>(),
-        "streams": streams.collect::<Vec<_>>(),
     })
 }

@@ -45,6 +45,34 @@ pub(super) fn row(args: &SourceArgs, present: Option<SourceRow>) -> SourceRow {
     row
 }
 
+/// An agreement for people: data set, modes, form, security status and priority.
+pub(super) fn told(agreement: &Agreement) -> Vec<String> {
+    let modes = agreement.modes.iter().filter_map(|mode| Mode::try_from(*mode).ok());
+    let modes: Vec<_> = modes.map(|mode| small(mode.as_str_name(), "MODE_")).collect();
+    let mut form = small(agreement.form().as_str_name(), "FORM_");
+    if agreement.refuse_raw {
+        form.push_str(", refuse-raw");
+    }
+    vec![
+        agreement.dataset.clone(),
+        modes.join(", "),
+        form,
+        label(agreement.security_status, "public internal restricted"),
+        label(agreement.priority, "low normal high"),
+    ]
+}
+
+/// The name as the options of `dtm source add` have it.
+fn small(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase()
+}
+
+/// A label of 1 to 3; 0 = as the data set says.
+fn label(value: u32, names: &str) -> String {
+    let at = value.checked_sub(1).map(|at| at as usize);
+    at.and_then(|at| names.split(' ').nth(at)).unwrap_or("-").to_owned()
+}
+
 /// Both ways, as it is, labels as the data set says.
 fn fresh(dataset: &str) -> Agreement {
     Agreement {
@@ -109,6 +137,8 @@ mod tests {
         let asked = "--title T --agency A --dataset a,b --mode batch --form masked --refuse-raw \
                      --security restricted";
         let mut present = row(&args(asked), None);
+        let shown = ["a", "batch", "masked, refuse-raw", "restricted", "-"];
+        assert_eq!(told(&present.agreements[0]), shown);
         present.version = 7;
         present.group = 3;
         present.agreements[1].responsible_agency = "A01".to_owned();

@@ -17,7 +17,7 @@ mod lines;
 mod mark;
 mod watch;
 
-use crate::publish::{self, Format, Item, Layout, RecordReader};
+use crate::publish::{self, Format, Item, Layout, RecordReader, Unsendable};
 use crate::spool::{self, SpoolConfig};
 use crate::{Endpoint, Event, IdPolicy, Publisher, PublisherConfig, Spool};
 use bytes::Bytes;
@@ -31,10 +31,10 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch as latest};
 use tokio_util::sync::CancellationToken;
 
-pub use mark::FileMark;
+pub use mark::{FileMark, FilePrint};
 
 /// Records of one block of the spool, at most, and their bytes, about.
 const BLOCK_RECORDS: usize = 512;
@@ -54,8 +54,9 @@ pub struct AgentConfig {
     pub format: Format,
     /// What separates the cells of a table. Default: a comma.
     pub delimiter: u8,
-    /// Definition of the data set, for tables.
-    pub definition: Option<Arc<Definition>>,
+    /// Definition of the data set, for tables. While there is none and its sender is held, tables
+    /// wait: the cluster that has it may be away. Without a sender they are not taken.
+    pub definition: latest::Receiver<Option<Arc<Definition>>>,
     /// Top-level member that is the message id.
     pub message_id_member: Option<String>,
     /// Time between two looks at the folder. Default 1 s.
@@ -79,7 +80,7 @@ impl AgentConfig {
             spool: SpoolConfig::new(spool),
             format: Format::Auto,
             delimiter: b',',
-            definition: Definition::built_in(dataset).map(Arc::new),
+            definition: latest::channel(Definition::built_in(dataset).map(Arc::new)).1,
             message_id_member: None,
             poll: Duration::from_secs(1),
             settle: Duration::from_secs(10),
@@ -92,6 +93,11 @@ impl AgentConfig {
 impl AgentConfig {
     pub(crate) fn layout(&self) -> Layout {
         Layout { format: self.format, delimiter: self.delimiter }
+    }
+
+    /// Whether there is no definition and one may still come.
+    pub(crate) fn awaits_definition(&self) -> bool {
+        self.definition.has_changed().is_ok() && self.definition.borrow().is_none()
     }
 }
 
@@ -130,6 +136,11 @@ pub enum Report {
         /// Why.
         reason: String,
     },
+    /// A table is taken once the definition of its data set is known, which the cluster has.
+    Waiting {
+        /// The file, or `-`.
+        file: String,
+    },
     /// A file was written to after it was done.
     Late {
         /// The file, as it was called before.
@@ -155,8 +166,8 @@ pub enum Report {
         file: String,
         /// The line.
         line: u64,
-        /// Key of the text.
-        reason: &'static str,
+        /// Why.
+        reason: Unsendable,
     },
     /// Taking waits for acks to make room.
     SpoolFull {
@@ -362,8 +373,9 @@ impl Intake {
     /// Takes everything that a reader gives, then waits for the acks.
     async fn take_reader(mut self, reader: Box<dyn Read + Send>) -> Result<(), Error> {
         let (sender, mut batches) = mpsc::channel::<Result<Vec<Item>, publish::Error>>(2);
-        let (layout, definition) = (self.config.layout(), self.config.definition.clone());
-        let work = move || read_input(reader, layout, definition.as_deref(), &sender);
+        let layout = self.config.layout();
+        let definition = self.awaited_definition();
+        let work = move || read_input(reader, layout, definition, &sender);
         std::thread::Builder::new()
             .name("dtm-agent-read".into())
             .spawn(work)
@@ -386,6 +398,22 @@ impl Intake {
         }
     }
 
+    /// Gives the definition, once it is there, to a thread that may wait for it; `None` where none
+    /// will come.
+    fn awaited_definition(&self) -> impl FnOnce() -> Option<Arc<Definition>> + Send + use<> {
+        let (config, tell) = (self.config.clone(), self.on_report.clone());
+        let runtime = tokio::runtime::Handle::current();
+        move || {
+            if config.awaits_definition() {
+                tell(Report::Waiting { file: "-".to_owned() });
+            }
+            let mut definition = config.definition;
+            // Ends with the sender, which goes with the agent.
+            let found = runtime.block_on(definition.wait_for(Option::is_some));
+            found.ok().and_then(|found| found.clone())
+        }
+    }
+
     /// The records among items, with their lines; the others are told.
     pub(crate) fn payloads(&self, file: &str, items: Vec<Item>) -> Vec<(u64, Bytes)> {
         let keep = |item| match item {
@@ -404,10 +432,10 @@ impl Intake {
 fn read_input(
     reader: Box<dyn Read + Send>,
     layout: Layout,
-    definition: Option<&Definition>,
+    definition: impl FnOnce() -> Option<Arc<Definition>>,
     sender: &mpsc::Sender<Result<Vec<Item>, publish::Error>>,
 ) {
-    let mut reader = match RecordReader::new("-", reader, layout, definition) {
+    let mut reader = match RecordReader::with("-", reader, layout, definition) {
         Ok(reader) => reader,
         Err(error) => return drop(sender.blocking_send(Err(error))),
     };

@@ -1,11 +1,11 @@
 //! Watches a folder by looking at it now and then. One file at a time is taken, in the order of
 //! their names.
 
-use super::{BLOCK_BYTES, BLOCK_RECORDS, Error, FileMark, Intake, Report, blocking};
-use crate::publish::{self, Item, RecordReader, files_of};
+use super::{BLOCK_BYTES, BLOCK_RECORDS, Error, FileMark, FilePrint, Intake, Report, blocking};
+use crate::publish::{self, Item, RecordReader, files_of, open_quote};
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +17,9 @@ const LATE_WATCH: Duration = Duration::from_secs(600);
 const LATE_MAX: usize = 256;
 /// How far back the start of a line is looked for.
 const LINE_BYTES_MAX: u64 = 64 << 10;
+
+/// Why a file that is done is not taken up again.
+const WRITTEN_OVER: &str = "it was written over after it was done: move it in under another name";
 
 /// What was seen of a file at the last look.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,6 +34,8 @@ struct Look {
 struct Seen {
     since: HashMap<PathBuf, (Look, Instant)>,
     skipped: HashMap<PathBuf, Look>,
+    /// Tables that wait for the definition of their data set.
+    waiting: HashMap<PathBuf, Look>,
     /// Files that are done, under their new names.
     done: Vec<(PathBuf, FileMark, Instant)>,
 }
@@ -67,21 +72,26 @@ async fn finish(intake: &mut Intake, folder: &Path, seen: &mut Seen) -> Result<(
     for mut file in std::mem::take(&mut intake.mark.files) {
         let path = folder.join(&file.name);
         let now = look(&path).filter(|now| now.identity == file.identity);
-        match now {
-            // It was renamed before the mark could say so, or somebody took it away.
-            None => continue,
-            Some(now) if now.bytes > file.bytes => {
+        // It was renamed before the mark could say so, or somebody took it away.
+        let Some(now) = now else { continue };
+        match is_same(&mut file, &path, &now) {
+            // Another one under its name, or written over: it is taken from its start.
+            Ok(false) => continue,
+            Ok(true) if now.bytes > file.bytes => {
                 // It grew after it had settled: the rest is taken too.
                 grown(&mut file, &path);
                 kept.push(file);
             }
-            Some(_) if file.whole && file.last_sequence <= acked => {
+            Ok(true) if file.whole && file.last_sequence <= acked => {
                 let done = PathBuf::from(format!("{}.done", path.display()));
-                fs::rename(&path, &done).map_err(|e| failed(folder, &e))?;
-                intake.tell(Report::Done { file: file.name.clone() });
-                seen.done.push((done, file, Instant::now() + LATE_WATCH));
+                if renamed(folder, &path, &done)? {
+                    intake.tell(Report::Done { file: file.name.clone() });
+                    seen.done.retain(|(earlier, ..)| *earlier != done);
+                    seen.done.push((done, file, Instant::now() + LATE_WATCH));
+                }
             }
-            Some(_) => kept.push(file),
+            // Not acked, or not readable now: it is looked at again.
+            Ok(true) | Err(_) => kept.push(file),
         }
     }
     intake.mark.files = kept;
@@ -101,10 +111,16 @@ async fn take_back(intake: &mut Intake, folder: &Path, seen: &mut Seen) -> Resul
         let Some(look) = look(&done).filter(|look| look.identity == file.identity) else {
             continue;
         };
-        if look.bytes <= file.bytes {
+        let is_same = is_same(&mut file, &done, &look);
+        if look.bytes <= file.bytes || is_same.is_err() {
             if now < until {
                 quiet.push((done, file, until));
             }
+            continue;
+        }
+        if is_same.is_ok_and(|is_same| !is_same) {
+            let file = format!("{}.done", file.name);
+            intake.tell(Report::Skipped { file, reason: WRITTEN_OVER.to_owned() });
             continue;
         }
         let path = folder.join(&file.name);
@@ -116,11 +132,41 @@ async fn take_back(intake: &mut Intake, folder: &Path, seen: &mut Seen) -> Resul
             // The mark first: without it the whole file would be taken again.
             intake.mark.files.push(file);
             intake.take("", &[]).await?;
-            fs::rename(&done, &path).map_err(|e| failed(folder, &e))?;
+            // Where it is gone, the next look forgets its mark.
+            renamed(folder, &done, &path)?;
         }
     }
     seen.done = quiet;
     Ok(())
+}
+
+/// Renames a file; false where somebody took it away.
+fn renamed(folder: &Path, from: &Path, to: &Path) -> Result<bool, Error> {
+    match fs::rename(from, to) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed(folder, &error)),
+    }
+}
+
+/// Whether a file of this name and inode begins with what was taken of it. Where only its time of
+/// change is another, that is noted. An error says nothing about the content.
+fn is_same(file: &mut FileMark, path: &Path, now: &Look) -> io::Result<bool> {
+    let changed = file.print.as_ref().is_some_and(|print| print.modified != now.changed);
+    if now.bytes < file.bytes {
+        return Ok(false);
+    }
+    if now.bytes == file.bytes && !changed {
+        return Ok(true);
+    }
+    let is_same = file.begins(&File::open(path)?)?;
+    if let Some(print) = &mut file.print
+        && is_same
+        && now.bytes == file.bytes
+    {
+        print.modified = now.changed;
+    }
+    Ok(is_same)
 }
 
 /// A file has more to take. Where it ended within a line, that line is taken once more, whole: its
@@ -150,6 +196,7 @@ fn settled(intake: &Intake, folder: &Path, seen: &mut Seen) -> Result<Vec<(PathB
     let now = Instant::now();
     seen.since.retain(|path, _| files.contains(path));
     seen.skipped.retain(|path, _| files.contains(path));
+    seen.waiting.retain(|path, _| files.contains(path));
     let mut ready = Vec::new();
     for path in files {
         let Some(look) = look(&path) else { continue };
@@ -157,7 +204,8 @@ fn settled(intake: &Intake, folder: &Path, seen: &mut Seen) -> Result<Vec<(PathB
             intake.mark.files.iter().any(|file| {
                 file.identity == look.identity && file.whole && path.ends_with(&file.name)
             });
-        if whole || seen.skipped.get(&path) == Some(&look) {
+        let waits = seen.waiting.get(&path) == Some(&look) && intake.config.awaits_definition();
+        if whole || waits || seen.skipped.get(&path) == Some(&look) {
             continue;
         }
         let entry = seen.since.entry(path.clone()).or_insert_with(|| (look.clone(), now));
@@ -178,24 +226,25 @@ async fn take_file(
     seen: &mut Seen,
 ) -> Result<(), Error> {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let done = intake.mark.find(&name, look.identity).map_or(0, |file| file.items);
-    let mut reader = match open(intake, path, &name, look.bytes).await? {
-        Ok(reader) => reader,
-        Err(reason) => {
+    let (mut reader, print, is_known) = match open(intake, path, &name, look).await? {
+        Opened::Ready { reader, print, is_known } => (*reader, print, is_known),
+        Opened::Changed => return Ok(()),
+        Opened::Waits => {
+            seen.waiting.insert(path.to_owned(), look.clone());
+            intake.tell(Report::Waiting { file: name });
+            return Ok(());
+        }
+        Opened::Refused(reason) => {
             skip(intake, path, look, name, reason, seen);
             return Ok(());
         }
     };
-    if intake.mark.find(&name, look.identity).is_none() {
-        intake.mark.files.push(FileMark {
-            name: name.clone(),
-            identity: look.identity,
-            bytes: look.bytes,
-            items: 0,
-            whole: false,
-            last_sequence: 0,
-        });
+    if !is_known {
+        intake.mark.files.retain(|file| file.name != name || file.identity != look.identity);
+        let fresh = FileMark::new(&name, look.identity, look.bytes, print.clone());
+        intake.mark.files.push(fresh);
     }
+    let done = intake.mark.find(&name, look.identity).map_or(0, |file| file.items);
     let mut passed = 0u64;
     loop {
         let file = name.clone();
@@ -226,6 +275,7 @@ async fn take_file(
         mark.items = passed.max(done);
         mark.whole = whole;
         mark.bytes = look.bytes;
+        mark.print = Some(print.clone());
         if !payloads.is_empty() {
             mark.last_sequence = last;
         }
@@ -235,19 +285,62 @@ async fn take_file(
     }
 }
 
-async fn open(
-    intake: &Intake,
-    path: &Path,
-    name: &str,
-    bytes: u64,
-) -> Result<Result<RecordReader, String>, Error> {
-    let (path, name) = (path.to_owned(), name.to_owned());
-    let (layout, definition) = (intake.config.layout(), intake.config.definition.clone());
+/// A file that is about to be taken.
+enum Opened {
+    Ready {
+        reader: Box<RecordReader>,
+        print: FilePrint,
+        /// It begins with what its mark says was taken.
+        is_known: bool,
+    },
+    /// It is gone, or is not any more what was looked at: it is looked at again.
+    Changed,
+    /// It is a table whose definition may still come.
+    Waits,
+    Refused(String),
+}
+
+async fn open(intake: &mut Intake, path: &Path, name: &str, look: &Look) -> Result<Opened, Error> {
+    let (path, name, look) = (path.to_owned(), name.to_owned(), look.clone());
+    let mark = intake.mark.find(&name, look.identity).cloned();
+    let config = intake.config.clone();
     blocking(move || {
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Opened::Changed,
+            Err(error) => return Opened::Refused(error.to_string()),
+        };
+        // Between the look and the opening another one may have taken the name.
+        if file.metadata().is_ok_and(|data| Look::of(&data) != look) {
+            return Opened::Changed;
+        }
+        let mut check = || -> io::Result<_> {
+            let is_known = mark.as_ref().map_or(Ok(false), |mark| mark.begins(&file))?;
+            let print = FilePrint::of(&file, look.bytes, look.changed)?;
+            let open = open_quote(&name, config.layout(), &mut (&mut file).take(look.bytes))?;
+            file.rewind()?;
+            Ok((is_known, print, open))
+        };
+        let (is_known, print) = match check() {
+            Ok((is_known, print, None)) => (is_known, print),
+            Ok((.., Some(line))) => {
+                return Opened::Refused(publish::Error::open_quote(&name, line).to_string());
+            }
+            // It became shorter.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                return Opened::Changed;
+            }
+            Err(error) => return Opened::Refused(error.to_string()),
+        };
         // What has settled and no more: the end of it may be within a line.
-        let file = File::open(&path).map_err(|e| e.to_string())?.take(bytes);
-        RecordReader::new(&name, Box::new(file), layout, definition.as_deref())
-            .map_err(|e| e.to_string())
+        let input = Box::new(file.take(look.bytes));
+        let waits = config.awaits_definition();
+        let definition = || config.definition.borrow().clone();
+        match RecordReader::with(&name, input, config.layout(), definition) {
+            Ok(reader) => Opened::Ready { reader: Box::new(reader), print, is_known },
+            Err(publish::Error::Definition { .. }) if waits => Opened::Waits,
+            Err(error) => Opened::Refused(error.to_string()),
+        }
     })
     .await
 }
@@ -272,13 +365,18 @@ fn next_block(reader: &mut RecordReader, name: &str) -> Result<Vec<Item>, publis
     Ok(items)
 }
 
+impl Look {
+    fn of(data: &fs::Metadata) -> Self {
+        Self {
+            identity: (data.dev(), data.ino()),
+            bytes: data.len(),
+            changed: (data.mtime(), data.mtime_nsec()),
+        }
+    }
+}
+
 fn look(path: &Path) -> Option<Look> {
-    let data = fs::metadata(path).ok()?;
-    Some(Look {
-        identity: (data.dev(), data.ino()),
-        bytes: data.len(),
-        changed: (data.mtime(), data.mtime_nsec()),
-    })
+    fs::metadata(path).ok().as_ref().map(Look::of)
 }
 
 fn failed(folder: &Path, error: &std::io::Error) -> Error {

@@ -1,5 +1,6 @@
 //! Why an input was not published to its end.
 
+use super::records::OPEN_QUOTE;
 use std::io;
 use std::path::Path;
 
@@ -157,6 +158,11 @@ impl Error {
             Self::History { .. } => false,
             _ => true,
         }
+    }
+
+    /// A table ends inside a cell that begins in this line.
+    pub(crate) fn open_quote(file: &str, line: u64) -> Self {
+        Self::Syntax { file: file.to_owned(), line, what: Told::new(OPEN_QUOTE) }
     }
 
     pub(crate) fn io(file: &Path, error: &io::Error) -> Self {

@@ -3,8 +3,7 @@
 use super::PublishOptions;
 use super::error::Error;
 use super::quotes::Quotes;
-use super::records::{Item, Layout, OPEN_QUOTE, RecordReader, UTF8_MARK};
-use dtm_types::text::Told;
+use super::records::{Item, Layout, RecordReader, UTF8_MARK};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read};
@@ -63,31 +62,71 @@ pub(crate) struct Digested {
     pub(crate) bytes: u64,
 }
 
+/// The quotes of an input, where it is a table.
+#[derive(Default)]
+struct TableQuotes {
+    has_begun: bool,
+    quotes: Option<Quotes>,
+}
+
+impl TableQuotes {
+    /// Goes on with the next bytes; the first ones say what the input is.
+    fn feed(&mut self, name: &str, layout: Layout, mut chunk: &[u8]) {
+        if !self.has_begun && !chunk.is_empty() {
+            self.has_begun = true;
+            if layout.format.guess(name, chunk) == Format::Csv {
+                self.quotes = Some(Quotes::new(layout.delimiter));
+                chunk = chunk.strip_prefix(UTF8_MARK).unwrap_or(chunk);
+            }
+        }
+        if let Some(quotes) = &mut self.quotes {
+            quotes.feed(chunk);
+        }
+    }
+
+    /// The line of a quote that is open now.
+    fn unclosed(&self) -> Option<u64> {
+        self.quotes.as_ref().and_then(Quotes::unclosed)
+    }
+}
+
+/// Reads a table to its end; the line of a quote that is never closed. What is no table is not read
+/// beyond its start.
+pub(crate) fn open_quote(
+    name: &str,
+    layout: Layout,
+    input: &mut impl Read,
+) -> io::Result<Option<u64>> {
+    let mut quotes = TableQuotes::default();
+    let mut buffer = vec![0u8; 256 << 10];
+    // Ends with the input.
+    loop {
+        let read = input.read(&mut buffer)?;
+        quotes.feed(name, layout, &buffer[..read]);
+        if read == 0 || quotes.quotes.is_none() {
+            return Ok(quotes.unclosed());
+        }
+    }
+}
+
 /// Reads a file to its end. A table whose quotes do not close is refused here, before any of it is
 /// sent.
 pub(crate) async fn digest(path: &Path, options: &PublishOptions) -> Result<Digested, Error> {
     let (path, shown) = (PathBuf::from(path), PathBuf::from(path));
-    let (format, delimiter) = (options.format, options.delimiter);
+    let layout = Layout { format: options.format, delimiter: options.delimiter };
     let work = move || -> io::Result<(Digested, Option<u64>)> {
         let name = path.display().to_string();
         let mut file = File::open(&path)?;
         let (mut hash, mut bytes) = (Sha256::new(), 0u64);
-        let mut quotes = None;
+        let mut quotes = TableQuotes::default();
         let mut buffer = vec![0u8; 256 << 10];
         loop {
             let read = file.read(&mut buffer)?;
-            let mut chunk = &buffer[..read];
-            hash.update(chunk);
-            if bytes == 0 && format.guess(&name, chunk) == Format::Csv {
-                quotes = Some(Quotes::new(delimiter));
-                chunk = chunk.strip_prefix(UTF8_MARK).unwrap_or(chunk);
-            }
-            if let Some(quotes) = &mut quotes {
-                quotes.feed(chunk);
-            }
+            hash.update(&buffer[..read]);
+            quotes.feed(&name, layout, &buffer[..read]);
             if read == 0 {
                 let digested = Digested { digest: hash.finalize().into(), bytes };
-                return Ok((digested, quotes.and_then(|quotes| quotes.unclosed())));
+                return Ok((digested, quotes.unclosed()));
             }
             bytes += read as u64;
         }
@@ -96,10 +135,7 @@ pub(crate) async fn digest(path: &Path, options: &PublishOptions) -> Result<Dige
     let done = done.unwrap_or_else(|e| Err(io::Error::other(e)));
     match done.map_err(|e| Error::io(&shown, &e))? {
         (digested, None) => Ok(digested),
-        (_, Some(line)) => {
-            let file = shown.display().to_string();
-            Err(Error::Syntax { file, line, what: Told::new(OPEN_QUOTE) })
-        }
+        (_, Some(line)) => Err(Error::open_quote(&shown.display().to_string(), line)),
     }
 }
 

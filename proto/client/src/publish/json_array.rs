@@ -5,7 +5,7 @@
 //! cannot be numbered: that ends the run with the line.
 
 use super::error::Error;
-use super::records::{Item, RECORD_BYTES_MAX};
+use super::records::{Item, RECORD_BYTES_MAX, Unsendable};
 use bytes::Bytes;
 use dtm_types::text::Told;
 use std::io::BufRead;
@@ -90,7 +90,7 @@ impl<R: BufRead> JsonArray<R> {
         };
         self.state = if end == b']' { State::End } else { State::Next };
         if long {
-            return Ok(Item::Unsendable { line, reason: "publish.too_long" });
+            return Ok(Item::Unsendable { line, reason: Unsendable::TooLong });
         }
         Ok(Item::Record { line, payload: Bytes::copy_from_slice(bytes.trim_ascii_end()) })
     }

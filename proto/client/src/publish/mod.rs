@@ -19,10 +19,10 @@ mod run;
 mod summary;
 
 pub use error::Error;
-pub(crate) use input::files_of;
 pub use input::{FolderFiles, Format, folder_files};
+pub(crate) use input::{files_of, open_quote};
 pub use plan::GoOn;
-pub use records::{Item, Layout, RecordReader};
+pub use records::{Item, Layout, RecordReader, Unsendable};
 pub use summary::{LineRefusal, PublishProgress, Summary};
 
 use crate::{Endpoint, IdPolicy, PublisherConfig, Record, stream_status};

@@ -6,8 +6,9 @@ use super::json_array::JsonArray;
 use super::quotes::Quotes;
 use bytes::Bytes;
 use dtm_catalog::{Columns, Definition};
-use dtm_types::text::Told;
+use dtm_types::text::{Lang, Told, render};
 use std::io::{BufRead, BufReader, Read};
+use std::ops::Deref;
 
 /// Longest record; the same whatever the server's limit, so that numbers never depend on it.
 pub(crate) const RECORD_BYTES_MAX: usize = 8 << 20;
@@ -48,9 +49,49 @@ pub enum Item {
     Unsendable {
         /// Line where it begins, from 1.
         line: u64,
-        /// Key of the text that says why.
-        reason: &'static str,
+        /// Why.
+        reason: Unsendable,
     },
+}
+
+/// Why something of a file cannot be a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsendable {
+    /// It is longer than 8 MiB.
+    TooLong,
+    /// A row of a table that is not UTF-8. Lines are sent as they are: the server refuses them.
+    NotUtf8,
+    /// A row with more or fewer cells than the header: which cell is which is not known.
+    Columns {
+        /// Cells of the row.
+        found: usize,
+        /// Cells of the header.
+        expected: usize,
+    },
+}
+
+impl Unsendable {
+    /// Key of the text that says why.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::TooLong => "publish.too_long",
+            Self::NotUtf8 => "publish.not_utf8",
+            Self::Columns { .. } => "publish.columns",
+        }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn text(self, lang: Lang) -> String {
+        match self {
+            Self::TooLong | Self::NotUtf8 => render(lang, self.key(), &[]),
+            Self::Columns { found, expected } => {
+                let (found, expected) = (found.to_string(), expected.to_string());
+                render(lang, self.key(), &[("found", &found), ("expected", &expected)])
+            }
+        }
+    }
 }
 
 /// Reads records.
@@ -70,7 +111,6 @@ pub(crate) type Counted = BufReader<Box<dyn Read + Send>>;
 struct Table {
     rows: csv::Reader<Scanned>,
     columns: Columns,
-    headers: Vec<String>,
     row: csv::StringRecord,
 }
 
@@ -94,6 +134,19 @@ impl RecordReader {
         layout: Layout,
         definition: Option<&Definition>,
     ) -> Result<Self, Error> {
+        Self::with(name, input, layout, || definition)
+    }
+
+    /// As [`RecordReader::new`]; asks for the definition where the input is a table.
+    ///
+    /// # Errors
+    /// As [`RecordReader::new`].
+    pub fn with<D: Deref<Target = Definition>>(
+        name: &str,
+        input: Box<dyn Read + Send>,
+        layout: Layout,
+        definition: impl FnOnce() -> Option<D>,
+    ) -> Result<Self, Error> {
         let mut input: Counted = BufReader::with_capacity(256 << 10, input);
         let io = |e| Error::Io { file: name.to_owned(), reason: std::io::Error::to_string(&e) };
         let start = input.fill_buf().map_err(io)?;
@@ -114,7 +167,8 @@ impl RecordReader {
             Format::JsonArray => Inner::Array(Box::new(JsonArray::new(input))),
             Format::Csv => {
                 let input = Scanned::new(input, layout.delimiter);
-                Inner::Table(Box::new(Table::new(name, input, definition)?))
+                let definition = definition();
+                Inner::Table(Box::new(Table::new(name, input, definition.as_deref())?))
             }
             Format::Auto | Format::JsonLines => Inner::Lines { input, line: 0 },
         };
@@ -204,7 +258,7 @@ fn next_line(name: &str, input: &mut Counted, line: &mut u64) -> Result<Option<I
             if !ended {
                 skip_line(name, input)?;
             }
-            return Ok(Some(Item::Unsendable { line: *line, reason: "publish.too_long" }));
+            return Ok(Some(Item::Unsendable { line: *line, reason: Unsendable::TooLong }));
         }
         if !text.is_empty() {
             let payload = Bytes::copy_from_slice(text);
@@ -251,7 +305,7 @@ impl Table {
         }
         let names: Vec<&str> = headers.iter().map(String::as_str).collect();
         let columns = Columns::bind(definition, &names).map_err(|e| header(e.told()))?;
-        Ok(Self { rows, columns, headers, row: csv::StringRecord::new() })
+        Ok(Self { rows, columns, row: csv::StringRecord::new() })
     }
 
     fn next_item(&mut self, name: &str) -> Result<Option<Item>, Error> {
@@ -260,34 +314,27 @@ impl Table {
             Ok(true) => {
                 check_quotes(name, &self.rows)?;
                 let line = self.row.position().map_or(0, csv::Position::line);
-                let payload = match self.columns.row(self.row.iter()) {
-                    Ok(json) => json,
-                    // The server refuses it with pointer and rule, and keeps it in quarantine.
-                    Err(_) => self.as_text(),
-                };
+                let (found, expected) = (self.row.len(), self.columns.len());
+                if found != expected {
+                    let reason = Unsendable::Columns { found, expected };
+                    return Ok(Some(Item::Unsendable { line, reason }));
+                }
+                // A cell of another type goes as text: the server refuses the record with pointer
+                // and rule of that cell alone, and keeps it in quarantine.
+                let payload = self.columns.row_as_told(self.row.iter());
                 if payload.len() > RECORD_BYTES_MAX {
-                    return Ok(Some(Item::Unsendable { line, reason: "publish.too_long" }));
+                    return Ok(Some(Item::Unsendable { line, reason: Unsendable::TooLong }));
                 }
                 Ok(Some(Item::Record { line, payload: payload.into() }))
             }
             Err(error) => match error.kind() {
                 csv::ErrorKind::Utf8 { pos, .. } => {
                     let line = pos.as_ref().map_or(0, csv::Position::line);
-                    Ok(Some(Item::Unsendable { line, reason: "publish.not_utf8" }))
+                    Ok(Some(Item::Unsendable { line, reason: Unsendable::NotUtf8 }))
                 }
                 _ => Err(Error::Io { file: name.to_owned(), reason: error.to_string() }),
             },
         }
-    }
-
-    /// The row as an object of texts.
-    fn as_text(&self) -> Vec<u8> {
-        let mut object = serde_json::Map::new();
-        for (at, cell) in self.row.iter().enumerate() {
-            let header = self.headers.get(at).cloned().unwrap_or(format!("column {}", at + 1));
-            object.insert(header, cell.into());
-        }
-        serde_json::Value::Object(object).to_string().into_bytes()
     }
 }
 
@@ -295,9 +342,7 @@ impl Table {
 fn check_quotes(name: &str, rows: &csv::Reader<Scanned>) -> Result<(), Error> {
     match rows.get_ref().open_quote(rows.position().byte()) {
         None => Ok(()),
-        Some(line) => {
-            Err(Error::Syntax { file: name.to_owned(), line, what: Told::new(OPEN_QUOTE) })
-        }
+        Some(line) => Err(Error::open_quote(name, line)),
     }
 }
 
@@ -367,6 +412,24 @@ max_length = 300
         let other = read("a.csv", b"\xef\xbb\xbfma;ten\nF-1;a\n", b',');
         assert!(matches!(other, Err(Error::Separator { separator: ';', .. })), "{other:?}");
         assert_eq!(read("a.csv", b"\xef\xbb\xbfma;ten\nF-1;a\n", b';').expect("fits"), [2]);
+    }
+
+    #[test]
+    fn a_row_with_another_number_of_cells_is_told_by_their_numbers_and_nothing_else() {
+        let definition = Definition::parse(WORKS, "works").expect("a definition");
+        let text = "ma,ten\nF-1,a,b\nF-2\nF-3,c\n";
+        let input = Box::new(std::io::Cursor::new(text.as_bytes().to_vec()));
+        let layout = Layout::default();
+        let mut reader =
+            RecordReader::new("a.csv", input, layout, Some(&definition)).expect("a table");
+        let mut next = || reader.next_item("a.csv").expect("reads").expect("an item");
+        for (line, found) in [(2, 3), (3, 1)] {
+            let reason = Unsendable::Columns { found, expected: 2 };
+            assert_eq!(next(), Item::Unsendable { line, reason });
+            let told = reason.text(Lang::En);
+            assert!(told.starts_with(&format!("{found} columns, 2 expected")), "{told}");
+        }
+        assert!(matches!(next(), Item::Record { line: 4, .. }));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What became of the lines of a file.
 
+use super::records::Unsendable;
 use crate::Event;
 use dtm_proto::records::QuarantinedRecord;
-use dtm_types::text::{Lang, render};
+use dtm_types::text::Lang;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -172,13 +173,13 @@ impl Report {
         }
     }
 
-    pub(crate) fn unsendable(&self, line: u64, reason: &'static str) {
+    pub(crate) fn unsendable(&self, line: u64, reason: Unsendable) {
         let refusal = LineRefusal {
             file: self.file.clone(),
             line,
             sequence: 0,
-            reasons_vi: vec![render(Lang::Vi, reason, &[])],
-            reasons_en: vec![render(Lang::En, reason, &[])],
+            reasons_vi: vec![reason.text(Lang::Vi)],
+            reasons_en: vec![reason.text(Lang::En)],
             pointers: vec![String::new()],
         };
         let mut state = self.state.lock();

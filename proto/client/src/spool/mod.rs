@@ -145,7 +145,7 @@ impl Spool {
             return Ok(self.next - 1);
         };
         self.admit(frame.bytes() as u64 + mark.len() as u64)?;
-        if self.file_bytes >= self.config.segment_bytes {
+        if self.is_full() {
             self.roll()?;
         }
         // After the roll: a new file begins with the mark of what was taken before.
@@ -159,7 +159,7 @@ impl Spool {
     /// # Errors
     /// As [`Spool::append`].
     pub fn remember(&mut self, mark: Bytes) -> Result<(), Error> {
-        if self.file_bytes >= self.config.segment_bytes {
+        if self.is_full() {
             self.roll()?;
         }
         self.mark = mark;
@@ -199,6 +199,12 @@ impl Spool {
         }
         let mut index = self.index.lock();
         index.disk_bytes += sealed.len() as u64;
+        // Its file is named once a block of it is on disk: until then the file before it is the
+        // last one, which no ack removes, and with it the last mark stays.
+        if self.file_bytes == 0 && index.segments.back().is_none_or(|last| last.path != self.path) {
+            let (path, first) = (self.path.clone(), self.next);
+            index.segments.push_back(SegmentRef { path, first, bytes: 0 });
+        }
         if let Some(segment) = index.segments.back_mut() {
             segment.bytes += sealed.len() as u64;
         }
@@ -217,13 +223,69 @@ impl Spool {
         Ok(())
     }
 
+    /// Whether a new file is to be begun. One without records is not left: the next would have its
+    /// name, which is that of the first record.
+    fn is_full(&self) -> bool {
+        self.file_bytes >= self.config.segment_bytes
+            && self.index.lock().segments.back().is_some_and(|last| last.first < self.next)
+    }
+
     /// Begins a new file.
     fn roll(&mut self) -> Result<(), Error> {
         let (file, path) = self.folder.new_segment(self.next)?;
         self.file = file;
-        self.path = path.clone();
+        self.path = path;
         self.file_bytes = 0;
-        self.index.lock().segments.push_back(SegmentRef { path, first: self.next, bytes: 0 });
         self.write_block(0, &[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dtm_proto::ingest::Ack;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn open(folder: &Path) -> Spool {
+        let mut config = SpoolConfig::new(folder);
+        config.segment_bytes = 100;
+        Spool::open(config).expect("opens")
+    }
+
+    #[test]
+    fn marks_alone_begin_no_file_and_the_last_one_stays() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let mut spool = open(scratch.path());
+        for at in 0..10 {
+            spool.remember(format!("mark {at}").into()).expect("kept");
+        }
+        if let Some(released) = spool.queue().release(0, Ack::default()) {
+            released.clean().expect("cleaned");
+        }
+        drop(spool);
+        assert_eq!(&open(scratch.path()).mark()[..], b"mark 9");
+    }
+
+    #[test]
+    fn the_last_mark_stays_where_the_first_block_of_a_new_file_is_not_written() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let record = Record { payload: "{}".into(), ..Record::default() };
+        let mut spool = open(scratch.path());
+        let last = spool.append(std::slice::from_ref(&record), "one".into()).expect("taken");
+        // The next file can be made and not written: the disk is full.
+        let next = scratch.path().join(format!("{:020}.blocks", spool.next_sequence()));
+        symlink("/dev/full", &next).expect("a link");
+        spool.append(&[record], "two".into()).expect_err("no room");
+        let acked = Ack { acked_through: last, ..Ack::default() };
+        if let Some(released) = spool.queue().release(last, acked) {
+            released.clean().expect("cleaned");
+        }
+        drop(spool);
+        // What a loss of power leaves of it.
+        fs::remove_file(&next).expect("removed");
+        fs::write(&next, "").expect("empty");
+        let spool = open(scratch.path());
+        assert_eq!((&spool.mark()[..], spool.next_sequence()), (&b"one"[..], last + 1));
     }
 }

@@ -1,6 +1,7 @@
 //! The agent: what it takes is stored once, through crashes of itself and absence of the cluster.
 
-use crate::fake::{Fake, Fault};
+use crate::fake::{Fake, Fault, World};
+use dtm_catalog::Definition;
 use dtm_client::Endpoint;
 use dtm_client::agent::{AgentConfig, Error, Input, Report, run};
 use parking_lot::Mutex;
@@ -9,6 +10,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +23,15 @@ struct Agent {
 }
 
 fn start(address: &str, spool: &Path, input: Input) -> Agent {
+    start_with(address, spool, input, |_| ())
+}
+
+fn start_with(
+    address: &str,
+    spool: &Path,
+    input: Input,
+    change: impl FnOnce(&mut AgentConfig),
+) -> Agent {
     let mut config = AgentConfig::new("tinh-01", "payment", spool);
     config.poll = Duration::from_millis(20);
     config.settle = Duration::from_millis(40);
@@ -28,6 +39,7 @@ fn start(address: &str, spool: &Path, input: Input) -> Agent {
     config.publisher.ack_timeout = Duration::from_millis(500);
     config.publisher.frame_bytes_max = 400;
     config.spool.segment_bytes = 2000;
+    change(&mut config);
     let reports: Reports = Arc::default();
     let told = reports.clone();
     let stop = CancellationToken::new();
@@ -45,6 +57,49 @@ async fn until(what: &str, mut look: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("never: {what}");
+}
+
+/// An address where nobody answers yet, and what will be there.
+async fn away() -> (String, Arc<Mutex<World>>) {
+    let gone = Fake::start().await;
+    gone.stop();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    (gone.address.clone(), gone.world.clone())
+}
+
+impl Agent {
+    fn has_told(&self, wanted: impl Fn(&Report) -> bool) -> bool {
+        self.reports.lock().iter().any(wanted)
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+fn works() -> Arc<Definition> {
+    let head = "id = \"works\"\nversion = 1\nowner = \"x\"\ncategory = \"B3\"\nkey = [\"ma\"]\n\
+                priority = \"normal\"\nsecurity = \"internal\"\n\
+                title = { vi = \"x\", en = \"x\" }\n";
+    let field = |name: &str, spec: &str| {
+        format!(
+            "[[field]]\nname = \"{name}\"\ntype = \"{spec}\"\nmax_length = 32\n\
+             label = {{ vi = \"x\", en = \"x\" }}\n"
+        )
+    };
+    let text = [head.to_owned(), field("ma", "Code"), field("ten", "Text")].concat();
+    Arc::new(Definition::parse(&text, "works").unwrap())
+}
+
+/// Rows of that data set, and the records they become.
+fn rows(from: u64, to: u64) -> String {
+    let rows = (from..=to).map(|n| format!("F-{n},x\n"));
+    std::iter::once("ma,ten\n".to_owned()).chain(rows).collect()
+}
+
+fn row_records(from: u64, to: u64) -> Vec<String> {
+    (from..=to).map(|n| format!("{{\"ma\":\"F-{n}\",\"ten\":\"x\"}}")).collect()
 }
 
 fn lines(from: u64, to: u64) -> String {
@@ -216,4 +271,95 @@ async fn a_refusal_is_told_with_its_file_and_line_and_the_stream_at_the_start() 
         _ => None,
     });
     assert_eq!(refused, Some((Some("b.jsonl".into()), 3, 602)));
+}
+
+#[tokio::test]
+async fn tables_wait_for_their_definition_and_lines_do_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let inbox = folder.path().join("inbox");
+    fs::create_dir(&inbox).unwrap();
+    fs::write(inbox.join("a.csv"), rows(1, 3)).unwrap();
+    fs::write(inbox.join("b.jsonl"), lines(1, 2)).unwrap();
+    let (address, world) = away().await;
+    let (known, definition) = watch::channel(None);
+    let spool = folder.path().join("spool");
+    let agent = start_with(&address, &spool, Input::Folder(inbox.clone()), |config| {
+        config.definition = definition;
+    });
+    until("b taken", || agent.has_told(|r| matches!(r, Report::Taken { through: 2, .. }))).await;
+    let waits = |r: &Report| matches!(r, Report::Waiting { file } if file == "a.csv");
+    until("a waits", || agent.has_told(waits)).await;
+    let fake = Fake::serve(world, &address).await;
+    until("b done", || inbox.join("b.jsonl.done").exists()).await;
+    assert!(inbox.join("a.csv").exists());
+    known.send_replace(Some(works()));
+    until("a done", || inbox.join("a.csv.done").exists()).await;
+    assert_eq!(stored(&fake), [all(1, 2), row_records(1, 3)].concat());
+    assert!(!agent.has_told(|r| matches!(r, Report::Skipped { .. })));
+    assert_eq!(agent.reports.lock().iter().filter(|r| waits(r)).count(), 1, "told once");
+    agent.end().await;
+
+    // A pipe waits as well; where no definition will come, the agent ends and says so.
+    let input = || Input::Reader(Box::new(std::io::Cursor::new(rows(4, 5).into_bytes())));
+    let (known, definition) = watch::channel(None);
+    let agent = start_with(&address, &spool, input(), |config| config.definition = definition);
+    until("waits", || agent.has_told(|r| matches!(r, Report::Waiting { .. }))).await;
+    known.send_replace(Some(works()));
+    assert_eq!(agent.task.await.unwrap().unwrap(), 7);
+    let (_, definition) = watch::channel(None);
+    let agent = start_with(&address, &spool, input(), |config| config.definition = definition);
+    assert!(matches!(agent.task.await.unwrap(), Err(Error::Input(_))));
+}
+
+/// What is written over keeps its inode, as a new file in a freed inode has it.
+// holds: ING-1
+#[tokio::test]
+async fn what_is_written_over_while_the_cluster_is_away_is_another_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (inbox, spool) = (folder.path().join("inbox"), folder.path().join("spool"));
+    fs::create_dir(&inbox).unwrap();
+    for (name, from, to) in [("a", 1, 100), ("b", 101, 150), ("c", 151, 160)] {
+        fs::write(inbox.join(name).with_extension("jsonl"), lines(from, to)).unwrap();
+    }
+    let (address, world) = away().await;
+    let agent = start(&address, &spool, Input::Folder(inbox.clone()));
+    until("taken", || agent.has_told(|r| matches!(r, Report::Taken { through: 160, .. }))).await;
+    agent.end().await;
+    // Shorter, longer, and the same with another time.
+    fs::write(inbox.join("a.jsonl"), lines(201, 210)).unwrap();
+    fs::write(inbox.join("b.jsonl"), lines(301, 400)).unwrap();
+    fs::write(inbox.join("c.jsonl"), lines(151, 160)).unwrap();
+    let agent = start(&address, &spool, Input::Folder(inbox.clone()));
+    let fake = Fake::serve(world, &address).await;
+    until("done", || {
+        ["a", "b", "c"].iter().all(|name| inbox.join(format!("{name}.jsonl.done")).exists())
+    })
+    .await;
+    agent.end().await;
+    let (mut found, mut expected) =
+        (stored(&fake), [all(1, 160), all(201, 210), all(301, 400)].concat());
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn a_table_with_an_open_quote_is_taken_whole_once_it_is_mended() {
+    let folder = tempfile::tempdir().unwrap();
+    let inbox = folder.path().join("inbox");
+    fs::create_dir(&inbox).unwrap();
+    fs::write(inbox.join("a.csv"), format!("{}F-601,\"x\n", rows(1, 600))).unwrap();
+    let fake = Fake::start().await;
+    let spool = folder.path().join("spool");
+    let agent = start_with(&fake.address, &spool, Input::Folder(inbox.clone()), |config| {
+        config.definition = watch::channel(Some(works())).1;
+    });
+    let named =
+        |r: &Report| matches!(r, Report::Skipped { reason, .. } if reason.contains("line 602"));
+    until("skipped", || agent.has_told(named)).await;
+    assert!(!agent.has_told(|r| matches!(r, Report::Taken { .. })), "nothing would be sent twice");
+    fs::write(inbox.join("a.csv"), rows(1, 601)).unwrap();
+    until("done", || inbox.join("a.csv.done").exists()).await;
+    assert_eq!(stored(&fake), row_records(1, 601));
+    agent.end().await;
 }

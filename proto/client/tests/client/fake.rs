@@ -2,6 +2,7 @@
 //! The rules of cursors and sessions are those of the contract, so that what it holds in the end
 //! shows loss, doubles and order.
 
+use crate::reader::Records;
 use dtm_proto::ingest::ingest_service_server::{IngestService, IngestServiceServer};
 use dtm_proto::ingest::publish_request::Request as Asked;
 use dtm_proto::ingest::publish_response::Response as Answer;
@@ -9,6 +10,7 @@ use dtm_proto::ingest::{
     Ack, Closed, Frame, Open, Opened, PublishRequest, PublishResponse, Reconnect, Refused,
     RefusedRecord, Rewind, RewindReason, StatusRequest, StatusResponse, Window,
 };
+use dtm_proto::records::records_service_server::RecordsServiceServer;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -104,11 +106,13 @@ impl Fake {
         let stop = Arc::new(tokio::sync::Notify::new());
         let service = IngestServiceServer::new(Door { world: world.clone() })
             .max_decoding_message_size(16 << 20);
+        let records = RecordsServiceServer::new(Records::over(world.clone()));
         let ended = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
                 _ = tonic::transport::Server::builder()
                     .add_service(service)
+                    .add_service(records)
                     .serve_with_incoming(TcpListenerStream::new(listener)) => {}
                 () = ended.notified() => {}
             }

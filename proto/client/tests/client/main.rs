@@ -7,5 +7,6 @@ mod publish;
 mod publisher;
 mod python;
 mod python_env;
+mod reader;
 mod speed;
 mod spool;

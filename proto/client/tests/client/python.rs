@@ -53,6 +53,35 @@ async fn the_python_example_survives_cuts_of_both_sides() {
 }
 
 #[tokio::test]
+async fn the_python_example_tells_the_refusals_of_an_earlier_life() {
+    let Some(example) = Example::prepared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.jsonl");
+    fs::write(&file, lines(1000)).unwrap();
+    let fake = Fake::start().await;
+    fake.world.lock().refuse_payload = Some(b"{\"n\":4}".to_vec());
+    // The refusal is lost with its connection, and the client ends before it is told.
+    fake.script([vec![Fault::AckLost(1)]]);
+    let mut first = publish(example, &fake, &file).args(["--slow", "2"]).spawn().unwrap();
+    for _ in 0..6000 {
+        if !fake.payloads("s").is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    first.kill().await.unwrap();
+    assert!((4..1000).contains(&fake.payloads("s").len()));
+    for sent in ["sent the rest", "sent nothing"] {
+        let run = publish(example, &fake, &file).output();
+        let output = tokio::time::timeout(Duration::from_secs(60), run).await.unwrap().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{sent}");
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        let told = shown.lines().filter(|line| *line == "refused 4: kept").count();
+        assert!(told == 1 && shown.contains("acked through 1000, refused 1"), "{sent}: {shown}");
+    }
+}
+
+#[tokio::test]
 async fn the_python_example_prints_refusals() {
     let Some(example) = Example::prepared() else { return };
     let folder = tempfile::tempdir().unwrap();
