@@ -80,5 +80,12 @@ async fn ask_leader(group: &Arc<Group>, wait: Duration) -> Result<u64, String> {
     let mut client = link.control();
     let answer = tokio::time::timeout(wait, client.read_index(request)).await;
     let answer = answer.map_err(|_| "the leader does not answer".to_owned())?;
-    answer.map(|answer| answer.into_inner().index).map_err(|status| status.message().to_owned())
+    answer.map(|answer| answer.into_inner().index).map_err(|status| {
+        // The last leader that is known here may be the node that is gone.
+        if group.links.presence().is_gone(node.node) {
+            group.leaderless()
+        } else {
+            status.message().to_owned()
+        }
+    })
 }
