@@ -147,21 +147,7 @@ impl SourcesHandle {
         let bounds = Bounds::new(&deps.limits, &request.limits);
         let slot = self.0.slots.take(&request.stream, bounds.streams_open)?;
         let month = Month::of_micros(deps.clock.now_us());
-        let open = OpenSession {
-            source: request.stream.source.as_str().to_owned(),
-            stream: request.stream.stream.to_string(),
-            dataset: request.contract.dataset.to_string(),
-            schema_version: request.contract.schema_version,
-            mode: request.contract.mode.into(),
-            form: request.contract.form.into(),
-            ids_by_sequence: request.contract.ids_by_sequence,
-            acked_through: request.open.acked_through,
-            incarnation: request.open.incarnation,
-            month: month.0,
-            stream_names_max: u32::try_from(bounds.stream_names.value).unwrap_or(u32::MAX),
-            quarantine_records_max: bounds.quarantine_records.value,
-            quarantine_bytes_max: bounds.quarantine_bytes.value,
-        };
+        let open = open_command(&request, &bounds, month);
         let place = (&request.stream, request.group);
         let opened =
             opener::open_session(deps, place, open, bounds.stream_names, &request.actor_id).await?;
@@ -200,11 +186,7 @@ impl SourcesHandle {
             session: opened.session,
             told: request.leader_address,
         };
-        self.0.sessions.lock().enter(id, entry);
-        if actor.get_status() >= ActorStatus::Stopping {
-            // It ended before it was entered: nothing else would take it off the roll.
-            self.0.sessions.lock().leave(id);
-        }
+        self.enter(id, entry);
         let handle = SessionHandle::new(
             actor,
             request.stream,
@@ -213,6 +195,15 @@ impl SourcesHandle {
             (bounds, deps.limits.refused_per_second_max),
         );
         Ok((handle, outbox))
+    }
+
+    fn enter(&self, id: u64, entry: Entry) {
+        let actor = entry.actor.clone();
+        self.0.sessions.lock().enter(id, entry);
+        if actor.get_status() >= ActorStatus::Stopping {
+            // It ended before it was entered: nothing else would take it off the roll.
+            self.0.sessions.lock().leave(id);
+        }
     }
 
     /// The group says that this session holds the stream: an older one here ends, also where it
@@ -332,6 +323,24 @@ impl SourcesHandle {
             node: self.0.deps.node_name.clone(),
             schema_version: request.contract.schema_version,
         }
+    }
+}
+
+fn open_command(request: &OpenRequest, bounds: &Bounds, month: Month) -> OpenSession {
+    OpenSession {
+        source: request.stream.source.as_str().to_owned(),
+        stream: request.stream.stream.to_string(),
+        dataset: request.contract.dataset.to_string(),
+        schema_version: request.contract.schema_version,
+        mode: request.contract.mode.into(),
+        form: request.contract.form.into(),
+        ids_by_sequence: request.contract.ids_by_sequence,
+        acked_through: request.open.acked_through,
+        incarnation: request.open.incarnation,
+        month: month.0,
+        stream_names_max: u32::try_from(bounds.stream_names.value).unwrap_or(u32::MAX),
+        quarantine_records_max: bounds.quarantine_records.value,
+        quarantine_bytes_max: bounds.quarantine_bytes.value,
     }
 }
 
