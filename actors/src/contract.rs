@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use dtm_catalog::definition::Precision;
-use dtm_catalog::{CompiledMask, CompiledSchema, Definition, MaskKey, MaskProfile, MaskRule};
+use dtm_catalog::{
+    CompiledMask, CompiledSchema, Definition, ENVELOPE_TEXT_BYTES_MAX, MaskKey, MaskProfile,
+    MaskRule, is_envelope_text,
+};
 use dtm_proto::ingest;
 use dtm_types::command::{Agreement, SourceRow};
 use dtm_types::format::{Form, Mode};
@@ -92,6 +95,7 @@ impl Contracts {
                 let cause = Told::new("session.no_agreement").with("source", &source.source);
                 not_agreed(stream, cause.with("dataset", &open.dataset))
             })?;
+        check_open(stream, open)?;
         let mode = match open.mode() {
             Mode::Unspecified => Mode::Realtime,
             mode => mode,
@@ -216,6 +220,36 @@ fn parse_rule(text: &str) -> Option<MaskRule> {
         _ => return None,
     };
     parts.next().is_none().then_some(rule)
+}
+
+/// Values that this software does not know are told, not taken for something else.
+fn check_open(stream: &StreamKey, open: &ingest::Open) -> Result<(), Error> {
+    let numbers = [
+        ("mode", open.mode, Mode::try_from(open.mode).is_ok()),
+        ("form", open.form, Form::try_from(open.form).is_ok()),
+        ("ids", open.ids, ingest::IdPolicy::try_from(open.ids).is_ok()),
+    ];
+    let unknown = numbers.into_iter().find(|(.., is_known)| !is_known);
+    let unknown = unknown.map(|(field, value, _)| {
+        Told::new("session.unknown_value").with("field", field).with("value", value)
+    });
+    let texts = open.defaults.iter().flat_map(|defaults| {
+        [
+            ("defaults.category", &defaults.category),
+            ("defaults.responsible_agency", &defaults.responsible_agency),
+        ]
+    });
+    let long = texts.into_iter().find(|(_, text)| !is_envelope_text(text)).map(|(field, _)| {
+        Told::new("session.text").with("field", field).with("max", ENVELOPE_TEXT_BYTES_MAX)
+    });
+    match unknown.or(long) {
+        None => Ok(()),
+        Some(cause) => Err(Error::NotAgreed {
+            stream: stream.clone(),
+            code: ErrorCode::InvalidArgument,
+            cause,
+        }),
+    }
 }
 
 fn defaults(open: &ingest::Open, agreement: &Agreement, definition: &Definition) -> Defaults {

@@ -150,6 +150,14 @@ async fn put_key(
     }
 }
 
+/// An answer that does not belong to what was asked; a refusal in its own words.
 pub(crate) fn unexpected(stream: &StreamKey, answer: &Option<Answer>) -> Error {
-    Error::Protocol { stream: stream.clone(), cause: format!("the group answered {answer:?}") }
+    let cause = match answer {
+        Some(Answer::Refusal(refusal)) if !refusal.detail.is_empty() => refusal.detail.clone(),
+        Some(Answer::Refusal(refusal)) => {
+            format!("the group refused it ({})", refusal.kind().as_str_name())
+        }
+        _ => "the group gave an answer of another kind".to_owned(),
+    };
+    Error::Protocol { stream: stream.clone(), cause }
 }

@@ -9,7 +9,7 @@ use dtm_proto::ingest;
 use dtm_seal::{DataKey, Secret, SourceKey};
 use dtm_types::command::Command;
 use dtm_types::command::command::Op;
-use dtm_types::format::{EntryBody, Form, HeaderA, Mode};
+use dtm_types::format::{EntryBody, Envelope, Form, HeaderA, Mode, Violation};
 use dtm_types::{Month, StreamKey};
 use prost::Message;
 
@@ -222,6 +222,38 @@ fn labels_that_do_not_exist_are_refused() {
         let header = HeaderA::decode(body.header_a).expect("decodes");
         assert_eq!((header.security_status, header.priority), (3, 2), "protected most");
     }
+}
+
+#[test]
+fn a_broken_envelope_is_refused_alone_and_told_shortly() {
+    let long = "ầ".repeat(10_000);
+    let envelope = Some(Box::new(Envelope { channel: "d".into(), ..Envelope::default() }));
+    let records = [
+        record(r#"{"n":1}"#, "a"),
+        record(r#"{"n":2}"#, &long),
+        ingest::Record { envelope, ..record(r#"{"n":3}"#, "c") },
+    ];
+    let (body, refused) = build(Form::Raw, &records, &quota(), 1);
+    let opened = open_batch(&body, &data_key().cipher()).expect("opens");
+    assert_eq!(opened.header.refusal_bitmap.as_ref(), [0b110], "its neighbour is kept");
+    assert_eq!(refused[0].violations[0].pointer, "/message_id");
+    assert!(refused[0].message_id.len() <= 256, "{} bytes", refused[0].message_id.len());
+    let said = &refused[1].violations[0];
+    assert_eq!((said.pointer.as_str(), said.rule.as_str()), ("/envelope/channel", "label"));
+}
+
+#[test]
+fn what_the_node_masked_is_not_for_the_sender_to_say() {
+    let spoofed = Envelope {
+        masked_pointers: vec!["/n".into()],
+        warnings: vec![Violation::default()],
+        ..Envelope::default()
+    };
+    let sent = ingest::Record { envelope: Some(Box::new(spoofed)), ..record(r#"{"n":1}"#, "a") };
+    let (body, _) = build(Form::Raw, &[sent], &quota(), 1);
+    let opened = open_batch(&body, &data_key().cipher()).expect("opens");
+    let envelope = opened.records[0].envelope.as_ref().expect("an id stands in it");
+    assert!(envelope.masked_pointers.is_empty() && envelope.warnings.is_empty());
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! ```
 
 use bytes::{Bytes, BytesMut};
+use dtm_catalog::ENVELOPE_TEXT_BYTES_MAX;
 use dtm_ledger::Hash;
 use dtm_machine::seams::Entropy;
 use dtm_proto::ingest;
@@ -180,9 +181,8 @@ impl OpenBatch {
         envelope.message_id = record.message_id;
         envelope.event_time_us = record.event_time_us;
         envelope.warnings = checked.warnings;
-        if checked.masked {
-            envelope.masked_pointers = vec!["*".to_owned()];
-        }
+        // What the node did, not what a sender says of it.
+        envelope.masked_pointers = if checked.masked { vec!["*".to_owned()] } else { Vec::new() };
         let Some(refused) = checked.refused else {
             return SealedRecord {
                 envelope: some(envelope),
@@ -195,7 +195,7 @@ impl OpenBatch {
         self.refusal_bitmap[at / 8] |= 1 << (at % 8);
         let told = ingest::RefusedRecord {
             sequence,
-            message_id: envelope.message_id.clone(),
+            message_id: shortened(&envelope.message_id),
             violations: refused.violations.clone(),
             messages_vi: refused.messages_vi,
             messages_en: refused.messages_en,
@@ -325,6 +325,11 @@ pub(crate) struct Stamp<'a> {
     pub(crate) treatment: &'a dyn Treatment,
     /// 16 bytes: the source's id.
     pub(crate) actor_id: Bytes,
+}
+
+/// As much of a message id as one that is allowed has: it may be what the record is refused for.
+fn shortened(message_id: &str) -> String {
+    message_id[..message_id.floor_char_boundary(ENVELOPE_TEXT_BYTES_MAX)].to_owned()
 }
 
 /// An envelope that says something. Its encoded length tells: comparing it with an empty one calls

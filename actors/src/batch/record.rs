@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dtm_catalog::{Lang, Outcome, Reason, Refusal, Rule, Scratch};
+use dtm_catalog::{Lang, Outcome, Reason, Refusal, Rule, Scratch, check_envelope};
 use dtm_proto::ingest;
 use dtm_types::format::Violation;
 use sha2::{Digest, Sha256};
@@ -54,7 +54,9 @@ impl RecordChecker {
         tally: &mut Tally,
     ) -> Checked {
         let payload = &record.payload;
-        let labels = security::broken_labels(record);
+        let mut labels = security::broken_labels(record);
+        let envelope = record.envelope.as_deref();
+        labels.extend(check_envelope(&record.message_id, record.event_time_us, envelope));
         if !labels.is_empty() {
             let refusal = Refusal { reason: Reason::Invalid, violations: labels, more: 0 };
             return refuse(payload, refused(refusal, false, salt));

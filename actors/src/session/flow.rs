@@ -296,6 +296,7 @@ impl Flow {
                     expected_sequence: held + 1,
                     reason: ingest::RewindReason::Conflict.into(),
                     conflict_sequence: refusal.sequence,
+                    conflict_sequences: refusal.conflicts.clone(),
                 };
                 metrics::counter!("dtm_resend_conflicts_total").increment(1);
                 self.push(Response::Rewind(rewind))?;

@@ -207,6 +207,8 @@ fn a_resend_is_told_from_other_content() {
     );
     let other = refusal(group.one(batch("s", 1, 2, &[2, 9])));
     assert_eq!((other.kind(), other.sequence), (RefusalKind::Conflict, 3));
+    let others = refusal(group.one(batch("s", 1, 1, &[9, 2, 9])));
+    assert_eq!((others.sequence, &others.conflicts[..]), (1, &[1, 3][..]), "each is named");
     assert_eq!(group.machine.ledger_head(), head, "a resend leaves no leaf");
 }
 
@@ -226,7 +228,7 @@ fn what_was_declared_lost_is_never_acked_as_a_resend() {
     appended(group.one(batch("s", 1, 13, &[13])));
     group.open("s");
     let found = refusal(group.one(batch("s", 2, 3, &[3, 4, 5])));
-    assert_eq!((found.kind(), found.sequence), (RefusalKind::Conflict, 4));
+    assert_eq!((found.kind(), &found.conflicts[..]), (RefusalKind::Conflict, &[4, 5][..]));
     let found = refusal(group.one(batch("s", 2, 12, &[12, 13])));
     assert_eq!((found.kind(), found.sequence), (RefusalKind::Conflict, 12));
     assert!(appended(group.one(batch("s", 2, 13, &[13]))).already, "what is held is");

@@ -10,11 +10,14 @@ mod admit;
 mod beside;
 mod boot;
 mod found;
+mod grpc;
 mod peers;
 mod run;
+mod settings;
 mod vault;
 
 #[cfg(test)]
 pub(crate) use peers::Peers;
-pub(crate) use run::{Error, log_identity, run};
+pub(crate) use run::{Error, run};
+pub(crate) use settings::log_identity;
 pub(crate) use vault::NodeVault;

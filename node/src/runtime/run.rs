@@ -1,57 +1,43 @@
 //! A node's run, from open files to a planned stop.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use dtm_actors::{AckTimes, Contracts, Deps as SessionDeps, KeyVault, Limits, SourcesHandle};
-use dtm_cluster::{
-    ClusterConfig, ClusterNode, DbStates, Deps as ClusterDeps, NodeLogs, PeerNode, Timing,
-};
+use dtm_actors::{AckTimes, Contracts, Deps as SessionDeps, KeyVault, SourcesHandle};
+use dtm_cluster::{ClusterNode, DbStates, Deps as ClusterDeps, NodeLogs};
 use dtm_machine::seams::{Clock, Entropy};
-use dtm_proto::admin::admin_service_server::AdminServiceServer;
-use dtm_proto::admin::join_service_server::JoinServiceServer;
-use dtm_proto::admin::node_service_server::NodeServiceServer;
-use dtm_proto::records::records_service_server::RecordsServiceServer;
 use dtm_storage::keys::Keyring;
-use dtm_storage::log::{LogConfig, LogIdentity, NodeLog};
-use dtm_storage::state::{Owner, StateConfig};
-use dtm_storage::vfs::RealVfs;
-use dtm_types::command::{ClusterRow, NodeRow};
-use dtm_types::{ClusterId, Incarnation, NodeId};
+use dtm_storage::log::NodeLog;
+use dtm_storage::state::Owner;
+use dtm_types::{ClusterId, NodeId};
 
 use tokio_util::sync::CancellationToken;
 
 use super::admit::{Started, founded, last_start, start};
 use super::beside::Beside;
+use super::grpc::serve_grpc;
 use super::peers::Peers;
+use super::settings::{
+    FIRST, cluster_config, cluster_row, limits, open_log, own_row, state_config,
+};
 use super::{NodeVault, boot};
 use crate::config::Config;
 use crate::http::{self, Console, Pages};
 use crate::pki::{self, Genesis};
 use crate::seams::Seams;
-use crate::services::{
-    AdminDoor, IngestServer, JoinDoor, Live, NodeDoor, PeerCalls, RecordsDoor, Shared, reflection,
-};
+use crate::services::{Live, PeerCalls, Shared};
 use crate::shell::{RenderMetrics, Shell};
 use crate::system::{OsEntropy, SystemClock};
-use crate::telemetry::ContainCalls;
 use crate::tls;
 
-/// The first life of a cluster.
-const FIRST: Incarnation = Incarnation(1);
 /// How long connections may take to end.
 const DOORS_END: Duration = Duration::from_secs(10);
 /// Sessions are told to leave over this long at a planned stop.
 const LEAVE_OVER: Duration = Duration::from_millis(1_000);
 /// What did not leave by then is cut off.
-const LEAVE_WITHIN: Duration = Duration::from_millis(2_500);
+pub(super) const LEAVE_WITHIN: Duration = Duration::from_millis(2_500);
 const LEAVE_PAUSE: Duration = Duration::from_millis(20);
-/// Largest request of administration: a data set's definition of 1 MiB. It is decoded before anybody
-/// knows who asks.
-const ADMIN_BYTES_MAX: usize = (1 << 20) + (64 << 10);
 
 /// Why a node did not run.
 #[derive(Debug, thiserror::Error)]
@@ -300,25 +286,6 @@ async fn serve(
     Ok(())
 }
 
-fn cluster_config(
-    config: &Config,
-    cluster: ClusterId,
-    row: &NodeRow,
-    node: NodeId,
-) -> ClusterConfig {
-    let mut settings = ClusterConfig::new(cluster, peer_node(row, node));
-    settings.incarnation = FIRST;
-    settings.boot_counter = row.boot_counter;
-    settings.scrub_bytes_per_second = config.log.scrub_bytes_per_second;
-    settings.timing = Timing {
-        heartbeat_ms: config.raft.heartbeat_ms,
-        election_min_ms: config.raft.election_min_ms,
-        election_max_ms: config.raft.election_max_ms,
-    };
-    settings.clock_offset_max_ms = config.raft.clock_offset_max_ms;
-    settings
-}
-
 /// A planned stop: leaders hand over, sources move to the new ones, and only then the groups stop.
 /// What arrives meanwhile is forwarded.
 async fn stop(shared: &Arc<Shared>) {
@@ -330,39 +297,6 @@ async fn stop(shared: &Arc<Shared>) {
     let deadline = tokio::time::Instant::now() + LEAVE_WITHIN;
     while shared.sources.sessions() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(LEAVE_PAUSE).await;
-    }
-}
-
-async fn serve_grpc(shared: Arc<Shared>, listener: tls::Listener, shutdown: CancellationToken) {
-    let (health_reporter, health) = tonic_health::server::health_reporter();
-    health_reporter.set_serving::<IngestServer>().await;
-    health_reporter.set_serving::<RecordsServiceServer<RecordsDoor>>().await;
-    health_reporter.set_serving::<AdminServiceServer<AdminDoor>>().await;
-    let reflection = reflection(&shared);
-    let ingest = IngestServer::new(Arc::clone(&shared));
-    let records = RecordsServiceServer::new(RecordsDoor(Arc::clone(&shared)))
-        .max_encoding_message_size(usize::MAX);
-    let admin = AdminServiceServer::new(AdminDoor(Arc::clone(&shared)))
-        .max_decoding_message_size(ADMIN_BYTES_MAX);
-    let nodes = NodeServiceServer::new(NodeDoor(Arc::clone(&shared)));
-    let join = JoinServiceServer::new(JoinDoor(shared));
-    let served = tls::grpc_server()
-        .layer(ContainCalls)
-        .add_service(health)
-        .add_service(reflection)
-        .add_service(ingest)
-        .add_service(records)
-        .add_service(admin)
-        .add_service(nodes)
-        .add_service(join)
-        .serve_with_incoming_shutdown(listener.run(shutdown.clone()), shutdown.cancelled());
-    let ended = tokio::select! {
-        ended = served => ended,
-        // Streams that live for months do not end by themselves.
-        () = async { shutdown.cancelled().await; tokio::time::sleep(LEAVE_WITHIN * 2).await } => Ok(()),
-    };
-    if let Err(error) = ended {
-        tracing::error!(%error, "the gRPC port ended");
     }
 }
 
@@ -396,98 +330,5 @@ fn vault(
             Ok(Arc::new(vault))
         }
         Err(cause) => Err(failed(&cause)),
-    }
-}
-
-fn cluster_row(genesis: &Genesis, cluster: ClusterId, keyring: &Keyring) -> ClusterRow {
-    ClusterRow {
-        cluster_id: Bytes::copy_from_slice(&cluster.0),
-        name: genesis.cluster_name.clone(),
-        incarnation: FIRST.0,
-        ingest_groups: genesis.ingest_groups,
-        production: false,
-        cluster_key_id: Bytes::copy_from_slice(&keyring.current().0),
-        ..ClusterRow::default()
-    }
-}
-
-/// Whose the log is, as it stands in its files.
-pub(crate) fn log_identity(cluster: ClusterId, node: NodeId) -> LogIdentity {
-    LogIdentity { cluster: u128::from_be_bytes(cluster.0), node: u128::from_be_bytes(node.0) }
-}
-
-fn open_log(
-    data: &Path,
-    config: &Config,
-    cluster: ClusterId,
-    node: NodeId,
-) -> Result<Arc<NodeLog>, Error> {
-    let settings = LogConfig {
-        segment_bytes: config.log.segment_bytes,
-        disk_reserve_bytes: config.limits.disk_reserved_bytes,
-        ..LogConfig::default()
-    };
-    let identity = log_identity(cluster, node);
-    let (log, recovery) = NodeLog::open(Arc::new(RealVfs), &data.join("log"), settings, identity)?;
-    tracing::info!(?recovery, "log opened");
-    Ok(Arc::new(log))
-}
-
-fn state_config(config: &Config) -> StateConfig {
-    let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    StateConfig {
-        block_cache_bytes: bytes(config.state.block_cache_bytes),
-        write_buffer_bytes: bytes(config.state.write_buffer_bytes),
-        ..StateConfig::default()
-    }
-}
-
-fn limits(config: &Config) -> Limits {
-    let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    let limits = &config.limits;
-    Limits {
-        record_bytes_max: bytes(limits.record_bytes_max),
-        frame_bytes_max: bytes(limits.frame_bytes_max),
-        frame_records_max: bytes(limits.frame_records_max),
-        stream_in_flight_bytes_max: bytes(limits.stream_in_flight_bytes_max),
-        node_in_flight_bytes_max: bytes(limits.node_in_flight_bytes_max),
-        refused_per_second_max: limits.refused_per_second_max,
-        streams_open_max: bytes(limits.streams_open_max),
-        stream_names_max: u32::try_from(limits.stream_names_max).unwrap_or(u32::MAX),
-        quarantine_records_max: limits.quarantine_records_max,
-        quarantine_bytes_max: limits.quarantine_bytes_max,
-        ..Limits::default()
-    }
-}
-
-fn own_row(config: &Config, node: NodeId, boot_counter: u64, shell: &Shell) -> NodeRow {
-    let host = config.node.advertise.first().map(String::as_str).unwrap_or_default();
-    let port = |listener: &tls::Listener, asked: SocketAddr| {
-        listener.address().map_or(asked.port(), |a| a.port())
-    };
-    let at = |port| crate::config::host_and_port(host, port);
-    NodeRow {
-        node: Bytes::copy_from_slice(&node.0),
-        name: config.node.name.clone(),
-        site: config.node.site.clone(),
-        zone: config.node.zone.clone(),
-        grpc_address: at(port(&shell.grpc, config.node.grpc)),
-        peer_address: at(port(&shell.peers, config.node.peers)),
-        https_address: at(port(&shell.https, config.node.https)),
-        boot_counter,
-        software_version: env!("CARGO_PKG_VERSION").to_owned(),
-        version_max: u32::from(dtm_types::bundle::VERSION_MAX),
-        ..NodeRow::default()
-    }
-}
-
-fn peer_node(row: &NodeRow, node: NodeId) -> PeerNode {
-    PeerNode {
-        node,
-        site: row.site.clone(),
-        zone: row.zone.clone(),
-        peer_address: row.peer_address.clone(),
-        grpc_address: row.grpc_address.clone(),
-        https_address: row.https_address.clone(),
     }
 }

@@ -156,7 +156,8 @@ pub fn markdown() -> String {
          `/readyz` answers 200 while this node can commit and takes sessions (`ready`, or `ready, \
          degraded:` with the replicas that are being mended), else 503 with the reason: a group \
          without a leader, no majority, a node that is drained, has stopped itself or lacks the \
-         cluster key. It is what a load balancer asks.\n\n| name | kind | labels | unit | meaning |\n|---|---|---|---|---|\n",
+         cluster key. It is what a load balancer asks; `grpc.health.v1` on the gRPC port says the same \
+         of `dtm.ingest.v1.IngestService`.\n\n| name | kind | labels | unit | meaning |\n|---|---|---|---|---|\n",
     );
     for metric in METRICS {
         let kind = match metric.kind {

@@ -61,6 +61,7 @@ class Publisher:
         self.addresses = list(args.address)
         self.unacked = collections.deque()
         self.acked = 0
+        self.conflict_told = 0
         self.ack = pb.Ack()
         self.refused = {}
         self.refused_in_all = 0
@@ -287,8 +288,11 @@ class Publisher:
                 self.take_refusals(answer.records)
             elif kind == "rewind":
                 if answer.reason == pb.REWIND_REASON_CONFLICT:
-                    print(f"CONFLICT: sequence {answer.conflict_sequence} is held with other "
-                          "content, which stays", file=sys.stderr)
+                    for sequence in answer.conflict_sequences or [answer.conflict_sequence]:
+                        if sequence > self.conflict_told:
+                            print(f"CONFLICT: sequence {sequence} is held with other content, "
+                                  "which stays", file=sys.stderr)
+                            self.conflict_told = sequence
                     # Only this one is known to be held: what follows is sent again.
                     self.take_ack(answer.conflict_sequence)
                     send_next = max(answer.conflict_sequence, self.acked) + 1

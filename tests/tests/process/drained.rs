@@ -3,7 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use dtm_client::Endpoint;
 use dtm_types::ErrorCode;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::bad_records::open_stream;
 use crate::cluster::{Cluster, NODES};
@@ -46,6 +50,11 @@ async fn a_drained_node_stays_drained_over_a_restart() -> Result<()> {
 
     cluster.dtm(&["cluster", "drain", "n3", "--resume"]).await?;
     until("n3 is ready", WITHIN, async || page(&cluster, AT, "/readyz").await.map(drop)).await?;
+    until("n3 is healthy", WITHIN, async || {
+        ensure!(health(&cluster).await? == ServingStatus::Serving, "not yet");
+        Ok(())
+    })
+    .await?;
     cluster.spread().await?;
     until("n3 takes sessions", WITHIN, async || {
         Ok(open_stream(&cluster, &source, "late", "notes", AT).await.map(drop)?)
@@ -55,10 +64,20 @@ async fn a_drained_node_stays_drained_over_a_restart() -> Result<()> {
     finish_and_judge(cluster, load).await
 }
 
+/// What a client that asks for health before it connects is told of intake.
+async fn health(cluster: &Cluster) -> Result<ServingStatus> {
+    let address = cluster.nodes[AT].grpc.to_string();
+    let endpoint = Endpoint::new([address.clone()], &cluster.source_files())?;
+    let mut health = HealthClient::new(endpoint.channel(&address).await?);
+    let service = "dtm.ingest.v1.IngestService".to_owned();
+    Ok(health.check(HealthCheckRequest { service }).await?.into_inner().status())
+}
+
 /// Its page says that it is drained, and it leads nothing.
 async fn is_empty(cluster: &Cluster) -> Result<()> {
     let Err(ready) = page(cluster, AT, "/readyz").await else { bail!("it says that it is ready") };
     ensure!(format!("{ready:?}").contains("503"), "{ready:?}");
+    ensure!(health(cluster).await? == ServingStatus::NotServing, "its health says otherwise");
     let status = cluster.status().await?;
     let row = status.nodes.iter().find(|n| n.node.as_ref().is_some_and(|row| row.name == "n3"));
     let row = row.context("it is there")?;

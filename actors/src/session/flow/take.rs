@@ -40,7 +40,7 @@ impl Flow {
             let rewind = ingest::Rewind {
                 expected_sequence: self.next,
                 reason: ingest::RewindReason::Gap.into(),
-                conflict_sequence: 0,
+                ..ingest::Rewind::default()
             };
             return self.push(Response::Rewind(rewind));
         }

@@ -11,7 +11,7 @@
 
 use bytes::Bytes;
 use dtm_types::command::outcome::Result as Answer;
-use dtm_types::command::{AppendBatch, Appended, Outcome, RefusalKind};
+use dtm_types::command::{AppendBatch, Appended, Outcome, Refusal, RefusalKind};
 use dtm_types::format::{EntryBody, HeaderA, HeaderB, Place, QuarantineQuota, QuarantineRow};
 use dtm_types::{KeyId, Month, StreamKey};
 use prost::Message;
@@ -129,9 +129,13 @@ fn already(
 ) -> Result<Outcome, ApplyError> {
     let Batch { body, header, stream, .. } = batch;
     match resend::compare(ctx, stream, mirror, header.first_sequence, &body.resend_tags)? {
-        Resend::Conflict(sequence) => {
-            Ok(refused_at(RefusalKind::Conflict, sequence, mirror.cursor.session))
-        }
+        Resend::Conflict(conflicts) => Ok(answer(Answer::Refusal(Refusal {
+            kind: RefusalKind::Conflict.into(),
+            sequence: conflicts[0],
+            session: mirror.cursor.session,
+            conflicts,
+            ..Refusal::default()
+        }))),
         Resend::Same { unverified } => {
             if unverified > 0 {
                 mirror.cursor.unverified += unverified;

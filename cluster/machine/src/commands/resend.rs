@@ -14,8 +14,9 @@ pub(super) enum Resend {
         /// Sequences below the window, not compared.
         unverified: u64,
     },
-    /// This sequence is held with other content, or was declared lost and is held not at all.
-    Conflict(u64),
+    /// These sequences, ascending, are held with other content, or were declared lost and are held
+    /// not at all.
+    Conflict(Vec<u64>),
 }
 
 /// Compares the tags of a resent batch with those held.
@@ -26,13 +27,14 @@ pub(super) fn compare(
     first: u64,
     tags: &[u8],
 ) -> Result<Resend, ApplyError> {
-    let mut unverified = 0;
+    let (mut unverified, mut conflicts) = (0, Vec::new());
     let mut slot: Option<Slot> = None;
     let lost = &mirror.cursor.lost_ranges;
     for (sequence, tag) in (first..).zip(tags.chunks_exact(TAG_BYTES)) {
         // An ack would let the source drop what was never stored (ING-1).
         if lost.iter().any(|range| (range.from..=range.to).contains(&sequence)) {
-            return Ok(Resend::Conflict(sequence));
+            conflicts.push(sequence);
+            continue;
         }
         if sequence + RESEND_WINDOW <= mirror.cursor.through {
             unverified += 1;
@@ -43,12 +45,12 @@ pub(super) fn compare(
         }
         match &slot {
             Some(slot) if slot.tag(sequence) == [0; TAG_BYTES] => unverified += 1,
-            Some(slot) if slot.tag(sequence) != tag => return Ok(Resend::Conflict(sequence)),
+            Some(slot) if slot.tag(sequence) != tag => conflicts.push(sequence),
             Some(_) => {}
             None => unverified += 1,
         }
     }
-    Ok(Resend::Same { unverified })
+    Ok(if conflicts.is_empty() { Resend::Same { unverified } } else { Resend::Conflict(conflicts) })
 }
 
 /// Keeps the tags of an accepted batch; the ring forgets what falls out of the window.

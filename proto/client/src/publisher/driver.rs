@@ -56,6 +56,8 @@ pub(crate) struct Driver {
     pub(crate) leaving: Option<(Instant, String)>,
     pub(crate) close_sent: bool,
     pub(crate) rewinds: u32,
+    /// The highest sequence that was told as a conflict.
+    pub(crate) conflict_told: u64,
     /// The store failed: final.
     pub(crate) broken: Option<Error>,
     pub(crate) last_progress: Instant,
@@ -75,6 +77,7 @@ impl Driver {
             leaving: None,
             close_sent: false,
             rewinds: 0,
+            conflict_told: 0,
             broken: None,
             last_progress: Instant::now(),
             endpoint,

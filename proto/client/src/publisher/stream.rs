@@ -310,8 +310,7 @@ impl Driver {
             .filter(|sequence| *sequence > 0);
         let mut next = rewind.expected_sequence;
         if let Some(sequence) = conflict {
-            self.shared.lock().counters.conflicts += 1;
-            self.tell(Event::Conflict { sequence });
+            self.conflicts(sequence, &rewind.conflict_sequences);
             next = sequence.max(acked) + 1;
             if sequence > acked {
                 self.rewinds = 0;
@@ -331,6 +330,16 @@ impl Driver {
         }
         self.send_from(next);
         None
+    }
+
+    /// Tells each conflict once: those behind the first come again with what is sent again.
+    fn conflicts(&mut self, first: u64, all: &[u64]) {
+        let named = if all.is_empty() { std::slice::from_ref(&first) } else { all };
+        for &sequence in named.iter().filter(|sequence| **sequence > self.conflict_told) {
+            self.shared.lock().counters.conflicts += 1;
+            self.tell(Event::Conflict { sequence });
+        }
+        self.conflict_told = self.conflict_told.max(named[named.len() - 1]);
     }
 
     fn leave(&mut self, advice: Reconnect) {

@@ -363,6 +363,7 @@ fn rewind(expected: u64, reason: RewindReason, conflict: u64) -> Answer {
         expected_sequence: expected,
         reason: reason.into(),
         conflict_sequence: conflict,
+        ..Rewind::default()
     })
 }
 

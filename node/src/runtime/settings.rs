@@ -1,0 +1,136 @@
+//! From a node's configuration to the settings and rows of its parts.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dtm_actors::Limits;
+use dtm_cluster::{ClusterConfig, PeerNode, Timing};
+use dtm_storage::keys::Keyring;
+use dtm_storage::log::{LogConfig, LogIdentity, NodeLog};
+use dtm_storage::state::StateConfig;
+use dtm_storage::vfs::RealVfs;
+use dtm_types::command::{ClusterRow, NodeRow};
+use dtm_types::{ClusterId, Incarnation, NodeId};
+
+use super::Error;
+use crate::config::Config;
+use crate::pki::Genesis;
+use crate::shell::Shell;
+use crate::tls;
+
+/// The first life of a cluster.
+pub(super) const FIRST: Incarnation = Incarnation(1);
+
+pub(super) fn cluster_config(
+    config: &Config,
+    cluster: ClusterId,
+    row: &NodeRow,
+    node: NodeId,
+) -> ClusterConfig {
+    let mut settings = ClusterConfig::new(cluster, peer_node(row, node));
+    settings.incarnation = FIRST;
+    settings.boot_counter = row.boot_counter;
+    settings.scrub_bytes_per_second = config.log.scrub_bytes_per_second;
+    settings.timing = Timing {
+        heartbeat_ms: config.raft.heartbeat_ms,
+        election_min_ms: config.raft.election_min_ms,
+        election_max_ms: config.raft.election_max_ms,
+    };
+    settings.clock_offset_max_ms = config.raft.clock_offset_max_ms;
+    settings
+}
+
+pub(super) fn cluster_row(genesis: &Genesis, cluster: ClusterId, keyring: &Keyring) -> ClusterRow {
+    ClusterRow {
+        cluster_id: Bytes::copy_from_slice(&cluster.0),
+        name: genesis.cluster_name.clone(),
+        incarnation: FIRST.0,
+        ingest_groups: genesis.ingest_groups,
+        production: false,
+        cluster_key_id: Bytes::copy_from_slice(&keyring.current().0),
+        ..ClusterRow::default()
+    }
+}
+
+/// Whose the log is, as it stands in its files.
+pub(crate) fn log_identity(cluster: ClusterId, node: NodeId) -> LogIdentity {
+    LogIdentity { cluster: u128::from_be_bytes(cluster.0), node: u128::from_be_bytes(node.0) }
+}
+
+pub(super) fn open_log(
+    data: &Path,
+    config: &Config,
+    cluster: ClusterId,
+    node: NodeId,
+) -> Result<Arc<NodeLog>, Error> {
+    let settings = LogConfig {
+        segment_bytes: config.log.segment_bytes,
+        disk_reserve_bytes: config.limits.disk_reserved_bytes,
+        ..LogConfig::default()
+    };
+    let identity = log_identity(cluster, node);
+    let (log, recovery) = NodeLog::open(Arc::new(RealVfs), &data.join("log"), settings, identity)?;
+    tracing::info!(?recovery, "log opened");
+    Ok(Arc::new(log))
+}
+
+pub(super) fn state_config(config: &Config) -> StateConfig {
+    let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    StateConfig {
+        block_cache_bytes: bytes(config.state.block_cache_bytes),
+        write_buffer_bytes: bytes(config.state.write_buffer_bytes),
+        ..StateConfig::default()
+    }
+}
+
+pub(super) fn limits(config: &Config) -> Limits {
+    let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let limits = &config.limits;
+    Limits {
+        record_bytes_max: bytes(limits.record_bytes_max),
+        frame_bytes_max: bytes(limits.frame_bytes_max),
+        frame_records_max: bytes(limits.frame_records_max),
+        stream_in_flight_bytes_max: bytes(limits.stream_in_flight_bytes_max),
+        node_in_flight_bytes_max: bytes(limits.node_in_flight_bytes_max),
+        refused_per_second_max: limits.refused_per_second_max,
+        streams_open_max: bytes(limits.streams_open_max),
+        stream_names_max: u32::try_from(limits.stream_names_max).unwrap_or(u32::MAX),
+        quarantine_records_max: limits.quarantine_records_max,
+        quarantine_bytes_max: limits.quarantine_bytes_max,
+        ..Limits::default()
+    }
+}
+
+pub(super) fn own_row(config: &Config, node: NodeId, boot_counter: u64, shell: &Shell) -> NodeRow {
+    let host = config.node.advertise.first().map(String::as_str).unwrap_or_default();
+    let port = |listener: &tls::Listener, asked: SocketAddr| {
+        listener.address().map_or(asked.port(), |a| a.port())
+    };
+    let at = |port| crate::config::host_and_port(host, port);
+    NodeRow {
+        node: Bytes::copy_from_slice(&node.0),
+        name: config.node.name.clone(),
+        site: config.node.site.clone(),
+        zone: config.node.zone.clone(),
+        grpc_address: at(port(&shell.grpc, config.node.grpc)),
+        peer_address: at(port(&shell.peers, config.node.peers)),
+        https_address: at(port(&shell.https, config.node.https)),
+        boot_counter,
+        software_version: env!("CARGO_PKG_VERSION").to_owned(),
+        version_max: u32::from(dtm_types::bundle::VERSION_MAX),
+        ..NodeRow::default()
+    }
+}
+
+fn peer_node(row: &NodeRow, node: NodeId) -> PeerNode {
+    PeerNode {
+        node,
+        site: row.site.clone(),
+        zone: row.zone.clone(),
+        peer_address: row.peer_address.clone(),
+        grpc_address: row.grpc_address.clone(),
+        https_address: row.https_address.clone(),
+    }
+}
