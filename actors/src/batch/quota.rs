@@ -77,7 +77,10 @@ mod tests {
     fn a_session_learns_what_others_put_into_quarantine_and_that_a_month_is_over() {
         let quota = Quota::new(100).of(10, 1_000);
         quota.set(10, 1_000);
-        let left = |quota: &Quota| (quota.left.lock().records, quota.left.lock().bytes);
+        let left = |quota: &Quota| {
+            let left = quota.left.lock();
+            (left.records, left.bytes)
+        };
         quota.learn((7, 100), false);
         assert_eq!(left(&quota), (3, 900), "others have put seven");
         quota.learn((1, 10), false);
