@@ -13,6 +13,21 @@ pub const VIOLATIONS_MAX: usize = 64;
 /// Longest excerpt of a found value, in characters.
 pub const FOUND_CHARS_MAX: usize = 64;
 
+/// What is expected in words, and the key of its text.
+const WORDS: &[(&str, &str)] = &[
+    ("end of the record", "expected.end"),
+    ("a value", "expected.value"),
+    ("a member name", "expected.name"),
+    ("a number without leading zeros", "expected.number"),
+    ("a digit", "expected.digit"),
+    ("an escaped control character", "expected.escaped"),
+    ("a closing quote", "expected.quote"),
+    ("an escape", "expected.escape"),
+    ("control character", "expected.control"),
+    ("noncharacter", "expected.noncharacter"),
+    ("lone surrogate", "expected.surrogate"),
+];
+
 macro_rules! rules {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// The closed set of rules a record can break, or (the last four) be reported for.
@@ -183,10 +198,14 @@ impl Violation {
     pub fn message(&self, lang: Lang) -> String {
         let pointer = if self.pointer.is_empty() { "/" } else { &self.pointer };
         let offset = self.byte_offset.map_or_else(|| "-".to_owned(), |at| at.to_string());
+        let expected = WORDS.iter().find(|(word, _)| *word == self.expected);
+        let expected =
+            expected.map_or_else(|| self.expected.clone(), |(_, key)| render(lang, key, &[]));
+        let found = if self.found.is_empty() { "—" } else { &self.found };
         let values = [
             ("pointer", pointer),
-            ("expected", self.expected.as_str()),
-            ("found", self.found.as_str()),
+            ("expected", expected.as_str()),
+            ("found", found),
             ("offset", offset.as_str()),
         ];
         render(lang, &format!("violation.{}", self.rule.name()), &values)
@@ -279,6 +298,15 @@ mod tests {
             assert!(vi.contains("/a/0") || rule.is_malformed(), "{vi}");
             assert!(en.contains("/a/0") || rule.is_malformed(), "{en}");
             assert!(!vi.contains('{') && !en.contains('{') && vi != en, "{vi} {en}");
+        }
+    }
+
+    #[test]
+    fn words_are_told_in_the_language_asked_for() {
+        for (word, _) in WORDS {
+            let violation = Violation::new(Rule::NotJson, "", *word, b"").at(3);
+            let [vi, en] = [Lang::Vi, Lang::En].map(|lang| violation.message(lang));
+            assert!(en.contains(word) && !vi.contains(word), "{vi} {en}");
         }
     }
 
