@@ -114,7 +114,7 @@ config! {
         ca: PathBuf = "\"tls/ca.pem\"", 1..=4096, "bytes";
         /// How often the three files are looked at for a change.
         reload_interval_ms: u64 = "5_000", 100..=3_600_000, "ms";
-        /// A connection that has not finished its TLS handshake by then is dropped.
+        /// A connection that has not finished its TLS handshake by then, or sends nothing for so long after it, is dropped.
         handshake_timeout_ms: u64 = "5_000", 100..=60_000, "ms";
         /// Open connections a port.
         connections_max: u64 = "4_096", 16..=65_536, "connections";

@@ -1,12 +1,15 @@
 //! An accepted TLS connection as tonic and hyper take it.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
 use super::PeerInfo;
@@ -17,13 +20,22 @@ use super::wire::{WireIo, Wired};
 pub struct TlsIo {
     stream: Box<dyn WireIo>,
     info: PeerInfo,
+    /// Until the first byte: when the connection is given up.
+    silent_until: Option<Pin<Box<Sleep>>>,
     _slot: Slot,
 }
 
 impl TlsIo {
-    pub(super) fn new(wired: Wired, address: SocketAddr, slot: Slot) -> Self {
+    /// A caller that sends nothing for `silence` after its handshake is cut off: hyper waits for the
+    /// first bytes of HTTP/2 without end.
+    pub(super) fn new(wired: Wired, address: SocketAddr, slot: Slot, silence: Duration) -> Self {
         let certificate = wired.certificate.map(Arc::new);
-        Self { stream: wired.io, info: PeerInfo { address, certificate }, _slot: slot }
+        Self {
+            stream: wired.io,
+            info: PeerInfo { address, certificate },
+            silent_until: Some(Box::pin(tokio::time::sleep(silence))),
+            _slot: slot,
+        }
     }
 
     /// Who is at the other end.
@@ -46,7 +58,15 @@ impl AsyncRead for TlsIo {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.silent_until = None;
+        } else if let Some(until) = &mut self.silent_until
+            && until.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
     }
 }
 

@@ -160,7 +160,7 @@ impl Listener {
                 Ok(Err(error)) => return refuse("handshake", &error),
                 Err(error) => return refuse("handshake_timeout", &error),
             };
-            let io = TlsIo::new(wired, address, slot);
+            let io = TlsIo::new(wired, address, slot, timeout);
             metrics::counter!("dtm_connections_total", "door" => door.name()).increment(1);
             // The receiver is gone only when the door is closing.
             let _ = sender.send(Ok(io)).await;

@@ -15,6 +15,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 
@@ -87,12 +88,21 @@ fn client(authority: &Authority, held: Option<&Held>) -> Arc<ClientConfig> {
 /// Connects and waits for the door's verdict: in TLS 1.3 a refused client certificate shows only
 /// with the first read.
 async fn verdict(address: SocketAddr, name: &str, config: Arc<ClientConfig>) -> Result<(), String> {
-    let tcp = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
-    let name = ServerName::try_from(name.to_owned()).expect("a name");
-    let mut tls = TlsConnector::from(config).connect(name, tcp).await.map_err(|e| e.to_string())?;
+    let mut tls = shaken(address, name, config).await?;
     tls.write_all(b"hello").await.map_err(|e| e.to_string())?;
     let mut answer = [0; 2];
     tls.read_exact(&mut answer).await.map(|_| ()).map_err(|e| e.to_string())
+}
+
+/// A connection after its handshake.
+async fn shaken(
+    address: SocketAddr,
+    name: &str,
+    config: Arc<ClientConfig>,
+) -> Result<TlsStream<TcpStream>, String> {
+    let tcp = TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    TlsConnector::from(config).connect(name, tcp).await.map_err(|e| e.to_string())
 }
 
 /// A door that answers "ok" and notes who called.
@@ -225,6 +235,25 @@ async fn certificates_are_replaced_while_connections_go_on() {
         .expect("still the last good one");
     token.cancel();
     watching.await.expect("ends");
+}
+
+#[tokio::test]
+async fn a_caller_that_says_nothing_after_its_handshake_is_dropped() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let authority = make_authority("ours", now_us()).expect("made");
+    let tls =
+        put(scratch.path(), &authority, &issue(&authority, node(1), &["localhost"], now_us(), 30));
+    let (address, _, _callers, _token) = open(&tls, Door::Grpc).await;
+    let mut silent =
+        shaken(address, "localhost", client(&authority, None)).await.expect("shakes hands");
+    let mut talking =
+        shaken(address, "localhost", client(&authority, None)).await.expect("shakes hands");
+    talking.write_all(b"hello").await.expect("written");
+    let mut answer = Vec::new();
+    let closed = tokio::time::timeout(Duration::from_secs(5), silent.read_to_end(&mut answer));
+    let _ = closed.await.expect("dropped after the timeout");
+    let open = tokio::time::timeout(Duration::from_millis(400), talking.read_to_end(&mut answer));
+    assert!(open.await.is_err(), "who has said something stays");
 }
 
 #[tokio::test]
