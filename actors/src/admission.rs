@@ -18,12 +18,30 @@ pub struct Admission {
     units_max: u32,
 }
 
+/// The part of the budget that the streams of one source share: however slowly one reads its answers,
+/// it does not hold up the others.
+#[derive(Clone, Debug)]
+pub(crate) struct Share {
+    room: Arc<Semaphore>,
+    units_max: u32,
+}
+
+impl Share {
+    pub(crate) fn new(bytes: u64) -> Self {
+        let units_max = units(usize::try_from(bytes).unwrap_or(usize::MAX)).max(1);
+        Self { room: Arc::new(Semaphore::new(units_max as usize)), units_max }
+    }
+}
+
+fn units(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX)
+}
+
 impl Admission {
     /// A budget of `node_in_flight_bytes_max`.
     pub fn new(node_in_flight_bytes_max: usize) -> Self {
-        let units =
-            u32::try_from(node_in_flight_bytes_max.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).max(1);
-        Self { node: Arc::new(Semaphore::new(units as usize)), units_max: units }
+        let units_max = units(node_in_flight_bytes_max).max(1);
+        Self { node: Arc::new(Semaphore::new(units_max as usize)), units_max }
     }
 
     /// Bytes that hold a permit now, in whole kibibytes.
@@ -32,21 +50,32 @@ impl Admission {
         u64::from(self.units_max.saturating_sub(free)) * UNIT_BYTES as u64
     }
 
-    /// Waits for room for a frame; not reading on meanwhile is the back-pressure. The stream counts
-    /// `bytes`, as its client does, the node what the frame takes in memory. Cancel-safe.
+    /// Waits for room for a frame, first in its source's share: not reading on meanwhile is the
+    /// back-pressure. The stream counts `bytes`, as its client does, source and node what the frame
+    /// takes in memory. Cancel-safe.
     pub async fn admit(&self, stream: &InFlight, bytes: usize, memory: usize) -> Permit {
-        let units =
-            u32::try_from(memory.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).clamp(1, self.units_max);
-        let node = Arc::clone(&self.node).acquire_many_owned(units).await;
-        let node = node.expect("the semaphore is never closed");
-        stream.0.bytes.fetch_add(bytes as u64, Ordering::AcqRel);
-        Permit { _node: node, stream: stream.clone(), bytes: bytes as u64 }
+        let units = units(memory).max(1);
+        let source = match &stream.share {
+            Some(Share { room, units_max }) => Some(taken(room, units.min(*units_max)).await),
+            None => None,
+        };
+        let node = taken(&self.node, units.min(self.units_max)).await;
+        stream.counts.bytes.fetch_add(bytes as u64, Ordering::AcqRel);
+        Permit { _node: node, _source: source, stream: stream.clone(), bytes: bytes as u64 }
     }
+}
+
+async fn taken(room: &Arc<Semaphore>, units: u32) -> OwnedSemaphorePermit {
+    let permit = Arc::clone(room).acquire_many_owned(units).await;
+    permit.expect("the semaphore is never closed")
 }
 
 /// What one stream has in flight, and how many of its records were refused of late.
 #[derive(Clone, Debug, Default)]
-pub struct InFlight(Arc<Counts>);
+pub struct InFlight {
+    counts: Arc<Counts>,
+    share: Option<Share>,
+}
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -55,9 +84,14 @@ struct Counts {
 }
 
 impl InFlight {
+    /// Of a stream whose source has this share.
+    pub(crate) fn within(share: Share) -> Self {
+        Self { counts: Arc::default(), share: Some(share) }
+    }
+
     /// Bytes now.
     pub fn bytes(&self) -> u64 {
-        self.0.bytes.load(Ordering::Acquire)
+        self.counts.bytes.load(Ordering::Acquire)
     }
 
     /// How long the next frame waits for the records that were refused since: each takes its part
@@ -66,8 +100,8 @@ impl InFlight {
     pub fn slowed(&self, refused_per_second_max: u64) -> Duration {
         let per_second = refused_per_second_max.max(1);
         let at_once = per_second.saturating_mul(SLOWED_MAX.as_secs());
-        let refused = self.0.refused.load(Ordering::Acquire).min(at_once);
-        self.0.refused.fetch_sub(refused, Ordering::AcqRel);
+        let refused = self.counts.refused.load(Ordering::Acquire).min(at_once);
+        self.counts.refused.fetch_sub(refused, Ordering::AcqRel);
         Duration::from_micros(refused.saturating_mul(1_000_000) / per_second)
     }
 }
@@ -76,6 +110,7 @@ impl InFlight {
 #[derive(Debug)]
 pub struct Permit {
     _node: OwnedSemaphorePermit,
+    _source: Option<OwnedSemaphorePermit>,
     stream: InFlight,
     bytes: u64,
 }
@@ -83,19 +118,37 @@ pub struct Permit {
 impl Permit {
     /// So many records of its stream were refused.
     pub fn refused(&self, records: u64) {
-        self.stream.0.refused.fetch_add(records, Ordering::AcqRel);
+        self.stream.counts.refused.fetch_add(records, Ordering::AcqRel);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.stream.0.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.stream.counts.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_source_takes_no_more_than_its_share() {
+        let admission = Admission::new(8 << 10);
+        let share = Share::new(2 << 10);
+        let streams = [(); 3].map(|()| InFlight::within(share.clone()));
+        let other = InFlight::within(Share::new(2 << 10));
+        let held = admission.admit(&streams[0], 1_024, 1_024).await;
+        let large = admission.admit(&streams[1], 1_024, 1_024).await;
+        let third = admission.admit(&streams[2], 1, 1);
+        let wait = std::time::Duration::from_millis(50);
+        assert!(tokio::time::timeout(wait, third).await.is_err(), "its source has taken its share");
+        drop(admission.admit(&other, 2_048, 2_048).await);
+        drop((held, large));
+        // More than the share: alone, but not never.
+        drop(admission.admit(&streams[2], 4_096, 4_096).await);
+        assert_eq!(admission.in_flight_bytes(), 0);
+    }
 
     #[tokio::test]
     async fn refused_records_slow_their_stream_and_no_other() {

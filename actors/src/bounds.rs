@@ -87,6 +87,8 @@ pub struct Bounds {
     pub frame_records: Bound,
     /// Bytes of one stream that may be sent and not yet acked.
     pub in_flight_bytes: Bound,
+    /// Bytes that all streams of the source may take of the node's memory.
+    pub share_bytes: u64,
     /// Streams open at once on this node.
     pub streams_open: Bound,
     /// Names the source may ever give to streams.
@@ -117,6 +119,11 @@ impl Bounds {
             frame_bytes,
             frame_records: Bound::node("frame_records_max", node.frame_records_max as u64),
             in_flight_bytes: in_flight_bytes.at_most(all),
+            // A source that was given a larger window for a stream may fill it.
+            share_bytes: in_flight_bytes
+                .at_most(all)
+                .value
+                .max(node.source_in_flight_bytes_max as u64),
             streams_open: count(
                 "streams_open_max",
                 node.streams_open_max as u64,

@@ -18,6 +18,8 @@ pub struct Limits {
     /// Refused records a second of one stream (default 1,000); one that sends more is read more
     /// slowly.
     pub refused_per_second_max: u64,
+    /// Bytes of all streams of a source on a node (default 64 MiB).
+    pub source_in_flight_bytes_max: usize,
     /// Bytes of all streams of a node (default 256 MiB).
     pub node_in_flight_bytes_max: usize,
     /// Streams of one source open at once on this node (default 64). A source is served mostly by the
@@ -55,6 +57,7 @@ impl Default for Limits {
             frame_records_max: 1 << 16,
             stream_in_flight_bytes_max: 1 << 20,
             refused_per_second_max: 1_000,
+            source_in_flight_bytes_max: 64 << 20,
             node_in_flight_bytes_max: 256 << 20,
             streams_open_max: 64,
             stream_names_max: 100_000,

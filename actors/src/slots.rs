@@ -1,5 +1,5 @@
-//! The open streams of each source on this node: how many there are, and the room in quarantine
-//! that they share.
+//! The open streams of each source on this node: how many there are, and what they share: the room in
+//! quarantine, and the part of the node's memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dtm_types::{ErrorCode, SourceId, StreamKey};
 use parking_lot::Mutex;
 
+use crate::admission::Share;
 use crate::batch::Quota;
 use crate::bounds::Bound;
 use crate::error::Error;
@@ -22,6 +23,7 @@ pub(crate) struct Slots {
 struct Open {
     streams: usize,
     quarantine: Quota,
+    share: Share,
 }
 
 impl Slots {
@@ -29,21 +31,28 @@ impl Slots {
         Self { open: Arc::default(), quarantine_record_bytes_max }
     }
 
-    /// A place for one more stream of its source, free again when it is dropped.
+    /// A place for one more stream of its source, free again when it is dropped. The first stream
+    /// makes the share, of `share_bytes`.
     ///
     /// # Errors
     /// [`Error::Limit`] where as many as `most` are taken.
-    pub(crate) fn take(&self, stream: &StreamKey, most: Bound) -> Result<Slot, Error> {
+    pub(crate) fn take(
+        &self,
+        stream: &StreamKey,
+        most: Bound,
+        share_bytes: u64,
+    ) -> Result<Slot, Error> {
         let mut all = self.open.lock();
         let taken = all.get(&stream.source).map_or(0, |open| open.streams);
         most.check(taken + 1, stream, ErrorCode::TooManyStreams)?;
         let open = all.entry(stream.source.clone()).or_insert_with(|| Open {
             streams: 0,
             quarantine: Quota::new(self.quarantine_record_bytes_max),
+            share: Share::new(share_bytes),
         });
         open.streams += 1;
-        let quarantine = open.quarantine.clone();
-        Ok(Slot { slots: self.clone(), source: stream.source.clone(), quarantine })
+        let (quarantine, share) = (open.quarantine.clone(), open.share.clone());
+        Ok(Slot { slots: self.clone(), source: stream.source.clone(), quarantine, share })
     }
 }
 
@@ -53,12 +62,18 @@ pub(crate) struct Slot {
     slots: Slots,
     source: SourceId,
     quarantine: Quota,
+    share: Share,
 }
 
 impl Slot {
     /// The room in quarantine that it shares with the other streams of its source.
     pub(crate) fn quarantine(&self) -> &Quota {
         &self.quarantine
+    }
+
+    /// The part of the node's memory that it shares with them.
+    pub(crate) fn share(&self) -> &Share {
+        &self.share
     }
 }
 
@@ -92,7 +107,7 @@ mod tests {
     }
 
     fn refused(slots: &Slots, stream: &StreamKey, most: Bound) -> (u64, BoundOf, u64) {
-        match slots.take(stream, most).expect_err("no place") {
+        match slots.take(stream, most, 1_024).expect_err("no place") {
             Error::Limit { bound, found, .. } => (bound.value, bound.of, found),
             other => panic!("{other}"),
         }
@@ -102,21 +117,24 @@ mod tests {
     fn a_source_has_its_own_number_of_streams() {
         let slots = Slots::new(50);
         let (few, usual) = (most(1), most(0));
-        let held = slots.take(&stream("a", "1"), few).expect("the first");
+        let held = slots.take(&stream("a", "1"), few, 1_024).expect("the first");
         assert_eq!(refused(&slots, &stream("a", "2"), few), (1, BoundOf::Source, 2));
-        let beside = ["1", "2"].map(|name| slots.take(&stream("b", name), usual).expect("free"));
+        let beside =
+            ["1", "2"].map(|name| slots.take(&stream("b", name), usual, 1_024).expect("free"));
         assert_eq!(refused(&slots, &stream("b", "3"), usual), (2, BoundOf::Node, 3));
-        let more = slots.take(&stream("b", "3"), most(3)).expect("raised while others are open");
+        let more =
+            slots.take(&stream("b", "3"), most(3), 1_024).expect("raised while others are open");
         drop((held, beside, more));
         assert!(slots.open.lock().is_empty(), "nothing of a source without streams stays");
-        slots.take(&stream("a", "2"), few).expect("free again");
+        slots.take(&stream("a", "2"), few, 1_024).expect("free again");
     }
 
     #[test]
     fn the_streams_of_a_source_share_one_room_in_quarantine() {
         let slots = Slots::new(50);
-        let [one, two] = ["1", "2"].map(|n| slots.take(&stream("a", n), most(0)).expect("free"));
-        let other = slots.take(&stream("b", "1"), most(0)).expect("free");
+        let [one, two] =
+            ["1", "2"].map(|n| slots.take(&stream("a", n), most(0), 1_024).expect("free"));
+        let other = slots.take(&stream("b", "1"), most(0), 1_024).expect("free");
         one.quarantine().set(2, 100);
         assert_eq!(one.quarantine().keep(60), Some(50), "no more of one record");
         assert_eq!(two.quarantine().keep(40), Some(40));

@@ -145,7 +145,7 @@ impl SourcesHandle {
         }
         let deps = &self.0.deps;
         let bounds = Bounds::new(&deps.limits, &request.limits);
-        let slot = self.0.slots.take(&request.stream, bounds.streams_open)?;
+        let slot = self.0.slots.take(&request.stream, bounds.streams_open, bounds.share_bytes)?;
         let month = Month::of_micros(deps.clock.now_us());
         let open = open_command(&request, &bounds, month);
         let place = (&request.stream, request.group);
@@ -163,7 +163,7 @@ impl SourcesHandle {
         let outbox = Outbox::new(deps.limits.outbox_bytes_max);
         let answer = self.opened(&request, &opened, &bounds);
         assert!(outbox.push(Response::Opened(answer)), "a new outbox has room");
-        let in_flight = InFlight::default();
+        let in_flight = InFlight::within(slot.share().clone());
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
         let flow = FlowArgs {
             deps: Arc::clone(deps),

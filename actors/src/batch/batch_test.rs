@@ -96,7 +96,7 @@ fn build(
     let class = records
         .first()
         .map_or(Class { security_status: 2, priority: 2 }, |record| Class::of(record, &contract));
-    let mut open = OpenBatch::new(10, class, records.len(), 100);
+    let mut open = OpenBatch::new(10, class, records.len(), 100, None);
     for record in records {
         open.push(record.clone(), &contract, &keys, &mut RecordChecker::new(Arc::new(Full)), quota);
     }

@@ -63,6 +63,7 @@ impl Class {
 pub(crate) struct OpenBatch {
     class: Class,
     first: u64,
+    resend_until: Option<u64>,
     count: u32,
     body: BytesMut,
     hashes: Vec<u8>,
@@ -92,10 +93,18 @@ pub(crate) struct Sealed {
 }
 
 impl OpenBatch {
-    pub(crate) fn new(first: u64, class: Class, records_hint: usize, bytes_hint: usize) -> Self {
+    /// `resend_until`: where records end that the stream has taken before.
+    pub(crate) fn new(
+        first: u64,
+        class: Class,
+        records_hint: usize,
+        bytes_hint: usize,
+        resend_until: Option<u64>,
+    ) -> Self {
         Self {
             class,
             first,
+            resend_until,
             count: 0,
             body: BytesMut::with_capacity(bytes_hint + records_hint * 64),
             hashes: Vec::with_capacity(records_hint * 32),
@@ -113,6 +122,12 @@ impl OpenBatch {
 
     pub(crate) fn class(&self) -> Class {
         self.class
+    }
+
+    /// The sequence from which on records are new, where this batch began with a resend: apply takes
+    /// a batch of both for one behind a gap.
+    pub(crate) fn resend_until(&self) -> Option<u64> {
+        self.resend_until
     }
 
     pub(crate) fn next_sequence(&self) -> u64 {

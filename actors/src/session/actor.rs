@@ -11,7 +11,6 @@ use dtm_types::command::{CloseSession, DeclareLost, Outcome};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::flow::held::HELD_LOOK;
 use super::flow::{Flow, FlowArgs, Step};
 use crate::admission::Permit;
 use crate::batch::BatchKeys;
@@ -160,7 +159,12 @@ impl Actor for Session {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match IN_SESSION.scope((), step(&myself, message, state)).await {
-            Ok(()) => finish_when_drained(&myself, state),
+            Ok(()) => {
+                if let Some((lost, turn)) = state.flow.settled_loss() {
+                    declare_lost(&myself, lost, turn, state);
+                }
+                finish_when_drained(&myself, state);
+            }
             Err(error) => {
                 tracing::debug!(stream = %state.flow.stream(), %error, "session ends");
                 metrics::counter!("dtm_sessions_failed_total", "code" => error.code().name())
@@ -194,14 +198,8 @@ async fn step(
         SessionMessage::Held => state.flow.go_on().await,
         SessionMessage::Overdue => state.flow.overdue(),
         SessionMessage::Keys(keys) => state.flow.rekeyed(keys?).await,
-        // What came before it is taken first.
-        SessionMessage::Lost(lost, turn) if state.flow.holds_frames() => {
-            myself.send_after(HELD_LOOK, move || SessionMessage::Lost(lost, turn));
-            Ok(())
-        }
         SessionMessage::Lost(lost, turn) => {
-            state.flow.hold_frames();
-            declare_lost(myself, lost, turn, state);
+            state.flow.lost(lost, turn);
             Ok(())
         }
         SessionMessage::LostDeclared(outcome, through, _turn) => {

@@ -7,7 +7,7 @@
 //! ```
 
 mod backlog;
-pub(super) mod held;
+mod held;
 mod take;
 
 use std::collections::VecDeque;
@@ -23,6 +23,7 @@ use dtm_types::command::{Outcome, Refusal, RefusalKind};
 use dtm_types::{GroupId, StreamKey};
 use ractor::ActorRef;
 
+use self::backlog::{Blocked, Held};
 use self::held::Unread;
 use super::actor::SessionMessage;
 use super::alarm::Alarm;
@@ -85,10 +86,10 @@ pub(crate) struct Flow {
     retry_scheduled: bool,
     /// Somebody looks whether the oldest batch is overdue.
     is_watched: bool,
-    /// Frames that wait for the keys of a new month.
-    backlog: Option<VecDeque<(ingest::Frame, Permit)>>,
-    /// Frames that wait until refusals are told; a part of one may have been taken.
-    held: VecDeque<(ingest::Frame, Permit)>,
+    /// Why nothing is taken now.
+    blocked: Option<Blocked>,
+    /// What waits to be taken, in the order it came; a part of the first frame may have been taken.
+    held: VecDeque<Held>,
     looks_at_held: bool,
     unread: Option<Unread>,
     /// Bytes of the refusals of pending batches.
@@ -121,7 +122,7 @@ impl Flow {
             pause: RETRY_FIRST,
             retry_scheduled: false,
             is_watched: false,
-            backlog: None,
+            blocked: None,
             held: VecDeque::new(),
             looks_at_held: false,
             unread: None,
@@ -148,8 +149,12 @@ impl Flow {
     }
 
     pub(crate) fn is_drained(&self) -> bool {
-        let waits = self.backlog.is_some() || self.holds_frames();
-        self.open.is_none() && self.pending.is_empty() && !waits
+        self.is_settled() && self.blocked.is_none() && self.held.is_empty()
+    }
+
+    /// Everything that was taken has its outcome.
+    fn is_settled(&self) -> bool {
+        self.open.is_none() && self.pending.is_empty()
     }
 
     /// Queues an answer.

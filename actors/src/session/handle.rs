@@ -80,7 +80,12 @@ impl SessionHandle {
     /// # Errors
     /// [`Error::Protocol`] for a range that no stream can have; [`Error::Gone`] after the end.
     pub async fn lost(&self, lost: ingest::Lost) -> Result<(), Error> {
-        self.sequence(lost.to_sequence)?;
+        let (from, to) = (lost.from_sequence, lost.to_sequence);
+        if from == 0 || to < from {
+            let cause = format!("no records are lost in {from}..={to}: sequences count from 1");
+            return Err(self.protocol(&cause));
+        }
+        self.sequence(to)?;
         let turn = Arc::clone(&self.declaring).acquire_owned().await;
         let turn = turn.expect("the semaphore is never closed");
         self.cast(SessionMessage::Lost(lost, turn))

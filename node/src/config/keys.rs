@@ -142,6 +142,8 @@ config! {
         stream_names_max: u64 = "100_000", 1..=10_000_000, "names";
         /// Bytes of one stream that are sent and not yet acknowledged. A larger frame is admitted when nothing else of its stream is in flight.
         stream_in_flight_bytes_max: u64 = "1_048_576", 65_536..=(256 * MIB), "bytes";
+        /// What the streams of one source take in memory on this node, so that none takes all of it. A source with a larger window of its own has that.
+        source_in_flight_bytes_max: u64 = "67_108_864", MIB..=(64 * GIB), "bytes";
         /// The same over all streams of the node.
         node_in_flight_bytes_max: u64 = "268_435_456", MIB..=(64 * GIB), "bytes";
         /// Refused records a second of one stream. One that sends more is read more slowly, so that it costs the others nothing.

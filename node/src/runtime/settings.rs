@@ -93,6 +93,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         frame_bytes_max: bytes(limits.frame_bytes_max),
         frame_records_max: bytes(limits.frame_records_max),
         stream_in_flight_bytes_max: bytes(limits.stream_in_flight_bytes_max),
+        source_in_flight_bytes_max: bytes(limits.source_in_flight_bytes_max),
         node_in_flight_bytes_max: bytes(limits.node_in_flight_bytes_max),
         refused_per_second_max: limits.refused_per_second_max,
         streams_open_max: bytes(limits.streams_open_max),

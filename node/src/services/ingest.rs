@@ -198,20 +198,28 @@ async fn read(
             Err(broken) if broken.code() == Code::OutOfRange => {
                 return session.fail(session.frame_too_large(message_bytes(&broken)));
             }
-            // What cannot be read, not a connection that broke.
-            Err(broken) if broken.code() == Code::InvalidArgument => {
-                return session.fail(session.protocol("a request is no PublishRequest"));
-            }
             Err(broken) => match held_too_much(&broken) {
                 Some(found) => return session.fail(session.frame_holds_too_much(found)),
+                // What cannot be read, not a connection that broke.
+                None if broken.code() == Code::InvalidArgument => {
+                    return session.fail(session.protocol("a request is no PublishRequest"));
+                }
                 None => return session.disconnected(),
             },
         };
-        let taken = match asked {
-            Asked::Frame(frame) => session.frame_of(frame, bytes).await,
-            Asked::Lost(lost) => session.lost(lost).await,
-            Asked::Close(close) => session.close(close.finished),
-            Asked::Open(_) => Err(session.protocol("a stream is opened once")),
+        let taken = async {
+            match asked {
+                Asked::Frame(frame) => session.frame_of(frame, bytes).await,
+                Asked::Lost(lost) => session.lost(lost).await,
+                Asked::Close(close) => session.close(close.finished),
+                Asked::Open(_) => Err(session.protocol("a stream is opened once")),
+            }
+        };
+        // Room may be long in coming: a right that is gone is heard meanwhile.
+        let taken = tokio::select! {
+            biased;
+            cut = right.cut() => return session.fail(cut.error(&stream)),
+            taken = taken => taken,
         };
         if let Err(error) = taken {
             return session.fail(error);

@@ -1,6 +1,7 @@
-//! Frames that wait: for the keys of a new month, or for the group's word on a loss.
+//! What waits to be taken: frames behind refusals that are not told yet, behind the keys of a new
+//! month, or behind the group's word on a loss; and declarations of loss among them. All in the order
+//! in which the client sent it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dtm_proto::ingest;
@@ -8,25 +9,77 @@ use dtm_proto::ingest::publish_response::Response;
 use dtm_types::Month;
 use dtm_types::command::outcome::Result as Answer;
 use dtm_types::command::{Outcome, Refusal, RefusalKind};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::actor::SessionMessage;
 use super::Flow;
-use crate::admission::Permit;
+use super::take::Incoming;
 use crate::batch::BatchKeys;
 use crate::error::Error;
 use crate::opener;
 
+/// What waits.
+pub(super) enum Held {
+    /// A frame, or the rest of one.
+    Frame(Incoming),
+    /// A declaration of loss; the next one waits for the permit.
+    Lost(ingest::Lost, OwnedSemaphorePermit),
+}
+
+/// Why nothing is taken now.
+pub(super) enum Blocked {
+    /// The keys of a new month are on their way.
+    Keys,
+    /// A loss is declared once everything before it is committed: the group takes it right behind
+    /// its cursor only.
+    Settling(ingest::Lost, OwnedSemaphorePermit),
+    /// The group was asked to move its cursor past the loss.
+    Declaring,
+}
+
 impl Flow {
-    /// Frames wait until the group has answered a declaration of loss.
-    pub(crate) fn hold_frames(&mut self) {
-        self.backlog.get_or_insert_default();
+    /// The client lost these records: after everything that it sent before.
+    pub(crate) fn lost(&mut self, lost: ingest::Lost, turn: OwnedSemaphorePermit) {
+        if self.waits() {
+            self.held.push_back(Held::Lost(lost, turn));
+        } else {
+            self.settle(lost, turn);
+        }
+    }
+
+    /// Whether what comes now has to wait behind something.
+    pub(super) fn waits(&self) -> bool {
+        self.blocked.is_some() || !self.held.is_empty()
+    }
+
+    pub(super) fn settle(&mut self, lost: ingest::Lost, turn: OwnedSemaphorePermit) {
+        self.flush();
+        self.blocked = Some(Blocked::Settling(lost, turn));
+    }
+
+    /// A loss that is to be declared now.
+    pub(crate) fn settled_loss(&mut self) -> Option<(ingest::Lost, OwnedSemaphorePermit)> {
+        if !self.is_settled() {
+            return None;
+        }
+        match self.blocked.take()? {
+            Blocked::Settling(lost, turn) => {
+                self.blocked = Some(Blocked::Declaring);
+                Some((lost, turn))
+            }
+            other => {
+                self.blocked = Some(other);
+                None
+            }
+        }
     }
 
     /// A new month: everything sealed so far keeps its key; frames wait until the new one holds.
-    pub(super) fn rekey(&mut self, frame: ingest::Frame, permit: Permit) {
+    pub(super) fn rekey(&mut self, incoming: Incoming) {
         self.close_open();
         self.flush();
-        self.backlog = Some(VecDeque::from([(frame, permit)]));
+        self.held.push_front(Held::Frame(incoming));
+        self.blocked = Some(Blocked::Keys);
         let (deps, stream, group, actor_id) = self.parts();
         let myself = self.myself.clone();
         ractor::concurrency::spawn(async move {
@@ -39,10 +92,8 @@ impl Flow {
     /// Goes on under the new month's keys.
     pub(crate) async fn rekeyed(&mut self, keys: Arc<BatchKeys>) -> Result<(), Error> {
         self.keys = keys;
-        for (frame, permit) in self.backlog.take().unwrap_or_default() {
-            self.frame(frame, permit).await?;
-        }
-        Ok(())
+        self.blocked = None;
+        self.go_on().await
     }
 
     /// The group moved the cursor past lost records.
@@ -52,10 +103,8 @@ impl Flow {
         through: u64,
     ) -> Result<(), Error> {
         self.skip_lost(outcome, through)?;
-        for (frame, permit) in self.backlog.take().unwrap_or_default() {
-            self.frame(frame, permit).await?;
-        }
-        Ok(())
+        self.blocked = None;
+        self.go_on().await
     }
 
     fn skip_lost(&mut self, outcome: Outcome, through: u64) -> Result<(), Error> {

@@ -9,7 +9,8 @@ use dtm_proto::ingest::publish_response::Response;
 use prost::Message;
 
 use super::Flow;
-use crate::admission::Permit;
+use super::backlog::Held;
+use super::take::Incoming;
 use crate::error::Error;
 
 /// Refusals of one stream that wait, bytes; records behind them are taken later.
@@ -19,7 +20,7 @@ pub(super) const REFUSED_BATCH_MAX: usize = 64 << 10;
 /// Largest message of refusals, unless a single one is larger; clients take 4 MiB by default.
 const REFUSED_MESSAGE_MAX: usize = 256 << 10;
 /// Held frames are looked at this often.
-pub(crate) const HELD_LOOK: Duration = Duration::from_millis(10);
+const HELD_LOOK: Duration = Duration::from_millis(10);
 /// A client that reads none of its answers for so long, while frames are held, is not served.
 const READS_WITHIN_US: i64 = 30_000_000;
 
@@ -41,8 +42,8 @@ impl Flow {
     }
 
     /// What is left of a frame, and the room it takes, waits.
-    pub(super) fn hold(&mut self, frame: ingest::Frame, permit: Permit) {
-        self.held.push_front((frame, permit));
+    pub(super) fn hold(&mut self, rest: Incoming) {
+        self.held.push_front(Held::Frame(rest));
         self.look_again();
     }
 
@@ -53,22 +54,21 @@ impl Flow {
         }
     }
 
-    /// Whether frames are held.
-    pub(crate) fn holds_frames(&self) -> bool {
-        !self.held.is_empty()
-    }
-
     /// Goes on with what was held, as far as there is room.
     ///
     /// # Errors
     /// [`Error::Protocol`] when the client has not read its answers for long.
     pub(crate) async fn go_on(&mut self) -> Result<(), Error> {
         self.looks_at_held = false;
-        while !self.is_full_of_refusals() {
-            let Some((frame, permit)) = self.held.pop_front() else { break };
-            self.take(frame, permit).await?;
+        while self.blocked.is_none() && !self.is_full_of_refusals() {
+            match self.held.pop_front() {
+                Some(Held::Frame(incoming)) => self.take(incoming).await?,
+                Some(Held::Lost(lost, turn)) => self.settle(lost, turn),
+                None => break,
+            }
         }
-        if self.held.is_empty() {
+        // Who is blocked is called again when that is over.
+        if self.held.is_empty() || self.blocked.is_some() {
             self.unread = None;
             return Ok(());
         }

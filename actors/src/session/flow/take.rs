@@ -5,6 +5,7 @@ use dtm_proto::ingest::publish_response::Response;
 use dtm_types::Month;
 
 use super::Flow;
+use super::backlog::Held;
 use super::held::REFUSED_BATCH_MAX;
 use crate::admission::Permit;
 use crate::batch::{Class, OpenBatch};
@@ -13,30 +14,48 @@ use crate::error::Error;
 /// Records checked before other actors get their turn.
 const RECORDS_A_TURN: usize = 256;
 
+/// A frame, or what is left of one.
+pub(super) struct Incoming {
+    /// Sequence of the next record.
+    next: u64,
+    records: std::vec::IntoIter<ingest::Record>,
+    /// Of the whole frame.
+    payload_bytes: usize,
+    permit: Permit,
+}
+
+impl Incoming {
+    fn new(frame: ingest::Frame, permit: Permit) -> Self {
+        Self {
+            next: frame.first_sequence,
+            payload_bytes: frame.records.iter().map(|r| r.payload.len()).sum(),
+            records: frame.records.into_iter(),
+            permit,
+        }
+    }
+}
+
 impl Flow {
-    /// Takes a frame, or holds it behind those that wait.
+    /// Takes a frame, or holds it behind what waits.
     pub(crate) async fn frame(
         &mut self,
         frame: ingest::Frame,
         permit: Permit,
     ) -> Result<(), Error> {
-        if self.holds_frames() {
-            self.held.push_back((frame, permit));
+        let incoming = Incoming::new(frame, permit);
+        if self.waits() {
+            self.held.push_back(Held::Frame(incoming));
             return Ok(());
         }
-        self.take(frame, permit).await
+        self.take(incoming).await
     }
 
-    pub(super) async fn take(&mut self, frame: ingest::Frame, permit: Permit) -> Result<(), Error> {
-        if let Some(backlog) = &mut self.backlog {
-            backlog.push_back((frame, permit));
-            return Ok(());
-        }
+    pub(super) async fn take(&mut self, incoming: Incoming) -> Result<(), Error> {
         if Month::of_micros(self.deps.clock.now_us()) != self.keys.month {
-            self.rekey(frame, permit);
+            self.rekey(incoming);
             return Ok(());
         }
-        if frame.first_sequence > self.next {
+        if incoming.next > self.next {
             let rewind = ingest::Rewind {
                 expected_sequence: self.next,
                 reason: ingest::RewindReason::Gap.into(),
@@ -44,46 +63,43 @@ impl Flow {
             };
             return self.push(Response::Rewind(rewind));
         }
-        self.records(frame, permit).await;
+        self.records(incoming).await;
         self.flush();
         Ok(())
     }
 
-    /// Adds a frame's records to batches. Records below `next` are resends: they get a batch of
+    /// Adds a frame's records to batches. Records below `next` are resends: they get batches of
     /// their own, so that apply can tell the same content from other content.
-    async fn records(&mut self, frame: ingest::Frame, permit: Permit) {
-        let mut sequence = frame.first_sequence;
-        let total = frame.records.len();
-        let bytes = frame.records.iter().map(|r| r.payload.len()).sum::<usize>();
-        let resend_until = self.next;
-        let mut permit = Some(permit);
-        let mut records = frame.records.into_iter().enumerate();
-        while let Some((n, record)) = records.next() {
+    async fn records(&mut self, mut incoming: Incoming) {
+        let total = incoming.records.len();
+        for n in 0..total {
             if n > 0 && self.is_full_of_refusals() {
-                let records = std::iter::once(record).chain(records.map(|(_, r)| r)).collect();
-                let rest = ingest::Frame { first_sequence: sequence, records, ..frame };
-                self.hold(rest, permit.take().expect("given away with the last record only"));
                 metrics::counter!("dtm_records_received_total").increment(n as u64);
-                return;
+                return self.hold(incoming);
             }
-            let class = Class::of(&record, &self.contract);
-            let resend_ends = n > 0 && sequence == resend_until;
-            let cut = |open: &OpenBatch| resend_ends || self.must_cut(open, class, sequence);
-            if self.open.as_ref().is_some_and(|(open, _)| cut(open)) {
+            let Some(record) = incoming.records.next() else { break };
+            let (sequence, class) = (incoming.next, Class::of(&record, &self.contract));
+            if self.open.as_ref().is_some_and(|(open, _)| self.must_cut(open, class, sequence)) {
                 self.close_open();
             }
-            let (open, permits) = self.open.get_or_insert_with(|| {
-                (OpenBatch::new(sequence, class, total - n, bytes), Vec::with_capacity(1))
+            let (open, _) = self.open.get_or_insert_with(|| {
+                let limits = &self.deps.limits;
+                let records = (total - n).min(limits.batch_records_max as usize);
+                let bytes = incoming.payload_bytes.min(limits.batch_bytes_target);
+                let resend_until = (sequence < self.next).then_some(self.next);
+                let open = OpenBatch::new(sequence, class, records, bytes, resend_until);
+                (open, Vec::with_capacity(1))
             });
             open.push(record, &self.contract, &self.keys, &mut self.checker, &self.quota);
-            if n + 1 == total {
-                permits.extend(permit.take());
-            }
-            sequence += 1;
-            self.next = self.next.max(sequence);
+            incoming.next = sequence + 1;
+            self.next = self.next.max(incoming.next);
             if n % RECORDS_A_TURN == RECORDS_A_TURN - 1 {
                 tokio::task::yield_now().await;
             }
+        }
+        // The room is given back with the last of its records.
+        if let Some((_, permits)) = &mut self.open {
+            permits.push(incoming.permit);
         }
         metrics::counter!("dtm_records_received_total").increment(total as u64);
     }
@@ -91,6 +107,7 @@ impl Flow {
     fn must_cut(&self, open: &OpenBatch, class: Class, sequence: u64) -> bool {
         open.class() != class
             || open.next_sequence() != sequence
+            || open.resend_until() == Some(sequence)
             || open.plain_bytes() >= self.deps.limits.batch_bytes_target
             || open.count() >= self.deps.limits.batch_records_max
             || open.refused_bytes() >= REFUSED_BATCH_MAX

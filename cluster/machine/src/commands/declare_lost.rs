@@ -9,7 +9,8 @@ use super::{Context, done, refused, refused_at};
 use crate::machine::ApplyError;
 use crate::{keys, leaves};
 
-/// Lost ranges that a cursor remembers, the newest.
+/// Lost ranges that a cursor remembers, the newest. Within the resend window the others are known by
+/// having no tag.
 const LOST_RANGES_MAX: usize = 16;
 
 /// The range must start right behind the cursor: nothing that is held can be declared lost.

@@ -44,10 +44,10 @@ pub(super) fn compare(
             slot = load(ctx, stream, sequence)?;
         }
         match &slot {
-            Some(slot) if slot.tag(sequence) == [0; TAG_BYTES] => unverified += 1,
+            // A sequence without a tag was lost: within the window all that are held have one.
             Some(slot) if slot.tag(sequence) != tag => conflicts.push(sequence),
             Some(_) => {}
-            None => unverified += 1,
+            None => conflicts.push(sequence),
         }
     }
     Ok(if conflicts.is_empty() { Resend::Same { unverified } } else { Resend::Conflict(conflicts) })
