@@ -14,6 +14,11 @@ mod flow;
 mod handle;
 mod pending;
 
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod order_test;
+
 pub use actor::in_session;
 pub(crate) use actor::{Leave, Session, SessionArgs, SessionMessage};
 pub(crate) use flow::FlowArgs;
