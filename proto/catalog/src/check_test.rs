@@ -1,6 +1,6 @@
 //! Checking records of the built-in data sets: what is accepted, what is refused and how.
 
-use crate::definition::{CodeEntry, Label, Transition};
+use crate::definition::{CodeEntry, Label};
 use crate::*;
 
 const PROGRESS: &str = r#"{"dossier_code":"H57.101.02-260125-220001","dossier_state":"in_processing","processed_at":"2026-01-25T08:30:05+07:00","processing_content":"Thẩm định \"lần 1\"\n","processing_end_date":null,"processing_start_date":"2026-01-25","processor":{"full_name":"Đặng Thị Hường"},"processor_agency":{"agency_code":"H57.101.02","agency_name":"Sở Khoa học và Công nghệ"}}"#;
@@ -189,15 +189,6 @@ fn each_kind_of_business_rule_has_a_passing_and_a_failing_sample() {
         only("dossier_sync", &sync(r#""online""#, r#""fax""#)),
         ("/submission_method".into(), Rule::CodeList)
     );
-    // Sequence of states: an unusual change is told, not refused.
-    let definition = Definition::built_in("dossier_progress").expect("built in");
-    let states = &definition.code_lists["dossier_state"];
-    assert_eq!(states.transition("accepted", "in_processing"), Transition::Usual);
-    assert_eq!(states.transition("result_returned", "in_processing"), Transition::Unusual);
-    assert_eq!(states.transition("accepted", "lost"), Transition::Unknown);
-    assert_eq!(states.transition_warning("/dossier_state", "accepted", "in_processing"), None);
-    let warning = states.transition_warning("/dossier_state", "accepted", "newly_registered");
-    assert_eq!(warning.map(|w| w.rule), Some(Rule::UnusualState));
     // Length.
     let long = sync("Đăng ký kết hôn", &"ạ".repeat(2001));
     assert_eq!(only("dossier_sync", &long), ("/procedure_name".into(), Rule::Length));

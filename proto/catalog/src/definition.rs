@@ -18,7 +18,6 @@ pub(crate) use resolve::mask as check_mask;
 
 use crate::Error;
 use crate::dossier::DossierGrammars;
-use crate::violation::{Rule, Violation};
 use dtm_types::text::Lang;
 
 /// A text in both languages.
@@ -245,39 +244,10 @@ pub struct CodeList {
     pub codes: Vec<CodeEntry>,
 }
 
-/// Whether a change of state is in the table of usual changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transition {
-    /// In the table, or no change.
-    Usual,
-    /// Not in the table: stored and marked, never refused.
-    Unusual,
-    /// One of the two is no state of the list.
-    Unknown,
-}
-
 impl CodeList {
     /// The entry of a code.
     pub fn entry(&self, code: &str) -> Option<&CodeEntry> {
         self.codes.iter().find(|entry| entry.code == code)
-    }
-
-    /// Looks a change of state up.
-    pub fn transition(&self, from: &str, to: &str) -> Transition {
-        match (self.entry(from), self.entry(to)) {
-            (Some(a), Some(_)) if from == to || a.next.iter().any(|n| n == to) => Transition::Usual,
-            (Some(_), Some(_)) => Transition::Unusual,
-            _ => Transition::Unknown,
-        }
-    }
-
-    /// What is reported about an unusual change: it is stored and marked, never refused.
-    pub fn transition_warning(&self, pointer: &str, from: &str, to: &str) -> Option<Violation> {
-        if self.transition(from, to) != Transition::Unusual {
-            return None;
-        }
-        let usual = self.entry(from).map(|entry| entry.next.join(", ")).unwrap_or_default();
-        Some(Violation::new(Rule::UnusualState, pointer, usual, to.as_bytes()))
     }
 }
 

@@ -73,7 +73,7 @@ impl Findings {
 
     fn text(&mut self, pointer: &str, text: &str) {
         if !is_envelope_text(text) {
-            self.push(pointer, format!("≤ {ENVELOPE_TEXT_BYTES_MAX} bytes, U+0020 …"), text);
+            self.push(pointer, format!("≤ {ENVELOPE_TEXT_BYTES_MAX} B, U+0020 …"), text);
         }
     }
 

@@ -32,7 +32,7 @@ pub use dtm_types::text::Lang;
 pub use envelope::{ENVELOPE_TEXT_BYTES_MAX, check_envelope, is_envelope_text};
 pub use error::Error;
 pub use mask::{CompiledMask, MaskKey, MaskProfile};
-pub use schema::{Accepted, CompiledSchema, Outcome, Scratch, SharedSchema};
+pub use schema::{Accepted, CompiledSchema, Outcome, Scratch};
 pub use violation::{FOUND_CHARS_MAX, Reason, Refusal, Rule, VIOLATIONS_MAX, Violation};
 
 #[cfg(test)]

@@ -135,11 +135,6 @@ impl CompiledMask {
         Some(writer.out)
     }
 
-    /// True when every field that was agreed as masked is masked.
-    pub fn is_masked(&self, canonical: &[u8], scratch: &mut Scratch) -> bool {
-        self.raw_fields(canonical, scratch).is_empty()
-    }
-
     /// The fields that were agreed as masked and hold raw values, without the values.
     pub fn raw_fields(&self, canonical: &[u8], scratch: &mut Scratch) -> Vec<Violation> {
         match self.schema.check(canonical, scratch) {

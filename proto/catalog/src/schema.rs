@@ -2,7 +2,6 @@
 //! set version. Immutable; share it with `Arc`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::Error;
 use crate::definition::{Definition, MaskRule};
@@ -130,6 +129,3 @@ impl CompiledSchema {
         Some(key)
     }
 }
-
-/// A schema that many connections share.
-pub type SharedSchema = Arc<CompiledSchema>;

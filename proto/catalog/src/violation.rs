@@ -23,9 +23,11 @@ const WORDS: &[(&str, &str)] = &[
     ("an escaped control character", "expected.escaped"),
     ("a closing quote", "expected.quote"),
     ("an escape", "expected.escape"),
+    ("four hexadecimal digits", "expected.hexadecimal"),
     ("control character", "expected.control"),
     ("noncharacter", "expected.noncharacter"),
     ("lone surrogate", "expected.surrogate"),
+    ("MXX.YYY.ZZ-YYMMDD-AAXXXX (in force on its day)", "expected.in_force"),
 ];
 
 macro_rules! rules {
@@ -201,15 +203,19 @@ impl Violation {
         let expected = WORDS.iter().find(|(word, _)| *word == self.expected);
         let expected =
             expected.map_or_else(|| self.expected.clone(), |(_, key)| render(lang, key, &[]));
-        let found = if self.found.is_empty() { "—" } else { &self.found };
         let values = [
             ("pointer", pointer),
-            ("expected", expected.as_str()),
-            ("found", found),
+            ("expected", shown(&expected)),
+            ("found", shown(&self.found)),
             ("offset", offset.as_str()),
         ];
         render(lang, &format!("violation.{}", self.rule.name()), &values)
     }
+}
+
+/// A dash where there is nothing to show.
+fn shown(text: &str) -> &str {
+    if text.is_empty() { "—" } else { text }
 }
 
 /// Why a record was refused, in one word.
@@ -308,6 +314,22 @@ mod tests {
             let [vi, en] = [Lang::Vi, Lang::En].map(|lang| violation.message(lang));
             assert!(en.contains(word) && !vi.contains(word), "{vi} {en}");
         }
+        let mut redacted = Violation::new(Rule::NotBefore, "/a", "2026-01-01", b"2025");
+        redacted.redact();
+        assert_eq!(redacted.message(Lang::En), "/a: must not be before —, found —");
+    }
+
+    #[test]
+    fn what_the_reader_expects_has_words() {
+        let faults = include_str!("json.rs").split("Rule::NotJson, \"").skip(1);
+        let said: Vec<_> = faults.filter_map(|rest| rest.split('"').next()).collect();
+        assert!(said.contains(&"four hexadecimal digits"), "{said:?}");
+        for word in said {
+            let known = WORDS.iter().any(|(known, _)| *known == word);
+            assert!(known, "{word:?} would be told in English only");
+        }
+        let of_kinds: Vec<_> = WORDS.iter().filter(|(word, _)| word.contains('(')).collect();
+        assert!(of_kinds.iter().all(|(word, _)| include_str!("kind.rs").contains(word)));
     }
 
     #[test]

@@ -59,7 +59,6 @@ impl std::fmt::Debug for Credential {
 pub struct Endpoint {
     seeds: Arc<[String]>,
     tls: Option<Arc<rustls::ClientConfig>>,
-    server_name: Option<String>,
     credential: Option<Credential>,
     connect_timeout: Duration,
     shared: Option<Arc<Mutex<HashMap<String, Channel>>>>,
@@ -94,7 +93,6 @@ impl Endpoint {
         Ok(Self {
             seeds: seeds.into(),
             tls: None,
-            server_name: None,
             credential: None,
             connect_timeout: Duration::from_secs(5),
             shared: None,
@@ -105,13 +103,6 @@ impl Endpoint {
     #[must_use]
     pub fn with_credential(mut self, credential: Credential) -> Self {
         self.credential = Some(credential);
-        self
-    }
-
-    /// Expects this name in server certificates instead of the host that is dialled.
-    #[must_use]
-    pub fn with_server_name(mut self, name: impl Into<String>) -> Self {
-        self.server_name = Some(name.into());
         self
     }
 
@@ -179,11 +170,10 @@ impl Endpoint {
             let uri = format!("{scheme}://{address}")
                 .parse::<Uri>()
                 .map_err(|_| Error::Address { address: address.to_owned() })?;
-            let name = self.server_name.clone().unwrap_or_else(|| host.to_owned());
             let tls = match &self.tls {
                 None => None,
                 Some(config) => {
-                    let name = ServerName::try_from(name)
+                    let name = ServerName::try_from(host.to_owned())
                         .map_err(|_| Error::Address { address: address.to_owned() })?;
                     Some((tokio_rustls::TlsConnector::from(config.clone()), name))
                 }

@@ -102,9 +102,6 @@ pub struct SourceId(Arc<str>);
 impl SourceId {
     /// Longest code, bytes.
     pub const BYTES_MAX: usize = 64;
-    /// What is allowed, in words.
-    pub const RULE: &'static str =
-        "a source code is 1 to 64 of a-z 0-9 . - _, first a letter or digit";
 
     /// Checks a code; `None` where a character or the length is not allowed.
     pub fn parse(text: &str) -> Option<Self> {
@@ -129,7 +126,7 @@ impl fmt::Display for SourceId {
     }
 }
 
-/// A stream of a source. Names: 1 to 128 printable bytes without control characters.
+/// A stream of a source. Names: 1 to 128 bytes of UTF-8 without control characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamKey {
     /// The source.
@@ -144,9 +141,6 @@ impl StreamKey {
     /// Highest sequence of a stream: what every JSON reader keeps exactly (2^53 - 1). A command that
     /// names a higher one is refused, so that what follows a sequence can always be counted.
     pub const SEQUENCE_MAX: u64 = (1 << 53) - 1;
-    /// What is allowed as a stream name, in words.
-    pub const STREAM_RULE: &'static str =
-        "a stream name is 1 to 128 bytes without control characters";
 
     /// Checks both names; `None` where one is not allowed.
     pub fn parse(source: &str, stream: &str) -> Option<Self> {

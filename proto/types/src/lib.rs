@@ -21,6 +21,12 @@ pub use ids::{
 pub use month::{DAY_US, Month, civil};
 pub use version_of::version_of;
 
+/// Greatest security status and greatest priority of a record; the least is 1.
+pub const LABEL_MAX: u32 = 3;
+/// Days that a key or a certificate of a source or an operator holds at most, and where nothing is
+/// said.
+pub const CALLER_DAYS_MAX: u32 = 365;
+
 /// Stored formats: headers, entries, leaves, rows (`dtm.format.v1`).
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod format {

@@ -6,11 +6,11 @@
 //!
 //! The state machine owns the stored form; a `Frontier` in memory is only its mirror.
 
+use crate::Error;
 use crate::hash::{Hash, empty_root, node_hash};
 use crate::node::{Node, SIZE_MAX};
 use crate::prove::HashReader;
 use crate::tile::{TILE_HEIGHT, TileNode};
-use crate::{Error, MerkleRoot};
 
 /// Version byte of the stored form.
 const VERSION: u8 = 1;
@@ -81,12 +81,6 @@ impl Frontier {
             return empty_root();
         };
         peaks.fold(last, |right, left| node_hash(left, &right))
-    }
-
-    /// The root as a [`MerkleRoot`].
-    #[must_use]
-    pub fn merkle_root(&self) -> MerkleRoot {
-        MerkleRoot(self.root())
     }
 
     /// The stored form: version 1, size (8 bytes, big endian), the peaks, widest first.

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Pure: no clock, no files and no randomness; keys and nonces are passed in by whoever holds
-//! `Entropy`. The only crate that names an AEAD; batches go through the seam [`BatchCipher`].
+//! `Entropy`. The only crate that names an AEAD for what is stored; batches go through the seam [`BatchCipher`].
 //! Nobody owns state here: the actor that serves a stream keeps the derived keys, the keyring of
 //! the node keeps the cluster keys.
 //!

@@ -83,12 +83,6 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Exit status of `dtm publish`: 0 = everything is stored, 1 = something was refused.
-    #[must_use]
-    pub fn exit_status(&self) -> u8 {
-        u8::from(self.refused > 0 || self.conflicts > 0)
-    }
-
     pub(crate) fn add(&mut self, other: Self) {
         self.sent += other.sent;
         self.skipped += other.skipped;

@@ -16,7 +16,7 @@ use super::store::Store;
 use crate::{Error, Session};
 use dtm_proto::ingest::{Opened, Window};
 
-/// Limits where the server names none (architecture: the defaults of the settings).
+/// Limits where the server names none (docs/config.md: the defaults of `limits`).
 const WINDOW: Window = Window {
     record_bytes_max: 8 << 20,
     frame_bytes_max: 9 << 20,

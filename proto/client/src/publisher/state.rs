@@ -9,7 +9,7 @@ use prost::Message;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
-/// Until the server says its own limit (architecture: records of at most 8 MiB).
+/// Until the server says its own limit (docs/config.md: `limits.record_bytes_max`).
 const RECORD_BYTES_MAX: u64 = 8 << 20;
 
 #[derive(Debug)]
