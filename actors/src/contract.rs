@@ -12,7 +12,7 @@ use dtm_proto::ingest;
 use dtm_types::command::{Agreement, SourceRow};
 use dtm_types::format::{Form, Mode};
 use dtm_types::text::Told;
-use dtm_types::{ErrorCode, StreamKey};
+use dtm_types::{ErrorCode, LABEL_MAX, StreamKey};
 use parking_lot::Mutex;
 
 use crate::error::Error;
@@ -122,7 +122,8 @@ impl Contracts {
         let (status, priority) = (defaults.security_status, defaults.priority);
         if !security::are_allowed(status, priority) {
             let cause = Told::new("session.labels").with("status", status);
-            return Err(not_agreed(stream, cause.with("priority", priority)));
+            let cause = cause.with("priority", priority).with("max", LABEL_MAX);
+            return Err(not_agreed(stream, cause));
         }
         let compiled = self.compiled(stream, agreement, definition, form)?;
         Ok(Contract {

@@ -10,9 +10,7 @@
 
 use dtm_catalog::{Rule, Violation};
 use dtm_proto::ingest;
-
-/// Priorities that a record may have: low, normal, high.
-const PRIORITY_MAX: u32 = 3;
+use dtm_types::LABEL_MAX;
 
 /// How much a record is to be protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,19 +46,19 @@ impl SecurityStatus {
 
 /// Whether both numbers are allowed: 1 to 3.
 pub(crate) fn are_allowed(security_status: u32, priority: u32) -> bool {
-    let allowed = 1..=PRIORITY_MAX;
+    let allowed = 1..=LABEL_MAX;
     allowed.contains(&security_status) && allowed.contains(&priority)
 }
 
 /// What is wrong with the labels that a record brings itself; 0 = it says nothing.
 pub(crate) fn broken_labels(record: &ingest::Record) -> Vec<Violation> {
     let labels = [("/security_status", record.security_status), ("/priority", record.priority)];
-    let broken = labels.into_iter().filter(|(_, value)| *value > PRIORITY_MAX);
+    let broken = labels.into_iter().filter(|(_, value)| *value > LABEL_MAX);
     broken
         .map(|(pointer, value)| Violation {
             pointer: pointer.to_owned(),
             rule: Rule::Label,
-            expected: format!("1 … {PRIORITY_MAX}"),
+            expected: format!("1 … {LABEL_MAX}"),
             found: value.to_string(),
             found_bytes: 0,
             byte_offset: None,

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use dtm_identity::{Certificate, Identity};
 use dtm_storage::keys::Keyring;
+use dtm_types::text::Told;
 use rustls_pki_types::CertificateDer;
 
 use crate::config::Config;
@@ -21,18 +22,31 @@ use crate::{keyring, tls};
 
 /// A certificate is valid from five minutes before it was made.
 const MADE_AFTER_US: i64 = 300_000_000;
-const TOGETHER: &str = "tls, keys and data of a node belong together: put back those of this node";
 
 /// Files of different nodes or clusters.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {path} {what}; {} (docs/errors/wrong-cluster.md)", TOGETHER)]
+#[error("{}", self.told())]
 pub struct Error {
     /// The setting that names the file or its folder.
     key: &'static str,
     /// The file.
     path: PathBuf,
     /// Whose it is, and whose the other is.
-    what: String,
+    what: Told,
+}
+
+impl Error {
+    /// In the user's language.
+    pub fn told(&self) -> Told {
+        let told = Told::new("start.belonging").with("key", self.key);
+        told.with("path", self.path.display()).with_told("what", self.what.clone())
+    }
+
+    /// For `dtm config check`, which names the setting by itself.
+    pub(crate) fn fault(self) -> tls::Fault {
+        let what = Told::new("check.belonging").with("path", self.path.display());
+        (self.key, what.with_told("what", self.what), Told::new("check.remedy.together"))
+    }
 }
 
 /// Holds certificate, CA, data folder and keyring against each other. Writes nothing.
@@ -48,7 +62,7 @@ pub(crate) fn check(config: &Config, keyring: &Keyring) -> Result<(), Error> {
     let Ok(own) = Certificate::parse(&chain[0]) else { return Ok(()) };
     let made_us = own.not_before_us + MADE_AFTER_US;
     if !tls::is_issued_under(&chain, &roots, made_us) {
-        let what = format!("is not the CA of the certificate in {}", certificate.display());
+        let what = Told::new("start.other_ca").with("file", certificate.display());
         return Err(Error { key: "tls.ca", path: ca.clone(), what });
     }
     of_founder(&config.node.data, certificate, &own.identity)?;
@@ -63,12 +77,12 @@ fn of_founder(data: &Path, certificate: &Path, own: &Identity) -> Result<(), Err
     if (&genesis.cluster_id, &genesis.node_id) == (&cluster.to_string(), &node.to_string()) {
         return Ok(());
     }
-    let what = format!(
-        "is of cluster {}, node {}, the certificate in {} of cluster {cluster}, node {node}",
-        genesis.cluster_id,
-        genesis.node_id,
-        certificate.display()
-    );
+    let what = Told::new("start.other_founder")
+        .with("cluster", genesis.cluster_id)
+        .with("node", genesis.node_id)
+        .with("file", certificate.display())
+        .with("own_cluster", cluster)
+        .with("own_node", node);
     Err(Error { key: "node.data", path: data.join(Genesis::FILE), what })
 }
 
@@ -91,10 +105,7 @@ fn of_keyring(
         return Ok(());
     }
     let path = keyring::folder(&config.node.data);
-    let what = format!(
-        "holds the keys of another cluster than the one of the certificate in {}",
-        config.tls.certificate.display()
-    );
+    let what = Told::new("start.other_keys").with("file", config.tls.certificate.display());
     Err(Error { key: "node.data", path, what })
 }
 

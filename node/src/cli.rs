@@ -11,7 +11,7 @@ use dtm_ctl::args::{
 use dtm_ctl::contexts::{self, Context, Contexts};
 use dtm_ctl::{Exit, Failure, Printer, Remote};
 use dtm_proto::admin::{ClusterStatusRequest, ClusterStatusResponse};
-use dtm_types::text::Lang;
+use dtm_types::text::Told;
 use futures::future::BoxFuture;
 use serde_json::json;
 
@@ -54,13 +54,18 @@ impl Error {
         match self {
             Self::Failure(failure) => failure.tell(globals.lang),
             Self::Config(error) => error.tell(globals.lang),
-            Self::Join(join::Error::Token) => Printer::new(globals).text("cli.bad_token", &[]),
             Self::Join(join::Error::Refused(status)) => {
                 Failure::Refused(status.clone()).tell(globals.lang)
             }
-            other => other.to_string(),
+            Self::Pki(error) => in_words(error.told(), error, globals),
+            Self::Join(error) => in_words(error.told(), error, globals),
         }
     }
+}
+
+/// What is met often has a text; rarer faults are told in English, as logs are.
+fn in_words(told: Option<Told>, error: &dyn std::error::Error, globals: &Globals) -> String {
+    told.map_or_else(|| error.to_string(), |told| told.of(globals.lang))
 }
 
 /// Carries out a command of the node's own; `false` where it is not one of them.
@@ -137,7 +142,7 @@ async fn examine(args: &DoctorArgs, globals: &Globals, now_us: i64) -> Result<()
         None => None,
     };
     let mut findings = doctor::examine(config.as_ref(), now_us);
-    let lang = if printer.is_vi() { Lang::Vi } else { Lang::En };
+    let lang = globals.lang;
     let asking = async {
         match context_for(config.as_ref(), globals)? {
             Some(globals) => cluster_status(&globals).await,
@@ -145,7 +150,7 @@ async fn examine(args: &DoctorArgs, globals: &Globals, now_us: i64) -> Result<()
         }
     };
     let asked = tokio::time::timeout(STATUS_WITHIN, asking).await;
-    let late = |_| Err(tonic::Status::deadline_exceeded("no answer in time").into());
+    let late = |_| Err(Failure::Unreachable { tried: Vec::new() });
     findings.extend(doctor::nodes(asked.unwrap_or_else(late), lang));
     let rows = findings.iter().map(|finding| {
         let verdict = match finding.verdict {
@@ -156,12 +161,12 @@ async fn examine(args: &DoctorArgs, globals: &Globals, now_us: i64) -> Result<()
         vec![
             printer.text(&format!("doctor.{}", finding.check), &[]),
             printer.text(verdict, &[]),
-            finding.found.clone(),
+            finding.found.of(lang),
             finding.remedy.text(lang),
         ]
     });
     let document = findings.iter().map(|finding| {
-        json!({ "check": finding.check, "verdict": finding.verdict, "found": finding.found,
+        json!({ "check": finding.check, "verdict": finding.verdict, "found": finding.found.of(lang),
                 "remedy": finding.remedy.text(lang) })
     });
     let document: Vec<_> = document.collect();

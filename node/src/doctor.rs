@@ -59,14 +59,14 @@ pub struct Finding {
     pub check: &'static str,
     /// How it came out.
     pub verdict: Verdict,
-    /// What was found.
-    pub found: String,
+    /// What was found, `doctor.found.*`.
+    pub found: Told,
     /// What to do.
     pub remedy: Remedy,
 }
 
 impl Finding {
-    fn new(check: &'static str, verdict: Verdict, found: String, remedy: &'static str) -> Self {
+    fn new(check: &'static str, verdict: Verdict, found: Told, remedy: &'static str) -> Self {
         let remedy = if verdict == Verdict::Ok { Remedy::None } else { Remedy::Key(remedy) };
         Self { check, verdict, found, remedy }
     }
@@ -87,14 +87,15 @@ const RENEW_DAYS: i64 = 30;
 /// the machine is looked at.
 pub fn examine(config: Option<&Config>, now_us: i64) -> Vec<Finding> {
     let mut findings = vec![
-        Finding::new("version", Verdict::Ok, format!("dtm {}", env!("CARGO_PKG_VERSION")), ""),
+        Finding::new("version", Verdict::Ok, as_is(concat!("dtm ", env!("CARGO_PKG_VERSION"))), ""),
         clock(now_us),
         clock_discipline(),
         open_files(),
     ];
     match config {
         None => {
-            findings.push(Finding::new("config", Verdict::Warning, "none".into(), "name_config"))
+            let found = Told::new("doctor.found.none");
+            findings.push(Finding::new("config", Verdict::Warning, found, "name_config"));
         }
         Some(config) => {
             findings.push(disk_sync(&config.node.data));
@@ -107,7 +108,9 @@ pub fn examine(config: Option<&Config>, now_us: i64) -> Vec<Finding> {
                         e.0.into_iter().map(|p| Finding {
                             check: "files",
                             verdict: Verdict::Bad,
-                            found: format!("{}: {}", p.key, p.what),
+                            found: Told::new("doctor.found.file")
+                                .with("name", p.key)
+                                .with_told("what", p.what),
                             remedy: Remedy::Told(p.remedy),
                         })
                     },
@@ -124,28 +127,27 @@ pub fn nodes(asked: Result<ClusterStatusResponse, Failure>, lang: Lang) -> Vec<F
     let own = env!("CARGO_PKG_VERSION");
     let status = match asked {
         Ok(status) => status,
-        Err(Failure::Usage { key: "cli.no_context", .. }) => {
-            return vec![Finding::new(
-                "nodes",
-                Verdict::Ok,
-                "not asked: no context of this cluster".into(),
-                "",
-            )];
+        Err(Failure::Usage { key: "cli.no_context" | "cli.no_current_context", .. }) => {
+            let found = Told::new("doctor.found.not_asked");
+            return vec![Finding::new("nodes", Verdict::Ok, found, "")];
         }
         Err(failure) => {
-            let found = failure.tell(lang);
+            let found = as_is(failure.tell(lang));
             return vec![Finding::new("nodes", Verdict::Warning, found, "reach_cluster")];
         }
     };
     let told = |node: dtm_proto::admin::NodeStatus| {
         let row = node.node.unwrap_or_default();
         let (name, software, max) = (&row.name, &row.software_version, row.version_max);
-        let found = format!("{name}: dtm {software}, versions up to {max}");
+        let found = Told::new("doctor.found.node").with("name", name).with("software", software);
+        let found = found.with("version", max);
         let (verdict, found, remedy) = if !node.reachable {
-            (Verdict::Warning, format!("{found}, does not answer"), "start_node")
+            let found = Told::new("doctor.found.node_silent").with_told("node", found);
+            (Verdict::Warning, found, "start_node")
         } else if node.clock_astray {
-            let off_ms = node.clock_offset_us / 1_000;
-            (Verdict::Warning, format!("{found}, its clock is {off_ms} ms off"), "set_clock")
+            let found = Told::new("doctor.found.node_clock").with_told("node", found);
+            let found = found.with("offset", node.clock_offset_us / 1_000);
+            (Verdict::Warning, found, "set_clock")
         } else if *software != own {
             (Verdict::Warning, found, "same_release")
         } else {
@@ -156,11 +158,16 @@ pub fn nodes(asked: Result<ClusterStatusResponse, Failure>, lang: Lang) -> Vec<F
     status.nodes.into_iter().map(told).collect()
 }
 
+/// What is the same in every language, or was told in the reader's already.
+fn as_is(what: impl ToString) -> Told {
+    Told::new("check.unusable").with("what", what)
+}
+
 /// A clock before this build was made is wrong.
 fn clock(now_us: i64) -> Finding {
     const BUILT_AFTER_US: i64 = 1_788_000_000_000_000;
     let verdict = if now_us >= BUILT_AFTER_US { Verdict::Ok } else { Verdict::Bad };
-    Finding::new("clock", verdict, dtm_ctl::time(now_us), "set_clock")
+    Finding::new("clock", verdict, as_is(dtm_ctl::time(now_us)), "set_clock")
 }
 
 /// Whether the kernel's clock is disciplined by somebody (adjtimex).
@@ -173,9 +180,9 @@ fn clock_discipline() -> Finding {
     };
     let synchronised = state >= 0 && timex.status & libc::STA_UNSYNC == 0;
     let found = if synchronised {
-        format!("synchronised, error at most {} us", timex.maxerror)
+        Told::new("doctor.found.synchronised").with("error", timex.maxerror)
     } else {
-        "not synchronised".into()
+        Told::new("doctor.found.not_synchronised")
     };
     let verdict = if synchronised { Verdict::Ok } else { Verdict::Warning };
     Finding::new("clock_discipline", verdict, found, "run_chrony")
@@ -191,23 +198,14 @@ fn open_files() -> Finding {
     } else {
         Verdict::Warning
     };
-    Finding::new(
-        "open_files",
-        verdict,
-        format!("{} now, at most {}", limit.rlim_cur, limit.rlim_max),
-        "raise_files",
-    )
+    let found = Told::new("doctor.found.open_files").with("now", limit.rlim_cur);
+    Finding::new("open_files", verdict, found.with("most", limit.rlim_max), "raise_files")
 }
 
 fn disk_sync(folder: &Path) -> Finding {
     let remedy = "better_disk";
     match sync_times(folder) {
-        Err(error) => Finding::new(
-            "disk_sync",
-            Verdict::Bad,
-            format!("{}: {error}", folder.display()),
-            "writable",
-        ),
+        Err(error) => Finding::new("disk_sync", Verdict::Bad, failed(folder, &error), "writable"),
         Ok(mut times) => {
             times.sort_unstable();
             let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
@@ -216,14 +214,15 @@ fn disk_sync(folder: &Path) -> Finding {
                 _ if median <= SYNC_BAD_US => Verdict::Warning,
                 _ => Verdict::Bad,
             };
-            Finding::new(
-                "disk_sync",
-                verdict,
-                format!("fdatasync of 4 KiB: median {median} us, worst {worst} us"),
-                remedy,
-            )
+            let found = Told::new("doctor.found.sync").with("median", median);
+            Finding::new("disk_sync", verdict, found.with("worst", worst), remedy)
         }
     }
+}
+
+/// What the system said of a folder.
+fn failed(folder: &Path, error: &dyn std::fmt::Display) -> Told {
+    Told::new("doctor.found.file").with("name", folder.display()).with("what", error)
 }
 
 /// Microseconds of each fdatasync after a 4 KiB write.
@@ -247,24 +246,17 @@ fn sync_times(folder: &Path) -> io::Result<Vec<u128>> {
 fn disk_space(folder: &Path, reserved: u64) -> Finding {
     let remedy = "free_space";
     match Vfs::free_bytes(&RealVfs, folder) {
-        Err(error) => Finding::new(
-            "disk_space",
-            Verdict::Bad,
-            format!("{}: {error}", folder.display()),
-            "make_folder",
-        ),
+        Err(error) => {
+            Finding::new("disk_space", Verdict::Bad, failed(folder, &error), "make_folder")
+        }
         Ok(free) => {
             let verdict = match free {
                 _ if free <= reserved => Verdict::Bad,
                 _ if free / 8 <= reserved => Verdict::Warning,
                 _ => Verdict::Ok,
             };
-            Finding::new(
-                "disk_space",
-                verdict,
-                format!("{} MiB free, {} MiB reserved", free >> 20, reserved >> 20),
-                remedy,
-            )
+            let found = Told::new("doctor.found.space").with("free", free >> 20);
+            Finding::new("disk_space", verdict, found.with("reserved", reserved >> 20), remedy)
         }
     }
 }
@@ -274,7 +266,7 @@ fn certificate(check: &'static str, path: &Path, now_us: i64) -> Finding {
     let end =
         pki::read_certificates(path).map_err(|e| e.to_string()).and_then(|chain| end_us(&chain[0]));
     match end {
-        Err(error) => Finding::new(check, Verdict::Bad, error, "config_check"),
+        Err(error) => Finding::new(check, Verdict::Bad, as_is(error), "config_check"),
         Ok(end_us) => {
             let days = (end_us - now_us).div_euclid(DAY_US);
             let verdict = match days {
@@ -282,7 +274,8 @@ fn certificate(check: &'static str, path: &Path, now_us: i64) -> Finding {
                 0..RENEW_DAYS => Verdict::Warning,
                 _ => Verdict::Ok,
             };
-            Finding::new(check, verdict, format!("{days} days left ({})", path.display()), remedy)
+            let found = Told::new("doctor.found.days").with("days", days);
+            Finding::new(check, verdict, found.with("file", path.display()), remedy)
         }
     }
 }
@@ -306,9 +299,9 @@ mod tests {
     fn a_fit_folder_is_measured_and_left_clean() {
         let scratch = tempfile::tempdir().expect("a folder");
         let sync = disk_sync(scratch.path());
-        assert!(sync.found.contains("median"), "{sync:?}");
+        assert!(sync.found.to_string().contains("median"), "{sync:?}");
         assert_eq!(fs::read_dir(scratch.path()).expect("reads").count(), 0);
-        assert!(disk_space(scratch.path(), 0).found.contains("MiB free"));
+        assert!(disk_space(scratch.path(), 0).found.to_string().contains("MiB free"));
         assert_eq!(disk_space(scratch.path(), u64::MAX).verdict, Verdict::Bad);
         assert_eq!(disk_sync(&scratch.path().join("none")).verdict, Verdict::Bad);
     }
@@ -332,8 +325,9 @@ mod tests {
         for lang in [Lang::Vi, Lang::En] {
             for finding in examine(None, 0) {
                 assert_eq!(finding.remedy == Remedy::None, finding.verdict == Verdict::Ok);
-                let text = finding.remedy.text(lang);
-                assert!(!text.starts_with("doctor."), "{text}");
+                for text in [finding.remedy.text(lang), finding.found.of(lang)] {
+                    assert!(!text.starts_with("doctor."), "{text}");
+                }
             }
         }
         for key in [
@@ -374,7 +368,7 @@ mod tests {
         let found = nodes(Ok(status), Lang::En);
         let verdicts: Vec<_> = found.iter().map(|finding| finding.verdict).collect();
         assert_eq!(verdicts, [Verdict::Ok, Verdict::Warning, Verdict::Warning]);
-        assert!(found[1].found.contains("n2: dtm 0.0.0"), "{found:?}");
+        assert!(found[1].found.to_string().contains("n2: dtm 0.0.0"), "{found:?}");
         assert_eq!(found[1].remedy, Remedy::Key("same_release"));
         assert_eq!(found[2].remedy, Remedy::Key("start_node"));
         let nobody = nodes(Err(Failure::usage("cli.no_context", &[])), Lang::En);
@@ -399,6 +393,6 @@ mod tests {
     fn an_old_clock_is_bad() {
         assert_eq!(clock(0).verdict, Verdict::Bad);
         assert_eq!(clock(NOW_US).verdict, Verdict::Ok);
-        assert_eq!(clock(NOW_US).found, "2026-11-18T18:06:40+07:00");
+        assert_eq!(clock(NOW_US).found.to_string(), "2026-11-18T18:06:40+07:00");
     }
 }

@@ -15,6 +15,7 @@ use dtm_identity::{Certificate, Identity};
 use dtm_proto::admin::join_service_client::JoinServiceClient;
 use dtm_proto::admin::{JoinRequest, JoinResponse};
 use dtm_types::command::NodeRow;
+use dtm_types::text::Told;
 use dtm_types::{ClusterId, NodeId};
 use rustls_pki_types::{CertificateDer, ServerName};
 use sha2::{Digest, Sha256};
@@ -61,6 +62,22 @@ pub enum Error {
     /// The keyring.
     #[error(transparent)]
     Keyring(#[from] dtm_storage::keys::Error),
+}
+
+impl Error {
+    /// In the user's language, where it is met often.
+    pub fn told(&self) -> Option<Told> {
+        match self {
+            Self::Token => Some(Told::new("cli.bad_token")),
+            Self::Address(address) => Some(Told::new("client.address").with("address", address)),
+            Self::Connect { address, source } => {
+                let told = Told::new("start.join_connect").with("address", address);
+                Some(told.with("what", dtm_types::chain(source.as_ref())))
+            }
+            Self::Pki(error) => error.told(),
+            _ => None,
+        }
+    }
 }
 
 /// Joins with a token and writes the node's folder. Returns the configuration file.

@@ -48,7 +48,7 @@ async fn serve_node(path: &std::path::Path, lang: Lang) -> ExitCode {
     };
     match serve::run(config).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string(), error.exit()),
+        Err(error) => fail(&error.tell(lang), error.exit()),
     }
 }
 

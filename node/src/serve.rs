@@ -1,5 +1,6 @@
 //! `dtm serve`: the shell with its services.
 
+use dtm_types::text::Lang;
 use futures::future::LocalBoxFuture;
 
 use crate::config::{Config, EXIT_CONFIG};
@@ -25,6 +26,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// What to tell whoever started the node.
+    pub fn tell(&self, lang: Lang) -> String {
+        match self {
+            Self::Belonging(error) => error.told().of(lang),
+            other => other.to_string(),
+        }
+    }
+
     /// The process's exit code: what an operator must mend in files is 78.
     pub fn exit(&self) -> u8 {
         match self {

@@ -4,6 +4,7 @@
 //! belongs to the calling source). An operator never reads payloads.
 
 use dtm_types::SourceId;
+use dtm_types::text::Told;
 
 use crate::{Caller, Error, Role};
 
@@ -17,9 +18,16 @@ macro_rules! operations {
             /// All operations.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// In words, as it stands in refusals and logs.
+            /// In English, as it stands in logs.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
+            }
+
+            /// In the reader's language.
+            pub fn told(self) -> Told {
+                Told::new(match self {
+                    $(Self::$variant => concat!("operation.", stringify!($variant)),)*
+                })
             }
 
             fn cells(self) -> [Decision; 6] {
@@ -141,9 +149,7 @@ pub fn authorize(
     match (allowed, caller) {
         (true, _) => Ok(()),
         (false, Caller::Anonymous) => Err(Error::Unknown(caller.to_string())),
-        (false, _) => {
-            Err(Error::Denied { caller: caller.to_string(), operation: operation.name() })
-        }
+        (false, _) => Err(Error::Denied { caller: caller.to_string(), operation }),
     }
 }
 

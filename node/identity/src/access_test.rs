@@ -2,6 +2,7 @@
 //! here too, on purpose.
 
 use dtm_types::NodeId;
+use dtm_types::text::Lang;
 
 use super::*;
 use crate::Credential;
@@ -110,6 +111,8 @@ fn the_page_of_roles_says_what_the_table_says() {
     let callers = callers();
     for (&operation, row) in Operation::ALL.iter().zip(rows) {
         assert_eq!((row.len(), row[0]), (2 + columns.len(), operation.name()));
+        let words = operation.told();
+        assert_eq!((words.to_string().as_str(), &*words.of(Lang::Vi)), (row[0], row[1]));
         for (column, said) in columns.iter().zip(&row[2..]) {
             let (_, caller) = callers.iter().find(|(name, _)| name == column).expect("a caller");
             let wanted = match decide(caller, operation) {

@@ -52,12 +52,12 @@ pub enum Error {
     #[error("{0} was revoked or has expired")]
     Revoked(String),
     /// Known, but this operation is not theirs.
-    #[error("{caller} may not {operation}")]
+    #[error("{caller} may not {}", operation.name())]
     Denied {
         /// Who.
         caller: String,
         /// What.
-        operation: &'static str,
+        operation: Operation,
     },
 }
 
@@ -83,7 +83,8 @@ impl Error {
             Self::Unknown(who) => Told::new("identity.unknown").with("who", who),
             Self::Revoked(who) => Told::new("identity.revoked").with("who", who),
             Self::Denied { caller, operation } => {
-                Told::new("identity.denied").with("who", caller).with("operation", operation)
+                let told = Told::new("identity.denied").with("who", caller);
+                told.with_told("operation", operation.told())
             }
         }
     }

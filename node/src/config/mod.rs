@@ -25,16 +25,6 @@ use std::fmt;
 
 use dtm_types::text::{Lang, Told};
 
-impl Config {
-    /// Address that others are told for a listening port: the first advertised name.
-    pub fn advertised(&self, listen: std::net::SocketAddr) -> String {
-        host_and_port(
-            self.node.advertise.first().map(String::as_str).unwrap_or_default(),
-            listen.port(),
-        )
-    }
-}
-
 /// `host:port`, with brackets around an IPv6 address.
 pub(crate) fn host_and_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }

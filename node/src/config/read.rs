@@ -23,6 +23,20 @@ const KINDS: [(&str, &str); 5] = [
     ("list of texts", "config.kind.list"),
 ];
 
+/// Units of measures and their texts.
+const UNITS: [(&str, &str); 10] = [
+    ("bytes per second", "config.unit.bytes_per_second"),
+    ("bytes", "config.unit.bytes"),
+    ("characters", "config.unit.characters"),
+    ("connections", "config.unit.connections"),
+    ("ms", "config.unit.ms"),
+    ("names", "config.unit.names"),
+    ("port", "config.unit.port"),
+    ("reads", "config.unit.reads"),
+    ("records", "config.unit.records"),
+    ("streams", "config.unit.streams"),
+];
+
 /// Reads a file with the overrides of the process's environment. Paths in it are relative to its
 /// folder.
 ///
@@ -127,7 +141,7 @@ impl Source<'_> {
                     .with("value", value.measure())
                     .with("low", low)
                     .with("high", high)
-                    .with("unit", key.unit),
+                    .with_told("unit", words(&UNITS, key.unit)),
                 remedy: Told::new("config.remedy.inside"),
             },
             None if found.is_empty() => Problem {
@@ -136,14 +150,14 @@ impl Source<'_> {
                 what: Told::new("config.missing"),
                 remedy: Told::new("config.remedy.add")
                     .with("section", section)
-                    .with_told("kind", kind(key.kind)),
+                    .with_told("kind", words(&KINDS, key.kind)),
             },
             None => Problem {
                 place,
                 key: name,
                 what: Told::new("config.wrong_kind")
                     .with("found", found)
-                    .with_told("kind", kind(key.kind)),
+                    .with_told("kind", words(&KINDS, key.kind)),
                 remedy: Told::new("config.remedy.like").with(
                     "example",
                     if key.default.is_empty() { "[\"name\"]" } else { key.default },
@@ -155,12 +169,10 @@ impl Source<'_> {
     }
 }
 
-/// A kind of value in words.
-fn kind(name: &'static str) -> Told {
-    KINDS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map_or_else(|| Told::new(name), |(_, key)| Told::new(key))
+/// A kind of value or a unit in words.
+fn words(table: &[(&'static str, &'static str)], name: &'static str) -> Told {
+    let found = table.iter().find(|(known, _)| *known == name);
+    Told::new(found.map_or(name, |(_, key)| *key))
 }
 
 fn default<V: Value>(text: &str) -> Option<V> {

@@ -70,6 +70,15 @@ fn wrong_kinds_ranges_and_missing_keys_come_in_one_report() {
 }
 
 #[test]
+fn every_kind_and_every_unit_has_its_words() {
+    for key in KEYS {
+        assert!(KINDS.iter().any(|(kind, _)| *kind == key.kind), "{}", key.kind);
+        let (_, text) = UNITS.iter().find(|(unit, _)| *unit == key.unit).expect(key.unit);
+        assert!(dtm_types::text::is_held(text), "{text}");
+    }
+}
+
+#[test]
 fn broken_toml_names_its_line() {
     let problems = read("[node]\nname = \"n1\n", &[]).expect_err("refused");
     assert!(problems[0].starts_with("dtm.toml:2: not TOML"), "{problems:?}");

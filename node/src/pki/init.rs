@@ -12,13 +12,13 @@
 use std::path::{Path, PathBuf};
 
 use dtm_identity::{Identity, Role, operator_name_is_valid};
-use dtm_types::{ClusterId, NodeId};
+use dtm_types::{CALLER_DAYS_MAX, ClusterId, NodeId};
 use rustls_pki_types::CertificateDer;
 
 use super::files::{make_folder, write_private, write_public};
 use super::{
-    Authority, CALLER_DAYS, Error, Genesis, Issuing, NODE_DAYS, Request, Subject, make_authority,
-    make_request, pem,
+    Authority, Error, Genesis, Issuing, NODE_DAYS, Request, Subject, make_authority, make_request,
+    pem,
 };
 
 /// What to make.
@@ -192,7 +192,7 @@ fn operator_certificate(
     let request = make_request(&options.operator)?;
     let identity =
         Identity::Operator { cluster, name: options.operator.clone(), role: Role::Operator };
-    let subject = Subject { identity, names: Vec::new(), days: CALLER_DAYS };
+    let subject = Subject { identity, names: Vec::new(), days: CALLER_DAYS_MAX };
     let chain = authority.issuing.sign(&request.der, &subject, now_us)?;
     Ok((request, chain))
 }

@@ -29,6 +29,8 @@ pub use issuing::{Issuing, Subject, peer_name};
 use std::io;
 use std::path::PathBuf;
 
+use dtm_types::text::Told;
+
 /// Why a certificate could not be made, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -70,14 +72,22 @@ pub enum Error {
     Keyring(String),
 }
 
+impl Error {
+    /// In the user's language, where it is met often.
+    pub fn told(&self) -> Option<Told> {
+        match self {
+            Self::Exists { path } => Some(Told::new("start.exists").with("path", path.display())),
+            _ => None,
+        }
+    }
+}
+
 /// Validity of the root.
 pub const ROOT_DAYS: u32 = 7_300;
 /// Validity of the issuing certificate.
 pub const ISSUING_DAYS: u32 = 1_825;
 /// Validity of a node's certificate.
 pub const NODE_DAYS: u32 = 397;
-/// Validity of operators' and sources' certificates where nothing is said.
-pub const CALLER_DAYS: u32 = 365;
 
 #[cfg(test)]
 #[path = "pki_test.rs"]

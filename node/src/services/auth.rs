@@ -7,12 +7,13 @@ use dtm_identity::{
 use dtm_machine::reads;
 use dtm_machine::seams::{GroupView, StateError, StateRead};
 use dtm_types::ErrorCode;
+use dtm_types::text::Told;
 use tonic::{Code, Request, Status};
 
 use super::live::CONFIRM_WITHIN;
 use super::rights::held;
 use super::shared::Shared;
-use super::status::{internal, of_identity, source_id, status};
+use super::status::{internal, of_identity, source_id, told};
 use crate::tls::PeerInfo;
 
 /// The scheme of the `authorization` metadata.
@@ -121,7 +122,7 @@ impl Shared {
             Ok(Ok(caller)) => return Ok(caller),
             Ok(Err(status)) if status.code() != Code::Unavailable => return Err(status),
             Ok(Err(status)) => status,
-            Err(_) => status(ErrorCode::Unavailable, "meta does not answer in time"),
+            Err(_) => told(ErrorCode::Unavailable, &Told::new("refused.meta_late")),
         };
         let peer = request.extensions().get::<PeerInfo>().ok_or_else(|| unconfirmed.clone())?;
         let caller = peer.caller(self.cluster_id).map_err(|e| of_identity(&e))?;

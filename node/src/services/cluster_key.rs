@@ -28,12 +28,13 @@ use dtm_proto::admin as wire;
 use dtm_seal::{ClusterKey, Secret};
 use dtm_storage::keys::{self, KeyInfo, Keyring};
 use dtm_types::command::NodeRow;
+use dtm_types::text::Told;
 use dtm_types::{ErrorCode, KeyId, chain};
 use tonic::Status;
 
 use super::live::CONFIRM_WITHIN;
 use super::shared::Shared;
-use super::status::{internal, status};
+use super::status::{internal, told};
 
 /// How often the ring is held against meta's row, as it is here.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -138,7 +139,7 @@ async fn hand_out(others: &dyn Others, key: &KeyInfo) -> Result<(), Status> {
             holders.insert(node.node);
         }
     }
-    Err(status(ErrorCode::Unavailable, "nodes join faster than they are handed the new key"))
+    Err(told(ErrorCode::Unavailable, &Told::new("refused.nodes_join")))
 }
 
 /// Keeps the ring at the key that meta names. Runs as long as the node.
@@ -176,7 +177,7 @@ impl Shared {
     /// # Errors
     /// A node that does not take it: then it must not become current.
     pub(super) async fn hand_out_cluster_key(&self, key: KeyId) -> Result<(), Status> {
-        let other = || status(ErrorCode::VersionConflict, "a rotation was begun on another node");
+        let other = || told(ErrorCode::VersionConflict, &Told::new("refused.rotation"));
         hand_out(self, &info(&self.keyring, key).ok_or_else(other)?).await
     }
 

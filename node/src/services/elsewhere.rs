@@ -8,12 +8,13 @@ use bytes::Bytes;
 use dtm_machine::seams::{Freshness, GroupView, ReadError, ReadView, StateError, StateRead};
 use dtm_proto::admin as wire;
 use dtm_proto::admin::node_service_client::NodeServiceClient;
+use dtm_types::text::Told;
 use dtm_types::{ErrorCode, GroupId};
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 use super::shared::Shared;
-use super::status::{internal, status, status_with};
+use super::status::{internal, status, status_with, told};
 
 /// Rows of one question.
 const ROWS_MAX: u32 = 1_024;
@@ -33,7 +34,7 @@ pub(super) fn freshness(is_current: bool) -> Freshness {
 
 /// No node that holds the group answers.
 pub(crate) fn nobody_answers(group: GroupId) -> Status {
-    status(ErrorCode::Unavailable, format!("no node that holds group {group} answers"))
+    told(ErrorCode::Unavailable, &Told::new("refused.nobody_answers").with("group", group))
 }
 
 impl Shared {

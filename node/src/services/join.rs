@@ -33,7 +33,7 @@ impl JoinService for JoinDoor {
         let from = address(&request);
         let asked = request.into_inner();
         let token = JoinToken::parse(&asked.token)
-            .ok_or_else(|| status(ErrorCode::Unauthenticated, "this is not a join token"))?;
+            .ok_or_else(|| told(ErrorCode::Unauthenticated, &Told::new("refused.join_token")))?;
         let row = asked.node.ok_or_else(|| status(ErrorCode::InvalidArgument, "no node row"))?;
         let node = NodeId::from_slice(&row.node)
             .ok_or_else(|| status(ErrorCode::InvalidArgument, "a node id has 16 bytes"))?;

@@ -20,6 +20,7 @@ use dtm_identity::{Caller, Credential, confirm_credential, confirm_operator};
 use dtm_machine::reads;
 use dtm_machine::seams::{StateError, StateRead};
 use dtm_types::command::SourceRow;
+use dtm_types::text::Told;
 use dtm_types::{ErrorCode, GroupId, NodeId, StreamKey};
 use parking_lot::Mutex;
 use prost::Message;
@@ -28,7 +29,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::shared::Shared;
-use super::status::{status, status_with};
+use super::status::{status_with, told};
 
 /// Rows of meta that were confirmed longer ago are not trusted with a new stream.
 const STALE_US: i64 = 5_000_000;
@@ -63,9 +64,9 @@ impl Cut {
     /// As who reads sees it.
     pub(crate) fn status(self) -> Status {
         match self {
-            Self::Revoked => status(ErrorCode::CredentialRevoked, "while this answer was read"),
-            Self::Changed => status(ErrorCode::Unavailable, "what it was read under was changed"),
-            Self::Drained => status(ErrorCode::Unavailable, "this node is cut off from meta"),
+            Self::Revoked => told(ErrorCode::CredentialRevoked, &Told::new("refused.read_revoked")),
+            Self::Changed => told(ErrorCode::Unavailable, &Told::new("refused.read_changed")),
+            Self::Drained => told(ErrorCode::Unavailable, &Told::new("refused.cut_off")),
         }
     }
 }

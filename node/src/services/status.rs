@@ -63,26 +63,28 @@ pub(crate) fn told_with(code: ErrorCode, what: &Told, values: &[(&str, String)])
     status_with(code, what, &values)
 }
 
-/// Why apply refuses, where a user meets it. Outcomes are in English, the same on every replica.
-const APPLIED: [&str; 12] = [
-    "apply.source_exists",
-    "apply.no_source",
-    "apply.source_changed",
-    "apply.no_key",
-    "apply.keys_max",
-    "apply.certificate_exists",
-    "apply.no_certificate",
-    "apply.no_operator",
-    "apply.dataset_exists",
-    "apply.definition_max",
-    "apply.no_token",
-    "apply.token_used",
+/// Why apply refuses, where a user meets it: its words, the same on every replica, and their text.
+const APPLIED: [(&str, &str); 12] = [
+    ("the source exists", "apply.source_exists"),
+    ("the source does not exist", "apply.no_source"),
+    ("the source was changed meanwhile", "apply.source_changed"),
+    ("the source has no such key", "apply.no_key"),
+    ("16 keys a source: revoke one first", "apply.keys_max"),
+    ("this certificate is entered already", "apply.certificate_exists"),
+    ("the source has no such certificate", "apply.no_certificate"),
+    ("no such operator", "apply.no_operator"),
+    ("this version is published and never changes", "apply.dataset_exists"),
+    ("a definition is at most 1 MiB", "apply.definition_max"),
+    ("unknown join token", "apply.no_token"),
+    ("the join token was used or has expired", "apply.token_used"),
 ];
 
 /// What apply refused, in the user's language where it is one of the usual reasons.
 pub(crate) fn applied(code: ErrorCode, detail: &str) -> Status {
-    let known = APPLIED.into_iter().map(Told::new).find(|told| told.to_string() == detail);
-    known.map_or_else(|| status(code, detail), |what| told(code, &what))
+    match APPLIED.iter().find(|(words, _)| *words == detail) {
+        Some((_, key)) => told(code, &Told::new(key)),
+        None => status(code, detail),
+    }
 }
 
 /// What the HTTPS port answers to a gRPC client.
@@ -160,11 +162,11 @@ mod tests {
             include_str!("../../../cluster/machine/src/commands/admin/datasets.rs"),
             include_str!("../../../cluster/machine/src/commands/admin/nodes.rs"),
         ];
-        for key in APPLIED {
-            let words = format!("\"{}\"", Told::new(key));
-            assert!(commands.iter().any(|file| file.contains(&words)), "{key}: {words}");
-            let status = applied(ErrorCode::NotFound, words.trim_matches('"'));
-            assert!(!values(&status)["detail_vi"].is_empty(), "{key}");
+        for (words, key) in APPLIED {
+            let said = format!("\"{words}\"");
+            assert!(commands.iter().any(|file| file.contains(&said)), "{key}: {words}");
+            let status = applied(ErrorCode::NotFound, words);
+            assert_eq!(values(&status)["detail_vi"], Told::new(key).of(Lang::Vi), "{key}");
         }
         assert!(applied(ErrorCode::Internal, "else").message().contains("else"));
     }

@@ -18,12 +18,13 @@ use bytes::Bytes;
 use dtm_identity::{Caller, Identity, Operation};
 use dtm_proto::admin as wire;
 use dtm_proto::admin::admin_service_server::AdminService;
-use dtm_types::ErrorCode;
+use dtm_types::text::Told;
+use dtm_types::{CALLER_DAYS_MAX, ErrorCode};
 use tonic::{Request, Response, Status};
 
 use super::auth::address;
 use super::shared::Shared;
-use super::status::{internal, status};
+use super::status::{internal, status, told};
 use super::{Action, Actor, act};
 use crate::pki::{Issuing, Subject};
 
@@ -85,9 +86,9 @@ struct Signed {
 }
 
 impl AdminDoor {
-    /// Signs a request for somebody who is not a node; 1 to 365 days.
+    /// Signs a request for somebody who is not a node.
     fn sign(&self, request: &[u8], identity: Identity, days: i64) -> Result<Signed, Status> {
-        let days = u32::try_from(days).unwrap_or(0).clamp(1, 365);
+        let days = valid_days(days)?;
         let subject = Subject { identity, names: Vec::new(), days };
         let chain = self.0.issuing()?.sign(request, &subject, self.0.clock.now_us());
         let chain = chain.map_err(|e| status(ErrorCode::InvalidArgument, e))?;
@@ -98,6 +99,18 @@ impl AdminDoor {
             serial: facts.serial.into(),
             not_after_us: facts.not_after_us,
         })
+    }
+}
+
+/// Days that a key or a certificate is asked for; 0 = as long as one may hold.
+fn valid_days(asked: i64) -> Result<u32, Status> {
+    match u32::try_from(asked) {
+        Ok(0) => Ok(CALLER_DAYS_MAX),
+        Ok(days) if days <= CALLER_DAYS_MAX => Ok(days),
+        _ => {
+            let what = Told::new("refused.valid_days").with("days", asked);
+            Err(told(ErrorCode::InvalidArgument, &what.with("max", CALLER_DAYS_MAX)))
+        }
     }
 }
 
@@ -132,4 +145,20 @@ calls! {
     revoke_operator: RevokeOperatorRequest -> RevokeOperatorResponse;
     rotate_cluster_key: RotateClusterKeyRequest -> RotateClusterKeyResponse;
     console_link: ConsoleLinkRequest -> ConsoleLinkResponse;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_taken_as_they_are_or_refused() {
+        let taken = [0, 1, 365].map(|days| valid_days(days).expect("taken"));
+        assert_eq!(taken, [CALLER_DAYS_MAX, 1, CALLER_DAYS_MAX]);
+        for days in [-1, 366, i64::MAX] {
+            let refused = valid_days(days).expect_err("refused");
+            let said = format!("valid_days = {days}: 1 to 365");
+            assert!(refused.message().contains(&said), "{refused}");
+        }
+    }
 }

@@ -13,21 +13,17 @@ use dtm_types::command::{
     SourceRow,
 };
 use dtm_types::text::Told;
-use dtm_types::{DAY_US, ErrorCode, GroupId};
+use dtm_types::{DAY_US, ErrorCode, GroupId, LABEL_MAX};
 use serde_json::json;
 use tonic::{Request, Status};
 
-use super::{AdminDoor, Signed, source_limits};
+use super::{AdminDoor, Signed, source_limits, valid_days};
 use crate::services::status::{internal, source_id, told};
 
-/// Greatest security status and priority of an agreement; 0 = as the data set says.
-const LABEL_MAX: u32 = 3;
 /// Streams listed of one source.
 const STREAMS_MAX: usize = 1_000;
 /// Sources in one list.
 const SOURCES_MAX: usize = 10_000;
-/// Days a source key holds where nothing is said, and at most.
-const KEY_DAYS: i64 = 365;
 
 impl AdminDoor {
     pub(super) async fn put_source(
@@ -62,6 +58,7 @@ impl AdminDoor {
                 let what = Told::new("refused.agreement").with("dataset", &agreement.dataset);
                 return Err(told(ErrorCode::InvalidArgument, &what));
             }
+            // 0 = as the data set says.
             if agreement.security_status.max(agreement.priority) > LABEL_MAX {
                 let what = Told::new("refused.labels").with("max", LABEL_MAX);
                 return Err(told(ErrorCode::InvalidArgument, &what));
@@ -122,14 +119,7 @@ impl AdminDoor {
         let asked = request.get_ref();
         let asker = self.asker(&request, Operation::IssueSourceKey, asked.context.as_ref()).await?;
         let source = source_id(&asked.source)?;
-        let days = match asked.valid_days {
-            0 => KEY_DAYS,
-            days if (1..=KEY_DAYS).contains(&days) => days,
-            days => {
-                let what = Told::new("refused.valid_days").with("max", KEY_DAYS);
-                return Err(told(ErrorCode::InvalidArgument, &what.with("days", days)));
-            }
-        };
+        let days = valid_days(asked.valid_days)?;
         let (mut key_id, mut secret) = ([0_u8; 8], [0_u8; 32]);
         self.0.entropy.fill(&mut key_id);
         self.0.entropy.fill(&mut secret);
@@ -141,7 +131,7 @@ impl AdminDoor {
             secret_hash: Bytes::copy_from_slice(&key.secret_hash()),
             // Nodes' clocks differ by less than this.
             not_before_us: now_us - 60_000_000,
-            not_after_us: now_us + days * DAY_US,
+            not_after_us: now_us + i64::from(days) * DAY_US,
             revoked: false,
         };
         let not_after_us = row.not_after_us;

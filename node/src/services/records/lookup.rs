@@ -4,6 +4,7 @@ use dtm_machine::reads;
 use dtm_machine::seams::GroupView;
 use dtm_proto::records::{LookupRequest, LookupResponse};
 use dtm_types::format::{KeyPurpose, Place};
+use dtm_types::text::Told;
 use dtm_types::{ErrorCode, Month, StreamKey};
 use std::sync::Arc;
 use tonic::Status;
@@ -11,7 +12,7 @@ use tonic::Status;
 use super::open::BatchReader;
 use super::pages::{Batches, Wanted};
 use crate::services::shared::Shared;
-use crate::services::status::{internal, status};
+use crate::services::status::{internal, status, told};
 
 /// Months that a lookup by message id goes back.
 const LOOKUP_MONTHS: usize = 13;
@@ -28,7 +29,7 @@ pub(super) fn lookup(
     let current = view.current;
     let (place, at) = match find(shared, &view, asked)? {
         Some(found) => found,
-        None => return Err(status(ErrorCode::NotFound, wanted_record(asked))),
+        None => return Err(told(ErrorCode::NotFound, &wanted_record(asked))),
     };
     let sequence = place.first_sequence + at;
     let wanted = Wanted { from: sequence, records_max: 1 };
@@ -39,21 +40,20 @@ pub(super) fn lookup(
         None => reader.refused(&place, wanted, true)?.into_iter().find(|r| r.sequence == sequence),
     };
     if record.is_none() && refused.is_none() {
-        return Err(status(
-            ErrorCode::NotFound,
-            "the record is a double of one that was stored before",
-        ));
+        return Err(told(ErrorCode::NotFound, &Told::new("refused.double")));
     }
     Ok(LookupResponse { record, refused, current })
 }
 
 /// The record that is asked for, in words.
-fn wanted_record(asked: &LookupRequest) -> String {
+fn wanted_record(asked: &LookupRequest) -> Told {
     let LookupRequest { source, stream, dataset, sequence, message_id, .. } = asked;
     if message_id.is_empty() {
-        format!("{source}/{stream} has no record {sequence}")
+        let what = Told::new("refused.no_record").with("source", source);
+        what.with("stream", stream).with("sequence", sequence)
     } else {
-        format!("{source} has no record of {dataset} with message id {message_id:?}")
+        let what = Told::new("refused.no_message_id").with("source", source);
+        what.with("dataset", dataset).with("id", format!("{message_id:?}"))
     }
 }
 
@@ -64,9 +64,8 @@ fn find(
 ) -> Result<Option<(Place, u64)>, Status> {
     let state = view.state.as_ref();
     if asked.message_id.is_empty() {
-        let stream = StreamKey::parse(&asked.source, &asked.stream).ok_or_else(|| {
-            status(ErrorCode::InvalidArgument, "source, stream and sequence, or a message id")
-        })?;
+        let stream = StreamKey::parse(&asked.source, &asked.stream)
+            .ok_or_else(|| told(ErrorCode::InvalidArgument, &Told::new("refused.lookup_what")))?;
         let places = reads::stream_places(state, &stream, asked.sequence, 1).map_err(internal)?;
         let place = places.into_iter().next().filter(|p| p.first_sequence <= asked.sequence);
         return Ok(place.map(|place| {

@@ -3,27 +3,25 @@
 use bytes::Bytes;
 use dtm_proto::records::{GroupPosition, Position};
 use dtm_types::format::Place;
+use dtm_types::text::Told;
 use dtm_types::{ErrorCode, GroupId, Incarnation, StreamKey};
 use prost::Message;
 use tonic::Status;
 
-use crate::services::status::status;
+use crate::services::status::told;
 
 /// Reads what a client sent.
 ///
 /// # Errors
 /// Not one of ours, or of a later life of the cluster.
 pub(super) fn decode(bytes: Bytes, incarnation: Incarnation) -> Result<Position, Status> {
-    let mut position = Position::decode(bytes)
-        .map_err(|_| status(ErrorCode::InvalidArgument, "the position is not one of ours"))?;
+    let unknown = || told(ErrorCode::InvalidArgument, &Told::new("refused.position"));
+    let mut position = Position::decode(bytes).map_err(|_| unknown())?;
     if position.sequence > StreamKey::SEQUENCE_MAX {
-        return Err(status(ErrorCode::InvalidArgument, "the position is not one of ours"));
+        return Err(unknown());
     }
     if position.incarnation > incarnation.0 {
-        return Err(status(
-            ErrorCode::WrongIncarnation,
-            "the position is of a later life of the cluster",
-        ));
+        return Err(told(ErrorCode::WrongIncarnation, &Told::new("refused.position_later")));
     }
     position.incarnation = incarnation.0;
     Ok(position)

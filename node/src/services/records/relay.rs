@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dtm_proto::admin::ReadGroupRequest;
 use dtm_proto::records::{Position, ReadRequest, ReadResponse};
+use dtm_types::text::Told;
 use dtm_types::{ErrorCode, GroupId};
 use prost::Message;
 use tokio::sync::mpsc;
@@ -12,7 +13,7 @@ use tonic::Status;
 
 use super::{Plan, Progress};
 use crate::services::elsewhere::{another_may_answer, nobody_answers};
-use crate::services::status::{internal, status};
+use crate::services::status::{internal, told};
 
 /// How long the next answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -63,7 +64,7 @@ async fn pass_on(
     progress: &mut Progress,
     sender: &mpsc::Sender<Result<ReadResponse, Status>>,
 ) -> Result<bool, Status> {
-    let late = |_| status(ErrorCode::Unavailable, "the node that holds the group fell silent");
+    let late = |_| told(ErrorCode::Unavailable, &Told::new("refused.fell_silent"));
     let mut is_current = false;
     loop {
         let next = tokio::time::timeout(ANSWER_WITHIN, answers.message()).await.map_err(late)??;
