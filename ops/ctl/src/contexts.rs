@@ -154,7 +154,11 @@ impl Contexts {
     /// [`Failure::Usage`] where there is none.
     pub fn pick(&self, name: Option<&str>) -> Result<&Context, Failure> {
         let Some(name) = name.or(self.current.as_deref()) else {
-            return Err(Failure::usage("cli.no_context", &[]));
+            let names: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
+            return Err(match names.as_slice() {
+                [] => Failure::usage("cli.no_context", &[]),
+                names => Failure::usage("cli.no_current_context", &[("names", &names.join(", "))]),
+            });
         };
         self.contexts
             .get(name)
@@ -215,6 +219,8 @@ mod tests {
         all.remove("dtm").expect("removed");
         assert_eq!(all.current.as_deref(), Some("dtm-3"));
         all.remove("dtm-3").expect("removed");
+        let told = all.pick(None).expect_err("none is current").tell(dtm_types::text::Lang::En);
+        assert!(told.contains("there are dtm-2") && told.contains("context use"), "{told}");
         assert!(all.current.is_none() && all.remove("dtm-3").is_err());
         assert!(!all.learn(None, &["e:1".into()]));
     }

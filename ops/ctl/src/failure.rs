@@ -5,13 +5,14 @@ use dtm_types::text::{Lang, render};
 use crate::told;
 
 /// What was asked for is not there: the command was right and failed.
-const NOT_FOUND: [&str; 6] = [
+const NOT_FOUND: [&str; 7] = [
     "cli.unknown_context",
     "cli.unknown_node",
     "cli.unknown_source",
     "cli.unknown_dataset",
     "cli.unknown_schema_version",
     "cli.no_record",
+    "cli.no_stream",
 ];
 
 /// Exit codes that scripts rely on.
@@ -44,7 +45,7 @@ pub enum Failure {
     /// No address of the context answers.
     #[error("no address answers")]
     Unreachable {
-        /// What became of each, at least one.
+        /// What became of each; none where the time for all of them was over.
         tried: Vec<dtm_client::Error>,
     },
     /// What was to be published.
@@ -218,6 +219,7 @@ mod tests {
     #[test]
     fn what_is_not_there_is_no_wrong_use() {
         assert_eq!(Failure::usage("cli.unknown_node", &[("name", "n9")]).exit(), Exit::Failed);
+        assert_eq!(Failure::usage("cli.no_stream", &[]).exit(), Exit::Failed);
         assert_eq!(Failure::usage("cli.transfer_what", &[]).exit(), Exit::Usage);
     }
 }

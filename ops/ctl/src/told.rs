@@ -80,7 +80,8 @@ pub(crate) fn of_client(error: &Error, lang: Lang) -> String {
         Error::OutcomeUnknown { address, waited } => Told::new("client.outcome_unknown")
             .with("address", address)
             .with("seconds", waited.as_secs()),
-        Error::Closed | Error::Spooled => Told::new("client.closed"),
+        Error::Closed => Told::new("client.closed"),
+        Error::Spooled => Told::new("client.spooled"),
         Error::Spool(error) => Told::new("client.spool").with("what", error),
     };
     told.of(lang)

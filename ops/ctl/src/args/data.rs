@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use dtm_types::command::SourceLimits;
 
+use super::DAYS;
+
 /// `dtm source`.
 #[derive(Debug, Subcommand)]
 pub enum SourceCommand {
@@ -28,7 +30,7 @@ pub enum SourceCommand {
         #[arg(long, default_value = ".")]
         out: PathBuf,
         /// Days of validity.
-        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(i64).range(1..=3650))]
+        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(i64).range(DAYS))]
         days: i64,
     },
 }
@@ -159,7 +161,7 @@ pub enum SourceKeyCommand {
         /// Code.
         source: String,
         /// Days of validity.
-        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(i64).range(1..=3650))]
+        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(i64).range(DAYS))]
         days: i64,
         /// Write the key to this new file (0600) instead of showing it.
         #[arg(long)]

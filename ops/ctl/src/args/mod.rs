@@ -12,7 +12,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dtm_types::CALLER_DAYS_MAX;
 use dtm_types::text::Lang;
+
+/// Days that a key or a certificate may be asked for.
+const DAYS: std::ops::RangeInclusive<i64> = 1..=CALLER_DAYS_MAX as i64;
 
 /// The command line of `dtm`.
 #[derive(Debug, Parser)]
@@ -258,7 +262,7 @@ pub enum OperatorCommand {
         #[arg(long, default_value = ".")]
         out: PathBuf,
         /// Days of validity.
-        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(i64).range(1..=3650))]
+        #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(i64).range(DAYS))]
         days: i64,
     },
     /// Who may administer.

@@ -5,6 +5,7 @@ use dtm_proto::admin::{
     ClusterStatusRequest, ClusterStatusResponse, CreateJoinTokenRequest, DrainNodeRequest,
     GroupStatus, NodeStatus, RemoveNodeRequest, TransferLeaderRequest, UpgradeClusterRequest,
 };
+use dtm_types::text::is_held;
 use serde_json::{Value, json};
 
 use super::text::{id, time};
@@ -327,13 +328,20 @@ fn troubles(status: &ClusterStatusResponse, printer: &Printer<'_>) -> Vec<String
             group.replicas.iter().filter(|r| r.health != "healthy" && r.health != "unreachable")
         {
             let node = node_name(status, &replica.node);
+            let state = health(&replica.health, printer);
             found.push(printer.text(
                 "cli.trouble.replica",
-                &[("group", &number), ("name", &node), ("state", &replica.health)],
+                &[("group", &number), ("name", &node), ("state", &state)],
             ));
         }
     }
     found
+}
+
+/// A replica's health in words, its stable name behind them; of a newer node that name alone.
+fn health(name: &str, printer: &Printer<'_>) -> String {
+    let key = format!("cli.health.{name}");
+    if is_held(&key) { printer.text(&key, &[]) } else { name.to_owned() }
 }
 
 fn to_json(status: &ClusterStatusResponse, troubles: &[String]) -> Value {
