@@ -27,6 +27,15 @@ pub fn open(config: &Config) -> Result<Keyring, Error> {
     Keyring::open(Arc::new(RealVfs), &folder(&config.node.data), master, Arc::new(OsEntropy))
 }
 
+/// As [`open`], and writes nothing.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn look(config: &Config) -> Result<Keyring, Error> {
+    let master = Master::read(&config.keys.master_key_file)?;
+    Keyring::look(Arc::new(RealVfs), &folder(&config.node.data), master, Arc::new(OsEntropy))
+}
+
 /// Makes master key file and keyring of a new cluster, and keeps the issuing certificate in it.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use dtm_storage::keys::{self, Keyring, Master};
+use dtm_storage::keys;
 use dtm_storage::log::{self, NodeLog};
 use dtm_storage::vfs::{RealVfs, Vfs};
 use dtm_types::text::Told;
@@ -21,7 +21,7 @@ use crate::config::{Config, Problem, check_files};
 use crate::pki::Genesis;
 use crate::runtime::log_identity;
 use crate::tls::{self, Fault};
-use crate::{keyring, telemetry};
+use crate::{belonging, keyring, telemetry};
 
 /// Every problem of a configuration that reads; empty where the node would start.
 pub fn problems(path: &Path, config: &Config, now_us: i64) -> Vec<Problem> {
@@ -31,8 +31,17 @@ pub fn problems(path: &Path, config: &Config, now_us: i64) -> Vec<Problem> {
     let mut faults = tls::examine(&config.tls, now_us, is_refused);
     let folder = data_folder(config);
     if folder.is_empty() {
-        faults.extend(keys(config, is_refused("keys.master_key_file")));
-        faults.extend(owner(config));
+        let reads = faults.is_empty() && refused.is_empty();
+        let mut mixed = None;
+        match keyring::look(config) {
+            Ok(keyring) if reads => mixed = belonging::check(config, &keyring).err(),
+            Err(error) if !is_refused("keys.master_key_file") => faults.push(keys(config, error)),
+            _ => {}
+        }
+        match mixed {
+            Some(error) => faults.push(error.fault()),
+            None => faults.extend(owner(config)),
+        }
     }
     faults.extend(folder);
     faults.extend(ports(config));
@@ -90,21 +99,15 @@ fn is_writable(folder: &Path) -> bool {
     answer == 0
 }
 
-/// The master key reads and opens the keyring.
-fn keys(config: &Config, is_refused: bool) -> Option<Fault> {
-    if is_refused {
-        return None;
-    }
-    let opened = Master::read(&config.keys.master_key_file)
-        .and_then(|master| Keyring::verify(&RealVfs, &keyring::folder(&config.node.data), &master));
-    let (key, remedy) = match &opened {
-        Ok(()) => return None,
-        Err(
-            keys::Error::Missing { .. } | keys::Error::Damaged { .. } | keys::Error::Version { .. },
-        ) => ("node.data", "check.remedy.keyring"),
-        Err(_) => ("keys.master_key_file", "check.remedy.master"),
+/// Why the keyring does not open.
+fn keys(config: &Config, error: keys::Error) -> Fault {
+    let (key, remedy) = match &error {
+        keys::Error::Missing { .. } | keys::Error::Damaged { .. } | keys::Error::Version { .. } => {
+            ("node.data", "check.remedy.keyring")
+        }
+        _ => ("keys.master_key_file", "check.remedy.master"),
     };
-    let told = match opened.err()? {
+    let told = match error {
         keys::Error::Missing { path } => Told::new("check.no_keyring").with("file", path.display()),
         keys::Error::WrongMaster { path, .. } => Told::new("check.wrong_master")
             .with("file", config.keys.master_key_file.display())
@@ -114,7 +117,7 @@ fn keys(config: &Config, is_refused: bool) -> Option<Fault> {
         }
         other => Told::new("check.unusable").with("what", other),
     };
-    Some((key, told, Told::new(remedy)))
+    (key, told, Told::new(remedy))
 }
 
 /// The data is of the node that the certificate names.
@@ -123,14 +126,8 @@ fn owner(config: &Config) -> Option<Fault> {
     let data = &config.node.data;
     let told = |key| Told::new(key).with("folder", data.display());
     let other = |what: Told| Some(("node.data", what, Told::new("check.remedy.data")));
-    match Genesis::read(data) {
-        Ok(Some(genesis))
-            if genesis.cluster_id != cluster.to_string() || genesis.node_id != node.to_string() =>
-        {
-            return other(told("check.other_data"));
-        }
-        Ok(_) => {}
-        Err(error) => return other(Told::new("check.unusable").with("what", error)),
+    if let Err(error) = Genesis::read(data) {
+        return other(Told::new("check.unusable").with("what", error));
     }
     let id = log_identity(cluster, node);
     match NodeLog::check_owner(&RealVfs, &data.join("log"), id) {

@@ -165,7 +165,7 @@ fn keyring_and_data_of_others_are_told() {
     fs::write(made.path("keys/master.key"), keep).expect("written");
 
     fs::copy(other.path("data/genesis.toml"), made.path("data/genesis.toml")).expect("copied");
-    assert_eq!(made.says("")[0].what.key(), "check.other_data");
+    assert_eq!(made.says("")[0].what.key(), "check.belonging");
     fs::remove_dir_all(made.path("data")).expect("removed");
     assert_eq!(made.keys(""), ["node.data"]);
 }

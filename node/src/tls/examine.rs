@@ -95,6 +95,7 @@ fn chain_fault(
         verifier.verify_client_cert(own, above, now)
     });
     let file = |key| Told::new(key).with("file", tls.certificate.display());
+    let mut key = "tls.certificate";
     let (what, remedy) = match checked {
         Ok(Ok(_)) => return None,
         Ok(Err(rustls::Error::InvalidCertificate(cause))) => match cause {
@@ -105,6 +106,7 @@ fn chain_fault(
                 (file("check.not_yet"), "check.remedy.clock")
             }
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                key = "tls.ca";
                 (file("check.other_root").with("ca", tls.ca.display()), "check.remedy.ca")
             }
             other => (
@@ -115,5 +117,5 @@ fn chain_fault(
         Ok(Err(other)) => (file("check.not_taken").with("what", other), "check.remedy.certificate"),
         Err(cause) => (file("check.not_taken").with("what", cause), "check.remedy.ca"),
     };
-    Some(("tls.certificate", what, Told::new(remedy)))
+    Some((key, what, Told::new(remedy)))
 }

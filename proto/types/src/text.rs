@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn what_is_told_is_told_in_either_language_with_the_texts_inside_it() {
         let inner = Told::new("page.draining");
-        let told = Told::new("cli.trouble.replica").with("group", 3).with("node", "n1");
+        let told = Told::new("cli.trouble.replica").with("group", 3).with("name", "n1");
         let told = told.with_told("state", inner);
         assert_eq!(told.to_string(), "group 3 on node n1: draining");
         let vi = told.of(Lang::Vi);

@@ -74,17 +74,23 @@ impl Keyring {
         master: Master,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, Error> {
-        let ring = file::read(vfs.as_ref(), dir, &master)?;
-        file::remove_left_over(vfs.as_ref(), dir)?;
-        Ok(Self::of(vfs, dir, master, entropy, ring))
+        let keyring = Self::look(vfs, dir, master, entropy)?;
+        file::remove_left_over(keyring.vfs.as_ref(), dir)?;
+        Ok(keyring)
     }
 
-    /// Whether [`Keyring::open`] would open it. Writes nothing.
+    /// As [`Keyring::open`], and writes nothing: for who only looks.
     ///
     /// # Errors
     /// As [`Keyring::open`].
-    pub fn verify(vfs: &dyn Vfs, dir: &Path, master: &Master) -> Result<(), Error> {
-        file::read(vfs, dir, master).map(|_| ())
+    pub fn look(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        master: Master,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, Error> {
+        let ring = file::read(vfs.as_ref(), dir, &master)?;
+        Ok(Self::of(vfs, dir, master, entropy, ring))
     }
 
     /// The id of the key under which new keys are wrapped.
