@@ -71,8 +71,11 @@ impl Error {
             Self::Token => Some(Told::new("cli.bad_token")),
             Self::Address(address) => Some(Told::new("client.address").with("address", address)),
             Self::Connect { address, source } => {
-                let told = Told::new("start.join_connect").with("address", address);
-                Some(told.with("what", dtm_types::chain(source.as_ref())))
+                let outermost: &dyn std::error::Error = source.as_ref();
+                let causes = std::iter::successors(Some(outermost), |error| error.source());
+                // What lies around it says only that a connection failed.
+                let what = causes.last().map(ToString::to_string).unwrap_or_default();
+                Some(Told::new("start.join_connect").with("address", address).with("what", what))
             }
             Self::Pki(error) => error.told(),
             _ => None,
