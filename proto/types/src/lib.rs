@@ -21,6 +21,9 @@ pub use ids::{
 pub use month::{DAY_US, Month, civil};
 pub use version_of::version_of;
 
+/// Ingest groups of one cluster at most. A node may hold a replica of each, and of meta.
+pub const INGEST_GROUPS_MAX: u32 = 255;
+
 /// Stored formats: headers, entries, leaves, rows (`dtm.format.v1`).
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod format {
