@@ -232,8 +232,8 @@ impl Worker {
         for item in answer.items {
             if let Some(job) = self.waiting.remove(&item.id) {
                 job.give_share_back(&self.shares);
-                let group = job.group;
-                job.answer(from_wire(group, item.result));
+                let (group, bytes) = (job.group, job.bytes());
+                job.answer(from_wire(group, bytes, item.result));
             }
         }
         Ok(())
@@ -250,7 +250,12 @@ impl Worker {
     }
 }
 
-fn from_wire(group: GroupId, result: Option<wire::forward_answer::Result>) -> Forwarded {
+/// What became of a command of so many bytes.
+fn from_wire(
+    group: GroupId,
+    bytes: usize,
+    result: Option<wire::forward_answer::Result>,
+) -> Forwarded {
     use wire::forward_answer::Result as Sent;
     let unknown = |cause: String| Forwarded::Failed(ProposeError::OutcomeUnknown { group, cause });
     match result {
@@ -270,6 +275,10 @@ fn from_wire(group: GroupId, result: Option<wire::forward_answer::Result>) -> Fo
             Some(ErrorCode::DiskFull) => Forwarded::Failed(ProposeError::DiskFull { group }),
             Some(ErrorCode::NotSupported) => {
                 Forwarded::Failed(ProposeError::NotSupported { group, cause: error.cause })
+            }
+            Some(ErrorCode::TooLarge) => {
+                let bytes_max = usize::try_from(error.bytes_max).unwrap_or(usize::MAX);
+                Forwarded::Failed(ProposeError::TooLarge { group, bytes, bytes_max })
             }
             Some(ErrorCode::NodeStopped) => {
                 Forwarded::Failed(ProposeError::Stopped { reason: error.cause })
@@ -291,6 +300,10 @@ fn to_wire(id: u64, result: Result<Outcome, ProposeError>) -> wire::ForwardAnswe
                 _ => 0,
             },
             leader: String::new(),
+            bytes_max: match error {
+                ProposeError::TooLarge { bytes_max, .. } => bytes_max as u64,
+                _ => 0,
+            },
             cause: error.to_string(),
         }),
     };

@@ -145,9 +145,35 @@ pub fn dataset(
     state.last(&from, &to)?.map(|(key, value)| decode(state.group(), &key, value)).transpose()
 }
 
-/// Every version of every data set.
-pub fn datasets(state: &dyn StateRead) -> Result<Vec<DatasetRow>, StateError> {
-    all(state, Key::of(table::DATASET), |_| true)
+/// Every version of a data set, ascending.
+pub fn dataset_versions(state: &dyn StateRead, id: &str) -> Result<Vec<DatasetRow>, StateError> {
+    all(state, Key::of(table::DATASET).name(id), |_| true)
+}
+
+/// Versions of one data set, or with an empty name of every one, after the row with a key: at most
+/// `bytes_max` of them, but one where there is one. Beside them the key to go on after; empty at the
+/// end.
+pub fn datasets_after(
+    state: &dyn StateRead,
+    id: &str,
+    after: &[u8],
+    bytes_max: usize,
+) -> Result<(Vec<DatasetRow>, Bytes), StateError> {
+    let every = Key::of(table::DATASET);
+    let (mut from, to) = if id.is_empty() { every.range() } else { every.name(id).range() };
+    if !after.is_empty() {
+        from = from.max([after, &[0]].concat());
+    }
+    let found = state.scan_within(&from, &to, SCAN_ROWS, bytes_max)?;
+    let next = match found.last() {
+        Some((last, _)) if !state.scan(&[last, &[0][..]].concat(), &to, 1)?.is_empty() => {
+            last.clone()
+        }
+        _ => Bytes::new(),
+    };
+    let group = state.group();
+    let rows = found.into_iter().map(|(key, value)| decode(group, &key, value));
+    Ok((rows.collect::<Result<_, _>>()?, next))
 }
 
 /// An operator by name.

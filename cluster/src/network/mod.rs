@@ -12,6 +12,7 @@ mod through;
 mod client;
 pub(crate) mod entries;
 mod factory;
+mod handshakes;
 mod heartbeat;
 mod hello;
 mod link;

@@ -27,6 +27,11 @@ use crate::snapshot::{
 use crate::type_config::{SnapshotMeta, TypeConfig, Vote};
 
 const ROWS_A_CHUNK: usize = 512;
+/// Rows of one part, unless a single one is larger: a data set's definition alone may take 1 MiB, and
+/// a part has to fit a message between nodes.
+const ROWS_BYTES_A_CHUNK: usize = 1 << 20;
+/// Bundles of one part, unless a single one is larger.
+const BUNDLES_BYTES_A_CHUNK: usize = READ_BYTES_MAX / 2;
 const CHUNKS_MAX: usize = 4;
 /// The other side gives the next part within this time, or it has given up.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -107,7 +112,7 @@ fn produce(
     let mut digest = RowsDigest::default();
     let mut from = ROWS_FROM.to_vec();
     loop {
-        let rows = view.state.scan(&from, ROWS_TO, ROWS_A_CHUNK)?;
+        let rows = view.state.scan_within(&from, ROWS_TO, ROWS_A_CHUNK, ROWS_BYTES_A_CHUNK)?;
         let Some((last_key, _)) = rows.last() else {
             break;
         };
@@ -141,13 +146,14 @@ fn produce_bundles(
             }
             Err(error) => return Err(error.into()),
         };
-        bytes += entry.payload.len();
-        count += 1;
-        entries.push(entry_to_wire(entry));
-        if bytes >= READ_BYTES_MAX / 2 {
+        // Before it, not behind it: the largest bundle fits a message only alone.
+        if bytes > 0 && bytes + entry.payload.len() > BUNDLES_BYTES_A_CHUNK {
             send(Part::Bundles(wire::Bundles { entries: std::mem::take(&mut entries) }))?;
             bytes = 0;
         }
+        bytes += entry.payload.len();
+        count += 1;
+        entries.push(entry_to_wire(entry));
     }
     if !entries.is_empty() {
         send(Part::Bundles(wire::Bundles { entries }))?;

@@ -14,12 +14,13 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::Uri;
 use tonic::transport::server::Connected;
 
+use super::handshakes::Handshakes;
 use super::origin::OriginGuard;
 use super::presence::Presence;
 use super::roster::Line;
@@ -68,7 +69,7 @@ async fn connect<T: PeerTls + ?Sized>(tls: &T, node: NodeId, tcp: TcpStream) -> 
     let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
     let named = node_of(tls, stream.get_ref().1.peer_certificates());
     if named != Some(node) {
-        metrics::counter!("dtm_cluster_peer_refused_total", "cause" => "certificate").increment(1);
+        count_refused("certificate");
         let cause = format!("certificate of {node} names {named:?}");
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, cause));
     }
@@ -80,10 +81,14 @@ async fn accept<T: PeerTls + ?Sized>(tls: &T, tcp: TcpStream) -> io::Result<(Box
     h2_only(&mut config.alpn_protocols);
     let stream = TlsAcceptor::from(Arc::new(config)).accept(tcp).await?;
     let Some(node) = node_of(tls, stream.get_ref().1.peer_certificates()) else {
-        metrics::counter!("dtm_cluster_peer_refused_total", "cause" => "certificate").increment(1);
+        count_refused("certificate");
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a node's certificate"));
     };
     Ok((Box::new(stream), node))
+}
+
+fn count_refused(cause: &'static str) {
+    metrics::counter!("dtm_cluster_peer_refused_total", "cause" => cause).increment(1);
 }
 
 /// Who is at the other end, by certificate.
@@ -198,7 +203,7 @@ pub(crate) struct Incoming {
     tls: Arc<dyn PeerTls>,
     guard: Arc<OriginGuard>,
     listener: TcpListener,
-    handshakes: Arc<Semaphore>,
+    handshakes: Arc<Handshakes>,
     accepted: mpsc::Sender<io::Result<PeerStream>>,
     presence: Arc<Presence>,
     stop: CancellationToken,
@@ -214,7 +219,7 @@ impl Incoming {
         stop: CancellationToken,
     ) -> mpsc::Receiver<io::Result<PeerStream>> {
         let (accepted, receiver) = mpsc::channel(ACCEPTED_MAX);
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let handshakes = Handshakes::new(HANDSHAKES_MAX);
         let incoming =
             Self { tls, guard, listener, handshakes, accepted, presence, stop: stop.clone() };
         tokio::spawn(async move { stop.run_until_cancelled(incoming.run()).await });
@@ -223,9 +228,6 @@ impl Incoming {
 
     async fn run(self) {
         while !self.accepted.is_closed() {
-            let Ok(permit) = Arc::clone(&self.handshakes).acquire_owned().await else {
-                return;
-            };
             let (stream, from) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -237,10 +239,14 @@ impl Incoming {
             let (tls, accepted) = (Arc::clone(&self.tls), self.accepted.clone());
             let (guard, stop) = (Arc::clone(&self.guard), self.stop.clone());
             let presence = Arc::clone(&self.presence);
+            let handshake = self.handshakes.enter(from.ip().to_canonical());
             tokio::spawn(async move {
                 let shaking = shake(stream, &*tls, (&guard, &presence), &stop);
-                let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking).await;
-                drop(permit);
+                let shaken = tokio::select! {
+                    shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaking) => shaken,
+                    () = handshake.given_up() => return count_refused("handshakes"),
+                };
+                drop(handshake);
                 match shaken {
                     Ok(Ok(stream)) => {
                         accepted.send(Ok(stream)).await.ok();

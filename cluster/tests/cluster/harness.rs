@@ -129,10 +129,8 @@ impl Cluster {
         };
         self.node(0).bootstrap_single(cluster, self.row(0)).await.expect("bootstraps");
         for at in 1..self.nodes.len() {
-            let op =
-                Op::Admin(Admin { op: Some(admin::Op::PutNode(self.row(at))), ..Admin::default() });
-            let command = Command { op: Some(op), ..Command::default() }.encode_to_vec();
-            propose(self.node(0), GroupId::META, command.into()).await.expect("joins");
+            let command = admin_command(admin::Op::PutNode(self.row(at)));
+            propose(self.node(0), GroupId::META, command).await.expect("joins");
         }
         until("every group has all voters", || {
             let status = self.nodes.iter().flatten().map(|node| node.status()).collect::<Vec<_>>();
@@ -172,4 +170,9 @@ pub(crate) fn command(text: &str) -> Bytes {
     let op = Op::CountRefusals(CountRefusals { counts: vec![count] });
     let request_id = Bytes::copy_from_slice(&[1; 16]);
     Command { request_id, op: Some(op), ..Command::default() }.encode_to_vec().into()
+}
+
+pub(crate) fn admin_command(op: admin::Op) -> Bytes {
+    let op = Op::Admin(Admin { op: Some(op), ..Admin::default() });
+    Command { op: Some(op), ..Command::default() }.encode_to_vec().into()
 }

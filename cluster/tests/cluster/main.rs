@@ -1,6 +1,7 @@
 //! Nodes in one process, real TLS on loopback, port 0.
 
 mod clocks;
+mod crowded;
 mod damage;
 mod elsewhere;
 mod harness;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dtm_cluster::{ClusterConfig, ClusterNode};
 use dtm_machine::reads;
-use dtm_machine::seams::{Freshness, GroupView, ReadView};
+use dtm_machine::seams::{Freshness, GroupView, ProposeError, ReadView};
 use dtm_types::command::command::Op;
 use dtm_types::command::{Admin, Command, NodeRow, admin};
 use dtm_types::{GroupId, bundle};
@@ -181,4 +181,25 @@ async fn a_peer_that_is_gone_is_asked_with_pauses() {
     tokio::time::timeout(LOOK, asking).await.expect_err("it goes on asking");
     println!("asked {asked} times in {LOOK:?}");
     assert!((1..300).contains(&asked), "asked {asked} times in {LOOK:?}");
+}
+
+// What the leader's log does not take is told as that through a follower too: as an unknown outcome
+// it would be sent again for ever.
+//
+// holds: LIVE-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_the_leader_does_not_take_is_refused_for_good_wherever_it_came_in() {
+    let cluster = Cluster::start_on_disk(3).await;
+    cluster.form(1).await;
+    let leader = cluster.leader_of(GroupId(1)).await;
+    // A log with segments of 1 MiB takes a quarter of that.
+    let large = command(&"x".repeat(300_000));
+    for at in [leader, (leader + 1) % 3] {
+        let refused = propose(cluster.node(at), GroupId(1), large.clone()).await;
+        let Err(ProposeError::TooLarge { bytes, bytes_max, .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(bytes >= large.len() && bytes_max < 1 << 18, "{bytes} of {bytes_max}");
+        propose(cluster.node(at), GroupId(1), command("next")).await.expect("its neighbours go on");
+    }
 }

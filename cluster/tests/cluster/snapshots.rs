@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use dtm_cluster::{ClusterNode, GroupStatus};
+use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, Proposer, ReadView, RecordError};
 use dtm_types::GroupId;
+use dtm_types::command::{DatasetRow, admin};
 
-use crate::harness::{Cluster, command, propose, until};
+use crate::harness::{Cluster, admin_command, command, propose, until};
 use crate::storage::Faults;
 
 pub(crate) const GROUP: GroupId = GroupId(1);
@@ -257,4 +259,50 @@ async fn what_the_sender_lacks_comes_from_another_peer_and_a_reader_is_told() {
     .await;
     let own = bundles(cluster.node(follower)).await;
     assert!(all.iter().all(|(index, bundle)| own.get(index) == Some(bundle)));
+}
+
+fn meta(node: &ClusterNode) -> GroupStatus {
+    node.status().into_iter().find(|status| status.group.is_meta()).expect("a replica")
+}
+
+/// A definition of 200 KB as one of many.
+fn definition(version: u32) -> Bytes {
+    admin_command(admin::Op::PutDataset(DatasetRow {
+        dataset: "large".into(),
+        schema_version: version,
+        definition: "x".repeat(200_000),
+        digest: vec![1; 32].into(),
+        published_us: 0,
+    }))
+}
+
+// holds: LIVE-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_lie_together_and_are_larger_than_a_message_are_copied() {
+    let mut cluster = Cluster::start_on_disk(3).await;
+    cluster.form(1).await;
+    let leader = cluster.leader_of(GroupId::META).await;
+    let (follower, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    let behind = meta(cluster.node(leader)).head.index;
+    cluster.kill(follower).await;
+    // 18 MB of neighbours: a message between nodes is at most 16 MiB.
+    for version in 1..=90 {
+        let node = cluster.node(leader);
+        propose(node, GroupId::META, definition(version)).await.expect("published");
+    }
+    until("a purge on both", || {
+        let purged = |at: usize| meta(cluster.node(at)).purged_index;
+        (purged(leader) > behind + 20 && purged(third) > behind + 20).then_some(())
+    })
+    .await;
+    cluster.restart(follower).await;
+    let through = meta(cluster.node(leader)).head.index;
+    until("meta is copied", || {
+        let own = meta(cluster.node(follower));
+        (own.head.index >= through && own.failure.is_none()).then_some(())
+    })
+    .await;
+    let view = cluster.node(follower).view(GroupId::META, Freshness::Local).await.expect("a view");
+    let rows = reads::dataset_versions(&*view.state, "large").expect("rows");
+    assert_eq!(rows.len(), 90);
 }

@@ -8,9 +8,6 @@ use dtm_types::text::Told;
 
 use super::{Config, Error, Problem};
 
-/// What the log entry of a largest record holds besides it. An entry is at most a quarter of a segment.
-const BATCH_SLACK_BYTES: u64 = 1 << 20;
-
 /// A set value must fit the others.
 pub(super) fn check_values(path: &Path, config: &Config, problems: &mut Vec<Problem>) {
     let (limits, raft) = (&config.limits, &config.raft);
@@ -47,14 +44,6 @@ pub(super) fn check_values(path: &Path, config: &Config, problems: &mut Vec<Prob
         "raft.election_max_ms",
         Told::new("config.election_max"),
         "config.remedy.election_max",
-    );
-    need(
-        config.log.segment_bytes / 4 > limits.record_bytes_max + BATCH_SLACK_BYTES,
-        "log.segment_bytes",
-        Told::new("config.segment")
-            .with("segment", config.log.segment_bytes)
-            .with("record", limits.record_bytes_max),
-        "config.remedy.segment",
     );
 }
 

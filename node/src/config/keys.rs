@@ -157,10 +157,9 @@ config! {
     }
     /// The node's one log of all its groups.
     log: Log {
-        /// Size of a segment file. Above four times `record_bytes_max` and 4 MiB more.
-        /// Segments that are made already keep theirs: on a small disk it is set before the first
-        /// start.
-        segment_bytes: u64 = "67_108_864", (8 * MIB)..=(2 * GIB), "bytes";
+        /// Size of a segment file. The least holds the largest record that any node may take: each
+        /// replica of its group writes it. Segments that are made already keep their size.
+        segment_bytes: u64 = "67_108_864", (64 * MIB)..=(2 * GIB), "bytes";
         /// How fast sealed segments are read again to find damage, on average. 0 turns it off.
         scrub_bytes_per_second: u64 = "4_194_304", 0..=GIB, "bytes per second";
     }

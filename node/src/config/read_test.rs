@@ -102,11 +102,24 @@ fn the_environment_wins_and_its_unknown_names_are_refused() {
 
 #[test]
 fn values_that_do_not_fit_together_are_refused() {
-    let text = format!(
-        "{LEAST}[limits]\nrecord_bytes_max = 10_000_000\n[raft]\nelection_min_ms = 200\n[log]\nsegment_bytes = 44_000_000\n"
-    );
+    let text =
+        format!("{LEAST}[limits]\nrecord_bytes_max = 10_000_000\n[raft]\nelection_min_ms = 200\n");
     let problems = read(&text, &[]).expect_err("refused");
-    assert_eq!(problems.len(), 3, "{problems:#?}");
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+}
+
+// A follower that cannot write what its leader took stops for that group, again and again.
+//
+// holds: LIVE-1
+#[test]
+fn every_log_takes_the_largest_command_whatever_is_configured() {
+    let problems = read(&format!("{LEAST}[log]\nsegment_bytes = 67_108_863\n"), &[]);
+    let problems = problems.expect_err("refused");
+    assert!(problems[0].contains("log.segment_bytes: 67108863 is outside"), "{problems:?}");
+    let key = KEYS.iter().find(|key| key.name == "segment_bytes").expect("a key");
+    let log = dtm_storage::log::LogConfig { segment_bytes: key.range.0, ..Default::default() };
+    let around = 64 << 10;
+    assert!(log.payload_bytes_max() >= dtm_types::bundle::COMMAND_BYTES_MAX + around);
 }
 
 #[test]

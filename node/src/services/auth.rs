@@ -44,13 +44,22 @@ impl Shared {
     /// Rows of meta that may decide about a credential: as they are here when the leader confirmed
     /// them within 5 s, else confirmed now.
     async fn meta_of_rights(&self) -> Result<GroupView, Status> {
-        let asked_us = self.clock.monotonic_us();
-        if self.rights.is_fresh(asked_us) {
-            return self.directory.meta(self.view()).await;
+        if !self.rights.is_fresh(self.clock.monotonic_us()) {
+            self.confirm_meta().await?;
         }
-        let meta = self.directory.meta_now(self.view()).await?;
-        self.rights.confirmed(asked_us);
-        Ok(meta)
+        self.directory.meta(self.view()).await
+    }
+
+    /// Meta is here with everything committed before the call. However many callers with whatever
+    /// credentials wait for that, the leader is asked once at a time.
+    async fn confirm_meta(&self) -> Result<(), Status> {
+        let ask = async {
+            let asked_us = self.clock.monotonic_us();
+            self.directory.meta_now(self.view()).await?;
+            self.rights.confirmed(asked_us);
+            Ok(())
+        };
+        self.directory.confirmations.confirm(ask).await
     }
 
     /// Holds a credential against meta; what does not hold here is asked of the leader, since it may
@@ -63,7 +72,8 @@ impl Shared {
         if let Ok(held) = judge(meta.state.as_ref()).map_err(internal)? {
             return Ok(held);
         }
-        let meta = self.directory.meta_now(self.view()).await?;
+        self.confirm_meta().await?;
+        let meta = self.directory.meta(self.view()).await?;
         judge(meta.state.as_ref()).map_err(internal)?.map_err(|e| of_identity(&e))
     }
 

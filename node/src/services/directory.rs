@@ -11,6 +11,7 @@ use dtm_types::{ErrorCode, GroupId};
 use parking_lot::Mutex;
 use tonic::Status;
 
+use super::confirm::Confirmations;
 use super::elsewhere::view_of;
 use super::status::{internal, status_with};
 
@@ -20,6 +21,8 @@ const DEFINITIONS_MAX: usize = 1_024;
 /// Reads of meta. Parsed definitions are cached: a published version never changes.
 #[derive(Default)]
 pub(crate) struct Directory {
+    /// For callers whose credential needs meta confirmed.
+    pub(crate) confirmations: Confirmations,
     definitions: Mutex<HashMap<(String, u32), Arc<Definition>>>,
 }
 
@@ -72,9 +75,9 @@ impl Directory {
             row = reads::dataset(meta.state.as_ref(), dataset, wanted).map_err(internal)?;
         }
         let Some(row) = row else {
-            let rows = reads::datasets(self.meta(view).await?.state.as_ref()).map_err(internal)?;
-            let versions = rows.iter().filter(|row| row.dataset == dataset);
-            return Err(unknown(dataset, version, versions.map(|row| row.schema_version)));
+            let meta = self.meta(view).await?;
+            let rows = reads::dataset_versions(meta.state.as_ref(), dataset).map_err(internal)?;
+            return Err(unknown(dataset, version, rows.iter().map(|row| row.schema_version)));
         };
         let key = (row.dataset.clone(), row.schema_version);
         if let Some(found) = self.definitions.lock().get(&key) {

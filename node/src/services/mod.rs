@@ -7,6 +7,7 @@ mod admin;
 mod audit;
 mod auth;
 mod cluster_key;
+mod confirm;
 mod directory;
 mod drained;
 mod elsewhere;

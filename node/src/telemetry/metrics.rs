@@ -88,7 +88,7 @@ metrics! {
     Counter "dtm_cluster_logs_went_back_total" [""] "answers": "Answers of replicas whose log lacks what it had held: their node runs on an old copy of its disk.";
     Counter "dtm_cluster_append_stalls_total" [""] "streams": "Append streams that were given up because a follower was silent.";
     Counter "dtm_cluster_group_failures_total" ["group"] "groups": "Groups that stopped on this node because apply failed.";
-    Counter "dtm_cluster_peer_refused_total" ["cause"] "calls": "Peers refused: certificate, cluster, incarnation, origin, removed, unlisted, old-copy.";
+    Counter "dtm_cluster_peer_refused_total" ["cause"] "calls": "Peers refused: certificate, cluster, incarnation, origin, removed, unlisted, old-copy, handshakes (a new connection took the place of one that said nothing).";
     Counter "dtm_cluster_replicas_recovering_total" [""] "replicas": "Replicas found damaged at the start.";
     Counter "dtm_log_rounds_total" [""] "rounds": "Rounds of the node's log: one write for all groups.";
     Counter "dtm_log_syncs_total" [""] "calls": "fdatasync calls of the log.";

@@ -485,13 +485,21 @@ pub struct PublishDatasetResponse {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListDatasetsRequest {
+    /// Empty: every data set.
     #[prost(string, tag = "1")]
     pub dataset: ::prost::alloc::string::String,
+    /// `next` of the answer before; empty: from the first one on.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub after: ::prost::bytes::Bytes,
 }
+/// At most 4 MiB of definitions, and at least one where there is one.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListDatasetsResponse {
     #[prost(message, repeated, tag = "1")]
     pub datasets: ::prost::alloc::vec::Vec<::dtm_types::command::DatasetRow>,
+    /// Not empty: there are more, which are asked for with this as `after`.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub next: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AddOperatorRequest {

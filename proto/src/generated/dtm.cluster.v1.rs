@@ -362,6 +362,9 @@ pub struct ForwardError {
     pub leader: ::prost::alloc::string::String,
     #[prost(uint64, tag = "4")]
     pub retry_after_ms: u64,
+    /// Of a command that is too large: the most.
+    #[prost(uint64, tag = "5")]
+    pub bytes_max: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadIndexRequest {

@@ -20,7 +20,7 @@ pub const VERSION_MAX: u8 = 2;
 /// Bytes before the protobuf.
 pub const PREFIX_BYTES: usize = 5;
 /// Largest command, bytes. With the bundle and the entry around it, it fits a message between nodes
-/// (16 MiB) and a block of a log with segments of the usual size.
+/// (16 MiB) and a block of the log of every node: the least of `log.segment_bytes` sees to that.
 pub const COMMAND_BYTES_MAX: usize = 15 << 20;
 
 /// Why a stored bundle cannot be read.

@@ -26,6 +26,8 @@ pub const LABEL_MAX: u32 = 3;
 /// Days that a key or a certificate of a source or an operator holds at most, and where nothing is
 /// said.
 pub const CALLER_DAYS_MAX: u32 = 365;
+/// Ingest groups of one cluster at most. A node may hold a replica of each, and of meta.
+pub const INGEST_GROUPS_MAX: u32 = 255;
 
 /// Stored formats: headers, entries, leaves, rows (`dtm.format.v1`).
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

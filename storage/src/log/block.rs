@@ -80,6 +80,10 @@ pub(super) struct Header {
     pub(super) prev_lsn: u64,
     /// LSN of the first copy of the replica's vote in force, its own for a vote.
     pub(super) vote_lsn: u64,
+    /// LSN of the first copy of the newest vote, of any replica, of which both copies stand before
+    /// this block; on disk as a distance. Never too low: an unknown one is told as this block's
+    /// own LSN. It tells whether a hole right before this block took both copies of a vote.
+    pub(super) newest_vote_lsn: u64,
     pub(super) cluster: u128,
     pub(super) key: ReplicaKey,
     /// Of the entry, or of the replica's last one.
@@ -134,7 +138,8 @@ impl Header {
             out.extend_from_slice(&word.to_le_bytes());
         }
         out.extend_from_slice(&self.pad_bytes.to_le_bytes());
-        out.extend_from_slice(&0u32.to_le_bytes());
+        let since_vote = u32::try_from(self.lsn - self.newest_vote_lsn).unwrap_or(u32::MAX);
+        out.extend_from_slice(&since_vote.to_le_bytes());
         debug_assert_eq!(out.len() - start, BODY_CRC_AT);
         let body = crc32c::crc32c_append(crc32c::crc32c(&out[start..]), payload);
         out.extend_from_slice(&body.to_le_bytes());
@@ -163,6 +168,7 @@ impl Header {
             durable_lsn: u64_at(bytes, 24),
             prev_lsn: u64_at(bytes, 32),
             vote_lsn: u64_at(bytes, 40),
+            newest_vote_lsn: u64_at(bytes, 16).saturating_sub(u64::from(u32_at(bytes, 124))),
             cluster: u128::from_le_bytes(cluster),
             key: ReplicaKey {
                 group: u32_at(bytes, 64),

@@ -66,6 +66,12 @@ pub enum Error {
         /// The limit.
         bytes_max: usize,
     },
+    /// This log holds as many replicas as a node may.
+    #[error("this node holds {replicas_max} replicas, which is the most")]
+    TooManyReplicas {
+        /// The limit.
+        replicas_max: usize,
+    },
     /// The folder holds the log of another cluster or node.
     #[error("{path} belongs to cluster {}, node {}", ClusterId(.cluster.to_be_bytes()), NodeId(.node.to_be_bytes()))]
     Foreign {

@@ -17,6 +17,7 @@ mod block;
 mod codec;
 mod error;
 mod group;
+mod image;
 mod index;
 mod memory;
 mod metrics;

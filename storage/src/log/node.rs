@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use super::error::{Error, StopReason};
 use super::group::{GroupLog, GroupLogState};
+use super::image::given;
 use super::memory::{Group, Shared};
 use super::metrics::LogMetrics;
 use super::prepare::Preparer;
@@ -21,8 +22,8 @@ use super::types::{Callback, LogConfig, LogIdentity, ReplicaKey};
 use super::writer::Writer;
 use crate::vfs::Vfs;
 
-/// Groups of one node at most; checkpoints name them all.
-const REPLICAS_MAX: usize = 256;
+/// Replicas of one node at most, meta's among them; checkpoints name them all.
+const REPLICAS_MAX: usize = dtm_types::INGEST_GROUPS_MAX as usize + 1;
 
 /// A group's log, as listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl NodeLog {
             let failed = |error: io::Error| Error::io("read", &path, error);
             let mut header = [0; segment::SEGMENT_HEADER_BYTES as usize];
             let file = vfs.open(&path).map_err(failed)?;
-            let held = file.read_at(0, &mut header).map_err(failed)?;
+            let held = given(file.read_at(0, &mut header)).map_err(failed)?.unwrap_or(0);
             segment::check_header(&header[..held], number, id, &path)?;
         }
         Ok(())
@@ -126,19 +127,21 @@ impl NodeLog {
     /// The log of one replica, made when there is none. Blocks of other replicas of the group stay
     /// invisible to it.
     ///
-    /// # Panics
-    /// When a node would hold more than 256 replicas.
+    /// # Errors
+    /// `Stopped`, and `TooManyReplicas` where another one would be made: nothing was.
     pub fn group(&self, group: u32, replica: u64, incarnation: u64) -> Result<GroupLog, Error> {
         if let Some(reason) = self.stopped() {
             return Err(Error::Stopped { reason });
         }
         let key = ReplicaKey { group, incarnation, replica };
         let mut groups = self.shared.groups.write();
+        if groups.len() >= REPLICAS_MAX && !groups.contains_key(&key) {
+            return Err(Error::TooManyReplicas { replicas_max: REPLICAS_MAX });
+        }
         let group = groups
             .entry(key)
             .or_insert_with(|| Arc::new(Group::new(ReplicaState::new(key), Slots::starting_at(0))));
         let handle = GroupLog { shared: Arc::clone(&self.shared), group: Arc::clone(group) };
-        assert!(groups.len() <= REPLICAS_MAX, "a node holds a bounded number of replicas");
         Ok(handle)
     }
 

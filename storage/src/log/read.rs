@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::block::HEADER_BYTES;
 use super::error::Error;
 use super::group::GroupLog;
+use super::image;
 use super::index::{Found, SegmentIndex, Sight};
 use super::memory::Shared;
 use super::metrics::add;
@@ -14,7 +15,6 @@ use super::scan::scan;
 use super::segment::{Expected, read_footer};
 use super::slots::Place;
 use super::types::{IndexRange, LogEntry, LogPosition, ReplicaKey};
-use crate::vfs::read_vec;
 
 /// Decoded footers kept for record reads.
 const INDEXES_MAX: usize = 16;
@@ -73,8 +73,7 @@ impl Shared {
         if let Some(footer) = read_footer(file.as_ref(), number, self.id.cluster).map_err(io)? {
             return Ok(footer.index);
         }
-        let len = usize::try_from(file.len().map_err(io)?).expect("segments fit in memory");
-        let bytes = read_vec(file.as_ref(), 0, len).map_err(io)?;
+        let (bytes, _) = image::read_all(file.as_ref()).map_err(io)?;
         let mut index = SegmentIndex::default();
         let found = scan(&bytes, number, self.id.cluster);
         for seen in

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::block::{HEADER_BYTES, Header, Kind, padding};
 use super::error::Error;
+use super::image::{self, Unreadable, given};
 use super::index::SegmentIndex;
 use super::replay::Replay;
 use super::scan::{Scan, scan};
@@ -31,6 +32,8 @@ pub struct Recovery {
     pub damaged_blocks: u64,
     /// Blocks inside the log that are not there any more.
     pub lost_blocks: u64,
+    /// Pages of the segments read in full that the disk does not give: damage, and no torn tail.
+    pub unreadable_pages: u64,
     /// Replicas that are not healthy.
     pub recovering: BTreeMap<ReplicaKey, Health>,
 }
@@ -137,33 +140,37 @@ impl Opening<'_> {
         self.vfs.open(&path).map_err(|error| Error::io("open", path, error))
     }
 
-    fn read_all(&self, number: u64, file: &dyn VfsFile) -> Result<Vec<u8>, Error> {
+    fn read_all(&self, number: u64, file: &dyn VfsFile) -> Result<(Vec<u8>, Unreadable), Error> {
         let path = || self.dir.join(segment::file_name(number));
-        let len = file.len().map_err(|error| Error::io("stat", path(), error))?;
-        // A segment is at most 2 GiB (LogConfig::check), so this is bounded.
-        let len = usize::try_from(len).expect("segments fit in memory");
-        read_vec(file, 0, len).map_err(|error| Error::io("read", path(), error))
+        image::read_all(file).map_err(|error| Error::io("read", path(), error))
     }
 
-    /// Removes prepared segments behind the newest one that holds a block: nothing was ever
-    /// acknowledged from them. Answers that newest one.
+    /// What the start of a segment says; nothing where the disk does not give it.
+    fn read_header(&self, number: u64, file: &dyn VfsFile) -> Result<SegmentHeader, Error> {
+        let path = self.dir.join(segment::file_name(number));
+        let start = given(read_vec(file, 0, segment::SEGMENT_HEADER_BYTES as usize))
+            .map_err(|error| Error::io("read", &path, error))?;
+        segment::check_header(&start.unwrap_or_default(), number, self.id, &path)
+    }
+
+    /// Removes prepared segments behind the newest one that holds a block, or may hold one where the
+    /// disk does not give it: nothing was ever acknowledged from them. Answers that newest one.
     fn drop_empty_tail(&self, numbers: &[u64]) -> Result<Option<u64>, Error> {
         let mut removed = false;
         let mut newest = None;
         for number in numbers.iter().rev().copied() {
             let file = self.open_file(number)?;
             let path = self.dir.join(segment::file_name(number));
-            let start = read_vec(file.as_ref(), 0, segment::SEGMENT_HEADER_BYTES as usize)
-                .map_err(|error| Error::io("read", &path, error))?;
-            segment::check_header(&start, number, self.id, &path)?;
+            self.read_header(number, file.as_ref())?;
             let sealed = segment::read_footer(file.as_ref(), number, self.id.cluster)
                 .map_err(|error| Error::io("read", &path, error))?;
             if sealed.is_some() {
                 newest = Some(number);
                 break;
             }
-            let bytes = self.read_all(number, file.as_ref())?;
-            if !scan(&bytes, number, self.id.cluster).blocks.is_empty() {
+            let (bytes, unreadable) = self.read_all(number, file.as_ref())?;
+            let found = scan(&bytes, number, self.id.cluster);
+            if !found.blocks.is_empty() || found.ends_unreadable(&unreadable) {
                 newest = Some(number);
                 break;
             }
@@ -180,9 +187,7 @@ impl Opening<'_> {
     fn take_older(&mut self, number: u64) -> Result<(), Error> {
         let file = self.open_file(number)?;
         let path = self.dir.join(segment::file_name(number));
-        let start = read_vec(file.as_ref(), 0, segment::SEGMENT_HEADER_BYTES as usize)
-            .map_err(|error| Error::io("read", &path, error))?;
-        if let SegmentHeader::Broken = segment::check_header(&start, number, self.id, &path)? {
+        if let SegmentHeader::Broken = self.read_header(number, file.as_ref())? {
             tracing::warn!(segment = number, "log segment header is damaged, blocks speak for it");
         }
         let footer = segment::read_footer(file.as_ref(), number, self.id.cluster)
@@ -193,7 +198,8 @@ impl Opening<'_> {
         } else {
             tracing::warn!(segment = number, "log segment footer is damaged, reading the segment");
             self.report.segments_scanned += 1;
-            let bytes = self.read_all(number, file.as_ref())?;
+            let (bytes, unreadable) = self.read_all(number, file.as_ref())?;
+            self.report.unreadable_pages += unreadable.count() as u64;
             let found = scan(&bytes, number, self.id.cluster);
             self.replay_blocks(&found, &bytes)
         };
@@ -207,24 +213,34 @@ impl Opening<'_> {
     fn take_newest(&mut self, number: u64) -> Result<(), Error> {
         let file = self.open_file(number)?;
         self.report.segments_scanned += 1;
-        let bytes = self.read_all(number, file.as_ref())?;
+        let (mut bytes, unreadable) = self.read_all(number, file.as_ref())?;
+        self.report.unreadable_pages += unreadable.count() as u64;
+        if unreadable.touches(0, 1) {
+            // It may have to be written again with its page.
+            let header = segment::encode_header(number, self.id);
+            bytes[..header.len()].copy_from_slice(&header);
+        }
         let mut found = scan(&bytes, number, self.id.cluster);
-        if let Some(cut) = found.cut_torn_tail(self.replay.next_lsn) {
+        if let Some(cut) = found.cut_torn_tail(self.replay.next_lsn, &unreadable) {
             let dirty = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
             // Behind a whole footer its trailer is no torn tail.
             let footer = found.blocks.last().filter(|seen| seen.header.kind == Kind::Footer);
             let cut = cut + footer.map_or(0, |_| segment::TRAILER_BYTES as usize);
             self.report.torn_bytes = dirty.saturating_sub(cut) as u64;
         }
+        let is_tail_lost = found.ends_unreadable(&unreadable);
         if found.blocks.last().is_some_and(|seen| seen.header.kind == Kind::Footer) {
             // Written again below, with what this scan found.
             let footer = found.blocks.pop().expect("just seen");
             found.end = footer.offset;
         }
         let index = self.replay_blocks(&found, &bytes);
+        if is_tail_lost {
+            self.replay.lose_tail(unreadable.count_from(found.end));
+        }
         self.replay.finish();
         let path = self.dir.join(segment::file_name(number));
-        self.seal(number, file.as_ref(), &found, &bytes, &index)
+        self.seal(number, file.as_ref(), &found, (&bytes, &unreadable), &index)
             .map_err(|error| Error::io("seal", &path, error))?;
         let bytes = file.len().map_err(|error| Error::io("stat", path, error))?;
         self.segments.insert(number, Summary::new(bytes, &index));
@@ -249,22 +265,27 @@ impl Opening<'_> {
         number: u64,
         file: &dyn VfsFile,
         found: &Scan,
-        bytes: &[u8],
+        (bytes, unreadable): (&[u8], &Unreadable),
         index: &SegmentIndex,
     ) -> std::io::Result<()> {
         // Zeros in place, not a shorter file: what is reserved is kept for the footer, so that a
         // log on a full disk can be opened.
         let dirty_end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        let dirty_end = dirty_end.max(unreadable.end().min(bytes.len()));
         let zeros = vec![0u8; dirty_end.saturating_sub(found.end)];
-        file.write_at(found.end as u64, &[IoSlice::new(&zeros)])?;
         let unproved = found.blocks.iter().find(|seen| seen.header.lsn >= found.durable_lsn);
         let from = unproved.map_or(found.end, |seen| seen.offset);
-        file.write_at(from as u64, &[IoSlice::new(&bytes[from..found.end])])?;
+        let from = unreadable.write_from(from);
+        let again = [IoSlice::new(&bytes[from..found.end]), IoSlice::new(&zeros)];
+        file.write_at(from as u64, &again)?;
         file.sync_data()?;
         let lsn = self.replay.next_lsn;
         let states: Vec<ReplicaState> =
             self.replay.replicas.values().map(|rebuilt| rebuilt.state.clone()).collect();
-        let seat = Seat { number, at: found.end as u64, lsn, durable_lsn: lsn, id: self.id };
+        // Which vote was the newest is not known any more.
+        let newest_vote_lsn = lsn;
+        let at = found.end as u64;
+        let seat = Seat { number, at, lsn, durable_lsn: lsn, newest_vote_lsn, id: self.id };
         let out = footer_bytes(index, &states, seat);
         file.write_at(seat.at, &[IoSlice::new(&out)])?;
         file.set_len(seat.at + out.len() as u64)?;
@@ -281,6 +302,7 @@ pub(super) struct Seat {
     pub(super) at: u64,
     pub(super) lsn: u64,
     pub(super) durable_lsn: u64,
+    pub(super) newest_vote_lsn: u64,
     pub(super) id: LogIdentity,
 }
 
@@ -296,6 +318,7 @@ pub(super) fn footer_bytes(index: &SegmentIndex, states: &[ReplicaState], seat: 
         durable_lsn: seat.durable_lsn,
         prev_lsn: 0,
         vote_lsn: 0,
+        newest_vote_lsn: seat.newest_vote_lsn,
         cluster: seat.id.cluster,
         key: ReplicaKey::default(),
         position: LogPosition::default(),

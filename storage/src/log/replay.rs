@@ -67,7 +67,7 @@ impl Replay {
     pub(super) fn adopt_block(&mut self, seen: &Seen, bytes: &[u8], index: &mut SegmentIndex) {
         let header = &seen.header;
         if header.lsn > self.next_lsn {
-            self.holes.push(Hole { from: self.next_lsn, to: header.lsn });
+            self.holes.push(Hole::before(header, self.next_lsn));
         }
         self.next_lsn = header.lsn + 1;
         let payload = &bytes[HEADER_BYTES..HEADER_BYTES + header.payload_bytes as usize];
@@ -156,18 +156,27 @@ impl Replay {
         inside.map(|hole| hole.to - hole.from).sum()
     }
 
+    /// Behind the last block lie pages that the disk does not give, the first of them where the next
+    /// block would begin: blocks may be lost there, and nobody shows a sign of life behind them.
+    ///
+    /// One page takes one copy of a vote: the second begins with a page, and where that one is
+    /// readable it is behind no torn tail.
+    pub(super) fn lose_tail(&mut self, pages: usize) {
+        let (from, to) = (self.next_lsn, self.next_lsn + 1);
+        self.holes.push(Hole { from, to, may_hold_vote: pages > 1 });
+    }
+
     /// After the last block: whoever may have had a block in a hole and has shown no sign of life
     /// since is unsure of its end.
     pub(super) fn finish(&mut self) {
         for rebuilt in self.replicas.values_mut() {
             let confirmed = rebuilt.confirmed_lsn;
-            let behind = self.holes.iter().filter(|hole| hole.from > confirmed);
-            let lost: u64 = behind.map(|hole| hole.to - hole.from).sum();
-            if lost > 0 || rebuilt.is_unsure {
+            let mut behind = self.holes.iter().filter(|hole| hole.from > confirmed).peekable();
+            if behind.peek().is_some() || rebuilt.is_unsure {
                 rebuilt.state.tail_unknown = true;
             }
-            // One block cannot take both copies of a vote.
-            if lost > 1 {
+            // Whose votes they were is not known: it may have been this replica's.
+            if behind.any(|hole| hole.may_hold_vote) {
                 rebuilt.state.vote_lost = true;
             }
             let damaged = self.damaged_votes.get(&rebuilt.state.key).copied().unwrap_or(0);

@@ -48,6 +48,7 @@ impl Block {
             durable_lsn: 0,
             prev_lsn: 0,
             vote_lsn: 0,
+            newest_vote_lsn: 0,
             cluster,
             key: self.key,
             position: self.position,

@@ -3,9 +3,11 @@
 //! Pure: bytes in, findings out. The rule that separates a torn tail from damage: each block says
 //! which LSNs were on stable storage when it was written (`durable_lsn`). What is broken below the
 //! highest such evidence is damage, wherever it lies; what is broken at or above it was never
-//! acknowledged as far as the disk can tell, and is a torn tail.
+//! acknowledged as far as the disk can tell, and is a torn tail. What the disk does not give at all
+//! is damage at any place: a torn write leaves bytes that can be read.
 
-use super::block::{ALIGN_BYTES, HEADER_BYTES, Header, Parsed};
+use super::block::{ALIGN_BYTES, HEADER_BYTES, Header, Kind, Parsed};
+use super::image::Unreadable;
 use super::segment::SEGMENT_HEADER_BYTES;
 
 /// A block whose header is intact.
@@ -22,6 +24,24 @@ pub(super) struct Seen {
 pub(super) struct Hole {
     pub(super) from: u64,
     pub(super) to: u64,
+    /// Both copies of some vote may be among them.
+    pub(super) may_hold_vote: bool,
+}
+
+impl Hole {
+    /// The hole right before a block.
+    ///
+    /// The copies of a vote have neighbouring LSNs, so that no block stands between them: a vote of
+    /// which no copy has a readable header lies in one hole with both. Its second copy is older
+    /// than the block behind that hole, which therefore names this vote or a newer one, of whatever
+    /// replica and in whatever segment: `newest_vote_lsn` at or behind `from`. A vote of which one
+    /// copy has a readable header is found by that copy. The length of the hole tells nothing: a
+    /// first copy that ends with its page lies right before the second one, and one bad page with a
+    /// large block at its end makes a hole of more than a page.
+    pub(super) fn before(header: &Header, from: u64) -> Self {
+        let may_hold_vote = header.lsn - from >= 2 && header.newest_vote_lsn >= from;
+        Self { from, to: header.lsn, may_hold_vote }
+    }
 }
 
 /// What a segment's bytes hold.
@@ -62,14 +82,22 @@ pub(super) fn scan(bytes: &[u8], generation: u64, cluster: u128) -> Scan {
 }
 
 impl Scan {
-    /// Cuts the torn tail: everything from the first broken place at or above the evidence.
-    /// Answers the offset of the cut when something was dropped.
-    pub(super) fn cut_torn_tail(&mut self, mut next_lsn: u64) -> Option<usize> {
+    /// Cuts the torn tail: everything from the first broken place at or above the evidence that the
+    /// disk gives. Answers the offset of the cut when something was dropped.
+    pub(super) fn cut_torn_tail(
+        &mut self,
+        mut next_lsn: u64,
+        unreadable: &Unreadable,
+    ) -> Option<usize> {
         let mut end = SEGMENT_HEADER_BYTES as usize;
         let durable = self.durable_lsn;
         let torn = self.blocks.iter().position(|seen| {
-            let is_hole = seen.header.lsn > next_lsn && next_lsn >= durable;
-            let is_torn = !seen.is_whole && seen.header.lsn >= durable;
+            let is_hole = seen.header.lsn > next_lsn
+                && next_lsn >= durable
+                && !unreadable.touches(end, HEADER_BYTES);
+            let is_torn = !seen.is_whole
+                && seen.header.lsn >= durable
+                && !unreadable.touches(seen.offset, seen.header.block_bytes());
             if !is_hole && !is_torn {
                 next_lsn = seen.header.lsn + 1;
                 end = seen.offset + seen.header.block_bytes();
@@ -84,6 +112,12 @@ impl Scan {
             }
             None => self.has_garbage_behind.then_some(self.end),
         }
+    }
+
+    /// Whether the disk does not say if a block follows the last one, of a tail that was cut.
+    pub(super) fn ends_unreadable(&self, unreadable: &Unreadable) -> bool {
+        let is_sealed = self.blocks.last().is_some_and(|seen| seen.header.kind == Kind::Footer);
+        !is_sealed && unreadable.touches(self.end, HEADER_BYTES)
     }
 }
 

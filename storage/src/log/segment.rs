@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::block::{HEADER_BYTES, Header, Kind, Parsed, VERSION, u32_at, u64_at};
 use super::error::Error;
+use super::image::given;
 use super::index::SegmentIndex;
 use super::slots::Place;
 use super::state::ReplicaState;
@@ -44,7 +45,7 @@ pub(super) enum SegmentHeader {
     Broken,
 }
 
-fn encode_header(number: u64, id: LogIdentity) -> Vec<u8> {
+pub(super) fn encode_header(number: u64, id: LogIdentity) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     out.extend_from_slice(SEGMENT_MAGIC);
     out.extend_from_slice(&[VERSION, 0, 0, 0, 0, 0, 0, 0]);
@@ -143,7 +144,8 @@ pub(super) struct Footer {
     pub(super) lsn: u64,
 }
 
-/// Reads the footer by the trailer; `None` when there is none or any byte of it is wrong.
+/// Reads the footer by the trailer; `None` when there is none or any byte of it is wrong
+/// or not given by the disk.
 pub(super) fn read_footer(
     file: &dyn VfsFile,
     number: u64,
@@ -153,7 +155,8 @@ pub(super) fn read_footer(
     if len < SEGMENT_HEADER_BYTES + TRAILER_BYTES {
         return Ok(None);
     }
-    let trailer = read_vec(file, len - TRAILER_BYTES, TRAILER_BYTES as usize)?;
+    let trailer = given(read_vec(file, len - TRAILER_BYTES, TRAILER_BYTES as usize))?;
+    let trailer = trailer.unwrap_or_default();
     let whole = trailer.len() == 32
         && &trailer[..8] == TRAILER_MAGIC
         && crc32c::crc32c(&trailer[..28]) == u32_at(&trailer, 28);
@@ -164,8 +167,8 @@ pub(super) fn read_footer(
     if offset.checked_add(bytes).is_none_or(|end| end > len) || bytes > u64::from(u32::MAX) {
         return Ok(None);
     }
-    let block = read_vec(file, offset, usize::try_from(bytes).expect("checked above"))?;
-    Ok(parse_footer(&block, number, cluster))
+    let block = given(read_vec(file, offset, usize::try_from(bytes).expect("checked above")))?;
+    Ok(block.and_then(|block| parse_footer(&block, number, cluster)))
 }
 
 /// A footer from its block's bytes.
@@ -229,7 +232,8 @@ impl Files {
         self.open.lock().remove(&number);
     }
 
-    /// Reads a block and checks every byte of it. `Ok(None)` when it is damaged or another one.
+    /// Reads a block and checks every byte of it. `Ok(None)` when it is damaged or another one, or
+    /// the disk does not give it.
     pub(super) fn read_block(
         &self,
         place: Place,
@@ -237,8 +241,9 @@ impl Files {
     ) -> Result<Option<Vec<u8>>, Error> {
         let file = self.file(place.segment)?;
         let wanted = HEADER_BYTES + place.payload_bytes as usize;
-        let mut bytes = read_vec(file.as_ref(), u64::from(place.offset), wanted)
-            .map_err(|error| Error::io("read", self.path(place.segment), error))?;
+        let read = given(read_vec(file.as_ref(), u64::from(place.offset), wanted));
+        let read = read.map_err(|error| Error::io("read", self.path(place.segment), error))?;
+        let mut bytes = read.unwrap_or_default();
         let Parsed::Header(header) = Header::parse(&bytes) else {
             return Ok(None);
         };

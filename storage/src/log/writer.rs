@@ -42,6 +42,9 @@ pub(super) struct Writer {
     pub(super) next_lsn: u64,
     /// Everything below is on stable storage.
     pub(super) durable_lsn: u64,
+    /// First copy of the newest vote of any replica of which both copies are written. What lies
+    /// before this life of the log counts as a vote.
+    newest_vote_lsn: u64,
     active: Option<Active>,
     round: Round,
     /// Callbacks of requests whose blocks are all in the round.
@@ -65,6 +68,7 @@ impl Writer {
             states,
             next_lsn,
             durable_lsn: next_lsn,
+            newest_vote_lsn: next_lsn - 1,
             active: None,
             round: Round::default(),
             pending: Vec::new(),
@@ -213,6 +217,7 @@ impl Writer {
         let mut header = block.header(self.shared.id.cluster, active.number, at);
         header.lsn = self.next_lsn;
         header.durable_lsn = self.durable_lsn;
+        header.newest_vote_lsn = self.newest_vote_lsn;
         self.next_lsn += 1;
         if !block.kind.is_node_wide() {
             let state =
@@ -221,7 +226,10 @@ impl Writer {
             header.prev_term = state.last.map_or(0, |last| last.term);
             let is_second_copy = block.flags & !HAS_POSITION == 1;
             header.vote_lsn = match block.kind {
-                Kind::Vote if is_second_copy => header.lsn - 1,
+                Kind::Vote if is_second_copy => {
+                    self.newest_vote_lsn = header.lsn - 1;
+                    header.lsn - 1
+                }
                 Kind::Vote => header.lsn,
                 _ => state.vote_lsn,
             };
@@ -320,6 +328,7 @@ impl Writer {
             at,
             lsn,
             durable_lsn,
+            newest_vote_lsn: self.newest_vote_lsn,
             id: self.shared.id,
         };
         self.round.add_footer(super::recover::footer_bytes(&index, &states, seat));

@@ -60,8 +60,18 @@ impl StateRead for Frozen {
         to: &[u8],
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
+        self.scan_within(from, to, limit, usize::MAX)
+    }
+
+    fn scan_within(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
         let open = |options| self.snapshot.raw_iterator_opt(options);
-        let rows = self.place.scan(&self.shared.engine, open, (from, to), limit);
+        let rows = self.place.scan(&self.shared.engine, open, (from, to), (limit, bytes_max));
         self.shared.checked(rows)
     }
 

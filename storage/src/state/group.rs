@@ -128,10 +128,21 @@ impl StateRead for GroupStore {
         to: &[u8],
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
+        self.scan_within(from, to, limit, usize::MAX)
+    }
+
+    fn scan_within(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
         let generation = self.shared.generation.read();
         let place = Place { group: self.shared.group, generation: *generation };
         let engine = &*self.shared.engine;
-        let rows = place.scan(engine, |o| engine.db.raw_iterator_opt(o), (from, to), limit);
+        let rows =
+            place.scan(engine, |o| engine.db.raw_iterator_opt(o), (from, to), (limit, bytes_max));
         self.shared.checked(rows)
     }
 

@@ -24,15 +24,16 @@ impl Place {
         keys::row(self.group, self.generation, key)
     }
 
-    /// Rows with `from <= key < to`, ascending, at most `limit`.
+    /// Rows with `from <= key < to`, ascending, at most `limit`, of keys and values at most
+    /// `bytes_max` unless the first row alone is larger.
     pub(super) fn scan<'a>(
         self,
         engine: &Engine,
         iterator: impl FnOnce(ReadOptions) -> RawIterator<'a>,
         range: (&[u8], &[u8]),
-        limit: usize,
+        (limit, bytes_max): (usize, usize),
     ) -> Result<Rows, Error> {
-        let mut rows = Vec::new();
+        let (mut rows, mut bytes) = (Vec::new(), 0);
         if range.0 >= range.1 {
             return Ok(rows);
         }
@@ -40,6 +41,10 @@ impl Place {
         cursor.seek_to_first();
         while rows.len() < limit {
             let Some(row) = cursor.item() else { break };
+            bytes += row.0.len().saturating_sub(keys::PREFIX_BYTES) + row.1.len();
+            if bytes > bytes_max && !rows.is_empty() {
+                break;
+            }
             rows.push(strip(row));
             cursor.next();
         }

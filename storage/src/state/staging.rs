@@ -100,7 +100,7 @@ impl StateRead for Staging {
     ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
         let engine = &*self.shared.engine;
         let open = |options| engine.db.raw_iterator_opt(options);
-        self.shared.checked(self.place.scan(engine, open, (from, to), limit))
+        self.shared.checked(self.place.scan(engine, open, (from, to), (limit, usize::MAX)))
     }
 
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError> {

@@ -3,7 +3,22 @@
 use std::io::{ErrorKind, IoSlice};
 use std::path::Path;
 
-use super::{Faults, MemVfs, RealVfs, Vfs, is_disk_full, read_vec};
+use super::{Faults, MemVfs, RealVfs, Vfs, is_disk_full, is_unreadable, read_vec};
+
+#[test]
+fn an_unreadable_page_is_read_before_it_is_written_in_part() {
+    let (vfs, path) = (MemVfs::new(1), Path::new("/a/b"));
+    vfs.put(path, vec![7; 10_000]);
+    vfs.fail_reads(path, 5000..5001);
+    let file = vfs.open(path).expect("opened");
+    assert_eq!(read_vec(file.as_ref(), 0, 4096).expect("readable"), vec![7; 4096]);
+    let error = read_vec(file.as_ref(), 4000, 200).expect_err("its second page is not");
+    assert!(is_unreadable(&error), "{error}");
+    assert!(file.write_at(4100, &[IoSlice::new(&[1; 50])]).is_err());
+    file.write_at(4000, &[IoSlice::new(&[1; 5000])]).expect("the whole page");
+    assert_eq!(read_vec(file.as_ref(), 4096, 4096).expect("readable"), vec![1; 4096]);
+    assert_eq!(vfs.counts().read_errors, 1);
+}
 
 fn suite(vfs: &dyn Vfs, dir: &Path) {
     vfs.create_dir_all(dir).expect("made");

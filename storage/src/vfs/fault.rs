@@ -17,6 +17,8 @@ pub struct FaultCounts {
     pub sync_errors: u64,
     /// Writes answered with EIO.
     pub write_errors: u64,
+    /// Reads of unreadable pages, answered with EIO.
+    pub read_errors: u64,
     /// Requests refused because the disk was full.
     pub disk_full: u64,
     /// Bits flipped in stored bytes.

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +18,9 @@ use super::{Vfs, VfsFile};
 
 /// What a disk writes as a whole.
 const SECTOR_BYTES: u64 = 512;
+
+/// What the operating system reads as a whole.
+const PAGE_BYTES: u64 = 4096;
 
 /// An in-memory file system with seeded faults. Clones share the same disk.
 #[derive(Clone)]
@@ -45,6 +49,8 @@ struct Content {
     /// Byte ranges written since the last sync.
     dirty: Vec<(u64, u64)>,
     reserved: u64,
+    /// Numbers of the pages that cannot be read.
+    unreadable: BTreeSet<u64>,
 }
 
 struct MemFile {
@@ -138,6 +144,15 @@ impl MemVfs {
         true
     }
 
+    /// Pages of a stored file that hold a byte of `bytes` answer reads with EIO from now on, as bad
+    /// sectors do, until they are written as a whole; a page is read before it is written in part.
+    pub fn fail_reads(&self, path: &Path, bytes: Range<u64>) {
+        let mut disk = self.0.lock();
+        let file = *disk.names.get(path).expect("a file that is there");
+        let content = disk.files.get_mut(&file).expect("a name has a file");
+        content.unreadable.extend(pages(&bytes));
+    }
+
     /// The bytes of a file as a process sees them.
     pub fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
         let disk = self.0.lock();
@@ -151,14 +166,37 @@ impl MemVfs {
         let file = disk.next_file;
         disk.next_file += 1;
         let reserved = bytes.len() as u64;
-        let content = Content { live: bytes.clone(), durable: bytes, dirty: Vec::new(), reserved };
+        let live = bytes.clone();
+        let content = Content { live, durable: bytes, reserved, ..Content::default() };
         disk.files.insert(file, content);
         disk.names.insert(path.to_path_buf(), file);
         disk.durable_names.insert(path.to_path_buf(), file);
     }
 }
 
+fn pages(bytes: &Range<u64>) -> Range<u64> {
+    bytes.start / PAGE_BYTES..bytes.end.div_ceil(PAGE_BYTES)
+}
+
 impl Content {
+    /// EIO when a page of these bytes cannot be read.
+    fn check_readable(&self, bytes: &Range<u64>) -> io::Result<()> {
+        match self.unreadable.range(pages(bytes)).next() {
+            Some(_) if !bytes.is_empty() => Err(io::Error::from_raw_os_error(libc::EIO)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Before a write: what it covers is whole again, what it touches is read first.
+    fn heal(&mut self, bytes: &Range<u64>) -> io::Result<()> {
+        let end = self.live.len() as u64;
+        let is_covered = |page: u64| {
+            bytes.start <= page * PAGE_BYTES && end.min((page + 1) * PAGE_BYTES) <= bytes.end
+        };
+        self.unreadable.retain(|page| !is_covered(*page));
+        self.check_readable(bytes)
+    }
+
     fn cut_power(&mut self, keep_percent: u64, dice: &mut Dice, counts: &mut FaultCounts) {
         let mut survived = self.durable.clone();
         // The length is data too: a longer file may or may not have reached the disk.
@@ -311,6 +349,7 @@ impl VfsFile for MemFile {
             let end = offset + bytes.len() as u64;
             disk.reserve(file, end)?;
             let content = disk.files.get_mut(&file).expect("open file");
+            content.heal(&(offset..end))?;
             let (from, to) = (to_usize(offset), to_usize(end));
             if content.live.len() < to {
                 content.live.resize(to, 0);
@@ -323,9 +362,14 @@ impl VfsFile for MemFile {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.with(|disk, file| {
-            let live = &disk.files[&file].live;
+            let content = &disk.files[&file];
+            let live = &content.live;
             let from = to_usize(offset).min(live.len());
             let got = buffer.len().min(live.len() - from);
+            let readable = content.check_readable(&(from as u64..(from + got) as u64));
+            disk.counts.read_errors += u64::from(readable.is_err());
+            readable?;
+            let live = &disk.files[&file].live;
             buffer[..got].copy_from_slice(&live[from..from + got]);
             Ok(got)
         })
@@ -362,6 +406,7 @@ impl VfsFile for MemFile {
             let content = disk.files.get_mut(&file).expect("open file");
             let old = content.live.len() as u64;
             content.live.resize(to_usize(bytes), 0);
+            content.unreadable.retain(|page| page * PAGE_BYTES < bytes);
             content.reserved = bytes;
             if bytes > old {
                 content.dirty.push((old, bytes));

@@ -92,6 +92,13 @@ pub fn read_vec(file: &dyn VfsFile, offset: u64, bytes: usize) -> io::Result<Vec
     Ok(buffer)
 }
 
+/// True when a read says that the disk does not give these bytes (a bad sector, a checksum of the
+/// file system): others of the same file may be fine.
+pub fn is_unreadable(error: &io::Error) -> bool {
+    let codes = [libc::EIO, libc::ENODATA, libc::EBADMSG, libc::EUCLEAN, libc::EILSEQ];
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
+}
+
 /// True when the error says that the disk is full.
 pub fn is_disk_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

@@ -19,6 +19,7 @@ type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 pub fn suite<S: Subject>(mut fresh: impl FnMut() -> S) {
     rows_are_ordered_and_bounded(&*fresh().store());
     a_range_that_ends_before_it_begins_is_empty(&*fresh().store());
+    rows_are_bounded_in_bytes(&*fresh().store());
     the_last_change_in_a_batch_wins(&*fresh().store());
     frozen_views_do_not_move(&*fresh().store());
     a_crash_goes_back_to_a_whole_batch(&mut fresh());
@@ -69,6 +70,29 @@ fn a_range_that_ends_before_it_begins_is_empty(store: &dyn StateStore) {
         assert!(scan(store, from, to, 9).is_empty());
         assert_eq!(last(store, from, to), None);
         assert!(scan(&*store.freeze(), from, to, 9).is_empty());
+    }
+}
+
+fn rows_are_bounded_in_bytes(store: &dyn StateStore) {
+    for key in [b"a", b"b", b"c", b"d"] {
+        put(store, key, &[7; 99]);
+    }
+    put(store, b"e", &[7; 999]);
+    let frozen = store.freeze();
+    for rows in [store as &dyn StateRead, &*frozen] {
+        let found = |from: &[u8], limit, bytes_max| {
+            let rows = rows.scan_within(from, b"\xff", limit, bytes_max);
+            rows.expect("the store is healthy").into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        assert_eq!(found(b"", 9, 300), ["a", "b", "c"], "keys count too");
+        assert_eq!(found(b"", 9, 299), ["a", "b"]);
+        assert_eq!(found(b"", 2, 300), ["a", "b"], "the limit holds beside it");
+        assert_eq!(found(b"d", 9, 300), ["d"], "a row that does not fit waits");
+        assert_eq!(found(b"e", 9, 300), ["e"], "and comes alone");
+        assert_eq!(found(b"", 9, 0), ["a"], "one row always comes");
+        assert_eq!(found(b"", 9, usize::MAX).len(), 5);
+        assert!(found(b"f", 9, 300).is_empty());
+        assert!(found(b"", 0, 300).is_empty());
     }
 }
 

@@ -151,7 +151,8 @@ pub(super) fn snapshot(input: &[u8]) {
 fn read_all(store: &MemoryStateStore) {
     let _ = reads::sources(store, None, 100);
     let _ = reads::source_keys(store, "tinh-01");
-    let _ = reads::datasets(store);
+    let _ = reads::dataset_versions(store, "dossier_sync");
+    let _ = reads::datasets_after(store, "", &[], usize::MAX);
     let _ = reads::operators(store);
     let _ = reads::nodes(store);
     let _ = reads::groups(store);

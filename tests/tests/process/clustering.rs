@@ -16,8 +16,8 @@ use crate::wait::{is_long, until};
 const ALIVE: u64 = 20;
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 const MIB: u64 = 1 << 20;
-const POOL_MIB: u64 = 320;
-const IMAGE_MIB: u64 = 300;
+const POOL_MIB: u64 = 520;
+const IMAGE_MIB: u64 = 500;
 /// What a stopped disk still takes.
 const LEFT_BYTES: u64 = 64 << 10;
 
@@ -121,7 +121,6 @@ impl StoppableDisk {
         for (key, bytes) in [
             ("DTM__LIMITS__DISK_RESERVED_BYTES", 64 * MIB),
             ("DTM__LIMITS__RECORD_BYTES_MAX", MIB / 2),
-            ("DTM__LOG__SEGMENT_BYTES", 8 * MIB),
         ] {
             cluster.nodes[at].environment.push((key.to_owned(), bytes.to_string()));
         }

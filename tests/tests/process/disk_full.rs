@@ -16,23 +16,22 @@ use crate::readback::finish_and_judge;
 use crate::wait::until;
 
 const MIB: u64 = 1 << 20;
-const DISK_MIB: u64 = 448;
+const DISK_MIB: u64 = 768;
 const RESERVED_MIB: u64 = 64;
 /// So much of a segment or less is free above the reserve: no other one is made.
 const LEFT_MIB: u64 = 2;
 /// The smallest that the settings allow, from the first start on: what is made stays as it is.
-const SETTINGS: [(&str, u64); 3] = [
+const SETTINGS: [(&str, u64); 2] = [
     ("DTM__LIMITS__DISK_RESERVED_BYTES", RESERVED_MIB * MIB),
     ("DTM__LIMITS__RECORD_BYTES_MAX", MIB / 2),
-    ("DTM__LOG__SEGMENT_BYTES", 8 * MIB),
 ];
 /// One a group.
 const SOURCES: usize = 6;
 const ALIVE: u64 = 20;
 const NOTE_BYTES: usize = 3_000;
 /// Records that together are more than the segments which stand ready take.
-const BULK: u64 = 1_000;
-const BULK_PER_TICK: u64 = 4;
+const BULK: u64 = 10_000;
+const BULK_PER_TICK: u64 = 16;
 
 /// A mounted tmpfs; goes away when dropped.
 struct SmallDisk {
@@ -152,7 +151,7 @@ async fn a_full_disk_refuses_clearly_and_goes_on_when_there_is_room() -> Result<
     for plan in bulk {
         load.add(&cluster, plan).await?;
     }
-    until("a clear refusal", WITHIN, async || {
+    until("a clear refusal", 2 * WITHIN, async || {
         for line in &held {
             let reasons = line.reasons.lock();
             let is_clear = reasons.iter().any(|reason| reason.contains("disk is full"));

@@ -93,7 +93,27 @@ async fn publish_never_tells_unsent_records_as_sent() -> Result<()> {
     let told = desk.publish(&["--dataset", "notes", &folder], "").await?;
     ensure!(told.code == 1 && told.counts() == (3, 0, 0), "{:?}", told.documents);
     ensure!(told.aside.contains("README.md") && told.aside.contains("line 2"), "{}", told.aside);
+
+    every_definition_is_listed(&desk).await?;
     cluster.passed();
+    Ok(())
+}
+
+/// More definitions than one answer, or a part of a snapshot of meta, holds.
+async fn every_definition_is_listed(desk: &Desk<'_>) -> Result<()> {
+    const VERSIONS: u64 = 36;
+    let remark = format!("# {}\n", "x".repeat(1_000_000));
+    for version in 1..=VERSIONS {
+        let text = definition("large").replace("version = 1", &format!("version = {version}"));
+        desk.cluster.publish_dataset(&(text + &remark)).await?;
+    }
+    let (code, out, aside) = desk.run(&["dataset", "list"], "").await?;
+    ensure!(code == 0, "{aside}");
+    let listed: Vec<Value> = serde_json::from_str(&out)?;
+    let versions = listed.iter().filter(|row| row["dataset"] == "large");
+    let versions: Vec<_> = versions.filter_map(|row| row["schema_version"].as_u64()).collect();
+    ensure!(versions == (1..=VERSIONS).collect::<Vec<_>>(), "{versions:?}");
+    ensure!(listed.iter().any(|row| row["dataset"] == "notes"), "{listed:?}");
     Ok(())
 }
 

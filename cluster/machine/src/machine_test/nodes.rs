@@ -1,6 +1,6 @@
-//! Names of nodes: one of a cluster at a time, decided in apply.
+//! Nodes: one of a name at a time, and what their newest start told stays.
 
-use dtm_types::command::{JoinTokenRow, NodeRow, RemoveNode, UseJoinToken};
+use dtm_types::command::{BootNode, JoinTokenRow, NodeRow, RaiseVersion, RemoveNode, UseJoinToken};
 
 use super::*;
 
@@ -68,4 +68,34 @@ fn of_two_joins_at_once_one_gets_the_name() {
     let mut outcomes = meta.apply(&[join(21, 4), join(22, 5)]);
     taken(outcomes.remove(1).result.expect("answered"), 4);
     assert!(matches!(outcomes.remove(0).result, Some(Answer::Done(_))));
+}
+
+/// A node that starts anew between the moment its row was read and the moment it is written back.
+fn written_back(meta: &mut Group) -> NodeRow {
+    let done = |answer| assert!(matches!(answer, Answer::Done(_)), "{answer:?}");
+    let first = NodeRow { boot_counter: 3, software_version: "1.1".into(), ..row(1, "n1") };
+    done(act(meta, admin::Op::PutNode(first.clone())));
+    let start = BootNode {
+        node: first.node.clone(),
+        boot_counter: 4,
+        software_version: "1.0".into(),
+        version_max: 1,
+    };
+    done(act(meta, admin::Op::BootNode(start)));
+    done(act(meta, admin::Op::PutNode(NodeRow { draining: true, ..first })));
+    reads::node(&meta.store, dtm_types::NodeId([1; 16])).expect("memory").expect("a row")
+}
+
+#[test]
+fn a_row_that_was_read_before_a_start_does_not_hide_it() {
+    let mut meta = Group::new(GroupId::META);
+    let raised = meta.one(Op::RaiseVersion(RaiseVersion { version: 2 }));
+    assert!(!matches!(raised.result, Some(Answer::Refusal(_))), "{raised:?}");
+    let found = written_back(&mut meta);
+    assert!(found.draining, "what was asked for is written");
+    let start = (found.boot_counter, &*found.software_version, found.version_max);
+    assert_eq!(start, (4, "1.0", 1));
+    // A group that releases of before write too goes on as they do.
+    let old = written_back(&mut Group::new(GroupId::META));
+    assert_eq!((old.boot_counter, &*old.software_version), (4, "1.1"));
 }

@@ -45,6 +45,26 @@ pub trait StateRead: Send + Sync {
     fn scan(&self, from: &[u8], to: &[u8], limit: usize)
     -> Result<Vec<(Bytes, Bytes)>, StateError>;
 
+    /// As [`StateRead::scan`], but ends before the row with which keys and values would take more than
+    /// `bytes_max`; the first row always comes. Fewer rows than `limit` are not the end of the range.
+    fn scan_within(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
+        let mut rows = self.scan(from, to, limit)?;
+        let mut bytes = 0;
+        let fits = rows.iter().take_while(|(key, value)| {
+            bytes += key.len() + value.len();
+            bytes <= bytes_max
+        });
+        let fitting = fits.count();
+        rows.truncate(fitting.max(1));
+        Ok(rows)
+    }
+
     /// The last row with `from <= key < to`.
     fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Bytes, Bytes)>, StateError>;
 

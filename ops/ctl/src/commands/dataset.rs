@@ -76,9 +76,19 @@ pub(crate) async fn run(command: &DatasetCommand, globals: &Globals) -> Result<(
     Ok(())
 }
 
-async fn fetch(remote: &Remote, dataset: &str) -> Result<Vec<DatasetRow>, Failure> {
-    let request = remote.request(ListDatasetsRequest { dataset: dataset.into() });
-    Ok(remote.admin().list_datasets(request).await?.into_inner().datasets)
+/// Every published version of a data set, or with an empty name of every one.
+pub(super) async fn fetch(remote: &Remote, dataset: &str) -> Result<Vec<DatasetRow>, Failure> {
+    let mut found = Vec::new();
+    let mut request = ListDatasetsRequest { dataset: dataset.into(), ..Default::default() };
+    loop {
+        let asked = remote.request(request.clone());
+        let part = remote.admin().list_datasets(asked).await?.into_inner();
+        found.extend(part.datasets);
+        request.after = part.next;
+        if request.after.is_empty() {
+            return Ok(found);
+        }
+    }
 }
 
 fn to_json(row: &DatasetRow) -> serde_json::Value {

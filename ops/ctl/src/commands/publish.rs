@@ -11,13 +11,13 @@ use dtm_client::publish::{
     publish_reader,
 };
 use dtm_client::{Endpoint, Form, IdPolicy};
-use dtm_proto::admin::ListDatasetsRequest;
 use dtm_types::command::DatasetRow;
 use dtm_types::text::Lang;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::dataset::fetch;
 use crate::args::{Globals, PublishArgs, SendForm};
 use crate::contexts::{self, Context};
 use crate::told::of_input;
@@ -205,9 +205,7 @@ pub(super) async fn definition(
     dataset: &str,
     version: u32,
 ) -> Result<Option<Arc<Definition>>, Failure> {
-    let request = remote.request(ListDatasetsRequest { dataset: dataset.into() });
-    let rows = remote.admin().list_datasets(request).await?.into_inner().datasets;
-    let row = version_of(rows, dataset, version)?;
+    let row = version_of(fetch(remote, dataset).await?, dataset, version)?;
     Ok(Some(Arc::new(Definition::parse(&row.definition, dataset)?)))
 }
 

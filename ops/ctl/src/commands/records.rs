@@ -141,7 +141,8 @@ async fn expect_dataset(remote: &Remote, dataset: &str) -> Result<(), Failure> {
     if dataset.is_empty() {
         return Ok(());
     }
-    let request = remote.request(ListDatasetsRequest { dataset: dataset.into() });
+    let request =
+        remote.request(ListDatasetsRequest { dataset: dataset.into(), ..Default::default() });
     match remote.admin().list_datasets(request).await {
         Ok(rows) if rows.get_ref().datasets.is_empty() => {
             Err(Failure::usage("cli.unknown_dataset", &[("name", dataset)]))

@@ -125,6 +125,21 @@ fn a_foreign_folder_and_a_second_process_are_refused() {
     }
 }
 
+#[test]
+fn a_replica_too_many_is_refused_and_changes_nothing() {
+    let vfs = MemVfs::new(6);
+    let (node, _) = open(&vfs, small());
+    for group in 0..256 {
+        node.group(group, 1, 1).expect("meta and 255 more");
+    }
+    let more = node.group(256, 1, 1);
+    assert!(matches!(more, Err(Error::TooManyReplicas { replicas_max: 256 })));
+    assert_eq!(node.groups().len(), 256);
+    let known = node.group(7, 1, 1).expect("is there");
+    done(|callback| node.drop_replica(known.key(), callback)).expect("dropped");
+    node.group(256, 1, 1).expect("in its place");
+}
+
 // fault: F22
 #[test]
 fn a_dropped_replica_never_comes_back_under_its_name_or_another() {

@@ -7,6 +7,10 @@ use crate::vfs::MemVfs;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests-data/golden/v1/log-segment.bin");
 
+/// Written before blocks told how far back the newest vote lies.
+const NO_DISTANCE: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests-data/golden/v1/log-segment-no-distance.bin");
+
 fn write_a_little_of_everything(vfs: &MemVfs) {
     let (node, _) = open(vfs, unmarked());
     let log = node.group(3, 7, 2).expect("group");
@@ -40,8 +44,13 @@ fn the_bytes_of_version_1_do_not_change_and_open_for_ever() {
     }
     let golden = std::fs::read(GOLDEN).expect("the golden file is committed");
     assert!(golden == bytes, "the format changed: that needs a new version, not a new file");
+    opens(golden);
+    opens(std::fs::read(NO_DISTANCE).expect("the golden file is committed"));
+}
+
+fn opens(golden: Vec<u8>) {
     let vfs = MemVfs::new(2);
-    vfs.put(&path, golden);
+    vfs.put(&dir().join("seg-0000000000000001.log"), golden);
     let (node, recovery) = open(&vfs, unmarked());
     assert!(recovery.recovering.is_empty() && recovery.torn_bytes == 0, "{recovery:?}");
     let log = node.group(3, 7, 2).expect("group");

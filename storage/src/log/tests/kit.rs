@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::log::{
-    Callback, Error, GroupLog, LogConfig, LogEntry, LogIdentity, LogPosition, NodeLog, Recovery,
+    Callback, Error, GroupLog, Health, LogConfig, LogEntry, LogIdentity, LogPosition, NodeLog,
+    Recovery,
 };
 use crate::vfs::MemVfs;
 
@@ -110,4 +111,8 @@ pub(super) fn settle(vfs: &MemVfs) {
         }
     }
     panic!("no spare segment was made");
+}
+
+pub(super) fn is_vote_lost(health: &Health) -> bool {
+    matches!(health, Health::Recovering { vote_lost: true, .. })
 }

@@ -7,3 +7,5 @@ mod golden_test;
 mod kit;
 mod model_test;
 mod torn_test;
+mod unreadable_test;
+mod vote_test;

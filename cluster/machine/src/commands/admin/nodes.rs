@@ -9,7 +9,7 @@ use crate::commands::{Context, refused};
 use crate::keys::{self, Key, table};
 use crate::machine::ApplyError;
 
-/// Writes a node's row; its boot counter never goes back.
+/// Writes a node's row; what its newest start told never goes back.
 pub(super) fn put(ctx: &mut Context<'_, '_>, mut row: NodeRow) -> Decision {
     let Some(id) = NodeId::from_slice(&row.node) else {
         return Ok(Err(refused(RefusalKind::Malformed, "a node id has 16 bytes")));
@@ -36,10 +36,26 @@ pub(super) fn put(ctx: &mut Context<'_, '_>, mut row: NodeRow) -> Decision {
                 "a removed node comes back under a new id",
             )));
         }
-        row.boot_counter = row.boot_counter.max(old.boot_counter);
+        keep_newest_start(ctx.mirror.head.format_version, &mut row, old);
     }
     ctx.rows.put_row(key, &row);
     Ok(Ok(Effect::on(vec![format!("node={id}")])))
+}
+
+/// Groups at this version know that a row may have been read before the node's newest start.
+const STARTS_STAY_WHOLE: u32 = 2;
+
+/// What is known of the newest start stays: the row that is written may have been read before it, and
+/// under the old software's version a raise could pass that this node does not know.
+fn keep_newest_start(version: u32, row: &mut NodeRow, old: NodeRow) {
+    if old.boot_counter <= row.boot_counter {
+        return;
+    }
+    row.boot_counter = old.boot_counter;
+    if version >= STARTS_STAY_WHOLE {
+        row.software_version = old.software_version;
+        row.version_max = old.version_max;
+    }
 }
 
 /// Another node of this row's name that is not removed. Names are for people, so one that is empty
