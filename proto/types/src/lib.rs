@@ -8,6 +8,7 @@ mod chain;
 mod error_code;
 mod ids;
 mod month;
+mod request_log;
 mod source_limits;
 pub mod text;
 mod version_of;
@@ -19,6 +20,7 @@ pub use ids::{
     StreamKey,
 };
 pub use month::{DAY_US, Month, civil};
+pub use request_log::{REQUEST_LOG, operation};
 pub use version_of::version_of;
 
 /// Stored formats: headers, entries, leaves, rows (`dtm.format.v1`).

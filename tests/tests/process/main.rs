@@ -44,6 +44,7 @@ mod python;
 mod python_env;
 mod readback;
 mod refusals;
+mod request_ids;
 mod resend;
 mod rules;
 mod secrecy;
