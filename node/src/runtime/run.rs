@@ -10,8 +10,6 @@ use dtm_machine::seams::{Clock, Entropy};
 use dtm_storage::keys::Keyring;
 use dtm_storage::log::NodeLog;
 use dtm_storage::state::Owner;
-use dtm_types::{ClusterId, NodeId};
-
 use tokio_util::sync::CancellationToken;
 
 use super::admit::{Started, founded, last_start, start};

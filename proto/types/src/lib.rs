@@ -19,7 +19,7 @@ pub use ids::{
     ClusterId, GroupId, Incarnation, KeyId, NodeId, ReplicaId, RequestId, SessionId, SourceId,
     StreamKey,
 };
-pub use month::{DAY_US, Month, civil};
+pub use month::{DAY_US, LOCAL_OFFSET_US, Month, civil, local_day};
 pub use request_log::{REQUEST_LOG, operation};
 pub use version_of::version_of;
 

@@ -399,6 +399,17 @@ pub struct GroupHead {
     pub fingerprint_month: u32,
     #[prost(uint32, tag = "13")]
     pub fingerprint_month_before: u32,
+    /// The day of group time (UTC+07:00, days from 1970-01-01) in which these were stored and refused;
+    /// 0 = not counted: the group is at version 1.
+    #[prost(uint32, tag = "14")]
+    pub day: u32,
+    #[prost(uint64, tag = "15")]
+    pub day_records: u64,
+    #[prost(uint64, tag = "16")]
+    pub day_refused: u64,
+    /// Since when, where it is not the whole day: the group rose to version 2 within it; else 0.
+    #[prost(int64, tag = "17")]
+    pub day_from_us: i64,
 }
 /// What is quarantined of one batch.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
