@@ -143,3 +143,119 @@ fn told(outcome: &Outcome) -> (&'static str, Option<u64>) {
         None => ("none", None),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::Arc;
+
+    use dtm_types::command::{AppendBatch, Appended, OpenSession, Refusal, RefusalKind};
+    use dtm_types::format::EntryBody;
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    const GROUP: GroupId = GroupId(3);
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is logged meanwhile, a line each.
+    fn logged(level: tracing::Level, run: impl FnOnce()) -> Vec<String> {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_max_level(level)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, run);
+        let text = String::from_utf8(sink.0.lock().clone()).expect("text");
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn batch() -> Command {
+        let header = HeaderA {
+            source: "tinh-01".to_owned(),
+            stream: "main".to_owned(),
+            session: 7,
+            first_sequence: 301,
+            last_sequence: 340,
+            ..HeaderA::default()
+        };
+        let body = EntryBody {
+            header_a: header.encode_to_vec().into(),
+            sealed: b"SealedBytes".to_vec().into(),
+            ..EntryBody::default()
+        };
+        let append = AppendBatch { body: Some(body), ..AppendBatch::default() };
+        let request_id = vec![0xab; 16].into();
+        Command { request_id, op: Some(Op::AppendBatch(append)), actor: None }
+    }
+
+    fn open() -> Command {
+        let open = OpenSession {
+            source: "tinh-01".to_owned(),
+            stream: "main".to_owned(),
+            ..OpenSession::default()
+        };
+        let request_id = vec![0xcd; 16].into();
+        Command { request_id, op: Some(Op::OpenSession(open)), actor: None }
+    }
+
+    fn tell() {
+        let (batch, open) = (batch().encode_to_vec().into(), open().encode_to_vec().into());
+        if !are_logged() {
+            return;
+        }
+        forwarded(GROUP, &batch);
+        bundled(GROUP, &open, 2, 900);
+        let mut builder = bundle::Builder::new(1, &[7; 16], 64);
+        [&batch, &open].into_iter().for_each(|command: &Bytes| builder.push(command));
+        let entries = [
+            Committed { index: 41, bundle: None },
+            Committed { index: 42, bundle: Some(builder.finish()) },
+        ];
+        let stored = Appended { acked_through: 340, leaf_index: 90, ..Appended::default() };
+        let late = Refusal { kind: RefusalKind::Superseded.into(), ..Refusal::default() };
+        let outcomes = [Answer::Appended(stored), Answer::Refusal(late)]
+            .map(|result| Outcome { result: Some(result) });
+        applied(GROUP, &entries, &[Vec::new(), outcomes.to_vec()]);
+    }
+
+    #[test]
+    fn a_request_has_one_id_on_every_line_and_none_of_its_content() {
+        let lines = logged(tracing::Level::DEBUG, tell);
+        let [forwarded, bundled, stored, refused] = &lines[..] else { panic!("{lines:#?}") };
+        let batch = "request_id=abababab-abab-abab-abab-abababababab operation=\"append_batch\"";
+        let of_batch = "source=\"tinh-01\" stream=\"main\" session=7";
+        for line in [forwarded, stored] {
+            assert!(line.contains(REQUEST_LOG) && line.contains(batch), "{line}");
+            assert!(line.contains("group=3") && line.contains(of_batch), "{line}");
+        }
+        let entry = "index=42 ordinal=0";
+        let outcome = "first=301 last=340 outcome=\"stored\" leaf=90";
+        assert!(stored.contains(entry) && stored.contains(outcome), "{stored}");
+        let open = "request_id=cdcdcdcd-cdcd-cdcd-cdcd-cdcdcdcdcdcd operation=\"open_session\"";
+        assert!(bundled.contains(open) && bundled.contains("bundle_bytes=900"), "{bundled}");
+        assert!(refused.contains(open) && refused.contains("ordinal=1"), "{refused}");
+        assert!(refused.contains("outcome=\"REFUSAL_KIND_SUPERSEDED\""), "{refused}");
+        assert!(!lines.concat().contains("Sealed"), "{lines:#?}");
+    }
+
+    #[test]
+    fn nothing_is_told_unless_somebody_listens() {
+        assert!(logged(tracing::Level::INFO, tell).is_empty());
+        assert!(!are_logged());
+    }
+}
