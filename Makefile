@@ -19,9 +19,11 @@ build: bootstrap
 demo: build
 	@DTM_BIN="$(BIN)/dtm" "$(BIN)/dtm-demo"
 
+# The micro benches run each step once, so that they do not rot.
 test: build
 	@ops/bootstrap.sh tests
 	cargo test $(CARGO_FLAGS) --workspace
+	cargo test $(CARGO_FLAGS) --workspace --bench micro
 
 test-long: build
 	@ops/bootstrap.sh tests

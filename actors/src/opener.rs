@@ -11,7 +11,7 @@ use dtm_types::command::{
     Actor, ActorKind, Command, OpenSession, Outcome, PutKey, RefusalKind, SessionOpened,
 };
 use dtm_types::format::WrappedKey;
-use dtm_types::{ErrorCode, GroupId, Month, StreamKey};
+use dtm_types::{ErrorCode, GroupId, Month, REQUEST_LOG, RequestId, StreamKey, operation};
 use prost::Message;
 use tokio::sync::oneshot;
 
@@ -52,8 +52,18 @@ pub(crate) async fn propose_until(
     op: Op,
     actor_id: &Bytes,
 ) -> Result<Outcome, Error> {
+    let request_id = RequestId(deps.entropy.id16());
+    tracing::debug!(
+        target: REQUEST_LOG,
+        %request_id,
+        operation = operation(Some(&op)),
+        source = stream.source.as_str(),
+        stream = &*stream.stream,
+        group = group.0,
+        "request proposed"
+    );
     let command = Command {
-        request_id: Bytes::copy_from_slice(&deps.entropy.id16()),
+        request_id: Bytes::copy_from_slice(&request_id.0),
         actor: Some(Actor { kind: ActorKind::Source.into(), id: actor_id.clone() }),
         op: Some(op),
     };
@@ -64,7 +74,10 @@ pub(crate) async fn propose_until(
         // A leader that has lost its followers may wait for them for long: the caller does not.
         let tried = propose(deps.proposer.as_ref(), group, command.clone());
         let error = match tokio::time::timeout_at(deadline, tried).await {
-            Ok(Ok(outcome)) => return Ok(outcome),
+            Ok(Ok(outcome)) => {
+                tell_answered(request_id, &outcome);
+                return Ok(outcome);
+            }
             Ok(Err(error)) => error,
             Err(_) => {
                 let cause = "no majority answered in time".to_owned();
@@ -72,11 +85,25 @@ pub(crate) async fn propose_until(
             }
         };
         if !error.retryable() || tokio::time::Instant::now() + pause >= deadline {
+            tracing::debug!(target: REQUEST_LOG, %request_id, %error, "request failed");
             return Err(Error::Propose { stream: stream.clone(), source: error });
         }
+        tracing::debug!(target: REQUEST_LOG, %request_id, %error, "request tried again");
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(BACKOFF_MAX);
     }
+}
+
+fn tell_answered(request_id: RequestId, outcome: &Outcome) {
+    let (mut session, mut next, mut refusal) = (None, None, None);
+    match &outcome.result {
+        Some(Answer::SessionOpened(opened)) => {
+            (session, next) = (Some(opened.session), Some(opened.next_sequence));
+        }
+        Some(Answer::Refusal(refused)) => refusal = Some(refused.kind().as_str_name()),
+        _ => {}
+    }
+    tracing::debug!(target: REQUEST_LOG, %request_id, session, next, refusal, "request answered");
 }
 
 /// Opens the session in the group.

@@ -1,4 +1,4 @@
-//! Micro benches of the steps that every record passes: check, canonical form, seal, log, apply.
+//! Micro benches of the steps that every record passes: check, canonical form, seal, log, apply, leaf.
 //!
 //! `cargo bench --profile release --workspace --bench micro -- [NAME]`; with `--test` each step runs
 //! once. Figures are of one thread of this machine: compare two commits, not two machines.
@@ -12,12 +12,15 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput};
 use dtm_catalog::{Accepted, CompiledSchema, Definition, Outcome, Scratch};
 use dtm_chaos::sandbox::commands;
+use dtm_ledger::{Frontier, leaf_hash};
 use dtm_machine::seams::{MemoryStateStore, StateBatch, StateStore};
 use dtm_machine::{Committed, Machine};
 use dtm_seal::{BatchCipher, DataKey, Secret};
 use dtm_storage::log::{LogConfig, LogEntry, LogIdentity, NodeLog};
 use dtm_storage::vfs::RealVfs;
+use dtm_types::format::{Leaf, LeafKind};
 use dtm_types::{GroupId, StreamKey, bundle};
+use prost::Message as _;
 
 const CANONICAL: &str = concat!(
     r#"{"dossier_code":"H57.101.02-260125-220001","dossier_state":"in_processing","#,
@@ -145,6 +148,33 @@ fn apply(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// What the leaf of one batch costs apply, beside its two rows: encoding, hash, place in the tree.
+/// It is part of `apply` too; no arm of the comparison leaves it out.
+fn leaf(criterion: &mut Criterion) {
+    let leaf = Leaf {
+        version: 1,
+        kind: LeafKind::Batch.into(),
+        group_time_us: commands::TIME_US,
+        actor_id: Bytes::from_static(&[1; 16]),
+        request_id: Bytes::from_static(&[2; 16]),
+        // About what a batch of 64 records of one source has.
+        header_a: Bytes::from_static(&[3; 320]),
+        header_b: Bytes::from_static(&[4; 48]),
+        ..Leaf::default()
+    };
+    let mut frontier = Frontier::new();
+    let mut group = criterion.benchmark_group("leaf");
+    group.bench_function("of_a_batch", |bench| {
+        bench.iter(|| {
+            let bytes = black_box(&leaf).encode_to_vec();
+            frontier.append_with(leaf_hash(&bytes), |node| {
+                black_box(node);
+            })
+        });
+    });
+    group.finish();
+}
+
 fn main() {
     let mut criterion = Criterion::default()
         .sample_size(20)
@@ -155,5 +185,6 @@ fn main() {
     seal(&mut criterion);
     append(&mut criterion);
     apply(&mut criterion);
+    leaf(&mut criterion);
     criterion.final_summary();
 }

@@ -1,5 +1,5 @@
 //! What the machine itself can do, measured in the same run as the arms: fdatasync appends,
-//! a loopback round trip, AES-256-GCM, SHA-256. The first two are also the probes that tell
+//! a loopback round trip, AES-256-GCM, SHA-256, RocksDB's WAL with group commit. The first two are also the probes that tell
 //! whether the machine changed between two runs of a round.
 
 use std::hint::black_box;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
+use rocksdb::{DB, Options, WriteOptions};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -34,9 +35,18 @@ pub struct Ceilings {
     pub aes_gcm_mb_per_s: Vec<(usize, f64)>,
     /// SHA-256 in MB/s a core, by bytes of a message.
     pub sha256_mb_per_s: Vec<(usize, f64)>,
+    /// Values synced a second by RocksDB's WAL, [`WAL_WRITERS`] writers whose commits it groups,
+    /// by bytes of a value.
+    pub rocksdb_wal_per_s: Vec<(usize, f64)>,
     /// Loopback round trip in µs.
     pub rtt_us: f64,
 }
+
+/// Writers of [`Ceilings::rocksdb_wal_per_s`], each with one value on its way.
+const WAL_WRITERS: u64 = 32;
+const WAL_FOR: Duration = Duration::from_secs(1);
+/// One memtable takes all that a second can bring: no flush runs beside.
+const WAL_MEMTABLE_BYTES: usize = 1 << 30;
 
 /// Measures the probe in about a quarter of a second.
 ///
@@ -87,8 +97,12 @@ pub fn measure(folder: &Path) -> Result<Ceilings, Error> {
             )
         })
         .to_vec();
+    let mut rocksdb_wal_per_s = Vec::new();
+    for bytes in [1024, 64 << 10] {
+        rocksdb_wal_per_s.push((bytes, synced_values_per_s(folder, bytes)?));
+    }
     let rtt_us = middle(&mut round_trips(5000)?);
-    Ok(Ceilings { fdatasync_per_s, aes_gcm_mb_per_s, sha256_mb_per_s, rtt_us })
+    Ok(Ceilings { fdatasync_per_s, aes_gcm_mb_per_s, sha256_mb_per_s, rocksdb_wal_per_s, rtt_us })
 }
 
 fn mb_per_s(bytes: usize, mut work: impl FnMut()) -> f64 {
@@ -124,6 +138,39 @@ fn sync_times(
     drop(file);
     std::fs::remove_file(&path).map_err(failed())?;
     Ok(times)
+}
+
+/// Writers that each wait for their own value: RocksDB puts those that wait together into one write
+/// and one sync.
+fn synced_values_per_s(folder: &Path, bytes: usize) -> Result<f64, Error> {
+    let path = folder.join("wal");
+    let failed = |error: rocksdb::Error| Error::protocol("rocksdb", error.to_string());
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_write_buffer_size(WAL_MEMTABLE_BYTES);
+    let db = DB::open(&options, &path).map_err(failed)?;
+    let start = now();
+    let write = |writer: u64| {
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        let value = vec![0x5a_u8; bytes];
+        let mut count = 0_u64;
+        while start.elapsed() < WAL_FOR {
+            let key = [writer.to_be_bytes(), count.to_be_bytes()].concat();
+            db.put_opt(key, &value, &synced)?;
+            count += 1;
+        }
+        Ok::<u64, rocksdb::Error>(count)
+    };
+    let counts: Result<Vec<u64>, rocksdb::Error> = std::thread::scope(|threads| {
+        let running: Vec<_> =
+            (0..WAL_WRITERS).map(|writer| threads.spawn(move || write(writer))).collect();
+        running.into_iter().map(|one| one.join().expect("a writer does not panic")).collect()
+    });
+    let per_s = counts.map_err(failed)?.iter().sum::<u64>() as f64 / start.elapsed().as_secs_f64();
+    drop(db);
+    DB::destroy(&options, &path).map_err(failed)?;
+    Ok(per_s)
 }
 
 fn round_trips(count: usize) -> Result<Vec<f64>, Error> {

@@ -90,6 +90,11 @@ pub trait Driver: Send + Sync {
     /// When the connection is not made.
     async fn connect(&self, source: u32) -> Result<Box<dyn Source>, Error>;
 
+    /// Whether several nodes may be read back at the same time.
+    fn reads_side_by_side(&self) -> bool {
+        true
+    }
+
     /// Passes every stored record of `node` through `check`, each source's in the order in which
     /// that node keeps them.
     ///

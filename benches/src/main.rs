@@ -25,7 +25,7 @@ struct Options {
 enum Command {
     /// Run one workload on the named arms and keep the results.
     Run(RunOptions),
-    /// The short comparison (about 18 minutes).
+    /// The short comparison (about 16 minutes, docs/adr/0007).
     Short,
     /// One workload in full: 5 rounds, 10 s warm-up, 60 s measured.
     Full {
@@ -38,7 +38,7 @@ enum Command {
         #[arg(long, value_delimiter = ',')]
         arms: Vec<String>,
     },
-    /// Measure what the machine itself can do.
+    /// Measure what the machine itself can do, with both echoes.
     Ceilings,
     /// List the arms.
     Arms,
@@ -141,9 +141,7 @@ async fn work(options: Options) -> anyhow::Result<()> {
             measure(&format!("full {workload:?} {size} B"), vec![plan], &data, false).await
         }
         Command::Ceilings => {
-            let home = Home::new(&data, "ceilings")?;
-            println!("{}", serde_json::to_string_pretty(&ceilings::measure(home.path())?)?);
-            Ok(())
+            measure("ceilings", vec![echo_plan(&["echo", "replicated-echo"])], &data, true).await
         }
         Command::Arms => {
             for (name, what) in arms::ARMS {
@@ -194,6 +192,7 @@ fn usual_arms(workload: Workload) -> Vec<String> {
             "etcd/txn=16",
             "rabbitmq",
             "replicated-echo",
+            "echo",
         ]),
         Workload::W6 => names(&[
             "ours",
@@ -207,12 +206,20 @@ fn usual_arms(workload: Workload) -> Vec<String> {
     }
 }
 
+/// W3 on arms that store nothing: one round says what the wire allows.
+fn echo_plan(arms: &[&str]) -> Plan {
+    let mut plan = Plan::new(Workload::W3, 1024, &names(arms));
+    (plan.rounds, plan.warm_up_s, plan.seconds) = (1, 2.0, 5.0);
+    plan
+}
+
 fn short_plans() -> Vec<Plan> {
     let mut plans = Vec::new();
     let six = ["ours", "nats-always", "nats-default", "etcd/txn=16", "rabbitmq", "replicated-echo"];
     let mut most = Plan::new(Workload::W3, 1024, &names(&six));
     most.warm_up_s = 2.0;
     plans.push(most);
+    plans.push(echo_plan(&["echo"]));
     let mut one = Plan::new(Workload::W1, 1024, &usual_arms(Workload::W1));
     (one.rounds, one.warm_up_s, one.seconds) = (1, 1.0, 4.0);
     plans.push(one);
@@ -241,7 +248,10 @@ async fn measure(name: &str, plans: Vec<Plan>, data: &PathBuf, dry: bool) -> any
         all.push(series(plan, data).await?);
     }
     if dry {
-        println!("{}", report::markdown("dry run", &report::commit(), &all, &ceilings));
+        println!(
+            "{}",
+            report::markdown(&format!("{name}, not kept"), &report::commit(), &all, &ceilings)
+        );
     } else {
         println!("{}", report::write(name, &all, &ceilings)?);
     }

@@ -150,6 +150,7 @@ pub fn markdown(name: &str, commit: &str, all: &[Series], ceilings: &Ceilings) -
         ("append and fdatasync", "/s", &ceilings.fdatasync_per_s),
         ("AES-256-GCM, one core", "MB/s", &ceilings.aes_gcm_mb_per_s),
         ("SHA-256, one core", "MB/s", &ceilings.sha256_mb_per_s),
+        ("RocksDB WAL, 32 writers in groups, synced", "/s", &ceilings.rocksdb_wal_per_s),
     ] {
         for (bytes, figure) in rows {
             writeln!(out, "| {what} | {bytes} | {figure:.0} {unit} |").expect("a string grows");

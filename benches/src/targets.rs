@@ -186,7 +186,7 @@ fn crowd(series: &Series, found: &mut BTreeMap<String, Target>) {
 
 fn switched(series: &Series, found: &mut BTreeMap<String, Target>) {
     let all = series.ratios(OURS, OURS_OFF, |run| run.acked_per_s);
-    let of = "all on / all off, acked records a second";
+    let of = "all on / without TLS, seal, check and digests (leaves stay), acked records a second";
     add(found, "P13", of, Better::Higher, vec![Part { gate: 0.70, goal: 0.85, rounds: all }]);
     let checked = series.ratios(OURS, OURS_UNVALIDATED, |run| run.acked_per_s);
     let of = "validated / not validated, acked records a second";

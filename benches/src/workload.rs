@@ -318,12 +318,14 @@ async fn read_back(
     known: &[Acked],
     run: &mut Run,
 ) -> Result<(), Error> {
-    for node in 0..driver.nodes() {
+    use futures::{StreamExt as _, TryStreamExt as _};
+    let at_once = if driver.reads_side_by_side() { driver.nodes() } else { 1 };
+    let reading = futures::stream::iter(0..driver.nodes()).map(|node| async move {
         let mut check = Check::new(Arc::clone(&setup.records), setup.sources);
-        if driver.read_back(node, &mut check).await? == ReadBack::NotStored {
-            return Ok(());
-        }
-        run.read_back.push(check.finish(known));
-    }
+        let done = driver.read_back(node, &mut check).await?;
+        Ok::<_, Error>((done == ReadBack::Done).then(|| check.finish(known)))
+    });
+    let verdicts: Vec<Option<Verdict>> = reading.buffered(at_once).try_collect().await?;
+    run.read_back = verdicts.into_iter().flatten().collect();
     Ok(())
 }

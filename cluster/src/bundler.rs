@@ -32,6 +32,7 @@ use crate::log_store::{LogError, ReplicaLog};
 use crate::network::{Link, Links};
 use crate::queue::{CommandQueue, Item, QueueConfig, RETRY_PAUSE};
 use crate::raft::{GroupRaft, ServerMetrics};
+use crate::requests;
 use crate::type_config::{BundleBytes, CallbackResponder, LogId, PeerNode, WriteResult};
 
 /// What one bundle takes, unless a single command is larger.
@@ -221,14 +222,7 @@ impl Bundler {
             }
             metrics::counter!("dtm_bundles_total").increment(1);
             metrics::counter!("dtm_commands_total").increment(taken.items.len() as u64);
-            let mut builder = bundle::Builder::of_version(
-                taken.version,
-                self.links.clocks().stamp_us(),
-                &self.node.0,
-                bytes + 8 * taken.items.len(),
-            );
-            taken.items.iter().for_each(|(_, item)| builder.push(&item.command));
-            let data = BundleBytes(builder.finish());
+            let data = BundleBytes(self.bundle(&taken, bytes));
             let responder = CallbackResponder::new(move |result| taken.finish(result));
             if self.raft.client_write_ff(data, Some(responder)).await.is_err() {
                 return RETRY_PAUSE;
@@ -242,6 +236,22 @@ impl Bundler {
         } else {
             left
         }
+    }
+
+    fn bundle(&self, taken: &Taken, bytes: usize) -> Bytes {
+        let (group, commands) = (self.queue.group(), taken.items.len());
+        if requests::are_logged() {
+            let told = taken.items.iter().map(|(_, item)| &item.command);
+            told.for_each(|command| requests::bundled(group, command, commands, bytes));
+        }
+        let mut builder = bundle::Builder::of_version(
+            taken.version,
+            self.links.clocks().stamp_us(),
+            &self.node.0,
+            bytes + 8 * commands,
+        );
+        taken.items.iter().for_each(|(_, item)| builder.push(&item.command));
+        builder.finish()
     }
 
     fn to_propose_error(&self, error: LogError) -> ProposeError {

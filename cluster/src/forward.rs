@@ -23,6 +23,7 @@ use tonic::{Status, Streaming};
 use crate::network::{Link, OriginGuard};
 use crate::queue::{CommandQueue, Item};
 use crate::registry::Registry;
+use crate::requests;
 use crate::shares::{COMMANDS_MAX, Shares};
 
 /// One message takes this much, unless a single command is larger.
@@ -213,7 +214,11 @@ impl Worker {
         let mut items = Vec::new();
         let mut bytes = 0;
         let mut next = Some(first);
+        let are_logged = requests::are_logged();
         while let Some(job) = next {
+            if are_logged {
+                requests::forwarded(job.group, &job.item.command);
+            }
             self.last_id += 1;
             bytes += job.bytes();
             let (id, command) = (self.last_id, job.item.command.clone());

@@ -38,6 +38,7 @@ mod registry;
 mod removal;
 mod repair;
 mod repeats;
+mod requests;
 mod roots;
 mod scrub;
 mod shares;

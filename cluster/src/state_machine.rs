@@ -22,6 +22,7 @@ use crate::convert;
 use crate::log_store::{READ_BYTES_MAX, ReplicaLog, wait_for_disk};
 use crate::missing::Missing;
 use crate::ranges::Ranges;
+use crate::requests;
 use crate::snapshot::{Snapshot, SnapshotBuilder, SnapshotData};
 use crate::type_config::{
     Entry, LogId, Outcomes, Payload, SnapshotMeta, StoredMembership, TypeConfig,
@@ -111,6 +112,9 @@ impl StateMachine {
         batch.put(APPLIED_KEY, applied_row(self.last, &self.membership));
         self.write(&batch).await?;
         self.publish();
+        if requests::are_logged() {
+            requests::applied(self.group, &committed, &outcomes);
+        }
         for (responder, outcomes) in responders.into_iter().zip(outcomes) {
             if let Some(responder) = responder {
                 responder.send(Outcomes(outcomes));

@@ -178,9 +178,14 @@ fn clock_discipline() -> Finding {
         let mut timex: libc::timex = std::mem::zeroed();
         (libc::adjtimex(&raw mut timex), timex)
     };
-    let synchronised = state >= 0 && timex.status & libc::STA_UNSYNC == 0;
+    disciplined(state, timex.status, timex.maxerror)
+}
+
+/// By what adjtimex gave back: its result, the status bits, the largest error in microseconds.
+fn disciplined(state: i32, status: i32, error_us_max: libc::c_long) -> Finding {
+    let synchronised = state >= 0 && status & libc::STA_UNSYNC == 0;
     let found = if synchronised {
-        Told::new("doctor.found.synchronised").with("error", timex.maxerror)
+        Told::new("doctor.found.synchronised").with("error", error_us_max)
     } else {
         Told::new("doctor.found.not_synchronised")
     };
@@ -193,13 +198,20 @@ fn open_files() -> Finding {
     // SAFETY: the pointer is to a local that outlives the call.
     #[allow(unsafe_code)]
     let read = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    let verdict = if read == 0 && limit.rlim_max >= OPEN_FILES_WANTED {
-        Verdict::Ok
-    } else {
-        Verdict::Warning
+    files_allowed((read == 0).then_some((limit.rlim_cur, limit.rlim_max)))
+}
+
+/// By the limit in force, which a node has to do with, and how far it could be raised, where the
+/// system said them.
+fn files_allowed(limits: Option<(u64, u64)>) -> Finding {
+    let (verdict, found) = match limits {
+        Some((now, max)) => {
+            let verdict = if now >= OPEN_FILES_WANTED { Verdict::Ok } else { Verdict::Warning };
+            (verdict, Told::new("doctor.found.open_files").with("now", now).with("most", max))
+        }
+        None => (Verdict::Warning, Told::new("doctor.found.unknown")),
     };
-    let found = Told::new("doctor.found.open_files").with("now", limit.rlim_cur);
-    Finding::new("open_files", verdict, found.with("most", limit.rlim_max), "raise_files")
+    Finding::new("open_files", verdict, found, "raise_files")
 }
 
 fn disk_sync(folder: &Path) -> Finding {
@@ -226,6 +238,7 @@ fn failed(folder: &Path, error: &dyn std::fmt::Display) -> Told {
 }
 
 /// Microseconds of each fdatasync after a 4 KiB write.
+#[expect(clippy::disallowed_methods, reason = "only measures")]
 fn sync_times(folder: &Path) -> io::Result<Vec<u128>> {
     let path = folder.join(format!("doctor-{}.tmp", std::process::id()));
     let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
@@ -363,14 +376,20 @@ mod tests {
             ..Default::default()
         };
         let own = env!("CARGO_PKG_VERSION");
-        let all = vec![node("n1", own, true), node("n2", "0.0.0", true), node("n3", own, false)];
+        let mut astray = node("n4", own, true);
+        (astray.clock_astray, astray.clock_offset_us) = (true, -1_200_000);
+        let mut all = vec![node("n1", own, true), node("n2", "0.0.0", true)];
+        all.extend([node("n3", own, false), astray]);
         let status = ClusterStatusResponse { nodes: all, ..Default::default() };
         let found = nodes(Ok(status), Lang::En);
         let verdicts: Vec<_> = found.iter().map(|finding| finding.verdict).collect();
-        assert_eq!(verdicts, [Verdict::Ok, Verdict::Warning, Verdict::Warning]);
+        let warning = Verdict::Warning;
+        assert_eq!(verdicts, [Verdict::Ok, warning, warning, warning]);
         assert!(found[1].found.to_string().contains("n2: dtm 0.0.0"), "{found:?}");
         assert_eq!(found[1].remedy, Remedy::Key("same_release"));
         assert_eq!(found[2].remedy, Remedy::Key("start_node"));
+        assert!(found[3].found.to_string().contains("its clock is -1200 ms off"), "{found:?}");
+        assert_eq!(found[3].remedy, Remedy::Key("set_clock"));
         let nobody = nodes(Err(Failure::usage("cli.no_context", &[])), Lang::En);
         assert_eq!(nobody[0].verdict, Verdict::Ok, "a machine that no cluster was shown to");
     }
@@ -387,6 +406,52 @@ mod tests {
         let exit = crate::config::EXIT_CONFIG.to_string();
         assert_eq!(value("RestartPreventExitStatus"), exit);
         assert_eq!((value("LimitCORE"), value("Restart")), ("0", "on-failure"));
+    }
+
+    #[test]
+    fn a_clock_that_nobody_keeps_is_told() {
+        let kept = disciplined(0, 0, 1_500);
+        assert_eq!((kept.verdict, kept.remedy), (Verdict::Ok, Remedy::None));
+        assert_eq!(kept.found.to_string(), "synchronised, error at most 1500 us");
+        // TIME_ERROR is 5; a call that failed is -1, whatever the status holds then.
+        for (state, status) in [(5, libc::STA_UNSYNC), (0, libc::STA_UNSYNC), (-1, 0)] {
+            let alone = disciplined(state, status, 16_000_000);
+            assert_eq!((alone.check, alone.verdict), ("clock_discipline", Verdict::Warning));
+            assert_eq!(alone.remedy, Remedy::Key("run_chrony"));
+            assert_eq!(alone.found.to_string(), "not synchronised");
+        }
+        // Whatever this machine says: one of the two.
+        assert_ne!(clock_discipline().verdict, Verdict::Bad);
+    }
+
+    #[test]
+    fn too_few_files_are_told_by_the_limit_in_force() {
+        let wanted = OPEN_FILES_WANTED;
+        for (limits, verdict) in [
+            (Some((wanted, wanted)), Verdict::Ok),
+            (Some((wanted - 1, u64::MAX)), Verdict::Warning),
+            (Some((1_024, 1_024)), Verdict::Warning),
+            (None, Verdict::Warning),
+        ] {
+            let found = files_allowed(limits);
+            assert_eq!((found.check, found.verdict), ("open_files", verdict), "{limits:?}");
+            let is_told = found.remedy == Remedy::Key("raise_files");
+            assert_eq!(is_told, verdict == Verdict::Warning);
+        }
+        assert_eq!(files_allowed(Some((1_024, 4_096))).found.to_string(), "1024 now, at most 4096");
+        // The limit of this very process, as the system has it.
+        let limits = fs::read_to_string("/proc/self/limits").expect("Linux");
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("listed");
+        let now = line.split_whitespace().nth(3).expect("the limit in force");
+        assert!(open_files().found.to_string().starts_with(&format!("{now} now")), "{line}");
+    }
+
+    #[test]
+    fn the_version_of_this_software_and_the_clock_are_always_looked_at() {
+        let checks: Vec<_> = examine(None, NOW_US).into_iter().map(|found| found.check).collect();
+        assert_eq!(checks, ["version", "clock", "clock_discipline", "open_files", "config"]);
+        let version = &examine(None, NOW_US)[0];
+        assert_eq!(version.found.to_string(), format!("dtm {}", env!("CARGO_PKG_VERSION")));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::pki::{
     self, Authority, InitOptions, Subject, cluster_init, make_authority, make_request,
 };
 
+#[expect(clippy::disallowed_methods, reason = "certificates hold by the machine's clock")]
 fn now_us() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     i64::try_from(since.expect("after 1970").as_micros()).expect("fits")

@@ -11,10 +11,10 @@ use dtm_catalog::ENVELOPE_TEXT_BYTES_MAX;
 use dtm_ledger::Hash;
 use dtm_machine::seams::Entropy;
 use dtm_proto::ingest;
-use dtm_types::StreamKey;
 use dtm_types::command::command::Op;
 use dtm_types::command::{Actor, ActorKind, AppendBatch, Command};
 use dtm_types::format::{EntryBody, Envelope, Form, HeaderA, HeaderB, SealedRecord, Suite};
+use dtm_types::{RequestId, StreamKey};
 use prost::Message;
 
 use super::keys::BatchKeys;
@@ -80,6 +80,8 @@ pub(crate) struct OpenBatch {
 
 /// A batch ready to be proposed; its bytes never change again.
 pub(crate) struct Sealed {
+    /// In the command, in its leaf and in every log line about it.
+    pub(crate) request_id: RequestId,
     pub(crate) command: Bytes,
     pub(crate) last: u64,
     pub(crate) count: u32,
@@ -90,6 +92,13 @@ pub(crate) struct Sealed {
     /// Of what the client is told.
     pub(crate) refused_bytes: usize,
     pub(crate) tally: Tally,
+}
+
+impl Sealed {
+    /// Its first sequence.
+    pub(crate) fn first(&self) -> u64 {
+        self.last + 1 - u64::from(self.count)
+    }
 }
 
 impl OpenBatch {
@@ -277,12 +286,14 @@ impl OpenBatch {
             reported: self.tally.reported,
             unmasked: self.tally.unmasked,
         };
+        let request_id = RequestId(stamp.entropy.id16());
         let command = Command {
-            request_id: Bytes::copy_from_slice(&stamp.entropy.id16()),
+            request_id: Bytes::copy_from_slice(&request_id.0),
             actor: Some(Actor { kind: ActorKind::Source.into(), id: stamp.actor_id }),
             op: Some(Op::AppendBatch(append)),
         };
         Sealed {
+            request_id,
             command: command.encode_to_vec().into(),
             last,
             count: self.count,

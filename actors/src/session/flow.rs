@@ -222,6 +222,7 @@ impl Flow {
 
     fn propose(&mut self, at: usize) {
         let pending = &mut self.pending[at];
+        pending.tell_proposed(&self.stream, self.session, self.group);
         pending.progress = Progress::InFlight;
         let (batch, myself) = (pending.id, self.myself.clone());
         let reply =
@@ -280,6 +281,7 @@ impl Flow {
     }
 
     fn refused(&mut self, at: usize, refusal: &Refusal) -> Result<(), Error> {
+        self.pending[at].tell_unstored(&refusal.kind().as_str_name());
         match refusal.kind() {
             RefusalKind::Superseded => {
                 Err(Error::Superseded { stream: self.stream.clone(), session: refusal.session })
@@ -315,6 +317,7 @@ impl Flow {
     }
 
     fn failed(&mut self, at: usize, error: ProposeError) -> Result<(), Error> {
+        self.pending[at].tell_unstored(&error);
         self.last_error = Some(self.mark_failed(at, error)?);
         Ok(())
     }
@@ -383,8 +386,10 @@ impl Flow {
                 "ING-1: ack below what was stored"
             );
             pending.count(&appended, &self.deps, &self.contract.dataset);
+            let now_us = self.deps.clock.monotonic_us();
+            let place = (self.session, self.group);
+            pending.tell_acknowledged(&self.stream, place, &appended, now_us);
             if !appended.already {
-                let now_us = self.deps.clock.monotonic_us();
                 self.alarm.raise(
                     &pending.sealed.tally,
                     now_us,

@@ -149,12 +149,8 @@ impl SessionHandle {
         self.sequence(frame.first_sequence.saturating_add(frame.records.len() as u64 - 1))?;
         let (large, full) = (ErrorCode::TooLarge, ErrorCode::WindowExceeded);
         self.bounds.frame_records.check(frame.records.len(), &self.stream, large)?;
-        let signed = !frame.sender_signature.is_empty() || !frame.sender_root.is_empty();
-        if signed || frame.records.iter().any(|r| !r.salt.is_empty() || !r.blobs.is_empty()) {
-            return Err(Error::NotSupported {
-                stream: self.stream.clone(),
-                what: "a signed frame or a blob",
-            });
+        if let Some(what) = reserved(frame) {
+            return Err(Error::NotSupported { stream: self.stream.clone(), what });
         }
         // No record is larger than its frame: hardly any frame is looked through for this.
         if bytes as u64 > self.bounds.record_bytes.value {
@@ -170,6 +166,39 @@ impl SessionHandle {
         }
         Ok(frame.records.iter().map(memory_of).sum::<usize>().max(bytes))
     }
+}
+
+/// What the contracts define and this version does not take yet: never dropped in silence.
+fn reserved(frame: &ingest::Frame) -> Option<&'static str> {
+    let signed = !frame.sender_signature.is_empty()
+        || !frame.sender_root.is_empty()
+        || !frame.certificate_chain.is_empty()
+        || frame.signing_time_us != 0;
+    let of_frame = [
+        (signed, "a signed frame"),
+        (!frame.hops.is_empty(), "a list of hops"),
+        (!frame.consent_id.is_empty(), "a consent"),
+    ];
+    let found = of_frame.into_iter().find_map(|(is_set, what)| is_set.then_some(what));
+    found.or_else(|| frame.records.iter().find_map(reserved_in))
+}
+
+fn reserved_in(record: &ingest::Record) -> Option<&'static str> {
+    if !record.blobs.is_empty() {
+        return Some("a blob");
+    }
+    if !record.salt.is_empty() {
+        return Some("a salt of the sender");
+    }
+    let envelope = record.envelope.as_deref()?;
+    [
+        (envelope.signature.is_some(), "a signed record"),
+        (!envelope.payload_digest.is_empty(), "a payload digest"),
+        (!envelope.hops.is_empty(), "a list of hops"),
+        (!envelope.consent_id.is_empty(), "a consent"),
+    ]
+    .into_iter()
+    .find_map(|(is_set, what)| is_set.then_some(what))
 }
 
 /// What `record_bytes_max` bounds.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dtm_proto::ingest::publish_request::Request;
 use dtm_types::command::SourceLimits;
+use dtm_types::format::Hop;
 use ractor::Actor;
 use tokio::sync::mpsc;
 
@@ -39,6 +40,18 @@ fn record(payload: usize, envelope: usize) -> ingest::Record {
 
 fn frame(records: Vec<ingest::Record>) -> ingest::Frame {
     ingest::Frame { first_sequence: 1, records, ..ingest::Frame::default() }
+}
+
+/// What of a frame is not supported yet.
+async fn reserved_of(session: &SessionHandle, frame: ingest::Frame) -> Option<&'static str> {
+    match session.frame(frame).await {
+        Err(error @ Error::NotSupported { what, .. }) => {
+            assert_eq!(error.code(), ErrorCode::NotSupported);
+            Some(what)
+        }
+        Ok(()) => None,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Name, value and what was found of the limit that a frame is over.
@@ -84,6 +97,49 @@ async fn the_stream_counts_as_its_client_and_the_node_what_it_holds() {
     session.frame(frame(vec![listed])).await.expect("within every limit");
     let _held = mailbox.recv().await;
     assert!(admission.in_flight_bytes() >= 1_000 * size_of::<Violation>() as u64);
+}
+
+#[tokio::test]
+async fn what_is_reserved_is_refused_and_never_dropped() {
+    let (session, _, in_flight, _mailbox) = session(MIB, &Limits::default()).await;
+    let set = Bytes::from_static(b"set");
+    let of_frame = |change: &dyn Fn(&mut ingest::Frame)| {
+        let mut frame = frame(vec![record(2, 0); 3]);
+        change(&mut frame);
+        frame
+    };
+    for signed in [
+        of_frame(&|f| f.sender_root = set.clone()),
+        of_frame(&|f| f.sender_signature = set.clone()),
+        of_frame(&|f| f.certificate_chain = set.clone()),
+        of_frame(&|f| f.signing_time_us = -1),
+    ] {
+        assert_eq!(reserved_of(&session, signed).await, Some("a signed frame"));
+    }
+    let hops = of_frame(&|f| f.hops = vec![Hop::default()]);
+    assert_eq!(reserved_of(&session, hops).await, Some("a list of hops"));
+    let consent = of_frame(&|f| f.consent_id = "C-1".into());
+    assert_eq!(reserved_of(&session, consent).await, Some("a consent"));
+
+    // In the last record of several.
+    let of_record = |change: &dyn Fn(&mut ingest::Record, &mut Envelope)| {
+        let (mut last, mut envelope) = (record(2, 0), Envelope::default());
+        change(&mut last, &mut envelope);
+        frame(vec![record(2, 0), ingest::Record { envelope: Some(Box::new(envelope)), ..last }])
+    };
+    let cases = [
+        (of_record(&|r, _| r.blobs = vec![set.clone()]), "a blob"),
+        (of_record(&|r, _| r.salt = set.clone()), "a salt of the sender"),
+        (of_record(&|_, e| e.signature = Some(Box::default())), "a signed record"),
+        (of_record(&|_, e| e.payload_digest = set.clone()), "a payload digest"),
+        (of_record(&|_, e| e.hops = vec![Hop::default()]), "a list of hops"),
+        (of_record(&|_, e| e.consent_id = "C-1".into()), "a consent"),
+    ];
+    for (frame, what) in cases {
+        assert_eq!(reserved_of(&session, frame).await, Some(what));
+    }
+    assert_eq!(in_flight.bytes(), 0, "nothing of it was taken");
+    assert_eq!(reserved_of(&session, of_record(&|_, _| {})).await, None);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dtm_types::command::Appended;
+use dtm_types::{GroupId, REQUEST_LOG, StreamKey};
 
 use crate::admission::Permit;
 use crate::batch::Sealed;
@@ -33,6 +34,55 @@ impl Pending {
             Progress::Done(appended) => Some(appended),
             _ => None,
         }
+    }
+
+    /// The batch is on its way to its group. Costs nothing unless somebody listens, as the lines below.
+    pub(super) fn tell_proposed(&self, stream: &StreamKey, session: u64, group: GroupId) {
+        tracing::debug!(
+            target: REQUEST_LOG,
+            request_id = %self.sealed.request_id,
+            source = stream.source.as_str(),
+            stream = &*stream.stream,
+            session,
+            group = group.0,
+            first = self.sealed.first(),
+            last = self.sealed.last,
+            count = self.sealed.count,
+            bytes = self.sealed.command.len(),
+            again = matches!(self.progress, Progress::Failed),
+            "batch proposed"
+        );
+    }
+
+    /// Its group did not store it, or nobody knows.
+    pub(super) fn tell_unstored(&self, cause: &dyn std::fmt::Display) {
+        let request_id = self.sealed.request_id;
+        tracing::debug!(target: REQUEST_LOG, %request_id, %cause, "batch not acknowledged");
+    }
+
+    /// Its client is told that it is kept.
+    pub(super) fn tell_acknowledged(
+        &self,
+        stream: &StreamKey,
+        (session, group): (u64, GroupId),
+        appended: &Appended,
+        now_us: i64,
+    ) {
+        tracing::debug!(
+            target: REQUEST_LOG,
+            request_id = %self.sealed.request_id,
+            source = stream.source.as_str(),
+            stream = &*stream.stream,
+            session,
+            group = group.0,
+            first = self.sealed.first(),
+            last = self.sealed.last,
+            index = appended.offset,
+            leaf = appended.leaf_index,
+            already = appended.already,
+            took_us = now_us - self.sealed_us,
+            "batch acknowledged"
+        );
     }
 
     /// What the metrics say of a batch that is done, and what its stream waits for refused records.

@@ -15,7 +15,7 @@ const GROUPS: u32 = 12;
 /// Names that [`make`] knows, with what they are.
 pub const ARMS: [(&str, &str); 12] = [
     ("ours", "three nodes, TLS, validation, all defaults; /groups=N"),
-    ("ours-off", "ours without TLS, seal, check and digests"),
+    ("ours-off", "ours without TLS, seal, check and digests; leaves stay"),
     ("ours-unvalidated", "ours without the check of records"),
     ("ours-unsealed", "ours without encryption of batches"),
     ("ours-plain", "ours without TLS"),

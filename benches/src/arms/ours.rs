@@ -34,15 +34,15 @@ const ARM: &str = "ours";
 /// The arms of this file, with what each leaves out.
 const ARMS: [(&str, &[Part]); 6] = [
     (ARM, &[]),
-    ("ours-off", &[Part::Tls, Part::Seal, Part::Check, Part::Ledger]),
+    ("ours-off", &[Part::Tls, Part::Seal, Part::Check, Part::Digests]),
     ("ours-unvalidated", &[Part::Check]),
     ("ours-unsealed", &[Part::Seal]),
     ("ours-plain", &[Part::Tls]),
-    ("ours-undigested", &[Part::Ledger]),
+    ("ours-undigested", &[Part::Digests]),
 ];
 const DATASET: &str = "bench_progress";
 const DEFINITION: &str = include_str!("ours.toml");
-/// Sources registered, or read back, at once.
+/// Sources registered, or read back from a node, at once.
 const AT_ONCE: usize = 16;
 /// Held unacked by a source: more than the open loop ever lets wait of 1 KiB records.
 const UNACKED_BYTES_MAX: usize = 8 << 20;
@@ -96,15 +96,11 @@ impl Ours {
         cluster.ok_or_else(|| Error::protocol(ARM, "not started"))
     }
 
-    /// The cluster, or one node of it, as `source` sees it.
-    fn endpoint(&self, source: u32, node: Option<usize>) -> Result<Endpoint, Error> {
+    /// The cluster as `source` sees it.
+    fn endpoint(&self, source: u32) -> Result<Endpoint, Error> {
         let lost = || Error::protocol(ARM, format!("source {source} is not registered"));
         let key = self.keys.get(source as usize).ok_or_else(lost)?;
-        let endpoint = match node {
-            None => self.trust.clone().ok_or_else(lost)?,
-            Some(node) => self.trust([self.cluster()?.address(node)])?,
-        };
-        Ok(endpoint.with_credential(key.clone()))
+        Ok(self.trust.clone().ok_or_else(lost)?.with_credential(key.clone()))
     }
 }
 
@@ -239,7 +235,7 @@ impl Driver for Ours {
         config.backoff_max = Duration::from_secs(1);
         config.seed = Some(u64::from(source));
         let publisher =
-            Publisher::open(self.endpoint(source, None)?, config).await.map_err(failed("open"))?;
+            Publisher::open(self.endpoint(source)?, config).await.map_err(failed("open"))?;
         let progress = publisher.acked();
         Ok(Box::new(OursSource {
             through: publisher.next_sequence() - 1,
@@ -250,10 +246,15 @@ impl Driver for Ours {
     }
 
     async fn read_back(&self, node: usize, check: &mut Check) -> Result<ReadBack, Error> {
-        let sources = u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
-        let reading = futures::stream::iter(0..sources).map(|source| self.read(source, node));
+        // One connection for all: who asks is said with each call.
+        let node = self.trust([self.cluster()?.address(node)])?.with_shared_connections();
+        let own = |key: &Credential| Reader::new(node.clone().with_credential(key.clone()));
+        let readers: Vec<Reader> = self.keys.iter().map(own).collect();
+        let reading = futures::stream::iter((0_u32..).zip(readers))
+            .map(|(source, reader)| tokio::spawn(read(reader, source)));
         let mut reading = reading.buffered(AT_ONCE);
         while let Some(payloads) = reading.next().await {
+            let payloads = payloads.map_err(|error| Error::protocol(ARM, error.to_string()))?;
             payloads?.iter().for_each(|payload| check.see(payload));
         }
         Ok(ReadBack::Done)
@@ -293,27 +294,24 @@ impl Driver for Ours {
     }
 }
 
-impl Ours {
-    /// All payloads that `node` holds of a source, in the order in which it gives them.
-    async fn read(&self, source: u32, node: usize) -> Result<Vec<Bytes>, Error> {
-        let reader = Reader::new(self.endpoint(source, Some(node))?);
-        let mut records = reader.read(ReadRequest {
-            source: code(source),
-            stream: "bench".to_owned(),
-            current: true,
-            purpose: "bench".to_owned(),
-            ..ReadRequest::default()
-        });
-        let mut payloads = Vec::new();
-        while let Some(answer) = records.next().await.map_err(failed("read back"))? {
-            // Else a lag of this node would look like a loss.
-            if !answer.current {
-                return Err(Error::protocol(ARM, "the view read back is not current"));
-            }
-            payloads.extend(answer.records.into_iter().map(|record| record.payload));
+/// All payloads that a node holds of a source, in the order in which it gives them.
+async fn read(reader: Reader, source: u32) -> Result<Vec<Bytes>, Error> {
+    let mut records = reader.read(ReadRequest {
+        source: code(source),
+        stream: "bench".to_owned(),
+        current: true,
+        purpose: "bench".to_owned(),
+        ..ReadRequest::default()
+    });
+    let mut payloads = Vec::new();
+    while let Some(answer) = records.next().await.map_err(failed("read back"))? {
+        // Else a lag of this node would look like a loss.
+        if !answer.current {
+            return Err(Error::protocol(ARM, "the view read back is not current"));
         }
-        Ok(payloads)
+        payloads.extend(answer.records.into_iter().map(|record| record.payload));
     }
+    Ok(payloads)
 }
 
 struct OursSource {

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::driver::{Driver, ReadBack, Setup, Source, Window};
@@ -16,6 +17,8 @@ use crate::process::Wait;
 use crate::verify::Check;
 
 const ARM: &str = "rabbitmq";
+/// Queues read back at once: what their waits take is spent once, and a few of them are in memory.
+const QUEUES_AT_ONCE: usize = 4;
 
 /// The RabbitMQ arm.
 #[derive(Debug)]
@@ -35,6 +38,35 @@ impl Rabbit {
         let cluster = self.cluster.as_ref().ok_or_else(|| Error::protocol(ARM, "not started"))?;
         Ok(cluster.ports[node])
     }
+}
+
+/// All messages of a queue, from the member of the node with this port.
+async fn read(port: u16, queue: String) -> Result<Vec<Bytes>, Error> {
+    let mut amqp = Amqp::open(port).await?;
+    // What the node before gave out comes back when its connection is gone: wait until the
+    // number of ready messages stands still.
+    let wait = Wait::new(&format!("ready messages of {queue}"), 60);
+    let (mut ready, mut same) = (0, 0);
+    while same < 3 {
+        let now = amqp.declare(&queue, true).await?;
+        same = if now == ready { same + 1 } else { 0 };
+        ready = now;
+        wait.pause(&mut []).await?;
+    }
+    let mut payloads = Vec::with_capacity(ready as usize);
+    if ready == 0 {
+        return Ok(payloads);
+    }
+    amqp.consume(&queue, ready / u32::from(u16::MAX) + 1).await?;
+    for read in 0..ready {
+        let next = tokio::time::timeout(Duration::from_secs(30), amqp.next()).await;
+        let what = format!("record {read} of {ready} of {queue}");
+        match next.map_err(|_| Error::Timeout { what, seconds: 30 })?? {
+            Event::Delivery(payload) => payloads.push(payload),
+            Event::Ack { .. } => return Err(Error::protocol(ARM, "a confirm to a reader")),
+        }
+    }
+    Ok(payloads)
 }
 
 fn name(queue: u32) -> String {
@@ -77,32 +109,17 @@ impl Driver for Rabbit {
         Ok(Box::new(RabbitSource { amqp, queue: name(queue), offset: None, open, out }))
     }
 
+    /// What one node gave out is given to the next only when it is back in its queue.
+    fn reads_side_by_side(&self) -> bool {
+        false
+    }
+
     async fn read_back(&self, node: usize, check: &mut Check) -> Result<ReadBack, Error> {
-        for queue in 0..self.queues {
-            let queue = name(queue);
-            let mut amqp = Amqp::open(self.port(node)?).await?;
-            // What the node before gave out comes back when its connection is gone: wait until
-            // the number of ready messages stands still.
-            let wait = Wait::new(&format!("ready messages of {queue}"), 60);
-            let (mut ready, mut same) = (0, 0);
-            while same < 3 {
-                let now = amqp.declare(&queue, true).await?;
-                same = if now == ready { same + 1 } else { 0 };
-                ready = now;
-                wait.pause(&mut []).await?;
-            }
-            if ready == 0 {
-                continue;
-            }
-            amqp.consume(&queue, ready / u32::from(u16::MAX) + 1).await?;
-            for read in 0..ready {
-                let next = tokio::time::timeout(Duration::from_secs(30), amqp.next()).await;
-                let what = format!("record {read} of {ready} of {queue}");
-                match next.map_err(|_| Error::Timeout { what, seconds: 30 })?? {
-                    Event::Delivery(payload) => check.see(&payload),
-                    Event::Ack { .. } => return Err(Error::protocol(ARM, "a confirm to a reader")),
-                }
-            }
+        let port = self.port(node)?;
+        let reading = futures::stream::iter(0..self.queues).map(|queue| read(port, name(queue)));
+        let mut reading = reading.buffer_unordered(QUEUES_AT_ONCE);
+        while let Some(payloads) = reading.next().await {
+            payloads?.iter().for_each(|payload| check.see(payload));
         }
         Ok(ReadBack::Done)
     }

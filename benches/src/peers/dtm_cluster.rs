@@ -85,7 +85,8 @@ impl DtmCluster {
         };
         let mut found = words(&["cluster", "init"]);
         found.extend(cluster.node_words(0));
-        found.extend(words(&["--name", "bench", "--operator", OPERATOR]));
+        let groups = cluster.settings.groups.to_string();
+        found.extend(words(&["--name", "bench", "--operator", OPERATOR, "--groups", &groups]));
         cluster.dtm(&found).await?;
         cluster.launch(0)?;
         cluster.wait_for("the first node", leaders_missing).await?;
@@ -161,11 +162,10 @@ impl DtmCluster {
     }
 
     fn configure(&self, command: &mut std::process::Command) {
-        let Settings { groups, connections, .. } = self.settings;
+        let connections = self.settings.connections.to_string();
         command
-            .env("DTM__CLUSTER__INGEST_GROUPS", groups.to_string())
-            .env("DTM__TLS__CONNECTIONS_MAX", connections.to_string())
-            .env("DTM__TLS__CONNECTIONS_PER_ADDRESS_MAX", connections.to_string());
+            .env("DTM__TLS__CONNECTIONS_MAX", &connections)
+            .env("DTM__TLS__CONNECTIONS_PER_ADDRESS_MAX", &connections);
     }
 
     fn launch(&mut self, node: usize) -> Result<(), Error> {

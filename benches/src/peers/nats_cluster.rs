@@ -11,6 +11,8 @@ use crate::process::{Process, Wait, free_ports, write_file};
 
 /// Nodes of the cluster.
 pub const NODES: usize = 3;
+/// How long one answer of a starting node is waited for.
+const LEADS_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// A running cluster.
 #[derive(Debug)]
@@ -66,7 +68,7 @@ impl NatsCluster {
         let wait = Wait::new("JetStream of three nodes", 30);
         for port in ports {
             // The list of names is answered only when the meta group has a leader.
-            while ask(*port, "$JS.API.STREAM.NAMES", &json!({})).await.is_err() {
+            while !leads(*port).await {
                 wait.pause(&mut cluster.processes).await?;
             }
         }
@@ -132,6 +134,13 @@ impl NatsCluster {
     pub fn stop(&mut self) {
         self.processes.clear();
     }
+}
+
+/// Whether JetStream answers: before its meta group has a leader a question gets no answer at all.
+async fn leads(port: u16) -> bool {
+    let asked = json!({});
+    let asking = ask(port, "$JS.API.STREAM.NAMES", &asked);
+    matches!(tokio::time::timeout(LEADS_WAIT, asking).await, Ok(Ok(_)))
 }
 
 async fn ask(port: u16, subject: &str, body: &Value) -> Result<Value, Error> {

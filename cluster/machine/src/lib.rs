@@ -5,6 +5,7 @@
 //! replica (RAFT-1).
 
 mod commands;
+mod day;
 pub mod keys;
 mod leaves;
 mod machine;

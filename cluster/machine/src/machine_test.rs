@@ -15,6 +15,7 @@ use prost::Message;
 use crate::seams::{MemoryStateStore, StateBatch, StateRead, StateStore};
 use crate::{Committed, Machine, reads};
 
+mod day;
 mod entries;
 mod lost;
 mod nodes;

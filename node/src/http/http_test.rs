@@ -3,8 +3,8 @@ use std::net::SocketAddr;
 use axum::body::Body;
 use dtm_identity::{Caller, Identity, Role};
 use dtm_machine::seams::SeededEntropy;
-use dtm_types::NodeId;
 use dtm_types::command::OperatorRow;
+use dtm_types::{DAY_US, NodeId};
 use http::header::COOKIE;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
@@ -19,6 +19,7 @@ const NOW_US: i64 = 1_795_000_000_000_000;
 struct Fixed {
     operators: Vec<OperatorRow>,
     readiness: Readiness,
+    today: Option<Today>,
 }
 
 #[async_trait::async_trait]
@@ -39,6 +40,7 @@ impl LiveStatus for Fixed {
             cluster: "thử".into(),
             nodes: vec![node, stopped],
             sources: vec![source],
+            today: self.today,
             ack_p99_ms: 1.5,
             ..Overview::default()
         }
@@ -76,9 +78,13 @@ fn row(info: &PeerInfo, role: Role) -> OperatorRow {
 }
 
 fn pages(operators: Vec<OperatorRow>, readiness: Readiness) -> (Router, Arc<Console>) {
+    pages_of(Fixed { operators, readiness, today: None })
+}
+
+fn pages_of(status: Fixed) -> (Router, Arc<Console>) {
     let console = Arc::new(Console::new(Arc::new(SeededEntropy::new(1)), NodeId([1; 16])));
     let router = router(Pages {
-        status: Arc::new(Fixed { operators, readiness }),
+        status: Arc::new(status),
         metrics: Arc::new(|| "dtm_up 1\n".into()),
         console: Arc::clone(&console),
         cluster: CLUSTER,
@@ -208,6 +214,34 @@ async fn a_session_ends_with_its_operator_and_says_how_to_come_back() {
     assert!(headers[CONTENT_TYPE].to_str().expect("text").starts_with("text/html"));
     assert!(body.contains("dtm console open") && body.contains("12 giờ"), "{body}");
     assert!(!body.contains("page.") && !body.contains("error."), "{body}");
+}
+
+#[tokio::test]
+async fn today_stands_beside_the_sums_and_says_where_it_is_not_whole_or_not_known() {
+    let peer = certificate(Role::Operator, CLUSTER);
+    let today = Today { records: 45_678, refused: 91, from_us: 0 };
+    // 10:32 there.
+    let partial = Today { from_us: NOW_US - NOW_US % DAY_US + (3 * 60 + 32) * 60_000_000, ..today };
+    for (today, vi, en) in [
+        (
+            Some(today),
+            ["hôm nay</dt><dd>45.678", "chối hôm nay</dt><dd>91"],
+            "today</dt><dd>45,678",
+        ),
+        (
+            Some(partial),
+            ["hôm nay (từ 10:32)</dt><dd>45.678", "chối hôm nay (từ 10:32)</dt><dd>91"],
+            "Refused today (from 10:32)</dt><dd>91",
+        ),
+        (None, ["ghi hôm nay</dt><dd>–", "chối hôm nay</dt><dd>–"], "Records today</dt><dd>–"),
+    ] {
+        let operators = vec![row(&peer, Role::Operator)];
+        let (router, _) = pages_of(Fixed { operators, readiness: Readiness::Ready, today });
+        let (_, _, page) = ask(&router, "/", Some(&peer), "vi").await;
+        assert!(vi.iter().all(|tile| page.contains(tile)), "{page}");
+        let (_, _, page) = ask(&router, "/?lang=en", Some(&peer), "vi").await;
+        assert!(page.contains(en), "{page}");
+    }
 }
 
 #[tokio::test]

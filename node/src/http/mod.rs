@@ -13,7 +13,7 @@ mod page;
 mod status;
 
 pub use console::{Console, LINK_SECONDS, SESSION_SECONDS};
-pub use status::{GroupLine, LiveStatus, NodeLine, Overview, Readiness, SourceLine};
+pub use status::{GroupLine, LiveStatus, NodeLine, Overview, Readiness, SourceLine, Today};
 
 use std::sync::Arc;
 

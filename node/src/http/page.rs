@@ -6,8 +6,8 @@ use askama::Template;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use dtm_types::ErrorCode;
 use dtm_types::text::{Lang, render};
+use dtm_types::{DAY_US, ErrorCode, LOCAL_OFFSET_US};
 use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
@@ -15,7 +15,7 @@ use http::header::{
 use http::{HeaderValue, StatusCode};
 use sha2::{Digest, Sha256};
 
-use super::Overview;
+use super::{Overview, Today};
 
 /// How often the browser asks again, seconds.
 const REFRESH_SECONDS: u32 = 5;
@@ -120,8 +120,14 @@ fn document(status: StatusCode, page: &impl Template) -> Response {
 
 /// Time of day in Vietnam (+07:00).
 fn clock_time(now_us: i64) -> String {
-    let second = (now_us.div_euclid(1_000_000) + 7 * 3_600).rem_euclid(86_400);
-    format!("{:02}:{:02}:{:02} +07:00", second / 3_600, second / 60 % 60, second % 60)
+    let (hour, minute, second) = clock(now_us);
+    format!("{hour:02}:{minute:02}:{second:02} +07:00")
+}
+
+/// Hour, minute and second there.
+fn clock(time_us: i64) -> (i64, i64, i64) {
+    let second = (time_us + LOCAL_OFFSET_US).rem_euclid(DAY_US) / 1_000_000;
+    (second / 3_600, second / 60 % 60, second % 60)
 }
 
 /// Digits in groups of three, as people read them.
@@ -140,6 +146,30 @@ pub(super) fn grouped(number: u64, is_vi: bool) -> String {
 impl Page<'_> {
     fn number(&self, number: &u64) -> String {
         grouped(*number, self.is_vi)
+    }
+
+    fn records_today(&self) -> String {
+        self.today(|today| today.records)
+    }
+
+    fn refused_today(&self) -> String {
+        self.today(|today| today.refused)
+    }
+
+    /// A number of today; a dash where it is not known.
+    fn today(&self, pick: fn(Today) -> u64) -> String {
+        let number = self.overview.today.map(|today| grouped(pick(today), self.is_vi));
+        number.unwrap_or_else(|| "–".into())
+    }
+
+    /// Since when today is counted, where that is not midnight.
+    fn since(&self) -> String {
+        let from_us = self.overview.today.map_or(0, |today| today.from_us);
+        if from_us == 0 {
+            return String::new();
+        }
+        let (hour, minute, _) = clock(from_us);
+        format!(" ({} {hour:02}:{minute:02})", self.words.of("since"))
     }
 
     fn milliseconds(&self, value: &f64) -> String {

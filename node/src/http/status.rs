@@ -39,10 +39,23 @@ pub struct Overview {
     pub records: u64,
     /// Records refused since the beginning.
     pub refused: u64,
+    /// The same of today, where it is known.
+    pub today: Option<Today>,
     /// Median time to an acknowledgement on this node, milliseconds.
     pub ack_p50_ms: f64,
     /// 99th percentile of the same.
     pub ack_p99_ms: f64,
+}
+
+/// What was taken in since midnight, UTC+07:00, by the groups' own time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Today {
+    /// Records stored.
+    pub records: u64,
+    /// Records refused.
+    pub refused: u64,
+    /// Unix microseconds: since when, where the count began within the day; else 0.
+    pub from_us: i64,
 }
 
 /// One node.

@@ -15,7 +15,7 @@ use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, ReadView};
 use dtm_proto::ingest::publish_request::Request as Asked;
-use dtm_proto::ingest::{Open, PublishResponse, StatusRequest, StatusResponse};
+use dtm_proto::ingest::{AckLevel, Open, PublishResponse, StatusRequest, StatusResponse};
 use dtm_types::text::Told;
 use dtm_types::{ErrorCode, GroupId, SourceId, StreamKey};
 use futures::{Stream, StreamExt};
@@ -129,6 +129,10 @@ impl Shared {
             return Err(status(ErrorCode::InvalidArgument, detail));
         }
         let stream = stream_key(&open.source, &open.stream)?;
+        if !(0..=AckLevel::Majority as i32).contains(&open.ack_level) {
+            let what = "an ack level beyond the majority";
+            return Err(of_session(&dtm_actors::Error::NotSupported { stream, what }));
+        }
         let source = self.directory.source(self.view(), &open.source).await?;
         if source.suspended {
             let what = Told::new("refused.suspended").with("source", &open.source);

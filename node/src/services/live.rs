@@ -10,12 +10,14 @@ use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, GroupView, ReadView, StateRead};
 use dtm_proto::admin as wire;
 use dtm_types::command::OperatorRow;
+use dtm_types::format::GroupHead;
 use dtm_types::{ErrorCode, GroupId};
 use tonic::Status;
 
 use super::cluster_key;
 use super::shared::Shared;
 use super::status::{internal, status};
+use super::today::today;
 use crate::http::{GroupLine, LiveStatus, NodeLine, Overview, Readiness, SourceLine};
 use crate::pki::Issuing;
 
@@ -144,7 +146,7 @@ impl Shared {
             (None, None, None) if group.missing_bundles > 0 => "fetching",
             (None, None, None) => "healthy",
         };
-        let (records, refused) = self.counters(group.group);
+        let counted = self.counters(group.group);
         let replica = wire::ReplicaStatus {
             replica: group.replica.0,
             node: Bytes::copy_from_slice(&self.node.0),
@@ -154,8 +156,12 @@ impl Shared {
             ledger_size: group.head.ledger_size,
             ledger_root: Bytes::copy_from_slice(&group.head.ledger_root),
             health: health.to_owned(),
-            records,
-            refused,
+            records: counted.records,
+            refused: counted.refused,
+            day: counted.day,
+            day_records: counted.day_records,
+            day_refused: counted.day_refused,
+            day_from_us: counted.day_from_us,
         };
         wire::GroupStatus {
             group: group.group.0,
@@ -166,10 +172,10 @@ impl Shared {
         }
     }
 
-    fn counters(&self, group: GroupId) -> (u64, u64) {
+    fn counters(&self, group: GroupId) -> GroupHead {
         let view = futures::FutureExt::now_or_never(self.cluster.view(group, Freshness::Local));
         let head = view.and_then(Result::ok).and_then(|view| reads::head(view.state.as_ref()).ok());
-        head.map_or((0, 0), |head| (head.records, head.refused))
+        head.unwrap_or_default()
     }
 
     /// What of this node does not serve, while the others do: replicas, or the node for its clock.
@@ -310,6 +316,7 @@ impl LiveStatus for Live {
             has_more_sources,
             records: most(|r| r.records),
             refused: most(|r| r.refused),
+            today: today(&status.groups, self.shared.clock.now_us()),
             ack_p50_ms,
             ack_p99_ms,
         }

@@ -23,6 +23,7 @@ mod reflection;
 mod rights;
 mod shared;
 mod status;
+mod today;
 
 pub(crate) use admin::{AdminDoor, dataset_row};
 pub(crate) use audit::{Action, Actor, act};

@@ -54,7 +54,12 @@ fn generate() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     let out = scratch.join("types");
     fs::create_dir_all(&out)?;
     let set = protox::compile([FORMAT], [root]).context("compile the stored formats")?;
-    prost_build::Config::new().bytes(["."]).out_dir(&out).compile_fds(set)?;
+    prost_build::Config::new()
+        .bytes(["."])
+        // No record brings one yet, and inline it would make each envelope larger in memory.
+        .boxed(".dtm.format.v1.Envelope.signature")
+        .out_dir(&out)
+        .compile_fds(set)?;
     let set = protox::compile([COMMAND], [root]).context("compile the commands")?;
     prost_build::Config::new()
         .bytes(["."])

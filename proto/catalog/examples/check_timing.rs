@@ -38,6 +38,7 @@ fn shuffled(text: &str) -> String {
     )
 }
 
+#[expect(clippy::disallowed_methods, reason = "only measures")]
 fn measure(schema: &CompiledSchema, name: &str, payload: &[u8]) {
     let mut scratch = Scratch::default();
     let same = match schema.check(payload, &mut scratch) {

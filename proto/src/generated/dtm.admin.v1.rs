@@ -107,6 +107,7 @@ pub struct Context {
     /// 16 bytes; made by the client so that a repeated call is one action.
     #[prost(bytes = "bytes", tag = "2")]
     pub request_id: ::prost::bytes::Bytes,
+    /// Not yet accepted.
     #[prost(string, tag = "3")]
     pub second_factor: ::prost::alloc::string::String,
 }
@@ -192,6 +193,17 @@ pub struct ReplicaStatus {
     pub records: u64,
     #[prost(uint64, tag = "10")]
     pub refused: u64,
+    /// Of the newest day (UTC+07:00, days from 1970-01-01) in which this replica stored anything; 0 =
+    /// days are not counted, since the group is at version 1.
+    #[prost(uint32, tag = "11")]
+    pub day: u32,
+    #[prost(uint64, tag = "12")]
+    pub day_records: u64,
+    #[prost(uint64, tag = "13")]
+    pub day_refused: u64,
+    /// Since when, where it is not the whole day; else 0.
+    #[prost(int64, tag = "14")]
+    pub day_from_us: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateJoinTokenRequest {

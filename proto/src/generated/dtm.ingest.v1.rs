@@ -55,6 +55,9 @@ pub struct Open {
     /// it: any node serves any stream.
     #[prost(bool, tag = "13")]
     pub may_redirect: bool,
+    /// Where records have to be before they are acked. Only MAJORITY is accepted yet.
+    #[prost(enumeration = "AckLevel", tag = "14")]
+    pub ack_level: i32,
 }
 /// A1-3.3: every message carries security status and priority, itself or by these defaults.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -84,6 +87,13 @@ pub struct Frame {
     pub sender_signature: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "12")]
     pub certificate_chain: ::prost::bytes::Bytes,
+    #[prost(int64, tag = "13")]
+    pub signing_time_us: i64,
+    /// Systems that the frame passed on its way; consent for all of its records. Not yet accepted.
+    #[prost(message, repeated, tag = "14")]
+    pub hops: ::prost::alloc::vec::Vec<::dtm_types::format::Hop>,
+    #[prost(string, tag = "15")]
+    pub consent_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Record {
@@ -102,15 +112,16 @@ pub struct Record {
     /// 1 low, 2 normal, 3 high; 0 = as agreed.
     #[prost(uint32, tag = "5")]
     pub priority: u32,
-    /// The rest of the envelope, where it is not the same for all.
+    /// The rest of the envelope, where it is not the same for all. Consent, payload digest, signature
+    /// and hops in it are not yet accepted.
     #[prost(message, optional, boxed, tag = "6")]
     pub envelope: ::core::option::Option<
         ::prost::alloc::boxed::Box<::dtm_types::format::Envelope>,
     >,
-    /// The sender's own 16-byte salt, where the sender signs.
+    /// The sender's own 16-byte salt, where the sender signs. Not yet accepted.
     #[prost(bytes = "bytes", tag = "7")]
     pub salt: ::prost::bytes::Bytes,
-    /// Payloads that are too large for a record: digests of blobs sent before. Not yet accepted.
+    /// Payloads that are too large for a record: SHA-256 of blobs sent before. Not yet accepted.
     #[prost(bytes = "bytes", repeated, tag = "8")]
     pub blobs: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
@@ -331,6 +342,38 @@ impl IdPolicy {
         match value {
             "ID_POLICY_MESSAGE_ID" => Some(Self::MessageId),
             "ID_POLICY_SEQUENCE" => Some(Self::Sequence),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AckLevel {
+    /// MAJORITY.
+    Unspecified = 0,
+    /// On disk on a majority of the group's replicas.
+    Majority = 1,
+    /// Also on disk on a majority of another site's replicas. Not yet accepted.
+    Site = 2,
+}
+impl AckLevel {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ACK_LEVEL_UNSPECIFIED",
+            Self::Majority => "ACK_LEVEL_MAJORITY",
+            Self::Site => "ACK_LEVEL_SITE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ACK_LEVEL_UNSPECIFIED" => Some(Self::Unspecified),
+            "ACK_LEVEL_MAJORITY" => Some(Self::Majority),
+            "ACK_LEVEL_SITE" => Some(Self::Site),
             _ => None,
         }
     }

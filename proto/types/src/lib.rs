@@ -8,6 +8,7 @@ mod chain;
 mod error_code;
 mod ids;
 mod month;
+mod request_log;
 mod source_limits;
 pub mod text;
 mod version_of;
@@ -18,7 +19,8 @@ pub use ids::{
     ClusterId, GroupId, Incarnation, KeyId, NodeId, ReplicaId, RequestId, SessionId, SourceId,
     StreamKey,
 };
-pub use month::{DAY_US, Month, civil};
+pub use month::{DAY_US, LOCAL_OFFSET_US, Month, civil, local_day};
+pub use request_log::{REQUEST_LOG, operation};
 pub use version_of::version_of;
 
 /// Greatest security status and greatest priority of a record; the least is 1.

@@ -4,6 +4,8 @@ use std::fmt;
 
 /// A day, microseconds.
 pub const DAY_US: i64 = 86_400_000_000;
+/// How far local time is ahead of UTC, microseconds.
+pub const LOCAL_OFFSET_US: i64 = 7 * 3_600 * 1_000_000;
 
 /// A month in UTC, counted as year * 12 + (month - 1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,6 +36,12 @@ impl fmt::Display for Month {
     }
 }
 
+/// The day of a moment where the people are, UTC+07:00 the whole year, counted from 1970-01-01.
+pub fn local_day(time_us: i64) -> u32 {
+    let local_us = time_us.saturating_add(LOCAL_OFFSET_US);
+    u32::try_from(local_us.div_euclid(DAY_US)).unwrap_or(0)
+}
+
 /// Year, month and day of a day counted from 1970-01-01 (proleptic Gregorian calendar).
 // Hot path: every time of a record.
 #[inline]
@@ -54,6 +62,14 @@ pub fn civil(days: i64) -> (i64, i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_begins_at_midnight_in_vietnam() {
+        let midnight_us = 20_779 * DAY_US - LOCAL_OFFSET_US;
+        assert_eq!((local_day(midnight_us - 1), local_day(midnight_us)), (20_778, 20_779));
+        assert_eq!(local_day(midnight_us + DAY_US - 1), 20_779);
+        assert_eq!((local_day(i64::MIN), local_day(i64::MAX)), (0, 106_751_991));
+    }
 
     #[test]
     fn months_follow_the_calendar() {

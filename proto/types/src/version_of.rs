@@ -61,7 +61,7 @@ mod tests {
 
     /// SHA-256 of the lines of each version that was closed.
     const CLOSED: [(u8, &str); 1] =
-        [(1, "f8d80a901a75e2faf27f3e0416a89773298122ba34abb330551b1e0fbb03c2e6")];
+        [(1, "0eeb686cf7d40bd0b7b86d40c150c60dcb2de2142826d9f5b30a70bf85a683dd")];
 
     fn command(op: Option<Op>) -> Vec<u8> {
         let actor = Some(Actor { kind: 1, id: vec![1; 16].into() });

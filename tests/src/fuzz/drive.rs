@@ -49,6 +49,7 @@ pub struct Driven {
 ///
 /// # Panics
 /// With the input in hex, when the target panics; when what is kept cannot be read.
+#[expect(clippy::disallowed_methods, reason = "a budget of the machine's own time")]
 pub fn drive(target: &Target, corpus: &Path, seed: u64, budget: Duration) -> Driven {
     let kept = files(corpus);
     let mut pool = (target.seeds)();

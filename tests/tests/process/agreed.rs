@@ -3,17 +3,21 @@
 
 use anyhow::{Context, Result, ensure};
 use dtm_client::{FrameBuilder, Record};
+use dtm_machine::seams::Clock;
+use dtm_node::system::SystemClock;
 use dtm_proto::ingest::RefusedRecord;
 use dtm_proto::records::StoredRecord;
 use dtm_types::command::Agreement;
 use dtm_types::format::Form;
+use dtm_types::local_day;
 
 use crate::bad_records::{open_form, refused_until};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NODES, WITHIN};
 use crate::https::{metric, page};
 use crate::readback::{all_of, quarantined, records};
 use crate::secrecy::{CANARY, search};
 use crate::sources::{Source, source_row};
+use crate::wait::until;
 
 const PERSONS: &str = r#"id = "persons"
 version = 1
@@ -121,8 +125,9 @@ async fn alarm(cluster: &Cluster, code: &str) -> Result<()> {
 // covers: P-K2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dossier_code_has_a_real_day_and_another_one_is_marked_and_counted() -> Result<()> {
-    let cluster = Cluster::start().await?;
+    let mut cluster = Cluster::start().await?;
     let source = cluster.add_source("src-1", &["dossier_sync"]).await?;
+    let began = local_day(SystemClock::start().now_us());
     let days = ["260125", "260229", "280229", "260126", "260125"];
     let code = |(n, day): (usize, &&str)| format!("H57.101.02-{day}-22{n:04}");
     let mut codes: Vec<String> = days.iter().enumerate().map(code).collect();
@@ -154,7 +159,28 @@ async fn a_dossier_code_has_a_real_day_and_another_one_is_marked_and_counted() -
     let shown: serde_json::Value = serde_json::from_str(&shown)?;
     ensure!(shown["streams"][0]["reported"] == 3, "{shown}");
     ensure!(shown["streams"][0]["records"] == 4, "{shown}");
+    counted_today(&cluster, began).await?;
+    let leader = cluster.leader(source.group).await?;
+    cluster.nodes[leader].kill();
+    cluster.start_node(leader)?;
+    cluster.settled(NODES).await?;
+    counted_today(&cluster, began).await.context("after a kill of the leader")?;
     cluster.passed();
+    Ok(())
+}
+
+/// Each node's page has four records of today and one refused, unless midnight has passed.
+async fn counted_today(cluster: &Cluster, began: u32) -> Result<()> {
+    let tiles = ["Records today</dt><dd>4<", "Refused today</dt><dd>1<"];
+    for at in 0..NODES {
+        until("the day on the page", WITHIN, async || {
+            let page = page(cluster, at, "/?lang=en").await?;
+            let is_over = local_day(SystemClock::start().now_us()) != began;
+            ensure!(is_over || tiles.iter().all(|tile| page.contains(tile)), "{page}");
+            Ok(())
+        })
+        .await?;
+    }
     Ok(())
 }
 

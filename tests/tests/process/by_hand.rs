@@ -59,6 +59,7 @@ async fn an_agreement_is_changed_and_what_must_not_be_done_is_refused() -> Resul
         doctor.status.code() == Some(78) && said(&doctor.stderr).contains(&missing),
         "{doctor:?}"
     );
+    examined(&cluster).await?;
     let no_source = asked(&cluster, &["quarantine", "list"]).await?;
     ensure!(said(&no_source.stderr).contains("--source"), "{no_source:?}");
 
@@ -223,6 +224,25 @@ async fn status(cluster: &Cluster) -> Result<(Option<i32>, Value)> {
 }
 
 /// Runs a command as the operator, however it ends.
+/// `dtm doctor` beside a node that runs: machine, files, and every node of the cluster.
+async fn examined(cluster: &Cluster) -> Result<()> {
+    let config = cluster.nodes[0].folder.join("dtm.toml").display().to_string();
+    let doctor = asked(cluster, &["-o", "json", "doctor", "--config", &config]).await?;
+    let findings: Vec<Value> = serde_json::from_slice(&doctor.stdout).context("findings")?;
+    let of = |check: &str| findings.iter().filter(|f| f["check"] == check).collect::<Vec<_>>();
+    for check in ["version", "clock", "clock_discipline", "open_files", "disk_sync", "certificate"]
+    {
+        ensure!(of(check).len() == 1, "{check}: {findings:?}");
+    }
+    ensure!(of("clock")[0]["verdict"] == "ok", "{findings:?}");
+    let nodes = of("nodes");
+    let own = of("version")[0]["found"].as_str().context("a version")?.to_owned();
+    let is_known = |n: &&Value| n["found"].as_str().is_some_and(|text| text.contains(&own));
+    ensure!(nodes.len() == NODES && nodes.iter().all(is_known), "{nodes:?}");
+    ensure!(nodes.iter().all(|n| n["verdict"] == "ok"), "{nodes:?}");
+    Ok(())
+}
+
 async fn asked(cluster: &Cluster, arguments: &[&str]) -> Result<Output> {
     let mut command = Command::new(binary()?);
     command

@@ -44,14 +44,16 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Founded, joined, every group with three healthy voters; the data set `notes` published.
     pub(crate) async fn start() -> Result<Self> {
-        Self::start_with(&[]).await
+        Self::start_with::<u64>(&[]).await
     }
 
     /// As [`Cluster::start`], each node with these settings from its first start on.
-    pub(crate) async fn start_with(settings: &[(&str, u64)]) -> Result<Self> {
+    pub(crate) async fn start_with<V: ToString>(settings: &[(&str, V)]) -> Result<Self> {
         let turn = TURN.lock().await;
         let ports = free_ports(NODES * 3)?;
-        Self::found(NODES, |_| Ipv4Addr::LOCALHOST, None, ports, settings, turn).await
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), value.to_string()));
+        let settings: Vec<_> = settings.collect();
+        Self::found(NODES, |_| Ipv4Addr::LOCALHOST, None, ports, &settings, turn).await
     }
 
     /// So many nodes, whose network can be cut.
@@ -68,7 +70,7 @@ impl Cluster {
         host: impl Fn(usize) -> Ipv4Addr,
         wires: Option<Wires>,
         ports: Vec<SocketAddr>,
-        settings: &[(&str, u64)],
+        settings: &[(String, String)],
         turn: MutexGuard<'static, ()>,
     ) -> Result<Self> {
         let home =
@@ -76,8 +78,7 @@ impl Cluster {
         let node = |(at, ports): (usize, &[SocketAddr])| {
             let ports = [ports[0], ports[1], ports[2]];
             let mut node = Node::new(&format!("n{}", at + 1), ports, host(at), home.path());
-            let settings = settings.iter().map(|(key, value)| (key.to_string(), value.to_string()));
-            node.environment.extend(settings);
+            node.environment.extend_from_slice(settings);
             node
         };
         let nodes = ports.chunks_exact(3).enumerate().map(node).collect();

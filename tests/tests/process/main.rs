@@ -11,6 +11,8 @@
 //! Each wait looks at a state again and again until it holds or a bound passes. `DTM_LONG=1` makes
 //! the long form of the tests.
 
+#![allow(clippy::disallowed_methods, reason = "waits and measures by the machine's own clock")]
+
 mod agent;
 mod agreed;
 mod bad_config;
@@ -44,6 +46,7 @@ mod python;
 mod python_env;
 mod readback;
 mod refusals;
+mod request_ids;
 mod resend;
 mod rules;
 mod secrecy;

@@ -20,7 +20,7 @@ use super::resend::{self, Resend};
 use super::{Context, answer, refused, refused_at};
 use crate::machine::ApplyError;
 use crate::mirror::{StreamMirror, TAG_BYTES};
-use crate::{keys, leaves};
+use crate::{day, keys, leaves};
 
 /// Version of part A that this software knows.
 const HEADER_VERSION: u32 = 1;
@@ -107,7 +107,9 @@ fn store(
     cursor.unmasked += u64::from(append.unmasked.min(header.count));
     ctx.rows.put_row(keys::cursor(stream), cursor);
     let head = &mut ctx.mirror.head;
-    head.records += u64::from(header.count - refused_count - duplicates);
+    let records = u64::from(header.count - refused_count - duplicates);
+    day::count(head, ctx.group_time_us, records, u64::from(refused_count));
+    head.records += records;
     head.refused += u64::from(refused_count);
     head.duplicates += u64::from(duplicates);
     head.payload_bytes = head.payload_bytes.saturating_add(header.plain_bytes);

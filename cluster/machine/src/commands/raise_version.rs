@@ -6,8 +6,8 @@ use dtm_types::command::{Outcome, RaiseVersion, RefusalKind};
 use dtm_types::format::LeafKind;
 
 use super::{Context, done, refused};
-use crate::leaves;
 use crate::machine::ApplyError;
+use crate::{day, leaves};
 
 /// Versions rise one by one; the present one again changes nothing.
 pub(crate) fn apply(ctx: &mut Context<'_, '_>, raise: RaiseVersion) -> Result<Outcome, ApplyError> {
@@ -28,6 +28,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, raise: RaiseVersion) -> Result<Ou
         });
     }
     ctx.mirror.head.format_version = raise.version;
+    day::begin(&mut ctx.mirror.head, ctx.group_time_us);
     let ids = vec![format!("group={}", ctx.group.0), format!("version={}", raise.version)];
     let leaf_index = leaves::append(ctx, LeafKind::Admin, ids, Default::default());
     Ok(done(ctx, leaf_index))

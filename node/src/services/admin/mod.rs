@@ -49,6 +49,10 @@ impl AdminDoor {
     ) -> Result<Asker, Status> {
         let caller = self.0.allow(request, operation, None).await?;
         let context = context.cloned().unwrap_or_default();
+        if !context.second_factor.is_empty() {
+            let detail = "a second factor is not supported by this version";
+            return Err(status(ErrorCode::NotSupported, detail));
+        }
         Ok(Asker {
             caller,
             address: address(request),

@@ -132,8 +132,10 @@ impl Count {
                     self.walk(inner, Level::Record)?;
                 }
                 (Level::Record, 6) => self.walk(inner, Level::Envelope)?,
-                // Blobs; masked pointers and warnings.
-                (Level::Record, 8) | (Level::Envelope, 16 | 17) => self.entries += 1,
+                // Blobs; masked pointers, warnings and hops; hops of the frame.
+                (Level::Record, 8) | (Level::Envelope, 16 | 17 | 21) | (Level::Frame, 14) => {
+                    self.entries += 1;
+                }
                 _ => {}
             }
         }

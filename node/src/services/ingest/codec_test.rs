@@ -2,13 +2,25 @@
 
 use bytes::Bytes;
 use dtm_proto::ingest::{Frame, Record};
-use dtm_types::format::{Envelope, Violation};
+use dtm_types::format::{Envelope, Hop, Violation};
 
 use super::*;
 
 fn request(records: Vec<Record>) -> Vec<u8> {
-    let frame = Frame { first_sequence: 7, records, ..Frame::default() };
+    passed(records, 0)
+}
+
+/// Records in a frame that passed some systems.
+fn passed(records: Vec<Record>, hops: usize) -> Vec<u8> {
+    let hops = vec![Hop::default(); hops];
+    let frame = Frame { first_sequence: 7, records, hops, ..Frame::default() };
     PublishRequest { request: Some(Asked::Frame(frame)) }.encode_to_vec()
+}
+
+/// A record that passed some systems.
+fn hopping(hops: usize) -> Record {
+    let envelope = Envelope { hops: vec![Hop::default(); hops], ..Envelope::default() };
+    Record { envelope: Some(Box::new(envelope)), ..Record::default() }
 }
 
 fn listing(blobs: usize, pointers: usize, warnings: usize) -> Record {
@@ -36,12 +48,15 @@ fn built(request: &[u8]) -> Option<(u64, u64)> {
     let Some(Asked::Frame(frame)) = PublishRequest::decode(request).ok()?.request else {
         return None;
     };
-    let lists = |envelope: &Envelope| envelope.masked_pointers.len() + envelope.warnings.len();
+    let lists = |envelope: &Envelope| {
+        envelope.masked_pointers.len() + envelope.warnings.len() + envelope.hops.len()
+    };
     let entries = frame
         .records
         .iter()
         .map(|record| record.blobs.len() + record.envelope.as_deref().map_or(0, lists));
-    Some((frame.records.len() as u64, entries.sum::<usize>() as u64))
+    let entries = entries.sum::<usize>() + frame.hops.len();
+    Some((frame.records.len() as u64, entries as u64))
 }
 
 // holds: LIVE-1
@@ -51,9 +66,10 @@ fn what_holds_more_than_the_limit_is_refused() {
     assert_eq!(found(&request(vec![Record::default(); 100])), None);
     assert_eq!(found(&request(vec![Record::default(); 101])), Some(101));
     assert_eq!(found(&request(vec![listing(20, 30, 50)])), None);
-    for over in [listing(101, 0, 0), listing(0, 101, 0), listing(0, 0, 101)] {
+    for over in [listing(101, 0, 0), listing(0, 101, 0), listing(0, 0, 101), hopping(101)] {
         assert_eq!(found(&request(vec![over])), Some(101));
     }
+    assert_eq!(found(&passed(vec![hopping(50)], 51)), Some(101));
     assert_eq!(found(&request(vec![listing(10, 10, 10); 4])), Some(101), "in all of them");
     // Frames of one request are merged, and so are the envelopes of one record.
     let half = request(vec![Record::default(); 51]);
@@ -62,8 +78,9 @@ fn what_holds_more_than_the_limit_is_refused() {
 
 #[test]
 fn nothing_is_built_that_was_not_counted() {
-    let whole = request(vec![listing(1, 2, 3), Record::default(), listing(3, 2, 1)]);
-    assert_eq!(built(&whole), Some((3, 12)));
+    let records = vec![listing(1, 2, 3), Record::default(), listing(3, 2, 1), hopping(3)];
+    let whole = passed(records, 2);
+    assert_eq!(built(&whole), Some((4, 17)));
     let mut read = 0;
     for at in 0..whole.len() {
         for value in 0..=u8::MAX {

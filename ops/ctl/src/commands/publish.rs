@@ -60,7 +60,7 @@ pub(crate) async fn run(args: &PublishArgs, globals: &Globals) -> Result<(), Fai
     let mut work = Work {
         printer: Printer::new(globals),
         lang: globals.lang,
-        bar: progress_bar(globals.output == crate::args::Output::Json),
+        bar: progress_bar(drawn_on(globals.output == crate::args::Output::Json)),
         documents: Vec::new(),
         has_refused: false,
         has_unsendable: false,
@@ -226,9 +226,12 @@ fn version_of(rows: Vec<DatasetRow>, dataset: &str, version: u32) -> Result<Data
     Err(Failure::usage("cli.unknown_schema_version", &values))
 }
 
-fn progress_bar(is_hidden: bool) -> ProgressBar {
-    let target =
-        if is_hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+/// On a terminal; elsewhere, and beside results for programs, nothing is drawn.
+fn drawn_on(is_hidden: bool) -> ProgressDrawTarget {
+    if is_hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() }
+}
+
+fn progress_bar(target: ProgressDrawTarget) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(0), target);
     let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}");
     bar.set_style(style.expect("a fixed template"));
@@ -288,7 +291,78 @@ fn to_json(input: &str, summary: &Summary) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
+    use indicatif::TermLike;
+
     use super::*;
+
+    /// A terminal that keeps what was written.
+    #[derive(Clone, Debug, Default)]
+    struct Screen(Arc<Mutex<String>>);
+
+    impl TermLike for Screen {
+        fn width(&self) -> u16 {
+            100
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().expect("no panic under it").push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            self.0.lock().expect("no panic under it").clear();
+            Ok(())
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_bar_shows_how_far_a_file_is_and_what_was_refused() {
+        let screen = Screen::default();
+        let bar = progress_bar(ProgressDrawTarget::term_like(Box::new(screen.clone())));
+        let progress = |bytes_read, acked_through, refused| PublishProgress {
+            file: "a.csv".to_owned(),
+            bytes_read,
+            bytes_total: 4_096,
+            acked_through,
+            refused,
+            ..PublishProgress::default()
+        };
+        show(&bar, &progress(1_024, 70, 0));
+        assert_eq!((bar.position(), bar.length()), (1_024, Some(4_096)));
+        bar.tick();
+        let shown = |screen: &Screen| screen.0.lock().expect("no panic under it").clone();
+        let text = shown(&screen);
+        assert!(text.contains("a.csv ✓70 ✗0") && text.contains("1.00 KiB/4.00 KiB"), "{text:?}");
+        show(&bar, &progress(4_096, 280, 3));
+        bar.tick();
+        let text = shown(&screen);
+        assert!(text.contains("a.csv ✓280 ✗3") && text.contains("4.00 KiB/4.00 KiB"), "{text:?}");
+        // Standard input has no size: the bar grows with it.
+        show(&bar, &PublishProgress { bytes_total: 0, ..progress(9_000, 300, 3) });
+        assert_eq!((bar.position(), bar.length()), (9_000, Some(9_000)));
+        bar.finish_and_clear();
+        assert_eq!(shown(&screen).trim(), "", "nothing of it stays");
+        assert!(drawn_on(true).is_hidden());
+    }
 
     fn rows(versions: &[u32]) -> Vec<DatasetRow> {
         let row = |&schema_version| DatasetRow { schema_version, ..DatasetRow::default() };

@@ -56,7 +56,7 @@ pub struct HeaderA {
     /// Who answers for the records, where the source sends for others.
     #[prost(string, tag = "23")]
     pub responsible_agency: ::prost::alloc::string::String,
-    /// Signed frames (one signed frame is one batch).
+    /// Defined, not written by this version. Signed frames (one signed frame is one batch).
     #[prost(bytes = "bytes", tag = "40")]
     pub sender_root: ::prost::bytes::Bytes,
     #[prost(uint32, tag = "41")]
@@ -69,6 +69,11 @@ pub struct HeaderA {
     pub hops: ::prost::alloc::vec::Vec<Hop>,
     #[prost(string, tag = "45")]
     pub consent_id: ::prost::alloc::string::String,
+    #[prost(int64, tag = "46")]
+    pub signing_time_us: i64,
+    /// Digests of the sealed blobs that the records refer to: apply keeps them without opening a batch.
+    #[prost(bytes = "bytes", repeated, tag = "47")]
+    pub blobs: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 /// A system that the records passed on their way.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -116,6 +121,9 @@ pub struct EntryBody {
 pub struct SealedBody {
     #[prost(message, repeated, tag = "1")]
     pub records: ::prost::alloc::vec::Vec<SealedRecord>,
+    /// Of a signed frame: its certificates, the signer's first. Defined, not written by this version.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub certificate_chain: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SealedRecord {
@@ -130,6 +138,12 @@ pub struct SealedRecord {
     /// The original, where it is signed and differs from the canonical form.
     #[prost(bytes = "bytes", tag = "4")]
     pub signed_original: ::prost::bytes::Bytes,
+    /// Defined, not written by this version: SHA-256 of the blobs that belong to the record; the
+    /// sender's own 16-byte salt, or the salt of a record that was resealed.
+    #[prost(bytes = "bytes", repeated, tag = "5")]
+    pub blobs: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    #[prost(bytes = "bytes", tag = "6")]
+    pub salt: ::prost::bytes::Bytes,
 }
 /// What stands around a payload and is not the same for the whole batch.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -170,6 +184,30 @@ pub struct Envelope {
     /// Rules that reported without refusing.
     #[prost(message, repeated, tag = "17")]
     pub warnings: ::prost::alloc::vec::Vec<Violation>,
+    /// From here on defined and not yet accepted: a frame that sets one is refused.
+    /// Consent of the person concerned; compulsory for one category of data, else absent.
+    #[prost(string, tag = "18")]
+    pub consent_id: ::prost::alloc::string::String,
+    /// SHA-256 of the payload as it was sent.
+    #[prost(bytes = "bytes", tag = "19")]
+    pub payload_digest: ::prost::bytes::Bytes,
+    #[prost(message, optional, boxed, tag = "20")]
+    pub signature: ::core::option::Option<::prost::alloc::boxed::Box<Signature>>,
+    /// Systems that this record passed on its way, first to last.
+    #[prost(message, repeated, tag = "21")]
+    pub hops: ::prost::alloc::vec::Vec<Hop>,
+}
+/// Signature of one message. Defined and not yet accepted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Signature {
+    /// Detached, over the payload as it was sent.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub signature: ::prost::bytes::Bytes,
+    #[prost(int64, tag = "2")]
+    pub signing_time_us: i64,
+    /// The signer's certificate first.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub certificate_chain: ::prost::bytes::Bytes,
 }
 /// Why a record was refused, or reported.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -399,6 +437,17 @@ pub struct GroupHead {
     pub fingerprint_month: u32,
     #[prost(uint32, tag = "13")]
     pub fingerprint_month_before: u32,
+    /// The day of group time (UTC+07:00, days from 1970-01-01) in which these were stored and refused;
+    /// 0 = not counted: the group is at version 1.
+    #[prost(uint32, tag = "14")]
+    pub day: u32,
+    #[prost(uint64, tag = "15")]
+    pub day_records: u64,
+    #[prost(uint64, tag = "16")]
+    pub day_refused: u64,
+    /// Since when, where it is not the whole day: the group rose to version 2 within it; else 0.
+    #[prost(int64, tag = "17")]
+    pub day_from_us: i64,
 }
 /// What is quarantined of one batch.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
