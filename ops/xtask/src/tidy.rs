@@ -8,7 +8,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use cargo_metadata::{DependencyKind, MetadataCommand};
+use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 
 /// Layer of each crate. Dependencies point to a lower layer; the exceptions stand in `WITHIN`.
 const LAYERS: &[(&str, u32)] = &[
@@ -69,7 +69,9 @@ const BANNED: &[(&str, &str)] = &[("/wo", "rk/"), ("sub", "agent"), ("../", "sha
 /// Lists every breach.
 pub(crate) fn check() -> Result<()> {
     let mut breaches = layers()?;
-    for path in committed()? {
+    let files = committed()?;
+    breaches.extend(unnamed(&files)?);
+    for path in files {
         let Ok(text) = fs::read_to_string(&path) else {
             continue;
         };
@@ -125,6 +127,50 @@ fn layers() -> Result<Vec<String>> {
         }
     }
     Ok(breaches)
+}
+
+/// Dependencies that no source file of their package names: they are not needed.
+fn unnamed(files: &[String]) -> Result<Vec<String>> {
+    let metadata = MetadataCommand::new().no_deps().exec().context("run cargo metadata")?;
+    let root = &metadata.workspace_root;
+    let folder = |package: &Package| {
+        let folder = package.manifest_path.parent().and_then(|at| at.strip_prefix(root).ok());
+        folder.map(|at| format!("{at}/")).unwrap_or_default()
+    };
+    let mut sources: BTreeMap<String, String> = BTreeMap::new();
+    for path in files.iter().filter(|path| path.ends_with(".rs")) {
+        // One package may lie in the folder of another: the innermost has the file.
+        let homes = metadata.packages.iter().map(folder).filter(|home| path.starts_with(home));
+        if let Some(home) = homes.max_by_key(String::len) {
+            sources
+                .entry(home)
+                .or_default()
+                .push_str(&fs::read_to_string(path).unwrap_or_default());
+        }
+    }
+    let mut breaches = Vec::new();
+    for package in &metadata.packages {
+        let text = sources.get(&folder(package)).map(String::as_str).unwrap_or_default();
+        for dependency in &package.dependencies {
+            let name = dependency.rename.as_ref().unwrap_or(&dependency.name).replace('-', "_");
+            if !is_named(text, &name) {
+                breaches.push(format!("{}: names {name} in no source file", package.name));
+            }
+        }
+    }
+    Ok(breaches)
+}
+
+/// `name::…` or `use name` as a word of its own, outside of comments.
+fn is_named(text: &str, name: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).any(|line| {
+        line.match_indices(name).any(|(at, _)| {
+            let (before, after) = (&line[..at], &line[at + name.len()..]);
+            let is_used = before.trim_end().ends_with("use") && !after.starts_with(is_part);
+            !before.ends_with(is_part) && (after.starts_with("::") || is_used)
+        })
+    })
 }
 
 fn words(path: &str, text: &str, breaches: &mut Vec<String>) {
@@ -187,6 +233,16 @@ fn opens_function(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crate_is_named_where_it_is_used_and_not_in_a_comment_or_a_longer_word() {
+        for text in ["use hex::encode;", "    hex::encode(x)", "pub(crate) use hex;", "::hex::x"] {
+            assert!(is_named(text, "hex"), "{text}");
+        }
+        for text in ["// hex::encode", "a_hex::b", "use hexes;", "let hex = 1;"] {
+            assert!(!is_named(text, "hex"), "{text}");
+        }
+    }
 
     #[test]
     fn long_functions_are_found_and_short_ones_are_not() {
