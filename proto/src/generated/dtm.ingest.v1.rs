@@ -243,7 +243,7 @@ pub struct RefusedRecord {
     pub messages_en: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// The server expects another sequence: send again from there.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rewind {
     #[prost(uint64, tag = "1")]
     pub expected_sequence: u64,
@@ -252,6 +252,10 @@ pub struct Rewind {
     /// CONFLICT: this sequence is held with other content; it stays as it is.
     #[prost(uint64, tag = "3")]
     pub conflict_sequence: u64,
+    /// CONFLICT: every such sequence below the expected one that came in the same batch, ascending;
+    /// `conflict_sequence` is the first.
+    #[prost(uint64, repeated, tag = "4")]
+    pub conflict_sequences: ::prost::alloc::vec::Vec<u64>,
 }
 /// Please connect there (anywhere, where no address is given): send nothing more here, wait for the
 /// acks of what is on its way for at most the delay, then leave. Reason `leader-moved` is advice only;

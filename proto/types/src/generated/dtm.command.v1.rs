@@ -647,6 +647,9 @@ pub struct Refusal {
     pub session: u64,
     #[prost(string, tag = "4")]
     pub detail: ::prost::alloc::string::String,
+    /// CONFLICT: every sequence of the batch whose content differs, ascending; `sequence` is the first.
+    #[prost(uint64, repeated, tag = "5")]
+    pub conflicts: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
