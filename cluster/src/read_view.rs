@@ -52,6 +52,14 @@ impl ReadView for ClusterNode {
         let is_self = node.node == self.config().node.node;
         Some(LeaderHint { node: node.node, address: node.grpc_address, is_self })
     }
+
+    fn instead(&self, group: GroupId) -> Option<String> {
+        let links = self.registry().links();
+        let mut holders = self.holders(group);
+        // The leader stays first among those that are there.
+        holders.sort_by_key(|peer| links.presence().is_gone(peer.node));
+        holders.into_iter().map(|peer| peer.grpc_address).find(|address| !address.is_empty())
+    }
 }
 
 /// Asks the leader, here or elsewhere, which index a read must have seen; waits for one.

@@ -153,4 +153,8 @@ impl ReadView for MemoryGroups {
         let hint = || LeaderHint { node: NODE, address: String::new(), is_self: true };
         self.groups.get(&group).map(|_| hint())
     }
+
+    fn instead(&self, _: GroupId) -> Option<String> {
+        None
+    }
 }

@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 use super::shared::Shared;
-use super::status::{internal, status, status_with, told};
+use super::status::{LEADER_ADDRESS, internal, status, status_with, told};
 
 /// Rows of one question.
 const ROWS_MAX: u32 = 1_024;
@@ -108,10 +108,8 @@ pub(super) async fn view_of(
     match view.view(group, freshness).await {
         Ok(view) => Ok(view),
         Err(error) => {
-            // Where to ask instead, as far as this node knows.
-            let leader = view.leader(group).filter(|leader| !leader.is_self);
-            let address = leader.map(|leader| ("leader_address", leader.address));
-            Err(status_with(error.code(), &error, address.as_slice()))
+            let instead = view.instead(group).map(|address| (LEADER_ADDRESS, address));
+            Err(status_with(error.code(), &error, instead.as_slice()))
         }
     }
 }

@@ -26,7 +26,10 @@ use self::codec::{HoldsTooMuch, Inbound};
 pub(crate) use self::server::IngestServer;
 use super::rights::{Entered, Terms};
 use super::shared::Shared;
-use super::status::{internal, of_session, status, status_with, stream_key, told};
+use super::status::{
+    LEADER_ADDRESS, internal, of_session, of_session_at, status, status_with, stream_key, told,
+    told_with,
+};
 use crate::telemetry::contained;
 
 /// How long a client may wait before its first request.
@@ -102,9 +105,11 @@ impl IngestDoor {
         // Entered before the session is opened: no revocation falls between.
         let right = self.0.rights.enter(&caller, terms);
         let stream = request.stream.clone();
-        let (session, outbox) = self.0.sources.open(request).await.map_err(|e| of_session(&e))?;
+        let (shared, group) = (Arc::clone(&self.0), request.group);
+        let ended = move |error| of_session_at(&error, || shared.view().instead(group));
+        let (session, outbox) = self.0.sources.open(request).await.map_err(&ended)?;
         tokio::spawn(contained(read(requests, session, stream, right)));
-        let answers = outbox.map(|answer| answer.map_err(|error| of_session(&error)));
+        let answers = outbox.map(move |answer| answer.map_err(&ended));
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -155,11 +160,12 @@ impl Shared {
         let group = GroupId(source.group);
         let Some(leader) = self.leader_soon(group).await else {
             let what = Told::new("refused.electing").with("group", group);
-            return Err(told(ErrorCode::Unavailable, &what));
+            let instead = self.view().instead(group).map(|address| (LEADER_ADDRESS, address));
+            return Err(told_with(ErrorCode::Unavailable, &what, instead.as_slice()));
         };
         let leader_address = (!leader.is_self).then_some(leader.address);
         if let (true, Some(leader)) = (open.may_redirect, &leader_address) {
-            let values = [("leader_address", leader.clone())];
+            let values = [(LEADER_ADDRESS, leader.clone())];
             return Err(status_with(ErrorCode::NotLeader, format!("group {group}"), &values));
         }
         let terms = Terms::of(&source, &open.dataset);

@@ -12,6 +12,12 @@ use tonic_types::{ErrorDetails, StatusExt};
 const DOMAIN: &str = "dtm";
 /// A detail longer than this stands in the message only: a header has its bounds.
 const DETAIL_BYTES_MAX: usize = 1_024;
+/// Key of the address that a client may go to instead: the leader's, where it is known.
+pub(crate) const LEADER_ADDRESS: &str = "leader_address";
+/// When to come back, unless another time fits.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// When to come back where no majority answers: an election that goes well was waited for already.
+const RETRY_UNAVAILABLE_AFTER: Duration = Duration::from_secs(1);
 
 /// A status for a code; `detail` names the place and is shown behind the sentence.
 pub(crate) fn status(code: ErrorCode, detail: impl std::fmt::Display) -> Status {
@@ -40,7 +46,8 @@ pub(crate) fn status_with(
     }
     let mut details = ErrorDetails::with_error_info(code.name(), DOMAIN, metadata);
     if code.retryable() {
-        details.set_retry_info(Some(Duration::from_millis(200)));
+        let is_long = code == ErrorCode::Unavailable;
+        details.set_retry_info(Some(if is_long { RETRY_UNAVAILABLE_AFTER } else { RETRY_AFTER }));
     }
     Status::with_error_details(Code::from(code.grpc_code()), format!("{text}: {detail}"), details)
 }
@@ -94,27 +101,44 @@ pub(crate) fn not_the_grpc_port() -> Status {
 
 /// A session's error as the client sees it.
 pub(crate) fn of_session(error: &dtm_actors::Error) -> Status {
-    let detail = chain(error);
-    match (error, error.told()) {
-        (dtm_actors::Error::Limit { bound, .. }, Some(what)) => {
-            let (name, value) = (bound.name.to_owned(), bound.value.to_string());
-            let of = bound.of.name().to_owned();
-            let values = [("limit", name), ("value", value), ("limit_of", of)];
-            told_with(error.code(), &what, &values)
-        }
-        (_, Some(what)) => told(error.code(), &what),
-        (
-            dtm_actors::Error::Propose {
-                source: dtm_machine::seams::ProposeError::NotLeader { leader, .. },
-                ..
-            },
-            _,
-        ) => status_with(
-            error.code(),
-            detail,
-            &[("leader_address", leader.clone().unwrap_or_default())],
-        ),
-        _ => status(error.code(), detail),
+    of_session_at(error, || None)
+}
+
+/// As [`of_session`]; `instead` names another node, and is asked where that one may serve the session.
+pub(crate) fn of_session_at(
+    error: &dtm_actors::Error,
+    instead: impl FnOnce() -> Option<String>,
+) -> Status {
+    let code = error.code();
+    let mut values = Vec::new();
+    if let dtm_actors::Error::Limit { bound, .. } = error {
+        let of = bound.of.name().to_owned();
+        values.push(("limit", bound.name.to_owned()));
+        values.extend([("value", bound.value.to_string()), ("limit_of", of)]);
+    }
+    if is_served_elsewhere(code) {
+        values.extend(led_by(error).or_else(instead).map(|address| (LEADER_ADDRESS, address)));
+    }
+    match error.told() {
+        Some(what) => told_with(code, &what, &values),
+        None => status_with(code, chain(error), &values),
+    }
+}
+
+/// Whether another node may serve what this one does not.
+fn is_served_elsewhere(code: ErrorCode) -> bool {
+    use ErrorCode::{NodeStopped, NotLeader, OutcomeUnknown, Unavailable};
+    matches!(code, NotLeader | Unavailable | OutcomeUnknown | NodeStopped)
+}
+
+/// The leader that the error itself names.
+fn led_by(error: &dtm_actors::Error) -> Option<String> {
+    match error {
+        dtm_actors::Error::Propose {
+            source: dtm_machine::seams::ProposeError::NotLeader { leader, .. },
+            ..
+        } => leader.clone(),
+        _ => None,
     }
 }
 
@@ -146,6 +170,7 @@ pub(crate) fn internal(error: impl std::fmt::Display) -> Status {
 #[cfg(test)]
 mod tests {
     use dtm_actors::{Bound, BoundOf};
+    use dtm_machine::seams::ProposeError;
 
     use super::*;
 
@@ -189,5 +214,26 @@ mod tests {
         assert!(gone["detail_vi"].contains("tinh-01/main"), "{gone:?}");
         let who = dtm_identity::Error::Unknown("operator lan".into());
         assert!(values(&of_identity(&who))["detail_vi"].contains("operator lan"));
+    }
+
+    #[test]
+    fn who_finds_no_majority_is_told_where_else_to_try_and_when_to_come_back() {
+        let stream = StreamKey::parse("tinh-01", "main").expect("names");
+        let group = dtm_types::GroupId(3);
+        let no_majority = ProposeError::Unavailable { group, cause: "no leader".to_owned() };
+        let unavailable =
+            dtm_actors::Error::Propose { stream: stream.clone(), source: no_majority };
+        let told = of_session_at(&unavailable, || Some("b:1".to_owned()));
+        assert_eq!(values(&told)[LEADER_ADDRESS], "b:1");
+        let after = told.get_details_retry_info().and_then(|info| info.retry_delay);
+        assert_eq!(after, Some(RETRY_UNAVAILABLE_AFTER));
+        let leader = Some("c:1".to_owned());
+        let led = ProposeError::NotLeader { group, leader };
+        let led = dtm_actors::Error::Propose { stream: stream.clone(), source: led };
+        assert_eq!(values(&of_session_at(&led, || Some("b:1".to_owned())))[LEADER_ADDRESS], "c:1");
+        let newer = dtm_actors::Error::Superseded { stream, session: 5 };
+        let told = of_session_at(&newer, || panic!("no other node helps"));
+        assert!(!values(&told).contains_key(LEADER_ADDRESS));
+        assert!(told.get_details_retry_info().is_none());
     }
 }

@@ -194,6 +194,12 @@ pub fn owner_digits(agency_code: &str) -> Option<&str> {
     (agency_code.as_bytes()[0].is_ascii_uppercase() && is_digits(two.as_bytes())).then_some(two)
 }
 
+/// The two digits of an owner as a definition names it: by them, or by its agency's code.
+pub(crate) fn registered_owner(named: &str) -> Option<&str> {
+    let is_digits_only = named.len() == 2 && is_digits(named.as_bytes());
+    if is_digits_only { Some(named) } else { owner_digits(named) }
+}
+
 fn is_first_group(b: &[u8]) -> bool {
     b.len() == 3 && b[0].is_ascii_uppercase() && is_digits(&b[1..])
 }

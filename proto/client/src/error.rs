@@ -58,7 +58,8 @@ pub enum Error {
         message: String,
         /// When to come back, where the server said so.
         retry_after: Option<Duration>,
-        /// Who leads the group, where the server said so.
+        /// Where to go instead, where the server said so: who leads the group, or another node that
+        /// holds it.
         leader: Option<String>,
         /// What the answer says beside its words: the values of its sentence and the same in
         /// Vietnamese.

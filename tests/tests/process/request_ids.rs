@@ -77,7 +77,7 @@ async fn one_batch_is_followed_from_the_door_to_the_ack() -> Result<()> {
         let number = Value::from;
         let session = number(session.opened().session);
         let one = number(1);
-        let group = number(source.group);
+        let group = number(u64::from(source.group));
         ensure!(told == [&"src-1".into(), &group, &session, &one, &one, &one], "{proposed}");
         let same = |line: &Value| line["request_id"] == *id;
         let sent = lines.find(door, "request forwarded to the leader", same);

@@ -52,6 +52,10 @@ pub trait ReadView: Send + Sync {
 
     /// Who leads, without waiting.
     fn leader(&self, group: GroupId) -> Option<LeaderHint>;
+
+    /// gRPC address of another node to try where this one cannot serve a group: its leader where one
+    /// is known that is not gone, else a node that holds a replica. Without waiting.
+    fn instead(&self, group: GroupId) -> Option<String>;
 }
 
 /// Why a group cannot be read.

@@ -82,10 +82,12 @@ async fn read(
     let (mut count, mut is_withheld) = (0_u64, false);
     // Ends with what is stored, a tail by Ctrl-C; where no address goes on, with the error, and then
     // too the position of what was told is told.
+    // One for all pages: what is pressed while a page is printed counts too.
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     let ended = loop {
         let page = tokio::select! {
             page = pages.next() => page,
-            _ = tokio::signal::ctrl_c() => break Ok(()),
+            _ = &mut interrupted => break Ok(()),
         };
         let page = match page {
             Ok(Some(page)) => page,

@@ -85,6 +85,13 @@ fn an_operators_definition_is_read() {
 }
 
 #[test]
+fn owners_are_named_by_digits_or_by_the_code_of_their_agency() {
+    let text = format!("{HEAD}\n[dossier_codes]\nowners = [\"G22.001.00\", \"07\"]\n");
+    let definition = Definition::parse(&text, "fish.toml").expect("valid");
+    assert_eq!(definition.dossier_codes.owners, ["22", "07"]);
+}
+
+#[test]
 fn errors_name_file_line_and_key() {
     let field = |more: &str| {
         format!("{HEAD}\n[[field]]\nname = \"x\"\n{more}\nlabel = {{ vi = \"v\", en = \"e\" }}\n")
@@ -126,6 +133,7 @@ fn errors_name_file_line_and_key() {
             14,
             "code",
         ),
+        (format!("{HEAD}\n[dossier_codes]\nowners = [\n\"G22\",\n\"2\"]\n"), 16, "owners"),
         (format!("{HEAD}\n["), 13, ""),
     ];
     for (text, line, key) in cases {

@@ -12,7 +12,7 @@ use super::{
     CodeEntry, CodeList, Definition, Field, Limits, MaskRule, NamedType, RecordRule, TypeSpec, raw,
 };
 use crate::Error;
-use crate::dossier::{Day, DossierGrammars, Form, Grammar, Reading};
+use crate::dossier::{Day, DossierGrammars, Form, Grammar, Reading, registered_owner};
 
 /// The leaves of Circular 12, Article 8, clause 3: a closed list.
 const CATEGORIES: &[&str] = &[
@@ -368,6 +368,14 @@ fn dossier_codes(origin: &Origin<'_>, raw: raw::DossierCodes) -> Result<DossierG
         let (valid_from, valid_to) = (day(&grammar.valid_from)?, day(&grammar.valid_to)?);
         grammars.push(Grammar { form, valid_from, valid_to });
     }
+    let mut owners = Vec::new();
+    for owner in &raw.owners {
+        let digits = registered_owner(owner.get_ref()).ok_or_else(|| {
+            let problem = Told::new("definition.owner");
+            origin.error(owner.span().start, "dossier_codes.owners", problem)
+        })?;
+        owners.push(digits.to_owned());
+    }
     let defaults = DossierGrammars::default();
     Ok(DossierGrammars {
         reading: Reading {
@@ -376,6 +384,6 @@ fn dossier_codes(origin: &Origin<'_>, raw: raw::DossierCodes) -> Result<DossierG
         },
         grammars: if grammars.is_empty() { defaults.grammars } else { grammars },
         centralised_procedures: raw.centralised_procedures,
-        owners: raw.owners,
+        owners,
     })
 }

@@ -166,7 +166,7 @@ pub(super) struct DossierCodes {
     #[serde(default)]
     pub(super) centralised_procedures: Vec<String>,
     #[serde(default)]
-    pub(super) owners: Vec<String>,
+    pub(super) owners: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) grammar: Vec<DossierGrammar>,
 }

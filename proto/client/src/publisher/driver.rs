@@ -12,6 +12,7 @@ use super::state::Shared;
 use crate::backoff::Backoff;
 use crate::{Endpoint, Error, Session};
 use dtm_proto::ingest::{Open, Window};
+use dtm_types::ErrorCode;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,16 +172,18 @@ impl Driver {
                 }
                 Err(error) => error,
             };
-            if let Error::Rejected { leader: Some(leader), .. } = &error
+            if may_commit_late(&error) {
+                self.abandoned = (self.abandoned.0.saturating_add(1), Instant::now());
+            }
+            if let Error::Rejected { leader: Some(leader), code, .. } = &error
+                // Who leads, or only another node to try: a seed's turn comes anyway.
+                && (*code == Some(ErrorCode::NotLeader) || !self.route.is_seed(leader))
                 && self.route.redirect(leader)
             {
                 continue;
             }
             if !error.retryable() {
                 return Err(error);
-            }
-            if matches!(error, Error::OutcomeUnknown { .. } | Error::Rejected { code: None, .. }) {
-                self.abandoned = (self.abandoned.0.saturating_add(1), Instant::now());
             }
             let is_away = matches!(
                 error,
@@ -223,5 +226,14 @@ impl Driver {
     fn nothing_left(&self) -> bool {
         let state = self.shared.lock();
         state.closing == Some(false) && state.store.next_sequence() > 0 && state.all_acked()
+    }
+}
+
+/// Whether the open that ended so may still take the stream over later.
+fn may_commit_late(error: &Error) -> bool {
+    match error {
+        Error::OutcomeUnknown { .. } => true,
+        Error::Rejected { code, .. } => code.is_none_or(|code| code == ErrorCode::OutcomeUnknown),
+        _ => false,
     }
 }

@@ -77,6 +77,11 @@ impl Route {
         (connect, (ANSWER_FIRST * factor).min(connect_max * 2))
     }
 
+    /// Whether the address has its turn among the seeds.
+    pub(crate) fn is_seed(&self, address: &str) -> bool {
+        self.seeds.iter().any(|seed| seed == address)
+    }
+
     /// A node named the leader. True when another attempt should follow at once.
     pub(crate) fn redirect(&mut self, leader: &str) -> bool {
         if !self.may_redirect || leader.is_empty() || leader == self.address {

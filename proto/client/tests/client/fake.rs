@@ -44,6 +44,8 @@ pub(crate) enum Fault {
     LostCut,
     /// The open is answered never and committed once the next one was.
     OpenLate,
+    /// As [`Fault::OpenLate`], and the server says that it does not know.
+    OpenUnknown,
     /// All of the first frame is held, and this sequence with other content.
     ConflictInside(u64),
     /// The ack covers all but this many records of each frame until the next one.
@@ -184,10 +186,11 @@ async fn say(out: &Out, answer: Answer) -> Result<(), Status> {
 }
 
 /// As the server says it.
-fn not_leader(leader: &str) -> Status {
-    let metadata: HashMap<_, _> = [("leader_address".to_owned(), leader.to_owned())].into();
-    let details = ErrorDetails::with_error_info("not-leader", "dtm", metadata);
-    Status::with_error_details(tonic::Code::Unavailable, "another node leads", details)
+pub(crate) fn away(code: &str, leader: Option<&str>) -> Status {
+    let leader = leader.map(|leader| ("leader_address".to_owned(), leader.to_owned()));
+    let metadata: HashMap<_, _> = leader.into_iter().collect();
+    let details = ErrorDetails::with_error_info(code, "dtm", metadata);
+    Status::with_error_details(tonic::Code::Unavailable, code, details)
 }
 
 /// Commits when another session has sent its first frame.
@@ -216,7 +219,9 @@ fn opening(world: &Mutex<World>, open: Open) -> Result<(Vec<Fault>, Opened, u64)
     for fault in &faults {
         match fault {
             Fault::Refuse(status) => return Err(status.clone()),
-            Fault::Leader(address) if may_redirect => return Err(not_leader(address)),
+            Fault::Leader(address) if may_redirect => {
+                return Err(away("not-leader", Some(address)));
+            }
             _ => {}
         }
     }
@@ -250,11 +255,12 @@ async fn connection(
         return Err(Status::invalid_argument("open first"));
     };
     let stream = open.stream.clone();
-    if matches!(
-        world.lock().script.front().and_then(|faults| faults.first()),
-        Some(Fault::OpenLate)
-    ) {
+    let first = world.lock().script.front().and_then(|faults| faults.first()).cloned();
+    if let Some(Fault::OpenLate | Fault::OpenUnknown) = first {
         world.lock().script.pop_front();
+        if matches!(first, Some(Fault::OpenUnknown)) {
+            out.send(Err(away("outcome-unknown", None))).await.ok();
+        }
         commit_late(&world, &stream).await;
         return Ok(());
     }

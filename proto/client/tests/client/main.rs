@@ -8,5 +8,6 @@ mod publisher;
 mod python;
 mod python_env;
 mod reader;
+mod routes;
 mod speed;
 mod spool;

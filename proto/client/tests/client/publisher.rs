@@ -9,7 +9,7 @@ use tonic::Status;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn record(number: u64) -> Record {
+pub(crate) fn record(number: u64) -> Record {
     Record { payload: format!("{{\"n\":{number}}}").into_bytes().into(), ..Record::default() }
 }
 
@@ -19,7 +19,7 @@ fn endpoint(fakes: &[&Fake]) -> Endpoint {
         .with_connect_timeout(Duration::from_secs(2))
 }
 
-fn config() -> PublisherConfig {
+pub(crate) fn config() -> PublisherConfig {
     let mut config = PublisherConfig::new("tinh-01", "s", "payment");
     config.seed = Some(0);
     config.backoff_max = Duration::from_millis(100);
@@ -38,7 +38,7 @@ fn watched(config: PublisherConfig) -> (PublisherConfig, Events) {
     (config.on_event(move |event| sink.lock().push(event)), events)
 }
 
-async fn within<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.expect("in time")
 }
 
@@ -277,20 +277,22 @@ async fn a_rewind_acks_nothing_beyond_the_conflict() {
 
 #[tokio::test]
 async fn an_own_open_that_commits_late_is_no_takeover() {
-    let fake = Fake::start().await;
-    fake.script([vec![Fault::OpenLate]]);
-    let endpoint = endpoint(&[&fake]).with_connect_timeout(Duration::from_millis(200));
-    within(async {
-        let publisher = Publisher::open(endpoint, config()).await.unwrap();
-        for number in 1..=50 {
-            publisher.send(record(number)).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        assert_eq!(publisher.flush().await.unwrap().acked_through, 50);
-        assert_eq!(publisher.snapshot().sessions, 2, "the late one cut the first off");
-    })
-    .await;
-    assert_eq!(fake.payloads("s").len(), 50);
+    for fault in [Fault::OpenLate, Fault::OpenUnknown] {
+        let fake = Fake::start().await;
+        fake.script([vec![fault]]);
+        let endpoint = endpoint(&[&fake]).with_connect_timeout(Duration::from_millis(200));
+        within(async {
+            let publisher = Publisher::open(endpoint, config()).await.unwrap();
+            for number in 1..=50 {
+                publisher.send(record(number)).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            assert_eq!(publisher.flush().await.unwrap().acked_through, 50);
+            assert_eq!(publisher.snapshot().sessions, 2, "the late one cut the first off");
+        })
+        .await;
+        assert_eq!(fake.payloads("s").len(), 50);
+    }
 }
 
 #[tokio::test]

@@ -120,7 +120,8 @@ fn elections(vfs: &MemVfs) -> Vec<Option<Bytes>> {
     for life in 0..2u8 {
         let (node, _) = open(vfs, unmarked());
         for round in 0..12u8 {
-            for group in [3, 4, 5].into_iter().filter(|group| round as u32 % group == 0) {
+            for group in [3, 4, 5].into_iter().filter(|group| (round as u32).is_multiple_of(*group))
+            {
                 vote(&node, group, &[life, round, group as u8]);
             }
             load(&node, 4, 300 * usize::from(round % 4));
