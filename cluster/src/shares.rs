@@ -22,8 +22,8 @@ const GROUP_PART: usize = 2;
 /// What each group has for itself, for openings once and for all else once: enough to go on at some
 /// ten MiB/s while others hold all that is shared, little enough for every group to have it.
 const OWN: Amount = Amount { bytes: 256 << 10, commands: 128 };
-/// `cluster.ingest_groups` ends at 1,024; meta is one more.
-const GROUPS_MAX: usize = 1_025;
+/// Meta is one more.
+const GROUPS_MAX: usize = dtm_types::INGEST_GROUPS_MAX as usize + 1;
 
 /// Commands that a link can hold: as many answers need a place at its other end.
 pub(crate) const COMMANDS_MAX: usize = SHARED.commands + 2 * GROUPS_MAX * OWN.commands;

@@ -298,7 +298,8 @@ async fn rows_that_lie_together_and_are_larger_than_a_message_are_copied() {
     cluster.restart(follower).await;
     let through = meta(cluster.node(leader)).head.index;
     until("meta is copied", || {
-        let own = meta(cluster.node(follower));
+        let found = cluster.node(follower).status();
+        let own = found.into_iter().find(|status| status.group.is_meta())?;
         (own.head.index >= through && own.failure.is_none()).then_some(())
     })
     .await;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use dtm_types::INGEST_GROUPS_MAX;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, files};
@@ -43,7 +44,12 @@ impl Genesis {
         let malformed = |what: String| Error::Malformed { path: path.clone(), what };
         let text =
             String::from_utf8(files::read(&path)?).map_err(|_| malformed("not UTF-8".into()))?;
-        toml::from_str(&text).map(Some).map_err(|e| malformed(e.message().to_owned()))
+        let genesis: Self = toml::from_str(&text).map_err(|e| malformed(e.message().to_owned()))?;
+        if genesis.ingest_groups > INGEST_GROUPS_MAX {
+            let found = genesis.ingest_groups;
+            return Err(malformed(format!("{found} ingest groups, at most {INGEST_GROUPS_MAX}")));
+        }
+        Ok(Some(genesis))
     }
 
     pub(super) fn write(&self, data: &Path) -> Result<(), Error> {

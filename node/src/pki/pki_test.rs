@@ -68,6 +68,19 @@ fn a_cluster_is_never_overwritten_and_refused_names_write_nothing() {
 }
 
 #[test]
+fn more_groups_than_a_node_holds_are_refused_before_anything_starts() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let options = InitOptions { ingest_groups: 255, ..options(&scratch.path().join("c")) };
+    let made = cluster_init(&options, NOW_US, &keyring).expect("made");
+    let config = crate::config::load(&made.config).expect("reads");
+    let path = config.node.data.join(Genesis::FILE);
+    assert!(Genesis::read(&config.node.data).expect("reads").is_some());
+    let text = std::fs::read_to_string(&path).expect("reads");
+    std::fs::write(&path, text.replace("ingest_groups = 255", "ingest_groups = 256")).expect("put");
+    assert!(matches!(Genesis::read(&config.node.data), Err(Error::Malformed { .. })));
+}
+
+#[test]
 fn a_request_decides_nothing_but_its_key() {
     let authority = make_authority("t", NOW_US).expect("made");
     let mut params = rcgen::CertificateParams::new(vec!["evil".to_owned()]).expect("a name");

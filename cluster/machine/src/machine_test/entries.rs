@@ -117,6 +117,12 @@ fn a_cluster_key_is_current_only_after_the_entry_that_it_was_begun() {
     assert_eq!((row.ingest_groups, row.incarnation), (3, 1), "the rest of the row stays");
 
     let put = admin::Op::PutCluster;
+    let most = ClusterRow { ingest_groups: 256, ..row.clone() };
+    assert_eq!(
+        group.act(put(most)),
+        Err(RefusalKind::Malformed),
+        "a node's log holds 255 and meta"
+    );
     let by_hand = ClusterRow { cluster_key_id: vec![9; 16].into(), ..row.clone() };
     assert_eq!(group.act(put(by_hand)), Err(RefusalKind::Malformed), "past the rotation");
     let by_hand = ClusterRow { pending_cluster_key_id: vec![9; 16].into(), ..row.clone() };

@@ -72,7 +72,7 @@ fn of_two_joins_at_once_one_gets_the_name() {
 
 /// A node that starts anew between the moment its row was read and the moment it is written back.
 fn written_back(meta: &mut Group) -> NodeRow {
-    let done = |answer| assert!(matches!(answer, Answer::Done(_)), "{answer:?}");
+    let done = |answer: Answer| assert!(matches!(answer, Answer::Done(_)), "{answer:?}");
     let first = NodeRow { boot_counter: 3, software_version: "1.1".into(), ..row(1, "n1") };
     done(act(meta, admin::Op::PutNode(first.clone())));
     let start = BootNode {

@@ -226,8 +226,9 @@ pub struct InitArgs {
     /// First operator.
     #[arg(long, default_value = "admin")]
     pub operator: String,
-    /// Ingest groups.
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    /// Ingest groups, 1 to 255.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32)
+        .range(1..=i64::from(dtm_types::INGEST_GROUPS_MAX)))]
     pub groups: u32,
     /// Do not add a context for the first operator.
     #[arg(long)]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use dtm_types::command::{
     ClusterRow, GroupRow, NodeRow, RefusalKind, RotateClusterKey, TransferLeader,
 };
-use dtm_types::{KeyId, NodeId};
+use dtm_types::{INGEST_GROUPS_MAX, KeyId, NodeId};
 
 use super::{Decision, Effect};
 use crate::commands::{Context, refused};
@@ -55,6 +55,10 @@ pub(super) fn put_group(
 /// Writes the cluster's row; the incarnation never goes back, groups are never taken away, and the
 /// cluster key stays what it is.
 pub(super) fn put_cluster(ctx: &mut Context<'_, '_>, row: ClusterRow) -> Decision {
+    if row.ingest_groups > INGEST_GROUPS_MAX {
+        // Founding makes the groups before this entry, so that no cluster ever came so far.
+        return Ok(Err(refused(RefusalKind::Malformed, "a cluster has at most 255 ingest groups")));
+    }
     let old: Option<ClusterRow> = ctx.rows.row(&[table::CLUSTER])?;
     if let Some(old) = old {
         if old.cluster_id != row.cluster_id {
