@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::kit::*;
 use crate::vfs::MemVfs;
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests-data/golden/v1/log-segment.bin");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/v1/log-segment.bin");
 
 fn write_a_little_of_everything(vfs: &MemVfs) {
     let (node, _) = open(vfs, unmarked());
