@@ -146,42 +146,55 @@ fn told(outcome: &Outcome) -> (&'static str, Option<u64>) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
+    use std::fmt::{Debug, Write};
     use std::sync::Arc;
 
     use dtm_types::command::{AppendBatch, Appended, OpenSession, Refusal, RefusalKind};
     use dtm_types::format::EntryBody;
     use parking_lot::Mutex;
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Level, Metadata, Subscriber};
 
     use super::*;
 
     const GROUP: GroupId = GroupId(3);
 
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
+    /// Keeps events of this level and above, a line each.
+    struct Listener(Level, Arc<Mutex<Vec<String>>>);
 
-    impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().extend_from_slice(bytes);
-            Ok(bytes.len())
+    impl Subscriber for Listener {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() <= self.0
         }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, event: &Event<'_>) {
+            let mut line = Line(event.metadata().target().to_owned());
+            event.record(&mut line);
+            self.1.lock().push(line.0);
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    struct Line(String);
+
+    impl Visit for Line {
+        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+            write!(self.0, " {field}={value:?}").expect("a string grows");
         }
     }
 
-    /// What is logged meanwhile, a line each.
-    fn logged(level: tracing::Level, run: impl FnOnce()) -> Vec<String> {
-        let sink = Sink::default();
-        let writer = sink.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_max_level(level)
-            .with_writer(move || writer.clone())
-            .finish();
-        tracing::subscriber::with_default(subscriber, run);
-        let text = String::from_utf8(sink.0.lock().clone()).expect("text");
-        text.lines().map(str::to_owned).collect()
+    /// What is logged meanwhile.
+    fn logged(level: Level, run: impl FnOnce()) -> Vec<String> {
+        let lines = Arc::default();
+        let listener = Listener(level, Arc::clone(&lines));
+        tracing::subscriber::with_default(listener, run);
+        std::mem::take(&mut *lines.lock())
     }
 
     fn batch() -> Command {
@@ -235,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_request_has_one_id_on_every_line_and_none_of_its_content() {
-        let lines = logged(tracing::Level::DEBUG, tell);
+        let lines = logged(Level::DEBUG, tell);
         let [forwarded, bundled, stored, refused] = &lines[..] else { panic!("{lines:#?}") };
         let batch = "request_id=abababab-abab-abab-abab-abababababab operation=\"append_batch\"";
         let of_batch = "source=\"tinh-01\" stream=\"main\" session=7";
@@ -255,7 +268,7 @@ mod tests {
 
     #[test]
     fn nothing_is_told_unless_somebody_listens() {
-        assert!(logged(tracing::Level::INFO, tell).is_empty());
+        assert!(logged(Level::INFO, tell).is_empty());
         assert!(!are_logged());
     }
 }

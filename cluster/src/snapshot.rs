@@ -183,3 +183,7 @@ impl RowsDigest {
         (self.rows, self.hash.finalize().into())
     }
 }
+
+#[cfg(test)]
+#[path = "golden_test.rs"]
+mod golden;

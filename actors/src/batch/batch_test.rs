@@ -280,3 +280,67 @@ fn an_ack_is_proven_by_its_own_token_only() {
     assert!(!keys.proves(&other, 1, 10, &token), "another stream");
     assert!(!keys.proves(&stream, 1, 10, &token[..15]) && !keys.proves(&stream, 1, 10, &[]));
 }
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/v1");
+
+/// What the file of this name holds; written from `made` where that is asked for.
+fn golden(name: &str, made: &[u8]) -> Bytes {
+    let path = std::path::Path::new(GOLDEN).join(name);
+    if std::env::var_os("DTM_WRITE_GOLDEN").is_some() {
+        std::fs::write(&path, made).expect("written");
+    }
+    std::fs::read(path).expect("the golden file is committed").into()
+}
+
+/// Payloads as they came, the second one to be refused.
+fn sealed_records(names: usize) -> Vec<ingest::Record> {
+    let named = format!(r#"{{"n":1,"name":"{}"}}"#, "Nguyễn ".repeat(names));
+    let envelope = Envelope { channel: "b".into(), valid_to: "2026".into(), ..Envelope::default() };
+    let third = ingest::Record {
+        event_time_us: 3,
+        envelope: Some(Box::new(envelope)),
+        ..record(r#"{ "n": -0 }"#, "c")
+    };
+    vec![record(&named, "a"), record(r#"{"n":"x"}"#, "b"), third]
+}
+
+/// Opens what is kept and holds it against what was sent.
+fn opens_as(kept: &Bytes, names: usize) -> HeaderA {
+    let body = EntryBody::decode(kept.clone()).expect("an entry body");
+    let opened = open_batch(&body, &data_key().cipher()).expect("opens");
+    let sent = sealed_records(names);
+    let payloads = [sent[0].payload.as_ref(), b"{\"n\":\"x\"}", b"{\"n\":0}"];
+    for (sealed, payload) in opened.records.iter().zip(payloads) {
+        assert_eq!(sealed.payload.as_ref(), payload);
+    }
+    let ids = opened.records.iter().map(|r| r.envelope.as_ref().map(|e| e.message_id.as_str()));
+    assert!(ids.eq([Some("a"), Some("b"), Some("c")]));
+    assert_eq!(opened.records[1].violations[0].pointer, "/n");
+    assert_eq!(opened.records[2].envelope.as_ref().expect("an envelope").valid_to, "2026");
+    opened.header
+}
+
+#[test]
+fn a_batch_of_version_1_is_sealed_the_same_and_opens_for_ever() {
+    let (body, _) = build(Form::Raw, &sealed_records(1), &quota(), 1);
+    let made = body.encode_to_vec();
+    let kept = golden("sealed-batch.bin", &made);
+    assert!(made == kept, "the format changed: that needs a new version");
+    assert_eq!(opens_as(&kept, 1).suite, 1);
+    // What LZ4 makes of it may change with the library; that it opens may not.
+    let (body, _) = build(Form::Raw, &sealed_records(200), &quota(), 2);
+    let kept = golden("sealed-batch-lz4.bin", &body.encode_to_vec());
+    let header = opens_as(&kept, 200);
+    assert_eq!(header.suite, 2);
+    let plain = body.encoded_len() as u64;
+    assert!(header.plain_bytes > plain, "{plain}");
+}
+
+#[test]
+fn a_token_is_made_of_stream_incarnation_and_sequence() {
+    let token = keys(&stream()).ack_token(&stream(), 3, 258);
+    let kept = std::fs::read_to_string(format!("{GOLDEN}/formulas.txt")).expect("it is committed");
+    let kept = kept.lines().find_map(|line| line.strip_prefix("ack_token "));
+    let made: String = token.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(kept, Some(made.as_str()));
+}

@@ -271,6 +271,49 @@ pub fn by_group(table: u8, group: u32) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    /// Keys as they lie on disk; docs/formats.md, section 6.
+    #[test]
+    fn every_key_is_as_it_always_was() {
+        let stream = StreamKey::parse("a-1", "ngày").expect("valid");
+        let made: [(Vec<u8>, &[u8]); 32] = [
+            (place(0x0102, 3), b"\x10\0\0\0\0\0\0\x01\x02\0\0\0\x03"),
+            (stream_place(&stream, 258), b"\x11a-1\0ng\xc3\xa0y\0\0\0\0\0\0\0\x01\x02"),
+            (cursor(&stream), b"\x12a-1\0ng\xc3\xa0y\0"),
+            (tags(&stream, 31), b"\x13a-1\0ng\xc3\xa0y\0\0"),
+            (tags(&stream, 129 * 32 - 1), b"\x13a-1\0ng\xc3\xa0y\0\x80"),
+            (tags(&stream, 129 * 32), b"\x13a-1\0ng\xc3\xa0y\0\0"),
+            (fingerprint(Month(0x5f02), b"0123456789abcdef"), b"\x14\0\0\x5f\x020123456789abcdef"),
+            (tile(2, 258), b"\x15\x02\0\0\0\0\0\0\x01\x02"),
+            (leaf(258), b"\x16\0\0\0\0\0\0\x01\x02"),
+            (head(), b"\x17"),
+            (quarantine("a-1", 258, 3), b"\x18a-1\0\0\0\0\0\0\0\x01\x02\0\0\0\x03"),
+            (quota("a-1"), b"\x19a-1\0"),
+            (key_of(2, "a-1", 0x5f02), b"\x1a\x02a-1\0\0\0\x5f\x02"),
+            (key_of(3, "", 0x5f02), b"\x1a\x03\0\0\0\x5f\x02"),
+            (key(KeyId(*b"0123456789abcdef")), b"\x1b0123456789abcdef"),
+            (names("a-1"), b"\x1ca-1\0"),
+            (named(table::SOURCE, "a-1"), b"\x40a-1\0"),
+            (source_key("a-1", b"01234567"), b"\x41a-1\x0001234567"),
+            (source_key("a-1", b"n"), b"\x41a-1\0n"),
+            (dataset("payment", 258), b"\x42payment\0\0\0\x01\x02"),
+            (named(table::OPERATOR, "an"), b"\x43an\0"),
+            (by_id(table::NODE, b"0123456789abcdef"), b"\x440123456789abcdef"),
+            (by_id(table::JOIN_TOKEN, &[7; 3]), b"\x45\x07\x07\x07"),
+            (by_group(table::GROUP, 258), b"\x46\0\0\x01\x02"),
+            (vec![table::CLUSTER], b"\x47"),
+            (by_group(table::LOAD, 258), b"\x48\0\0\x01\x02"),
+            (Key::of(table::DETAIL).u64(258).done(), b"\x49\0\0\0\0\0\0\x01\x02"),
+            (by_id(table::REQUEST, b"0123456789abcdef"), b"\x4a0123456789abcdef"),
+            (Key::of(table::REQUEST_SLOT).u16(258).done(), b"\x4b\x01\x02"),
+            (Key::of(table::REQUEST_NEXT).done(), b"\x4c"),
+            (source_certificate("a-1", &[8; 3]), b"\x4da-1\0\x08\x08\x08"),
+            (vec![table::RAFT], b"\0"),
+        ];
+        for (made, kept) in made {
+            assert_eq!(made, kept);
+        }
+    }
+
     #[test]
     fn a_range_holds_all_keys_with_the_prefix() {
         let (from, to) = Key::of(table::CURSOR).name("a").range();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dtm_identity::Caller;
 use dtm_machine::seams::{ProposeError, Proposer};
-use dtm_seal::BatchCipher;
+use dtm_seal::{BatchCipher, DataKey};
 use dtm_types::command::admin::Op;
 use dtm_types::command::command::Op as Command;
 use dtm_types::command::outcome::Result as Answer;
@@ -26,6 +26,9 @@ const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(250);
 /// How long all the tries of one action may take.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(30);
+
+/// Version of a sealed detail.
+const DETAIL_VERSION: u8 = 1;
 
 /// Who acts.
 pub(crate) struct Actor {
@@ -181,15 +184,20 @@ async fn sealed(
         .map_err(|e| status(ErrorCode::KeyMissing, e))?;
     let mut nonce = [0_u8; 24];
     shared.entropy.fill(&mut nonce);
-    let tag = key.cipher().seal_batch(&nonce, &request_id.0, &mut text).map_err(internal)?;
-    // version ‖ key id ‖ nonce ‖ tag ‖ ciphertext
-    let mut sealed = Vec::with_capacity(57 + text.len());
-    sealed.push(1);
-    sealed.extend_from_slice(&key_row.key_id);
-    sealed.extend_from_slice(&nonce);
-    sealed.extend_from_slice(&tag);
-    sealed.extend_from_slice(&text);
+    let sealed = seal_detail(&key, &key_row.key_id, nonce, request_id, text).map_err(internal)?;
     Ok((sealed.into(), digest))
+}
+
+/// version ‖ key id ‖ nonce ‖ tag ‖ salt and detail, sealed for this request.
+fn seal_detail(
+    key: &DataKey,
+    key_id: &[u8],
+    nonce: [u8; 24],
+    request_id: RequestId,
+    mut text: Vec<u8>,
+) -> Result<Vec<u8>, dtm_seal::Error> {
+    let tag = key.cipher().seal_batch(&nonce, &request_id.0, &mut text)?;
+    Ok([&[DETAIL_VERSION][..], key_id, &nonce, &tag, &text].concat())
 }
 
 /// The audit key of meta for this month; made when there is none yet.
@@ -216,6 +224,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use dtm_machine::seams::Reply;
+    use dtm_seal::Secret;
     use parking_lot::Mutex;
 
     use super::*;
@@ -242,6 +251,24 @@ mod tests {
                 _ => reply(Ok(Outcome::default())),
             }
         }
+    }
+
+    /// As it lies in rows 49 for ever; docs/formats.md, section 4.
+    #[test]
+    fn a_detail_is_sealed_as_it_always_was() {
+        // Tag and ciphertext, from an independent implementation.
+        const KEPT: &str = "2d36050b94704adf08d1c8bd2ee2408256a387faf78073599c4726d8718ca04f\
+                            7d3eea19996ce9f0df9d2b78970db60ba675";
+        let key = DataKey::from_bytes(&mut [1; 32]);
+        let text = [&[5; 16][..], b"{\"message\":\"test\"}"].concat();
+        let request = RequestId([4; 16]);
+        let sealed = seal_detail(&key, &[2; 16], [3; 24], request, text.clone()).expect("short");
+        assert_eq!(sealed[..41], [&[1][..], &[2; 16], &[3; 24]].concat());
+        assert_eq!(hex::encode(&sealed[41..]), KEPT);
+        let (tag, mut opened) = (sealed[41..57].try_into().expect("16"), sealed[57..].to_vec());
+        let cipher = key.cipher();
+        cipher.open_batch(&[3; 24], &request.0, &mut opened, &tag).expect("opens");
+        assert_eq!(opened, text);
     }
 
     #[tokio::test]

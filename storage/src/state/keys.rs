@@ -89,14 +89,17 @@ mod tests {
         assert_eq!(behind(GroupId(7), u32::MAX), [0, 0, 0, 8, 0, 0, 0, 0]);
         assert_eq!(split(&row(GroupId(9), 1, b"")), Some((GroupId(9), 1)));
         assert_eq!(split(b"short"), None);
-        assert_eq!(generation(GroupId(1))[8..], *b"gen\0\0\0\x01");
+        assert_eq!(generation(GroupId(1)), *b"\xff\xff\xff\xff\0\0\0\0gen\0\0\0\x01");
+        assert_eq!(decode_generation(&[0, 0, 1, 2]), Ok(258));
     }
 
     #[test]
     fn owner_row_is_fixed() {
         let owner = Owner { cluster: ClusterId([1; 16]), node: NodeId([2; 16]) };
         let value = encode_owner(&owner);
-        assert_eq!(value.len(), 36);
+        assert_eq!(value[..4], [0, 0, 0, 1]);
+        assert_eq!(value[4..], [[1; 16], [2; 16]].concat());
+        assert_eq!(super::owner(), *b"\xff\xff\xff\xff\0\0\0\0owner");
         assert_eq!(decode_owner(&value), Ok((1, Some(owner))));
         assert_eq!(decode_owner(&[0, 0, 0, 9]), Ok((9, None)));
         assert!(decode_owner(&value[..35]).is_err());

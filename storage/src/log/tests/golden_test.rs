@@ -5,11 +5,11 @@ use bytes::Bytes;
 use super::kit::*;
 use crate::vfs::MemVfs;
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests-data/golden/v1/log-segment.bin");
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/v1/log-segment.bin");
 
 /// Written before blocks told how far back the newest vote lies.
 const NO_DISTANCE: &str =
-    concat!(env!("CARGO_MANIFEST_DIR"), "/tests-data/golden/v1/log-segment-no-distance.bin");
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/v1/log-segment-no-distance.bin");
 
 fn write_a_little_of_everything(vfs: &MemVfs) {
     let (node, _) = open(vfs, unmarked());
