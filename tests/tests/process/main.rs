@@ -52,7 +52,7 @@ mod rules;
 mod secrecy;
 mod source_certificate;
 mod sources;
-mod tour;
 mod strangers;
+mod tour;
 mod wait;
 mod wires;
