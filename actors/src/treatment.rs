@@ -1,7 +1,7 @@
 //! The seam around what is done to a record and a batch before they are proposed: check and digests
 //! (the seal is behind [`KeyVault::batch_cipher`](crate::KeyVault::batch_cipher)). The product has
 //! one implementation, [`Full`]; the load generator brings others to measure what each part costs,
-//! so no setting of the product can leave a part out.
+//! a test one with a planted bug, so no setting of the product can leave a part out.
 
 use dtm_catalog::{CompiledSchema, Outcome, Scratch};
 use dtm_ledger::{Hash, MerkleRoot, RecordHash};

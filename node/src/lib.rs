@@ -6,7 +6,7 @@
 //!                                 └─▶ telemetry (logs, metrics), doctor
 //! ```
 //! openraft and RocksDB are not named here; services reach groups through `dtm_cluster`. Parts are
-//! replaced at [`seams`], for measuring only.
+//! replaced at [`seams`], for measuring and for tests only.
 
 mod belonging;
 pub mod cli;

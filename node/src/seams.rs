@@ -1,5 +1,6 @@
-//! Where a node's parts can be replaced. [`Seams::default`] is the product; only the load generator
-//! passes anything else, to measure what a part costs. No setting reaches these.
+//! Where a node's parts can be replaced. [`Seams::default`] is the product; the load
+//! generator passes others, to measure what a part costs, and a test those with a planted bug. No
+//! setting reaches these.
 
 use std::sync::Arc;
 

@@ -55,7 +55,7 @@ pub fn run(config: Config) -> LocalBoxFuture<'static, Result<(), Error>> {
     run_with(config, Seams::default())
 }
 
-/// Runs a node with parts replaced: for measuring only.
+/// Runs a node with parts replaced: for measuring and for tests only.
 ///
 /// Boxed, as every door of a crate that others await: a coroutine is compiled again in each crate
 /// that awaits it, and this one holds the whole server.

@@ -16,6 +16,8 @@ use crate::sources::Source;
 const MIB: usize = 1 << 20;
 /// An open session is told within 10 s that no majority answers (`propose_for`).
 const TOLD_WITHIN: Duration = Duration::from_secs(20);
+/// A client that is told when to come back is not kept waiting for longer.
+const COME_BACK_MAX: Duration = Duration::from_secs(5);
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
 /// A node that is sent more than it grants keeps at most this, with what else it does meanwhile.
 const MEMORY_GROWTH_MAX_KIB: u64 = 192 << 10;
@@ -114,9 +116,9 @@ async fn node_without_quorum_acks_nothing_and_says_when_to_come_back() -> Result
     let late = open_stream(&cluster, &source, "late", "notes", at);
     let (late, alone) = tokio::join!(late, alone);
     let Err(error) = late else { bail!("a session was opened without a majority") };
-    come_back(&error).context("a session that opens")?;
+    come_back(&cluster, at, &error).context("a session that opens")?;
     let ended = alone.context("a session that was open goes on without a majority")?;
-    come_back(&ended?).context("a session that was open")?;
+    come_back(&cluster, at, &ended?).context("a session that was open")?;
     for (line, acked) in load.lines.iter().zip(acked) {
         ensure!(line.acked() == acked, "ING-1: {} acked without a majority", line.name());
     }
@@ -144,13 +146,17 @@ async fn never_acked(session: &mut Session) -> Result<Error> {
     }
 }
 
-/// UNAVAILABLE, and when to come back.
-fn come_back(error: &Error) -> Result<()> {
-    let Error::Rejected { code, grpc, retry_after, .. } = error else { bail!("{error}") };
+/// UNAVAILABLE, where else to try and when to come back.
+fn come_back(cluster: &Cluster, at: usize, error: &Error) -> Result<()> {
+    let Error::Rejected { code, grpc, retry_after, leader, .. } = error else { bail!("{error}") };
     // Tonic's code through its number: this crate does not name tonic.
     ensure!(*grpc as i32 == ErrorCode::Unavailable.grpc_code(), "{error}");
     ensure!(code.is_some_and(ErrorCode::retryable), "{error}");
-    ensure!(retry_after.is_some(), "no retry-after: {error}");
+    let after = retry_after.with_context(|| format!("no retry-after: {error}"))?;
+    ensure!(!after.is_zero() && after <= COME_BACK_MAX, "retry after {after:?}: {error}");
+    let leader = leader.as_ref().with_context(|| format!("no leader hint: {error}"))?;
+    let mut others = cluster.nodes.iter().enumerate().filter(|(other, _)| *other != at);
+    ensure!(others.any(|(_, node)| node.grpc.to_string() == *leader), "{leader}: {error}");
     let text = error.to_string();
     ensure!(!text.contains("Node") && !text.contains("voters"), "the members are shown: {text}");
     Ok(())

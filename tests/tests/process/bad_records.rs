@@ -14,6 +14,10 @@ use crate::sources::Source;
 
 /// A list of bad records is judged in this time, or it is not bounded.
 const JUDGED_WITHIN: Duration = Duration::from_secs(10);
+/// Nearly as large as a record may be.
+const LARGE_BYTES: usize = 7 << 20;
+/// What a node holds at its peak above what it held before, while records of that size are judged.
+const MEMORY_GROWTH_MAX_KIB: u64 = 256 << 10;
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 const MEASURES: &str = r#"id = "measures"
@@ -56,6 +60,10 @@ impl Case {
     fn broken(payload: impl Into<Vec<u8>>, rule: &'static str, pointer: &'static str) -> Self {
         Self { payload: payload.into(), rule, pointer: Some(pointer), byte_offset: None }
     }
+
+    fn at(self, byte_offset: u64) -> Self {
+        Self { byte_offset: Some(byte_offset), ..self }
+    }
 }
 
 fn measures() -> Vec<Case> {
@@ -70,8 +78,9 @@ fn measures() -> Vec<Case> {
         Case::unreadable(member(&nested), "too_deep", 23 + 63),
         Case::unreadable(member(&"9".repeat(10_000)), "number_too_long", 23),
         Case::unreadable("{\"code\":\"A-1\",\"amount\":1,\"amount\":2}", "duplicate_key", 34),
-        Case::broken(member("9007199254740993"), "integer_too_large", "/amount"),
-        Case::broken(member("\"many\""), "wrong_type", "/amount"),
+        Case::broken(member("9007199254740993"), "integer_too_large", "/amount").at(23),
+        Case::broken(member("-9007199254740993"), "integer_too_large", "/amount").at(23),
+        Case::broken(member("\"many\""), "wrong_type", "/amount").at(23),
         Case::broken("{\"code\":\"A-1\"}", "missing", "/amount"),
         Case::broken("{\"code\":\"A-1\",\"amount\":1,\"more\":1}", "unknown_member", "/more"),
     ]
@@ -93,8 +102,49 @@ async fn a_bad_record_is_refused_alone_with_place_and_reason() -> Result<()> {
     show(&cluster, &source, "dossier_progress", dossiers(), good).await?;
     let kept = quarantined(cluster.endpoint(&source)?, &source).await?.len();
     ensure!(kept == measures().len() + dossiers().len(), "{kept} in quarantine");
+    large_ones_are_bounded(&cluster, &source).await?;
     cluster.passed();
     Ok(())
+}
+
+/// As bad and nearly as large as a record may be: each is told with its place, in bounded time, and
+/// the node holds no more than some times its bytes.
+async fn large_ones_are_bounded(cluster: &Cluster, source: &Source) -> Result<()> {
+    let at = cluster.leader(source.group).await?;
+    let before = cluster.nodes[at].resident_kib()?;
+    let mut session = open_stream(cluster, source, "large", "measures", at).await?;
+    for (n, case) in (1..).zip(large()) {
+        let mut frame = FrameBuilder::new(n);
+        frame.push(&record(case.payload.clone()));
+        let started = Instant::now();
+        session.send_frame(frame.finish().context("a record")?).await?;
+        let refused = refused_until(&mut session, n).await.with_context(|| case.rule)?;
+        let (took, peak) = (started.elapsed(), cluster.nodes[at].peak_resident_kib()?);
+        println!("{}: {took:?}, {} KiB", case.rule, peak.saturating_sub(before));
+        ensure!(took < JUDGED_WITHIN, "{} took {took:?}", case.rule);
+        let told = refused.first().context("it is refused")?;
+        judge(&case, told).with_context(|| format!("{}: {told:?}", case.rule))?;
+        let grown = peak.saturating_sub(before);
+        ensure!(grown < MEMORY_GROWTH_MAX_KIB, "{}: memory grew by {grown} KiB", case.rule);
+    }
+    Ok(())
+}
+
+fn large() -> Vec<Case> {
+    let member = |text: &str| format!("{{\"code\":\"A-1\",\"amount\":{text}}}");
+    let mut latin1 = member(&format!("\"{}\"", "a".repeat(LARGE_BYTES))).into_bytes();
+    latin1[24 + LARGE_BYTES - 1] = 0xD0;
+    let nested = format!("{}{}", "[".repeat(LARGE_BYTES / 2), "]".repeat(LARGE_BYTES / 2));
+    let twice = format!("1{}", ",\"amount\":2".repeat(LARGE_BYTES / 11));
+    // Values are counted before their names are compared: 262,144 are allowed.
+    let one_too_many = 12 + 11 * 262_143;
+    vec![
+        Case::unreadable(latin1, "not_utf8", 24 + LARGE_BYTES as u64 - 1),
+        Case::unreadable(";".repeat(LARGE_BYTES), "not_json", 0),
+        Case::unreadable(member(&nested), "too_deep", 23 + 63),
+        Case::unreadable(member(&"9".repeat(LARGE_BYTES)), "number_too_long", 23),
+        Case::unreadable(member(&twice), "too_many_values", one_too_many),
+    ]
 }
 
 /// Sends good and bad ones in turn, in one frame.

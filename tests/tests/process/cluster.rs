@@ -49,7 +49,7 @@ impl Cluster {
 
     /// As [`Cluster::start`], each node with these settings from its first start on.
     pub(crate) async fn start_with<V: ToString>(settings: &[(&str, V)]) -> Result<Self> {
-        let turn = TURN.lock().await;
+        let turn = turn().await;
         let ports = free_ports(NODES * 3)?;
         let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), value.to_string()));
         let settings: Vec<_> = settings.collect();
@@ -58,7 +58,7 @@ impl Cluster {
 
     /// So many nodes, whose network can be cut.
     pub(crate) async fn wired(count: usize) -> Result<Self> {
-        let turn = TURN.lock().await;
+        let turn = turn().await;
         let ports = free_ports(count * 3)?;
         let wired = ports.chunks_exact(3).map(|ports| vec![ports[1].port(), ports[2].port()]);
         let wires = Wires::start(&wired.collect::<Vec<_>>()).await?;
@@ -394,7 +394,12 @@ pub(crate) fn binary() -> Result<PathBuf> {
     Ok(std::fs::canonicalize(path)?)
 }
 
-fn free_ports(count: usize) -> Result<Vec<SocketAddr>> {
+/// Waits until no other cluster runs, and keeps it so.
+pub(crate) async fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().await
+}
+
+pub(crate) fn free_ports(count: usize) -> Result<Vec<SocketAddr>> {
     let span = PORTS.end - PORTS.start;
     // Runs beside each other start at different places.
     let first = u16::try_from(std::process::id() * 61 % u32::from(span))?;

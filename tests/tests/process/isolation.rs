@@ -1,17 +1,20 @@
-//! A hundred sources: one sends malformed records as fast as it is let, one never reads what it is
-//! told; the others' ack delay with and without the two, in turn.
+//! A hundred sources: one sends malformed records as fast as it is let and crashes its session now
+//! and then, one never reads what it is told; the others' ack delay with and without the two, in
+//! turn. A connection that crashed comes back by itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use dtm_client::{FrameBuilder, Publisher, PublisherConfig, Record};
+use dtm_client::{FrameBuilder, Publisher, PublisherConfig, Record, Session};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
 use crate::bad_records::open_stream;
 use crate::cluster::{Cluster, NODES};
+use crate::faulty::POISON;
+use crate::https::metric;
 use crate::load::{Line, Load, Plan};
 use crate::readback::judge;
 use crate::sources::Source;
@@ -21,6 +24,8 @@ const OTHERS: usize = 98;
 /// `limits.refused_per_second_max`: as fast as malformed records are let in.
 const REFUSED_PER_SECOND_MAX: f64 = 1_000.0;
 const ACKS_WITHIN: Duration = Duration::from_secs(60);
+/// What the malformed source holds unacked: it is through with it soon after it stops.
+const MALFORMED_BYTES_MAX: usize = 256 << 10;
 
 /// How long, how often, how far apart.
 struct Form {
@@ -69,7 +74,8 @@ impl Delays {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed_and_hanging_sources_do_not_delay_the_others() -> Result<()> {
     let form = if is_long() { LONG } else { SHORT };
-    let cluster = Cluster::start().await?;
+    let mut cluster = Cluster::start().await?;
+    plant(&mut cluster).await?;
     // A stream moves with the leader of its group: none moves without a cause after this.
     cluster.spread().await?;
     let mut sources = Vec::new();
@@ -78,6 +84,7 @@ async fn malformed_and_hanging_sources_do_not_delay_the_others() -> Result<()> {
     }
     let hanging = sources.pop().context("a source")?;
     let malformed = sources.pop().context("a source")?;
+    let malformed = Malformed::open(&cluster, &malformed).await?;
     let delays = Arc::new(Delays::default());
     let stop = Arc::new(AtomicBool::new(false));
     let mut tasks = JoinSet::new();
@@ -109,13 +116,14 @@ async fn malformed_and_hanging_sources_do_not_delay_the_others() -> Result<()> {
         "the others' ack delay grew to {median:.2} of it: {ratios:?}"
     );
 
-    // The two come back by themselves and are served like anybody.
-    for source in [&malformed, &hanging] {
-        let line = Load::line(Plan::new(source, "good"));
-        let publisher = line.open(cluster.endpoint(source)?).await?;
-        ensure!(line.send(&publisher)?);
-        ensure!(line.flush(&publisher).await?.acked_through == 1);
-    }
+    malformed.is_served().await?;
+    // The hanging one has no client that could come back: whoever opens in its name is served.
+    let line = Load::line(Plan::new(&hanging, "good"));
+    let publisher = line.open(cluster.endpoint(&hanging)?).await?;
+    ensure!(line.send(&publisher)?);
+    ensure!(line.flush(&publisher).await?.acked_through == 1);
+    let crashed = metric(&cluster, "dtm_sessions_crashed_total ").await?;
+    ensure!(crashed >= f64::from(form.pairs), "{crashed} sessions crashed");
     for line in &lines {
         let sessions = line.sessions.load(Ordering::Relaxed);
         let troubles = line.troubles.load(Ordering::Relaxed);
@@ -129,12 +137,22 @@ async fn malformed_and_hanging_sources_do_not_delay_the_others() -> Result<()> {
     cluster_is_whole(cluster, &lines).await
 }
 
+/// Nodes whose sessions crash over what is poisoned.
+async fn plant(cluster: &mut Cluster) -> Result<()> {
+    cluster.nodes.iter_mut().for_each(|node| node.kill());
+    for at in 0..NODES {
+        cluster.nodes[at].is_faulty = true;
+        cluster.start_node(at)?;
+    }
+    cluster.settled(NODES).await
+}
+
 /// Delay with the two by delay without them, pair by pair, ascending.
 async fn ratios(
     cluster: &Cluster,
     form: &Form,
     delays: &Delays,
-    (malformed, hanging): (&Source, &Source),
+    (malformed, hanging): (&Malformed, &Source),
 ) -> Result<Vec<f64>> {
     let mut ratios = Vec::new();
     let mut refused = 0;
@@ -189,60 +207,116 @@ async fn steady(
     Ok(())
 }
 
-/// The malformed and the hanging source while they do it.
-struct Disturbance {
-    tasks: JoinSet<Result<()>>,
+/// The malformed source, with one publisher over the whole run.
+struct Malformed {
+    publisher: Arc<Publisher>,
     sent: Arc<AtomicU32>,
 }
 
-impl Disturbance {
-    async fn start(cluster: &Cluster, malformed: &Source, hanging: &Source) -> Result<Self> {
-        let mut tasks = JoinSet::new();
-        let sent = Arc::new(AtomicU32::new(0));
-        let mut config = PublisherConfig::new(&malformed.code, "bad", "notes");
+impl Malformed {
+    async fn open(cluster: &Cluster, source: &Source) -> Result<Self> {
+        let mut config = PublisherConfig::new(&source.code, "bad", "notes");
         config.ids = dtm_client::IdPolicy::Sequence;
-        let publisher = Publisher::open(cluster.endpoint(malformed)?, config).await?;
-        tasks.spawn(send_malformed(publisher, sent.clone()));
-        let at = cluster.leader(hanging.group).await?;
-        let session = open_stream(cluster, hanging, "deaf", "notes", at).await?;
-        let first = session.opened().next_sequence;
-        tasks.spawn(async move {
-            // Valid and broken in turn: there are refusals to tell, and nobody who reads them.
-            let mut frame = FrameBuilder::new(first);
-            loop {
-                let text = ["{\"code\":\"A-1\",\"note\":\"x\"}", "{\"code\":\"a b\"}"];
-                for text in text.iter().cycle().take(20) {
-                    frame.push(&Record { payload: text.as_bytes().into(), ..Record::default() });
-                }
-                let frame = frame.finish().context("records")?;
-                if session.send_frame(frame).await.is_err() {
-                    // Told off. It does not read that either, and holds on to its connection.
-                    std::future::pending::<()>().await;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        });
-        Ok(Self { tasks, sent })
+        config.unacked_bytes_max = MALFORMED_BYTES_MAX;
+        let publisher = Publisher::open(cluster.endpoint(source)?, config).await?;
+        Ok(Self { publisher: Arc::new(publisher), sent: Arc::default() })
     }
 
-    /// Both go away; how many malformed records were sent.
-    async fn end(mut self) -> Result<u32> {
-        self.tasks.abort_all();
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Ok(ended) = ended {
-                ended?;
+    /// Sends until it is told to stop, first what crashes its session.
+    fn start(&self, stop: Arc<AtomicBool>) -> impl Future<Output = Result<()>> + use<> {
+        let (publisher, sent) = (self.publisher.clone(), self.sent.clone());
+        let payload = format!("{{\"code\":\"a b\",\"note\":7,\"other\":\"{}\"", "x".repeat(200));
+        let record = |payload: String| Record { payload: payload.into(), ..Record::default() };
+        let mut next = record(format!("{POISON}-{}", sent.load(Ordering::Relaxed)));
+        let usual = record(payload);
+        async move {
+            while !stop.load(Ordering::Relaxed) {
+                publisher.send(&next).await?;
+                sent.fetch_add(1, Ordering::Relaxed);
+                next = usual.clone();
+                tokio::task::yield_now().await;
             }
+            Ok(())
         }
-        Ok(self.sent.load(Ordering::Relaxed))
+    }
+
+    /// Waits until all that was sent is acked; how often a session was opened.
+    async fn settled(&self) -> Result<u64> {
+        let flushed = tokio::time::timeout(ACKS_WITHIN, self.publisher.flush()).await;
+        flushed.context("the malformed source does not come back")??;
+        let seen = self.publisher.snapshot();
+        let sent = u64::from(self.sent.load(Ordering::Relaxed));
+        ensure!(seen.acked_through == sent, "{sent} sent: {seen:?}");
+        Ok(seen.sessions)
+    }
+
+    /// A good record of it is taken as anybody's.
+    async fn is_served(&self) -> Result<()> {
+        let before = self.publisher.snapshot();
+        let payload = "{\"code\":\"A-1\",\"note\":\"x\"}";
+        let record = Record { payload: payload.as_bytes().into(), ..Record::default() };
+        let sequence = self.publisher.send(&record).await?;
+        let acked = tokio::time::timeout(ACKS_WITHIN, self.publisher.wait_acked(sequence)).await;
+        acked.context("a good record of the malformed source")??;
+        ensure!(self.publisher.snapshot().refused == before.refused, "a good record is refused");
+        Ok(())
     }
 }
 
-async fn send_malformed(publisher: Publisher, sent: Arc<AtomicU32>) -> Result<()> {
-    let payload = format!("{{\"code\":\"a b\",\"note\":7,\"other\":\"{}\"", "x".repeat(200));
-    let record = Record { payload: payload.into_bytes().into(), ..Record::default() };
+/// The malformed and the hanging source while they do it.
+struct Disturbance<'a> {
+    malformed: &'a Malformed,
+    /// Sessions that it had opened and records that it had sent before.
+    before: (u64, u32),
+    stop: Arc<AtomicBool>,
+    sending: JoinSet<Result<()>>,
+    hanging: JoinSet<Result<()>>,
+}
+
+impl<'a> Disturbance<'a> {
+    async fn start(
+        cluster: &Cluster,
+        malformed: &'a Malformed,
+        hanging: &Source,
+    ) -> Result<Disturbance<'a>> {
+        let before = (malformed.settled().await?, malformed.sent.load(Ordering::Relaxed));
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut sending = JoinSet::new();
+        sending.spawn(malformed.start(stop.clone()));
+        let at = cluster.leader(hanging.group).await?;
+        let session = open_stream(cluster, hanging, "deaf", "notes", at).await?;
+        let mut hanging = JoinSet::new();
+        hanging.spawn(hang(session));
+        Ok(Self { malformed, before, stop, sending, hanging })
+    }
+
+    /// Both stop, the hanging one for good; how many malformed records were sent. The other one's
+    /// session crashed, and it came back by itself.
+    async fn end(mut self) -> Result<u32> {
+        self.hanging.shutdown().await;
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.sending.join_next().await {
+            ended??;
+        }
+        let (sessions, sent) = (self.malformed.settled().await?, &self.malformed.sent);
+        ensure!(sessions > self.before.0, "the session did not crash: {sessions}");
+        Ok(sent.load(Ordering::Relaxed) - self.before.1)
+    }
+}
+
+/// Sends and never reads, whatever it is told.
+async fn hang(session: Session) -> Result<()> {
+    let mut frame = FrameBuilder::new(session.opened().next_sequence);
     loop {
-        publisher.send(&record).await?;
-        sent.fetch_add(1, Ordering::Relaxed);
-        tokio::task::yield_now().await;
+        // Valid and broken in turn: there are refusals to tell, and nobody who reads them.
+        let text = ["{\"code\":\"A-1\",\"note\":\"x\"}", "{\"code\":\"a b\"}"];
+        for text in text.iter().cycle().take(20) {
+            frame.push(&Record { payload: text.as_bytes().into(), ..Record::default() });
+        }
+        if session.send_frame(frame.finish().context("records")?).await.is_err() {
+            // Told off. It does not read that either, and holds on to its connection.
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

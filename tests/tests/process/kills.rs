@@ -13,8 +13,8 @@ use crate::load::{Load, Plan};
 use crate::readback::{finish_and_judge, judge, judge_running};
 use crate::wait::{is_long, until};
 
-/// Kills between two readings of all that is there.
-const READ_BACK_EVERY: usize = 10;
+/// Kills, and how many lie between two readings of all that is there: short and long form.
+const KILLS: [(usize, usize); 2] = [(3, 2), (30, 10)];
 /// Acks on each stream that show that it is alive.
 const ALIVE: u64 = 20;
 /// Longer than connections live without an answer.
@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 async fn leader_is_killed_again_and_again() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let load = Load::usual(&cluster, 4).await?;
-    let kills = if is_long() { 30 } else { 3 };
+    let (kills, read_back_every) = KILLS[usize::from(is_long())];
     for kill in 0..kills {
         load.moves(ALIVE).await?;
         let source = &load.lines[kill % load.lines.len()].plan.source;
@@ -35,7 +35,7 @@ async fn leader_is_killed_again_and_again() -> Result<()> {
         load.moves(ALIVE).await.with_context(|| format!("n{} was killed", at + 1))?;
         cluster.start_node(at)?;
         cluster.settled(NODES).await?;
-        if (kill + 1) % READ_BACK_EVERY == 0 {
+        if (kill + 1) % read_back_every == 0 {
             judge_running(&cluster, &load.lines).await?;
         }
     }

@@ -6,6 +6,7 @@
 //!  readback  every node's records against that history (ING-1 to ING-4), and the quarantine
 //!  Wires     the network between the nodes, where a test cuts it
 //!  Agent     `dtm agent` as a process; python: the example client
+//!  faulty    nodes with a planted bug
 //!  log_file  blocks of a node's log, to damage them
 //! ```
 //! Each wait looks at a state again and again until it holds or a bound passes. `DTM_LONG=1` makes
@@ -25,6 +26,7 @@ mod clustering;
 mod damage;
 mod disk_full;
 mod drained;
+mod faulty;
 mod gaps;
 mod hostile;
 mod https;
@@ -48,8 +50,12 @@ mod readback;
 mod refusals;
 mod request_ids;
 mod resend;
+mod rewinds;
 mod rules;
 mod secrecy;
+mod source_certificate;
 mod sources;
+mod strangers;
+mod tour;
 mod wait;
 mod wires;

@@ -10,6 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::faulty;
+
 /// A planned end takes no longer.
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -29,6 +31,8 @@ pub(crate) struct Node {
     pub(crate) log: PathBuf,
     /// Settings that this node alone has, as `DTM__SECTION__KEY`.
     pub(crate) environment: Vec<(String, String)>,
+    /// Its sessions have a planted bug ([`crate::faulty`]).
+    pub(crate) is_faulty: bool,
     child: Option<Child>,
     paused: bool,
 }
@@ -45,6 +49,7 @@ impl Node {
             folder: home.join(name),
             log: home.join(format!("{name}.log")),
             environment: Vec::new(),
+            is_faulty: false,
             child: None,
             paused: false,
         }
@@ -56,11 +61,15 @@ impl Node {
         // What it writes for a moment is searched like the rest of its folder.
         let temporary = self.folder.join("tmp");
         std::fs::create_dir_all(&temporary)?;
-        let mut command = Command::new(dtm);
+        let config = self.folder.join("dtm.toml");
+        let mut command = if self.is_faulty {
+            faulty::serve(&config)?
+        } else {
+            let mut command = Command::new(dtm);
+            command.arg("serve").arg("--config").arg(config);
+            command
+        };
         command
-            .arg("serve")
-            .arg("--config")
-            .arg(self.folder.join("dtm.toml"))
             .env("DTM_LANG", "en")
             .env("TMPDIR", temporary)
             .envs(self.environment.iter().cloned())

@@ -1,5 +1,6 @@
 //! Whoever is not let in.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,23 +13,99 @@ use dtm_proto::records::ReadRequest;
 use dtm_types::ErrorCode;
 
 use crate::cluster::{Cluster, NODES, WITHIN};
+use crate::https::metric_at;
 use crate::load::{Load, Plan};
 use crate::readback::judge;
 use crate::sources::Source;
+use crate::strangers;
 use crate::wait::until;
 
+/// A client's try, at one node.
+struct Try<'a> {
+    endpoint: Endpoint,
+    source: &'a str,
+    dataset: &'a str,
+    schema_version: u32,
+}
+
 async fn try_open(endpoint: Endpoint, source: &str, dataset: &str) -> Result<Publisher, Error> {
-    let mut config = PublisherConfig::new(source, "s", dataset);
-    config.open_timeout = Some(Duration::from_secs(5));
-    Publisher::open(endpoint, config).await
+    Try { endpoint, source, dataset, schema_version: 0 }.open().await
+}
+
+impl Try<'_> {
+    async fn open(self) -> Result<Publisher, Error> {
+        let mut config = PublisherConfig::new(self.source, "s", self.dataset);
+        config.schema_version = self.schema_version;
+        config.open_timeout = Some(Duration::from_secs(5));
+        Publisher::open(self.endpoint, config).await
+    }
+
+    /// The error that it is refused with; its page is named, and is there.
+    async fn refused(self) -> Result<Error> {
+        let Err(error) = self.open().await else { anyhow::bail!("it was let in") };
+        let code = error.code().with_context(|| error.to_string())?;
+        let Error::Rejected { values, .. } = &error else { anyhow::bail!("{error}") };
+        let page = values.get("page").with_context(|| format!("no page: {error}"))?;
+        ensure!(*page == format!("docs/errors/{code}.md"), "{page}: {error}");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page);
+        ensure!(file.is_file(), "there is no {page}");
+        Ok(error)
+    }
 }
 
 async fn refused_with(endpoint: Endpoint, source: &str, dataset: &str) -> Result<ErrorCode> {
-    match try_open(endpoint, source, dataset).await {
-        Ok(_) => anyhow::bail!("it was let in"),
-        Err(error) => error.code().with_context(|| error.to_string()),
-    }
+    let refused = Try { endpoint, source, dataset, schema_version: 0 }.refused().await?;
+    Ok(refused.code().expect("looked at"))
 }
+
+/// The tries of one node, and what each is refused with.
+fn bad_credentials<'a>(
+    cluster: &Cluster,
+    (good, other): (&'a Source, &'a Source),
+    at: usize,
+) -> Result<Vec<(&'static str, Try<'a>, ErrorCode)>> {
+    let keyed = cluster.endpoint_at(good, &[at])?;
+    let bare = Endpoint::new(keyed.seeds().to_vec(), &cluster.source_files())?;
+    let with =
+        |key: &str| Ok::<_, Error>(bare.clone().with_credential(Credential::source_key(key)?));
+    let (source, dataset, schema_version) = (good.code.as_str(), "notes", 0);
+    let case = |endpoint| Try { endpoint, source, dataset, schema_version };
+    let unknown = with(&good.key.replace("src-1", "src-9"))?;
+    let unknown = Try { source: "src-9", ..case(unknown) };
+    let others = case(cluster.endpoint_at(other, &[at])?);
+    let altered = case(with(&altered(&good.key))?);
+    let nothing = Try { dataset: "nothing", ..case(keyed.clone()) };
+    let version = Try { schema_version: 9, ..case(keyed) };
+    Ok(vec![
+        ("no credential", case(bare.clone()), ErrorCode::Unauthenticated),
+        ("key of another source", others, ErrorCode::PermissionDenied),
+        ("key of an unknown source", unknown, ErrorCode::Unauthenticated),
+        ("altered secret", altered, ErrorCode::Unauthenticated),
+        ("unknown data set", nothing, ErrorCode::UnknownDataset),
+        ("unknown schema version", version, ErrorCode::UnknownSchemaVersion),
+    ])
+}
+
+/// What a node has counted by code: streams that were not opened, calls of who may not.
+async fn counted(cluster: &Cluster, at: usize) -> Result<Vec<f64>> {
+    let mut counted = Vec::new();
+    for (code, ..) in COUNTED {
+        for name in ["dtm_opens_refused_total", "dtm_refusals_total"] {
+            let series = format!("{name}{{code=\"{code}\"}}");
+            counted.push(metric_at(cluster, at, &series).await?);
+        }
+    }
+    Ok(counted)
+}
+
+/// How often each code is counted as a stream that was not opened, and as a call of who may not, by
+/// the tries at one node.
+const COUNTED: [(ErrorCode, u32, u32); 4] = [
+    (ErrorCode::Unauthenticated, 3, 3),
+    (ErrorCode::PermissionDenied, 1, 1),
+    (ErrorCode::UnknownDataset, 1, 0),
+    (ErrorCode::UnknownSchemaVersion, 1, 0),
+];
 
 // holds: SEC-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -37,46 +114,24 @@ async fn bad_credentials_are_refused_with_their_code() -> Result<()> {
     let good = cluster.add_source("src-1", &["notes"]).await?;
     let other = cluster.add_source("src-2", &["notes"]).await?;
     for at in 0..NODES {
-        let keyed = |source: &Source| cluster.endpoint_at(source, &[at]);
-        let bare = Endpoint::new(keyed(&good)?.seeds().to_vec(), &cluster.source_files())?;
-        let with =
-            |key: &str| Ok::<_, Error>(bare.clone().with_credential(Credential::source_key(key)?));
-        let cases = [
-            ("no credential", bare.clone(), "src-1", "notes", ErrorCode::Unauthenticated),
-            (
-                "key of another source",
-                keyed(&other)?,
-                "src-1",
-                "notes",
-                ErrorCode::PermissionDenied,
-            ),
-            (
-                "key of an unknown source",
-                with(&good.key.replace("src-1", "src-9"))?,
-                "src-9",
-                "notes",
-                ErrorCode::Unauthenticated,
-            ),
-            (
-                "altered secret",
-                with(&altered(&good.key))?,
-                "src-1",
-                "notes",
-                ErrorCode::Unauthenticated,
-            ),
-            ("unknown data set", keyed(&good)?, "src-1", "nothing", ErrorCode::UnknownDataset),
-        ];
-        for (what, endpoint, source, dataset, wanted) in cases {
-            let code = refused_with(endpoint, source, dataset).await;
-            let code = code.with_context(|| format!("n{}: {what}", at + 1))?;
-            ensure!(code == wanted, "n{}: {what}: {code}, not {wanted}", at + 1);
+        let before = counted(&cluster, at).await?;
+        for (what, case, wanted) in bad_credentials(&cluster, (&good, &other), at)? {
+            let what = format!("n{}: {what}", at + 1);
+            let error = case.refused().await.with_context(|| what.clone())?;
+            ensure!(error.code() == Some(wanted), "{what}: {error}, not {wanted}");
+            if wanted == ErrorCode::UnknownSchemaVersion {
+                ensure!(error.to_string().contains("no version 9"), "{what}: {error}");
+            }
         }
-        let files = TlsFiles { ca: wrong_ca(&cluster).await?, certificate: None, key: None };
-        let stranger = Endpoint::new(keyed(&good)?.seeds().to_vec(), &files)?;
-        // One attempt: a publisher would try again for as long as it may.
-        let address = cluster.nodes[at].grpc.to_string();
-        let error = stranger.channel(&address).await.expect_err("another CA");
-        ensure!(matches!(error, Error::Connect { .. }), "wrong CA: {error}");
+        let counted: Vec<_> = counted(&cluster, at)
+            .await?
+            .iter()
+            .zip(&before)
+            .map(|(now, then)| now - then)
+            .collect();
+        let wanted: Vec<_> = COUNTED.iter().flat_map(|(_, a, b)| [*a, *b].map(f64::from)).collect();
+        ensure!(counted == wanted, "n{}: {counted:?} of {COUNTED:?}", at + 1);
+        strangers::are_refused(&cluster, at).await?;
     }
 
     revoke(&cluster, &other).await?;
@@ -264,16 +319,4 @@ async fn revoke_at(cluster: &Cluster, source: &Source, at: usize) -> Result<()> 
     });
     revoked.await?;
     Ok(())
-}
-
-/// The CA of another cluster.
-async fn wrong_ca(cluster: &Cluster) -> Result<std::path::PathBuf> {
-    let folder = cluster.path("stranger");
-    let ca = folder.join("tls/ca.pem");
-    if !ca.exists() {
-        let folder = folder.display().to_string();
-        let init = ["cluster", "init", "--folder", &folder, "--name", "stranger", "--no-context"];
-        cluster.dtm(&init).await?;
-    }
-    Ok(ca)
 }

@@ -59,8 +59,8 @@ async fn read(
     args: &ReadArgs,
     tail: bool,
 ) -> Result<(), Failure> {
-    let position =
-        hex::decode(&args.position).map_err(|_| Failure::usage("cli.bad_position", &[]))?;
+    let position = hex::decode(&args.position);
+    let position = position.map_err(|_| Failure::usage("cli.bad_position", &[]))?;
     // A data set may be read over all sources, where the context speaks for none.
     let named = args.source.as_deref();
     let source =
@@ -77,12 +77,10 @@ async fn read(
     };
     let (source, dataset) = (message.source.clone(), message.dataset.clone());
     let reader = remote.reader();
-    let pages = if tail { reader.tail(message) } else { reader.read(message) };
-    let mut pages = pages.hasty();
+    let mut pages = if tail { reader.tail(message) } else { reader.read(message) }.hasty();
     let (mut count, mut is_withheld) = (0_u64, false);
-    // Ends with what is stored, a tail by Ctrl-C; where no address goes on, with the error, and then
-    // too the position of what was told is told.
-    // One for all pages: what is pressed while a page is printed counts too.
+    // Ends with what is stored, a tail by Ctrl-C, also while it prints; where no address goes on,
+    // with the error, and then too the position of what was told is told.
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     let ended = loop {
         let page = tokio::select! {
