@@ -59,7 +59,7 @@ fn damage_page(dir: &Path) {
     // Entries and committed positions; a synced round of some blocks stays behind them.
     let own = |&(_, kind, group): &(usize, u8, u32)| group == GROUP.0 && matches!(kind, 1 | 4);
     let pairs = blocks.windows(2).take(blocks.len() - 8);
-    let first = pairs.enumerate().filter(|(_, pair)| pair.iter().all(own)).last().expect("two").0;
+    let first = pairs.enumerate().rfind(|(_, pair)| pair.iter().all(own)).expect("two").0;
     for (nth, (at, kind, _)) in blocks.iter().enumerate().skip(first) {
         if nth < first + 2 || *kind == 9 {
             bytes[*at..at + 136].fill(0);
