@@ -145,6 +145,6 @@ async fn named_stream(desk: &Desk<'_>, day_1: &str) -> Result<()> {
     let last: Value = serde_json::from_str(last)?;
     ensure!(last["count"] == 252 && last["position"].is_string(), "{last}");
     let (code, _, aside) = desk.run(&[&read[..], &["dialy"]].concat(), "").await?;
-    ensure!(code == 2 && aside.contains("no stream dialy"), "{code} {aside}");
+    ensure!(code == 1 && aside.contains("no stream dialy"), "{code} {aside}");
     Ok(())
 }

@@ -27,6 +27,8 @@ const STREAM: &str = "py";
 async fn python_client_resumes_after_kills_of_a_node_and_of_itself() -> Result<()> {
     let Some(example) = Example::prepared() else { return Ok(()) };
     let mut cluster = Cluster::start().await?;
+    // Else the client may be following a leader that goes home just when its node is killed.
+    cluster.spread().await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
     let plan = Plan { note_bytes: NOTE_BYTES, ids: Ids::None, ..Plan::new(&source, STREAM) };
     let line = Load::line(plan);
