@@ -14,10 +14,9 @@ const DOMAIN: &str = "dtm";
 const DETAIL_BYTES_MAX: usize = 1_024;
 /// Key of the address that a client may go to instead: the leader's, where it is known.
 pub(crate) const LEADER_ADDRESS: &str = "leader_address";
-/// When to come back, unless another time fits.
+/// When to come back. An election takes less; where a majority is gone for long, clients wait longer
+/// by themselves.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// When to come back where no majority answers: an election that goes well was waited for already.
-const RETRY_UNAVAILABLE_AFTER: Duration = Duration::from_secs(1);
 
 /// A status for a code; `detail` names the place and is shown behind the sentence.
 pub(crate) fn status(code: ErrorCode, detail: impl std::fmt::Display) -> Status {
@@ -46,8 +45,7 @@ pub(crate) fn status_with(
     }
     let mut details = ErrorDetails::with_error_info(code.name(), DOMAIN, metadata);
     if code.retryable() {
-        let is_long = code == ErrorCode::Unavailable;
-        details.set_retry_info(Some(if is_long { RETRY_UNAVAILABLE_AFTER } else { RETRY_AFTER }));
+        details.set_retry_info(Some(RETRY_AFTER));
     }
     Status::with_error_details(Code::from(code.grpc_code()), format!("{text}: {detail}"), details)
 }
@@ -226,7 +224,7 @@ mod tests {
         let told = of_session_at(&unavailable, || Some("b:1".to_owned()));
         assert_eq!(values(&told)[LEADER_ADDRESS], "b:1");
         let after = told.get_details_retry_info().and_then(|info| info.retry_delay);
-        assert_eq!(after, Some(RETRY_UNAVAILABLE_AFTER));
+        assert_eq!(after, Some(RETRY_AFTER));
         let leader = Some("c:1".to_owned());
         let led = ProposeError::NotLeader { group, leader };
         let led = dtm_actors::Error::Propose { stream: stream.clone(), source: led };
