@@ -54,8 +54,9 @@ pub(crate) fn bundled(group: GroupId, command: &Bytes, commands: usize, bytes: u
 /// applied, and told, once more.
 pub(crate) fn applied(group: GroupId, entries: &[Committed], outcomes: &[Vec<Outcome>]) {
     for (entry, outcomes) in entries.iter().zip(outcomes) {
-        let decoded = entry.bundle.as_ref().map(|bytes| bundle::decode_up_to(bytes[0], bytes));
-        let Some(Ok(bundle)) = decoded else { continue };
+        let Some(bytes) = &entry.bundle else { continue };
+        let Some(&version) = bytes.first() else { continue };
+        let Ok(bundle) = bundle::decode_up_to(version, bytes) else { continue };
         for (ordinal, (command, outcome)) in bundle.commands.iter().zip(outcomes).enumerate() {
             let subject = Subject::of(command);
             let (result, leaf) = told(outcome);

@@ -12,7 +12,7 @@ use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::run::LEAVE_WITHIN;
+use super::settings::LEAVE_WITHIN;
 use crate::http::{LiveStatus, Readiness};
 use crate::services::{
     AdminDoor, IngestServer, JoinDoor, Live, NodeDoor, RecordsDoor, Shared, reflection,

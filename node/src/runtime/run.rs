@@ -17,7 +17,7 @@ use super::beside::Beside;
 use super::grpc::serve_grpc;
 use super::peers::Peers;
 use super::settings::{
-    FIRST, cluster_config, cluster_row, limits, open_log, own_row, state_config,
+    FIRST, LEAVE_WITHIN, cluster_config, cluster_row, limits, open_log, own_row, state_config,
 };
 use super::{NodeVault, boot};
 use crate::config::Config;
@@ -33,8 +33,6 @@ use crate::tls;
 const DOORS_END: Duration = Duration::from_secs(10);
 /// Sessions are told to leave over this long at a planned stop.
 const LEAVE_OVER: Duration = Duration::from_millis(1_000);
-/// What did not leave by then is cut off.
-pub(super) const LEAVE_WITHIN: Duration = Duration::from_millis(2_500);
 const LEAVE_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a node did not run.

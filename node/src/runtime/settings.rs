@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_actors::Limits;
@@ -22,6 +23,8 @@ use crate::tls;
 
 /// The first life of a cluster.
 pub(super) const FIRST: Incarnation = Incarnation(1);
+/// A session that did not leave by then, at a planned stop, is cut off.
+pub(super) const LEAVE_WITHIN: Duration = Duration::from_millis(2_500);
 
 pub(super) fn cluster_config(
     config: &Config,

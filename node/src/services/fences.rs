@@ -13,6 +13,8 @@ use super::shared::Shared;
 
 /// How long an older session may not know of a newer one at another node.
 const INTERVAL: Duration = Duration::from_secs(3);
+/// Rows read before other tasks get their turn.
+const READS_A_TURN: usize = 256;
 
 /// Runs until it is dropped.
 pub(crate) async fn watch(shared: Arc<Shared>) {
@@ -31,7 +33,10 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
 /// Of a group that has no replica here the rows are elsewhere: its leader fences.
 async fn fence(shared: &Shared, group: GroupId, streams: Vec<(StreamKey, u64)>) {
     let Ok(view) = shared.cluster.view(group, Freshness::Local).await else { return };
-    for (stream, session) in streams {
+    for (n, (stream, session)) in streams.into_iter().enumerate() {
+        if n % READS_A_TURN == READS_A_TURN - 1 {
+            tokio::task::yield_now().await;
+        }
         match reads::cursor(view.state.as_ref(), &stream) {
             Ok(Some(cursor)) if cursor.session > session => {
                 shared.sources.superseded(&stream, cursor.session);

@@ -62,16 +62,12 @@ impl Flow {
         if !self.is_settled() {
             return None;
         }
-        match self.blocked.take()? {
-            Blocked::Settling(lost, turn) => {
-                self.blocked = Some(Blocked::Declaring);
-                Some((lost, turn))
-            }
-            other => {
-                self.blocked = Some(other);
-                None
-            }
-        }
+        let settling = |blocked: &mut Blocked| matches!(blocked, Blocked::Settling(..));
+        let Some(Blocked::Settling(lost, turn)) = self.blocked.take_if(settling) else {
+            return None;
+        };
+        self.blocked = Some(Blocked::Declaring);
+        Some((lost, turn))
     }
 
     /// A new month: everything sealed so far keeps its key; frames wait until the new one holds.
