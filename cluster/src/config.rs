@@ -51,6 +51,11 @@ pub struct ClusterConfig {
     pub scrub_bytes_per_second: u64,
     /// How often the controller of the meta leader looks at the cluster, milliseconds.
     pub control_interval_ms: u64,
+    /// Whether replicas move from full nodes to empty ones, and apart over sites and zones.
+    pub rebalance: bool,
+    /// A node that was silent for so long is given up: its replicas are made anew on others,
+    /// milliseconds; 0 = never.
+    pub dead_after_ms: u64,
 }
 
 impl ClusterConfig {
@@ -73,6 +78,8 @@ impl ClusterConfig {
             log_entries_kept: 4_096,
             scrub_bytes_per_second: 4 << 20,
             control_interval_ms: 1_000,
+            rebalance: true,
+            dead_after_ms: 1_800_000,
         }
     }
 

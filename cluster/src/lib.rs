@@ -10,6 +10,7 @@
 
 mod applied;
 mod backfill;
+mod balance;
 mod bundler;
 mod clocks;
 mod config;
@@ -47,6 +48,7 @@ mod starting;
 mod state_machine;
 mod states;
 mod status;
+mod steps;
 mod supervise;
 mod survey;
 mod takeover;

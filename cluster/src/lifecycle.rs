@@ -215,7 +215,8 @@ impl ClusterNode {
             again(self.act(admin(admin::Op::PutNode(node))).await)?;
             for group in groups {
                 let (replica, node) = (replica.0, node_id.clone());
-                let replicas = vec![ReplicaRow { replica, node, removed: false, confirmed: true }];
+                let row = ReplicaRow { replica, node, confirmed: true, ..ReplicaRow::default() };
+                let replicas = vec![row];
                 let row = GroupRow { group: group.0, replicas, next_replica_id: 2 };
                 again(self.act(admin(admin::Op::PutGroup(row))).await)?;
             }

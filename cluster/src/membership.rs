@@ -62,11 +62,18 @@ impl Group {
             return Ok(false);
         }
         let lagging = asked.difference(&current).any(|id| !self.is_caught_up(*id));
-        if !lagging
-            && self.are_whole(asked.difference(&current), voters).await?
-            && self.are_enough(voters).await
+        if lagging
+            || !self.are_whole(asked.difference(&current), voters).await?
+            || !self.are_enough(voters).await
         {
+            return Ok(false);
+        }
+        if asked.contains(&self.replica.0) {
             self.change(ChangeMembers::ReplaceAllVoters(asked), false).await?;
+        } else {
+            // A leader that takes its own vote away leaves the group to an election timeout.
+            let gone = current.difference(&asked).filter_map(|id| members.get(id));
+            self.give_up_leadership(&gone.map(|peer| peer.node).collect()).await?;
         }
         Ok(false)
     }

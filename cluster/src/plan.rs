@@ -1,5 +1,13 @@
 //! Where replicas and leaders should be, from what meta says and what the nodes say of themselves.
-//! Pure: `crate::placement` acts on it.
+//! Pure: `crate::placement` acts on it, `crate::balance` weighs places.
+//!
+//! ```text
+//!  a replica   allocated ──▶ confirmed ──▶ learner ──▶ voter ──▶ leaving ──▶ removed ──▶ retired
+//!                                                               another is to     no member:
+//!                                                               take its place    its node forgets it
+//! ```
+//! A replica that leaves votes until one that stays has caught up and votes in its place, so a group
+//! never has fewer voters than before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,6 +17,7 @@ use dtm_machine::seams::StateRead;
 use dtm_types::command::{GroupRow, NodeRow, ReplicaRow};
 use dtm_types::{GroupId, NodeId};
 
+use crate::balance::{self, Spread};
 use crate::error::Error;
 use crate::survey::Survey;
 use crate::takeover::stand_in;
@@ -66,18 +75,39 @@ impl Plan {
     }
 
     /// Voters and learners of a group: the oldest replicas vote, so that a new one takes nobody's
-    /// place; the others stand ready.
+    /// place; the others stand ready. One that leaves votes only where there are too few others, and
+    /// stands ready for nothing.
     pub(crate) fn members(
         &self,
         group: &GroupRow,
         voters_max: usize,
     ) -> (BTreeMap<u64, PeerNode>, BTreeMap<u64, PeerNode>) {
-        let mut voters = self.replicas(group);
-        let learners = match voters.keys().nth(voters_max).copied() {
-            Some(first) => voters.split_off(&first),
-            None => BTreeMap::new(),
-        };
+        let leaving = leaving(group);
+        let (mut voters, mut learners) = (BTreeMap::new(), BTreeMap::new());
+        let (last, first): (Vec<_>, Vec<_>) =
+            self.replicas(group).into_iter().partition(|(replica, _)| leaving.contains(replica));
+        for (replica, peer) in first {
+            let members = if voters.len() < voters_max { &mut voters } else { &mut learners };
+            members.insert(replica, peer);
+        }
+        let missing = voters_max.saturating_sub(voters.len());
+        voters.extend(last.into_iter().take(missing));
         (voters, learners)
+    }
+
+    /// Nodes of each group's voters that stay, ascending: where its leader may be at home.
+    fn homely(&self, group: &GroupRow, voters_max: usize) -> Vec<NodeId> {
+        let leaving = leaving(group);
+        let (voters, _) = self.members(group, voters_max);
+        let stay = voters.into_iter().filter(|(replica, _)| !leaving.contains(replica));
+        let nodes: BTreeSet<NodeId> = stay.map(|(_, peer)| peer.node).collect();
+        nodes.into_iter().collect()
+    }
+
+    /// The node that each group is led on when all are able.
+    pub(crate) fn homes(&self, voters_max: usize) -> BTreeMap<u32, NodeId> {
+        let homely = |group: &GroupRow| (group.group, self.homely(group, voters_max));
+        balance::homes(&self.groups.iter().map(homely).collect())
     }
 
     /// Whether a majority of a group's voters say that they hold their replicas: without it the
@@ -109,186 +139,154 @@ impl Plan {
                 Some(false) | None => {}
             }
         }
-        let present: BTreeSet<NodeId> =
-            self.with_nodes(row.replicas.iter()).values().map(|peer| peer.node).collect();
-        // Every node reads meta: who may do what is decided on the node that is asked.
-        let is_meta = GroupId(row.group).is_meta();
-        let wanted = if is_meta { self.nodes.len() } else { voters_max.min(self.nodes.len()) };
-        if present.len() < wanted {
-            let load = self.load();
-            let free = self.nodes.keys().filter(|node| !present.contains(node));
-            let node = free.min_by_key(|node| (load.get(node).copied().unwrap_or(0), **node))?;
+        let (held, kept) = (self.present(&row), self.kept(&row));
+        if kept.len() < self.wanted(&row, voters_max)
+            && let Some(node) = self.spread(survey).place(&kept, &held)
+        {
             let replica = row.next_replica_id.max(1);
-            let bytes = Bytes::copy_from_slice(&node.0);
             let known = row.replicas.iter().map(|known| known.replica).max();
             assert!(known < Some(replica), "a replica id is never used twice: {row:?}");
-            row.replicas.push(ReplicaRow {
-                replica,
-                node: bytes,
-                removed: false,
-                confirmed: false,
-            });
+            let node = Bytes::copy_from_slice(&node.0);
+            row.replicas.push(ReplicaRow { replica, node, ..ReplicaRow::default() });
             row.next_replica_id = replica + 1;
         }
         (row != *group).then_some(row)
     }
 
-    /// Replicas a node.
-    fn load(&self) -> BTreeMap<NodeId, usize> {
-        let mut load = BTreeMap::new();
-        let all = self.groups.iter();
-        for peer in all.flat_map(|group| self.with_nodes(group.replicas.iter()).into_values()) {
-            *load.entry(peer.node).or_default() += 1;
-        }
-        load
+    /// Nodes that have a replica of the group in meta's rows, be it one that leaves.
+    fn present(&self, group: &GroupRow) -> BTreeSet<NodeId> {
+        self.with_nodes(group.replicas.iter()).into_values().map(|peer| peer.node).collect()
     }
 
-    /// The replica that should lead, where another should than the one that does: groups go round
-    /// over their nodes. A group whose node cannot lead or drains is led by any other, and moves
-    /// only when its leader is not able itself.
+    /// Those of them on which it stays.
+    fn kept(&self, group: &GroupRow) -> BTreeSet<NodeId> {
+        let kept = balance::kept(group);
+        kept.into_iter().filter(|node| self.nodes.contains_key(node)).collect()
+    }
+
+    /// How many replicas a group should have. Every node reads meta: who may do what is decided on
+    /// the node that is asked.
+    fn wanted(&self, group: &GroupRow, voters_max: usize) -> usize {
+        let is_meta = GroupId(group.group).is_meta();
+        if is_meta { self.nodes.len() } else { voters_max.min(self.nodes.len()) }
+    }
+
+    /// What places are weighed by: nodes that answer and are not drained are able.
+    fn spread(&self, survey: &Survey) -> Spread<'_> {
+        let is_able =
+            |(node, row): &(&NodeId, &NodeRow)| !row.draining && survey.report(**node).is_some();
+        let able = self.nodes.iter().filter(is_able).map(|(node, _)| *node).collect();
+        let mut load = BTreeMap::new();
+        for node in self.groups.iter().flat_map(|group| self.kept(group)) {
+            *load.entry(node).or_default() += 1;
+        }
+        Spread { nodes: &self.nodes, able, load }
+    }
+
+    /// Whether the members of every group are decided on, created and voted for, as far as rows say.
+    fn is_settled(&self, group: &GroupRow, voters_max: usize) -> bool {
+        let live = || group.replicas.iter().filter(|replica| !replica.removed);
+        self.kept(group).len() >= self.wanted(group, voters_max)
+            && live().all(|replica| replica.confirmed && !replica.leaving)
+    }
+
+    /// The row of the group whose replica should move next: one replica in it leaves. First those on
+    /// nodes given up as `dead`, then, if wanted, what spreads and evens out. `None` where nothing is to
+    /// move, or something is on its way.
+    pub(crate) fn next_move(
+        &self,
+        voters_max: usize,
+        survey: &Survey,
+        dead: &BTreeSet<NodeId>,
+        evens_out: bool,
+    ) -> Option<GroupRow> {
+        let ingest: Vec<GroupRow> =
+            self.groups.iter().filter(|group| !GroupId(group.group).is_meta()).cloned().collect();
+        if !ingest.iter().all(|group| self.is_settled(group, voters_max)) {
+            return None;
+        }
+        let spread = self.spread(survey);
+        let is_replaceable = |group: &&GroupRow| {
+            let held = self.present(group);
+            let another = spread.able.iter().any(|node| !held.contains(node));
+            another && self.is_carried(group, voters_max, survey)
+        };
+        let of_dead = ingest.iter().filter(is_replaceable).find_map(|group| {
+            Some((group.group, *self.kept(group).iter().find(|node| dead.contains(node))?))
+        });
+        let uneven = || evens_out.then(|| balance::next_move(&ingest, &spread)).flatten();
+        let (group, from) = of_dead.or_else(uneven)?;
+        let mut row = ingest.into_iter().find(|row| row.group == group)?;
+        let is_there = |replica: &&mut ReplicaRow| !replica.removed && replica.node == from.0[..];
+        row.replicas.iter_mut().find(is_there)?.leaving = true;
+        Some(row)
+    }
+
+    /// The row of a group that has reached its members: what was to leave has left. `None` where
+    /// nothing was, or the place is not taken yet.
+    pub(crate) fn left(&self, group: &GroupRow, voters_max: usize) -> Option<GroupRow> {
+        let stay: BTreeSet<u64> = self.replicas(group).into_keys().collect();
+        let stay = stay.difference(&leaving(group)).count();
+        let mut row = group.clone();
+        let gone = row.replicas.iter_mut().filter(|replica| replica.leaving && !replica.removed);
+        let is_taken = stay >= self.wanted(group, voters_max);
+        let count = gone.map(|replica| replica.removed = true).count();
+        (is_taken && count > 0).then_some(row)
+    }
+
+    /// Replicas that left their groups and are still on their nodes.
+    pub(crate) fn retired(&self, survey: &Survey) -> Vec<(u32, u64, NodeId)> {
+        let left = |group: &GroupRow| {
+            let replicas = group.replicas.iter().filter(|row| row.removed && row.leaving).cloned();
+            let group = group.group;
+            replicas.map(move |row| (group, row.replica, NodeId::from_slice(&row.node)))
+        };
+        let all = self.groups.iter().flat_map(left);
+        let known = all.filter_map(|(group, replica, node)| Some((group, replica, node?)));
+        known
+            .filter(|(group, replica, node)| survey.holds(*node, *group, *replica) == Some(true))
+            .collect()
+    }
+
+    /// The replica that should lead, where another should than the one that does: the one on the
+    /// group's home. A group whose home cannot lead or drains is led by any other, and moves only when
+    /// its leader is not able itself.
     pub(crate) fn preferred_leader(
         &self,
         group: &GroupRow,
         leader: NodeId,
         voters_max: usize,
+        home: Option<NodeId>,
         cannot_lead: impl Fn(NodeId) -> bool,
     ) -> Option<u64> {
         let (voters, _) = self.members(group, voters_max);
+        let leaving = leaving(group);
         let mut all: Vec<(NodeId, u64)> =
             voters.into_iter().map(|(id, peer)| (peer.node, id)).collect();
         all.sort_unstable();
         let stays = |node| self.nodes.get(&node).is_some_and(|row| !row.draining);
-        let is_able = |node: NodeId| !cannot_lead(node) && stays(node);
-        let home = *all.get(group.group as usize % all.len().max(1))?;
+        let gives_up = |node| all.iter().any(|(of, id)| *of == node && leaving.contains(id));
+        let is_able = |node: NodeId| !cannot_lead(node) && stays(node) && !gives_up(node);
+        let home = *all.iter().find(|(node, _)| Some(*node) == home).or(all.first())?;
         let voters = all.len();
-        all.retain(|&(node, _)| is_able(node));
+        let able: Vec<(NodeId, u64)> =
+            all.iter().copied().filter(|&(node, _)| is_able(node)).collect();
         let wanted = if is_able(home.0) {
             Some(home)
         } else if is_able(leader) {
             None
         } else {
-            stand_in(group.group, voters, &all)
+            stand_in(group.group, voters, &able)
         };
         wanted.filter(|(node, _)| *node != leader).map(|(_, replica)| replica)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(byte: u8, draining: bool) -> NodeRow {
-        NodeRow { node: vec![byte; 16].into(), draining, ..NodeRow::default() }
-    }
-
-    fn plan(nodes: &[NodeRow], groups: Vec<GroupRow>) -> Plan {
-        let nodes =
-            nodes.iter().map(|row| (NodeId::from_slice(&row.node).expect("16"), row.clone()));
-        Plan { nodes: nodes.collect(), groups }
-    }
-
-    fn group(id: u32, nodes: &[u8]) -> GroupRow {
-        let replicas = nodes.iter().zip(1..).map(|(&byte, replica)| ReplicaRow {
-            replica,
-            node: vec![byte; 16].into(),
-            removed: false,
-            confirmed: true,
-        });
-        let next_replica_id = nodes.len() as u64 + 1;
-        GroupRow { group: id, replicas: replicas.collect(), next_replica_id }
-    }
-
-    #[test]
-    fn a_group_grows_one_fresh_replica_at_a_time() {
-        let nodes = [node(1, false), node(2, false), node(3, false), node(4, false)];
-        let (plan, nobody) = (plan(&nodes, vec![group(1, &[1])]), Survey::default());
-        let second = plan.next_row(&plan.groups[0], 3, &nobody).expect("too few");
-        assert_eq!((second.replicas.len(), second.next_replica_id), (2, 3));
-        let third = plan.next_row(&second, 3, &nobody).expect("too few");
-        assert_eq!(third.replicas[2].replica, 3);
-        assert_eq!(plan.next_row(&third, 3, &nobody), None);
-    }
-
-    #[test]
-    fn a_removed_node_is_replaced_under_a_new_id() {
-        let nodes = [node(1, false), node(2, false), node(4, false)];
-        let (plan, nobody) = (plan(&nodes, vec![group(1, &[1, 2, 3])]), Survey::default());
-        let row = plan.next_row(&plan.groups[0], 3, &nobody).expect("one is gone");
-        assert!(row.replicas[2].removed);
-        assert_eq!((row.replicas[3].replica, row.next_replica_id), (4, 5));
-        assert_eq!(plan.next_row(&row, 3, &nobody), None);
-    }
-
-    // A node says that it holds a replica, then that it does not.
-    #[test]
-    fn an_id_is_confirmed_once_and_lost_for_good() {
-        let nodes = [node(1, false), node(2, false), node(3, false)];
-        let mut allocated = group(1, &[1, 2, 3]);
-        allocated.replicas[1].confirmed = false;
-        let plan = plan(&nodes, vec![allocated]);
-        let allocated = &plan.groups[0];
-        let id = |byte| NodeId([byte; 16]);
-        let said = |held: &[(u32, u64)]| {
-            Survey::of(&[(id(1), &[(1, 1)]), (id(2), held), (id(3), &[(1, 3)])])
-        };
-        assert_eq!(plan.next_row(allocated, 3, &said(&[])), None, "to be created");
-        assert_eq!(plan.replicas(allocated).len(), 2, "no member before it is confirmed");
-        let confirmed = plan.next_row(allocated, 3, &said(&[(1, 2)])).expect("held");
-        assert!(confirmed.replicas[1].confirmed);
-        assert_eq!(plan.next_row(&confirmed, 3, &said(&[(1, 2)])), None);
-        let lost = plan.next_row(&confirmed, 3, &said(&[(1, 1), (2, 2)])).expect("lost");
-        assert!(lost.replicas[1].removed);
-        let fresh = &lost.replicas[3];
-        assert_eq!((fresh.replica, fresh.confirmed, lost.next_replica_id), (4, false, 5));
-        assert_eq!(fresh.node, lost.replicas[1].node, "the same node, under another id");
-    }
-
-    // holds: ING-1
-    #[test]
-    fn nothing_is_given_up_while_no_majority_holds_the_group() {
-        let nodes = [node(1, false), node(2, false), node(3, false)];
-        let plan = plan(&nodes, vec![group(1, &[1, 2, 3])]);
-        let id = |byte| NodeId([byte; 16]);
-        let two_lost = Survey::of(&[(id(1), &[(1, 1)]), (id(2), &[]), (id(3), &[])]);
-        assert_eq!(plan.next_row(&plan.groups[0], 3, &two_lost), None);
-        let one_silent = Survey::of(&[(id(1), &[(1, 1)]), (id(2), &[])]);
-        assert_eq!(plan.next_row(&plan.groups[0], 3, &one_silent), None);
-    }
-
-    #[test]
-    fn meta_is_on_every_node_and_the_oldest_replicas_vote() {
-        let nodes: Vec<NodeRow> = (1..=5).map(|byte| node(byte, false)).collect();
-        let mut rest = plan(&nodes, Vec::new());
-        let mut row = group(0, &[1, 2, 3]);
-        while let Some(mut next) = rest.next_row(&row, 3, &Survey::default()) {
-            next.replicas.iter_mut().for_each(|replica| replica.confirmed = true);
-            row = next;
-        }
-        assert_eq!(row.replicas.len(), 5);
-        let ids = |members: &BTreeMap<u64, PeerNode>| members.keys().copied().collect::<Vec<_>>();
-        let (voters, learners) = rest.members(&row, 3);
-        assert_eq!((ids(&voters), ids(&learners)), (vec![1, 2, 3], vec![4, 5]));
-        let moved = rest.preferred_leader(&row, NodeId([5; 16]), 3, |_| false);
-        assert!(moved.is_some_and(|leader| leader <= 3), "a learner does not lead: {moved:?}");
-        rest.nodes.remove(&NodeId([2; 16]));
-        let (voters, learners) = rest.members(&row, 3);
-        assert_eq!((ids(&voters), ids(&learners)), (vec![1, 3, 4], vec![5]));
-    }
-
-    #[test]
-    fn leaders_go_round_and_leave_draining_nodes_alone() {
-        let groups: Vec<GroupRow> = (0..6).map(|id| group(id, &[1, 2, 3])).collect();
-        let all = plan(&[node(1, false), node(2, false), node(3, false)], groups.clone());
-        let id = |byte| NodeId([byte; 16]);
-        let chosen = |plan: &Plan, leader, gone: u8| -> Vec<_> {
-            let chosen = |g| plan.preferred_leader(g, id(leader), 3, |node| node == id(gone));
-            groups.iter().map(chosen).collect()
-        };
-        assert_eq!(chosen(&all, 1, 0), [None, Some(2), Some(3), None, Some(2), Some(3)]);
-        // Whoever took over from a dead node keeps what it has.
-        assert_eq!(chosen(&all, 1, 3), [None, Some(2), None, None, Some(2), None]);
-        let one_drains = plan(&[node(1, false), node(2, true), node(3, false)], groups.clone());
-        let left = chosen(&one_drains, 2, 0);
-        assert_eq!(left, [Some(1), Some(1), Some(3), Some(1), Some(3), Some(3)]);
-    }
+/// Replicas of a group that are to leave it.
+fn leaving(group: &GroupRow) -> BTreeSet<u64> {
+    group.replicas.iter().filter(|row| row.leaving).map(|row| row.replica).collect()
 }
+
+#[cfg(test)]
+#[path = "plan_test.rs"]
+mod tests;

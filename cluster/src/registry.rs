@@ -184,6 +184,42 @@ impl Registry {
         self.create(group, replica).await.map(|_| ())
     }
 
+    /// Forgets a replica that left its group, with all it holds. What is not here is forgotten already.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where meta, as applied here, does not say that it left; [`Error::Mending`]
+    /// while it is mended.
+    pub(crate) async fn retire(&self, group: GroupId, replica: ReplicaId) -> Result<(), Error> {
+        self.opened()?;
+        let rows = self.group(GroupId::META);
+        let row = rows.map(|meta| reads::group(&*meta.store.freeze(), group.0)).transpose()?;
+        let has_left = row.flatten().iter().flat_map(|row| &row.replicas).any(|row| {
+            row.replica == replica.0
+                && row.node == self.config.node.node.0[..]
+                && row.leaving
+                && row.removed
+        });
+        if !has_left {
+            let what = format!("meta does not say that replica {replica} of group {group} left");
+            return Err(Error::Refused(what));
+        }
+        let mending = self.mending(group);
+        let Ok(_none_is_mended) = mending.try_lock() else {
+            return Err(Error::Mending { group });
+        };
+        let _one_at_a_time = self.starting.lock().await;
+        // A newer one forgot it when it came.
+        if self.held(group) != [replica] {
+            return Ok(());
+        }
+        tracing::info!(
+            group = group.0,
+            replica = replica.0,
+            "replica left its group and is forgotten"
+        );
+        self.forget(group, &[replica]).await
+    }
+
     /// What the controller wants to know of this node.
     pub(crate) fn report(&self) -> Result<wire::ReportResponse, Error> {
         self.opened()?;

@@ -409,6 +409,22 @@ impl PeerService for PeerServer {
         Ok(Response::new(wire::CreateReplicaResponse {}))
     }
 
+    async fn retire_replica(
+        &self,
+        request: Request<wire::RetireReplicaRequest>,
+    ) -> Result<Response<wire::RetireReplicaResponse>, Status> {
+        let peer = self.guard.check(&request)?;
+        let target = request.into_inner().target;
+        let target = target.ok_or_else(|| Status::invalid_argument("no target"))?;
+        may(&self.registry, peer, target.group)?;
+        let (group, replica) = (GroupId(target.group), ReplicaId(target.replica));
+        let registry = Arc::clone(&self.registry);
+        // Goes on when the caller is gone: half of a replica must not stay.
+        let retired = tokio::spawn(async move { registry.retire(group, replica).await });
+        retired.await.map_err(stopped)?.map_err(stopped)?;
+        Ok(Response::new(wire::RetireReplicaResponse {}))
+    }
+
     async fn reconcile(
         &self,
         request: Request<wire::ReconcileRequest>,

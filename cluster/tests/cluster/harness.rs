@@ -65,6 +65,8 @@ impl Cluster {
             let peer_address = listener.local_addr().expect("an address").to_string();
             let peer = PeerNode { node, peer_address, ..PeerNode::default() };
             let mut config = ClusterConfig::new(ClusterId([7; 16]), peer);
+            // Replicas stay where a test has found them, unless it is about moves.
+            config.rebalance = false;
             configure(&mut config);
             let (tls, storage) = (ca.node(node), storage(byte));
             let clock = Arc::new(clock.beside());

@@ -8,6 +8,7 @@ mod damage;
 mod elsewhere;
 mod harness;
 mod membership;
+mod moves;
 mod replication;
 mod snapshots;
 mod storage;

@@ -32,9 +32,13 @@ pub fn markdown() -> String {
                 text => format!("`{text}`"),
             };
             let (low, high) = key.range;
+            let range = match key.kind {
+                "true or false" => String::new(),
+                _ => format!("{low} … {high}"),
+            };
             let _ = writeln!(
                 page,
-                "| `{}` | {} | {default} | {low} … {high} | {} | {} |",
+                "| `{}` | {} | {default} | {range} | {} | {} |",
                 key.name,
                 key.kind,
                 key.unit,

@@ -181,6 +181,13 @@ config! {
         /// A node whose clock is further than this from the median of all clocks neither leads nor stamps, where another node can.
         clock_offset_max_ms: u64 = "500", 300..=60_000, "ms";
     }
+    /// Where the controller puts replicas. The same on every node: the one that leads the group meta decides.
+    placement: Placement {
+        /// Replicas move, one at a time, from full nodes to empty ones and apart over sites and zones.
+        rebalance: bool = "true", 0..=1, "";
+        /// A node that did not answer for so long is given up: what it held is made anew on other nodes, where there are any. 0 = never.
+        dead_after_s: u64 = "1_800", 0..=2_592_000, "s";
+    }
     /// What the node says about itself.
     telemetry: Telemetry {
         /// Log level, or a filter such as `info,dtm_cluster=debug`. The warnings of openraft repeat many times a second while a node is away; who is gone and who is back is told once without them.

@@ -21,6 +21,7 @@ const KINDS: [(&str, &str); 5] = [
     ("address and port", "config.kind.address"),
     ("whole number", "config.kind.number"),
     ("list of texts", "config.kind.list"),
+    ("true or false", "config.kind.switch"),
 ];
 
 /// Units of measures and their texts.

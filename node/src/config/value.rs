@@ -103,6 +103,25 @@ impl Value for u64 {
     }
 }
 
+impl Value for bool {
+    const KIND: &'static str = "true or false";
+    fn read(value: &DeValue<'_>) -> Option<Self> {
+        value.as_bool()
+    }
+    fn read_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+    fn measure(&self) -> u64 {
+        u64::from(*self)
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+    fn json(&self) -> serde_json::Value {
+        (*self).into()
+    }
+}
+
 impl Value for Vec<String> {
     const KIND: &'static str = "list of texts";
     fn read(value: &DeValue<'_>) -> Option<Self> {

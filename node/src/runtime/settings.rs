@@ -42,6 +42,8 @@ pub(super) fn cluster_config(
         election_max_ms: config.raft.election_max_ms,
     };
     settings.clock_offset_max_ms = config.raft.clock_offset_max_ms;
+    settings.rebalance = config.placement.rebalance;
+    settings.dead_after_ms = config.placement.dead_after_s * 1_000;
     settings
 }
 

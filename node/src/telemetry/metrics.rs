@@ -79,6 +79,7 @@ metrics! {
     Gauge "dtm_clock_held_back_seconds" [""] "seconds": "How far this node's stamps are held behind its clock, because the clocks do not agree on it or were all set forward.";
     Counter "dtm_sessions_moved_total" [""] "streams": "Streams that were asked to move to the new leader of their group.";
     Counter "dtm_cluster_takeovers_total" [""] "groups": "Groups that elected at once because their leader's process was gone.";
+    Counter "dtm_cluster_moves_total" [""] "replicas": "Replicas that the controller on this node let move to another node: to even out, to spread, or because theirs was given up.";
     Gauge "dtm_groups_led" [""] "groups": "Groups that this node leads.";
     Gauge "dtm_group_term" ["group"] "term": "Term of a group as this node knows it.";
     Gauge "dtm_group_applied_index" ["group"] "index": "Last applied entry on this node.";

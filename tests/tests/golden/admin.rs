@@ -121,7 +121,7 @@ fn token() -> JoinTokenRow {
 }
 
 fn group() -> GroupRow {
-    let replica = ReplicaRow { replica: 1, node: id(2), removed: true, confirmed: true };
+    let replica = ReplicaRow { replica: 1, node: id(2), removed: true, confirmed: true, leaving: true };
     GroupRow { group: 1, replicas: vec![replica, ReplicaRow::default()], next_replica_id: 3_000 }
 }
 

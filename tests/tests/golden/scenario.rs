@@ -185,7 +185,7 @@ fn actions() -> Vec<Action> {
     let source = || SOURCE.to_owned();
     let cluster =
         ClusterRow { cluster_id: id(9), incarnation: 1, ingest_groups: 2, ..ClusterRow::default() };
-    let replica = ReplicaRow { replica: 1, node: id(1), removed: false, confirmed: true };
+    let replica = ReplicaRow { replica: 1, node: id(1), confirmed: true, ..ReplicaRow::default() };
     let group = GroupRow { group: 1, replicas: vec![replica], next_replica_id: 2 };
     let secret = SourceKeyRow {
         source: source(),

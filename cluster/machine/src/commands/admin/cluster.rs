@@ -31,13 +31,14 @@ pub(super) fn put_group(
     let known = |id: u64| old.iter().flat_map(|g| &g.replicas).any(|o| o.replica == id);
     let fresh = ids.len() == row.replicas.len()
         && ids.iter().all(|&id| id < row.next_replica_id && (id >= next || known(id)));
-    // Removed and confirmed are for good.
+    // Removed, confirmed and leaving are for good.
     let kept = old.iter().flat_map(|g| &g.replicas).all(|o| {
         row.replicas.iter().any(|r| {
             r.replica == o.replica
                 && r.node == o.node
                 && (r.removed || !o.removed)
                 && (r.confirmed || !o.confirmed)
+                && (r.leaving || !o.leaving)
         })
     });
     if !fresh || !kept {

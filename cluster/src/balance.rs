@@ -1,0 +1,166 @@
+//! Which replica should move next, and which node should lead each group. Pure: `crate::plan` and
+//! `crate::placement` ask and act.
+//!
+//! ```text
+//!  moves    one at a time in the whole cluster, and only where every group is as it should be:
+//!           out of a site or zone that holds several replicas of the group into one that has fewer,
+//!           else from the fullest node to the emptiest while they differ by two
+//!  homes    groups go round over their voters; where some node is home to two more than another
+//!           could be, groups shift along a chain of nodes that hold them
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use dtm_types::NodeId;
+use dtm_types::command::{GroupRow, NodeRow};
+
+/// How many replicas of a group share a site, and how many a zone, beyond the first in each: less is
+/// better, sites before zones.
+pub(crate) type Crowd = (usize, usize);
+
+/// What a placement is judged by.
+pub(crate) struct Spread<'a> {
+    /// Nodes that were not removed.
+    pub(crate) nodes: &'a BTreeMap<NodeId, NodeRow>,
+    /// Nodes that may be given replicas: they answer, and no operator drains them.
+    pub(crate) able: BTreeSet<NodeId>,
+    /// Replicas of ingest groups a node.
+    pub(crate) load: BTreeMap<NodeId, usize>,
+}
+
+impl Spread<'_> {
+    /// How a group on these nodes crowds.
+    fn crowd(&self, nodes: &BTreeSet<NodeId>) -> Crowd {
+        let rows = || nodes.iter().filter_map(|node| self.nodes.get(node));
+        let sites: BTreeSet<_> = rows().map(|row| &row.site).collect();
+        let zones: BTreeSet<_> = rows().map(|row| (&row.site, &row.zone)).collect();
+        let count = rows().count();
+        (count - sites.len(), count - zones.len())
+    }
+
+    fn load(&self, node: NodeId) -> usize {
+        self.load.get(&node).copied().unwrap_or(0)
+    }
+
+    /// Where the next replica of a group on `kept` goes, among nodes that hold none of it: able ones
+    /// first, then where it crowds least, then the emptiest.
+    pub(crate) fn place(&self, kept: &BTreeSet<NodeId>, held: &BTreeSet<NodeId>) -> Option<NodeId> {
+        let free = self.nodes.keys().copied().filter(|node| !held.contains(node));
+        free.min_by_key(|&node| {
+            (!self.able.contains(&node), self.crowd(&with(kept, node)), self.load(node), node)
+        })
+    }
+
+    /// The node whose replica of a group on `kept` should leave it, and what that is worth; `None`
+    /// where none of the able nodes would be a better place.
+    fn surplus(&self, kept: &BTreeSet<NodeId>) -> Option<(Worth, NodeId)> {
+        let now = self.crowd(kept);
+        let leaving = kept.iter().copied().filter(|node| self.able.contains(node));
+        let moves = leaving.flat_map(|from| {
+            let rest: BTreeSet<NodeId> =
+                kept.iter().copied().filter(|node| *node != from).collect();
+            let to = self.able.iter().copied().filter(|node| !kept.contains(node));
+            to.filter_map(move |to| {
+                let then = self.crowd(&with(&rest, to));
+                let (full, empty) = (self.load(from), self.load(to));
+                let is_better = then < now || (then == now && full >= empty + 2);
+                let spread = (now.0 as i64 - then.0 as i64, now.1 as i64 - then.1 as i64);
+                is_better.then_some((Worth { spread, load: full as i64 - empty as i64 }, from))
+            })
+        });
+        moves.max_by_key(|(worth, from)| (*worth, std::cmp::Reverse(*from)))
+    }
+}
+
+/// What a move is worth: how many fewer replicas crowd a site and a zone, then how far the loads of
+/// the two nodes are apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Worth {
+    spread: (i64, i64),
+    load: i64,
+}
+
+fn with(nodes: &BTreeSet<NodeId>, more: NodeId) -> BTreeSet<NodeId> {
+    nodes.iter().copied().chain([more]).collect()
+}
+
+/// Nodes on which a group stays: of its replicas that neither left nor leave.
+pub(crate) fn kept(group: &GroupRow) -> BTreeSet<NodeId> {
+    let live = group.replicas.iter().filter(|replica| !replica.removed && !replica.leaving);
+    live.filter_map(|replica| NodeId::from_slice(&replica.node)).collect()
+}
+
+/// The next move: a group, and the node that is to give its replica up. Of equal ones that of the
+/// lowest group.
+pub(crate) fn next_move(groups: &[GroupRow], spread: &Spread<'_>) -> Option<(u32, NodeId)> {
+    let worths = groups.iter().filter_map(|group| {
+        let (worth, from) = spread.surplus(&kept(group))?;
+        Some((worth, std::cmp::Reverse(group.group), from))
+    });
+    let (_, group, from) = worths.max()?;
+    Some((group.0, from))
+}
+
+/// The node that should lead each group, given the nodes of its voters, ascending: no node has two
+/// more than another that could take one of them, be it by way of others.
+pub(crate) fn homes(voters: &BTreeMap<u32, Vec<NodeId>>) -> BTreeMap<u32, NodeId> {
+    let first = |(&group, nodes): (&u32, &Vec<NodeId>)| {
+        Some((group, *nodes.get(group as usize % nodes.len().max(1))?))
+    };
+    let mut homes: BTreeMap<u32, NodeId> = voters.iter().filter_map(first).collect();
+    // Each shift makes the sum of the squares smaller.
+    while let Some(chain) = shift(voters, &homes) {
+        homes.extend(chain);
+    }
+    homes
+}
+
+/// Groups with their new homes, which take one group from a full node and give one to a node that has
+/// at least two fewer; every node between gets one and gives one.
+fn shift(
+    voters: &BTreeMap<u32, Vec<NodeId>>,
+    homes: &BTreeMap<u32, NodeId>,
+) -> Option<Vec<(u32, NodeId)>> {
+    let mut load: BTreeMap<NodeId, usize> =
+        voters.values().flatten().map(|node| (*node, 0)).collect();
+    homes.values().for_each(|node| *load.entry(*node).or_default() += 1);
+    let mut full: Vec<NodeId> = load.keys().copied().collect();
+    full.sort_by_key(|node| std::cmp::Reverse(load[node]));
+    full.into_iter().find_map(|from| chain(voters, homes, from, |to| load[&to] + 2 <= load[&from]))
+}
+
+/// The shortest chain of shifts from one node to any that is wanted.
+fn chain(
+    voters: &BTreeMap<u32, Vec<NodeId>>,
+    homes: &BTreeMap<u32, NodeId>,
+    from: NodeId,
+    is_wanted: impl Fn(NodeId) -> bool,
+) -> Option<Vec<(u32, NodeId)>> {
+    // How each node was reached: by which group, from which node.
+    let mut reached: BTreeMap<NodeId, Option<(u32, NodeId)>> = BTreeMap::from([(from, None)]);
+    let mut next = VecDeque::from([from]);
+    while let Some(node) = next.pop_front() {
+        if is_wanted(node) {
+            let mut shifts = Vec::new();
+            let mut at = node;
+            while let Some((group, before)) = reached[&at] {
+                shifts.push((group, at));
+                at = before;
+            }
+            return Some(shifts);
+        }
+        for (&group, _) in homes.iter().filter(|(_, home)| **home == node) {
+            for &to in &voters[&group] {
+                if !reached.contains_key(&to) {
+                    reached.insert(to, Some((group, node)));
+                    next.push_back(to);
+                }
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+#[path = "balance_test.rs"]
+mod tests;
