@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use dtm_ctl::args::{
-    ClusterCommand, Command, ConfigCommand, ConfigFile, DocsPage, DoctorArgs, Globals, InitArgs,
-    JoinArgs, NodeArgs,
+    ClusterCommand, Command, ConfigCommand, ConfigFile, DocsPage, DoctorArgs, GenerateCommand,
+    Globals, InitArgs, JoinArgs, NodeArgs,
 };
 use dtm_ctl::contexts::{self, Context, Contexts};
 use dtm_ctl::{Exit, Failure, Printer, Remote};
@@ -84,6 +84,12 @@ pub fn run<'a>(
             Command::Doctor(file) => examine(file, globals, now_us).await?,
             Command::Cluster(ClusterCommand::Init(args)) => init(args, &printer, now_us)?,
             Command::Cluster(ClusterCommand::Join(args)) => join_cluster(args, &printer).await?,
+            Command::Generate(GenerateCommand::Grafana) => {
+                printer.raw(&telemetry::grafana(globals.lang));
+            }
+            Command::Generate(GenerateCommand::PrometheusRules) => {
+                printer.raw(telemetry::prometheus_rules(globals.lang).trim_end());
+            }
             _ => return Ok(false),
         }
         Ok(true)

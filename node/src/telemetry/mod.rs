@@ -7,11 +7,13 @@
 //! Owner of the state: the process (global subscriber and recorder), set once at the start.
 
 mod contained;
+mod generate;
 mod harden;
 mod metrics;
 
 pub use contained::is_contained;
 pub(crate) use contained::{ContainCalls, contained, contained_blocking};
+pub use generate::{grafana, prometheus_rules};
 pub use harden::{abort_on_panic, keep_files_private, leave_no_core};
 pub use metrics::{METRICS, Metric, MetricKind, describe, markdown};
 

@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 use dtm_types::text::is_held;
 
 /// Families of keys that stand in the sources as they are.
-const FAMILIES: [&str; 15] = [
+const FAMILIES: [&str; 17] = [
     "agent.",
+    "alert.",
     "apply.",
     "check.",
     "cli.",
     "client.",
     "columns.",
     "config.",
+    "dashboard.",
     "definition.",
     "doctor.",
     "identity.",

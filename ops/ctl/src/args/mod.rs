@@ -112,6 +112,18 @@ pub enum Command {
     Context(ContextCommand),
     /// Is this machine fit to run a node?
     Doctor(DoctorArgs),
+    /// Files for the systems that watch a cluster.
+    #[command(subcommand)]
+    Generate(GenerateCommand),
+}
+
+/// `dtm generate`.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum GenerateCommand {
+    /// A dashboard for Grafana, to be imported (JSON).
+    Grafana,
+    /// Alerts for Prometheus, as a file of rules (YAML).
+    PrometheusRules,
 }
 
 /// Where a node's configuration is.
