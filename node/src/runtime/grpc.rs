@@ -15,14 +15,17 @@ use tonic_health::server::HealthReporter;
 use super::settings::LEAVE_WITHIN;
 use crate::http::{LiveStatus, Readiness};
 use crate::services::{
-    AdminDoor, IngestServer, JoinDoor, Live, NodeDoor, RecordsDoor, Shared, reflection,
+    AdminDoor, IngestServer, JoinDoor, Live, NodeDoor, RecordsDoor, Shared, TellTooLarge,
+    reflection,
 };
 use crate::telemetry::ContainCalls;
 use crate::tls;
 
 /// Largest request of administration: a data set's definition of 1 MiB. It is decoded before anybody
 /// knows who asks.
-const ADMIN_BYTES_MAX: usize = (1 << 20) + (64 << 10);
+const ADMIN_BYTES_MAX: usize = (1 << 20) + BESIDE_BYTES_MAX;
+/// What stands beside the largest part of a request: names, positions, reasons.
+const BESIDE_BYTES_MAX: usize = 64 << 10;
 /// How often the health of intake is looked at.
 const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
@@ -38,7 +41,12 @@ pub(super) async fn serve_grpc(
     let health_of_intake = tell_health(&health_reporter, Live { shared: Arc::clone(&shared) });
     let reflection = reflection(&shared);
     let ingest = IngestServer::new(Arc::clone(&shared));
+    // A refused record is sent again whole.
+    let record_bytes_max = shared.config.limits.record_bytes_max;
+    let records_bytes_max =
+        usize::try_from(record_bytes_max).unwrap_or(usize::MAX).saturating_add(BESIDE_BYTES_MAX);
     let records = RecordsServiceServer::new(RecordsDoor(Arc::clone(&shared)))
+        .max_decoding_message_size(records_bytes_max)
         .max_encoding_message_size(usize::MAX);
     let admin = AdminServiceServer::new(AdminDoor(Arc::clone(&shared)))
         .max_decoding_message_size(ADMIN_BYTES_MAX);
@@ -46,6 +54,7 @@ pub(super) async fn serve_grpc(
     let join = JoinServiceServer::new(JoinDoor(shared));
     let served = tls::grpc_server()
         .layer(ContainCalls)
+        .layer(TellTooLarge)
         .add_service(health)
         .add_service(reflection)
         .add_service(ingest)

@@ -12,13 +12,14 @@ use dtm_types::command::command::Op as Command;
 use dtm_types::command::outcome::Result as Answer;
 use dtm_types::command::{Actor as Who, ActorKind, Admin, Done, Outcome, PutKey, RefusalKind};
 use dtm_types::format::{KeyPurpose, WrappedKey};
+use dtm_types::text::Told;
 use dtm_types::{ErrorCode, GroupId, Month, RequestId};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tonic::Status;
 
 use super::shared::Shared;
-use super::status::{applied, internal, status};
+use super::status::{applied, at_most, internal, status, told};
 
 /// How often an action is proposed while there is no leader.
 const TRIES: u32 = 20;
@@ -77,11 +78,24 @@ pub(crate) struct Action {
     pub(crate) detail: serde_json::Value,
 }
 
+/// Largest reason, bytes: it stands sealed beside the leaf of its action.
+const REASON_BYTES_MAX: usize = 4_096;
+
+/// A request id of another length would not make a repeated call one action.
+fn check(action: &Action) -> Result<(), Status> {
+    if !matches!(action.request_id.len(), 0 | 16) {
+        let what = Told::new("refused.request_id").with("found", action.request_id.len());
+        return Err(told(ErrorCode::InvalidArgument, &what));
+    }
+    at_most("reason", &action.reason, REASON_BYTES_MAX)
+}
+
 /// Carries out one action: committed in meta, with its leaf, or refused.
 ///
 /// # Errors
 /// The status that the caller sees; `OUTCOME_UNKNOWN` where it may have been committed.
 pub(crate) async fn act(shared: &Shared, actor: Actor, action: Action) -> Result<Done, Status> {
+    check(&action)?;
     let request_id = match RequestId::from_slice(&action.request_id) {
         Some(id) => id,
         None => RequestId(shared.entropy.id16()),
@@ -269,6 +283,26 @@ mod tests {
         let cipher = key.cipher();
         cipher.open_batch(&[3; 24], &request.0, &mut opened, &tag).expect("opens");
         assert_eq!(opened, text);
+    }
+
+    #[test]
+    fn a_request_id_has_its_length_and_a_reason_its_bound() {
+        let action = |id: usize, reason: usize| Action {
+            op: Op::RevokeOperator(dtm_types::command::RevokeOperator::default()),
+            expected_version: None,
+            reason: "x".repeat(reason),
+            request_id: vec![1; id].into(),
+            detail: serde_json::Value::Null,
+        };
+        for (id, reason) in [(0, 0), (16, REASON_BYTES_MAX)] {
+            check(&action(id, reason)).expect("taken");
+        }
+        for id in [1, 5, 15, 17, 1_000] {
+            let refused = check(&action(id, 0)).expect_err("refused");
+            assert!(refused.message().contains("16 bytes"), "{refused}");
+        }
+        let refused = check(&action(0, REASON_BYTES_MAX + 1)).expect_err("refused");
+        assert!(refused.message().contains("4096"), "{refused}");
     }
 
     #[tokio::test]

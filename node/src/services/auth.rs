@@ -26,7 +26,7 @@ impl Shared {
     /// Unauthenticated, with what is wrong; nothing is told about which sources exist.
     pub(crate) async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         if let Some(header) = request.metadata().get("authorization") {
-            let text = header.to_str().ok().and_then(|text| text.strip_prefix(BEARER));
+            let text = header.to_str().ok().and_then(bearer);
             let key = text
                 .map(str::trim)
                 .ok_or(dtm_identity::Error::SourceKey)
@@ -157,7 +157,28 @@ impl Shared {
     }
 }
 
+/// What stands behind the scheme, which is written in any case (RFC 9110, 11.1).
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, secret) = header.split_at_checked(BEARER.len())?;
+    scheme.eq_ignore_ascii_case(BEARER).then_some(secret)
+}
+
 /// Where a call comes from, for the ledger's sealed details.
 pub(crate) fn address<T>(request: &Request<T>) -> String {
     request.extensions().get::<PeerInfo>().map(|peer| peer.address.to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheme_is_written_in_any_case() {
+        for header in ["Bearer abc", "bearer abc", "BEARER abc"] {
+            assert_eq!(bearer(header), Some("abc"), "{header}");
+        }
+        for header in ["", "Bear", "Basic abc", "Bearerabc", "Bé bearer"] {
+            assert_eq!(bearer(header), None, "{header}");
+        }
+    }
 }

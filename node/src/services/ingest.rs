@@ -203,7 +203,9 @@ async fn read(
         };
         let (asked, bytes) = match asked {
             Ok(Some(Inbound { asked: Some(asked), bytes })) => (asked, bytes),
-            Ok(Some(_)) => continue,
+            Ok(Some(_)) => {
+                return session.fail(session.protocol("a request that this version does not know"));
+            }
             Ok(None) => return session.half_closed(),
             Err(broken) if broken.code() == Code::OutOfRange => {
                 return session.fail(session.frame_too_large(message_bytes(&broken)));

@@ -24,6 +24,7 @@ mod rights;
 mod shared;
 mod status;
 mod today;
+mod too_large;
 
 pub(crate) use admin::{AdminDoor, dataset_row};
 pub(crate) use audit::{Action, Actor, act};
@@ -40,3 +41,4 @@ pub(crate) use reflection::reflection;
 pub(crate) use rights::watch as watch_rights;
 pub(crate) use shared::Shared;
 pub(crate) use status::not_the_grpc_port;
+pub(crate) use too_large::TellTooLarge;

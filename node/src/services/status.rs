@@ -68,9 +68,21 @@ pub(crate) fn told_with(code: ErrorCode, what: &Told, values: &[(&str, String)])
     status_with(code, what, &values)
 }
 
+/// A text that is kept is no longer than this.
+pub(crate) fn at_most(field: &str, text: &str, max: usize) -> Result<(), Status> {
+    if text.len() <= max {
+        return Ok(());
+    }
+    let what = Told::new("refused.text_bytes").with("field", field).with("found", text.len());
+    let values = [("limit", format!("{field}_bytes_max")), ("value", max.to_string())];
+    Err(told_with(ErrorCode::TooLarge, &what.with("max", max), &values))
+}
+
 /// Why apply refuses, where a user meets it: its words, the same on every replica, and their text.
-const APPLIED: [(&str, &str); 12] = [
+const APPLIED: [(&str, &str); 14] = [
     ("the source exists", "apply.source_exists"),
+    ("a source code is 1 to 64 of a-z 0-9 . - _", "refused.source_code"),
+    ("a source's row is at most 256 KiB", "apply.source_row_max"),
     ("the source does not exist", "apply.no_source"),
     ("the source was changed meanwhile", "apply.source_changed"),
     ("the source has no such key", "apply.no_key"),

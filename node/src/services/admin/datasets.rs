@@ -8,6 +8,7 @@ use dtm_proto::admin as wire;
 use dtm_types::ErrorCode;
 use dtm_types::command::DatasetRow;
 use dtm_types::command::admin::Op;
+use dtm_types::text::Told;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tonic::{Request, Status};
@@ -17,6 +18,8 @@ use crate::services::status::{internal, told};
 
 /// Definitions of one answer; a single one is smaller.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// How far the version of a definition may be above the newest one that is published.
+const VERSIONS_AHEAD_MAX: u32 = 1_000;
 
 impl AdminDoor {
     pub(super) async fn publish_dataset(
@@ -29,6 +32,7 @@ impl AdminDoor {
         let refused = |error: dtm_catalog::Error| told(ErrorCode::InvalidArgument, &error.told());
         let definition = Definition::parse(&asked.definition, "definition").map_err(refused)?;
         CompiledSchema::compile(&definition).map_err(refused)?;
+        self.check_version(&definition).await?;
         let row = dataset_row(&definition, &asked.definition);
         let answer = wire::PublishDatasetResponse {
             dataset: row.dataset.clone(),
@@ -38,6 +42,19 @@ impl AdminDoor {
         let detail = json!({"dataset": row.dataset, "schema_version": row.schema_version});
         self.act(asker, Op::PutDataset(row), None, detail).await?;
         Ok(answer)
+    }
+
+    /// Versions go on from the newest: one far ahead would leave no room for others.
+    async fn check_version(&self, definition: &Definition) -> Result<(), Status> {
+        let meta = self.0.directory.meta_now(self.0.view()).await?;
+        let newest = reads::dataset(meta.state.as_ref(), &definition.id, None).map_err(internal)?;
+        let newest = newest.map_or(0, |row| row.schema_version);
+        if definition.version <= newest.saturating_add(VERSIONS_AHEAD_MAX) {
+            return Ok(());
+        }
+        let what = Told::new("refused.version_ahead").with("version", definition.version);
+        let what = what.with("newest", newest).with("max", VERSIONS_AHEAD_MAX);
+        Err(told(ErrorCode::InvalidArgument, &what))
     }
 
     pub(super) async fn list_datasets(

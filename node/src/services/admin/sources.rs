@@ -14,16 +14,42 @@ use dtm_types::command::{
 };
 use dtm_types::text::Told;
 use dtm_types::{DAY_US, ErrorCode, GroupId, LABEL_MAX};
+use prost::Message;
 use serde_json::json;
 use tonic::{Request, Status};
 
 use super::{AdminDoor, Signed, source_limits, valid_days};
-use crate::services::status::{internal, source_id, told};
+use crate::services::status::{at_most, internal, source_id, told, told_with};
 
 /// Streams listed of one source.
 const STREAMS_MAX: usize = 1_000;
-/// Sources in one list.
-const SOURCES_MAX: usize = 10_000;
+/// Sources of one answer, and bytes after which it ends: the next one goes on from there.
+const PAGE_SOURCES: usize = 1_000;
+const PAGE_BYTES: usize = 4 << 20;
+/// Largest text of a source, bytes.
+const TEXT_BYTES_MAX: usize = 512;
+/// Agreements of a source at most.
+const AGREEMENTS_MAX: usize = 256;
+
+/// A row is read with every stream that is opened, and listed with all others.
+fn check_texts(row: &SourceRow) -> Result<(), Status> {
+    let texts = [
+        ("title_vi", &row.title_vi),
+        ("title_en", &row.title_en),
+        ("agency_code", &row.agency_code),
+        ("class", &row.class),
+        ("sector", &row.sector),
+        ("locality", &row.locality),
+    ];
+    texts.iter().try_for_each(|(field, text)| at_most(field, text, TEXT_BYTES_MAX))?;
+    if row.agreements.len() > AGREEMENTS_MAX {
+        let what = Told::new("refused.agreements_max").with("max", AGREEMENTS_MAX);
+        let values =
+            [("limit", "agreements_max".to_owned()), ("value", AGREEMENTS_MAX.to_string())];
+        return Err(told_with(ErrorCode::TooLarge, &what, &values));
+    }
+    Ok(())
+}
 
 impl AdminDoor {
     pub(super) async fn put_source(
@@ -33,6 +59,7 @@ impl AdminDoor {
         let asked = request.get_ref();
         let asker = self.asker(&request, Operation::PutSource, asked.context.as_ref()).await?;
         let mut row = asked.source.clone().unwrap_or_default();
+        check_texts(&row)?;
         self.check_agreements(&row).await?;
         let limits = row.limits.unwrap_or_default();
         source_limits::check(&limits, &self.0.config)?;
@@ -71,24 +98,38 @@ impl AdminDoor {
         &self,
         request: Request<wire::ListSourcesRequest>,
     ) -> Result<wire::ListSourcesResponse, Status> {
-        let source = request.get_ref().source.clone();
+        let wire::ListSourcesRequest { source, after } = request.get_ref().clone();
         let owner = (!source.is_empty()).then_some(source.as_str());
         self.0.allow(&request, Operation::ListSources, owner).await?;
         let meta = self.0.directory.meta_now(self.0.view()).await?;
         let state = meta.state.as_ref();
         let rows = match owner {
             Some(source) => reads::source(state, source).map_err(internal)?.into_iter().collect(),
-            None => reads::sources(state, None, SOURCES_MAX).map_err(internal)?,
+            None => {
+                let after = (!after.is_empty()).then_some(after.as_str());
+                reads::sources(state, after, PAGE_SOURCES).map_err(internal)?
+            }
         };
-        let mut sources = Vec::with_capacity(rows.len());
+        let (mut sources, mut bytes) = (Vec::with_capacity(rows.len()), 0);
+        let mut next = match rows.last() {
+            Some(last) if rows.len() == PAGE_SOURCES => last.source.clone(),
+            _ => String::new(),
+        };
         for row in rows {
+            let name = row.source.clone();
             let mut keys = reads::source_keys(state, &row.source).map_err(internal)?;
             keys.iter_mut().for_each(|key| key.secret_hash = Bytes::new());
             let streams = if owner.is_some() { self.streams(&row).await? } else { Vec::new() };
             let certificates = reads::source_certificates(state, &row.source).map_err(internal)?;
-            sources.push(wire::SourceDetail { source: Some(row), keys, streams, certificates });
+            let detail = wire::SourceDetail { source: Some(row), keys, streams, certificates };
+            bytes += detail.encoded_len();
+            sources.push(detail);
+            if bytes >= PAGE_BYTES && owner.is_none() {
+                next = name;
+                break;
+            }
         }
-        Ok(wire::ListSourcesResponse { sources })
+        Ok(wire::ListSourcesResponse { sources, next })
     }
 
     async fn streams(&self, row: &SourceRow) -> Result<Vec<wire::StreamDetail>, Status> {

@@ -1,5 +1,6 @@
 //! One record, by sequence or by message id.
 
+use dtm_catalog::ENVELOPE_TEXT_BYTES_MAX;
 use dtm_machine::reads;
 use dtm_machine::seams::GroupView;
 use dtm_proto::records::{LookupRequest, LookupResponse};
@@ -12,7 +13,7 @@ use tonic::Status;
 use super::open::BatchReader;
 use super::pages::{Batches, Wanted};
 use crate::services::shared::Shared;
-use crate::services::status::{internal, status, told};
+use crate::services::status::{at_most, internal, status, told};
 
 /// Months that a lookup by message id goes back.
 const LOOKUP_MONTHS: usize = 13;
@@ -73,6 +74,10 @@ fn find(
             (place, at)
         }));
     }
+    if asked.dataset.is_empty() {
+        return Err(told(ErrorCode::InvalidArgument, &Told::new("refused.lookup_dataset")));
+    }
+    at_most("message_id", &asked.message_id, ENVELOPE_TEXT_BYTES_MAX)?;
     let row = reads::key_of(state, KeyPurpose::Source, &asked.source, 0).map_err(internal)?;
     let Some(row) = row else { return Ok(None) };
     let key = shared

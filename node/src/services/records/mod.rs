@@ -157,6 +157,9 @@ impl RecordsDoor {
             }
             None => self.0.cluster.ingest_groups(),
         };
+        if !asked.dataset.is_empty() {
+            self.0.directory.definition(self.0.view(), &asked.dataset, 0).await?;
+        }
         let stream = stream_of(&asked)?;
         let position = position::decode(asked.position.clone(), self.0.incarnation)?;
         let shared = Arc::clone(&self.0);

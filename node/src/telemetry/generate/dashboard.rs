@@ -29,7 +29,10 @@ pub(super) const PANELS: &[Panel] = &[
     Panel {
         title: "dashboard.acks",
         unit: "s",
-        queries: &[("histogram_quantile(0.5, sum by (le) (rate(dtm_ack_seconds_bucket[1m])))", "p50"), ("histogram_quantile(0.99, sum by (le) (rate(dtm_ack_seconds_bucket[1m])))", "p99")],
+        queries: &[
+            ("histogram_quantile(0.5, sum by (le) (rate(dtm_ack_seconds_bucket[1m])))", "p50"),
+            ("histogram_quantile(0.99, sum by (le) (rate(dtm_ack_seconds_bucket[1m])))", "p99"),
+        ],
     },
     Panel {
         title: "dashboard.streams",
@@ -49,7 +52,10 @@ pub(super) const PANELS: &[Panel] = &[
     Panel {
         title: "dashboard.log_round",
         unit: "s",
-        queries: &[("histogram_quantile(0.99, sum by (le, instance) (rate(dtm_log_round_seconds_bucket[1m])))", "{{instance}}")],
+        queries: &[(
+            "histogram_quantile(0.99, sum by (le, instance) (rate(dtm_log_round_seconds_bucket[1m])))",
+            "{{instance}}",
+        )],
     },
     Panel {
         title: "dashboard.disk_free",
@@ -74,7 +80,10 @@ pub(super) const PANELS: &[Panel] = &[
     Panel {
         title: "dashboard.alarms",
         unit: "short",
-        queries: &[("increase(dtm_ing1_alarms_total[1h])", "ING-1 {{instance}}"), ("increase(dtm_raft1_alarms_total[1h])", "RAFT-1 {{group}}")],
+        queries: &[
+            ("increase(dtm_ing1_alarms_total[1h])", "ING-1 {{instance}}"),
+            ("increase(dtm_raft1_alarms_total[1h])", "RAFT-1 {{group}}"),
+        ],
     },
 ];
 
@@ -85,7 +94,8 @@ const HEIGHT: usize = 8;
 
 /// A dashboard to import; it asks for the Prometheus data source.
 pub fn grafana(lang: Lang) -> String {
-    let panels: Vec<Value> = PANELS.iter().enumerate().map(|(at, of)| panel(at, of, lang)).collect();
+    let panels: Vec<Value> =
+        PANELS.iter().enumerate().map(|(at, of)| panel(at, of, lang)).collect();
     let dashboard = json!({
         "__inputs": [{ "name": "DS", "label": "Prometheus", "type": "datasource",
                        "pluginId": "prometheus", "pluginName": "Prometheus" }],

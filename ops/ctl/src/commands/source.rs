@@ -69,8 +69,17 @@ pub(crate) async fn run(command: &SourceCommand, globals: &Globals) -> Result<()
 }
 
 async fn fetch(remote: &Remote, source: &str) -> Result<Vec<SourceDetail>, Failure> {
-    let request = remote.request(ListSourcesRequest { source: source.into() });
-    Ok(remote.admin().list_sources(request).await?.into_inner().sources)
+    let mut found = Vec::new();
+    let mut request = ListSourcesRequest { source: source.into(), ..Default::default() };
+    loop {
+        let asked = remote.request(request.clone());
+        let part = remote.admin().list_sources(asked).await?.into_inner();
+        found.extend(part.sources);
+        request.after = part.next;
+        if request.after.is_empty() {
+            return Ok(found);
+        }
+    }
 }
 
 /// A change starts from the row as it is, under whose version it is made.

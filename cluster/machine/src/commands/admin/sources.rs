@@ -5,12 +5,16 @@ use dtm_types::command::{
     ClusterRow, RefusalKind, ResendQuarantined, RevokeSourceKey, SourceKeyRow, SourceRow,
 };
 
+use prost::Message;
+
 use super::{Decision, Effect};
 use crate::commands::{Context, refused};
 use crate::keys::{self, table};
 use crate::machine::ApplyError;
 use crate::overlay::hex;
 
+/// Largest row of a source, whatever a door lets pass.
+const ROW_BYTES_MAX: usize = 256 << 10;
 /// Keys that one source may hold at a time: the current one and one for the overlap, twice over.
 const KEYS_MAX: usize = 16;
 
@@ -25,6 +29,9 @@ pub(super) fn put(
             RefusalKind::Malformed,
             "a source code is 1 to 64 of a-z 0-9 . - _",
         )));
+    }
+    if row.encoded_len() > ROW_BYTES_MAX {
+        return Ok(Err(refused(RefusalKind::Limit, "a source's row is at most 256 KiB")));
     }
     let key = keys::named(table::SOURCE, &row.source);
     let old: Option<SourceRow> = ctx.rows.row(&key)?;
