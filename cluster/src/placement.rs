@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtm_proto::cluster as wire;
-use dtm_types::command::{Admin, GroupRow, NodeRow, admin};
+use dtm_types::command::{Admin, GroupRow, admin};
 use dtm_types::{GroupId, NodeId};
 use tokio::time::Instant;
 

@@ -236,16 +236,17 @@ impl Plan {
 
     /// Replicas that left their groups and are still on their nodes.
     pub(crate) fn retired(&self, survey: &Survey) -> Vec<(u32, u64, NodeId)> {
-        let left = |group: &GroupRow| {
-            let replicas = group.replicas.iter().filter(|row| row.removed && row.leaving).cloned();
-            let group = group.group;
-            replicas.map(move |row| (group, row.replica, NodeId::from_slice(&row.node)))
+        let all = self
+            .groups
+            .iter()
+            .flat_map(|group| group.replicas.iter().map(|row| (group.group, row)));
+        let left = all.filter(|(_, row)| row.removed && row.leaving);
+        let named = left
+            .filter_map(|(group, row)| Some((group, row.replica, NodeId::from_slice(&row.node)?)));
+        let is_held = |&(group, replica, node): &(u32, u64, NodeId)| {
+            survey.holds(node, group, replica) == Some(true)
         };
-        let all = self.groups.iter().flat_map(left);
-        let known = all.filter_map(|(group, replica, node)| Some((group, replica, node?)));
-        known
-            .filter(|(group, replica, node)| survey.holds(*node, *group, *replica) == Some(true))
-            .collect()
+        named.filter(is_held).collect()
     }
 
     /// The replica that should lead, where another should than the one that does: the one on the

@@ -174,17 +174,11 @@ fn a_replica_that_leaves_votes_until_another_is_there() {
 #[test]
 fn what_a_dead_node_held_is_made_anew_where_there_is_another() {
     let nodes = [1, 2, 3, 4].map(|byte| node(byte, false));
-    let of_four = |byte| {
-        if byte % 2 == 0 {
-            group(u32::from(byte), &[1, 2, 4])
-        } else {
-            group(u32::from(byte), &[1, 3, 4])
-        }
-    };
+    let of_four = |id: u32| group(id, if id % 2 == 0 { &[1, 2, 4] } else { &[1, 3, 4] });
     let plan = plan(&nodes, (1..=4).map(of_four).collect());
-    let held = [(1, 1), (2, 1), (3, 1), (4, 1)];
-    let second = [(2, 2), (4, 2)];
-    let third = [(1, 2), (3, 2)];
+    let held: [(u32, u64); 4] = [(1, 1), (2, 1), (3, 1), (4, 1)];
+    let second: [(u32, u64); 2] = [(2, 2), (4, 2)];
+    let third: [(u32, u64); 2] = [(1, 2), (3, 2)];
     let id = |byte| NodeId([byte; 16]);
     let survey = Survey::of(&[(id(1), &held), (id(2), &second), (id(3), &third)]);
     let dead = BTreeSet::from([id(4)]);

@@ -147,6 +147,7 @@ fn replica_ids_and_their_marks_are_for_good() {
             node: vec![node; 16].into(),
             removed,
             confirmed,
+            leaving: false,
         });
         let row = GroupRow { group: 1, replicas: replicas.collect(), next_replica_id: next };
         let op = Some(Op::Admin(Admin { op: Some(admin::Op::PutGroup(row)), ..Admin::default() }));
@@ -167,4 +168,25 @@ fn replica_ids_and_their_marks_are_for_good() {
     assert!(!put(5, &skipped), "an id below the next one is not given");
     let moved = [(1, 9, false, true), (3, 2, true, true), (4, 2, false, false)];
     assert!(!put(5, &moved), "an id changes its node");
+}
+
+#[test]
+fn a_replica_that_leaves_does_not_stay() {
+    let store = MemoryStateStore::new(GroupId::META);
+    let mut machine = Machine::load(GroupId::META, &store).expect("empty");
+    let mut index = 0;
+    let mut put = |leaving, removed| {
+        let replica = 1;
+        let row = ReplicaRow { replica, leaving, removed, confirmed: true, ..Default::default() };
+        let row = GroupRow { group: 1, replicas: vec![row], next_replica_id: 2 };
+        let op = Some(Op::Admin(Admin { op: Some(admin::Op::PutGroup(row)), ..Admin::default() }));
+        let command = Command { op, ..Command::default() }.encode_to_vec();
+        index += 1;
+        let answer = apply(&mut machine, &store, index, bundle_of(1, &command)).expect("total");
+        matches!(answer, Some(Answer::Done(_)))
+    };
+    assert!(put(false, false) && put(true, false), "it is to leave");
+    assert!(!put(false, false), "and not taken back");
+    assert!(put(true, true), "it has left");
+    assert!(!put(false, true) && !put(true, false), "for good");
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dtm_cluster::{ClusterConfig, ClusterNode, GroupStatus};
+use dtm_cluster::{ClusterConfig, ClusterNode, GroupStatus, LogProvider};
 use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, ReadView};
 use dtm_types::command::{ClusterRow, GroupRow, admin};
@@ -22,7 +22,7 @@ fn ingest() -> impl Iterator<Item = GroupId> {
 
 /// Four nodes that run, of which the first three are a cluster.
 async fn three_of_four(configure: impl Fn(&mut ClusterConfig)) -> Cluster {
-    let cluster = Cluster::start_with(4, |_| Storage::disk(), configure).await;
+    let cluster = Cluster::start_with(4, |_| Storage::memory(), configure).await;
     let row = ClusterRow {
         cluster_id: vec![7; 16].into(),
         incarnation: 1,

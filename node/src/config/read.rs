@@ -15,7 +15,7 @@ use super::{Config, Error, KEYS, Problem, Value};
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Kinds of values and their texts.
-const KINDS: [(&str, &str); 5] = [
+const KINDS: [(&str, &str); 6] = [
     ("text", "config.kind.text"),
     ("path", "config.kind.path"),
     ("address and port", "config.kind.address"),

@@ -373,13 +373,21 @@ pub struct PutSourceResponse {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListSourcesRequest {
+    /// Empty: every source.
     #[prost(string, tag = "1")]
     pub source: ::prost::alloc::string::String,
+    /// `next` of the answer before; empty: from the first one on.
+    #[prost(string, tag = "2")]
+    pub after: ::prost::alloc::string::String,
 }
+/// At most 1,000 sources or about 4 MiB of them.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListSourcesResponse {
     #[prost(message, repeated, tag = "1")]
     pub sources: ::prost::alloc::vec::Vec<SourceDetail>,
+    /// Not empty: there may be more, which are asked for with this as `after`.
+    #[prost(string, tag = "2")]
+    pub next: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SourceDetail {

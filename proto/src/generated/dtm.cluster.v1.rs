@@ -514,6 +514,13 @@ pub struct CreateReplicaRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateReplicaResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetireReplicaRequest {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetireReplicaResponse {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReconcileRequest {
     #[prost(uint32, tag = "1")]
@@ -1000,6 +1007,32 @@ pub mod peer_service_client {
                 .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "CreateReplica"));
             self.inner.unary(req, path, codec).await
         }
+        /// The receiver forgets a replica that left its group, with all it holds. Refused where its own meta
+        /// does not say so.
+        pub async fn retire_replica(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RetireReplicaRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RetireReplicaResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.cluster.v1.PeerService/RetireReplica",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "RetireReplica"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The receiver leads the group and brings its members to what is asked for, one step a call.
         pub async fn reconcile(
             &mut self,
@@ -1223,6 +1256,15 @@ pub mod peer_service_server {
             request: tonic::Request<super::CreateReplicaRequest>,
         ) -> std::result::Result<
             tonic::Response<super::CreateReplicaResponse>,
+            tonic::Status,
+        >;
+        /// The receiver forgets a replica that left its group, with all it holds. Refused where its own meta
+        /// does not say so.
+        async fn retire_replica(
+            &self,
+            request: tonic::Request<super::RetireReplicaRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RetireReplicaResponse>,
             tonic::Status,
         >;
         /// The receiver leads the group and brings its members to what is asked for, one step a call.
@@ -1870,6 +1912,51 @@ pub mod peer_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CreateReplicaSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.cluster.v1.PeerService/RetireReplica" => {
+                    #[allow(non_camel_case_types)]
+                    struct RetireReplicaSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::RetireReplicaRequest>
+                    for RetireReplicaSvc<T> {
+                        type Response = super::RetireReplicaResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RetireReplicaRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::retire_replica(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RetireReplicaSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

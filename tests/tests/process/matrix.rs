@@ -108,7 +108,7 @@ fn of_administration() -> Vec<Call> {
         "RotateClusterKey",
     ];
     calls.extend(each(service, &changes, OPERATOR, &[]));
-    let list = admin::ListSourcesRequest { source: source() }.encode_to_vec();
+    let list = admin::ListSourcesRequest { source: source(), ..Default::default() }.encode_to_vec();
     calls.extend(each(service, &["ListSources"], "operator approver auditor source", &list));
     let readers = "operator approver auditor source other";
     calls.extend(each(service, &["ListDatasets"], readers, &[]));

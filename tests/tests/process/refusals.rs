@@ -276,7 +276,7 @@ async fn what_is_revoked_while_it_reads_is_cut() -> Result<()> {
 
 async fn suspend(cluster: &Cluster, source: &Source, at: usize) -> Result<()> {
     let admin = cluster.admin_at(&[at])?;
-    let list = ListSourcesRequest { source: source.code.clone() };
+    let list = ListSourcesRequest { source: source.code.clone(), ..Default::default() };
     let found = admin.call(|mut client| {
         let request = list.clone();
         async move { client.list_sources(request).await }

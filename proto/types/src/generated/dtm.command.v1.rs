@@ -490,6 +490,9 @@ pub struct ReplicaRow {
     /// Its node said that it holds it: from then on the id is never created again, and may vote.
     #[prost(bool, tag = "4")]
     pub confirmed: bool,
+    /// It gives its place up: it votes only as long as none is ready to take it. For good.
+    #[prost(bool, tag = "5")]
+    pub leaving: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClusterRow {

@@ -309,6 +309,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (2, 1, 0, false),
         (3, 1, 0, false),
         (4, 1, 0, false),
+        (5, 2, 0, false),
     ],
     // dtm.command.v1.MaskRule
     &[
