@@ -69,7 +69,8 @@ pub(crate) fn told_with(code: ErrorCode, what: &Told, values: &[(&str, String)])
 }
 
 /// Why apply refuses, where a user meets it: its words, the same on every replica, and their text.
-const APPLIED: [(&str, &str); 12] = [
+const APPLIED: [(&str, &str); 13] = [
+    ("a source code is 1 to 64 of a-z 0-9 . - _", "refused.source_code"),
     ("the source exists", "apply.source_exists"),
     ("the source does not exist", "apply.no_source"),
     ("the source was changed meanwhile", "apply.source_changed"),
