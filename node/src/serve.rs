@@ -31,9 +31,6 @@ impl Error {
     pub fn tell(&self, lang: Lang) -> String {
         match self {
             Self::Belonging(error) => error.told().of(lang),
-            other => other.to_string(),
-        }
-    }
             Self::Shell(shell::Error::Tls(tls::Error::Listen { address, source, .. })) => {
                 Told::new("start.port").with("address", address).with("what", source).of(lang)
             }
@@ -42,6 +39,9 @@ impl Error {
                 let remedy = Told::new("check.remedy.master").of(lang);
                 format!("{}; {remedy}", told.with("keyring", path.display()).of(lang))
             }
+            other => other.to_string(),
+        }
+    }
 
     /// The process's exit code: what an operator must mend in files is 78.
     pub fn exit(&self) -> u8 {

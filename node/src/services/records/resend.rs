@@ -161,10 +161,10 @@ fn content(refused: &QuarantinedRecord, corrected: &Bytes) -> Result<Bytes, Stat
 /// As it is agreed now: what was refused may have come under another agreement.
 fn open_of(source: &SourceRow, stream: &str, refused: &QuarantinedRecord) -> Open {
     let ids = if refused.message_id.is_empty() { IdPolicy::Sequence } else { IdPolicy::MessageId };
-    Open {
     let agreed = source.agreements.iter().find(|agreement| agreement.dataset == refused.dataset);
     let other_mode =
         |modes: &[i32]| modes.first().filter(|_| !modes.contains(&refused.mode)).copied();
+    Open {
         source: source.source.clone(),
         stream: stream.to_owned(),
         dataset: refused.dataset.clone(),

@@ -222,8 +222,8 @@ pub fn run(
     on_report: OnReport,
 ) -> BoxFuture<'static, Result<u64, Error>> {
     Box::pin(async move {
-        let settings = config.spool.clone();
-        let spool = blocking(move || Spool::open(settings)).await??;
+        let (settings, owner) = (config.spool.clone(), Owner::of(&config, &input)?);
+        let spool = blocking(move || claimed(settings, &owner)).await??;
         let (losses, mut lost) = mpsc::channel(1);
         let mut publisher_config = config.publisher.clone();
         publisher_config.stream =
@@ -281,8 +281,6 @@ pub fn run(
     })
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
 /// Opens the spool, if it is this agent's.
 fn claimed(settings: SpoolConfig, owner: &Owner) -> Result<Spool, Error> {
     let folder = settings.folder.clone();
@@ -291,6 +289,8 @@ fn claimed(settings: SpoolConfig, owner: &Owner) -> Result<Spool, Error> {
     Ok(spool)
 }
 
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Error> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Error::Reader)
 }
