@@ -81,8 +81,8 @@ pub struct Outcome {
     pub latency: Histogram<u64>,
     /// What each source knows to be acknowledged.
     pub known: Vec<Acked>,
-    /// What the servers used in the measured time.
-    pub servers: Usage,
+    /// What the servers used in the measured time; `None` where one of them was killed.
+    pub servers: Option<Usage>,
     /// What the load generator used in the measured time.
     pub client: Usage,
     /// Differences of the arm's own counters over the measured time.
@@ -100,6 +100,18 @@ pub struct Outcome {
 /// [`Outcome::failures`].
 pub async fn run(driver: &mut dyn Driver, load: &Load) -> Result<Outcome, Error> {
     let sources = connect_all(driver, load.sources).await?;
+    run_on(driver, load, sources).await
+}
+
+/// As [`run`], over connections that are open: source 0 first.
+///
+/// # Errors
+/// When a drill fails.
+pub async fn run_on(
+    driver: &mut dyn Driver,
+    load: &Load,
+    sources: Vec<Box<dyn Source>>,
+) -> Result<Outcome, Error> {
     let start = now() + Duration::from_millis(50);
     let from = start + load.warm_up;
     let until = from + load.measured;
@@ -125,7 +137,7 @@ pub async fn run(driver: &mut dyn Driver, load: &Load) -> Result<Outcome, Error>
     outcome.client = after.1.since(before.1);
     // What a killed process had counted is gone: differences say nothing then.
     if kills.is_empty() {
-        outcome.servers = after.0.since(before.0);
+        outcome.servers = Some(after.0.since(before.0));
         outcome.counters = differences(after.2, &before.2);
     }
     Ok(outcome)
@@ -197,7 +209,7 @@ async fn collect(
         seconds: load.measured.as_secs_f64(),
         latency: histogram(),
         known: vec![Acked::default(); load.sources as usize],
-        servers: Usage::default(),
+        servers: None,
         client: Usage::default(),
         counters: BTreeMap::new(),
         ack_gaps_s: vec![0.0; kills.len()],

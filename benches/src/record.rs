@@ -15,6 +15,7 @@
 
 use base64::Engine as _;
 use rand::{RngCore as _, SeedableRng as _};
+use sha2::{Digest as _, Sha256};
 
 const POOL_BYTES: usize = 4 << 20;
 const SEQUENCE_BASE: u64 = 1_000_000;
@@ -124,6 +125,23 @@ impl Records {
         let random_at = self.record_bytes - TAIL.len() - self.random_bytes;
         let same = payload[random_at..].starts_with(self.random(source, sequence));
         same.then_some((source, sequence))
+    }
+
+    /// Whether `digest` is the SHA-256 of the record that [`Records::write`] makes; `text` is room
+    /// for that record. False for a source or a sequence that no record has.
+    pub fn has_digest(
+        &self,
+        source: u32,
+        sequence: u64,
+        digest: &[u8],
+        text: &mut Vec<u8>,
+    ) -> bool {
+        if source >= SOURCES_MAX || !(1..=SEQUENCE_MAX).contains(&sequence) {
+            return false;
+        }
+        text.clear();
+        self.write(source, sequence, text);
+        Sha256::digest(text)[..] == *digest
     }
 
     fn random(&self, source: u32, sequence: u64) -> &[u8] {

@@ -45,6 +45,11 @@ fn interval_rank(count: usize) -> usize {
     (count / 2).saturating_sub(1)
 }
 
+/// A figure with so many digits behind the point; a dash where it was not measured.
+pub fn shown(figure: Option<f64>, digits: usize) -> String {
+    figure.map_or_else(|| "–".to_owned(), |figure| format!("{figure:.digits$}"))
+}
+
 /// Whether probes of one round lie within 20 % of each other.
 pub fn steady(probes: &[f64]) -> bool {
     let low = probes.iter().copied().fold(f64::INFINITY, f64::min);

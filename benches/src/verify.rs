@@ -67,10 +67,22 @@ impl Check {
         }
     }
 
+    /// The records of the run.
+    pub fn records(&self) -> &Arc<Records> {
+        &self.records
+    }
+
     /// Takes the next record of the node.
     pub fn see(&mut self, payload: &[u8]) {
+        let found = self.records.identify(payload);
+        self.note(found);
+    }
+
+    /// Takes the next record of the node, of which it is known which it is: `None` when it is none
+    /// of the run, or not as it was sent.
+    pub fn note(&mut self, found: Option<(u32, u64)>) {
         self.verdict.read += 1;
-        let Some((source, sequence)) = self.records.identify(payload) else {
+        let Some((source, sequence)) = found else {
             self.verdict.foreign += 1;
             return;
         };

@@ -1,6 +1,7 @@
 //! The workloads by name: how many sources, how much in flight, in which steps. One call runs
 //! one arm once, on a fresh cluster, and ends with the read-back from every node.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::ceilings::{Probe, probe};
 use crate::clock::now;
 use crate::driver::{Driver, ReadBack, Setup};
 use crate::error::Error;
-use crate::load::{Drill, Load, Offer, Outcome, connect_all, run};
+use crate::load::{Drill, Load, Offer, Outcome, connect_all, run, run_on};
 use crate::record::Records;
 use crate::usage::Usage;
 use crate::verify::{Acked, Check, Verdict};
@@ -61,6 +62,9 @@ pub struct Plan {
     pub seconds: f64,
     /// Share of the arm's own maximum (W4, W7).
     pub share: f64,
+    /// That maximum by arm, in records a second, where a W3 of the same command measured it; an arm
+    /// that is not named here is saturated for 5 s first.
+    pub most_per_s: BTreeMap<String, f64>,
     /// Kills (W7).
     pub kills: u32,
     /// Seed of the records.
@@ -85,6 +89,7 @@ impl Plan {
             warm_up_s: if record_bytes >= 8192 { 10.0 } else { 3.0 },
             seconds: 10.0,
             share: 0.5,
+            most_per_s: BTreeMap::new(),
             kills: 3,
             seed: 20_260_125,
         }
@@ -145,16 +150,19 @@ pub struct Run {
     pub acked_per_s_unchecked: f64,
     /// Delays to the acknowledgement.
     pub latency_us: Latency,
-    /// CPU-µs of all server processes for an acknowledged record.
-    pub server_cpu_us: f64,
+    /// Records offered a second (W4, W7).
+    pub offered_per_s: Option<f64>,
+    /// CPU-µs of all server processes for an acknowledged record; `None` where a process was
+    /// killed, since what it had counted is gone.
+    pub server_cpu_us: Option<f64>,
     /// CPU-µs of the load generator for an acknowledged record.
     pub client_cpu_us: f64,
-    /// Bytes to the device / (acknowledged payload × 3).
-    pub device_factor: f64,
-    /// Resident bytes of all server processes at the end.
-    pub rss_bytes: u64,
+    /// Bytes to the device / (acknowledged payload × 3); `None` as above.
+    pub device_factor: Option<f64>,
+    /// Resident bytes of all server processes at the end; `None` as above.
+    pub rss_bytes: Option<u64>,
     /// Differences of the arm's own counters over the measured time.
-    pub counters: std::collections::BTreeMap<String, f64>,
+    pub counters: BTreeMap<String, f64>,
     /// Read-back, a node each; empty where the arm stores nothing.
     pub read_back: Vec<Verdict>,
     /// Longest time without an acknowledgement of a source at each kill, in s (W7).
@@ -165,6 +173,8 @@ pub struct Run {
     pub phases: Phases,
     /// The machine just before.
     pub probe: Probe,
+    /// The machine just after, with the arm's processes and files gone.
+    pub probe_after: Probe,
     /// Settings of the arm.
     pub settings: serde_json::Value,
     /// Why the figure is 0, if it is.
@@ -180,19 +190,26 @@ impl Run {
             acked_per_s: 0.0,
             acked_per_s_unchecked: 0.0,
             latency_us: Latency::default(),
-            server_cpu_us: 0.0,
+            offered_per_s: None,
+            server_cpu_us: None,
             client_cpu_us: 0.0,
-            device_factor: 0.0,
-            rss_bytes: 0,
-            counters: std::collections::BTreeMap::new(),
+            device_factor: None,
+            rss_bytes: None,
+            counters: BTreeMap::new(),
             read_back: Vec::new(),
             ack_gaps_s: Vec::new(),
             crowd: None,
             phases: Phases::default(),
             probe,
+            probe_after: probe,
             settings: serde_json::Value::Null,
             failures: Vec::new(),
         }
+    }
+
+    /// Nothing failed and every acknowledged record was read back, once and in order.
+    pub fn is_sound(&self) -> bool {
+        self.acked_per_s > 0.0
     }
 }
 
@@ -248,13 +265,10 @@ async fn steps(
     let outcome = match plan.workload {
         Workload::W1 | Workload::W2 | Workload::W3 | Workload::W6 => run(driver, &load).await?,
         Workload::W4 | Workload::W7 => {
-            load.measured = CALIBRATION;
-            let most = run(driver, &load).await?;
-            run_.failures.extend(most.failures);
-            let per_s = (most.acked as f64 / most.seconds * plan.share).max(1.0);
+            let most_per_s = most_per_s(plan, driver, &mut load, run_).await?;
+            let per_s = (most_per_s * plan.share).max(1.0);
+            run_.offered_per_s = Some(per_s);
             load.offer = Offer::Open { per_s };
-            load.measured = Duration::from_secs_f64(plan.seconds);
-            load.known = most.known;
             if plan.workload == Workload::W7 {
                 load.drill = Drill { kills: plan.kills };
             }
@@ -270,16 +284,34 @@ async fn steps(
     Ok(())
 }
 
-/// W5: connects all and lets them idle, then a record each every two seconds, then all again.
+/// What the arm reaches when it is saturated: as its W3 said, else measured here.
+async fn most_per_s(
+    plan: &Plan,
+    driver: &mut dyn Driver,
+    load: &mut Load,
+    run_: &mut Run,
+) -> Result<f64, Error> {
+    if let Some(per_s) = plan.most_per_s.get(&run_.arm) {
+        return Ok(*per_s);
+    }
+    let measured = std::mem::replace(&mut load.measured, CALIBRATION);
+    let most = run(driver, load).await?;
+    load.measured = measured;
+    load.known = most.known;
+    run_.failures.extend(most.failures);
+    Ok(most.acked as f64 / most.seconds)
+}
+
+/// W5: connects all and lets them idle, then a record each every two seconds over the same
+/// connections, then all again.
 async fn crowd(driver: &mut dyn Driver, load: &mut Load, run_: &mut Run) -> Result<Outcome, Error> {
     let pids = driver.pids();
     let before = Usage::of(&pids).rss_bytes;
     let idle = connect_all(driver, load.sources).await?;
     tokio::time::sleep(load.measured).await;
     let grown = Usage::of(&pids).rss_bytes.saturating_sub(before);
-    drop(idle);
     load.offer = Offer::Open { per_s: f64::from(load.sources) / 2.0 };
-    let mut trickle = run(driver, load).await?;
+    let mut trickle = run_on(driver, load, idle).await?;
     load.known = std::mem::take(&mut trickle.known);
     let start = now();
     let last = crate::load::one_each(driver, load).await?;
@@ -302,11 +334,11 @@ fn fill(run: &mut Run, plan: &Plan, outcome: &Outcome) {
     };
     let acked = outcome.acked.max(1) as f64;
     run.acked_per_s_unchecked = outcome.acked as f64 / outcome.seconds;
-    run.server_cpu_us = outcome.servers.cpu_us as f64 / acked;
+    run.server_cpu_us = outcome.servers.map(|servers| servers.cpu_us as f64 / acked);
     run.client_cpu_us = outcome.client.cpu_us as f64 / acked;
     let payload = acked * plan.record_bytes as f64 * 3.0;
-    run.device_factor = outcome.servers.written_bytes as f64 / payload;
-    run.rss_bytes = outcome.servers.rss_bytes;
+    run.device_factor = outcome.servers.map(|servers| servers.written_bytes as f64 / payload);
+    run.rss_bytes = outcome.servers.map(|servers| servers.rss_bytes);
     run.counters.clone_from(&outcome.counters);
     run.ack_gaps_s.clone_from(&outcome.ack_gaps_s);
     run.failures.extend(outcome.failures.iter().take(5).cloned());

@@ -90,6 +90,7 @@ impl Error {
 pub async fn join(options: &InitOptions, address: &str, token: &str) -> Result<PathBuf, Error> {
     let token = JoinToken::parse(token).ok_or(Error::Token)?;
     pki::refuse_existing(&options.folder)?;
+    options.check_hosts()?;
     let request = make_request(&options.node_name).map_err(pki::Error::from)?;
     let receiver = Receiver::new()?;
     let node = NodeId(*uuid::Uuid::now_v7().as_bytes());

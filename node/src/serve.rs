@@ -1,6 +1,7 @@
 //! `dtm serve`: the shell with its services.
 
-use dtm_types::text::Lang;
+use dtm_storage::keys;
+use dtm_types::text::{Lang, Told};
 use futures::future::LocalBoxFuture;
 
 use crate::config::{Config, EXIT_CONFIG};
@@ -30,6 +31,14 @@ impl Error {
     pub fn tell(&self, lang: Lang) -> String {
         match self {
             Self::Belonging(error) => error.told().of(lang),
+            Self::Shell(shell::Error::Tls(tls::Error::Listen { address, source, .. })) => {
+                Told::new("start.port").with("address", address).with("what", source).of(lang)
+            }
+            Self::Keyring(keys::Error::WrongMaster { path, master }) => {
+                let told = Told::new("check.wrong_master").with("file", master);
+                let remedy = Told::new("check.remedy.master").of(lang);
+                format!("{}; {remedy}", told.with("keyring", path.display()).of(lang))
+            }
             other => other.to_string(),
         }
     }
@@ -69,4 +78,23 @@ pub fn run_with(config: Config, seams: Seams) -> LocalBoxFuture<'static, Result<
         let shell = Shell::start(config).await?;
         Ok(runtime::run(shell, keyring, seams).await?)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_and_a_wrong_master_key_are_told_with_what_to_do() {
+        let source = std::io::ErrorKind::AddrInUse.into();
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 9_443));
+        let taken = tls::Error::Listen { address, door: "grpc", source };
+        let told = Error::Shell(shell::Error::Tls(taken)).tell(Lang::Vi);
+        assert!(told.contains("127.0.0.1:9443") && told.contains("đang chạy"), "{told}");
+        let (path, master) = ("data/keyring".into(), "keys/m".to_owned());
+        let wrong = Error::Keyring(keys::Error::WrongMaster { path, master });
+        let (vi, en) = (wrong.tell(Lang::Vi), wrong.tell(Lang::En));
+        assert!(vi.contains("keys/m") && !vi.contains("master key"), "{vi}");
+        assert!(en.contains("keys/m") && en.contains("data/keyring; "), "{en}");
+    }
 }

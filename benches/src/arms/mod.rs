@@ -57,6 +57,11 @@ pub fn kind(name: &str) -> &str {
     name.split('/').next().unwrap_or(name)
 }
 
+/// Whether an arm is our own cluster, whole or with parts left out.
+pub fn is_ours(name: &str) -> bool {
+    ours::without(kind(name)).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +71,7 @@ mod tests {
         for (name, _) in ARMS {
             let arm = make(name).expect("a known arm");
             assert_eq!(kind(&arm.arm()), name);
+            assert_eq!(is_ours(name), name.starts_with("ours"), "{name}");
         }
         assert_eq!(make("nats-always/streams=4").expect("known").arm(), "nats-always/streams=4");
         assert_eq!(make("etcd/txn=16").expect("known").arm(), "etcd/txn=16");

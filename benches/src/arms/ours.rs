@@ -18,16 +18,17 @@ use dtm_client::{
     Reader, Record,
 };
 use dtm_proto::admin::{IssueSourceKeyRequest, PublishDatasetRequest, PutSourceRequest};
-use dtm_proto::records::ReadRequest;
+use dtm_proto::records::{ReadRequest, StoredRecord};
 use dtm_types::command::{Agreement, SourceRow};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::driver::{Driver, ReadBack, Setup, Source, Window};
 use crate::error::Error;
 use crate::peers::dtm_cluster::{DtmCluster, NODES, Settings, failed, version};
 use crate::peers::dtm_node::Part;
+use crate::record::Records;
 use crate::verify::Check;
 
 const ARM: &str = "ours";
@@ -42,8 +43,11 @@ const ARMS: [(&str, &[Part]); 6] = [
 ];
 const DATASET: &str = "bench_progress";
 const DEFINITION: &str = include_str!("ours.toml");
-/// Sources registered, or read back from a node, at once.
+const STREAM: &str = "bench";
+/// Sources registered at once.
 const AT_ONCE: usize = 16;
+/// Answers of a node (5,000 records each) that are looked at and not yet counted.
+const ANSWERS_WAITING_MAX: usize = 4;
 /// Held unacked by a source: more than the open loop ever lets wait of 1 KiB records.
 const UNACKED_BYTES_MAX: usize = 8 << 20;
 /// How often a source looks whether its client has ended.
@@ -184,7 +188,8 @@ impl Driver for Ours {
             "ids": "sequence", "sessions_opened": self.sessions.load(Ordering::Relaxed),
             "refused": self.refused.load(Ordering::Relaxed),
             "publish": "client of any source, follows the leader of its group",
-            "read_back": "RecordsService.Read of each node, current",
+            "read_back": "RecordsService.Read of the data set from each node, current, in commit \
+                order, SHA-256 of each payload as the node opened it",
         })
     }
 
@@ -218,7 +223,7 @@ impl Driver for Ours {
 
     async fn connect(&self, source: u32) -> Result<Box<dyn Source>, Error> {
         let (refused, sessions) = (Arc::clone(&self.refused), Arc::clone(&self.sessions));
-        let mut config = PublisherConfig::new(code(source), "bench", DATASET).on_event(
+        let mut config = PublisherConfig::new(code(source), STREAM, DATASET).on_event(
             move |event| match event {
                 Event::Refused(records) => {
                     refused.fetch_add(records.len() as u64, Ordering::Relaxed);
@@ -246,17 +251,13 @@ impl Driver for Ours {
     }
 
     async fn read_back(&self, node: usize, check: &mut Check) -> Result<ReadBack, Error> {
-        // One connection for all: who asks is said with each call.
-        let node = self.trust([self.cluster()?.address(node)])?.with_shared_connections();
-        let own = |key: &Credential| Reader::new(node.clone().with_credential(key.clone()));
-        let readers: Vec<Reader> = self.keys.iter().map(own).collect();
-        let reading = futures::stream::iter((0_u32..).zip(readers))
-            .map(|(source, reader)| tokio::spawn(read(reader, source)));
-        let mut reading = reading.buffered(AT_ONCE);
-        while let Some(payloads) = reading.next().await {
-            let payloads = payloads.map_err(|error| Error::protocol(ARM, error.to_string()))?;
-            payloads?.iter().for_each(|payload| check.see(payload));
+        let reader = Reader::new(self.cluster()?.operator(node)?);
+        let (sender, mut answers) = mpsc::channel(ANSWERS_WAITING_MAX);
+        let reading = tokio::spawn(read(reader, Arc::clone(check.records()), sender));
+        while let Some(found) = answers.recv().await {
+            found.into_iter().for_each(|one| check.note(one));
         }
+        reading.await.map_err(|error| Error::protocol(ARM, error.to_string()))??;
         Ok(ReadBack::Done)
     }
 
@@ -294,24 +295,40 @@ impl Driver for Ours {
     }
 }
 
-/// All payloads that a node holds of a source, in the order in which it gives them.
-async fn read(reader: Reader, source: u32) -> Result<Vec<Bytes>, Error> {
-    let mut records = reader.read(ReadRequest {
-        source: code(source),
-        stream: "bench".to_owned(),
+/// Which records a node holds, in the order in which they were committed. An operator reads every
+/// batch of the log once; the node opens it and gives the digest of each payload instead of the
+/// payload, which is compared with that of the record that was sent.
+async fn read(
+    reader: Reader,
+    records: Arc<Records>,
+    sender: mpsc::Sender<Vec<Option<(u32, u64)>>>,
+) -> Result<(), Error> {
+    let mut answers = reader.read(ReadRequest {
+        dataset: DATASET.to_owned(),
         current: true,
         purpose: "bench".to_owned(),
         ..ReadRequest::default()
     });
-    let mut payloads = Vec::new();
-    while let Some(answer) = records.next().await.map_err(failed("read back"))? {
+    let mut text = Vec::new();
+    while let Some(answer) = answers.next().await.map_err(failed("read back"))? {
         // Else a lag of this node would look like a loss.
         if !answer.current {
             return Err(Error::protocol(ARM, "the view read back is not current"));
         }
-        payloads.extend(answer.records.into_iter().map(|record| record.payload));
+        let found = answer.records.iter().map(|stored| identify(&records, stored, &mut text));
+        if sender.send(found.collect()).await.is_err() {
+            return Ok(());
+        }
     }
-    Ok(payloads)
+    Ok(())
+}
+
+/// Which record this is; `None` when it is none of the run, or not as it was sent.
+fn identify(records: &Records, stored: &StoredRecord, text: &mut Vec<u8>) -> Option<(u32, u64)> {
+    let source: u32 = stored.source.strip_prefix('s')?.parse().ok()?;
+    let same = stored.stream == STREAM
+        && records.has_digest(source, stored.sequence, &stored.payload_digest, text);
+    same.then_some((source, stored.sequence))
 }
 
 struct OursSource {
@@ -361,8 +378,35 @@ impl Source for OursSource {
 mod tests {
     use dtm_catalog::{Accepted, CompiledSchema, Definition, Outcome, Scratch};
 
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
-    use crate::record::Records;
+
+    #[test]
+    fn a_record_read_back_is_known_by_its_digest_and_no_other() {
+        let records = Records::new(1024, 1);
+        let mut bytes = Vec::new();
+        records.write(7, 3, &mut bytes);
+        let stored = StoredRecord {
+            source: code(7),
+            stream: STREAM.to_owned(),
+            sequence: 3,
+            payload_digest: Bytes::copy_from_slice(&Sha256::digest(&bytes)),
+            ..StoredRecord::default()
+        };
+        let text = &mut Vec::new();
+        assert_eq!(identify(&records, &stored, text), Some((7, 3)));
+        for other in [
+            StoredRecord { sequence: 4, ..stored.clone() },
+            StoredRecord { sequence: 0, ..stored.clone() },
+            StoredRecord { source: code(8), ..stored.clone() },
+            StoredRecord { source: "x00007".to_owned(), ..stored.clone() },
+            StoredRecord { stream: "other".to_owned(), ..stored.clone() },
+            StoredRecord { payload_digest: Bytes::new(), ..stored.clone() },
+        ] {
+            assert_eq!(identify(&records, &other, text), None, "{other:?}");
+        }
+    }
 
     #[test]
     fn records_of_every_size_keep_the_contract() {

@@ -230,6 +230,14 @@ impl DtmCluster {
         Ok(Admin::new(endpoint.with_shared_connections()))
     }
 
+    /// One node as the operator sees it.
+    ///
+    /// # Errors
+    /// Certificate files that cannot be used.
+    pub fn operator(&self, node: usize) -> Result<Endpoint, Error> {
+        Endpoint::new([self.address(node)], &self.files(true)).map_err(failed("endpoint"))
+    }
+
     /// What the cluster says about itself.
     ///
     /// # Errors

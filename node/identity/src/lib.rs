@@ -80,8 +80,8 @@ impl Error {
                 Told::new("identity.wrong_cluster").with("found", found).with("expected", expected)
             }
             Self::SourceKey => Told::new("identity.source_key"),
-            Self::Unknown(who) => Told::new("identity.unknown").with("who", who),
-            Self::Revoked(who) => Told::new("identity.revoked").with("who", who),
+            Self::Unknown(who) => named(Told::new("identity.unknown"), who),
+            Self::Revoked(who) => named(Told::new("identity.revoked"), who),
             Self::Denied { caller, operation } => {
                 let told = Told::new("identity.denied").with("who", caller);
                 told.with_told("operation", operation.told())
@@ -92,5 +92,52 @@ impl Error {
     /// Never: a credential or a role has to change first.
     pub fn retryable(&self) -> bool {
         false
+    }
+}
+
+/// What may stand before a name in the words of an error, and its text.
+const KINDS: [(&str, &str); 5] = [
+    ("certificate of ", "identity.who.certificate_of"),
+    ("certificate ", "identity.who.certificate"),
+    ("key ", "identity.who.key"),
+    ("node ", "identity.who.node"),
+    ("source ", "identity.who.source"),
+];
+
+/// Says who it is about, in the reader's language.
+fn named(told: Told, who: &str) -> Told {
+    if who == Caller::Anonymous.to_string() {
+        return Told::new("identity.anonymous");
+    }
+    let found = KINDS.iter().find_map(|(words, key)| Some((key, who.strip_prefix(words)?)));
+    match found {
+        Some((key, name)) => told.with_told("who", Told::new(key).with("name", name)),
+        None => told.with("who", who),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dtm_types::text::Lang;
+
+    use super::*;
+
+    #[test]
+    fn who_it_is_about_is_told_in_the_readers_language() {
+        let operator = Caller::Operator {
+            name: "lan".to_owned(),
+            role: Role::Operator,
+            certificate_digest: [0; 32],
+        };
+        let revoked = Error::Revoked(format!("certificate of {operator}"));
+        let told = revoked.told();
+        assert_eq!(told.of(Lang::En), revoked.to_string());
+        assert!(told.of(Lang::Vi).starts_with("chứng thư của operator lan"), "{told:?}");
+        let nobody = Error::Unknown(Caller::Anonymous.to_string()).told();
+        assert!(!nobody.of(Lang::Vi).contains("caller"), "{nobody:?}");
+        for (words, _) in KINDS {
+            let error = Error::Revoked(format!("{words}x"));
+            assert_eq!(error.told().of(Lang::En), error.to_string());
+        }
     }
 }

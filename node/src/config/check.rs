@@ -6,20 +6,24 @@ use std::path::Path;
 
 use dtm_types::text::Told;
 
-use super::{Config, Error, Problem};
+use super::read::Source;
+use super::{Config, Error, Problem, is_host};
 
 /// A set value must fit the others.
-pub(super) fn check_values(path: &Path, config: &Config, problems: &mut Vec<Problem>) {
+pub(super) fn check_values(config: &Config, source: &mut Source<'_>) {
     let (limits, raft) = (&config.limits, &config.raft);
-    let mut need = |holds: bool, key: &str, what: Told, remedy: &'static str| {
+    if let Some(name) = config.node.advertise.iter().find(|name| !is_host(name)) {
+        let what = Told::new("config.host").with("name", format!("{name:?}"));
+        source.unfit(&["node.advertise"], what, "config.remedy.host");
+    }
+    let mut need = |holds: bool, keys: &[&str], what: Told, remedy: &'static str| {
         if !holds {
-            let (place, remedy) = (path.display().to_string(), Told::new(remedy));
-            problems.push(Problem { place, key: key.into(), what, remedy });
+            source.unfit(keys, what, remedy);
         }
     };
     need(
         limits.frame_bytes_max > limits.record_bytes_max,
-        "limits.frame_bytes_max",
+        &["limits.frame_bytes_max", "limits.record_bytes_max"],
         Told::new("config.frame")
             .with("frame", limits.frame_bytes_max)
             .with("record", limits.record_bytes_max),
@@ -27,13 +31,13 @@ pub(super) fn check_values(path: &Path, config: &Config, problems: &mut Vec<Prob
     );
     need(
         limits.node_in_flight_bytes_max >= limits.frame_bytes_max,
-        "limits.node_in_flight_bytes_max",
+        &["limits.node_in_flight_bytes_max", "limits.frame_bytes_max"],
         Told::new("config.in_flight"),
         "config.remedy.in_flight",
     );
     need(
         raft.election_min_ms >= 3 * raft.heartbeat_ms,
-        "raft.election_min_ms",
+        &["raft.election_min_ms", "raft.heartbeat_ms"],
         Told::new("config.election_min")
             .with("election", raft.election_min_ms)
             .with("heartbeat", raft.heartbeat_ms),
@@ -41,7 +45,7 @@ pub(super) fn check_values(path: &Path, config: &Config, problems: &mut Vec<Prob
     );
     need(
         raft.election_max_ms > raft.election_min_ms,
-        "raft.election_max_ms",
+        &["raft.election_max_ms", "raft.election_min_ms"],
         Told::new("config.election_max"),
         "config.remedy.election_max",
     );

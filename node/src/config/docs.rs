@@ -14,8 +14,8 @@ pub fn markdown() -> String {
          Unknown keys are refused (exit code 78, with file, line and what to do). \
          `DTM__SECTION__KEY` in the environment overrides a key, lists with commas. \
          Secrets are named by file only. Paths are relative to the file's folder. \
-         `dtm config check` reports every problem of keys and values at once; where there is none, \
-         everything else that `dtm serve` would refuse, and writes nothing: certificates (they \
+         `dtm config check` reports every problem of keys and values at once (values that \
+         must fit each other where each holds alone); where there is none, everything else that `dtm serve` would refuse, and writes nothing: certificates (they \
          read, hold today, fit their key and the cluster's root), master key and keyring, data \
          folder (writable, of this node, with room), ports (free, each once; not tried while the \
          node runs), log filter. `dtm config show` prints what is in force.\n\n\

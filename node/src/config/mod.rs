@@ -30,6 +30,12 @@ pub(crate) fn host_and_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
+/// Whether others can reach a node under this: an IP address or a host name, without a port.
+pub(crate) fn is_host(name: &str) -> bool {
+    use rustls::pki_types::ServerName;
+    matches!(ServerName::try_from(name), Ok(ServerName::DnsName(_) | ServerName::IpAddress(_)))
+}
+
 /// Exit code of a process whose configuration does not hold (EX_CONFIG).
 pub const EXIT_CONFIG: u8 = 78;
 

@@ -96,10 +96,10 @@ pub fn parse(
     unknown_variables(&environment, &mut problems);
     let mut source = Source { path, text, table: &table, environment: &environment, problems };
     let config = Config::take(&mut source);
-    let mut problems = source.problems;
     if let Some(config) = &config {
-        super::check::check_values(path, config, &mut problems);
+        super::check::check_values(config, &mut source);
     }
+    let problems = source.problems;
     match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => Err(Error(problems)),
@@ -116,7 +116,32 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// The value of a key; `None` after noting a problem.
+    /// Where a key is set; the whole file where it is not.
+    fn place_of(&self, key: &str) -> Option<String> {
+        let (section, name) = key.split_once('.')?;
+        let variable = variable(section, name);
+        if self.environment.contains_key(&variable) {
+            return Some(variable);
+        }
+        let value = find(self.table, section, name)?;
+        Some(place(self.path, self.text, value.span().start))
+    }
+
+    /// Notes that values do not fit each other. Where one of them alone does not hold, that is told
+    /// already.
+    pub(super) fn unfit(&mut self, keys: &[&str], what: Told, remedy: &'static str) {
+        let is_told = |key: &&str| self.problems.iter().any(|problem| problem.key == **key);
+        if keys.iter().any(is_told) {
+            return;
+        }
+        let place = keys.iter().find_map(|key| self.place_of(key));
+        let place = place.unwrap_or_else(|| self.path.display().to_string());
+        let (key, remedy) = (keys[0].to_owned(), Told::new(remedy));
+        self.problems.push(Problem { place, key, what, remedy });
+    }
+
+    /// The value of a key. After noting a problem its default, so that the others are held against
+    /// each other all the same; `None` where it has none.
     pub(super) fn take<V: Value>(&mut self, section: &str, name: &str) -> Option<V> {
         let key = KEYS.iter().find(|key| key.section == section && key.name == name)?;
         let variable = variable(section, name);
@@ -135,6 +160,10 @@ impl Source<'_> {
         let name = format!("{section}.{name}");
         let problem = match value {
             Some(value) if (low..=high).contains(&value.measure()) => return Some(value),
+            Some(value) if value.measure() == 0 && found.trim_matches(['"', '\'']).is_empty() => {
+                let (what, remedy) = ("config.empty", "config.remedy.not_empty");
+                Problem { place, key: name, what: Told::new(what), remedy: Told::new(remedy) }
+            }
             Some(value) => Problem {
                 place,
                 key: name,
@@ -166,7 +195,7 @@ impl Source<'_> {
             },
         };
         self.problems.push(problem);
-        None
+        default(key.default).or_else(|| V::read_text(""))
     }
 }
 

@@ -70,6 +70,36 @@ fn wrong_kinds_ranges_and_missing_keys_come_in_one_report() {
 }
 
 #[test]
+fn values_that_do_not_fit_are_told_with_their_line_beside_the_others() {
+    let text = format!(
+        "{LEAST}frobnicate = 1\n[limits]\nrecord_bytes_max = 5\nframe_bytes_max = 4_096\n\
+         [raft]\nelection_min_ms = 5_000\nelection_max_ms = 300\n"
+    );
+    let problems = read(&text, &[]).expect_err("refused");
+    let at = |key: &str| problems.iter().filter(|p| p.contains(key)).collect::<Vec<_>>();
+    assert!(at("node.frobnicate")[0].starts_with("dtm.toml:4"), "{problems:#?}");
+    assert!(at("record_bytes_max:")[0].starts_with("dtm.toml:6"), "{problems:#?}");
+    assert!(at("raft.election_max_ms")[0].starts_with("dtm.toml:10"), "{problems:#?}");
+    assert_eq!(problems.len(), 3, "what is wrong alone is not held against others: {problems:#?}");
+}
+
+#[test]
+fn names_under_which_nobody_reaches_a_node_are_refused() {
+    for good in ["localhost", "n1.example.vn", "10.0.0.1", "::1"] {
+        let text = format!("[node]\nname = \"n1\"\nadvertise = [\"{good}\"]\n");
+        read(&text, &[]).expect(good);
+    }
+    for bad in ["", "n1:9443", "https://n1", "n 1", "[::1]"] {
+        let text = format!("[node]\nname = \"n1\"\nadvertise = [\"n1\", \"{bad}\"]\n");
+        let problems = read(&text, &[]).expect_err("refused");
+        let told = format!("dtm.toml:3: node.advertise: {bad:?} is no host name");
+        assert!(problems[0].starts_with(&told), "{problems:?}");
+    }
+    let problems = read("[node]\nname = \"\"\nadvertise = [\"n1\"]\n", &[]).expect_err("no name");
+    assert!(problems[0].starts_with("dtm.toml:2: node.name: is empty"), "{problems:?}");
+}
+
+#[test]
 fn every_kind_and_every_unit_has_its_words() {
     for key in KEYS {
         assert!(KINDS.iter().any(|(kind, _)| *kind == key.kind), "{}", key.kind);

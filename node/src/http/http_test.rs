@@ -133,7 +133,11 @@ async fn only_health_is_open() {
         assert_eq!(headers[CONTENT_TYPE], "application/problem+json");
         assert!(body.contains("\"code\":\"unauthenticated\""), "{body}");
     }
-    assert_eq!(ask(&router, "/nothing", None, "vi").await.0, 404);
+    for (lang, name) in [(Lang::Vi, "vi"), (Lang::En, "en")] {
+        let (status, _, body) = ask(&router, "/nothing", None, name).await;
+        let title = dtm_types::text::render(lang, "error.not-found", &[]);
+        assert!(status == 404 && body.contains(&title), "{body}");
+    }
     let (router, _) = pages(vec![], Readiness::NotReady { reason: "no quorum".into() });
     assert_eq!(ask(&router, "/readyz", None, "vi").await.0, 503);
 }

@@ -53,7 +53,9 @@ pub fn router(pages: Pages) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/", get(front))
-        .fallback(|| async { problem(ErrorCode::NotFound, Lang::En) })
+        .fallback(|headers: HeaderMap| async move {
+            problem(ErrorCode::NotFound, language(&headers, None))
+        })
         .with_state(Arc::new(pages))
         .layer(axum::middleware::from_fn(no_grpc))
         .layer(ContainCalls)

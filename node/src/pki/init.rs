@@ -44,6 +44,17 @@ pub struct InitOptions {
     pub ingest_groups: u32,
 }
 
+impl InitOptions {
+    /// Whether the node can be reached by what it is to advertise.
+    ///
+    /// # Errors
+    /// [`Error::Host`].
+    pub fn check_hosts(&self) -> Result<(), Error> {
+        let wrong = self.advertise.iter().find(|name| !crate::config::is_host(name));
+        wrong.map_or(Ok(()), |name| Err(Error::Host(name.clone())))
+    }
+}
+
 /// What was made.
 #[derive(Clone, Debug)]
 pub struct Initialised {
@@ -80,6 +91,7 @@ pub fn cluster_init(
     if !operator_name_is_valid(&options.operator) {
         return Err(Error::Name(options.operator.clone()));
     }
+    options.check_hosts()?;
     let cluster = ClusterId(*uuid::Uuid::now_v7().as_bytes());
     let node = NodeId(*uuid::Uuid::now_v7().as_bytes());
     let authority = make_authority(&options.cluster_name, now_us)?;

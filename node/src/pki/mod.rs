@@ -64,6 +64,9 @@ pub enum Error {
     /// A name that cannot stand in a certificate.
     #[error("name {0:?} cannot stand in a certificate")]
     Name(String),
+    /// A name or address under which nobody could reach a node.
+    #[error("{0:?} is no host name and no IP address")]
+    Host(String),
     /// The library that makes certificates failed.
     #[error("certificate could not be made: {0}")]
     Make(#[from] rcgen::Error),
@@ -77,6 +80,7 @@ impl Error {
     pub fn told(&self) -> Option<Told> {
         match self {
             Self::Exists { path } => Some(Told::new("start.exists").with("path", path.display())),
+            Self::Host(name) => Some(Told::new("start.host").with("name", format!("{name:?}"))),
             _ => None,
         }
     }

@@ -64,6 +64,10 @@ fn a_cluster_is_never_overwritten_and_refused_names_write_nothing() {
     let other = scratch.path().join("d");
     let bad = InitOptions { operator: "Lan & co".into(), ..options(&other) };
     assert!(matches!(cluster_init(&bad, NOW_US, &keyring), Err(Error::Name(_))));
+    for name in ["", "n1:9443"] {
+        let bad = InitOptions { advertise: vec!["n1".into(), name.into()], ..options(&other) };
+        assert!(matches!(cluster_init(&bad, NOW_US, &keyring), Err(Error::Host(_))), "{name}");
+    }
     assert!(!other.exists());
 }
 

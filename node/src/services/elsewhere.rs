@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 use super::shared::Shared;
-use super::status::{LEADER_ADDRESS, internal, status, status_with, told};
+use super::status::{LEADER_ADDRESS, internal, status, status_with, told, told_with};
 
 /// Rows of one question.
 const ROWS_MAX: u32 = 1_024;
@@ -109,8 +109,31 @@ pub(super) async fn view_of(
         Ok(view) => Ok(view),
         Err(error) => {
             let instead = view.instead(group).map(|address| (LEADER_ADDRESS, address));
-            Err(status_with(error.code(), &error, instead.as_slice()))
+            Err(match &error {
+                ReadError::Unavailable { group, cause } => {
+                    let what = not_current(*group, cause);
+                    told_with(error.code(), &what, instead.as_slice())
+                }
+                _ => status_with(error.code(), &error, instead.as_slice()),
+            })
         }
+    }
+}
+
+/// Why a group cannot be read, in the reader's language where it is for want of a majority.
+fn not_current(group: GroupId, cause: &str) -> Told {
+    let told = Told::new("refused.no_current_read");
+    let name = if group == GroupId::META { "meta".to_owned() } else { group.to_string() };
+    let counted = cause
+        .strip_prefix("no majority, ")
+        .and_then(|rest| rest.strip_suffix(" replicas answer")?.split_once(" of "));
+    let told = told.with("group", name);
+    match counted {
+        Some((answering, voters)) => {
+            let what = Told::new("refused.no_majority").with("count", answering);
+            told.with_told("what", what.with("voters", voters))
+        }
+        None => told.with("what", cause),
     }
 }
 
@@ -156,5 +179,23 @@ impl StateRead for Rows {
 
     fn group(&self) -> GroupId {
         self.group
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dtm_types::text::Lang;
+
+    use super::*;
+
+    #[test]
+    fn a_lost_majority_is_told_in_the_readers_language() {
+        let told = not_current(GroupId::META, "no majority, 1 of 3 replicas answer");
+        assert!(told.of(Lang::Vi).contains("nhóm meta"), "{told:?}");
+        assert!(told.of(Lang::Vi).contains("1 trên 3 bản sao"), "{told:?}");
+        let known = "group meta cannot confirm a current read: no majority, 1 of 3 replicas answer";
+        assert!(told.of(Lang::En).starts_with(known), "{told:?}");
+        let other = not_current(GroupId(4), "it took too long").of(Lang::Vi);
+        assert!(other.contains("nhóm 4") && other.contains("it took too long"), "{other}");
     }
 }

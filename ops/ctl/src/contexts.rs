@@ -73,6 +73,7 @@ impl Contexts {
         };
         toml::from_str(&text).map_err(|e| Failure::Contexts {
             path: path.display().to_string(),
+            line: 1 + text[..e.span().map_or(0, |span| span.start)].matches('\n').count(),
             what: e.message().to_owned(),
         })
     }

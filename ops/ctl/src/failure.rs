@@ -1,5 +1,7 @@
 //! How a command ends.
 
+use std::io::ErrorKind;
+
 use dtm_types::text::{Lang, render};
 
 use crate::told;
@@ -88,10 +90,12 @@ pub enum Failure {
     #[error("told already")]
     Told,
     /// The contexts file does not hold.
-    #[error("{path}: {what}")]
+    #[error("{path}:{line}: {what}")]
     Contexts {
         /// The file.
         path: String,
+        /// Where, from 1.
+        line: usize,
         /// What is wrong.
         what: String,
     },
@@ -147,6 +151,19 @@ impl Failure {
                 let each: Vec<_> =
                     tried.iter().map(|e| format!("\n  {}", told::of_client(e, lang))).collect();
                 render(lang, "cli.unreachable", &[("each", &each.concat())])
+            }
+            Self::Contexts { path, line, what } => {
+                let line = line.to_string();
+                render(lang, "cli.contexts", &[("file", path), ("line", &line), ("what", what)])
+            }
+            Self::File { path, source } => {
+                let key = match source.kind() {
+                    ErrorKind::NotFound => "cli.file_none",
+                    ErrorKind::AlreadyExists => "cli.file_there",
+                    ErrorKind::PermissionDenied => "cli.file_denied",
+                    _ => return self.to_string(),
+                };
+                render(lang, key, &[("file", path)])
             }
             other => other.to_string(),
         }
@@ -212,8 +229,23 @@ mod tests {
         let (vi, en) = (failure.tell(Lang::Vi), failure.tell(Lang::En));
         assert!(vi.contains("thỏa thuận") && vi.contains("\n  luồng a/b: không\n"), "{vi}");
         assert!(en.contains("\n  stream a/b: no\n  docs/errors/not-agreed.md"), "{en}");
+        let none = std::io::Error::from(ErrorKind::NotFound);
+        let told = Failure::file(std::path::Path::new("a/b.key"))(none).tell(Lang::Vi);
+        assert!(told.contains("a/b.key") && told.starts_with("không"), "{told}");
         let file = dtm_client::publish::Error::Utf16 { file: "a.csv".into() };
         assert!(Failure::Publish(file).tell(Lang::Vi).starts_with("a.csv"));
+    }
+
+    #[test]
+    fn a_cut_connection_and_a_broken_contexts_file_are_told_with_what_to_do() {
+        let cut = Failure::from(tonic::Status::unknown("transport error"));
+        assert!(cut.tell(Lang::Vi).contains("9443"), "{}", cut.tell(Lang::Vi));
+        let scratch = tempfile::tempdir().expect("a folder");
+        let file = scratch.path().join("contexts.toml");
+        std::fs::write(&file, "current = \"a\"\n\nkey\n").expect("written");
+        let broken = crate::contexts::Contexts::load(&file).expect_err("broken");
+        let told = broken.tell(Lang::Vi);
+        assert!(told.contains("contexts.toml:3: ") && told.contains("dtm context add"), "{told}");
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub use commands::time;
 pub use failure::{Exit, Failure};
 pub use output::{Printer, confirm};
 pub use remote::Remote;
-pub(crate) use request::NewFile;
+pub(crate) use request::{NewFile, key_files};
 pub use request::{Request, make_request, pem, write_new};
 
 use std::pin::Pin;

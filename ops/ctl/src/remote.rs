@@ -63,6 +63,14 @@ impl Remote {
     pub fn endpoint(globals: &Globals) -> Result<(Endpoint, Context), Failure> {
         let contexts = Contexts::load(&contexts::path())?;
         let context = contexts.pick(globals.context.as_deref())?.clone();
+        Ok((Self::reached_by(&context)?, context))
+    }
+
+    /// What a context's files and addresses are good for; connects to nothing.
+    ///
+    /// # Errors
+    /// [`Failure::Client`], [`Failure::File`].
+    pub(crate) fn reached_by(context: &Context) -> Result<Endpoint, Failure> {
         let files = TlsFiles {
             ca: context.ca.clone(),
             certificate: context.certificate.clone(),
@@ -73,7 +81,7 @@ impl Remote {
             let key = Zeroizing::new(fs::read_to_string(file).map_err(Failure::file(file))?);
             endpoint = endpoint.with_credential(Credential::source_key(&key)?);
         }
-        Ok((endpoint, context))
+        Ok(endpoint)
     }
 
     /// Reads that go on at another address of the context where one goes away.

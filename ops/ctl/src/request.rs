@@ -10,6 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use zeroize::Zeroizing;
 
+use crate::Failure;
+
 /// A fresh key and the request for it.
 pub struct Request {
     /// The private key (PEM): never leaves this machine.
@@ -38,6 +40,22 @@ pub fn make_request(name: &str) -> Result<Request, rcgen::Error> {
 /// `AlreadyExists`, or what the operating system said.
 pub fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     NewFile::create(path, mode)?.fill(content)
+}
+
+/// Where the key and the certificate of `name` go: new files of a folder that is made where there is
+/// none.
+///
+/// # Errors
+/// [`Failure::File`]: one of them is there already, or the folder cannot be made.
+pub(crate) fn key_files(folder: &Path, name: &str) -> Result<(PathBuf, PathBuf), Failure> {
+    std::fs::create_dir_all(folder).map_err(Failure::file(folder))?;
+    let files = (folder.join(format!("{name}.key")), folder.join(format!("{name}.pem")));
+    for file in [&files.0, &files.1] {
+        if file.exists() {
+            return Err(Failure::file(file)(io::ErrorKind::AlreadyExists.into()));
+        }
+    }
+    Ok(files)
 }
 
 /// A new file that is there before what goes into it is made: a secret that is shown once has its
@@ -92,6 +110,21 @@ pub fn pem(certificates: impl IntoIterator<Item = impl AsRef<[u8]>>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn key_and_certificate_go_into_a_folder_that_is_made_and_over_nothing() {
+        let scratch = tempfile::tempdir().expect("a folder");
+        let folder = scratch.path().join("a/b");
+        let (key, certificate) = key_files(&folder, "lan").expect("made");
+        assert!(folder.is_dir() && !key.exists() && !certificate.exists());
+        std::fs::write(&certificate, "x").expect("written");
+        let told = key_files(&folder, "lan").expect_err("it is there");
+        for lang in [dtm_types::text::Lang::Vi, dtm_types::text::Lang::En] {
+            let told = told.tell(lang);
+            assert!(told.contains("lan.pem") && told.contains("--out"), "{told}");
+        }
+        assert!(key_files(&folder, "an").is_ok());
+    }
 
     #[test]
     fn a_new_file_is_empty_until_it_is_filled_and_goes_when_it_is_not() {

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use dtm_client::publish;
-use dtm_client::{Error, agent};
+use dtm_client::agent::SkipReason;
+use dtm_client::{Error, agent, publish, spool};
 use dtm_types::ErrorCode;
 use dtm_types::text::{Lang, Told, render};
 use tonic_types::{ErrorInfo, StatusExt};
@@ -13,6 +13,10 @@ pub(crate) fn refusal(status: &tonic::Status, lang: Lang) -> String {
     let details = status.get_error_details();
     let Some((code, info)) = details.error_info().and_then(|info| Some((code_of(info)?, info)))
     else {
+        // Made here, by the HTTP/2 client: another port of a node ends what has no node's certificate.
+        if status.message() == "transport error" {
+            return render(lang, "client.transport", &[]);
+        }
         return format!("{:?}: {}", status.code(), status.message());
     };
     answer(code, &info.metadata, status.message(), lang)
@@ -140,6 +144,20 @@ pub(crate) fn of_agent(error: &agent::Error, lang: Lang) -> String {
     let told = match error {
         agent::Error::Client(error) => return of_client(error, lang),
         agent::Error::Input(error) => return of_input(error, lang),
+        agent::Error::OtherOwner { spool, what, noted, given } => {
+            let what = match *what {
+                "cluster" => "agent.spool_cluster",
+                "source" => "agent.spool_source",
+                "dataset" => "agent.spool_dataset",
+                "stream" => "agent.spool_stream",
+                _ => "agent.spool_input",
+            };
+            let told = Told::new("agent.other_spool").with_told("what", Told::new(what));
+            told.with("name", spool).with("held", noted).with("given", given)
+        }
+        agent::Error::Spool(spool::Error::Locked { path }) => {
+            Told::new("agent.spool_in_use").with("name", path)
+        }
         agent::Error::Spool(error) => Told::new("client.spool").with("what", error),
         agent::Error::Folder { folder, reason } => {
             Told::new("agent.folder").with("name", folder).with("what", reason)
@@ -150,4 +168,14 @@ pub(crate) fn of_agent(error: &agent::Error, lang: Lang) -> String {
         agent::Error::Reader => Told::new("agent.reader"),
     };
     told.of(lang)
+}
+
+/// Why the agent does not take a file.
+pub(crate) fn of_skipped(reason: &SkipReason, lang: Lang) -> String {
+    match reason {
+        SkipReason::Input(error) => of_input(error, lang),
+        SkipReason::Unreadable(what) => render(lang, "agent.unreadable", &[("what", what)]),
+        SkipReason::Ending => render(lang, "agent.ending", &[]),
+        SkipReason::WrittenOver => render(lang, "agent.written_over", &[]),
+    }
 }

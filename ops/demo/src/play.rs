@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use dtm_client::stream_status;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -100,6 +101,7 @@ async fn play(
     screen.say(&say.text("last_acks", &[]));
     senders.all_acked(say).await?;
     drawing.shutdown().await;
+    senders.count_refused().await?;
     board.last();
 
     let verdict = judge(say, cluster, &senders, screen, killed).await?;
@@ -281,6 +283,19 @@ impl Senders {
             () = tokio::time::sleep_until(then) => Ok(()),
             error = self.failed() => Err(error),
         }
+    }
+
+    /// Asks the streams how many of their records were refused.
+    async fn count_refused(&self) -> Result<()> {
+        for ((source, histories), meter) in self.sources.iter().zip(&self.meters) {
+            let mut refused = 0;
+            for stream in histories.keys() {
+                let code = &source.plan.code;
+                refused += stream_status(&source.endpoint, code, stream).await?.refused;
+            }
+            meter.refused_in_all(refused);
+        }
+        Ok(())
     }
 
     /// Waits until everything that was sent is acknowledged.

@@ -87,9 +87,15 @@ impl Page {
 
 /// Exactly this many characters.
 fn fit(text: &str, width: usize) -> String {
-    let length = text.chars().count();
-    if length <= width {
-        return format!("{text}{}", " ".repeat(width - length));
+    let cut = cut(text, width);
+    let length = cut.chars().count();
+    format!("{cut}{}", " ".repeat(width - length))
+}
+
+/// At most this many characters, the last one a sign that something is left out.
+pub(crate) fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
     }
     let mut cut: String = text.chars().take(width.saturating_sub(1)).collect();
     if width > 0 {
@@ -130,6 +136,12 @@ mod tests {
             assert!(lines.iter().all(|line| line.chars().count() < size.0), "{size:?} {lines:#?}");
             assert!(lines.len() <= size.1.max(6), "{size:?}: {}", lines.len());
         }
+    }
+
+    #[test]
+    fn what_is_left_out_shows() {
+        assert_eq!((&*cut("năm tháng", 9), &*cut("năm tháng", 5)), ("năm tháng", "năm …"));
+        assert_eq!((&*fit("a", 3), &*cut("ab", 0)), ("a  ", ""));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::history::Findings;
 use crate::quarantine::Refusals;
 use crate::say::Say;
 use crate::status::Roots;
+use crate::table::cut;
 
 /// Everything that was measured and counted.
 #[derive(Clone, Debug, Default)]
@@ -78,7 +79,7 @@ impl Verdict {
         let mut lines: Vec<_> = rules
             .into_iter()
             .map(|(rule, (count, texts))| {
-                let sample: String = Refusals::sample(texts, say).chars().take(110).collect();
+                let sample = cut(Refusals::sample(texts, say), 110);
                 format!("    {:>6}  {rule}: {sample}", say.number(*count))
             })
             .collect();

@@ -533,6 +533,9 @@ pub struct AddOperatorRequest {
     pub certificate_request: ::prost::bytes::Bytes,
     #[prost(int64, tag = "5")]
     pub valid_days: i64,
+    /// It is there: its role and certificate are replaced, and the one it had ends at once.
+    #[prost(bool, tag = "6")]
+    pub update: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AddOperatorResponse {

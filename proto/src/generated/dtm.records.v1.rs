@@ -196,6 +196,10 @@ pub struct QuarantinedRecord {
     /// What became of it where it was sent again; nothing = it was not.
     #[prost(message, optional, tag = "17")]
     pub resent: ::core::option::Option<Resent>,
+    /// Where it is itself one that was sent again: the id of the refused record that it is. Both are
+    /// open or closed together.
+    #[prost(string, tag = "18")]
+    pub resend_of: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Resent {

@@ -45,6 +45,12 @@ async fn an_agreement_is_changed_and_what_must_not_be_done_is_refused() -> Resul
     ensure!(keys == Some(1), "a key was made that nobody has: {keys:?}");
 
     cluster.dtm_fails(&["--yes", "operator", "revoke", "admin"], "the last operator").await?;
+    let out = cluster.path("new/people").display().to_string();
+    let admin = ["operator", "add", "admin", "--role", "auditor", "--out", &out];
+    cluster.dtm_fails(&admin, "[already-exists]").await?;
+    cluster.dtm_fails(&[&admin[..], &["--update"]].concat(), "the last operator").await?;
+    cluster.dtm(&["operator", "add", "lan", "--out", &out]).await?;
+    cluster.dtm_fails(&["operator", "add", "lan", "--out", &out], "lan.key").await?;
     cluster
         .dtm_fails(&["cluster", "transfer", "--group", "99", "--to", "n2"], "no group 99")
         .await?;

@@ -32,6 +32,13 @@ async fn a_refused_record_is_stored_once_after_correction() -> Result<()> {
     // As broken as before.
     cluster.dtm_fails(&[&resend[..], &[id]].concat(), "some records were refused").await?;
     ensure!(state(&cluster, id).await?["refused"] == 1, "once refused again");
+    let again = Reader::new(cluster.endpoint(&source)?);
+    let stream = format!("resend.{id}");
+    let request =
+        QuarantineRequest { source: source.code.clone(), stream, ..QuarantineRequest::default() };
+    let page = again.quarantine(request).next().await?.context("it was refused again")?;
+    let again = page.records.first().context("it was refused again")?.clone();
+    ensure!(again.resend_of == id && again.resent.is_none(), "{again:?}");
     let file = cluster.path("corrected.json");
     std::fs::write(&file, r#"{"code":"SRC-1-40","note":"as it was meant"}"#)?;
     let file = file.display().to_string();
@@ -43,6 +50,10 @@ async fn a_refused_record_is_stored_once_after_correction() -> Result<()> {
     cluster.dtm_fails(&corrected, "[already-exists]").await?;
     let resent = state(&cluster, id).await?;
     ensure!(resent["sequence"] == 2 && resent["duplicate"] == false, "{resent}");
+    // The entry of the second refusal is closed with it, and stores nothing more.
+    ensure!(state(&cluster, &again.id).await?["sequence"] == 2, "closed with the first");
+    let by_second = [&resend[..], &["--file", &file, &again.id]].concat();
+    cluster.dtm_fails(&by_second, "[already-exists]").await?;
     let listed = cluster.dtm(&["quarantine", "list", "--source", "src-1"]).await?;
     let stored = format!("resent, stored as resend.{id} #2");
     ensure!(listed.contains(&stored), "{listed}");

@@ -11,7 +11,7 @@ use dtm_proto::records::{QuarantinedRecord, Resent, StoredRecord};
 use dtm_seal::DataKey;
 use dtm_types::command::command::Op;
 use dtm_types::command::{Bundle, Command};
-use dtm_types::format::{EntryBody, Place, SealedRecord, Violation};
+use dtm_types::format::{Cursor, EntryBody, Place, SealedRecord, Violation};
 use dtm_types::text::Lang;
 use dtm_types::{ErrorCode, KeyId, StreamKey, bundle};
 use sha2::{Digest, Sha256};
@@ -171,9 +171,12 @@ impl Batches for BatchReader {
         });
         let shown = veiled.map(|(n, record)| {
             let id = RefusedId::new(view.group, place, n);
+            let (origin, sequence) = (id.origin(&place.stream), place.first_sequence + n as u64);
+            let again = (origin != id).then_some(sequence);
             Ok(QuarantinedRecord {
                 id: id.to_string(),
-                resent: resent(view.state.as_ref(), &place.source, id)?,
+                resent: resent(view.state.as_ref(), &place.source, origin, again)?,
+                resend_of: again.map(|_| origin.to_string()).unwrap_or_default(),
                 source: place.source.clone(),
                 stream: place.stream.clone(),
                 sequence: place.first_sequence + n as u64,
@@ -201,20 +204,30 @@ impl Batches for BatchReader {
 
 /// What became of a refused record where it was sent again: the cursor of the stream that bears its
 /// id, which is in the same group.
-fn resent(state: &dyn StateRead, source: &str, id: RefusedId) -> Result<Option<Resent>, Status> {
+fn resent(
+    state: &dyn StateRead,
+    source: &str,
+    id: RefusedId,
+    again: Option<u64>,
+) -> Result<Option<Resent>, Status> {
     let Some(key) = StreamKey::parse(source, &id.stream()) else { return Ok(None) };
     let cursor = reads::cursor(state, &key).map_err(internal)?.unwrap_or_default();
-    if cursor.records + cursor.duplicates + cursor.refused == 0 {
-        return Ok(None);
+    Ok(became(id, &cursor, again))
+}
+
+/// The same for the record itself, or for what was refused again at a sequence of that stream: only
+/// what came behind it tells of that.
+fn became(id: RefusedId, cursor: &Cursor, again: Option<u64>) -> Option<Resent> {
+    let is_closed = cursor.records + cursor.duplicates > 0;
+    // Until one is stored or doubled, which ends the stream, every sequence is a refusal.
+    let behind = cursor.through.saturating_sub(again.unwrap_or(0));
+    let refused = cursor.refused.min(behind.saturating_sub(u64::from(is_closed)));
+    if !is_closed && refused == 0 {
+        return None;
     }
     // What is stored is the last of its stream.
     let sequence = if cursor.records > 0 { cursor.through } else { 0 };
-    Ok(Some(Resent {
-        stream: id.stream(),
-        sequence,
-        is_duplicate: cursor.duplicates > 0,
-        refused: cursor.refused,
-    }))
+    Some(Resent { stream: id.stream(), sequence, is_duplicate: cursor.duplicates > 0, refused })
 }
 
 /// Records of a batch before the first that is wanted.
@@ -249,4 +262,38 @@ pub(crate) fn message(violation: &Violation, lang: Lang) -> String {
         byte_offset: violation.byte_offset,
     };
     known.message(lang)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_refused_again_is_open_and_closed_with_the_first() {
+        let id = RefusedId::parse("1-12-0-10").expect("an id");
+        let told = |through, refused, records, duplicates, again| {
+            let cursor = Cursor { through, refused, records, duplicates, ..Cursor::default() };
+            became(id, &cursor, again).map(|resent| {
+                assert_eq!(resent.stream, "resend.1-12-0-10");
+                (resent.sequence, resent.is_duplicate, resent.refused)
+            })
+        };
+        assert_eq!(told(0, 0, 0, 0, None), None, "not resent");
+        assert_eq!(told(2, 2, 0, 0, None), Some((0, false, 2)));
+        assert_eq!(told(2, 2, 0, 0, Some(1)), Some((0, false, 1)), "once more since");
+        assert_eq!(told(2, 2, 0, 0, Some(2)), None, "the last one is open");
+        for again in [None, Some(1), Some(2)] {
+            let refused = 2 - again.unwrap_or(0);
+            assert_eq!(
+                told(3, 2, 1, 0, again),
+                Some((3, false, refused)),
+                "stored: all are closed"
+            );
+            assert_eq!(
+                told(3, 2, 0, 1, again),
+                Some((0, true, refused)),
+                "doubled: all are closed"
+            );
+        }
+    }
 }

@@ -26,6 +26,17 @@ impl RefusedId {
         format!("resend.{self}")
     }
 
+    /// The refused record that a stream takes again, where it is such a stream.
+    pub(super) fn of_stream(name: &str) -> Option<Self> {
+        Self::parse(name.strip_prefix("resend.")?)
+    }
+
+    /// The refused record that this one, which lies in quarantine of `stream`, is: itself, or the
+    /// one that was sent again. However often it is refused, there is one stream that takes it.
+    pub(super) fn origin(self, stream: &str) -> Self {
+        Self::of_stream(stream).filter(|origin| origin.group == self.group).unwrap_or(self)
+    }
+
     /// Says of a text that it is no such id.
     pub(super) fn rule(text: &str) -> Told {
         Told::new("resend.id").with("id", text)
@@ -73,6 +84,16 @@ mod tests {
         assert_eq!(id.to_string(), "3-17-0-2");
         for wrong in ["", "3-17-0", "3-17-0-2-1", "3-17-0-x", "03-17-0-2", "3-17-0--2"] {
             assert_eq!(RefusedId::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_again_is_the_record_that_was_refused_first() {
+        let [first, again] = ["3-17-0-2", "3-20-0-0"].map(|id| RefusedId::parse(id).expect("id"));
+        assert_eq!(RefusedId::of_stream(&first.stream()), Some(first));
+        assert_eq!(again.origin(&first.stream()), first);
+        for other in ["main", "resend.X", "resend.4-17-0-2"] {
+            assert_eq!(again.origin(other), again, "{other}");
         }
     }
 

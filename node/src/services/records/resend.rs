@@ -6,7 +6,7 @@
 //!
 //! The stream bears the refused record's id: that is its provenance, and what makes a second call
 //! find the first one's record. A correction that is refused again takes its sequence and lies in
-//! quarantine itself; the next correction follows it.
+//! quarantine itself; the next correction follows it, whichever of the two entries it is asked by.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,8 @@ use dtm_proto::ingest::{Frame, IdPolicy, Open, Record, RefusedRecord};
 use dtm_proto::records::{
     Position, QuarantineRequest, QuarantinedRecord, ResendRequest, ResendResponse,
 };
-use dtm_types::command::ResendQuarantined;
 use dtm_types::command::admin::Op;
+use dtm_types::command::{ResendQuarantined, SourceRow};
 use dtm_types::format::Cursor;
 use dtm_types::text::Told;
 use dtm_types::{ErrorCode, GroupId};
@@ -51,12 +51,14 @@ pub(super) async fn resend(
     let source = shared.directory.source(shared.view(), &asked.source).await?;
     let refused = find(shared, &asked.source, GroupId(source.group), id).await?;
     let payload = content(&refused, &asked.payload)?;
-    let name = id.stream();
+    // What was refused again goes on where it came from: it is stored once, by whichever entry.
+    let origin = id.origin(&refused.stream);
+    let name = origin.stream();
     let stream = stream_key(&asked.source, &name)?;
     let group = GroupId(source.group);
     let rows = shared.rows(group, Freshness::Current, reads::cursor_range(&stream)).await?;
     let cursor = reads::cursor(rows.as_ref(), &stream).map_err(internal)?.unwrap_or_default();
-    is_still_out(id, &cursor)?;
+    is_still_out(id, origin, &cursor)?;
     let op = ResendQuarantined {
         source: asked.source.clone(),
         group: id.group,
@@ -84,7 +86,7 @@ pub(super) async fn resend(
         ..Record::default()
     };
     let sent = async {
-        let (open, _) = shared.open_request(open_of(&asked.source, &name, &refused)).await?;
+        let (open, _) = shared.open_request(open_of(&source, &name, &refused)).await?;
         send(&shared.sources, open, cursor.through + 1, record).await
     };
     let late = |_| told(ErrorCode::OutcomeUnknown, &Told::new("resend.late").with("stream", &name));
@@ -110,13 +112,13 @@ pub(super) async fn resend(
     })
 }
 
-/// It is resent until it is stored, or found to be a double.
-fn is_still_out(id: RefusedId, cursor: &Cursor) -> Result<(), Status> {
+/// It is resent until it is stored, or found to be a double, under its first id.
+fn is_still_out(id: RefusedId, origin: RefusedId, cursor: &Cursor) -> Result<(), Status> {
     if !cursor.closed && cursor.records + cursor.duplicates == 0 {
         return Ok(());
     }
     let key = if cursor.records > 0 { "resend.stored" } else { "resend.doubled" };
-    let what = Told::new(key).with("id", id).with("stream", id.stream());
+    let what = Told::new(key).with("id", id).with("stream", origin.stream());
     Err(told(ErrorCode::AlreadyExists, &what.with("sequence", cursor.through)))
 }
 
@@ -156,14 +158,18 @@ fn content(refused: &QuarantinedRecord, corrected: &Bytes) -> Result<Bytes, Stat
     Ok(refused.payload.clone())
 }
 
-fn open_of(source: &str, stream: &str, refused: &QuarantinedRecord) -> Open {
+/// As it is agreed now: what was refused may have come under another agreement.
+fn open_of(source: &SourceRow, stream: &str, refused: &QuarantinedRecord) -> Open {
     let ids = if refused.message_id.is_empty() { IdPolicy::Sequence } else { IdPolicy::MessageId };
+    let agreed = source.agreements.iter().find(|agreement| agreement.dataset == refused.dataset);
+    let other_mode =
+        |modes: &[i32]| modes.first().filter(|_| !modes.contains(&refused.mode)).copied();
     Open {
-        source: source.to_owned(),
+        source: source.source.clone(),
         stream: stream.to_owned(),
         dataset: refused.dataset.clone(),
-        mode: refused.mode,
-        form: refused.form,
+        mode: agreed.and_then(|agreed| other_mode(&agreed.modes)).unwrap_or(refused.mode),
+        form: agreed.map_or(refused.form, |agreed| agreed.form),
         ids: ids.into(),
         client: "resend".to_owned(),
         ..Open::default()

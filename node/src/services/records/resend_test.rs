@@ -108,3 +108,27 @@ async fn a_call_that_is_broken_off_gives_its_stream_back() {
         soon("the session ends with its call", || sources.sessions() == 0).await;
     }
 }
+
+#[test]
+fn it_is_sent_as_is_agreed_now() {
+    let refused = QuarantinedRecord {
+        dataset: "a".to_owned(),
+        form: Form::Raw.into(),
+        mode: Mode::Realtime.into(),
+        ..QuarantinedRecord::default()
+    };
+    let opened = |dataset: &str, modes: &[Mode]| {
+        let agreement = dtm_types::command::Agreement {
+            dataset: dataset.to_owned(),
+            modes: modes.iter().map(|mode| i32::from(*mode)).collect(),
+            form: Form::Masked.into(),
+            ..Default::default()
+        };
+        let source = SourceRow { agreements: vec![agreement], ..SourceRow::default() };
+        let open = open_of(&source, "resend.1-1-0-0", &refused);
+        (open.form(), open.mode())
+    };
+    assert_eq!(opened("a", &[Mode::Batch, Mode::Realtime]), (Form::Masked, Mode::Realtime));
+    assert_eq!(opened("a", &[Mode::Batch]), (Form::Masked, Mode::Batch));
+    assert_eq!(opened("b", &[Mode::Batch]), (Form::Raw, Mode::Realtime), "refused when it opens");
+}

@@ -233,7 +233,8 @@ pub struct PublishArgs {
 /// `dtm agent`.
 #[derive(Clone, Debug, Args)]
 pub struct AgentArgs {
-    /// Folder to watch, or `-` for standard input. Write a file under a name that ends in .tmp, or
+    /// Folder to watch, of which .json, .jsonl, .ndjson and .csv are taken, or `-` for standard
+    /// input. Write a file under a name that ends in .tmp, or
     /// in another folder of the same disk, and move it in whole; it is renamed to NAME.done when
     /// the cluster has all of it.
     pub input: PathBuf,
@@ -247,7 +248,7 @@ pub struct AgentArgs {
     /// start). Default: agent.
     #[arg(long)]
     pub stream: Option<String>,
-    /// Folder of the sealed spool.
+    /// Folder of the sealed spool: of this cluster, source, data set, stream and input alone.
     #[arg(long)]
     pub spool: PathBuf,
     /// Seconds without a change after which a file is taken.
@@ -325,7 +326,8 @@ pub struct ReadArgs {
     /// Digests instead of payloads.
     #[arg(long)]
     pub digests: bool,
-    /// What it is read for; it stands in the ledger.
+    /// What it is read for. It goes with the request and is kept nowhere yet: there are no
+    /// read-access entries in the ledger.
     #[arg(long, default_value = "")]
     pub purpose: String,
 }

@@ -60,7 +60,8 @@ pub struct Globals {
 pub enum Output {
     /// For people.
     Table,
-    /// For programs: one JSON document, or one a line where results stream.
+    /// For programs: one JSON document, or one a line where results stream. Errors are text on
+    /// stderr all the same; the exit code tells of them.
     Json,
 }
 
@@ -264,7 +265,8 @@ pub struct JoinArgs {
 /// `dtm operator`.
 #[derive(Debug, Subcommand)]
 pub enum OperatorCommand {
-    /// Make a key here and have its certificate signed.
+    /// Make a key here and have its certificate signed; with `--update` in place of the one that
+    /// the name has.
     Add {
         /// Unique name: a-z 0-9 . - _
         name: String,
@@ -277,6 +279,9 @@ pub enum OperatorCommand {
         /// Days of validity.
         #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(i64).range(DAYS))]
         days: i64,
+        /// The name is there: give it this role and a new certificate. The one it had ends at once.
+        #[arg(long)]
+        update: bool,
     },
     /// Who may administer.
     List,
@@ -296,7 +301,7 @@ pub enum ConfigCommand {
     Show(ConfigFile),
     /// Print a generated page of the documentation.
     Docs {
-        /// Which.
+        /// Which page.
         #[arg(long, value_enum, default_value_t = DocsPage::Config)]
         page: DocsPage,
     },
@@ -328,7 +333,8 @@ pub enum KeyCommand {
 /// `dtm ledger`.
 #[derive(Debug, Subcommand)]
 pub enum LedgerCommand {
-    /// Size and root of every replica's ledger. Exit code 20 where two differ at one size.
+    /// Size and root of every replica's ledger. Exit code 20 where two differ at one size, 10 where
+    /// not all could be compared.
     Checkpoint,
 }
 

@@ -16,9 +16,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-use super::publish::definition;
+use super::publish::{cluster_mark, definition};
 use super::text::time;
 use crate::args::{AgentArgs, Globals};
+use crate::told::of_skipped;
 use crate::{Failure, Printer, Remote};
 
 /// Longest wait for the definition before the agent starts without it.
@@ -59,6 +60,7 @@ pub(crate) async fn run(args: &AgentArgs, globals: &Globals) -> Result<(), Failu
         config.publisher.ids = IdPolicy::MessageId;
     }
     config.accept_loss = args.accept_loss;
+    config.cluster = Some(cluster_mark(&context)?);
     config.settle = Duration::from_secs(args.settle);
     config.delimiter = args.delimiter;
     let input = if args.input == Path::new("-") {
@@ -176,7 +178,9 @@ fn document(report: Report, lang: Lang) -> Value {
         Report::Started { stream } => json!({ "stream": stream }),
         Report::Taken { file, through } => json!({ "taken": file, "through": through }),
         Report::Done { file } => json!({ "done": file }),
-        Report::Skipped { file, reason } => json!({ "skipped": file, "reason": reason }),
+        Report::Skipped { file, reason } => {
+            json!({ "skipped": file, "reason": of_skipped(&reason, lang) })
+        }
         Report::Waiting { file } => {
             let reason = render(lang, "agent.waiting", &[("name", &file)]);
             json!({ "waiting": file, "reason": reason })
@@ -242,6 +246,8 @@ fn publisher(event: Event) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use dtm_client::agent::SkipReason;
+
     use super::*;
 
     /// Keeps what each write brought.
@@ -275,6 +281,22 @@ mod tests {
         let never = || async { Err(Failure::usage("cli.unknown_dataset", &[("name", "x")])) };
         until_known(never, known).await;
         assert!(definition.borrow().is_none() && definition.has_changed().is_err());
+    }
+
+    #[test]
+    fn why_a_file_is_skipped_is_told_in_the_users_language() {
+        let broken = dtm_client::publish::Error::Utf16 { file: "a.csv".into() };
+        for (reason, vi) in
+            [(SkipReason::Input(broken), "mã UTF-16"), (SkipReason::WrittenOver, "ghi đè")]
+        {
+            let told = |lang| {
+                let (file, reason) = ("a.csv".to_owned(), reason.clone());
+                let line = document(Report::Skipped { file, reason }, lang);
+                line["reason"].as_str().expect("a text").to_owned()
+            };
+            assert!(told(Lang::Vi).contains(vi), "{}", told(Lang::Vi));
+            assert!(!told(Lang::En).contains(vi), "{}", told(Lang::En));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::args::{ContextCommand, Globals};
 use crate::contexts::{Context, Contexts, path};
-use crate::{Failure, Printer};
+use crate::{Failure, Printer, Remote};
 
 pub(crate) fn run(command: &ContextCommand, globals: &Globals) -> Result<(), Failure> {
     let printer = Printer::new(globals);
@@ -21,6 +21,7 @@ pub(crate) fn run(command: &ContextCommand, globals: &Globals) -> Result<(), Fai
                 source: args.source.clone(),
             };
             contexts.add(&args.name, context)?;
+            Remote::reached_by(contexts.pick(Some(&args.name))?)?;
             contexts.save(&file)?;
             printer.done(
                 "cli.context_added",

@@ -1,20 +1,37 @@
 //! `dtm ledger checkpoint`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use dtm_proto::admin::ClusterStatusResponse;
+use dtm_proto::admin::{ClusterStatusResponse, GroupStatus};
 use serde_json::json;
 
 use super::cluster::{fetch, node_name};
 use crate::args::{Globals, LedgerCommand};
 use crate::{Exit, Failure, Printer, Remote};
 
+/// Looks until two replicas of each group were seen at one size, at most, and the time between.
+const LOOKS_MAX: usize = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
+
 pub(crate) async fn run(command: &LedgerCommand, globals: &Globals) -> Result<(), Failure> {
     let LedgerCommand::Checkpoint = command;
     let printer = Printer::new(globals);
     let remote = Remote::connect(globals).await?;
-    let status = fetch(&remote).await?;
-    let forks = forks(&status);
+    let mut status = fetch(&remote).await?;
+    let (mut forks, mut alone) = (forks(&status), not_compared(&status));
+    for _ in 1..LOOKS_MAX {
+        if alone.is_empty() || !forks.is_empty() || !silent(&status).is_empty() {
+            break;
+        }
+        // While records come in, replicas are seldom at one size.
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        status = fetch(&remote).await?;
+        forks = self::forks(&status);
+        let now = not_compared(&status);
+        alone.retain(|group| now.contains(group));
+    }
+    let silent = silent(&status);
     let mut rows = Vec::new();
     let mut document = Vec::new();
     for group in &status.groups {
@@ -26,17 +43,45 @@ pub(crate) async fn run(command: &LedgerCommand, globals: &Globals) -> Result<()
             rows.push(vec![name, node, replica.ledger_size.to_string(), root]);
         }
     }
-    let agree = forks.is_empty();
     printer.table(
         &["group", "node", "leaves", "root"],
         rows,
-        &json!({ "ledgers": document, "agree": agree, "forked_groups": forks }),
+        &json!({ "ledgers": document, "agree": forks.is_empty(), "forked_groups": forks,
+                 "silent_nodes": silent, "groups_not_compared": alone }),
     );
-    if agree {
+    if !forks.is_empty() {
+        return Err(Failure::Verdict { key: "cli.roots_differ", exit: Exit::Unverified });
+    }
+    if !silent.is_empty() {
+        printer.say("cli.roots_silent", &[("names", &silent.join(", "))]);
+    }
+    if !alone.is_empty() {
+        let groups: Vec<_> = alone.iter().map(u32::to_string).collect();
+        printer.say("cli.roots_alone", &[("groups", &groups.join(", "))]);
+    }
+    if silent.is_empty() && alone.is_empty() {
         printer.say("cli.roots_agree", &[]);
         return Ok(());
     }
-    Err(Failure::Verdict { key: "cli.roots_differ", exit: Exit::Unverified })
+    Err(Failure::Verdict { key: "cli.roots_not_all", exit: Exit::Unhealthy })
+}
+
+/// Nodes of which a replica's root was not told, by name.
+fn silent(status: &ClusterStatusResponse) -> Vec<String> {
+    let replicas = status.groups.iter().flat_map(|group| &group.replicas);
+    let without = replicas.filter(|replica| replica.ledger_root.is_empty());
+    let names: BTreeSet<_> = without.map(|replica| node_name(status, &replica.node)).collect();
+    names.into_iter().collect()
+}
+
+/// Groups of several replicas of which no two told a root at one size: nothing was compared there.
+fn not_compared(status: &ClusterStatusResponse) -> Vec<u32> {
+    let is_alone = |group: &&GroupStatus| {
+        let told = group.replicas.iter().filter(|replica| !replica.ledger_root.is_empty());
+        let mut sizes = BTreeSet::new();
+        group.replicas.len() > 1 && told.into_iter().all(|r| sizes.insert(r.ledger_size))
+    };
+    status.groups.iter().filter(is_alone).map(|group| group.group).collect()
 }
 
 /// Groups of which two replicas show different roots at one size.
@@ -57,7 +102,7 @@ fn forks(status: &ClusterStatusResponse) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use dtm_proto::admin::{GroupStatus, ReplicaStatus};
+    use dtm_proto::admin::ReplicaStatus;
 
     use super::*;
 
@@ -78,5 +123,14 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(forks(&status), [1]);
+        assert_eq!(not_compared(&status), [2]);
+        assert_eq!(silent(&status), ["-"]);
+        let alone = |replicas| ClusterStatusResponse {
+            groups: vec![group(1, replicas)],
+            ..Default::default()
+        };
+        assert!(not_compared(&alone(vec![replica(5, b"a")])).is_empty(), "a cluster of one node");
+        let late = alone(vec![replica(5, b"a"), replica(4, b"x"), replica(3, b"y")]);
+        assert_eq!((silent(&late).len(), not_compared(&late)), (0, vec![1]));
     }
 }

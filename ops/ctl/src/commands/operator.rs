@@ -7,13 +7,20 @@ use serde_json::json;
 
 use super::text::time;
 use crate::args::{Globals, OperatorCommand};
-use crate::{Failure, Printer, Remote, confirm, make_request, pem, write_new};
+use crate::{Failure, Printer, Remote, confirm, key_files, make_request, pem, write_new};
 
 pub(crate) async fn run(command: &OperatorCommand, globals: &Globals) -> Result<(), Failure> {
     let printer = Printer::new(globals);
     match command {
-        OperatorCommand::Add { name, role, out, days } => {
-            add(globals, &printer, name, role, out, *days).await?;
+        OperatorCommand::Add { name, role, out, days, update } => {
+            let message = AddOperatorRequest {
+                name: name.clone(),
+                role: role.clone(),
+                valid_days: *days,
+                update: *update,
+                ..AddOperatorRequest::default()
+            };
+            add(globals, &printer, message, out).await?;
         }
         OperatorCommand::List => {
             let remote = Remote::connect(globals).await?;
@@ -54,23 +61,17 @@ pub(crate) async fn run(command: &OperatorCommand, globals: &Globals) -> Result<
 async fn add(
     globals: &Globals,
     printer: &Printer<'_>,
-    name: &str,
-    role: &str,
+    mut message: AddOperatorRequest,
     out: &Path,
-    days: i64,
 ) -> Result<(), Failure> {
-    let (key, certificate) = (out.join(format!("{name}.key")), out.join(format!("{name}.pem")));
+    let (name, role, update) = (message.name.clone(), message.role.clone(), message.update);
+    let (key, certificate) = key_files(out, &name)?;
     let remote = Remote::connect(globals).await?;
-    let request = make_request(name)?;
+    let request = make_request(&name)?;
     // The key first: a certificate without its key is of no use.
     write_new(&key, request.key_pem.as_bytes(), 0o600).map_err(Failure::file(&key))?;
-    let message = AddOperatorRequest {
-        context: remote.why(),
-        name: name.to_owned(),
-        role: role.to_owned(),
-        certificate_request: request.der.into(),
-        valid_days: days,
-    };
+    message.context = remote.why();
+    message.certificate_request = request.der.into();
     let made = match remote.admin().add_operator(remote.request(message)).await {
         Ok(made) => made.into_inner(),
         Err(status) => {
@@ -83,8 +84,8 @@ async fn add(
     write_new(&certificate, chain.as_bytes(), 0o644).map_err(Failure::file(&certificate))?;
     let (key, certificate) = (key.display().to_string(), certificate.display().to_string());
     printer.done(
-        "cli.operator_added",
-        &[("name", name), ("role", role), ("file", &certificate)],
+        if update { "cli.operator_updated" } else { "cli.operator_added" },
+        &[("name", &name), ("role", &role), ("file", &certificate)],
         &json!({ "name": name, "role": role, "certificate": certificate, "key": key }),
     );
     Ok(())

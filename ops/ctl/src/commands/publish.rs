@@ -84,9 +84,13 @@ pub(crate) async fn run(args: &PublishArgs, globals: &Globals) -> Result<(), Fai
 /// Where it is noted what streams hold: beside the contexts, a folder for each cluster, which its
 /// root certificate names.
 fn history_folder(context: &Context) -> Result<PathBuf, Failure> {
+    Ok(contexts::path().with_file_name("streams").join(cluster_mark(context)?))
+}
+
+/// By what a cluster is known while it is away: the digest of its CA.
+pub(super) fn cluster_mark(context: &Context) -> Result<String, Failure> {
     let ca = std::fs::read(&context.ca).map_err(Failure::file(&context.ca))?;
-    let cluster = hex::encode(&Sha256::digest(ca)[..8]);
-    Ok(contexts::path().with_file_name("streams").join(cluster))
+    Ok(hex::encode(&Sha256::digest(ca)[..8]))
 }
 
 /// What is published and how it went.

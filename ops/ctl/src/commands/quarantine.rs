@@ -105,6 +105,10 @@ pub(super) fn tell(record: &QuarantinedRecord, printer: &Printer<'_>) {
     for message in messages(record, printer) {
         printer.raw(&format!("  - {message}"));
     }
+    if !record.resend_of.is_empty() {
+        let of = printer.text("cli.resend_of", &[("id", &record.resend_of)]);
+        printer.raw(&format!("  {of}"));
+    }
     printer.raw(&format!("  {}", state(record, printer)));
     if !record.payload.is_empty() {
         printer.raw(&String::from_utf8_lossy(&record.payload));
@@ -192,6 +196,7 @@ pub(super) fn to_json(record: &QuarantinedRecord) -> Value {
         "dataset": record.dataset, "message_id": record.message_id, "time": time(record.group_time_us),
         "violations": violations.collect::<Vec<_>>(), "messages_vi": record.messages_vi,
         "messages_en": record.messages_en,
+        "resend_of": (!record.resend_of.is_empty()).then_some(&record.resend_of),
         "resent": record.resent.as_ref().map(|resent| json!({
             "stream": resent.stream, "sequence": resent.sequence, "duplicate": resent.is_duplicate,
             "refused": resent.refused })),

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::source_row;
 use super::text::{id, time};
 use crate::args::{Globals, SourceArgs, SourceCommand, SourceKeyCommand};
-use crate::{Failure, NewFile, Printer, Remote, confirm, make_request, pem, write_new};
+use crate::{Failure, NewFile, Printer, Remote, confirm, key_files, make_request, pem, write_new};
 
 /// SHA-256 of a certificate.
 const DIGEST_BYTES: usize = 32;
@@ -35,8 +35,7 @@ pub(crate) async fn run(command: &SourceCommand, globals: &Globals) -> Result<()
         SourceCommand::Show { source } => show(&remote, &printer, source).await,
         SourceCommand::Key(command) => key(&remote, &printer, command, globals).await,
         SourceCommand::Certificate { source, out, days } => {
-            let (key, certificate) =
-                (out.join(format!("{source}.key")), out.join(format!("{source}.pem")));
+            let (key, certificate) = key_files(out, source)?;
             let request = make_request(source)?;
             write_new(&key, request.key_pem.as_bytes(), 0o600).map_err(Failure::file(&key))?;
             let message = IssueSourceCertificateRequest {

@@ -74,6 +74,13 @@ impl Meter {
         self.state.lock().reading.refused += count;
     }
 
+    /// How many the streams counted: one that was told while its connection was cut is told by no
+    /// later answer.
+    pub(crate) fn refused_in_all(&self, count: u64) {
+        let mut state = self.state.lock();
+        state.reading.refused = state.reading.refused.max(count);
+    }
+
     /// A stream is on this node now.
     pub(crate) fn connected(&self, node: &str) {
         node.clone_into(&mut self.state.lock().reading.node);
@@ -118,6 +125,14 @@ pub(crate) fn histogram() -> Histogram<u64> {
 mod tests {
     use super::*;
     use crate::clock;
+
+    #[test]
+    fn refusals_that_were_not_told_are_counted_at_the_end() {
+        let meter = Meter::new([String::new(), String::new()], KillMark::default());
+        meter.refused(3);
+        meter.refused_in_all(4);
+        assert_eq!(meter.reading().refused, 4);
+    }
 
     #[test]
     fn only_silence_around_the_kill_counts() {

@@ -30,13 +30,25 @@ pub struct FileMark {
     /// What it was; `None` in a mark that an earlier version wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub print: Option<FilePrint>,
+    /// Somebody took it away before it was done. Found out at each look, not stored.
+    #[serde(skip)]
+    pub(crate) is_gone: bool,
 }
 
 impl FileMark {
     /// Of a file of which nothing is taken yet.
     pub(crate) fn new(name: &str, identity: (u64, u64), bytes: u64, print: FilePrint) -> Self {
         let (name, print) = (name.to_owned(), Some(print));
-        Self { name, identity, bytes, items: 0, whole: false, last_sequence: 0, print }
+        Self {
+            name,
+            identity,
+            bytes,
+            items: 0,
+            whole: false,
+            last_sequence: 0,
+            print,
+            is_gone: false,
+        }
     }
 
     /// Whether `file` begins with what was taken under this mark.
@@ -96,6 +108,11 @@ impl Mark {
 
     pub(crate) fn write(&self) -> Bytes {
         serde_json::to_vec(self).expect("names and numbers always have a JSON form").into()
+    }
+
+    /// Files that are there.
+    pub(crate) fn present(&self) -> usize {
+        self.files.iter().filter(|file| !file.is_gone).count()
     }
 
     pub(crate) fn find(&mut self, name: &str, identity: (u64, u64)) -> Option<&mut FileMark> {

@@ -10,11 +10,14 @@
 //! A block of the spool holds the records and the mark that says how far which file was read: one
 //! write, so that after `kill -9` no line is taken twice and none is left out. A file is taken when
 //! it did not change for the settle time, and renamed to `NAME.done` after all its records are
-//! acked; what is written to it later, before or after that, is taken too. For standard input the same holds up to the
+//! acked; what is written to it later, before or after that, is taken too. One that is taken away
+//! before that keeps its mark, and goes on where it was when it comes back. For standard input the same holds up to the
 //! line that was being read: the writer of a pipe learns of each `taken` by the report.
 
+mod error;
 mod lines;
 mod mark;
+mod owner;
 mod watch;
 
 use crate::publish::{self, Format, Item, Layout, RecordReader, Unsendable};
@@ -26,6 +29,7 @@ use dtm_proto::ingest::RefusedRecord;
 use futures::future::BoxFuture;
 use lines::Lines;
 use mark::Mark;
+use owner::Owner;
 use parking_lot::Mutex;
 use std::io::Read;
 use std::path::PathBuf;
@@ -34,6 +38,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch as latest};
 use tokio_util::sync::CancellationToken;
 
+pub use error::Error;
 pub use mark::{FileMark, FilePrint};
 
 /// Records of one block of the spool, at most, and their bytes, about.
@@ -50,6 +55,9 @@ pub struct AgentConfig {
     pub publisher: PublisherConfig,
     /// The spool.
     pub spool: SpoolConfig,
+    /// What the caller knows the cluster by. It is noted in the spool with source, data set, stream
+    /// and input, and no agent for another one takes that spool. Default: not known.
+    pub cluster: Option<String>,
     /// What files are.
     pub format: Format,
     /// What separates the cells of a table. Default: a comma.
@@ -78,6 +86,7 @@ impl AgentConfig {
         Self {
             publisher,
             spool: SpoolConfig::new(spool),
+            cluster: None,
             format: Format::Auto,
             delimiter: b',',
             definition: latest::channel(Definition::built_in(dataset).map(Arc::new)).1,
@@ -134,7 +143,7 @@ pub enum Report {
         /// The file.
         file: String,
         /// Why.
-        reason: String,
+        reason: SkipReason,
     },
     /// A table is taken once the definition of its data set is known, which the cluster has.
     Waiting {
@@ -180,43 +189,25 @@ pub enum Report {
     Publisher(Event),
 }
 
-/// Receives reports. Must not block.
-pub type OnReport = Arc<dyn Fn(Report) + Send + Sync>;
-
-/// Why an agent ended.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The spool.
-    #[error(transparent)]
-    Spool(#[from] spool::Error),
-    /// The cluster said no for good.
-    #[error(transparent)]
-    Client(#[from] crate::Error),
-    /// The input.
+/// Why a file is not taken.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SkipReason {
+    /// What is in it.
     #[error(transparent)]
     Input(#[from] publish::Error),
-    /// The folder that is watched.
-    #[error("folder {folder}: {reason}")]
-    Folder {
-        /// The folder.
-        folder: String,
-        /// Why.
-        reason: String,
-    },
-    /// The cluster lost what it had acked and the spool does not hold it any more.
-    #[error("the cluster no longer holds {from} to {to} of stream {stream}, nor does the spool")]
-    Loss {
-        /// The stream.
-        stream: String,
-        /// First lost sequence.
-        from: u64,
-        /// Last lost sequence.
-        to: u64,
-    },
-    /// A part of the agent ended by a fault of the software.
-    #[error("the agent's reader ended without a word")]
-    Reader,
+    /// It does not read: in the words of the operating system.
+    #[error("{0}")]
+    Unreadable(String),
+    /// Its name does not say what it is.
+    #[error("only .json, .jsonl, .ndjson and .csv are taken")]
+    Ending,
+    /// Taking it again would send what was sent.
+    #[error("it was written over after it was done: move it in under another name")]
+    WrittenOver,
 }
+
+/// Receives reports. Must not block.
+pub type OnReport = Arc<dyn Fn(Report) + Send + Sync>;
 
 /// Runs until `stop`, or until a reader has ended and everything is acked. Says how far the
 /// stream was acked.
@@ -231,8 +222,8 @@ pub fn run(
     on_report: OnReport,
 ) -> BoxFuture<'static, Result<u64, Error>> {
     Box::pin(async move {
-        let settings = config.spool.clone();
-        let spool = blocking(move || Spool::open(settings)).await??;
+        let (settings, owner) = (config.spool.clone(), Owner::of(&config, &input)?);
+        let spool = blocking(move || claimed(settings, &owner)).await??;
         let (losses, mut lost) = mpsc::channel(1);
         let mut publisher_config = config.publisher.clone();
         publisher_config.stream =
@@ -288,6 +279,14 @@ pub fn run(
             }
         }
     })
+}
+
+/// Opens the spool, if it is this agent's.
+fn claimed(settings: SpoolConfig, owner: &Owner) -> Result<Spool, Error> {
+    let folder = settings.folder.clone();
+    let spool = Spool::open(settings)?;
+    owner.claim(&spool, &folder)?;
+    Ok(spool)
 }
 
 async fn blocking<T: Send + 'static>(

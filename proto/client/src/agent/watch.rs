@@ -1,8 +1,10 @@
 //! Watches a folder by looking at it now and then. One file at a time is taken, in the order of
 //! their names.
 
-use super::{BLOCK_BYTES, BLOCK_RECORDS, Error, FileMark, FilePrint, Intake, Report, blocking};
-use crate::publish::{self, Item, RecordReader, files_of, open_quote};
+use super::{
+    BLOCK_BYTES, BLOCK_RECORDS, Error, FileMark, FilePrint, Intake, Report, SkipReason, blocking,
+};
+use crate::publish::{self, Item, RecordReader, files_of, is_known, open_quote};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -15,11 +17,11 @@ use tokio::time::Instant;
 const LATE_WATCH: Duration = Duration::from_secs(600);
 /// Files that are done and looked at, at most; beyond it the oldest are left.
 const LATE_MAX: usize = 256;
+/// Marks of files that were taken away before they were done, at most; beyond it the oldest are
+/// left.
+const GONE_MAX: usize = 256;
 /// How far back the start of a line is looked for.
 const LINE_BYTES_MAX: u64 = 64 << 10;
-
-/// Why a file that is done is not taken up again.
-const WRITTEN_OVER: &str = "it was written over after it was done: move it in under another name";
 
 /// What was seen of a file at the last look.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,14 +47,14 @@ pub(super) async fn watch(mut intake: Intake, folder: PathBuf) -> Result<(), Err
     loop {
         finish(&mut intake, &folder, &mut seen).await?;
         take_back(&mut intake, &folder, &mut seen).await?;
-        if intake.mark.files.len() < intake.config.files_open_max {
+        if intake.mark.present() < intake.config.files_open_max {
             for (path, look) in settled(&intake, &folder, &mut seen)? {
                 if intake.stop.is_cancelled() {
                     return Ok(());
                 }
                 take_file(&mut intake, &path, &look, &mut seen).await?;
                 finish(&mut intake, &folder, &mut seen).await?;
-                if intake.mark.files.len() >= intake.config.files_open_max {
+                if intake.mark.present() >= intake.config.files_open_max {
                     break;
                 }
             }
@@ -68,12 +70,13 @@ pub(super) async fn watch(mut intake: Intake, folder: PathBuf) -> Result<(), Err
 async fn finish(intake: &mut Intake, folder: &Path, seen: &mut Seen) -> Result<(), Error> {
     let acked = intake.publisher.acked().borrow().acked_through;
     let mut kept = Vec::new();
-    let before = intake.mark.files.len();
+    let before = intake.mark.present();
     for mut file in std::mem::take(&mut intake.mark.files) {
         let path = folder.join(&file.name);
-        let now = look(&path).filter(|now| now.identity == file.identity);
-        // It was renamed before the mark could say so, or somebody took it away.
-        let Some(now) = now else { continue };
+        let Some(now) = look(&path).filter(|now| is_found(&mut file, &path, now)) else {
+            kept.extend(taken_away(file, &path));
+            continue;
+        };
         match is_same(&mut file, &path, &now) {
             // Another one under its name, or written over: it is taken from its start.
             Ok(false) => continue,
@@ -94,11 +97,45 @@ async fn finish(intake: &mut Intake, folder: &Path, seen: &mut Seen) -> Result<(
             Ok(true) | Err(_) => kept.push(file),
         }
     }
+    let surplus = kept.iter().filter(|file| file.is_gone).count().saturating_sub(GONE_MAX);
+    let mut left = 0;
+    kept.retain(|file| {
+        left += usize::from(file.is_gone);
+        !file.is_gone || left > surplus
+    });
     intake.mark.files = kept;
-    if intake.mark.files.is_empty() && before > 0 {
+    if intake.mark.present() == 0 && before > 0 {
         intake.take("", &[]).await?;
     }
     Ok(())
+}
+
+/// Whether this is the file of the mark. One that was away and comes back from another disk has
+/// another inode: it is known by its time and content.
+fn is_found(file: &mut FileMark, path: &Path, now: &Look) -> bool {
+    let is_back = |file: &FileMark| {
+        file.bytes == now.bytes
+            && file.print.as_ref().is_some_and(|print| print.modified == now.changed)
+            && File::open(path).and_then(|found| file.begins(&found)).unwrap_or(false)
+    };
+    if file.identity != now.identity && !is_back(file) {
+        return false;
+    }
+    (file.identity, file.is_gone) = (now.identity, false);
+    true
+}
+
+/// The mark of a file that is not there: kept for the day that it comes back, unless it is done and
+/// was renamed before the mark could say so, or there is another one under its name. A mark of an
+/// earlier version knows a file by its inode only, which another file may get.
+fn taken_away(mut file: FileMark, path: &Path) -> Option<FileMark> {
+    let done = PathBuf::from(format!("{}.done", path.display()));
+    let is_done = look(&done).is_some_and(|done| done.identity == file.identity);
+    if is_done || path.exists() || file.print.is_none() {
+        return None;
+    }
+    file.is_gone = true;
+    Some(file)
 }
 
 /// Takes up again what was written to after it was done: its writer held it open.
@@ -120,7 +157,7 @@ async fn take_back(intake: &mut Intake, folder: &Path, seen: &mut Seen) -> Resul
         }
         if is_same.is_ok_and(|is_same| !is_same) {
             let file = format!("{}.done", file.name);
-            intake.tell(Report::Skipped { file, reason: WRITTEN_OVER.to_owned() });
+            intake.tell(Report::Skipped { file, reason: SkipReason::WrittenOver });
             continue;
         }
         let path = folder.join(&file.name);
@@ -204,6 +241,14 @@ fn settled(intake: &Intake, folder: &Path, seen: &mut Seen) -> Result<Vec<(PathB
             intake.mark.files.iter().any(|file| {
                 file.identity == look.identity && file.whole && path.ends_with(&file.name)
             });
+        if !is_known(&path) {
+            if seen.skipped.insert(path.clone(), look).is_none() {
+                let name = path.file_name().map(|n| n.to_string_lossy().into_owned());
+                let (file, reason) = (name.unwrap_or_default(), SkipReason::Ending);
+                intake.tell(Report::Skipped { file, reason });
+            }
+            continue;
+        }
         let waits = seen.waiting.get(&path) == Some(&look) && intake.config.awaits_definition();
         if whole || waits || seen.skipped.get(&path) == Some(&look) {
             continue;
@@ -258,7 +303,7 @@ async fn take_file(
             Ok(items) => items,
             // What was taken of it stays taken; it is not tried again until it changes.
             Err(error) => {
-                skip(intake, path, look, name, error.to_string(), seen);
+                skip(intake, path, look, name, error.into(), seen);
                 return Ok(());
             }
         };
@@ -297,7 +342,7 @@ enum Opened {
     Changed,
     /// It is a table whose definition may still come.
     Waits,
-    Refused(String),
+    Refused(SkipReason),
 }
 
 async fn open(intake: &mut Intake, path: &Path, name: &str, look: &Look) -> Result<Opened, Error> {
@@ -308,7 +353,7 @@ async fn open(intake: &mut Intake, path: &Path, name: &str, look: &Look) -> Resu
         let mut file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Opened::Changed,
-            Err(error) => return Opened::Refused(error.to_string()),
+            Err(error) => return Opened::Refused(unreadable(&error)),
         };
         // Between the look and the opening another one may have taken the name.
         if file.metadata().is_ok_and(|data| Look::of(&data) != look) {
@@ -324,13 +369,13 @@ async fn open(intake: &mut Intake, path: &Path, name: &str, look: &Look) -> Resu
         let (is_known, print) = match check() {
             Ok((is_known, print, None)) => (is_known, print),
             Ok((.., Some(line))) => {
-                return Opened::Refused(publish::Error::open_quote(&name, line).to_string());
+                return Opened::Refused(publish::Error::open_quote(&name, line).into());
             }
             // It became shorter.
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
                 return Opened::Changed;
             }
-            Err(error) => return Opened::Refused(error.to_string()),
+            Err(error) => return Opened::Refused(unreadable(&error)),
         };
         // What has settled and no more: the end of it may be within a line.
         let input = Box::new(file.take(look.bytes));
@@ -339,13 +384,20 @@ async fn open(intake: &mut Intake, path: &Path, name: &str, look: &Look) -> Resu
         match RecordReader::with(&name, input, config.layout(), definition) {
             Ok(reader) => Opened::Ready { reader: Box::new(reader), print, is_known },
             Err(publish::Error::Definition { .. }) if waits => Opened::Waits,
-            Err(error) => Opened::Refused(error.to_string()),
+            Err(error) => Opened::Refused(error.into()),
         }
     })
     .await
 }
 
-fn skip(intake: &Intake, path: &Path, look: &Look, file: String, reason: String, seen: &mut Seen) {
+fn skip(
+    intake: &Intake,
+    path: &Path,
+    look: &Look,
+    file: String,
+    reason: SkipReason,
+    seen: &mut Seen,
+) {
     seen.skipped.insert(path.to_owned(), look.clone());
     intake.tell(Report::Skipped { file, reason });
 }
@@ -377,6 +429,10 @@ impl Look {
 
 fn look(path: &Path) -> Option<Look> {
     fs::metadata(path).ok().as_ref().map(Look::of)
+}
+
+fn unreadable(error: &io::Error) -> SkipReason {
+    SkipReason::Unreadable(error.to_string())
 }
 
 fn failed(folder: &Path, error: &std::io::Error) -> Error {

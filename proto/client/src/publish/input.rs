@@ -178,9 +178,7 @@ pub struct FolderFiles {
 pub fn folder_files(folder: &Path) -> Result<FolderFiles, Error> {
     let mut found = FolderFiles::default();
     for path in files_of(folder)? {
-        let end = path.extension().and_then(|end| end.to_str()).unwrap_or_default();
-        let known = ["json", "jsonl", "ndjson", "csv"];
-        if known.iter().any(|known| end.eq_ignore_ascii_case(known)) {
+        if is_known(&path) {
             found.files.push(path);
         } else {
             found.unknown.push(path);
@@ -188,6 +186,12 @@ pub fn folder_files(folder: &Path) -> Result<FolderFiles, Error> {
     }
     found.folders = entries_of(folder, std::fs::FileType::is_dir)?;
     Ok(found)
+}
+
+/// Whether a file of a folder has one of the endings that are taken.
+pub(crate) fn is_known(path: &Path) -> bool {
+    let end = path.extension().and_then(|end| end.to_str()).unwrap_or_default();
+    ["json", "jsonl", "ndjson", "csv"].iter().any(|known| end.eq_ignore_ascii_case(known))
 }
 
 /// Plain files of a folder that are not hidden and not done, by name.

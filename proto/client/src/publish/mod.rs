@@ -20,7 +20,7 @@ mod summary;
 
 pub use error::Error;
 pub use input::{FolderFiles, Format, folder_files};
-pub(crate) use input::{files_of, open_quote};
+pub(crate) use input::{files_of, is_known, open_quote};
 pub use plan::GoOn;
 pub use records::{Item, Layout, RecordReader, Unsendable};
 pub use summary::{LineRefusal, PublishProgress, Summary};

@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) refused: u64,
     /// Refused records of the stream before the input's first one.
     pub(crate) refused_before: u64,
+    /// Doubled records that the stream had counted before this run.
+    pub(crate) duplicates_before: u64,
     /// Whether the cluster has to compare them.
     pub(crate) is_compared: bool,
 }
@@ -59,6 +61,7 @@ impl Plan {
             is_whole: false,
             refused: status.refused.saturating_sub(refused_before),
             refused_before,
+            duplicates_before: status.duplicates,
             is_compared: false,
         }
     }

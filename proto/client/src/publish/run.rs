@@ -73,6 +73,7 @@ pub(crate) fn run<'a>(
             records = sender.send(&config, &mut items, next).await?;
             let status = status_of(endpoint, &config).await?;
             report.refused_in_all(status.refused.saturating_sub(plan.refused_before));
+            report.duplicates(status.duplicates.saturating_sub(plan.duplicates_before));
         }
         if bytes_total > 0 && items.bytes_read != bytes_total {
             // The note must not say that this content is whole.

@@ -70,7 +70,7 @@ pub struct Summary {
     pub unsendable: u64,
     /// Sequences that are held with other content.
     pub conflicts: u64,
-    /// Records that the cluster had already, by message id.
+    /// Records sent by this run that the cluster had already, by message id: it stored nothing.
     pub duplicates: u64,
     /// Highest acked sequence of the last file.
     pub acked_through: u64,
@@ -155,6 +155,11 @@ impl Report {
         let mut state = self.state.lock();
         let counted = state.summary.refused - state.summary.unsendable;
         state.summary.refused += refused.saturating_sub(counted);
+    }
+
+    /// Notes how many of the records of this run the stream counted as doubled.
+    pub(crate) fn duplicates(&self, duplicates: u64) {
+        self.state.lock().summary.duplicates = duplicates;
     }
 
     /// Notes that a record is about to be sent.

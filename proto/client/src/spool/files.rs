@@ -106,6 +106,21 @@ impl Folder {
         Ack::decode(fs::read(self.path.join("acked")).ok()?.as_slice()).ok()
     }
 
+    /// A note that the caller keeps beside the records, where there is one.
+    pub(crate) fn note(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.path.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(&path, e)),
+        }
+    }
+
+    /// Writes it; on disk on return.
+    pub(crate) fn write_note(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        replace(&self.path, name, bytes, true)
+    }
+
     pub(crate) fn sync(&self) -> Result<(), Error> {
         sync_folder(&self.path).map_err(|e| Error::io(&self.path, e))
     }

@@ -4,6 +4,7 @@
 //!  FOLDER/key            32 random bytes, 0600, made on the first run
 //!  FOLDER/spool          format version, id of this spool (16 bytes)
 //!  FOLDER/lock           held by the one process that uses the folder
+//!  FOLDER/owner          what it is for, as the agent notes it once (JSON)
 //!  FOLDER/acked          how far the stream was acked (a hint; replaced as a whole)
 //!  FOLDER/N.blocks       blocks from sequence N on; each starts with a block without records
 //! ```
@@ -117,6 +118,16 @@ impl Spool {
     #[must_use]
     pub fn mark(&self) -> &Bytes {
         &self.mark
+    }
+
+    /// A note beside the records, where there is one.
+    pub(crate) fn note(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.folder.note(name)
+    }
+
+    /// Writes a note; on disk on return.
+    pub(crate) fn write_note(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.folder.write_note(name, bytes)
     }
 
     /// Bytes on disk.

@@ -259,6 +259,7 @@ async fn a_refusal_is_told_with_its_file_and_line_and_the_stream_at_the_start() 
     fake.world.lock().refuse_payload = Some(b"{\"bad\":1}".to_vec());
     fs::write(inbox.join("a.jsonl"), lines(1, 600)).unwrap();
     fs::write(inbox.join("b.jsonl"), "{\"n\":1}\n\n{\"bad\":1}\n").unwrap();
+    fs::write(inbox.join("a.txt"), "n\n1\n").unwrap();
     let agent = start(&fake.address, &folder.path().join("spool"), Input::Folder(inbox.clone()));
     until("done", || inbox.join("b.jsonl.done").exists()).await;
     agent.stop.cancel();
@@ -271,6 +272,8 @@ async fn a_refusal_is_told_with_its_file_and_line_and_the_stream_at_the_start() 
         _ => None,
     });
     assert_eq!(refused, Some((Some("b.jsonl".into()), 3, 602)));
+    let passed = |r: &&Report| matches!(r, Report::Skipped { file, .. } if file == "a.txt");
+    assert_eq!(reports.iter().filter(passed).count(), 1, "told once, as publish does");
 }
 
 #[tokio::test]
@@ -300,12 +303,13 @@ async fn tables_wait_for_their_definition_and_lines_do_not() {
     agent.end().await;
 
     // A pipe waits as well; where no definition will come, the agent ends and says so.
+    let spool = folder.path().join("pipe");
     let input = || Input::Reader(Box::new(std::io::Cursor::new(rows(4, 5).into_bytes())));
     let (known, definition) = watch::channel(None);
     let agent = start_with(&address, &spool, input(), |config| config.definition = definition);
     until("waits", || agent.has_told(|r| matches!(r, Report::Waiting { .. }))).await;
     known.send_replace(Some(works()));
-    assert_eq!(agent.task.await.unwrap().unwrap(), 7);
+    assert_eq!(agent.task.await.unwrap().unwrap(), 2);
     let (_, definition) = watch::channel(None);
     let agent = start_with(&address, &spool, input(), |config| config.definition = definition);
     assert!(matches!(agent.task.await.unwrap(), Err(Error::Input(_))));
@@ -343,6 +347,48 @@ async fn what_is_written_over_while_the_cluster_is_away_is_another_file() {
     assert_eq!(found, expected);
 }
 
+/// Its marks are kept while the disk of the folder is away, and a spool is one folder's.
+// holds: ING-1, ING-2
+#[tokio::test]
+async fn what_is_taken_away_and_comes_back_is_not_read_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let (inbox, spool) = (folder.path().join("inbox"), folder.path().join("spool"));
+    let (aside, other) = (folder.path().join("aside"), folder.path().join("other"));
+    for path in [&inbox, &aside, &other] {
+        fs::create_dir(path).unwrap();
+    }
+    for (name, from, to) in [("a", 1, 5), ("b", 6, 9), ("c", 10, 12)] {
+        fs::write(inbox.join(name).with_extension("jsonl"), lines(from, to)).unwrap();
+    }
+    let (address, world) = away().await;
+    let agent = start(&address, &spool, Input::Folder(inbox.clone()));
+    until("taken", || agent.has_told(|r| matches!(r, Report::Taken { through: 12, .. }))).await;
+    agent.end().await;
+    for name in ["a.jsonl", "b.jsonl"] {
+        fs::rename(inbox.join(name), aside.join(name)).unwrap();
+    }
+    let wrong = start(&address, &spool, Input::Folder(other));
+    let refused = wrong.task.await.unwrap().unwrap_err();
+    assert!(matches!(refused, Error::OtherOwner { what: "input", .. }), "{refused}");
+
+    let agent = start(&address, &spool, Input::Folder(inbox.clone()));
+    let fake = Fake::serve(world, &address).await;
+    until("the one that is there", || inbox.join("c.jsonl.done").exists()).await;
+    // One by its inode; one copied, as another disk would bring it.
+    fs::rename(aside.join("a.jsonl"), inbox.join("a.jsonl")).unwrap();
+    let changed = fs::metadata(aside.join("b.jsonl")).unwrap().modified().unwrap();
+    let copy = inbox.join("b.jsonl.tmp");
+    fs::copy(aside.join("b.jsonl"), &copy).unwrap();
+    fs::File::options().append(true).open(&copy).unwrap().set_modified(changed).unwrap();
+    fs::rename(&copy, inbox.join("b.jsonl")).unwrap();
+    until("done", || {
+        ["a", "b"].iter().all(|name| inbox.join(format!("{name}.jsonl.done")).exists())
+    })
+    .await;
+    agent.end().await;
+    assert_eq!(stored(&fake), all(1, 12));
+}
+
 #[tokio::test]
 async fn a_table_with_an_open_quote_is_taken_whole_once_it_is_mended() {
     let folder = tempfile::tempdir().unwrap();
@@ -354,8 +400,7 @@ async fn a_table_with_an_open_quote_is_taken_whole_once_it_is_mended() {
     let agent = start_with(&fake.address, &spool, Input::Folder(inbox.clone()), |config| {
         config.definition = watch::channel(Some(works())).1;
     });
-    let named =
-        |r: &Report| matches!(r, Report::Skipped { reason, .. } if reason.contains("line 602"));
+    let named = |r: &Report| matches!(r, Report::Skipped { reason, .. } if reason.to_string().contains("line 602"));
     until("skipped", || agent.has_told(named)).await;
     assert!(!agent.has_told(|r| matches!(r, Report::Taken { .. })), "nothing would be sent twice");
     fs::write(inbox.join("a.csv"), rows(1, 601)).unwrap();

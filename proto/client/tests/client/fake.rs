@@ -74,6 +74,8 @@ pub(crate) struct World {
     pub(crate) frames: u64,
     pub(crate) largest_frame: usize,
     pub(crate) refuse_payload: Option<Vec<u8>>,
+    /// Counted as held already.
+    pub(crate) double_payload: Option<Vec<u8>>,
     pub(crate) window: Option<Window>,
     pub(crate) site_lag: Option<u64>,
     pub(crate) connections: u64,
@@ -168,7 +170,9 @@ impl IngestService for Door {
         let Some(held) = held else {
             return Ok(Response::new(StatusResponse::default()));
         };
+        let doubled = |payload: &&Vec<u8>| Some(*payload) == world.double_payload.as_ref();
         Ok(Response::new(StatusResponse {
+            duplicates: held.records.values().filter(doubled).count() as u64,
             acked_through: held.cursor,
             session: held.session,
             refused: held.refused.len() as u64,

@@ -66,6 +66,18 @@ async fn refused_lines_are_named_with_their_line() {
 }
 
 #[tokio::test]
+async fn what_is_held_by_its_message_id_is_counted_by_the_run_that_sent_it() {
+    let named = Named::new().await;
+    named.fake.world.lock().double_payload = Some(b"{\"n\":2}".to_vec());
+    let path = named.folder.path().join("a.jsonl");
+    for (text, duplicates) in [("{\"n\":1}\n{\"n\":2}\n", 1), ("{\"n\":2}\n{\"n\":2}\n", 2)] {
+        fs::write(&path, text).unwrap();
+        let summary = named.publish(&path, GoOn::Append).await.unwrap();
+        assert_eq!((summary.sent, summary.duplicates), (2, duplicates));
+    }
+}
+
+#[tokio::test]
 async fn arrays_and_folders_are_published_whole() {
     let fake = Fake::start().await;
     let folder = tempfile::tempdir().unwrap();
