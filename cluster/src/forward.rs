@@ -65,8 +65,18 @@ impl Job {
 
     fn answer(self, forwarded: Forwarded) {
         if let Some(queue) = self.queue.upgrade() {
-            queue.forwarded(self.number, self.item, forwarded);
+            return queue.forwarded(self.number, self.item, forwarded);
         }
+        // The replica here is gone meanwhile, and its queue with it: whoever asked still waits.
+        let group = self.group;
+        (self.item.reply)(match forwarded {
+            Forwarded::Outcome(outcome) => Ok(*outcome),
+            Forwarded::Failed(error) => Err(error),
+            Forwarded::NotTaken => {
+                let cause = "the replica here has gone".to_owned();
+                Err(ProposeError::Unavailable { group, cause })
+            }
+        });
     }
 }
 
@@ -400,6 +410,27 @@ mod tests {
     fn fill(forwarder: &Forwarder, is_opening: bool) {
         for bytes in [64 << 10, 1] {
             while forwarder.shares.take(GroupId(1), is_opening, bytes) {}
+        }
+    }
+
+    // holds: LIVE-1
+    #[test]
+    fn who_asked_is_told_though_the_queue_is_gone() {
+        let config = QueueConfig { bytes_max: 1 << 20, leader_wait: Duration::from_secs(5) };
+        let group = GroupId(1);
+        let unknown = ProposeError::OutcomeUnknown { group, cause: String::new() };
+        for forwarded in [Forwarded::NotTaken, Forwarded::Failed(unknown)] {
+            let (told, heard) = std::sync::mpsc::channel();
+            let queue = CommandQueue::new(group, config);
+            let op = Op::AppendBatch(AppendBatch::default());
+            let command = Command { op: Some(op), ..Command::default() }.encode_to_vec();
+            let reply = Box::new(move |result| told.send(result).expect("it is waited for"));
+            queue.push(command.into(), reply, false);
+            let (number, item) = queue.take(usize::MAX).remove(0);
+            let job = Job { queue: Arc::downgrade(&queue), group, number, item };
+            drop(queue);
+            job.answer(forwarded);
+            assert!(heard.try_recv().expect("told at once").is_err());
         }
     }
 
