@@ -1,5 +1,5 @@
 //! The open streams of each source on this node: how many there are, and what they share: the room in
-//! quarantine, and the part of the node's memory.
+//! quarantine, the part of the node's memory, and what refused records cost.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,12 +11,14 @@ use crate::admission::Share;
 use crate::batch::Quota;
 use crate::bounds::Bound;
 use crate::error::Error;
+use crate::limits::Limits;
 
 /// A clone is the same table; it holds the sources that have a stream open.
 #[derive(Clone, Debug)]
 pub(crate) struct Slots {
     open: Arc<Mutex<HashMap<SourceId, Open>>>,
     quarantine_record_bytes_max: usize,
+    refused_per_second_max: u64,
 }
 
 #[derive(Debug)]
@@ -27,8 +29,10 @@ struct Open {
 }
 
 impl Slots {
-    pub(crate) fn new(quarantine_record_bytes_max: usize) -> Self {
-        Self { open: Arc::default(), quarantine_record_bytes_max }
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let quarantine_record_bytes_max = limits.quarantine_record_bytes_max;
+        let refused_per_second_max = limits.refused_per_second_max;
+        Self { open: Arc::default(), quarantine_record_bytes_max, refused_per_second_max }
     }
 
     /// A place for one more stream of its source, free again when it is dropped. The first stream
@@ -48,7 +52,7 @@ impl Slots {
         let open = all.entry(stream.source.clone()).or_insert_with(|| Open {
             streams: 0,
             quarantine: Quota::new(self.quarantine_record_bytes_max),
-            share: Share::new(share_bytes),
+            share: Share::new(share_bytes, self.refused_per_second_max),
         });
         open.streams += 1;
         let (quarantine, share) = (open.quarantine.clone(), open.share.clone());
@@ -71,7 +75,7 @@ impl Slot {
         &self.quarantine
     }
 
-    /// The part of the node's memory that it shares with them.
+    /// The part of the node's memory that it shares with them, and what they owe.
     pub(crate) fn share(&self) -> &Share {
         &self.share
     }
@@ -95,11 +99,14 @@ mod tests {
 
     use super::*;
     use crate::bounds::{BoundOf, Bounds};
-    use crate::limits::Limits;
 
     fn most(streams_open_max: u32) -> Bound {
         let own = SourceLimits { streams_open_max, ..SourceLimits::default() };
         Bounds::new(&Limits { streams_open_max: 2, ..Limits::default() }, &own).streams_open
+    }
+
+    fn slots() -> Slots {
+        Slots::new(&Limits { quarantine_record_bytes_max: 50, ..Limits::default() })
     }
 
     fn stream(source: &str, name: &str) -> StreamKey {
@@ -115,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_source_has_its_own_number_of_streams() {
-        let slots = Slots::new(50);
+        let slots = slots();
         let (few, usual) = (most(1), most(0));
         let held = slots.take(&stream("a", "1"), few, 1_024).expect("the first");
         assert_eq!(refused(&slots, &stream("a", "2"), few), (1, BoundOf::Source, 2));
@@ -131,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_streams_of_a_source_share_one_room_in_quarantine() {
-        let slots = Slots::new(50);
+        let slots = slots();
         let [one, two] =
             ["1", "2"].map(|n| slots.take(&stream("a", n), most(0), 1_024).expect("free"));
         let other = slots.take(&stream("b", "1"), most(0), 1_024).expect("free");

@@ -146,7 +146,7 @@ config! {
         source_in_flight_bytes_max: u64 = "67_108_864", MIB..=(64 * GIB), "bytes";
         /// The same over all streams of the node.
         node_in_flight_bytes_max: u64 = "268_435_456", MIB..=(64 * GIB), "bytes";
-        /// Refused records a second of one stream. One that sends more is read more slowly, so that it costs the others nothing.
+        /// Refused records a second of one source, over all its streams on this node. Where there are more, the streams that they come in are read more slowly, one frame of them at a time, so that they cost the other sources nothing.
         refused_per_second_max: u64 = "1_000", 1..=1_000_000, "records";
         /// Refused records kept for one source; beyond it they are only counted.
         quarantine_records_max: u64 = "10_000", 0..=10_000_000, "records";
