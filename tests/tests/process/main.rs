@@ -25,6 +25,7 @@ mod cluster;
 mod clustering;
 mod damage;
 mod disk_full;
+mod disturbance;
 mod drained;
 mod faulty;
 mod gaps;
