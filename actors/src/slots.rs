@@ -13,6 +13,9 @@ use crate::bounds::Bound;
 use crate::error::Error;
 use crate::limits::Limits;
 
+/// Sessions that a stream has at once: the one that holds it, and the one that takes it over.
+const TAKING_OVER: usize = 2;
+
 /// A clone is the same table; it holds the sources that have a stream open.
 #[derive(Clone, Debug)]
 pub(crate) struct Slots {
@@ -23,7 +26,8 @@ pub(crate) struct Slots {
 
 #[derive(Debug)]
 struct Open {
-    streams: usize,
+    /// How many sessions have each stream: two while a newer one takes it over.
+    streams: HashMap<Arc<str>, usize>,
     quarantine: Quota,
     share: Share,
 }
@@ -35,11 +39,12 @@ impl Slots {
         Self { open: Arc::default(), quarantine_record_bytes_max, refused_per_second_max }
     }
 
-    /// A place for one more stream of its source, free again when it is dropped. The first stream
-    /// makes the share, of `share_bytes`.
+    /// A place for a session of a stream, free again when it is dropped. A stream that is open here
+    /// has its place: who takes it over needs no other one, also where its source has all that it
+    /// may. The first stream makes the share, of `share_bytes`.
     ///
     /// # Errors
-    /// [`Error::Limit`] where as many as `most` are taken.
+    /// [`Error::Limit`] where as many streams as `most` have a place, or twice as many sessions.
     pub(crate) fn take(
         &self,
         stream: &StreamKey,
@@ -47,16 +52,24 @@ impl Slots {
         share_bytes: u64,
     ) -> Result<Slot, Error> {
         let mut all = self.open.lock();
-        let taken = all.get(&stream.source).map_or(0, |open| open.streams);
-        most.check(taken + 1, stream, ErrorCode::TooManyStreams)?;
+        if let Some(open) = all.get(&stream.source) {
+            let sessions: usize = open.streams.values().sum();
+            let found = match open.streams.contains_key(&stream.stream) {
+                true => (sessions + 1).div_ceil(TAKING_OVER),
+                false => open.streams.len() + 1,
+            };
+            most.check(found, stream, ErrorCode::TooManyStreams)?;
+        } else {
+            most.check(1, stream, ErrorCode::TooManyStreams)?;
+        }
         let open = all.entry(stream.source.clone()).or_insert_with(|| Open {
-            streams: 0,
+            streams: HashMap::new(),
             quarantine: Quota::new(self.quarantine_record_bytes_max),
             share: Share::new(share_bytes, self.refused_per_second_max),
         });
-        open.streams += 1;
+        *open.streams.entry(Arc::clone(&stream.stream)).or_default() += 1;
         let (quarantine, share) = (open.quarantine.clone(), open.share.clone());
-        Ok(Slot { slots: self.clone(), source: stream.source.clone(), quarantine, share })
+        Ok(Slot { slots: self.clone(), stream: stream.clone(), quarantine, share })
     }
 }
 
@@ -64,7 +77,7 @@ impl Slots {
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Slots,
-    source: SourceId,
+    stream: StreamKey,
     quarantine: Quota,
     share: Share,
 }
@@ -84,11 +97,15 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut all = self.slots.open.lock();
-        if let Some(open) = all.get_mut(&self.source) {
-            open.streams -= 1;
-            if open.streams == 0 {
-                all.remove(&self.source);
+        let Some(open) = all.get_mut(&self.stream.source) else { return };
+        if let Some(sessions) = open.streams.get_mut(&self.stream.stream) {
+            *sessions -= 1;
+            if *sessions == 0 {
+                open.streams.remove(&self.stream.stream);
             }
+        }
+        if open.streams.is_empty() {
+            all.remove(&self.stream.source);
         }
     }
 }
@@ -134,6 +151,24 @@ mod tests {
         drop((held, beside, more));
         assert!(slots.open.lock().is_empty(), "nothing of a source without streams stays");
         slots.take(&stream("a", "2"), few, 1_024).expect("free again");
+    }
+
+    // Its client may be gone without a word: its streams are not lost to it till somebody notices.
+    #[test]
+    fn a_stream_is_taken_over_where_all_places_are_taken() {
+        let slots = slots();
+        let take = |name: &str| slots.take(&stream("a", name), most(0), 1_024);
+        let [one, two] = ["1", "2"].map(|name| take(name).expect("free"));
+        let newer = take("1").expect("taken over");
+        assert_eq!(refused(&slots, &stream("a", "3"), most(0)), (2, BoundOf::Node, 3));
+        drop(one);
+        assert_eq!(refused(&slots, &stream("a", "3"), most(0)), (2, BoundOf::Node, 3));
+        let more = ["1", "1"].map(|name| take(name).expect("as many again"));
+        assert_eq!(refused(&slots, &stream("a", "1"), most(0)), (2, BoundOf::Node, 3));
+        drop((newer, more));
+        let third = take("3").expect("a place of its own");
+        drop((two, third));
+        assert!(slots.open.lock().is_empty());
     }
 
     #[test]
