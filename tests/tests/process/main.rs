@@ -58,5 +58,6 @@ mod source_certificate;
 mod sources;
 mod strangers;
 mod tour;
+mod unfinished;
 mod wait;
 mod wires;
