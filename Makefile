@@ -25,9 +25,10 @@ test: build
 	cargo test $(CARGO_FLAGS) --workspace
 	cargo test $(CARGO_FLAGS) --workspace --bench micro
 
+# What is #[ignore]d stays so: processes of other tests, and a measurement that is run alone.
 test-long: build
 	@ops/bootstrap.sh tests
-	DTM_LONG=1 cargo test $(CARGO_FLAGS) --workspace -- --include-ignored
+	DTM_LONG=1 cargo test $(CARGO_FLAGS) --workspace
 
 # Every fuzz target for SECONDS, from another seed each time; the seed is printed.
 fuzz: build

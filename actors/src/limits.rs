@@ -15,8 +15,8 @@ pub struct Limits {
     /// Bytes of one stream that may be sent and not yet acked (default 1 MiB). A larger frame is
     /// taken when nothing else of its stream is in flight.
     pub stream_in_flight_bytes_max: usize,
-    /// Refused records a second of one stream (default 1,000); one that sends more is read more
-    /// slowly.
+    /// Refused records a second of one source, over all its streams on this node (default 1,000);
+    /// streams of more are read more slowly.
     pub refused_per_second_max: u64,
     /// Bytes of all streams of a source on a node (default 64 MiB).
     pub source_in_flight_bytes_max: usize,

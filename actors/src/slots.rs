@@ -1,5 +1,5 @@
 //! The open streams of each source on this node: how many there are, and what they share: the room in
-//! quarantine, and the part of the node's memory.
+//! quarantine, the part of the node's memory, and what refused records cost.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,31 +11,40 @@ use crate::admission::Share;
 use crate::batch::Quota;
 use crate::bounds::Bound;
 use crate::error::Error;
+use crate::limits::Limits;
+
+/// Sessions that a stream has at once: the one that holds it, and the one that takes it over.
+const TAKING_OVER: usize = 2;
 
 /// A clone is the same table; it holds the sources that have a stream open.
 #[derive(Clone, Debug)]
 pub(crate) struct Slots {
     open: Arc<Mutex<HashMap<SourceId, Open>>>,
     quarantine_record_bytes_max: usize,
+    refused_per_second_max: u64,
 }
 
 #[derive(Debug)]
 struct Open {
-    streams: usize,
+    /// How many sessions have each stream: two while a newer one takes it over.
+    streams: HashMap<Arc<str>, usize>,
     quarantine: Quota,
     share: Share,
 }
 
 impl Slots {
-    pub(crate) fn new(quarantine_record_bytes_max: usize) -> Self {
-        Self { open: Arc::default(), quarantine_record_bytes_max }
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let quarantine_record_bytes_max = limits.quarantine_record_bytes_max;
+        let refused_per_second_max = limits.refused_per_second_max;
+        Self { open: Arc::default(), quarantine_record_bytes_max, refused_per_second_max }
     }
 
-    /// A place for one more stream of its source, free again when it is dropped. The first stream
-    /// makes the share, of `share_bytes`.
+    /// A place for a session of a stream, free again when it is dropped. A stream that is open here
+    /// has its place: who takes it over needs no other one, also where its source has all that it
+    /// may. The first stream makes the share, of `share_bytes`.
     ///
     /// # Errors
-    /// [`Error::Limit`] where as many as `most` are taken.
+    /// [`Error::Limit`] where as many streams as `most` have a place, or twice as many sessions.
     pub(crate) fn take(
         &self,
         stream: &StreamKey,
@@ -43,16 +52,24 @@ impl Slots {
         share_bytes: u64,
     ) -> Result<Slot, Error> {
         let mut all = self.open.lock();
-        let taken = all.get(&stream.source).map_or(0, |open| open.streams);
-        most.check(taken + 1, stream, ErrorCode::TooManyStreams)?;
+        if let Some(open) = all.get(&stream.source) {
+            let sessions: usize = open.streams.values().sum();
+            let found = match open.streams.contains_key(&stream.stream) {
+                true => (sessions + 1).div_ceil(TAKING_OVER),
+                false => open.streams.len() + 1,
+            };
+            most.check(found, stream, ErrorCode::TooManyStreams)?;
+        } else {
+            most.check(1, stream, ErrorCode::TooManyStreams)?;
+        }
         let open = all.entry(stream.source.clone()).or_insert_with(|| Open {
-            streams: 0,
+            streams: HashMap::new(),
             quarantine: Quota::new(self.quarantine_record_bytes_max),
-            share: Share::new(share_bytes),
+            share: Share::new(share_bytes, self.refused_per_second_max),
         });
-        open.streams += 1;
+        *open.streams.entry(Arc::clone(&stream.stream)).or_default() += 1;
         let (quarantine, share) = (open.quarantine.clone(), open.share.clone());
-        Ok(Slot { slots: self.clone(), source: stream.source.clone(), quarantine, share })
+        Ok(Slot { slots: self.clone(), stream: stream.clone(), quarantine, share })
     }
 }
 
@@ -60,7 +77,7 @@ impl Slots {
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Slots,
-    source: SourceId,
+    stream: StreamKey,
     quarantine: Quota,
     share: Share,
 }
@@ -71,7 +88,7 @@ impl Slot {
         &self.quarantine
     }
 
-    /// The part of the node's memory that it shares with them.
+    /// The part of the node's memory that it shares with them, and what they owe.
     pub(crate) fn share(&self) -> &Share {
         &self.share
     }
@@ -80,11 +97,15 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut all = self.slots.open.lock();
-        if let Some(open) = all.get_mut(&self.source) {
-            open.streams -= 1;
-            if open.streams == 0 {
-                all.remove(&self.source);
+        let Some(open) = all.get_mut(&self.stream.source) else { return };
+        if let Some(sessions) = open.streams.get_mut(&self.stream.stream) {
+            *sessions -= 1;
+            if *sessions == 0 {
+                open.streams.remove(&self.stream.stream);
             }
+        }
+        if open.streams.is_empty() {
+            all.remove(&self.stream.source);
         }
     }
 }
@@ -95,11 +116,14 @@ mod tests {
 
     use super::*;
     use crate::bounds::{BoundOf, Bounds};
-    use crate::limits::Limits;
 
     fn most(streams_open_max: u32) -> Bound {
         let own = SourceLimits { streams_open_max, ..SourceLimits::default() };
         Bounds::new(&Limits { streams_open_max: 2, ..Limits::default() }, &own).streams_open
+    }
+
+    fn slots() -> Slots {
+        Slots::new(&Limits { quarantine_record_bytes_max: 50, ..Limits::default() })
     }
 
     fn stream(source: &str, name: &str) -> StreamKey {
@@ -115,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_source_has_its_own_number_of_streams() {
-        let slots = Slots::new(50);
+        let slots = slots();
         let (few, usual) = (most(1), most(0));
         let held = slots.take(&stream("a", "1"), few, 1_024).expect("the first");
         assert_eq!(refused(&slots, &stream("a", "2"), few), (1, BoundOf::Source, 2));
@@ -129,9 +153,27 @@ mod tests {
         slots.take(&stream("a", "2"), few, 1_024).expect("free again");
     }
 
+    // Its client may be gone without a word: its streams are not lost to it till somebody notices.
+    #[test]
+    fn a_stream_is_taken_over_where_all_places_are_taken() {
+        let slots = slots();
+        let take = |name: &str| slots.take(&stream("a", name), most(0), 1_024);
+        let [one, two] = ["1", "2"].map(|name| take(name).expect("free"));
+        let newer = take("1").expect("taken over");
+        assert_eq!(refused(&slots, &stream("a", "3"), most(0)), (2, BoundOf::Node, 3));
+        drop(one);
+        assert_eq!(refused(&slots, &stream("a", "3"), most(0)), (2, BoundOf::Node, 3));
+        let more = ["1", "1"].map(|name| take(name).expect("as many again"));
+        assert_eq!(refused(&slots, &stream("a", "1"), most(0)), (2, BoundOf::Node, 3));
+        drop((newer, more));
+        let third = take("3").expect("a place of its own");
+        drop((two, third));
+        assert!(slots.open.lock().is_empty());
+    }
+
     #[test]
     fn the_streams_of_a_source_share_one_room_in_quarantine() {
-        let slots = Slots::new(50);
+        let slots = slots();
         let [one, two] =
             ["1", "2"].map(|n| slots.take(&stream("a", n), most(0), 1_024).expect("free"));
         let other = slots.take(&stream("b", "1"), most(0), 1_024).expect("free");

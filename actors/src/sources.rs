@@ -123,7 +123,7 @@ impl SourcesHandle {
     /// [`Error::Gone`] where the actor runtime refuses to start it.
     pub async fn start(deps: Deps) -> Result<Self, Error> {
         let admission = Admission::new(deps.limits.node_in_flight_bytes_max);
-        let slots = Slots::new(deps.limits.quarantine_record_bytes_max);
+        let slots = Slots::new(&deps.limits);
         let (supervisor, _) = Actor::spawn(None, Supervisor, ()).await.map_err(|_| Error::Gone)?;
         Ok(Self(Arc::new(Sources {
             deps: Arc::new(deps),
@@ -187,13 +187,8 @@ impl SourcesHandle {
             told: request.leader_address,
         };
         self.enter(id, entry);
-        let handle = SessionHandle::new(
-            actor,
-            request.stream,
-            self.0.admission.clone(),
-            in_flight,
-            (bounds, deps.limits.refused_per_second_max),
-        );
+        let handle =
+            SessionHandle::new(actor, request.stream, self.0.admission.clone(), in_flight, bounds);
         Ok((handle, outbox))
     }
 

@@ -1,13 +1,14 @@
 //! Where the rows of a node's replicas come from: the node's RocksDB, or memory.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use dtm_machine::seams::{MemoryStateStore, StateBatch, StateError, StateRead, StateStore};
 use dtm_storage::state::{Error as DbError, Owner, Staging, StateConfig, StateDb};
+use dtm_storage::vfs::{RealVfs, rename_for_good, replace_file};
 use dtm_types::GroupId;
 use parking_lot::Mutex;
 
@@ -140,7 +141,7 @@ fn move_aside(dir: &Path) -> Result<(), DbError> {
         failed(what)
     })?;
     let cannot = |error| failed(format!("cannot be moved to {}: {error}", aside.display()));
-    std::fs::rename(dir, &aside).map_err(cannot)
+    rename_for_good(&RealVfs, dir, &aside).map_err(cannot)
 }
 
 /// The note of the other nodes, beside the rows.
@@ -151,17 +152,6 @@ fn peers_of(dir: &Path) -> PathBuf {
 /// The note of the other nodes beside rows that are not open; empty where there is none.
 pub(crate) fn noted_peers(dir: &Path) -> Vec<u8> {
     std::fs::read(peers_of(dir)).unwrap_or_default()
-}
-
-/// Replaces a small file whole or not at all.
-fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("peers.new");
-    let mut file = std::fs::File::create(&new)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    std::fs::File::open(dir)?.sync_all()
 }
 
 fn state_error(group: GroupId) -> impl Fn(DbError) -> StateError {
@@ -196,7 +186,7 @@ impl StateProvider for DbStates {
     }
 
     fn note_peers(&self, note: &[u8]) -> io::Result<()> {
-        replace_file(&self.peers, note)
+        replace_file(&RealVfs, &self.peers, note)
     }
 
     fn noted_peers(&self) -> Vec<u8> {

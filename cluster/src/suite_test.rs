@@ -1,4 +1,5 @@
-//! openraft's own storage suite over the stores that run in production: the node's log and RocksDB.
+//! openraft's own storage suite over the stores that run in production, the node's log and RocksDB,
+//! and over their twins in memory.
 
 use std::io;
 use std::sync::Arc;
@@ -13,11 +14,11 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 
 use crate::applied::Applied;
-use crate::log_store::{LogProvider, LogStore, NodeLogs};
+use crate::log_store::{LogProvider, LogStore, MemoryLogs, NodeLogs};
 use crate::missing::Missing;
 use crate::snapshot::{ROWS_FROM, ROWS_TO, SnapshotBuilder, SnapshotData, StateProvider};
 use crate::state_machine::StateMachine;
-use crate::states::DbStates;
+use crate::states::{DbStates, MemoryStates};
 use crate::type_config::{Entry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
 
 const GROUP: GroupId = GroupId(1);
@@ -26,7 +27,7 @@ const GROUP: GroupId = GroupId(1);
 /// network: the suite gives neither.
 struct Machine {
     inner: StateMachine,
-    states: DbStates,
+    states: Arc<dyn StateProvider>,
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {
@@ -80,11 +81,26 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 }
 
-struct Stores;
+/// Held as long as the stores are used.
+type Guard = (Option<tempfile::TempDir>, Arc<dyn LogProvider>);
 
-type Guard = (tempfile::TempDir, NodeLogs);
+fn stores(logs: &dyn LogProvider, states: Arc<dyn StateProvider>) -> (LogStore, Machine) {
+    let log = logs.open(GROUP, ReplicaId(1)).expect("a log");
+    let store = states.open(GROUP).expect("rows");
+    let applied = Arc::new(Applied::new());
+    let missing = Missing::load(GROUP, Arc::clone(&store), Arc::clone(&applied));
+    let missing = missing.expect("reads");
+    let (rows, marks) = (Arc::clone(&log), Arc::clone(&applied));
+    let inner = StateMachine::load(GROUP, 1, store, rows, marks, Arc::clone(&missing));
+    // The suite purges what it never applied.
+    applied.set_flushed(u64::MAX);
+    let inner = inner.expect("loads");
+    (LogStore::new(log, applied, missing), Machine { inner, states })
+}
 
-impl StoreBuilder<TypeConfig, LogStore, Machine, Guard> for Stores {
+struct OnDisk;
+
+impl StoreBuilder<TypeConfig, LogStore, Machine, Guard> for OnDisk {
     async fn build(&self) -> Result<(Guard, LogStore, Machine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().expect("a folder");
         let identity = LogIdentity { cluster: 7, node: 1 };
@@ -97,24 +113,29 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, Guard> for Stores {
         let vfs = Arc::new(RealVfs);
         let opened = NodeLog::open(vfs, &dir.path().join("log"), cfg, identity);
         let logs = NodeLogs::new(Arc::new(opened.expect("opens").0), Incarnation(1));
-        let log = logs.open(GROUP, ReplicaId(1)).expect("a log");
         let owner = Owner { cluster: ClusterId([7; 16]), node: NodeId([1; 16]) };
         let states = DbStates::open(&dir.path().join("state"), owner, &StateConfig::default());
-        let states = states.expect("opens");
-        let store = states.open(GROUP).expect("rows");
-        let applied = Arc::new(Applied::new());
-        let missing = Missing::load(GROUP, Arc::clone(&store), Arc::clone(&applied));
-        let missing = missing.expect("reads");
-        let (rows, marks) = (Arc::clone(&log), Arc::clone(&applied));
-        let inner = StateMachine::load(GROUP, 1, store, rows, marks, Arc::clone(&missing));
-        // The suite purges what it never applied.
-        applied.set_flushed(u64::MAX);
-        let store = LogStore::new(log, applied, missing);
-        Ok(((dir, logs), store, Machine { inner: inner.expect("loads"), states }))
+        let (store, machine) = stores(&logs, Arc::new(states.expect("opens")));
+        Ok(((Some(dir), Arc::new(logs)), store, machine))
+    }
+}
+
+struct InMemory;
+
+impl StoreBuilder<TypeConfig, LogStore, Machine, Guard> for InMemory {
+    async fn build(&self) -> Result<(Guard, LogStore, Machine), StorageError<TypeConfig>> {
+        let logs = MemoryLogs::default();
+        let (store, machine) = stores(&logs, Arc::new(MemoryStates::default()));
+        Ok(((None, Arc::new(logs)), store, machine))
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openrafts_suite_passes_over_log_and_rows() {
-    Suite::test_all(Stores).await.expect("every case passes");
+    Suite::test_all(OnDisk).await.expect("every case passes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openrafts_suite_passes_over_the_twins_in_memory() {
+    Suite::test_all(InMemory).await.expect("every case passes");
 }

@@ -14,8 +14,12 @@ use dtm_types::text::Lang;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    // Before anything is read: whichever command it is may hold keys or payloads in clear.
+    if let Err(error) = telemetry::leave_no_core() {
+        return fail(&format!("core files cannot be switched off: {error}"), Exit::Failed as u8);
+    }
     telemetry::keep_files_private();
+    let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.to_string(), Exit::Failed as u8),

@@ -7,11 +7,14 @@ use futures::future::LocalBoxFuture;
 use crate::config::{Config, EXIT_CONFIG};
 use crate::seams::Seams;
 use crate::shell::{self, Shell};
-use crate::{belonging, keyring, runtime, tls};
+use crate::{belonging, keyring, runtime, telemetry, tls};
 
 /// Why a node did not run to its planned end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Core files could not be switched off.
+    #[error("core files cannot be switched off: {0}")]
+    Core(std::io::Error),
     /// The process could not be set up.
     #[error(transparent)]
     Shell(#[from] shell::Error),
@@ -51,7 +54,7 @@ impl Error {
             | Self::Shell(shell::Error::Tls(tls::Error::File(_) | tls::Error::Unusable { .. }))
             | Self::Shell(shell::Error::Telemetry(_)) => EXIT_CONFIG,
             Self::Run(error) => error.exit(),
-            Self::Shell(_) => 1,
+            Self::Core(_) | Self::Shell(_) => 1,
         }
     }
 }
@@ -73,6 +76,8 @@ pub fn run(config: Config) -> LocalBoxFuture<'static, Result<(), Error>> {
 /// As [`run`].
 pub fn run_with(config: Config, seams: Seams) -> LocalBoxFuture<'static, Result<(), Error>> {
     Box::pin(async move {
+        // `dtm` has done so; whoever else runs a node has not. Before the first key is read.
+        telemetry::leave_no_core().map_err(Error::Core)?;
         let keyring = keyring::open(&config)?;
         belonging::check(&config, &keyring)?;
         let shell = Shell::start(config).await?;

@@ -1,7 +1,7 @@
 //! What every run of a node starts and ends with, whatever services it carries.
 //!
 //! ```text
-//!  start: no core files ▶ logs ▶ metrics ▶ certificates ▶ three open ports (nothing accepted)
+//!  start: logs ▶ metrics ▶ certificates ▶ three open ports (nothing accepted)
 //!  run:   services on the doors, certificates watched
 //!  stop:  SIGTERM or SIGINT ▶ `shutdown` cancelled ▶ doors drain
 //! ```
@@ -24,9 +24,6 @@ pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Core files could not be switched off.
-    #[error("core files cannot be switched off: {0}")]
-    Core(std::io::Error),
     /// Logs or metrics.
     #[error(transparent)]
     Telemetry(#[from] telemetry::Error),
@@ -57,12 +54,12 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Sets the process up. Call once, inside a runtime, before any key is read.
+    /// Sets the process up. Call once, inside a runtime, after core files were
+    /// forbidden.
     ///
     /// # Errors
     /// [`Error`]; the message names the file or port.
     pub async fn start(config: Config) -> Result<Self, Error> {
-        telemetry::leave_no_core().map_err(Error::Core)?;
         telemetry::start_logs(&config.telemetry.log)?;
         telemetry::abort_on_panic(telemetry::is_contained);
         let metrics = telemetry::start_metrics()?;

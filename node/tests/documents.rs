@@ -44,6 +44,52 @@ fn no_page_is_about_a_code_that_is_gone() {
     }
 }
 
+/// Files of a kind below a folder that are the project's own.
+fn all_files(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        if path.is_dir() && !path.is_symlink() && name != "target" && !name.starts_with('.') {
+            all_files(&path, extension, found);
+        } else if path.extension().is_some_and(|found| found == extension) {
+            found.push(path);
+        }
+    }
+}
+
+/// The ids of the lines `covers: ID, ID` of a source file.
+fn covered(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text.lines().map(str::trim_start);
+    let said = lines.filter_map(|line| {
+        line.strip_prefix("// covers: ").or_else(|| line.strip_prefix("# covers: "))
+    });
+    said.flat_map(|ids| ids.split(',').map(str::trim))
+}
+
+#[test]
+fn the_page_of_requirements_names_what_tests_cover_and_nothing_else() {
+    let root = docs().join("..");
+    let mut tests = BTreeSet::new();
+    for extension in ["rs", "py"] {
+        let mut files = Vec::new();
+        all_files(&root, extension, &mut files);
+        for path in files {
+            let text = fs::read_to_string(&path).expect("a source file");
+            tests.extend(covered(&text).map(str::to_owned));
+        }
+    }
+    let compliance = page("compliance.md");
+    let rows = compliance.lines().filter_map(|line| line.strip_prefix("| "));
+    let ids = rows.filter_map(|row| row.split(" | ").next()).skip_while(|id| *id != "id").skip(1);
+    let ids = ids.flat_map(|ids| ids.split(',').map(|id| id.trim().to_owned()));
+    let named: BTreeSet<String> = ids.collect();
+    assert!(tests.len() > 10, "the search finds what tests cover: {tests:?}");
+    let missing: Vec<_> = tests.difference(&named).collect();
+    assert!(missing.is_empty(), "covered and not in docs/compliance.md: {missing:?}");
+    let claimed: Vec<_> = named.difference(&tests).collect();
+    assert!(claimed.is_empty(), "in docs/compliance.md and covered by no test: {claimed:?}");
+}
+
 #[test]
 fn generated_pages_are_fresh() {
     for (name, text) in [

@@ -283,13 +283,20 @@ fn an_ack_is_proven_by_its_own_token_only() {
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/v1");
 
-/// What the file of this name holds; written from `made` where that is asked for.
+/// What the file of this name holds; written from `made` where that is asked for, after which the
+/// test calls [`nothing_was_written`].
 fn golden(name: &str, made: &[u8]) -> Bytes {
     let path = std::path::Path::new(GOLDEN).join(name);
     if std::env::var_os("DTM_WRITE_GOLDEN").is_some() {
         std::fs::write(&path, made).expect("written");
     }
     std::fs::read(path).expect("the golden file is committed").into()
+}
+
+/// What was only written proves nothing.
+fn nothing_was_written() {
+    let asked = std::env::var_os("DTM_WRITE_GOLDEN");
+    assert!(asked.is_none(), "written: run again without DTM_WRITE_GOLDEN");
 }
 
 /// Payloads as they came, the second one to be refused.
@@ -334,6 +341,7 @@ fn a_batch_of_version_1_is_sealed_the_same_and_opens_for_ever() {
     assert_eq!(header.suite, 2);
     let plain = body.encoded_len() as u64;
     assert!(header.plain_bytes > plain, "{plain}");
+    nothing_was_written();
 }
 
 #[test]

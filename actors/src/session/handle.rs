@@ -1,13 +1,14 @@
 //! What the gRPC door holds of a session: admits bytes, and one declaration of loss, then casts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dtm_proto::ingest;
 use dtm_types::format::{Envelope, Violation};
 use dtm_types::{ErrorCode, StreamKey};
 use prost::Message;
 use prost::encoding::encoded_len_varint;
-use ractor::ActorRef;
+use ractor::{ActorRef, ActorStatus};
 use tokio::sync::Semaphore;
 
 use super::actor::SessionMessage;
@@ -17,6 +18,8 @@ use crate::error::Error;
 
 /// Most bytes of a request that carries a frame besides its records: two keys, a length, a sequence.
 const FRAME_HEADER_BYTES: usize = 17;
+/// How soon a frame that waits for refused records sees that its session has ended.
+const ENDED_SEEN_WITHIN: Duration = Duration::from_secs(1);
 
 /// A session, from the reading side.
 pub struct SessionHandle {
@@ -27,7 +30,6 @@ pub struct SessionHandle {
     /// Of one: held by the declaration of loss that is on its way.
     declaring: Arc<Semaphore>,
     bounds: Bounds,
-    refused_per_second_max: u64,
 }
 
 impl SessionHandle {
@@ -36,17 +38,9 @@ impl SessionHandle {
         stream: StreamKey,
         admission: Admission,
         in_flight: InFlight,
-        (bounds, refused_per_second_max): (Bounds, u64),
+        bounds: Bounds,
     ) -> Self {
-        Self {
-            actor,
-            stream,
-            admission,
-            in_flight,
-            declaring: Arc::new(Semaphore::new(1)),
-            bounds,
-            refused_per_second_max,
-        }
+        Self { actor, stream, admission, in_flight, declaring: Arc::new(Semaphore::new(1)), bounds }
     }
 
     /// Takes a frame that came over no wire; see [`SessionHandle::frame_of`].
@@ -59,19 +53,27 @@ impl SessionHandle {
     }
 
     /// Takes a frame whose request came as `bytes` bytes, which is what its client counts: checks
-    /// its limits, waits for room on the node (and longer where records of this stream were
-    /// refused), hands it to the actor.
+    /// its limits, waits for room on the node (before that, where records of this stream were
+    /// refused, for what those of its source cost), hands it to the actor.
     ///
     /// # Errors
     /// [`Error::Limit`] with the name and value of the limit; [`Error::Gone`] after the end.
     pub async fn frame_of(&self, frame: ingest::Frame, bytes: usize) -> Result<(), Error> {
         let memory = self.check(&frame, bytes)?;
-        let slowed = self.in_flight.slowed(self.refused_per_second_max);
-        if !slowed.is_zero() {
-            tokio::time::sleep(slowed).await;
-        }
+        self.slowed().await?;
         let permit = self.admission.admit(&self.in_flight, bytes, memory).await;
         self.cast(SessionMessage::Frame { frame, permit })
+    }
+
+    /// Waits where records of this stream were refused; not beyond its end, which may be far sooner.
+    async fn slowed(&self) -> Result<(), Error> {
+        let mut slowed = std::pin::pin!(self.in_flight.slowed());
+        while tokio::time::timeout(ENDED_SEEN_WITHIN, slowed.as_mut()).await.is_err() {
+            if self.actor.get_status() >= ActorStatus::Stopping {
+                return Err(Error::Gone);
+            }
+        }
+        Ok(())
     }
 
     /// The client no longer has these records. Waits until the group has answered the declaration
@@ -222,13 +224,12 @@ mod costs;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use dtm_types::command::SourceLimits;
     use ractor::{Actor, ActorProcessingErr};
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::admission::Share;
     use crate::limits::Limits;
 
     /// Hands on what a session would work on.
@@ -264,9 +265,9 @@ mod tests {
         let (actor, _) = Actor::spawn(None, Mailbox(sender), ()).await.expect("starts");
         let stream = StreamKey::parse("tinh-01", "main").expect("allowed names");
         let admission = Admission::new(1 << 20);
-        let limits = (Bounds::new(&Limits::default(), &SourceLimits::default()), 1_000);
-        let session =
-            SessionHandle::new(actor.clone(), stream, admission, InFlight::default(), limits);
+        let bounds = Bounds::new(&Limits::default(), &SourceLimits::default());
+        let in_flight = InFlight::within(Share::new(1 << 20, 1_000));
+        let session = SessionHandle::new(actor.clone(), stream, admission, in_flight, bounds);
         let lost = ingest::Lost { from_sequence: 1, to_sequence: 2 };
         session.lost(lost).await.expect("taken");
         let first = mailbox.recv().await.expect("a declaration");

@@ -1,7 +1,5 @@
 //! What a frame costs: the stream counts as its client does, the node what it holds.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use dtm_proto::ingest::publish_request::Request;
 use dtm_types::command::SourceLimits;
@@ -11,9 +9,15 @@ use tokio::sync::mpsc;
 
 use super::tests::Mailbox;
 use super::*;
+use crate::admission::Share;
 use crate::limits::Limits;
 
 const MIB: usize = 1 << 20;
+
+/// The share of a source that may take whatever its node has.
+fn ample() -> Share {
+    Share::new(u64::MAX, 1_000)
+}
 
 /// A session whose messages nobody works on, the node's budget, what the stream has in flight.
 async fn session(
@@ -23,11 +27,10 @@ async fn session(
     let (sender, mailbox) = mpsc::channel(8);
     let (actor, _) = Actor::spawn(None, Mailbox(sender), ()).await.expect("starts");
     let stream = StreamKey::parse("tinh-01", "main").expect("allowed names");
-    let (admission, in_flight) = (Admission::new(budget), InFlight::default());
+    let (admission, in_flight) = (Admission::new(budget), InFlight::within(ample()));
     let handle = {
         let bounds = Bounds::new(limits, &SourceLimits::default());
-        let at_most = (bounds, limits.refused_per_second_max);
-        SessionHandle::new(actor, stream, admission.clone(), in_flight.clone(), at_most)
+        SessionHandle::new(actor, stream, admission.clone(), in_flight.clone(), bounds)
     };
     (handle, admission, in_flight, mailbox)
 }

@@ -138,6 +138,8 @@ config! {
         streams_open_max: u64 = "64", 1..=4_096, "streams";
         /// Reads, tails and lists of the quarantine of one source or operator open at once on this node.
         reads_open_max: u64 = "32", 1..=4_096, "reads";
+        /// What answers that are ready and not yet sent take in memory on this node, over all reads; those of one source or operator a quarter of it. A read whose caller takes nothing for 5 s ends (`unavailable`) where others wait for its room; it goes on from the last position.
+        read_ahead_bytes_max: u64 = "67_108_864", (4 * MIB)..=(64 * GIB), "bytes";
         /// Stream names of one source, ever.
         stream_names_max: u64 = "100_000", 1..=10_000_000, "names";
         /// Bytes of one stream that are sent and not yet acknowledged. A larger frame is admitted when nothing else of its stream is in flight.
@@ -146,7 +148,11 @@ config! {
         source_in_flight_bytes_max: u64 = "67_108_864", MIB..=(64 * GIB), "bytes";
         /// The same over all streams of the node.
         node_in_flight_bytes_max: u64 = "268_435_456", MIB..=(64 * GIB), "bytes";
-        /// Refused records a second of one stream. One that sends more is read more slowly, so that it costs the others nothing.
+        /// Room for requests that have begun and are not complete, on this node; a source has half of it. Calls that are read before it is known who asks have a quarter beside it, an address half of that. A request is read when there is room for all of it.
+        arriving_bytes_max: u64 = "134_217_728", (4 * MIB)..=(64 * GIB), "bytes";
+        /// A request that has begun and has its room is complete by then, or its call ends (`overloaded`). The slowest line that carries a frame of `frame_bytes_max` is this quick.
+        request_within_ms: u64 = "30_000", 1_000..=3_600_000, "ms";
+        /// Refused records a second of one source, over all its streams on this node. Where there are more, the streams that they come in are read more slowly, one frame of them at a time, so that they cost the other sources nothing.
         refused_per_second_max: u64 = "1_000", 1..=1_000_000, "records";
         /// Refused records kept for one source; beyond it they are only counted.
         quarantine_records_max: u64 = "10_000", 0..=10_000_000, "records";

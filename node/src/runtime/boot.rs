@@ -5,10 +5,12 @@
 //!         last said that it runs (each minute). A copy of the disk carries both as of its making.
 //! ```
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
+
+use dtm_storage::vfs::{RealVfs, replace_file};
 
 const FILE: &str = "boot";
 const FOUNDED: &str = "founded";
@@ -48,12 +50,8 @@ impl Boot {
 
     /// Writes the file. Durable when it returns.
     pub(super) fn write(self, data: &Path) -> io::Result<()> {
-        let fresh = data.join("boot.new");
-        let mut file = File::create(&fresh)?;
-        file.write_all(format!("{} {}\n", self.counter, self.stamp_us).as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, data.join(FILE))?;
-        File::open(data)?.sync_all()
+        let text = format!("{} {}\n", self.counter, self.stamp_us);
+        replace_file(&RealVfs, &data.join(FILE), text.as_bytes())
     }
 
     /// How long ago the node last said that it runs; `None` where nobody knows. A new node was
@@ -77,8 +75,7 @@ pub(super) fn is_founded(data: &Path) -> bool {
 
 /// Founding is complete. Durable when it returns.
 pub(super) fn mark_founded(data: &Path) -> io::Result<()> {
-    File::create(data.join(FOUNDED))?.sync_all()?;
-    File::open(data)?.sync_all()
+    replace_file(&RealVfs, &data.join(FOUNDED), b"")
 }
 
 #[cfg(test)]

@@ -8,14 +8,16 @@ use dtm_proto::admin::join_service_server::JoinServiceServer;
 use dtm_proto::admin::node_service_server::NodeServiceServer;
 use dtm_proto::records::records_service_server::RecordsServiceServer;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 
 use super::settings::LEAVE_WITHIN;
 use crate::http::{LiveStatus, Readiness};
 use crate::services::{
-    AdminDoor, IngestServer, JoinDoor, Live, NodeDoor, RecordsDoor, Shared, TellTooLarge,
+    AdminDoor, IngestServer, JoinDoor, Live, NodeDoor, RecordsDoor, Shared, TellTooLarge, metered,
     reflection,
 };
 use crate::telemetry::ContainCalls;
@@ -51,10 +53,13 @@ pub(super) async fn serve_grpc(
     let admin = AdminServiceServer::new(AdminDoor(Arc::clone(&shared)))
         .max_decoding_message_size(ADMIN_BYTES_MAX);
     let nodes = NodeServiceServer::new(NodeDoor(Arc::clone(&shared)));
+    let arriving = Arc::clone(&shared);
     let join = JoinServiceServer::new(JoinDoor(shared));
     let served = tls::grpc_server()
         .layer(ContainCalls)
         .layer(TellTooLarge)
+        .layer(MapResponseLayer::new(metered))
+        .layer(MapRequestLayer::new(move |request| of_stranger(&arriving, request)))
         .add_service(health)
         .add_service(reflection)
         .add_service(ingest)
@@ -72,6 +77,14 @@ pub(super) async fn serve_grpc(
     if let Err(error) = ended {
         tracing::error!(%error, "the gRPC port ended");
     }
+}
+
+/// Bounds what is read of a request before it is known who asks. `Publish` knows that first.
+fn of_stranger(shared: &Shared, request: http::Request<Body>) -> http::Request<Body> {
+    if request.uri().path() == IngestServer::PUBLISH {
+        return request;
+    }
+    shared.arrivals.of_address(request)
 }
 
 /// `dtm.ingest.v1.IngestService` is SERVING while `/readyz` says so: a client that asks for health

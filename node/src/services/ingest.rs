@@ -10,7 +10,7 @@ use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use dtm_actors::{ContractRequest, OpenRequest, SessionHandle};
+use dtm_actors::{Bound, BoundOf, ContractRequest, OpenRequest, SessionHandle};
 use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, ReadView};
@@ -24,6 +24,7 @@ use tonic_types::StatusExt;
 
 use self::codec::{HoldsTooMuch, Inbound};
 pub(crate) use self::server::IngestServer;
+use super::arrivals::{Inlet, TooLate};
 use super::rights::{Entered, Terms};
 use super::shared::Shared;
 use super::status::{
@@ -44,8 +45,9 @@ impl IngestDoor {
     async fn publish(
         &self,
         request: Request<Streaming<Inbound>>,
+        inlet: Arc<Inlet>,
     ) -> Result<Response<Answers>, Status> {
-        let opened = self.opened(request).await;
+        let opened = self.opened(request, inlet).await;
         opened.inspect_err(|refused| {
             let info = refused.get_details_error_info();
             let code = info.map_or_else(|| format!("{:?}", refused.code()), |info| info.reason);
@@ -85,12 +87,19 @@ impl IngestDoor {
     async fn opened(
         &self,
         request: Request<Streaming<Inbound>>,
+        inlet: Arc<Inlet>,
     ) -> Result<Response<Answers>, Status> {
         let caller = self.0.caller(&request).await?;
         // Who may not even publish as itself is not listened to: nothing is decoded for it.
         self.0.permit(&caller, Operation::Publish, caller.source().map(SourceId::as_str))?;
+        let share = self.0.arrivals.share(caller.to_string());
+        inlet.enter(Arc::clone(&share));
         let mut requests = request.into_inner();
-        let first = tokio::time::timeout(OPEN_WITHIN, requests.message()).await;
+        let first = async {
+            let _place = share.opening().await;
+            requests.message().await
+        };
+        let first = tokio::time::timeout(OPEN_WITHIN, first).await;
         let first = first
             .map_err(|_| status(ErrorCode::InvalidArgument, "no open request within 10 s"))?
             .map_err(|unread| self.unread(unread))?;
@@ -100,6 +109,7 @@ impl IngestDoor {
                 "the first request of a stream is Open",
             ));
         };
+        drop(inlet.taken());
         self.0.permit(&caller, Operation::Publish, Some(&open.source))?;
         let (request, terms) = self.0.open_request(open).await?;
         // Entered before the session is opened: no revocation falls between.
@@ -108,7 +118,7 @@ impl IngestDoor {
         let (shared, group) = (Arc::clone(&self.0), request.group);
         let ended = move |error| of_session_at(&error, || shared.view().instead(group));
         let (session, outbox) = self.0.sources.open(request).await.map_err(&ended)?;
-        tokio::spawn(contained(read(requests, session, stream, right)));
+        tokio::spawn(contained(read((requests, inlet), session, stream, right)));
         let answers = outbox.map(move |answer| answer.map_err(&ended));
         Ok(Response::new(Box::pin(answers)))
     }
@@ -188,34 +198,65 @@ fn held_too_much(refused: &Status) -> Option<u64> {
     Some(refused.source()?.downcast_ref::<HoldsTooMuch>()?.found)
 }
 
+/// Why a request of an open stream was not read; none = its connection broke.
+fn unread(
+    broken: &Status,
+    session: &SessionHandle,
+    stream: &StreamKey,
+) -> Option<dtm_actors::Error> {
+    if let Some(late) = too_late(broken, stream) {
+        return Some(late);
+    }
+    if let Some(found) = held_too_much(broken) {
+        return Some(session.frame_holds_too_much(found));
+    }
+    match broken.code() {
+        Code::OutOfRange => Some(session.frame_too_large(message_bytes(broken))),
+        // What cannot be read, not a connection that broke.
+        Code::InvalidArgument => Some(session.protocol("a request is no PublishRequest")),
+        _ => None,
+    }
+}
+
+/// A request that was begun and not completed in time.
+fn too_late(refused: &Status, stream: &StreamKey) -> Option<dtm_actors::Error> {
+    let within_ms = refused.source()?.downcast_ref::<TooLate>()?.within_ms;
+    let bound = Bound { name: "request_within_ms", value: within_ms, of: BoundOf::Node };
+    let (stream, found) = (stream.clone(), within_ms.saturating_add(1));
+    Some(dtm_actors::Error::Limit { stream, code: ErrorCode::Overloaded, bound, found })
+}
+
 /// Reads a connection to its end, or until its right is gone.
 async fn read(
-    mut requests: Streaming<Inbound>,
+    (mut requests, inlet): (Streaming<Inbound>, Arc<Inlet>),
     session: SessionHandle,
     stream: StreamKey,
     mut right: Entered,
 ) {
     loop {
-        let asked = tokio::select! {
+        let next = async {
+            session.slowed().await?;
+            Ok(requests.message().await)
+        };
+        let next = tokio::select! {
             biased;
             cut = right.cut() => return session.fail(cut.error(&stream)),
-            asked = requests.message() => asked,
+            next = next => next,
         };
+        let asked = match next {
+            Ok(asked) => asked,
+            Err(gone) => return session.fail(gone),
+        };
+        // Until the request has room among those in flight.
+        let _taken = inlet.taken();
         let (asked, bytes) = match asked {
             Ok(Some(Inbound { asked: Some(asked), bytes })) => (asked, bytes),
             Ok(Some(_)) => {
                 return session.fail(session.protocol("a request that this version does not know"));
             }
             Ok(None) => return session.half_closed(),
-            Err(broken) if broken.code() == Code::OutOfRange => {
-                return session.fail(session.frame_too_large(message_bytes(&broken)));
-            }
-            Err(broken) => match held_too_much(&broken) {
-                Some(found) => return session.fail(session.frame_holds_too_much(found)),
-                // What cannot be read, not a connection that broke.
-                None if broken.code() == Code::InvalidArgument => {
-                    return session.fail(session.protocol("a request is no PublishRequest"));
-                }
+            Err(broken) => match unread(&broken, &session, &stream) {
+                Some(why) => return session.fail(why),
                 None => return session.disconnected(),
             },
         };

@@ -4,6 +4,8 @@
 //! the work through the seams. Owner of the state: [`Shared`]; the services themselves hold none.
 
 mod admin;
+mod ahead;
+mod arrivals;
 mod audit;
 mod auth;
 mod cluster_key;
@@ -27,6 +29,8 @@ mod today;
 mod too_large;
 
 pub(crate) use admin::{AdminDoor, dataset_row};
+pub(crate) use ahead::{Ahead, metered};
+pub(crate) use arrivals::Arrivals;
 pub(crate) use audit::{Action, Actor, act};
 pub(crate) use cluster_key::keep_cluster_key;
 pub(crate) use drained::keep_drained;

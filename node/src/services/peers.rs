@@ -223,11 +223,10 @@ impl NodeService for NodeDoor {
         &self,
         request: Request<wire::ReadGroupRequest>,
     ) -> Result<Response<Self::ReadGroupStream>, Status> {
-        self.0.allow(&request, Operation::PeerCall, None).await?;
+        let caller = self.0.allow(&request, Operation::PeerCall, None).await?;
         let asked = request.into_inner();
         let read = asked.read.unwrap_or_default();
-        let answers = records::read_here(&self.0, GroupId(asked.group), read)?;
-        Ok(Response::new(answers))
+        records::read_here(&self.0, GroupId(asked.group), read, &caller)
     }
 
     async fn lookup_in_group(
@@ -244,12 +243,14 @@ impl NodeService for NodeDoor {
         &self,
         request: Request<wire::QuarantineOfGroupRequest>,
     ) -> Result<Response<Self::QuarantineOfGroupStream>, Status> {
-        self.0.allow(&request, Operation::PeerCall, None).await?;
+        let caller = self.0.allow(&request, Operation::PeerCall, None).await?;
         let asked = request.into_inner();
         let (group, with_payload) = (GroupId(asked.group), asked.with_payload);
         let quarantine = asked.quarantine.unwrap_or_default();
-        let answers = records::quarantine_here(&self.0, group, quarantine, with_payload).await?;
-        Ok(Response::new(answers))
+        let reading = self.0.ahead.enter(&caller);
+        let answers =
+            records::quarantine_here(&self.0, group, quarantine, with_payload, &reading).await?;
+        Ok(records::counted(reading, answers))
     }
 
     async fn rows(

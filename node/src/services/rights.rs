@@ -152,7 +152,7 @@ impl Drop for Entered {
 impl Rights {
     /// Enters a stream that sends, opened under the caller's credential and these terms.
     pub(crate) fn enter(self: &Arc<Self>, caller: &Caller, terms: Terms) -> Entered {
-        self.enter_on(Ground { caller: caller.clone(), sends: Some(terms) })
+        self.enter_on(&mut self.open.lock(), Ground { caller: caller.clone(), sends: Some(terms) })
     }
 
     /// Enters a stream of answers, opened under the caller's credential: who opens many and reads
@@ -167,19 +167,21 @@ impl Rights {
     ) -> Result<Entered, Status> {
         let reads =
             |grant: &&Grant| grant.ground.sends.is_none() && grant.ground.caller.is_same(caller);
-        if self.open.lock().values().filter(reads).count() as u64 >= reads_open_max {
+        // Counted and entered under one lock: calls that come together are no more than may be.
+        let mut open = self.open.lock();
+        if open.values().filter(reads).count() as u64 >= reads_open_max {
             let limit = ("limit", "reads_open_max".to_owned());
             let values = [limit, ("value", reads_open_max.to_string())];
             let detail = format!("reads_open_max = {reads_open_max} reads at once on a node");
             return Err(status_with(ErrorCode::TooManyStreams, detail, &values));
         }
-        Ok(self.enter_on(Ground { caller: caller.clone(), sends: None }))
+        Ok(self.enter_on(&mut open, Ground { caller: caller.clone(), sends: None }))
     }
 
-    fn enter_on(self: &Arc<Self>, ground: Ground) -> Entered {
+    fn enter_on(self: &Arc<Self>, open: &mut HashMap<u64, Grant>, ground: Ground) -> Entered {
         let (sender, cut) = watch::channel(None);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        self.open.lock().insert(id, Grant { ground, cut: sender });
+        open.insert(id, Grant { ground, cut: sender });
         Entered { rights: Arc::clone(self), id, cut }
     }
 

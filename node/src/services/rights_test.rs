@@ -83,6 +83,27 @@ fn a_stream_whose_agreement_was_changed_ends_to_be_opened_anew() {
     assert_eq!((cut(&other), cut(&reads)), (Some(Cut::Changed), None));
 }
 
+// holds: LIVE-1
+#[test]
+fn calls_that_come_together_open_no_more_reads_than_one_caller_may() {
+    const MOST: u64 = 8;
+    const CALLS: usize = 32;
+    for _ in 0..50 {
+        let rights = Arc::new(Rights::default());
+        let together = std::sync::Barrier::new(CALLS);
+        let opened: Vec<_> = std::thread::scope(|scope| {
+            let call = || {
+                let own = caller("a", Credential::Key([1; 8]));
+                together.wait();
+                rights.enter_reading(&own, MOST).ok()
+            };
+            let calls: Vec<_> = (0..CALLS).map(|_| scope.spawn(call)).collect();
+            calls.into_iter().filter_map(|call| call.join().expect("no panic")).collect()
+        });
+        assert_eq!(opened.len() as u64, MOST);
+    }
+}
+
 // holds: SEC-2
 #[test]
 fn only_streams_without_a_right_are_cut() {

@@ -18,6 +18,8 @@ use crate::config::Config;
 use crate::http::Console;
 use crate::tls::Material;
 
+use super::ahead::Ahead;
+use super::arrivals::Arrivals;
 use super::directory::Directory;
 use super::peers::PeerCalls;
 use super::rights::{Entered, Rights};
@@ -49,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) ca: Vec<Vec<u8>>,
     pub(crate) config: Config,
     pub(crate) reads: Arc<Semaphore>,
+    pub(crate) ahead: Ahead,
+    pub(crate) arrivals: Arrivals,
 }
 
 impl Shared {

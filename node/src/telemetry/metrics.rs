@@ -55,6 +55,8 @@ metrics! {
     Counter "dtm_refusals_total" ["code"] "calls": "Calls of those who are unknown or may not, by error code (docs/errors).";
     Gauge "dtm_sessions_open" [""] "streams": "Streams open on this node.";
     Counter "dtm_streams_cut_total" ["cause"] "streams": "Streams ended by this node because their right is gone or was changed (revoked) or cannot be known here (cut-off).";
+    Counter "dtm_requests_late_total" [""] "calls": "Calls ended because a request of theirs was begun and not completed within `limits.request_within_ms`.";
+    Counter "dtm_reads_ended_total" ["cause"] "reads": "Reads ended by this node because their caller took nothing while others waited for the room of its answers (stalled).";
     Counter "dtm_sessions_failed_total" ["code"] "streams": "Streams that this node ended with an error, by error code.";
     Counter "dtm_sessions_crashed_total" [""] "streams": "Sessions that panicked; their clients reconnect and resume. Anything above 0 is a bug.";
     Counter "dtm_records_received_total" [""] "records": "Records that were checked and sealed, resends included.";
@@ -68,6 +70,7 @@ metrics! {
     Counter "dtm_batches_proposed_again_total" [""] "rounds": "Rounds in which batches without an outcome were proposed again.";
     Counter "dtm_resend_conflicts_total" [""] "batches": "Resends whose content differs from what is held.";
     Histogram "dtm_ack_seconds" [""] "seconds": "From the seal of a batch to its acknowledgement; records that waited in an open batch have waited before.";
+    Gauge "dtm_arriving_bytes" [""] "bytes": "Room of requests that have begun and are not yet complete and taken in.";
     Gauge "dtm_in_flight_bytes" [""] "bytes": "Bytes taken in and not yet committed: of each frame its request, or what it takes in memory where that is more.";
     Counter "dtm_ing1_alarms_total" [""] "streams": "ING-1: a client showed the token of an acknowledgement beyond what is held. Anything above 0 is an incident.";
     Counter "dtm_ing1_unproven_total" [""] "streams": "A client said so without that token.";

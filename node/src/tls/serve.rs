@@ -15,9 +15,9 @@ use tower::ServiceExt;
 use super::Incoming;
 
 /// A silent connection is asked for a sign of life after this.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-/// And closed when none came by then.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(4);
+/// And closed when none came by then: what it holds is free again within ten seconds.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(6);
 /// A request's header must be complete by then (slow senders).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Concurrent requests on one connection.

@@ -62,6 +62,11 @@ const IMPURE: &[&str] =
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
+/// Lines of code of a crate: no tests, comments and blank lines.
+const CRATE_LINES_MAX: usize = 8_000;
+/// Crates past that, and how far they may go before they are split as their ADR says.
+const LARGE: &[(&str, usize, &str)] =
+    &[("dtm-cluster", 10_500, "docs/adr/0009"), ("dtm", 11_000, "docs/adr/0009")];
 
 /// Words that tell of a workplace instead of the product. In halves, so that this file is clean.
 const BANNED: &[(&str, &str)] = &[("/wo", "rk/"), ("sub", "agent"), ("../", "shared")];
@@ -70,7 +75,9 @@ const BANNED: &[(&str, &str)] = &[("/wo", "rk/"), ("sub", "agent"), ("../", "sha
 pub(crate) fn check() -> Result<()> {
     let mut breaches = layers()?;
     let files = committed()?;
-    breaches.extend(unnamed(&files)?);
+    let packages = packages(&files)?;
+    breaches.extend(unnamed(&packages));
+    breaches.extend(large(&packages));
     for path in files {
         let Ok(text) = fs::read_to_string(&path) else {
             continue;
@@ -129,36 +136,69 @@ fn layers() -> Result<Vec<String>> {
     Ok(breaches)
 }
 
-/// Dependencies that no source file of their package names: they are not needed.
-fn unnamed(files: &[String]) -> Result<Vec<String>> {
+/// Paths and texts of source files.
+type Sources = Vec<(String, String)>;
+
+/// Each package with its source files.
+fn packages(files: &[String]) -> Result<Vec<(Package, Sources)>> {
     let metadata = MetadataCommand::new().no_deps().exec().context("run cargo metadata")?;
     let root = &metadata.workspace_root;
     let folder = |package: &Package| {
         let folder = package.manifest_path.parent().and_then(|at| at.strip_prefix(root).ok());
         folder.map(|at| format!("{at}/")).unwrap_or_default()
     };
-    let mut sources: BTreeMap<String, String> = BTreeMap::new();
+    let mut sources: BTreeMap<String, Sources> = BTreeMap::new();
     for path in files.iter().filter(|path| path.ends_with(".rs")) {
         // One package may lie in the folder of another: the innermost has the file.
         let homes = metadata.packages.iter().map(folder).filter(|home| path.starts_with(home));
         if let Some(home) = homes.max_by_key(String::len) {
-            sources
-                .entry(home)
-                .or_default()
-                .push_str(&fs::read_to_string(path).unwrap_or_default());
+            let text = fs::read_to_string(path).unwrap_or_default();
+            sources.entry(home).or_default().push((path.clone(), text));
         }
     }
+    let all = metadata.packages.iter();
+    let with_sources =
+        all.map(|package| (package.clone(), sources.remove(&folder(package)).unwrap_or_default()));
+    Ok(with_sources.collect())
+}
+
+/// Dependencies that no source file of their package names: they are not needed.
+fn unnamed(packages: &[(Package, Sources)]) -> Vec<String> {
     let mut breaches = Vec::new();
-    for package in &metadata.packages {
-        let text = sources.get(&folder(package)).map(String::as_str).unwrap_or_default();
+    for (package, sources) in packages {
         for dependency in &package.dependencies {
             let name = dependency.rename.as_ref().unwrap_or(&dependency.name).replace('-', "_");
-            if !is_named(text, &name) {
+            if !sources.iter().any(|(_, text)| is_named(text, &name)) {
                 breaches.push(format!("{}: names {name} in no source file", package.name));
             }
         }
     }
-    Ok(breaches)
+    breaches
+}
+
+/// Crates that are to be split.
+fn large(packages: &[(Package, Sources)]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for (package, sources) in packages {
+        let own =
+            sources.iter().filter(|(path, _)| !is_test(path) && !path.contains("/generated/"));
+        let lines: usize = own.map(|(_, text)| code_lines(text)).sum();
+        let known = LARGE.iter().find(|(name, ..)| *name == package.name.as_str());
+        let (most, why) =
+            known.map_or((CRATE_LINES_MAX, "docs/adr"), |(_, most, why)| (*most, why));
+        if lines > most {
+            let name = &package.name;
+            breaches
+                .push(format!("{name}: {lines} lines of code, at most {most}: split it ({why})"));
+        }
+    }
+    breaches
+}
+
+/// Without blank lines, comments and the tests at the end.
+fn code_lines(text: &str) -> usize {
+    let code = text.lines().map(str::trim).take_while(|line| !line.starts_with("mod tests {"));
+    code.filter(|line| !line.is_empty() && !line.starts_with("//")).count()
 }
 
 /// `name::…` or `use name` as a word of its own, outside of comments.
@@ -266,6 +306,13 @@ mod tests {
         let foreign = ["/work", "/main"].concat();
         words("a", &format!("see {foreign}/x\n"), &mut breaches);
         assert_eq!(breaches.len(), 1);
+    }
+
+    #[test]
+    fn code_is_counted_without_comments_and_tests() {
+        let text =
+            "//! a\n\nfn b() {\n    // c\n    d();\n}\n\n#[cfg(test)]\nmod tests {\n    e\n}\n";
+        assert_eq!(code_lines(text), 4, "the attribute of the tests counts");
     }
 
     #[test]

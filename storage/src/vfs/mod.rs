@@ -11,6 +11,7 @@
 mod fault;
 mod mem;
 mod real;
+mod whole;
 
 #[cfg(test)]
 mod contract_test;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 pub use fault::{FaultCounts, Faults};
 pub use mem::MemVfs;
 pub use real::RealVfs;
+pub use whole::{rename_for_good, replace_file};
 
 /// A file system.
 pub trait Vfs: Send + Sync {

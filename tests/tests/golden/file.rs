@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use prost::Message;
 
-/// Set to write the files instead of comparing with them.
+/// Set to write the files instead of comparing with them; each test that wrote fails.
 const WRITE: &str = "DTM_WRITE_GOLDEN";
 
 /// The folder of version 1.
@@ -67,7 +67,7 @@ impl Golden {
         assert_eq!(&read, value, "{name}: the file holds another value");
     }
 
-    /// Compares the whole file.
+    /// Compares the whole file. The last of a test: it fails where it writes.
     pub(crate) fn close(self) {
         if self.is_writing {
             let mut text = format!("# {}\n", self.package);
@@ -75,7 +75,9 @@ impl Golden {
                 writeln!(text, "{name} {}", hex(bytes)).unwrap();
             }
             fs::create_dir_all(folder()).unwrap();
-            return fs::write(&self.path, text).unwrap();
+            fs::write(&self.path, text).unwrap();
+            let file = self.path.display();
+            panic!("{file} is written, which proves nothing: run again without {WRITE}");
         }
         let shown = |(name, bytes): &(String, Bytes)| format!("{name} {}", hex(bytes));
         for (kept, made) in self.kept.iter().zip(&self.made) {

@@ -3,6 +3,7 @@
 //! from here has its goldens beside its code; docs/formats.md names both.
 //!
 //! `DTM_WRITE_GOLDEN=1` writes the files anew: for a format that is not released yet, or a new one.
+//! What only wrote fails.
 #![allow(clippy::unwrap_used)]
 
 mod admin;

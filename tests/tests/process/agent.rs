@@ -201,13 +201,13 @@ async fn payloads(cluster: &Cluster, source: &Source, at: usize) -> Result<Vec<V
 }
 
 /// The process. Its reports go to a file, all lives to the same one.
-struct Agent {
+pub(crate) struct Agent {
     child: Child,
     told: PathBuf,
 }
 
 impl Agent {
-    fn start(cluster: &Cluster, source: &Source, input: &Path) -> Result<Self> {
+    pub(crate) fn start(cluster: &Cluster, source: &Source, input: &Path) -> Result<Self> {
         let told = cluster.path("agent.log");
         let mut log = File::options().create(true).append(true).open(&told)?;
         // A life that was killed may have left the first part of a line.
@@ -224,6 +224,11 @@ impl Agent {
         command.arg("--spool").arg(cluster.path("spool"));
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         Ok(Self { child: command.spawn().context("dtm agent")?, told })
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> Result<i32> {
+        i32::try_from(self.child.id().context("it does not run")?).context("pid")
     }
 
     /// How far it said that it took.
@@ -259,7 +264,7 @@ impl Agent {
         self.kill().await
     }
 
-    async fn kill(&mut self) -> Result<()> {
+    pub(crate) async fn kill(&mut self) -> Result<()> {
         self.child.kill().await.context("SIGKILL")
     }
 

@@ -16,10 +16,18 @@ const ALIVE: u64 = 10;
 const TICK: Duration = Duration::from_millis(50);
 /// Sessions follow their leaders over 1.5 s: what that costs counts for the change that moved them.
 const CALM: Duration = Duration::from_secs(2);
-/// Of the worst source, generous: the machine may be busy with other tests. The targets stand in
-/// the bench harness.
-const WORST_MAX: Duration = Duration::from_secs(5);
-const USUAL_MAX: Duration = Duration::from_millis(2_500);
+/// Gaps of the streams that a change cut: the median, and the longest of all.
+struct Bounds {
+    usual: Duration,
+    worst: Duration,
+}
+
+/// P16: the median within 2 s, 99 of 100 within 5 s; here all of them.
+const KILL: Bounds = Bounds { usual: Duration::from_secs(2), worst: Duration::from_secs(5) };
+/// P17: 99 of 100 within 3 s; here all of them.
+const RESTART: Bounds = Bounds { usual: Duration::from_secs(3), worst: Duration::from_secs(3) };
+/// No target: sessions move to the leaders that come with it.
+const RETURN: Bounds = Bounds { usual: Duration::from_secs(2), worst: Duration::from_secs(5) };
 
 /// When things happened on a stream since the last change.
 #[derive(Debug)]
@@ -71,8 +79,9 @@ fn begin(load: &Load) {
     load.lines.iter().for_each(|line| line.pulse.lock().restart());
 }
 
-/// The longest gap of the worst source; prints what the phases took.
-fn end(load: &Load, what: &str) -> Duration {
+/// The longest gap of each source that was cut, and of the one that waited longest, cut or not;
+/// prints what the phases took.
+fn end(load: &Load, what: &str) -> Vec<Duration> {
     let show = |name: &str, mut times: Vec<Duration>| {
         times.sort_unstable();
         let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
@@ -90,7 +99,10 @@ fn end(load: &Load, what: &str) -> Duration {
     };
     show("cut", of(&|pulse| Some(pulse.cut? - pulse.change)));
     show("connected", of(&|pulse| Some(pulse.connected? - pulse.change)));
-    show("ack gap", of(&|pulse| Some(pulse.longest)))
+    let longest = show("ack gap", of(&|pulse| Some(pulse.longest)));
+    let mut gaps = of(&|pulse| pulse.cut.map(|_| pulse.longest));
+    gaps.push(longest);
+    gaps
 }
 
 // The gaps of one change end where the next begins: all are counted.
@@ -113,24 +125,24 @@ async fn ack_gaps_of_kills_and_of_a_rolling_restart() -> Result<()> {
         cluster.nodes[at].kill();
         load.moves(ALIVE).await?;
         tokio::time::sleep(CALM).await;
-        kills.push(end(&load, &format!("kill {kill} of n{}", at + 1)));
+        kills.extend(end(&load, &format!("kill {kill} of n{}", at + 1)));
         begin(&load);
         cluster.start_node(at)?;
         busiest = calm(&mut cluster, &load).await?;
-        returns.push(end(&load, &format!("return of n{}", at + 1)));
+        returns.extend(end(&load, &format!("return of n{}", at + 1)));
     }
     for at in 0..NODES {
         begin(&load);
         cluster.nodes[at].stop().await?;
         cluster.start_node(at)?;
         calm(&mut cluster, &load).await?;
-        restarts.push(end(&load, &format!("restart of n{}", at + 1)));
+        restarts.extend(end(&load, &format!("restart of n{}", at + 1)));
     }
     let lines = load.finish().await?;
     judge(&cluster, &lines).await?;
-    check("kill", kills)?;
-    check("return", returns)?;
-    check("restart", restarts)?;
+    check("kill", kills, &KILL)?;
+    check("return", returns, &RETURN)?;
+    check("restart", restarts, &RESTART)?;
     cluster.passed();
     Ok(())
 }
@@ -144,14 +156,15 @@ async fn calm(cluster: &mut Cluster, load: &Load) -> Result<usize> {
     Ok(busiest)
 }
 
-fn check(what: &str, mut worst: Vec<Duration>) -> Result<()> {
-    worst.sort_unstable();
-    println!("worst sources of each {what}: {worst:.0?}");
-    let (usual, last) = (worst[worst.len() / 2], worst[worst.len() - 1]);
-    ensure!(last <= WORST_MAX, "ack gap after a {what}: {last:?} > {WORST_MAX:?}; all: {worst:?}");
+fn check(what: &str, mut gaps: Vec<Duration>, bounds: &Bounds) -> Result<()> {
+    gaps.sort_unstable();
+    let (usual, worst) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
+    println!("{what}: {} gaps, median {usual:.0?}, longest {worst:.0?}", gaps.len());
+    ensure!(worst <= bounds.worst, "ack gap after a {what}: {worst:?} > {:?}", bounds.worst);
     ensure!(
-        usual <= USUAL_MAX,
-        "median of the worst ack gaps after a {what}: {usual:?} > {USUAL_MAX:?}; all: {worst:?}"
+        usual <= bounds.usual,
+        "median of the ack gaps after a {what}: {usual:?} > {:?}; all: {gaps:?}",
+        bounds.usual
     );
     Ok(())
 }

@@ -49,7 +49,7 @@ fn nested(field: u8, message: &[u8]) -> Vec<u8> {
     outer
 }
 
-fn open(source: &Source, stream: &str) -> Vec<u8> {
+pub(crate) fn open(source: &Source, stream: &str) -> Vec<u8> {
     let open = ingest::Open {
         source: source.code.clone(),
         stream: stream.to_owned(),

@@ -1,6 +1,6 @@
 //! Security status and priority of a message, and what the system does by them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -31,6 +31,12 @@ const PROBES: u64 = 30;
 const SHARE_MAX: f64 = 0.85;
 const WITHIN: Duration = Duration::from_secs(60);
 
+// How the row is read (each security status leads to its own handling: storage, masking, rights), as
+// far as intake goes. Storage: batches of their own, whose header, which seal and leaf cover, names
+// the status. Masking and rights: what the quarantine keeps of a refused record, and who sees it, by
+// its status. Records that were taken are for their source alone, whatever their status: rights that
+// differ by it come with sharing, which there is not yet.
+//
 // The rest of the row, beside this: the lanes and their shares (dtm-cluster lane.rs).
 //
 // covers: A1-3.3
@@ -64,9 +70,9 @@ async fn each_message_has_labels_and_is_treated_by_its_security_status() -> Resu
     let wanted = [(5, "/security_status"), (6, "/priority"), broken(0), broken(1), broken(2)];
     ensure!(said == wanted, "{said:?}");
     // What has no label has the agreed one.
-    let stored = read_at(&cluster, &source, 0).await?;
-    let stored: Vec<_> =
-        stored.iter().map(|r| (r.sequence, r.security_status, r.priority)).collect();
+    let all = read_at(&cluster, &source, 0).await?;
+    batches_of_their_own(&all)?;
+    let stored: Vec<_> = all.iter().map(|r| (r.sequence, r.security_status, r.priority)).collect();
     let wanted =
         [(1, 1, LOW), (2, 1, LOW), (3, 2, NORMAL), (4, 3, HIGH), (7, 1, HIGH), (8, 3, LOW)];
     ensure!(stored == wanted, "{stored:?}");
@@ -91,6 +97,22 @@ async fn each_message_has_labels_and_is_treated_by_its_security_status() -> Resu
     }
     urgent(&cluster).await?;
     cluster.passed();
+    Ok(())
+}
+
+/// What has other labels than its neighbour lies in another batch, which is another leaf at another
+/// place of the log; what came with the same ones lies in the same.
+fn batches_of_their_own(stored: &[StoredRecord]) -> Result<()> {
+    let mut batches = BTreeMap::new();
+    for record in stored {
+        let labels = (record.security_status, record.priority);
+        let batch = batches.entry((record.offset, record.leaf_index)).or_insert(labels);
+        ensure!(*batch == labels, "{labels:?} lies in a batch of {batch:?}");
+    }
+    let leaves: BTreeSet<_> = batches.keys().map(|(_, leaf)| leaf).collect();
+    // The first two have the same labels, no others that follow each other have.
+    ensure!(leaves.len() == stored.len() - 1, "{batches:?}");
+    ensure!(stored[0].leaf_index == stored[1].leaf_index, "{batches:?}");
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +13,8 @@ use nix::unistd::Pid;
 
 use crate::faulty;
 
+/// What Linux counts processor time in, whatever the kernel's own clock.
+const TICKS_PER_SECOND: u64 = 100;
 /// A planned end takes no longer.
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -177,6 +180,16 @@ impl Node {
         i32::try_from(child.id()).context("pid")
     }
 
+    /// Processor time that it has taken, of all its threads.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()?))?;
+        // The name stands in brackets and may hold anything; the third field follows it.
+        let (_, rest) = stat.rsplit_once(')').context("a name")?;
+        let ticks = rest.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        let ticks: u64 = ticks.sum::<Result<_, _>>()?;
+        Ok(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
+    }
+
     /// Files that it holds open, wherever they lie, those without a name too.
     pub(crate) fn open_files(&self) -> Vec<PathBuf> {
         let Ok(pid) = self.pid() else { return Vec::new() };
@@ -195,6 +208,23 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A process leaves no core file, with whatever it knows, and no other process of its user may read
+/// its memory: the system then counts what /proc shows of it as root's (of root's own it shows no
+/// difference).
+///
+/// # Errors
+/// One of it does not hold.
+pub(crate) fn leaves_no_core(pid: i32) -> Result<()> {
+    let folder = format!("/proc/{pid}");
+    let limits = std::fs::read_to_string(format!("{folder}/limits"))?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max core file size"));
+    let allowed: Vec<&str> = line.context("a limit")?.split_whitespace().take(2).collect();
+    ensure!(allowed == ["0", "0"], "process {pid} may leave core files of {allowed:?}");
+    let owner = std::fs::metadata(format!("{folder}/environ"))?.uid();
+    ensure!(owner == 0, "the memory of process {pid} may be read by user {owner}");
+    Ok(())
 }
 
 /// The last lines of a log.

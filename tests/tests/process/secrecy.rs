@@ -12,10 +12,12 @@ use dtm_seal::Secret;
 use dtm_storage::keys::{Keyring, Master};
 use dtm_storage::vfs::RealVfs;
 
+use crate::agent::Agent;
 use crate::bad_config::{refused, serve};
 use crate::cluster::{Cluster, NODES, WITHIN};
 use crate::load::{Load, Plan};
 use crate::log_file::middle;
+use crate::node::leaves_no_core;
 use crate::readback::judge;
 use crate::sources::Source;
 use crate::wait::until;
@@ -50,6 +52,7 @@ const FILES_MAX: usize = 10_000;
 async fn canary_is_in_no_file() -> Result<()> {
     let mut cluster = Cluster::start().await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
+    no_core_of_any_process(&cluster, &source).await?;
     let plan =
         |at| Plan { mark: format!("{CANARY}-{at}"), ..Plan::new(&source, &format!("s{at}")) };
     let load = Load::start(&cluster, (0..STREAMS).map(plan).collect()).await?;
@@ -96,6 +99,17 @@ async fn canary_is_in_no_file() -> Result<()> {
     .await?;
     cluster.passed();
     Ok(())
+}
+
+/// Neither of the nodes, which hold keys, nor of an agent, which holds payloads in clear.
+async fn no_core_of_any_process(cluster: &Cluster, source: &Source) -> Result<()> {
+    for node in &cluster.nodes {
+        leaves_no_core(node.pid()?)?;
+    }
+    let mut agent = Agent::start(cluster, source, Path::new("-"))?;
+    // It waits for its input; what it does first is not instantly done.
+    until("an agent without cores", WITHIN, async || leaves_no_core(agent.pid()?)).await?;
+    agent.kill().await
 }
 
 /// A node loses its rows until another one's snapshot was needed to bring them back.

@@ -30,6 +30,9 @@ pub(crate) struct IngestServer {
 }
 
 impl IngestServer {
+    /// Path of the call that sends records.
+    pub(crate) const PUBLISH: &'static str = "/dtm.ingest.v1.IngestService/Publish";
+
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let limits = &shared.config.limits;
         let frame = usize::try_from(limits.frame_bytes_max).unwrap_or(usize::MAX);
@@ -43,12 +46,15 @@ impl IngestServer {
     async fn answer(self, request: http::Request<Body>) -> http::Response<Body> {
         let door = self.door;
         match request.uri().path() {
-            "/dtm.ingest.v1.IngestService/Publish" => {
+            Self::PUBLISH => {
                 let codec = PublishCodec { frame_records_max: self.frame_records_max };
                 let mut grpc = Grpc::new(codec).max_decoding_message_size(self.message_bytes_max);
+                let (parts, body) = request.into_parts();
+                let (body, inlet) = door.0.arrivals.wait_for_sender(body, self.message_bytes_max);
+                let request = http::Request::from_parts(parts, body);
                 let publish = service_fn(|asked: Request<Streaming<Inbound>>| {
-                    let door = Arc::clone(&door);
-                    async move { door.publish(asked).await }
+                    let (door, inlet) = (Arc::clone(&door), Arc::clone(&inlet));
+                    async move { door.publish(asked, inlet).await }
                 });
                 grpc.streaming(publish, request).await
             }

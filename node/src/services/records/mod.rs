@@ -18,21 +18,22 @@ use dtm_types::text::Told;
 use dtm_types::{ErrorCode, GroupId, StreamKey};
 use futures::Stream;
 use prost::Message;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use self::driven::{Giver, driven};
 use self::guarded::guarded;
 use self::open::BatchReader;
-use self::way::Way;
+use super::ahead::Reading;
 use super::elsewhere::{another_may_answer, freshness};
 use super::rights::Entered;
 use super::shared::Shared;
 use super::status::{internal, status, stream_key, told};
 use crate::telemetry::{contained, contained_blocking};
 
+mod driven;
 mod guarded;
 mod lookup;
 mod open;
@@ -43,7 +44,6 @@ mod position;
 mod refused_id;
 mod relay;
 mod resend;
-mod way;
 
 /// How often a tail looks for more.
 const TAIL_EVERY: Duration = Duration::from_millis(50);
@@ -62,6 +62,7 @@ struct Plan {
     groups: Vec<GroupId>,
     stream: Option<StreamKey>,
     position: Position,
+    reading: Arc<Reading>,
     digests_only: bool,
     /// For another node: it looks for another holder itself.
     is_relayed: bool,
@@ -78,7 +79,8 @@ impl RecordsService for RecordsDoor {
         request: Request<ReadRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
         let (plan, right) = self.plan(&request).await?;
-        Ok(Response::new(Box::pin(guarded(run(plan, false), right))))
+        let reading = Arc::clone(&plan.reading);
+        Ok(counted(reading, Box::pin(guarded(run(plan, false), right))))
     }
 
     async fn tail(
@@ -86,7 +88,8 @@ impl RecordsService for RecordsDoor {
         request: Request<ReadRequest>,
     ) -> Result<Response<Self::TailStream>, Status> {
         let (plan, right) = self.plan(&request).await?;
-        Ok(Response::new(Box::pin(guarded(run(plan, true), right))))
+        let reading = Arc::clone(&plan.reading);
+        Ok(counted(reading, Box::pin(guarded(run(plan, true), right))))
     }
 
     async fn lookup(
@@ -130,8 +133,9 @@ impl RecordsService for RecordsDoor {
             self.0.permit(&caller, Operation::ReadQuarantine, Some(&asked.source)).is_ok();
         let row = self.0.directory.source(self.0.view(), &asked.source).await?;
         let group = GroupId(row.group);
-        let answers = refused_answers(&self.0, group, asked, with_payload).await?;
-        Ok(Response::new(Box::pin(guarded(answers, right))))
+        let reading = self.0.ahead.enter(&caller);
+        let answers = refused_answers(&self.0, group, asked, with_payload, &reading).await?;
+        Ok(counted(reading, Box::pin(guarded(answers, right))))
     }
 }
 
@@ -162,29 +166,32 @@ impl RecordsDoor {
         }
         let stream = stream_of(&asked)?;
         let position = position::decode(asked.position.clone(), self.0.incarnation)?;
-        let shared = Arc::clone(&self.0);
-        let request = asked;
-        let plan =
-            Plan { shared, request, groups, stream, position, digests_only, is_relayed: false };
+        let plan = Plan {
+            shared: Arc::clone(&self.0),
+            reading: self.0.ahead.enter(&caller),
+            request: asked,
+            groups,
+            stream,
+            position,
+            digests_only,
+            is_relayed: false,
+        };
         Ok((plan, right))
     }
 }
 
-fn run(plan: Plan, tail: bool) -> Answers<ReadResponse> {
-    let (sender, receiver) = mpsc::channel(4);
-    tokio::spawn(contained(async move {
-        if let Err(error) = stream_out(plan, tail, &sender).await {
-            let _ = sender.send(Err(error)).await;
-        }
-    }));
-    Box::pin(ReceiverStream::new(receiver))
+/// The answers of a read, whose body counts them.
+pub(super) fn counted<T>(reading: Arc<Reading>, answers: T) -> Response<T> {
+    let mut response = Response::new(answers);
+    response.extensions_mut().insert(reading);
+    response
 }
 
-async fn stream_out(
-    mut plan: Plan,
-    tail: bool,
-    sender: &mpsc::Sender<Result<ReadResponse, Status>>,
-) -> Result<(), Status> {
+fn run(plan: Plan, tail: bool) -> Answers<ReadResponse> {
+    Box::pin(driven(move |giver| contained(stream_out(plan, tail, giver))))
+}
+
+async fn stream_out(mut plan: Plan, tail: bool, giver: Giver<ReadResponse>) -> Result<(), Status> {
     let mut progress = Progress {
         limit: if plan.request.records_max == 0 { u64::MAX } else { plan.request.records_max },
         given: 0,
@@ -193,7 +200,7 @@ async fn stream_out(
     let mut groups_lacking = Vec::new();
     loop {
         for group in plan.groups.clone() {
-            let read = read_one(plan, group, tail, &mut progress, sender).await?;
+            let read = read_one(plan, group, tail, &mut progress, &giver).await?;
             plan = match read {
                 (plan, Ok(())) => plan,
                 // What can be read is; the answer says what it lacks.
@@ -206,7 +213,7 @@ async fn stream_out(
                 }
                 (_, Err(error)) => return Err(error),
             };
-            if progress.given >= progress.limit || sender.is_closed() {
+            if progress.given >= progress.limit {
                 return Ok(());
             }
         }
@@ -214,7 +221,7 @@ async fn stream_out(
             let position = plan.position.encode_to_vec().into();
             let current = progress.current;
             let last = ReadResponse { records: Vec::new(), position, current, groups_lacking };
-            let _ = sender.send(Ok(last)).await;
+            giver.give(Ok(last)).await;
             return Ok(());
         }
         let is_all_here = plan.groups.iter().all(|group| plan.shared.cluster.is_here(*group));
@@ -237,35 +244,39 @@ async fn read_one(
     group: GroupId,
     tail: bool,
     progress: &mut Progress,
-    sender: &mpsc::Sender<Result<ReadResponse, Status>>,
+    giver: &Giver<ReadResponse>,
 ) -> Result<(Plan, Result<(), Status>), Status> {
     let is_current = plan.request.current && !tail;
     let view = match plan.shared.cluster.view(group, freshness(is_current)).await {
         Ok(view) => view,
         Err(ReadError::NotHere(_)) if !plan.is_relayed => {
-            let relayed = relay::read(&mut plan, group, is_current, progress, sender).await;
+            let relayed = relay::read(&mut plan, group, is_current, progress, giver).await;
             return Ok((plan, relayed));
         }
         Err(error) => return Ok((plan, Err(status(error.code(), &error)))),
     };
     progress.current &= view.current;
     loop {
-        let (mut way, view) = (Way::new(sender), view.clone());
+        let view = view.clone();
         let (current, room) = (progress.current, progress.limit - progress.given);
+        plan.reading.room().await;
         let place = reader_place(&plan.shared).await?;
         let step = reading(place, move || {
-            let given = read_group(&mut plan, view, room, current, &mut way);
-            (plan, given, way.held())
+            let mut page = None;
+            let given = read_group(&mut plan, view, room, current, &mut page);
+            plan.reading.holds(page.as_ref().map_or(0, Message::encoded_len) as u64);
+            (plan, given, page)
         });
-        let (after, given, held) = step.await.map_err(internal)?;
+        let (after, given, page) = step.await.map_err(internal)?;
         plan = after;
         match given {
             Ok(given) => progress.given += given,
             Err(error) => return Ok((plan, Err(error))),
         }
-        let Some(held) = held else { return Ok((plan, Ok(()))) };
+        let Some(page) = page else { return Ok((plan, Ok(()))) };
         // No place is held while the caller takes its time.
-        if sender.send(Ok(held)).await.is_err() || progress.given >= progress.limit {
+        giver.give(Ok(page)).await;
+        if progress.given >= progress.limit {
             return Ok((plan, Ok(())));
         }
     }
@@ -294,9 +305,12 @@ pub(super) fn read_here(
     shared: &Arc<Shared>,
     group: GroupId,
     request: ReadRequest,
-) -> Result<Answers<ReadResponse>, Status> {
+    caller: &Caller,
+) -> Result<Response<Answers<ReadResponse>>, Status> {
+    let reading = shared.ahead.enter(caller);
     let plan = Plan {
         shared: Arc::clone(shared),
+        reading: Arc::clone(&reading),
         groups: vec![group],
         stream: stream_of(&request)?,
         position: position::decode(request.position.clone(), shared.incarnation)?,
@@ -304,7 +318,7 @@ pub(super) fn read_here(
         is_relayed: true,
         request,
     };
-    Ok(run(plan, false))
+    Ok(counted(reading, run(plan, false)))
 }
 
 /// One record from this node's replica.
@@ -326,9 +340,10 @@ async fn refused_answers(
     group: GroupId,
     asked: QuarantineRequest,
     with_payload: bool,
+    reading: &Arc<Reading>,
 ) -> Result<Answers<QuarantineResponse>, Status> {
     if shared.cluster.is_here(group) {
-        return quarantine_here(shared, group, asked, with_payload).await;
+        return quarantine_here(shared, group, asked, with_payload, reading).await;
     }
     let quarantine = Some(asked);
     let request = QuarantineOfGroupRequest { group: group.0, quarantine, with_payload };
@@ -345,37 +360,33 @@ pub(super) async fn quarantine_here(
     group: GroupId,
     asked: QuarantineRequest,
     with_payload: bool,
+    reading: &Arc<Reading>,
 ) -> Result<Answers<QuarantineResponse>, Status> {
     let view = shared.here(group, Freshness::Current).await?;
     let position = position::decode(asked.position.clone(), shared.incarnation)?;
-    let (sender, receiver) = mpsc::channel(4);
-    let listing = Listing { shared: Arc::clone(shared), view, asked, with_payload, position };
-    tokio::spawn(contained(async move {
-        if let Err(error) = refused_out(listing, &sender).await {
-            let _ = sender.send(Err(error)).await;
-        }
-    }));
-    Ok(Box::pin(ReceiverStream::new(receiver)))
+    let (shared, reading) = (Arc::clone(shared), Arc::clone(reading));
+    let listing = Listing { shared, view, asked, with_payload, position, reading };
+    Ok(Box::pin(driven(move |giver| contained(refused_out(listing, giver)))))
 }
 
-async fn refused_out(
-    mut listing: Listing,
-    sender: &mpsc::Sender<Result<QuarantineResponse, Status>>,
-) -> Result<(), Status> {
+async fn refused_out(mut listing: Listing, giver: Giver<QuarantineResponse>) -> Result<(), Status> {
     let max = listing.asked.records_max;
     let mut room = if max == 0 { u64::MAX } else { max };
     loop {
-        let mut way = Way::new(sender);
+        listing.reading.room().await;
         let place = reader_place(&listing.shared).await?;
         let step = reading(place, move || {
-            let given = listing.read(room, &mut way);
-            (listing, given, way.held())
+            let mut page = None;
+            let given = listing.read(room, &mut page);
+            listing.reading.holds(page.as_ref().map_or(0, Message::encoded_len) as u64);
+            (listing, given, page)
         });
-        let (after, given, held) = step.await.map_err(internal)?;
+        let (after, given, page) = step.await.map_err(internal)?;
         listing = after;
         room -= given?;
-        let Some(held) = held else { return Ok(()) };
-        if sender.send(Ok(held)).await.is_err() || room == 0 {
+        let Some(page) = page else { return Ok(()) };
+        giver.give(Ok(page)).await;
+        if room == 0 {
             return Ok(());
         }
     }
@@ -391,14 +402,13 @@ fn stream_of(asked: &ReadRequest) -> Result<Option<StreamKey>, Status> {
     stream_key(&asked.source, &asked.stream).map(Some)
 }
 
-/// Reads one group to the end of its view, or until there is no room for answers. Returns how many
-/// records were given.
+/// Reads the next page of one group; none at the end of its view. Returns how many records it has.
 fn read_group(
     plan: &mut Plan,
     view: GroupView,
     limit: u64,
     current: bool,
-    way: &mut Way<ReadResponse>,
+    page: &mut Option<ReadResponse>,
 ) -> Result<u64, Status> {
     let (group, state) = (view.group, Arc::clone(&view.state));
     let mut selection = pages::Stored {
@@ -410,8 +420,8 @@ fn read_group(
     };
     let mut answer = |records, position: &Position| {
         let position = position.encode_to_vec().into();
-        let response = ReadResponse { records, position, current, ..ReadResponse::default() };
-        way.give(response)
+        *page = Some(ReadResponse { records, position, current, ..ReadResponse::default() });
+        false
     };
     pages::read(&mut selection, (group, &*state), &mut plan.position, limit, &mut answer)
 }
@@ -423,12 +433,12 @@ struct Listing {
     asked: QuarantineRequest,
     with_payload: bool,
     position: Position,
+    reading: Arc<Reading>,
 }
 
 impl Listing {
-    /// Reads on to the end of the view, or until there is no room for answers. Returns how many
-    /// records were given.
-    fn read(&mut self, limit: u64, way: &mut Way<QuarantineResponse>) -> Result<u64, Status> {
+    /// Reads the next page; none at the end of the view. Returns how many records it has.
+    fn read(&mut self, limit: u64, page: &mut Option<QuarantineResponse>) -> Result<u64, Status> {
         let (group, state) = (self.view.group, Arc::clone(&self.view.state));
         let beyond_quota = reads::quota(&*state, &self.asked.source).map_err(internal)?.beyond;
         let mut selection = pages::Refused {
@@ -440,7 +450,8 @@ impl Listing {
         };
         let mut answer = |records, position: &Position| {
             let position = position.encode_to_vec().into();
-            way.give(QuarantineResponse { records, position, beyond_quota })
+            *page = Some(QuarantineResponse { records, position, beyond_quota });
+            false
         };
         pages::read(&mut selection, (group, &*state), &mut self.position, limit, &mut answer)
     }

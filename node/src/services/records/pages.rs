@@ -11,12 +11,13 @@ use dtm_types::{GroupId, StreamKey};
 use tonic::Status;
 
 use super::position;
+use crate::services::ahead::PAGE_BYTES;
 use crate::services::status::internal;
 
 /// Batches read from rows at a time.
 const PLACES_A_STEP: usize = 64;
-/// An answer is sent when it holds this many bytes.
-const ANSWER_BYTES: usize = 1 << 20;
+/// An answer is sent when it holds this many bytes: a batch of the usual size.
+const ANSWER_BYTES: usize = PAGE_BYTES as usize;
 /// What a record takes in an answer besides its payload, about.
 const RECORD_BYTES: usize = 200;
 

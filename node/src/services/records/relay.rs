@@ -8,9 +8,9 @@ use dtm_proto::records::{Position, ReadRequest, ReadResponse};
 use dtm_types::text::Told;
 use dtm_types::{ErrorCode, GroupId};
 use prost::Message;
-use tokio::sync::mpsc;
 use tonic::Status;
 
+use super::driven::Giver;
 use super::{Plan, Progress};
 use crate::services::elsewhere::{another_may_answer, nobody_answers};
 use crate::services::status::{internal, told};
@@ -24,7 +24,7 @@ pub(super) async fn read(
     group: GroupId,
     current: bool,
     progress: &mut Progress,
-    sender: &mpsc::Sender<Result<ReadResponse, Status>>,
+    giver: &Giver<ReadResponse>,
 ) -> Result<(), Status> {
     let mut last = nobody_answers(group);
     for peer in plan.shared.cluster.holders(group) {
@@ -42,7 +42,7 @@ pub(super) async fn read(
         };
         let request = ReadGroupRequest { group: group.0, read: Some(read) };
         let passed = match client.read_group(request).await {
-            Ok(answers) => pass_on(plan, answers.into_inner(), progress, sender).await,
+            Ok(answers) => pass_on(plan, answers.into_inner(), progress, giver).await,
             Err(status) => Err(status),
         };
         match passed {
@@ -62,15 +62,18 @@ async fn pass_on(
     plan: &mut Plan,
     mut answers: tonic::Streaming<ReadResponse>,
     progress: &mut Progress,
-    sender: &mpsc::Sender<Result<ReadResponse, Status>>,
+    giver: &Giver<ReadResponse>,
 ) -> Result<bool, Status> {
     let late = |_| told(ErrorCode::Unavailable, &Told::new("refused.fell_silent"));
     let mut is_current = false;
     loop {
+        plan.reading.room().await;
         let next = tokio::time::timeout(ANSWER_WITHIN, answers.message()).await.map_err(late)??;
         let Some(mut answer) = next else {
+            plan.reading.holds(0);
             return Ok(is_current);
         };
+        plan.reading.holds(answer.encoded_len() as u64);
         is_current = answer.current;
         plan.position = Position::decode(answer.position.clone()).map_err(internal)?;
         progress.given += answer.records.len() as u64;
@@ -78,8 +81,6 @@ async fn pass_on(
             continue;
         }
         answer.current &= progress.current;
-        if sender.send(Ok(answer)).await.is_err() {
-            return Ok(is_current);
-        }
+        giver.give(Ok(answer)).await;
     }
 }

@@ -49,7 +49,7 @@ pub(super) async fn resend(
     let id = RefusedId::parse(&asked.id)
         .ok_or_else(|| told(ErrorCode::InvalidArgument, &RefusedId::rule(&asked.id)))?;
     let source = shared.directory.source(shared.view(), &asked.source).await?;
-    let refused = find(shared, &asked.source, GroupId(source.group), id).await?;
+    let refused = find(shared, &caller, GroupId(source.group), (&asked.source, id)).await?;
     let payload = content(&refused, &asked.payload)?;
     // What was refused again goes on where it came from: it is stored once, by whichever entry.
     let origin = id.origin(&refused.stream);
@@ -125,9 +125,9 @@ fn is_still_out(id: RefusedId, origin: RefusedId, cursor: &Cursor) -> Result<(),
 /// The refused record, from whatever node holds its group.
 async fn find(
     shared: &Arc<Shared>,
-    source: &str,
+    caller: &Caller,
     group: GroupId,
-    id: RefusedId,
+    (source, id): (&str, RefusedId),
 ) -> Result<QuarantinedRecord, Status> {
     let what = Told::new("resend.none").with("id", id).with("source", source);
     let none = || told(ErrorCode::NotFound, &what);
@@ -140,7 +140,8 @@ async fn find(
         records_max: 1,
         ..QuarantineRequest::default()
     };
-    let mut answers = refused_answers(shared, group, request, true).await?;
+    let reading = shared.ahead.enter(caller);
+    let mut answers = refused_answers(shared, group, request, true, &reading).await?;
     let first = answers.next().await.transpose()?;
     let record = first.and_then(|answer| answer.records.into_iter().next());
     record.filter(|record| record.id == id.to_string()).ok_or_else(none)

@@ -224,7 +224,8 @@ pub fn run(
     Box::pin(async move {
         let (settings, owner) = (config.spool.clone(), Owner::of(&config, &input)?);
         let spool = blocking(move || claimed(settings, &owner)).await??;
-        let (losses, mut lost) = mpsc::channel(1);
+        // A range that is told later is the one that sending waits for, whatever was told before.
+        let (losses, mut lost) = latest::channel((0, 0));
         let mut publisher_config = config.publisher.clone();
         publisher_config.stream =
             format!("{}.{}", config.publisher.stream, hex::encode(&spool.id()[..8]));
@@ -241,7 +242,7 @@ pub fn run(
                 }
             }
             Event::LossDetected { from, to } => {
-                losses.try_send((from, to)).ok();
+                losses.send_replace((from, to));
                 report(Report::Publisher(event));
             }
             other => report(Report::Publisher(other)),
@@ -270,7 +271,8 @@ pub fn run(
                     return Ok(publisher.acked().borrow().acked_through);
                 }
                 error = publisher.failure() => return Err(error.into()),
-                Some((from, to)) = lost.recv() => {
+                Ok(()) = lost.changed() => {
+                    let (from, to) = *lost.borrow_and_update();
                     if !config.accept_loss {
                         return Err(Error::Loss { stream, from, to });
                     }

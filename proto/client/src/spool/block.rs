@@ -169,13 +169,20 @@ mod tests {
     const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/v1");
     const MARK: &[u8] = b"[]";
 
-    /// What the file of this name holds; written from `made` where that is asked for.
+    /// What the file of this name holds; written from `made` where that is asked for, after which
+    /// the test calls [`nothing_was_written`].
     fn golden(name: &str, made: &[u8]) -> Vec<u8> {
         let path = Path::new(GOLDEN).join(name);
         if std::env::var_os("DTM_WRITE_GOLDEN").is_some() {
             std::fs::write(&path, made).expect("written");
         }
         std::fs::read(path).expect("the golden file is committed")
+    }
+
+    /// What was only written proves nothing.
+    fn nothing_was_written() {
+        let asked = std::env::var_os("DTM_WRITE_GOLDEN");
+        assert!(asked.is_none(), "written: run again without DTM_WRITE_GOLDEN");
     }
 
     fn records() -> Vec<Record> {
@@ -210,6 +217,7 @@ mod tests {
         assert_eq!((found, &*mark), (head, MARK));
         let read = crate::EncodedFrame::from_parts(258, 2, kept_records).expect("a frame");
         assert_eq!(read.records().expect("records"), records());
+        nothing_was_written();
     }
 
     #[test]
@@ -230,5 +238,6 @@ mod tests {
         let kept = golden("spool-acked.bin", &made);
         assert!(made == kept, "the format changed: that needs a new version");
         assert_eq!(Ack::decode(&*kept), Ok(ack));
+        nothing_was_written();
     }
 }

@@ -41,6 +41,7 @@ fn the_bytes_of_version_1_do_not_change_and_open_for_ever() {
         std::fs::create_dir_all(std::path::Path::new(GOLDEN).parent().expect("a folder"))
             .expect("made");
         std::fs::write(GOLDEN, &bytes).expect("written");
+        panic!("{GOLDEN} is written, which proves nothing: run again without DTM_WRITE_GOLDEN");
     }
     let golden = std::fs::read(GOLDEN).expect("the golden file is committed");
     assert!(golden == bytes, "the format changed: that needs a new version, not a new file");
