@@ -160,7 +160,7 @@ impl Source<'_> {
         let name = format!("{section}.{name}");
         let problem = match value {
             Some(value) if (low..=high).contains(&value.measure()) => return Some(value),
-            Some(value) if value.measure() == 0 && found.trim_matches(['"', '\'']).is_empty() => {
+            Some(value) if value.measure() == 0 && matches!(key.kind, "text" | "path") => {
                 let (what, remedy) = ("config.empty", "config.remedy.not_empty");
                 Problem { place, key: name, what: Told::new(what), remedy: Told::new(remedy) }
             }

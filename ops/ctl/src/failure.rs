@@ -242,7 +242,7 @@ mod tests {
         assert!(cut.tell(Lang::Vi).contains("9443"), "{}", cut.tell(Lang::Vi));
         let scratch = tempfile::tempdir().expect("a folder");
         let file = scratch.path().join("contexts.toml");
-        std::fs::write(&file, "current = \"a\"\n\nkey\n").expect("written");
+        std::fs::write(&file, "current = \"a\"\n\nkey = = 1\n").expect("written");
         let broken = crate::contexts::Contexts::load(&file).expect_err("broken");
         let told = broken.tell(Lang::Vi);
         assert!(told.contains("contexts.toml:3: ") && told.contains("dtm context add"), "{told}");
