@@ -66,7 +66,10 @@ impl SessionHandle {
     }
 
     /// Waits where records of this stream were refused; not beyond its end, which may be far sooner.
-    async fn slowed(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Gone`] where the session ended meanwhile.
+    pub async fn slowed(&self) -> Result<(), Error> {
         let mut slowed = std::pin::pin!(self.in_flight.slowed());
         while tokio::time::timeout(ENDED_SEEN_WITHIN, slowed.as_mut()).await.is_err() {
             if self.actor.get_status() >= ActorStatus::Stopping {
