@@ -214,7 +214,7 @@ struct Measured {
 }
 
 impl Others {
-    async fn start(cluster: &Cluster, sources: &[Source], pace: Duration) -> Result<Self> {
+    async fn start(cluster: &Cluster, sources: &[Arc<Source>], pace: Duration) -> Result<Self> {
         let measured = Arc::new(Measured {
             epoch: Instant::now(),
             pace_ms: AtomicU64::new(u64::try_from(pace.as_millis())?),
