@@ -9,6 +9,7 @@
 //!           could be, groups shift along a chain of nodes that hold them
 //! ```
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dtm_types::NodeId;
@@ -151,8 +152,8 @@ fn chain(
         }
         for (&group, _) in homes.iter().filter(|(_, home)| **home == node) {
             for &to in &voters[&group] {
-                if !reached.contains_key(&to) {
-                    reached.insert(to, Some((group, node)));
+                if let Entry::Vacant(unseen) = reached.entry(to) {
+                    unseen.insert(Some((group, node)));
                     next.push_back(to);
                 }
             }

@@ -420,7 +420,7 @@ mod tests {
         let group = GroupId(1);
         let unknown = ProposeError::OutcomeUnknown { group, cause: String::new() };
         for forwarded in [Forwarded::NotTaken, Forwarded::Failed(unknown)] {
-            let (told, heard) = std::sync::mpsc::channel();
+            let (told, heard) = std::sync::mpsc::sync_channel(1);
             let queue = CommandQueue::new(group, config);
             let op = Op::AppendBatch(AppendBatch::default());
             let command = Command { op: Some(op), ..Command::default() }.encode_to_vec();

@@ -174,7 +174,7 @@ fn a_replica_that_leaves_votes_until_another_is_there() {
 #[test]
 fn what_a_dead_node_held_is_made_anew_where_there_is_another() {
     let nodes = [1, 2, 3, 4].map(|byte| node(byte, false));
-    let of_four = |id: u32| group(id, if id % 2 == 0 { &[1, 2, 4] } else { &[1, 3, 4] });
+    let of_four = |id: u32| group(id, if id.is_multiple_of(2) { &[1, 2, 4] } else { &[1, 3, 4] });
     let plan = plan(&nodes, (1..=4).map(of_four).collect());
     let held: [(u32, u64); 4] = [(1, 1), (2, 1), (3, 1), (4, 1)];
     let second: [(u32, u64); 2] = [(2, 2), (4, 2)];
