@@ -28,8 +28,7 @@ mod status;
 mod today;
 
 pub(crate) use admin::{AdminDoor, dataset_row};
-pub(crate) use ahead::{Ahead, metered};
-pub(crate) use arrivals::Arrivals;
+pub(crate) use ahead::metered;
 pub(crate) use audit::{Action, Actor, act};
 pub(crate) use cluster_key::keep_cluster_key;
 pub(crate) use drained::keep_drained;
@@ -42,5 +41,5 @@ pub(crate) use peers::{NodeDoor, PeerCalls};
 pub(crate) use records::RecordsDoor;
 pub(crate) use reflection::reflection;
 pub(crate) use rights::watch as watch_rights;
-pub(crate) use shared::Shared;
+pub(crate) use shared::{Room, Shared};
 pub(crate) use status::not_the_grpc_port;
