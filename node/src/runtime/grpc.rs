@@ -84,7 +84,7 @@ fn of_stranger(shared: &Shared, request: http::Request<Body>) -> http::Request<B
     if request.uri().path() == IngestServer::PUBLISH {
         return request;
     }
-    shared.arrivals.of_address(request)
+    shared.room.arrivals.of_address(request)
 }
 
 /// `dtm.ingest.v1.IngestService` is SERVING while `/readyz` says so: a client that asks for health

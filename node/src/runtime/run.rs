@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::http::{self, Console, Pages};
 use crate::pki::{self, Genesis};
 use crate::seams::Seams;
-use crate::services::{Ahead, Arrivals, Live, PeerCalls, Shared};
+use crate::services::{Live, PeerCalls, Room, Shared};
 use crate::shell::{RenderMetrics, Shell};
 use crate::system::{OsEntropy, SystemClock};
 use crate::tls;
@@ -192,10 +192,8 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         console: Arc::new(Console::new(Arc::clone(&entropy), node)),
         entropy,
         ca: roots(&config)?,
-        arrivals: Arrivals::new(config.limits.arriving_bytes_max, config.limits.request_within_ms),
-        ahead: Ahead::new(config.limits.read_ahead_bytes_max),
+        room: Room::new(&config.limits),
         config,
-        reads: Shared::read_places(),
     });
     let beside = Beside::start(&shared, stamping, genesis);
     let doors = Doors { https: shell.https, grpc: shell.grpc.with_wire(seams.clients) };

@@ -6,7 +6,7 @@ impl Shared {
     /// Brings the levels up to date.
     pub(crate) fn measure(&self) {
         metrics::gauge!("dtm_in_flight_bytes").set(self.sources.in_flight_bytes() as f64);
-        metrics::gauge!("dtm_arriving_bytes").set(self.arrivals.bytes() as f64);
+        metrics::gauge!("dtm_arriving_bytes").set(self.room.arrivals.bytes() as f64);
         metrics::gauge!("dtm_disk_free_bytes").set(self.disk_free_bytes() as f64);
         metrics::gauge!("dtm_stopped").set(if self.stopped().is_some() { 1.0 } else { 0.0 });
         let left_us = self.material.not_after_us() - self.clock.now_us();

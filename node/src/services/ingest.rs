@@ -92,7 +92,7 @@ impl IngestDoor {
         let caller = self.0.caller(&request).await?;
         // Who may not even publish as itself is not listened to: nothing is decoded for it.
         self.0.permit(&caller, Operation::Publish, caller.source().map(SourceId::as_str))?;
-        let share = self.0.arrivals.share(caller.to_string());
+        let share = self.0.room.arrivals.share(caller.to_string());
         inlet.enter(Arc::clone(&share));
         let mut requests = request.into_inner();
         let first = async {

@@ -29,8 +29,7 @@ mod today;
 mod too_large;
 
 pub(crate) use admin::{AdminDoor, dataset_row};
-pub(crate) use ahead::{Ahead, metered};
-pub(crate) use arrivals::Arrivals;
+pub(crate) use ahead::metered;
 pub(crate) use audit::{Action, Actor, act};
 pub(crate) use cluster_key::keep_cluster_key;
 pub(crate) use drained::keep_drained;
@@ -43,6 +42,6 @@ pub(crate) use peers::{NodeDoor, PeerCalls};
 pub(crate) use records::RecordsDoor;
 pub(crate) use reflection::reflection;
 pub(crate) use rights::watch as watch_rights;
-pub(crate) use shared::Shared;
+pub(crate) use shared::{Room, Shared};
 pub(crate) use status::not_the_grpc_port;
 pub(crate) use too_large::TellTooLarge;

@@ -247,7 +247,7 @@ impl NodeService for NodeDoor {
         let asked = request.into_inner();
         let (group, with_payload) = (GroupId(asked.group), asked.with_payload);
         let quarantine = asked.quarantine.unwrap_or_default();
-        let reading = self.0.ahead.enter(&caller);
+        let reading = self.0.room.ahead.enter(&caller);
         let answers =
             records::quarantine_here(&self.0, group, quarantine, with_payload, &reading).await?;
         Ok(records::counted(reading, answers))

@@ -14,7 +14,7 @@ use dtm_types::{ClusterId, Incarnation, NodeId};
 use tokio::sync::Semaphore;
 use tonic::Status;
 
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::http::Console;
 use crate::tls::Material;
 
@@ -50,9 +50,26 @@ pub(crate) struct Shared {
     pub(crate) console: Arc<Console>,
     pub(crate) ca: Vec<Vec<u8>>,
     pub(crate) config: Config,
+    pub(crate) room: Room,
+}
+
+/// What calls take of the node beside its streams' own bounds.
+pub(crate) struct Room {
+    /// Places for readers.
     pub(crate) reads: Arc<Semaphore>,
     pub(crate) ahead: Ahead,
     pub(crate) arrivals: Arrivals,
+}
+
+impl Room {
+    /// As the node is set up.
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+            ahead: Ahead::new(limits.read_ahead_bytes_max),
+            arrivals: Arrivals::new(limits.arriving_bytes_max, limits.request_within_ms),
+        }
+    }
 }
 
 impl Shared {
@@ -64,10 +81,5 @@ impl Shared {
     /// Reading the groups.
     pub(crate) fn view(&self) -> &dyn ReadView {
         self.cluster.as_ref()
-    }
-
-    /// Places for readers.
-    pub(crate) fn read_places() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(READS_MAX))
     }
 }

@@ -136,7 +136,7 @@ async fn unfinished(
         drop(wire);
         Ok::<_, mpsc::error::SendError<Bytes>>(())
     };
-    std::future::poll_fn(|context| GrpcService::poll_ready(&mut channel, context)).await?;
+    std::future::poll_fn(|context| GrpcService::<Body>::poll_ready(&mut channel, context)).await?;
     let answers = async {
         let response = GrpcService::call(&mut channel, request).await?;
         if response.headers().contains_key("grpc-status") {

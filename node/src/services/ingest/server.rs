@@ -50,7 +50,8 @@ impl IngestServer {
                 let codec = PublishCodec { frame_records_max: self.frame_records_max };
                 let mut grpc = Grpc::new(codec).max_decoding_message_size(self.message_bytes_max);
                 let (parts, body) = request.into_parts();
-                let (body, inlet) = door.0.arrivals.wait_for_sender(body, self.message_bytes_max);
+                let (body, inlet) =
+                    door.0.room.arrivals.wait_for_sender(body, self.message_bytes_max);
                 let request = http::Request::from_parts(parts, body);
                 let publish = service_fn(|asked: Request<Streaming<Inbound>>| {
                     let (door, inlet) = (Arc::clone(&door), Arc::clone(&inlet));

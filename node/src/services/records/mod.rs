@@ -133,7 +133,7 @@ impl RecordsService for RecordsDoor {
             self.0.permit(&caller, Operation::ReadQuarantine, Some(&asked.source)).is_ok();
         let row = self.0.directory.source(self.0.view(), &asked.source).await?;
         let group = GroupId(row.group);
-        let reading = self.0.ahead.enter(&caller);
+        let reading = self.0.room.ahead.enter(&caller);
         let answers = refused_answers(&self.0, group, asked, with_payload, &reading).await?;
         Ok(counted(reading, Box::pin(guarded(answers, right))))
     }
@@ -168,7 +168,7 @@ impl RecordsDoor {
         let position = position::decode(asked.position.clone(), self.0.incarnation)?;
         let plan = Plan {
             shared: Arc::clone(&self.0),
-            reading: self.0.ahead.enter(&caller),
+            reading: self.0.room.ahead.enter(&caller),
             request: asked,
             groups,
             stream,
@@ -284,7 +284,7 @@ async fn read_one(
 
 /// One of the node's places for readers; waits until one is free.
 async fn reader_place(shared: &Shared) -> Result<OwnedSemaphorePermit, Status> {
-    Arc::clone(&shared.reads).acquire_owned().await.map_err(internal)
+    Arc::clone(&shared.room.reads).acquire_owned().await.map_err(internal)
 }
 
 /// Blocking work of one call, which gives its place back when it ends.
@@ -307,7 +307,7 @@ pub(super) fn read_here(
     request: ReadRequest,
     caller: &Caller,
 ) -> Result<Response<Answers<ReadResponse>>, Status> {
-    let reading = shared.ahead.enter(caller);
+    let reading = shared.room.ahead.enter(caller);
     let plan = Plan {
         shared: Arc::clone(shared),
         reading: Arc::clone(&reading),

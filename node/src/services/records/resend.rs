@@ -140,7 +140,7 @@ async fn find(
         records_max: 1,
         ..QuarantineRequest::default()
     };
-    let reading = shared.ahead.enter(caller);
+    let reading = shared.room.ahead.enter(caller);
     let mut answers = refused_answers(shared, group, request, true, &reading).await?;
     let first = answers.next().await.transpose()?;
     let record = first.and_then(|answer| answer.records.into_iter().next());
