@@ -8,9 +8,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 const VERSION: u8 = 1;
+/// Who has just ended gives the folder back within this; so does a process that is being started by
+/// one that uses another spool: until it is another program it holds what was open.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 pub(crate) struct Folder {
@@ -33,12 +38,19 @@ impl Folder {
             .mode(0o600)
             .open(path.join("lock"))
             .map_err(fail)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::Locked { path: path.display().to_string() });
+        let mut tries = 0;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if tries < LOCK_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::Locked { path: path.display().to_string() });
+                }
+                Err(TryLockError::Error(e)) => return Err(fail(e)),
             }
-            Err(TryLockError::Error(e)) => return Err(fail(e)),
         }
         // The id comes last: a folder with an id has a key.
         let key = Zeroizing::new(secret::<32>(path, "key")?);
