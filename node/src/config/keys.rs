@@ -192,7 +192,7 @@ config! {
         /// Replicas move, one at a time, from full nodes to empty ones and apart over sites and zones.
         rebalance: bool = "true", 0..=1, "";
         /// A node that did not answer for so long is given up: what it held is made anew on other nodes, where there are any. 0 = never.
-        dead_after_s: u64 = "1_800", 0..=2_592_000, "s";
+        dead_after_ms: u64 = "1_800_000", 0..=2_592_000_000, "ms";
     }
     /// What the node says about itself.
     telemetry: Telemetry {

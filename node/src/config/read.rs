@@ -25,7 +25,9 @@ const KINDS: [(&str, &str); 6] = [
 ];
 
 /// Units of measures and their texts.
-const UNITS: [(&str, &str); 10] = [
+const UNITS: [(&str, &str); 11] = [
+    // A switch has none.
+    ("", "config.kind.switch"),
     ("bytes per second", "config.unit.bytes_per_second"),
     ("bytes", "config.unit.bytes"),
     ("characters", "config.unit.characters"),

@@ -43,7 +43,7 @@ pub(super) fn cluster_config(
     };
     settings.clock_offset_max_ms = config.raft.clock_offset_max_ms;
     settings.rebalance = config.placement.rebalance;
-    settings.dead_after_ms = config.placement.dead_after_s * 1_000;
+    settings.dead_after_ms = config.placement.dead_after_ms;
     settings
 }
 

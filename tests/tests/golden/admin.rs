@@ -121,8 +121,15 @@ fn token() -> JoinTokenRow {
 }
 
 fn group() -> GroupRow {
-    let replica = ReplicaRow { replica: 1, node: id(2), removed: true, confirmed: true, leaving: true };
+    let replica =
+        ReplicaRow { replica: 1, node: id(2), removed: true, confirmed: true, leaving: false };
     GroupRow { group: 1, replicas: vec![replica, ReplicaRow::default()], next_replica_id: 3_000 }
+}
+
+/// With the mark that came with version 2.
+fn group_that_changes() -> GroupRow {
+    let replica = ReplicaRow { replica: 4, node: id(2), leaving: true, ..ReplicaRow::default() };
+    GroupRow { group: 1, replicas: vec![replica], next_replica_id: 5 }
 }
 
 fn cluster() -> ClusterRow {
@@ -183,6 +190,7 @@ pub(crate) fn actions() -> Vec<(u8, &'static str, Admin)> {
     ];
     let version_2 = [
         ("put_cluster.rotating", Op::PutCluster(rotating)),
+        ("put_group.leaving", Op::PutGroup(group_that_changes())),
         ("transfer_leader", Op::TransferLeader(TransferLeader { groups: vec![1, 300], to: id(2) })),
         (
             "rotate_cluster_key",
@@ -204,6 +212,7 @@ fn rows_of_meta() {
     golden.message("NodeRow", &node());
     golden.message("JoinTokenRow", &token());
     golden.message("GroupRow", &group());
+    golden.message("GroupRow/leaving", &group_that_changes());
     golden.message("ClusterRow", &cluster());
     let rotating = ClusterRow { pending_cluster_key_id: id(7), ..cluster() };
     golden.message("ClusterRow/rotating", &rotating);

@@ -31,8 +31,9 @@ const RECORDS: u64 = 400;
 const ROTATIONS: u64 = 4;
 /// Entries that a group's log keeps behind what is flushed, and some more.
 const PURGED_FROM: u64 = 4_096 + 200;
+const REBUILDS_MAX: usize = 3;
 /// Rows are flushed, and the log is purged behind them, every ten seconds.
-const REBUILDS_MAX: usize = 6;
+const FLUSHED_WITHIN: Duration = Duration::from_secs(12);
 /// Files beyond this many are a mistake of the test.
 const FILES_MAX: usize = 10_000;
 
@@ -115,6 +116,8 @@ async fn no_core_of_any_process(cluster: &Cluster, source: &Source) -> Result<()
 /// A node loses its rows until another one's snapshot was needed to bring them back.
 async fn rebuilt_from_a_snapshot(cluster: &mut Cluster, at: usize) -> Result<()> {
     for _ in 0..REBUILDS_MAX {
+        // A node purges behind what it has flushed, and begins to count at its start.
+        tokio::time::sleep(FLUSHED_WITHIN).await;
         cluster.nodes[at].stop().await?;
         let folder = cluster.nodes[at].folder.clone();
         std::fs::write(folder.join("data/state/CURRENT"), "no such manifest")?;
@@ -125,7 +128,6 @@ async fn rebuilt_from_a_snapshot(cluster: &mut Cluster, at: usize) -> Result<()>
         }
         // Nothing was purged yet.
         let _ = std::fs::remove_dir_all(folder.join("data/state.damaged"));
-        tokio::time::sleep(Duration::from_secs(3)).await;
     }
     bail!("no rows were rebuilt from a snapshot")
 }
