@@ -145,11 +145,11 @@ class Publisher:
                 iter(outgoing.get, None), metadata=self.metadata()
             )
             try:
-                opened = self.first_answer(call)
+                start_reader(call, answers)
+                opened = self.first_answer(answers)
                 self.resume(opened)
                 print(f"connected to {opened.node or address}, next sequence "
                       f"{opened.next_sequence}", file=sys.stderr)
-                start_reader(call, answers)
                 return self.stream(opened.next_sequence, lines, outgoing, answers)
             finally:
                 call.cancel()
@@ -177,12 +177,16 @@ class Publisher:
             )
         self.refused_in_all = status.refused
 
-    def first_answer(self, call):
-        for answer in call:
-            if answer.WhichOneof("response") == "opened":
-                return answer.opened
-            break
-        raise Cut("the first answer is not Opened")
+    def first_answer(self, answers):
+        try:
+            kind, answer = answers.get(timeout=ACK_TIMEOUT_S)
+        except queue.Empty:
+            raise Cut("no answer to Open in time") from None
+        if kind == "error":
+            raise answer
+        if kind != "opened":
+            raise Cut("the first answer is not Opened")
+        return answer
 
     def resume(self, opened):
         """Compares the cluster's cursor with ours."""
