@@ -14,6 +14,11 @@ use crate::type_config::PeerNode;
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A row that names no node was not written by this software.
+fn known_peer(row: &NodeRow) -> Result<PeerNode, Error> {
+    peer_of(row).ok_or_else(|| Error::Unknown(format!("node {:02x?}", &row.node[..])))
+}
+
 impl ClusterNode {
     pub(crate) async fn create_replica(
         &self,
@@ -21,8 +26,7 @@ impl ClusterNode {
         replica: u64,
         row: &NodeRow,
     ) -> Result<(), Error> {
-        let peer = peer_of(row);
-        let peer = peer.ok_or_else(|| Error::Unknown(format!("node {:02x?}", &row.node[..])))?;
+        let peer = known_peer(row)?;
         if peer.node == self.config().node.node {
             let replica = ReplicaId(replica);
             let (group, start) = (GroupId(group), row.boot_counter);
@@ -45,8 +49,7 @@ impl ClusterNode {
         replica: u64,
         row: &NodeRow,
     ) -> Result<(), Error> {
-        let peer = peer_of(row);
-        let peer = peer.ok_or_else(|| Error::Unknown(format!("node {:02x?}", &row.node[..])))?;
+        let peer = known_peer(row)?;
         if peer.node == self.config().node.node {
             return self.registry().retire(GroupId(group), ReplicaId(replica)).await;
         }
