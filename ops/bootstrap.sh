@@ -10,8 +10,13 @@ need clang clang
 need mold mold
 need cmake cmake
 need pkg-config pkg-config
-# The tests run the Python example client.
+# The tests run the Python example client, part networks, turn clocks and mount a faulty disk.
 if [ "${1:-}" = tests ]; then
+    PATH="$PATH:/usr/sbin:/sbin"
+    need ip iproute2
+    need nft nftables
+    need fusermount3 fuse3
+    compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || missing+=(libfaketime)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 fi
 compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib*/libclang*.so*' >/dev/null ||

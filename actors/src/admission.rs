@@ -24,16 +24,31 @@ pub struct Admission {
 /// answers it does not hold up the others, and what its refused records cost it.
 #[derive(Clone, Debug)]
 pub(crate) struct Share {
+    of: ShareOf,
     room: Arc<Semaphore>,
     units_max: u32,
     debt: Arc<Debt>,
 }
 
+/// How much that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShareOf {
+    /// Bytes of memory, over all its streams on this node.
+    pub(crate) bytes: u64,
+    /// Refused records a second, over the same.
+    pub(crate) refused_per_second_max: u64,
+}
+
 impl Share {
-    pub(crate) fn new(bytes: u64, refused_per_second_max: u64) -> Self {
-        let units_max = units(usize::try_from(bytes).unwrap_or(usize::MAX)).max(1);
+    pub(crate) fn new(of: ShareOf) -> Self {
+        let units_max = units(usize::try_from(of.bytes).unwrap_or(usize::MAX)).max(1);
         let room = Arc::new(Semaphore::new(units_max as usize));
-        Self { room, units_max, debt: Arc::new(Debt::new(refused_per_second_max)) }
+        Self { of, room, units_max, debt: Arc::new(Debt::new(of.refused_per_second_max)) }
+    }
+
+    /// What it was made of.
+    pub(crate) fn of(&self) -> ShareOf {
+        self.of
     }
 }
 
@@ -177,12 +192,16 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
+    fn share(bytes: u64, refused_per_second_max: u64) -> Share {
+        Share::new(ShareOf { bytes, refused_per_second_max })
+    }
+
     #[tokio::test]
     async fn a_source_takes_no_more_than_its_share() {
         let admission = Admission::new(8 << 10);
-        let share = Share::new(2 << 10, 1_000);
-        let streams = [(); 3].map(|()| InFlight::within(share.clone()));
-        let other = InFlight::within(Share::new(2 << 10, 1_000));
+        let own = share(2 << 10, 1_000);
+        let streams = [(); 3].map(|()| InFlight::within(own.clone()));
+        let other = InFlight::within(share(2 << 10, 1_000));
         let held = admission.admit(&streams[0], 1_024, 1_024).await;
         let large = admission.admit(&streams[1], 1_024, 1_024).await;
         let third = admission.admit(&streams[2], 1, 1);
@@ -197,8 +216,8 @@ mod tests {
 
     /// Streams of one source, whose share takes anything; nothing is owed.
     async fn streams<const N: usize>(refused_per_second_max: u64) -> [InFlight; N] {
-        let share = Share::new(1 << 20, refused_per_second_max);
-        let streams = [(); N].map(|()| InFlight::within(share.clone()));
+        let own = share(1 << 20, refused_per_second_max);
+        let streams = [(); N].map(|()| InFlight::within(own.clone()));
         for stream in &streams {
             stream.slowed().await;
         }

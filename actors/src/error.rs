@@ -81,8 +81,11 @@ pub enum Error {
         /// The stream.
         stream: StreamKey,
     },
-    /// The source's agreement is another one than the stream was opened under; open it again.
-    #[error("the agreement that stream {stream} was opened under was changed: open it again")]
+    /// The source's agreement, or the limits, are others than the stream was opened under; open it
+    /// again.
+    #[error(
+        "what stream {stream} was opened under was changed (agreement or limits): open it again"
+    )]
     Changed {
         /// The stream.
         stream: StreamKey,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Limits of one node. What holds for a source is in [`Bounds`](crate::Bounds).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Largest payload and envelope of one record, bytes (default 8 MiB).
     pub record_bytes_max: usize,
@@ -47,6 +47,25 @@ pub struct Limits {
     pub propose_for: Duration,
     /// How long opening may take (default 10 s).
     pub open_within: Duration,
+}
+
+impl Limits {
+    /// Whether a stream that was opened within `before` may go beyond these.
+    pub(crate) fn lower(&self, before: &Self) -> bool {
+        let of = |limits: &Self| {
+            [
+                limits.record_bytes_max as u64,
+                limits.frame_bytes_max as u64,
+                limits.frame_records_max as u64,
+                limits.stream_in_flight_bytes_max as u64,
+                limits.source_in_flight_bytes_max as u64,
+                limits.refused_per_second_max,
+                limits.quarantine_records_max,
+                limits.quarantine_bytes_max,
+            ]
+        };
+        of(self).iter().zip(of(before)).any(|(now, before)| *now < before)
+    }
 }
 
 impl Default for Limits {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dtm_types::{ErrorCode, SourceId, StreamKey};
 use parking_lot::Mutex;
 
-use crate::admission::Share;
+use crate::admission::{Share, ShareOf};
 use crate::batch::Quota;
 use crate::bounds::Bound;
 use crate::error::Error;
@@ -21,7 +21,6 @@ const TAKING_OVER: usize = 2;
 pub(crate) struct Slots {
     open: Arc<Mutex<HashMap<SourceId, Open>>>,
     quarantine_record_bytes_max: usize,
-    refused_per_second_max: u64,
 }
 
 #[derive(Debug)]
@@ -35,13 +34,13 @@ struct Open {
 impl Slots {
     pub(crate) fn new(limits: &Limits) -> Self {
         let quarantine_record_bytes_max = limits.quarantine_record_bytes_max;
-        let refused_per_second_max = limits.refused_per_second_max;
-        Self { open: Arc::default(), quarantine_record_bytes_max, refused_per_second_max }
+        Self { open: Arc::default(), quarantine_record_bytes_max }
     }
 
     /// A place for a session of a stream, free again when it is dropped. A stream that is open here
     /// has its place: who takes it over needs no other one, also where its source has all that it
-    /// may. The first stream makes the share, of `share_bytes`.
+    /// may. The first stream makes the share; where what is allowed has changed, the first one that
+    /// is opened since: those before it keep theirs until they are opened again.
     ///
     /// # Errors
     /// [`Error::Limit`] where as many streams as `most` have a place, or twice as many sessions.
@@ -49,7 +48,7 @@ impl Slots {
         &self,
         stream: &StreamKey,
         most: Bound,
-        share_bytes: u64,
+        share: ShareOf,
     ) -> Result<Slot, Error> {
         let mut all = self.open.lock();
         if let Some(open) = all.get(&stream.source) {
@@ -65,8 +64,11 @@ impl Slots {
         let open = all.entry(stream.source.clone()).or_insert_with(|| Open {
             streams: HashMap::new(),
             quarantine: Quota::new(self.quarantine_record_bytes_max),
-            share: Share::new(share_bytes, self.refused_per_second_max),
+            share: Share::new(share),
         });
+        if open.share.of() != share {
+            open.share = Share::new(share);
+        }
         *open.streams.entry(Arc::clone(&stream.stream)).or_default() += 1;
         let (quarantine, share) = (open.quarantine.clone(), open.share.clone());
         Ok(Slot { slots: self.clone(), stream: stream.clone(), quarantine, share })
@@ -117,6 +119,8 @@ mod tests {
     use super::*;
     use crate::bounds::{BoundOf, Bounds};
 
+    const SHARE: ShareOf = ShareOf { bytes: 1_024, refused_per_second_max: 1_000 };
+
     fn most(streams_open_max: u32) -> Bound {
         let own = SourceLimits { streams_open_max, ..SourceLimits::default() };
         Bounds::new(&Limits { streams_open_max: 2, ..Limits::default() }, &own).streams_open
@@ -131,7 +135,7 @@ mod tests {
     }
 
     fn refused(slots: &Slots, stream: &StreamKey, most: Bound) -> (u64, BoundOf, u64) {
-        match slots.take(stream, most, 1_024).expect_err("no place") {
+        match slots.take(stream, most, SHARE).expect_err("no place") {
             Error::Limit { bound, found, .. } => (bound.value, bound.of, found),
             other => panic!("{other}"),
         }
@@ -141,23 +145,23 @@ mod tests {
     fn a_source_has_its_own_number_of_streams() {
         let slots = slots();
         let (few, usual) = (most(1), most(0));
-        let held = slots.take(&stream("a", "1"), few, 1_024).expect("the first");
+        let held = slots.take(&stream("a", "1"), few, SHARE).expect("the first");
         assert_eq!(refused(&slots, &stream("a", "2"), few), (1, BoundOf::Source, 2));
         let beside =
-            ["1", "2"].map(|name| slots.take(&stream("b", name), usual, 1_024).expect("free"));
+            ["1", "2"].map(|name| slots.take(&stream("b", name), usual, SHARE).expect("free"));
         assert_eq!(refused(&slots, &stream("b", "3"), usual), (2, BoundOf::Node, 3));
         let more =
-            slots.take(&stream("b", "3"), most(3), 1_024).expect("raised while others are open");
+            slots.take(&stream("b", "3"), most(3), SHARE).expect("raised while others are open");
         drop((held, beside, more));
         assert!(slots.open.lock().is_empty(), "nothing of a source without streams stays");
-        slots.take(&stream("a", "2"), few, 1_024).expect("free again");
+        slots.take(&stream("a", "2"), few, SHARE).expect("free again");
     }
 
     // Its client may be gone without a word: its streams are not lost to it till somebody notices.
     #[test]
     fn a_stream_is_taken_over_where_all_places_are_taken() {
         let slots = slots();
-        let take = |name: &str| slots.take(&stream("a", name), most(0), 1_024);
+        let take = |name: &str| slots.take(&stream("a", name), most(0), SHARE);
         let [one, two] = ["1", "2"].map(|name| take(name).expect("free"));
         let newer = take("1").expect("taken over");
         assert_eq!(refused(&slots, &stream("a", "3"), most(0)), (2, BoundOf::Node, 3));
@@ -172,11 +176,23 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_is_opened_after_a_change_has_what_is_allowed_now() {
+        let slots = slots();
+        let take = |name: &str, share| slots.take(&stream("a", name), most(0), share);
+        let before = take("1", SHARE).expect("free");
+        let lower = ShareOf { refused_per_second_max: 10, ..SHARE };
+        let newer = take("1", lower).expect("taken over");
+        assert_eq!((before.share().of(), newer.share().of()), (SHARE, lower));
+        drop(before);
+        assert_eq!(take("2", lower).expect("free").share().of(), lower);
+    }
+
+    #[test]
     fn the_streams_of_a_source_share_one_room_in_quarantine() {
         let slots = slots();
         let [one, two] =
-            ["1", "2"].map(|n| slots.take(&stream("a", n), most(0), 1_024).expect("free"));
-        let other = slots.take(&stream("b", "1"), most(0), 1_024).expect("free");
+            ["1", "2"].map(|n| slots.take(&stream("a", n), most(0), SHARE).expect("free"));
+        let other = slots.take(&stream("b", "1"), most(0), SHARE).expect("free");
         one.quarantine().set(2, 100);
         assert_eq!(one.quarantine().keep(60), Some(50), "no more of one record");
         assert_eq!(two.quarantine().keep(40), Some(40));

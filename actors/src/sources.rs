@@ -10,11 +10,11 @@ use dtm_proto::ingest;
 use dtm_proto::ingest::publish_response::Response;
 use dtm_types::command::{OpenSession, SourceLimits};
 use dtm_types::{GroupId, Incarnation, Month, StreamKey};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 
 use crate::ack_times::AckTimes;
-use crate::admission::{Admission, InFlight};
+use crate::admission::{Admission, InFlight, ShareOf};
 use crate::batch::BatchKeys;
 use crate::bounds::Bounds;
 use crate::contract::Contract;
@@ -28,6 +28,9 @@ use crate::slots::{Slot, Slots};
 use crate::treatment::Treatment;
 use crate::vault::KeyVault;
 
+/// Sessions that may have more than before are told so over this long: nothing waits for them.
+const RAISED_OVER: Duration = Duration::from_secs(30);
+
 /// What every session of a node shares.
 pub struct Deps {
     /// The way into the groups.
@@ -40,7 +43,8 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
-    /// Bounds.
+    /// Bounds, as the node starts; what the cluster may set of them is followed by
+    /// [`SourcesHandle::set_limits`].
     pub limits: Limits,
     /// How long acknowledgements take.
     pub ack_times: Arc<AckTimes>,
@@ -108,6 +112,8 @@ pub struct SourcesHandle(Arc<Sources>);
 /// Shared state of the handle.
 pub struct Sources {
     deps: Arc<Deps>,
+    /// In force for streams that are opened now.
+    limits: RwLock<Arc<Limits>>,
     admission: Admission,
     supervisor: ActorRef<SourcesMessage>,
     slots: Slots,
@@ -126,6 +132,7 @@ impl SourcesHandle {
         let slots = Slots::new(&deps.limits);
         let (supervisor, _) = Actor::spawn(None, Supervisor, ()).await.map_err(|_| Error::Gone)?;
         Ok(Self(Arc::new(Sources {
+            limits: RwLock::new(Arc::new(deps.limits.clone())),
             deps: Arc::new(deps),
             admission,
             supervisor,
@@ -143,9 +150,11 @@ impl SourcesHandle {
         if self.0.draining.load(Ordering::Acquire) {
             return Err(Error::Draining);
         }
-        let deps = &self.0.deps;
-        let bounds = Bounds::new(&deps.limits, &request.limits);
-        let slot = self.0.slots.take(&request.stream, bounds.streams_open, bounds.share_bytes)?;
+        let (deps, limits) = (&self.0.deps, Arc::clone(&self.0.limits.read()));
+        let bounds = Bounds::new(&limits, &request.limits);
+        let bytes = bounds.share_bytes;
+        let share = ShareOf { bytes, refused_per_second_max: limits.refused_per_second_max };
+        let slot = self.0.slots.take(&request.stream, bounds.streams_open, share)?;
         let month = Month::of_micros(deps.clock.now_us());
         let open = open_command(&request, &bounds, month);
         let place = (&request.stream, request.group);
@@ -227,6 +236,26 @@ impl SourcesHandle {
             .all()
             .map(|entry| (entry.actor.clone(), leader(entry.group).unwrap_or_default()));
         advise(all.collect(), Leave::Draining, spread)
+    }
+
+    /// Opens streams within these limits from now on. A session keeps the bounds with which it was
+    /// opened, so every open stream is asked to open again: where one is lower than before within
+    /// `spread`, and ended seconds later where it does not; where they are only higher over half
+    /// a minute, and left where it does not. Returns how many are asked. The node's budget of bytes
+    /// in flight stays what it was at its start.
+    pub fn set_limits(&self, limits: Limits, spread: Duration) -> usize {
+        let before = std::mem::replace(&mut *self.0.limits.write(), Arc::new(limits.clone()));
+        if *before == limits {
+            return 0;
+        }
+        let (why, spread) = if limits.lower(&before) {
+            (Leave::LimitsChanged, spread)
+        } else {
+            (Leave::LimitsRaised, RAISED_OVER)
+        };
+        let sessions = self.0.sessions.lock();
+        let all = sessions.all().map(|entry| (entry.actor.clone(), String::new()));
+        advise(all.collect(), why, spread)
     }
 
     /// Another node leads the group now: asks its sessions here to move there, each once a leader,

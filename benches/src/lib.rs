@@ -17,6 +17,7 @@ pub mod report;
 pub mod runner;
 pub mod stats;
 pub mod targets;
+pub mod tree;
 pub mod usage;
 pub mod verify;
 pub mod workload;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 use dtm_benches::runner::{Home, Series, series};
 use dtm_benches::workload::{Plan, Workload};
-use dtm_benches::{arms, ceilings, peers, report, targets};
+use dtm_benches::{arms, ceilings, peers, report, targets, tree};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -133,9 +133,7 @@ fn raise_open_files() {
 }
 
 async fn work(options: Options) -> anyhow::Result<()> {
-    let data = options
-        .data
-        .unwrap_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.peers/data")));
+    let data = options.data.unwrap_or_else(|| tree::benches().join(".peers/data"));
     match options.command {
         Command::Run(run) => {
             let dry = run.dry;

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -17,11 +17,12 @@ use crate::process::write_file;
 use crate::runner::Series;
 use crate::stats::{Median, shown};
 use crate::targets::{Target, targets};
+use crate::tree;
 use crate::workload::Run;
 
 /// Where results are kept.
 pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("results")
+    tree::benches().join("results")
 }
 
 /// What the figures were taken on.
@@ -42,8 +43,7 @@ pub fn machine() -> Value {
 /// Commit of the tree, with `+` when it has changes.
 pub fn commit() -> String {
     let git = |args: &[&str]| -> String {
-        let output =
-            Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(args).output();
+        let output = Command::new("git").current_dir(tree::benches()).args(args).output();
         output.map_or_else(|_| String::new(), |o| String::from_utf8_lossy(&o.stdout).trim().into())
     };
     let dirty = !git(&["status", "--porcelain", "--untracked-files=no"]).is_empty();

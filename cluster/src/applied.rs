@@ -21,6 +21,8 @@ pub struct Head {
     pub ledger_size: u64,
     /// RFC 6962 root.
     pub ledger_root: [u8; 32],
+    /// Group time, microseconds.
+    pub group_time_us: i64,
 }
 
 /// Shared between a group's state machine and its observers.

@@ -52,6 +52,11 @@ pub(crate) async fn run(registry: Arc<Registry>) {
     }
 }
 
+/// What these bundles take.
+pub(crate) fn payload_bytes(entries: &[LogEntry]) -> usize {
+    entries.iter().map(|entry| entry.payload.len()).sum()
+}
+
 impl Backfill {
     /// Goes over the note once.
     async fn round(&self) -> io::Result<()> {
@@ -95,6 +100,7 @@ impl Backfill {
                 };
                 let wanted: Vec<LogEntry> =
                     entries.into_iter().filter(|entry| lacking.remove(&entry.index)).collect();
+                self.links.copies().take(payload_bytes(&wanted)).await;
                 self.keep(wanted).await?;
                 if through < next {
                     break;
@@ -128,8 +134,7 @@ impl Backfill {
         }
         let indexes: Vec<u64> = entries.iter().map(|entry| entry.index).collect();
         metrics::counter!("dtm_cluster_bundles_fetched_total").increment(indexes.len() as u64);
-        let bytes = entries.iter().map(|entry| entry.payload.len()).sum();
-        self.log.ready(bytes).await.map_err(io::Error::other)?;
+        self.log.ready(payload_bytes(&entries)).await.map_err(io::Error::other)?;
         wait_flushed(|flushed| self.log.store_records(entries, flushed)).await?;
         self.missing.remove(indexes).map_err(io::Error::other)
     }

@@ -8,7 +8,7 @@ use dtm_types::{ClusterId, Incarnation, bundle};
 
 use crate::error::Error;
 use crate::log_store::LogProvider;
-use crate::network::PeerTls;
+use crate::network::{PeerTls, SiteLines};
 use crate::queue::QueueConfig;
 use crate::snapshot::StateProvider;
 use crate::type_config::PeerNode;
@@ -24,6 +24,8 @@ pub struct ClusterConfig {
     pub incarnation: Incarnation,
     /// Start number of this node; rises with each start.
     pub boot_counter: u64,
+    /// Where nodes of other sites reach this one, `host:port`; empty = over TCP. Told at each start.
+    pub sites_address: String,
     /// Of the software, in words.
     pub software_version: String,
     /// Highest version of a bundle that this node applies; tests lower or raise it to play an
@@ -56,6 +58,9 @@ pub struct ClusterConfig {
     /// A node that was silent for so long is given up: its replicas are made anew on others,
     /// milliseconds; 0 = never.
     pub dead_after_ms: u64,
+    /// Rate at which this node takes copies (bundles of snapshots, bundles it lacks), bytes over all
+    /// groups; 0 = as fast as they come.
+    pub copy_bytes_per_second: u64,
 }
 
 impl ClusterConfig {
@@ -66,6 +71,7 @@ impl ClusterConfig {
             node,
             incarnation: Incarnation(1),
             boot_counter: 1,
+            sites_address: String::new(),
             software_version: env!("CARGO_PKG_VERSION").to_owned(),
             version_max: bundle::VERSION_MAX,
             timing: Timing::default(),
@@ -80,6 +86,7 @@ impl ClusterConfig {
             control_interval_ms: 1_000,
             rebalance: true,
             dead_after_ms: 1_800_000,
+            copy_bytes_per_second: 64 << 20,
         }
     }
 
@@ -145,4 +152,6 @@ pub struct Deps {
     pub tls: Arc<dyn PeerTls>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Lines to nodes of other sites; without them all are reached over TCP.
+    pub sites: Option<Arc<dyn SiteLines>>,
 }

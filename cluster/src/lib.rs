@@ -8,6 +8,7 @@
 //!  roots, membership ──────────┘
 //! ```
 
+mod anchors;
 mod applied;
 mod backfill;
 mod balance;
@@ -27,6 +28,7 @@ mod membership;
 mod missing;
 mod network;
 mod own_commands;
+mod pace;
 mod parts;
 mod placement;
 mod plan;
@@ -67,7 +69,7 @@ pub use log_store::{
     Flushed, IndexRange, LogDamage, LogEntry, LogError, LogMarks, LogPosition, LogProvider,
     MemoryLog, MemoryLogs, NodeLogs, ReplicaLog, Scrubbed,
 };
-pub use network::{BoxIo, PeerIo, PeerTls};
+pub use network::{BoxIo, LineTls, PeerIo, PeerTls, QuicSites, SiteLines};
 pub use removal::HeldUp;
 pub use snapshot::{StagedState, StateProvider};
 pub use starting::{TRUSTED_AWAY, ask_first};

@@ -25,7 +25,8 @@ use crate::config::{ClusterConfig, Deps};
 use crate::elsewhere::Elsewhere;
 use crate::error::Error;
 use crate::maintain;
-use crate::network::{self, Incoming, Links, OriginGuard, Presence};
+use crate::network::{self, Incoming, Links, OriginGuard, OtherSites, Presence, SignsOfLife, Way};
+use crate::pace::Pace;
 use crate::parts::Parts;
 use crate::registry::Registry;
 use crate::starting::{Condemned, Vetting, watch_roster};
@@ -82,6 +83,7 @@ impl Starting {
             node.registry.open_all().await?;
             node.parts.spawn("the watch for leaders", Arc::clone(&node.elsewhere).watch());
             node.parts.spawn("the controller", Arc::clone(&node).control());
+            node.parts.spawn("the anchors", Arc::clone(&node).anchor());
             let flush_interval = Duration::from_millis(node.config.flush_interval_ms);
             let registry = || Arc::clone(&node.registry);
             node.parts.spawn("the comparison of clocks", clocks::run(registry()));
@@ -132,13 +134,23 @@ impl ClusterNode {
         let guard = OriginGuard::new(cluster, node, config.incarnation, config.boot_counter);
         let (presence, lost) = Presence::new();
         let clocks = Clocks::new(node, Arc::clone(&deps.clock), config.clock_offset_max_ms);
-        let tls = Arc::clone(&deps.tls);
-        let links = Links::new(tls, Arc::clone(&guard), Arc::clone(&presence), clocks);
+        let sites = OtherSites::new(deps.sites.clone(), &config.node);
+        let (tls, sites_too) = (Arc::clone(&deps.tls), Arc::clone(&sites));
+        let way = Way { tls, presence: Arc::clone(&presence), sites };
+        let copies = Pace::new(config.copy_bytes_per_second);
+        let links = Links::new(way, Arc::clone(&guard), clocks, copies);
         let registry = Registry::new(config.clone(), deps.clone(), links);
         let stop = CancellationToken::new();
         let tls = Arc::clone(&deps.tls);
         let incoming = Incoming::start(listener, tls, Arc::clone(&guard), presence, stop.clone());
-        let serving = network::serve(Arc::clone(&registry), guard, incoming);
+        let serve = |incoming, signs| {
+            network::serve(Arc::clone(&registry), Arc::clone(&guard), incoming, signs)
+        };
+        let serving = serve(incoming, SignsOfLife::Asked);
+        let lanes = sites_too.serve(&guard, &stop).map(|[others, copies]| {
+            let copies = serve(copies, SignsOfLife::OfTheLine);
+            futures::future::join(serve(others, SignsOfLife::Asked), copies)
+        });
         let requests = AtomicU64::new(0);
         let elsewhere =
             Elsewhere::new(config.node.node, config.queue(), Arc::clone(&registry), stop.clone());
@@ -149,6 +161,13 @@ impl ClusterNode {
                 tracing::error!(%error, "peer port ended");
             }
         });
+        if let Some(lanes) = lanes {
+            node.parts.spawn("the lanes of other sites", async move {
+                if let (Err(error), _) | (_, Err(error)) = lanes.await {
+                    tracing::error!(%error, "lanes of other sites ended");
+                }
+            });
+        }
         Ok(Starting { node, deps, lost })
     }
 

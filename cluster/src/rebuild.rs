@@ -68,7 +68,8 @@ async fn fetch(
     let link = links.to(peer.node, &peer.peer_address);
     let request = wire::FetchSnapshotRequest { group: group.0, at_least: purged.index };
     let fetching = async {
-        let chunks = link.data().fetch_snapshot(link.guard().stamp(request)).await?.into_inner();
+        let chunks =
+            link.copies(group.0).fetch_snapshot(link.guard().stamp(request)).await?.into_inner();
         let stage = deps.states.stage(group);
         let stage = stage.map_err(|error| tonic::Status::internal(error.to_string()))?;
         snapshot::fetched(group, stage, chunks).await

@@ -242,6 +242,7 @@ impl Registry {
         Ok(wire::ReportResponse {
             boot_counter: self.config.boot_counter,
             software_version: self.config.software_version.clone(),
+            sites_address: self.config.sites_address.clone(),
             version_max: u32::from(self.config.version_max),
             held: held
                 .map(|(group, replica)| wire::Target { group: group.0, replica: replica.0 })

@@ -26,6 +26,11 @@ pub struct HeldUp {
 }
 
 impl ClusterNode {
+    /// Voters that a group is to have.
+    pub fn voters_max(&self) -> usize {
+        self.config().voters_max
+    }
+
     /// Groups that could not go on without this node, by what every node says now; empty = it can be
     /// removed. Takes no longer than a second beyond a read of meta.
     ///

@@ -22,12 +22,14 @@ pub(crate) fn head_to_wire(head: &Head) -> wire::Head {
         index: head.index,
         ledger_size: head.ledger_size,
         ledger_root: Bytes::copy_from_slice(&head.ledger_root),
+        group_time_us: head.group_time_us,
     }
 }
 
-fn head_from_wire(head: &wire::Head) -> Option<Head> {
+pub(crate) fn head_from_wire(head: &wire::Head) -> Option<Head> {
     let ledger_root = head.ledger_root[..].try_into().ok()?;
-    Some(Head { index: head.index, ledger_size: head.ledger_size, ledger_root })
+    let (index, ledger_size) = (head.index, head.ledger_size);
+    Some(Head { index, ledger_size, ledger_root, group_time_us: head.group_time_us })
 }
 
 /// Runs until it is dropped.
@@ -63,7 +65,7 @@ async fn compare_all(registry: &Registry, Question { peer, replicas }: Question)
     let target = |group: &Group, replica| wire::Target { group: group.id.0, replica };
     let targets = replicas.iter().map(|(group, replica)| target(group, *replica)).collect();
     let link = registry.links().to(peer.node, &peer.peer_address);
-    let request = link.guard().stamp(wire::HeadsRequest { targets });
+    let request = link.guard().stamp(wire::HeadsRequest { targets, newest_only: false });
     let mut client = link.control();
     let Ok(Ok(answer)) = tokio::time::timeout(ANSWER_TIMEOUT, client.heads(request)).await else {
         return;
@@ -100,7 +102,10 @@ fn newest_difference(ours: &[Head], theirs: &[Head]) -> Option<(Head, Head)> {
         let other = theirs.iter().find(|other| other.index == own.index)?;
         Some((*own, *other))
     });
-    common.filter(|(own, other)| own != other)
+    // A peer of a release before does not say the time.
+    common.filter(|(own, other)| {
+        (own.ledger_size, own.ledger_root) != (other.ledger_size, other.ledger_root)
+    })
 }
 
 #[cfg(test)]
@@ -108,7 +113,7 @@ mod tests {
     use super::*;
 
     fn head(index: u64, root: u8) -> Head {
-        Head { index, ledger_size: index, ledger_root: [root; 32] }
+        Head { index, ledger_size: index, ledger_root: [root; 32], group_time_us: 0 }
     }
 
     // holds: RAFT-1

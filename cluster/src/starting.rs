@@ -28,7 +28,8 @@ use crate::config::{ClusterConfig, Deps};
 use crate::convert;
 use crate::error::Error;
 use crate::log_store::{READ_BYTES_MAX, ReplicaLog};
-use crate::network::{Links, OriginGuard, PeerTls, Presence};
+use crate::network::{Links, OriginGuard, OtherSites, PeerTls, Presence, Way};
+use crate::pace::Pace;
 use crate::rebuild;
 use crate::registry::Registry;
 use crate::state_machine::read_applied;
@@ -66,7 +67,9 @@ pub fn ask_first<'a>(
         let guard = OriginGuard::new(cluster, own.node, config.incarnation, config.boot_counter);
         let (presence, _) = Presence::new();
         let clocks = Clocks::new(own.node, clock, config.clock_offset_max_ms);
-        let links = Links::new(tls, guard, presence, clocks);
+        // Lines are not open yet: what does not answer over TCP is asked again once they are.
+        let sites = OtherSites::new(None, &own);
+        let links = Links::new(Way { tls, presence, sites }, guard, clocks, Pace::new(0));
         let others = noted.into_iter().filter(|peer| peer.node != own.node);
         let voters = others.map(|peer| (peer.node, peer)).collect();
         let (boot_counter, hello) = (config.boot_counter, wire::HelloRequest::default());
@@ -113,7 +116,7 @@ impl Vetting {
             }
             if group.is_meta() {
                 match reads::nodes(&*rows) {
-                    Ok(nodes) => links.guard().roster().learn(&nodes),
+                    Ok(nodes) => links.learn(&nodes),
                     Err(error) => tracing::error!(%error, "nodes are not read from the rows"),
                 }
             }
@@ -311,7 +314,7 @@ pub(crate) async fn watch_roster(registry: Arc<Registry>) {
         };
         let seen = meta.applied.head().index;
         match reads::nodes(&*meta.store.freeze()) {
-            Ok(rows) => roster.learn(&rows),
+            Ok(rows) => registry.links().learn(&rows),
             Err(error) => tracing::warn!(%error, "nodes of meta cannot be read"),
         }
         tokio::time::sleep(PAUSE).await;

@@ -73,7 +73,9 @@ impl StateMachine {
     fn publish(&self) {
         let (ledger_size, ledger_root) = self.machine.ledger_head();
         self.applied.set_version(self.machine.version());
-        self.applied.publish(Head { index: self.last_index(), ledger_size, ledger_root });
+        let group_time_us = self.machine.group_time_us();
+        let index = self.last_index();
+        self.applied.publish(Head { index, ledger_size, ledger_root, group_time_us });
     }
 
     async fn apply_chunk(

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_proto::cluster as wire;
-use dtm_types::NodeId;
 use dtm_types::command::{Admin, BootNode, NodeRow, admin};
+use dtm_types::{GroupId, NodeId};
 
 use crate::error::Error;
 use crate::lifecycle::ClusterNode;
@@ -16,6 +16,8 @@ use crate::plan::peer_of;
 
 /// A node that hangs holds a round up for no longer.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Meta at this version takes the address for other sites from a start.
+const STARTS_TELL_ADDRESSES: u8 = 2;
 
 /// The answers of one round; who did not answer is not in it.
 #[derive(Debug, Default)]
@@ -93,6 +95,9 @@ impl ClusterNode {
         nodes: &BTreeMap<NodeId, NodeRow>,
         survey: &Survey,
     ) -> Result<(), Error> {
+        let meta = self.registry().group(GroupId::META);
+        let tells_addresses =
+            meta.is_some_and(|meta| meta.applied.version() >= STARTS_TELL_ADDRESSES);
         for (&node, row) in nodes {
             let Some(report) = survey.report(node) else { continue };
             if report.boot_counter <= row.boot_counter {
@@ -103,6 +108,11 @@ impl ClusterNode {
                 boot_counter: report.boot_counter,
                 software_version: report.software_version.clone(),
                 version_max: report.version_max,
+                sites_address: if tells_addresses {
+                    report.sites_address.clone()
+                } else {
+                    String::new()
+                },
             });
             self.act(Admin { op: Some(op), ..Admin::default() }).await?;
         }

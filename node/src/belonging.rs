@@ -143,6 +143,7 @@ mod tests {
             listen: [SocketAddr::from(([127, 0, 0, 1], 0)); 3],
             operator: "admin".to_owned(),
             ingest_groups: 1,
+            production: false,
         };
         pki::cluster_init(&options, NOW_US, &|data, master, issuing| {
             let made = keyring::create(data, master, issuing, NOW_US);
@@ -153,7 +154,7 @@ mod tests {
     }
 
     fn checked(folder: &Path) -> Result<(), Error> {
-        let config = config::load(&folder.join("dtm.toml")).expect("a configuration");
+        let config = config::load(&folder.join("dtm.toml")).expect("a configuration").config;
         check(&config, &keyring::open(&config).expect("opens"))
     }
 

@@ -15,6 +15,7 @@ use dtm_types::text::Told;
 use futures::future::BoxFuture;
 use serde_json::json;
 
+use crate::config::Loaded;
 use crate::doctor::{self, Verdict};
 use crate::pki::{self, InitOptions};
 use crate::{config, join, keyring, precheck, telemetry};
@@ -80,7 +81,7 @@ pub fn run<'a>(
     Box::pin(async move {
         let printer = Printer::new(globals);
         match command {
-            Command::Config(command) => configuration(command, &printer, now_us)?,
+            Command::Config(command) => return configuration(command, &printer, now_us),
             Command::Doctor(file) => examine(file, globals, now_us).await?,
             Command::Cluster(ClusterCommand::Init(args)) => init(args, &printer, now_us)?,
             Command::Cluster(ClusterCommand::Join(args)) => join_cluster(args, &printer).await?,
@@ -96,11 +97,17 @@ pub fn run<'a>(
     })
 }
 
-fn configuration(command: &ConfigCommand, printer: &Printer<'_>, now_us: i64) -> Result<(), Error> {
+/// What is about this node's files; `false` for what the cluster is asked.
+fn configuration(
+    command: &ConfigCommand,
+    printer: &Printer<'_>,
+    now_us: i64,
+) -> Result<bool, Error> {
     match command {
         ConfigCommand::Check(ConfigFile { config: path }) => {
-            let config = config::load(path)?;
-            let problems = precheck::problems(path, &config, now_us);
+            let Loaded { config, refused, .. } = config::load(path)?;
+            let mut problems = precheck::problems(path, &config, now_us);
+            problems.extend(refused.into_iter().flat_map(|refused| refused.0));
             if !problems.is_empty() {
                 return Err(config::Error(problems).into());
             }
@@ -111,7 +118,7 @@ fn configuration(command: &ConfigCommand, printer: &Printer<'_>, now_us: i64) ->
                 &json!({ "config": name, "holds": true }),
             );
         }
-        ConfigCommand::Show(ConfigFile { config: path }) => show(&config::load(path)?, printer),
+        ConfigCommand::Show { file, cluster: false } => show(&config::load(&file.config)?, printer),
         ConfigCommand::Docs { page } => printer.raw(
             match page {
                 DocsPage::Config => config::markdown(),
@@ -119,22 +126,34 @@ fn configuration(command: &ConfigCommand, printer: &Printer<'_>, now_us: i64) ->
             }
             .trim_end(),
         ),
+        ConfigCommand::Show { cluster: true, .. }
+        | ConfigCommand::Set { .. }
+        | ConfigCommand::History { .. }
+        | ConfigCommand::Rollback { .. } => return Ok(false),
     }
-    Ok(())
+    Ok(true)
 }
 
-/// As a file that gives the same; secrets are files, so nothing is left out.
-fn show(config: &config::Config, printer: &Printer<'_>) {
-    let mut document = serde_json::Map::new();
+/// As a file that gives the same; secrets are files, so nothing is left out. Behind each value where
+/// it comes from.
+fn show(loaded: &Loaded, printer: &Printer<'_>) {
+    let version = loaded.settings.version.to_string();
+    let (mut document, mut origins) = (serde_json::Map::new(), serde_json::Map::new());
     let (mut text, mut current) = (String::new(), "");
-    for (section, key, shown, value) in config.rows() {
+    for ((section, key, shown, value), origin) in
+        loaded.config.rows().into_iter().zip(&loaded.origins)
+    {
         if section != current {
             text.push_str(&format!("{}[{section}]\n", if current.is_empty() { "" } else { "\n" }));
             current = section;
         }
-        text.push_str(&format!("{key} = {shown}\n"));
+        let from = printer.text(&format!("cli.origin.{}", origin.name()), &[("version", &version)]);
+        text.push_str(&format!("{key} = {shown} # {from}\n"));
         document.insert(format!("{section}.{key}"), value);
+        origins.insert(format!("{section}.{key}"), origin.name().into());
     }
+    document.insert("origin".to_owned(), origins.into());
+    document.insert("settings_version".to_owned(), loaded.settings.version.into());
     if printer.is_json() { printer.json(&document.into()) } else { printer.raw(text.trim_end()) }
 }
 
@@ -143,8 +162,8 @@ async fn examine(args: &DoctorArgs, globals: &Globals, now_us: i64) -> Result<()
     let printer = &Printer::new(globals);
     let usual = Path::new("dtm.toml");
     let config = match &args.config {
-        Some(path) => Some(config::load(path)?),
-        None if usual.exists() => Some(config::load(usual)?),
+        Some(path) => Some(config::load(path)?.config),
+        None if usual.exists() => Some(config::load(usual)?.config),
         None => None,
     };
     let mut findings = doctor::examine(config.as_ref(), now_us);
@@ -227,12 +246,16 @@ fn options(
         listen: [node.https, node.grpc, node.peers],
         operator: operator.to_owned(),
         ingest_groups: groups,
+        production: false,
     }
 }
 
 fn init(args: &InitArgs, printer: &Printer<'_>, now_us: i64) -> Result<(), Error> {
     let name = args.node.node.as_deref().unwrap_or(FIRST_NODE);
-    let options = options(&args.node, name, &args.name, &args.operator, args.groups);
+    let options = InitOptions {
+        production: args.production,
+        ..options(&args.node, name, &args.name, &args.operator, args.groups)
+    };
     let made = pki::cluster_init(&options, now_us, &|data, master, issuing| {
         keyring::create(data, master, issuing, now_us)
             .map_err(|e| pki::Error::Keyring(e.to_string()))

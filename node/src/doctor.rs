@@ -148,6 +148,10 @@ pub fn nodes(asked: Result<ClusterStatusResponse, Failure>, lang: Lang) -> Vec<F
             let found = Told::new("doctor.found.node_clock").with_told("node", found);
             let found = found.with("offset", node.clock_offset_us / 1_000);
             (Verdict::Warning, found, "set_clock")
+        } else if !node.settings_unknown.is_empty() {
+            let keys = node.settings_unknown.join(" ");
+            let found = Told::new("doctor.found.node_settings").with_told("node", found);
+            (Verdict::Warning, found.with("keys", keys), "take_settings")
         } else if *software != own {
             (Verdict::Warning, found, "same_release")
         } else {
@@ -357,6 +361,7 @@ mod tests {
             "reach_cluster",
             "start_node",
             "same_release",
+            "take_settings",
         ] {
             let text = Remedy::Key(key).text(Lang::Vi);
             assert!(!text.is_empty() && !text.contains("doctor.remedy"), "{key}");
@@ -378,18 +383,22 @@ mod tests {
         let own = env!("CARGO_PKG_VERSION");
         let mut astray = node("n4", own, true);
         (astray.clock_astray, astray.clock_offset_us) = (true, -1_200_000);
+        let mut behind = node("n5", own, true);
+        behind.settings_unknown = vec!["groups.voters_max".to_owned()];
         let mut all = vec![node("n1", own, true), node("n2", "0.0.0", true)];
-        all.extend([node("n3", own, false), astray]);
+        all.extend([node("n3", own, false), astray, behind]);
         let status = ClusterStatusResponse { nodes: all, ..Default::default() };
         let found = nodes(Ok(status), Lang::En);
         let verdicts: Vec<_> = found.iter().map(|finding| finding.verdict).collect();
         let warning = Verdict::Warning;
-        assert_eq!(verdicts, [Verdict::Ok, warning, warning, warning]);
+        assert_eq!(verdicts, [Verdict::Ok, warning, warning, warning, warning]);
         assert!(found[1].found.to_string().contains("n2: dtm 0.0.0"), "{found:?}");
         assert_eq!(found[1].remedy, Remedy::Key("same_release"));
         assert_eq!(found[2].remedy, Remedy::Key("start_node"));
         assert!(found[3].found.to_string().contains("its clock is -1200 ms off"), "{found:?}");
         assert_eq!(found[3].remedy, Remedy::Key("set_clock"));
+        assert!(found[4].found.to_string().contains("groups.voters_max"), "{found:?}");
+        assert_eq!(found[4].remedy, Remedy::Key("take_settings"));
         let nobody = nodes(Err(Failure::usage("cli.no_context", &[])), Lang::En);
         assert_eq!(nobody[0].verdict, Verdict::Ok, "a machine that no cluster was shown to");
     }

@@ -105,8 +105,14 @@ pub async fn join(options: &InitOptions, address: &str, token: &str) -> Result<P
     let answer = client.join(message).await.map_err(|e| Error::Refused(Box::new(e)))?.into_inner();
     let (cluster, chain, roots) = checked(&answer, node, token.ca_digest)?;
     let exported = receiver.open(&answer.sealed_keyring, cluster)?;
+    let settings = answer.settings.unwrap_or_default();
     Ok(pki::write_node(options, &request, &chain, &roots, &|data: &Path, master: &Path| {
-        keyring::import(data, master, &exported).map_err(|e| pki::Error::Keyring(e.to_string()))
+        keyring::import(data, master, &exported).map_err(|e| pki::Error::Keyring(e.to_string()))?;
+        if settings.version > 0 {
+            // Where it is not kept, the first start asks meta.
+            let _ = crate::config::keep(data, &settings);
+        }
+        Ok(())
     })?)
 }
 

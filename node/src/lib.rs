@@ -1,4 +1,4 @@
-//! A node: configuration, certificates, doors, services, telemetry, and the wiring of all crates
+//! A node: doors, services, telemetry, and the wiring of all crates
 //! (`runtime`).
 //!
 //! ```text
@@ -8,16 +8,16 @@
 //! openraft and RocksDB are not named here; services reach groups through `dtm_cluster`. Parts are
 //! replaced at [`seams`], for measuring and for tests only.
 
+pub use dtm_setup::{config, pki, tls};
+
 mod belonging;
 pub mod cli;
-pub mod config;
 pub mod doctor;
 pub mod handover;
 pub mod http;
 pub mod join;
 pub mod join_token;
 pub mod keyring;
-pub mod pki;
 pub mod precheck;
 mod runtime;
 pub mod seams;
@@ -26,4 +26,3 @@ mod services;
 pub mod shell;
 pub mod system;
 pub mod telemetry;
-pub mod tls;

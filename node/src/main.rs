@@ -44,13 +44,13 @@ async fn run(cli: &Cli) -> ExitCode {
 }
 
 async fn serve_node(path: &std::path::Path, lang: Lang) -> ExitCode {
-    let loaded =
-        config::load(path).and_then(|config| config::check_files(path, &config).map(|()| config));
-    let config = match loaded {
-        Ok(config) => config,
+    let loaded = config::load(path)
+        .and_then(|loaded| config::check_files(path, &loaded.config).map(|()| loaded));
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
         Err(error) => return fail(&error.tell(lang), config::EXIT_CONFIG),
     };
-    match serve::run(config).await {
+    match serve::run(loaded).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.tell(lang), error.exit()),
     }

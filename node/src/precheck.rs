@@ -8,7 +8,7 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -150,16 +150,31 @@ fn ports(config: &Config) -> Vec<Fault> {
         } else if !is_running(&node.data)
             && let Err(error) = TcpListener::bind(address)
         {
-            let what = Told::new("check.port").with("address", address).with("what", &error);
-            let remedy = match error.kind() {
-                std::io::ErrorKind::PermissionDenied => "check.remedy.port_right",
-                std::io::ErrorKind::AddrNotAvailable => "check.remedy.address",
-                _ => "check.remedy.port",
-            };
-            faults.push((*key, what, Told::new(remedy)));
+            faults.push(taken(key, *address, &error));
+        }
+    }
+    for (key, text) in
+        [("node.sites", &node.sites), ("sites.second_listen", &config.sites.second_listen)]
+    {
+        // What does not parse is empty: the configuration was checked.
+        if let Ok(address) = text.parse()
+            && !is_running(&node.data)
+            && let Err(error) = UdpSocket::bind(address)
+        {
+            faults.push(taken(key, address, &error));
         }
     }
     faults
+}
+
+fn taken(key: &'static str, address: SocketAddr, error: &std::io::Error) -> Fault {
+    let what = Told::new("check.port").with("address", address).with("what", error);
+    let remedy = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => "check.remedy.port_right",
+        std::io::ErrorKind::AddrNotAvailable => "check.remedy.address",
+        _ => "check.remedy.port",
+    };
+    (key, what, Told::new(remedy))
 }
 
 /// Port 0 is another one each time.

@@ -36,6 +36,7 @@ impl Made {
             listen: [any; 3],
             operator: "lan".into(),
             ingest_groups: 1,
+            production: false,
         };
         let keyring = |data: &Path, master: &Path, issuing: &pki::Issuing| {
             let made = crate::keyring::create(data, master, issuing, now_us());
@@ -53,7 +54,7 @@ impl Made {
     fn says(&self, more: &str) -> Vec<Problem> {
         let text = fs::read_to_string(self.path("dtm.toml")).expect("reads");
         fs::write(self.path("check.toml"), format!("{text}\n{more}\n")).expect("written");
-        let config = crate::config::load(&self.path("check.toml")).expect("it reads");
+        let config = crate::config::load(&self.path("check.toml")).expect("it reads").config;
         problems(&self.path("check.toml"), &config, self.now_us)
     }
 

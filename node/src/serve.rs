@@ -4,7 +4,7 @@ use dtm_storage::keys;
 use dtm_types::text::{Lang, Told};
 use futures::future::LocalBoxFuture;
 
-use crate::config::{Config, EXIT_CONFIG};
+use crate::config::{EXIT_CONFIG, Loaded};
 use crate::seams::Seams;
 use crate::shell::{self, Shell};
 use crate::{belonging, keyring, runtime, telemetry, tls};
@@ -63,8 +63,8 @@ impl Error {
 ///
 /// # Errors
 /// [`Error`]; nothing was written where its exit code is 78.
-pub fn run(config: Config) -> LocalBoxFuture<'static, Result<(), Error>> {
-    run_with(config, Seams::default())
+pub fn run(loaded: Loaded) -> LocalBoxFuture<'static, Result<(), Error>> {
+    run_with(loaded, Seams::default())
 }
 
 /// Runs a node with parts replaced: for measuring and for tests only.
@@ -74,13 +74,13 @@ pub fn run(config: Config) -> LocalBoxFuture<'static, Result<(), Error>> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_with(config: Config, seams: Seams) -> LocalBoxFuture<'static, Result<(), Error>> {
+pub fn run_with(loaded: Loaded, seams: Seams) -> LocalBoxFuture<'static, Result<(), Error>> {
     Box::pin(async move {
         // `dtm` has done so; whoever else runs a node has not. Before the first key is read.
         telemetry::leave_no_core().map_err(Error::Core)?;
-        let keyring = keyring::open(&config)?;
-        belonging::check(&config, &keyring)?;
-        let shell = Shell::start(config).await?;
+        let keyring = keyring::open(&loaded.config)?;
+        belonging::check(&loaded.config, &keyring)?;
+        let shell = Shell::start(loaded).await?;
         Ok(runtime::run(shell, keyring, seams).await?)
     })
 }

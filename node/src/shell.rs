@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::Loaded;
 use crate::telemetry;
 use crate::tls::{self, Door, ListenOptions, Listener, Material};
 
@@ -37,8 +37,8 @@ pub enum Error {
 
 /// A process that is set up, with its ports open and nothing accepted yet.
 pub struct Shell {
-    /// The configuration in force.
-    pub config: Config,
+    /// The configuration in force, and what it was made from.
+    pub loaded: Loaded,
     /// Certificates in use.
     pub material: Arc<Material>,
     /// Renders `/metrics`.
@@ -59,7 +59,8 @@ impl Shell {
     ///
     /// # Errors
     /// [`Error`]; the message names the file or port.
-    pub async fn start(config: Config) -> Result<Self, Error> {
+    pub async fn start(loaded: Loaded) -> Result<Self, Error> {
+        let config = &loaded.config;
         telemetry::start_logs(&config.telemetry.log)?;
         telemetry::abort_on_panic(telemetry::is_contained);
         let metrics = telemetry::start_metrics()?;
@@ -78,7 +79,7 @@ impl Shell {
         tokio::spawn(signals.cancel(shutdown.clone()));
         let (cluster, node) = material.node();
         tracing::info!(%cluster, %node, name = config.node.name, version = env!("CARGO_PKG_VERSION"), "node starts");
-        Ok(Self { config, material, metrics, shutdown, https, grpc, peers })
+        Ok(Self { loaded, material, metrics, shutdown, https, grpc, peers })
     }
 }
 

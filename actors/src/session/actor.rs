@@ -21,6 +21,8 @@ use crate::sources::SessionGuard;
 
 /// How long a client may stay after it was asked to reconnect.
 const LEAVE_WITHIN: Duration = Duration::from_secs(30);
+/// How long where its limits were changed: they hold everywhere within seconds.
+const REOPEN_WITHIN: Duration = Duration::from_millis(2_500);
 
 /// How long a client that leaves may wait for the acks of what it sent, milliseconds.
 const DRAIN_WITHIN_MS: u64 = 2_000;
@@ -32,6 +34,11 @@ pub(crate) enum Leave {
     Draining,
     /// Another node leads the group: advice only, the session is served here as well.
     LeaderMoved,
+    /// What it was opened within was changed: it is to be opened again, here or elsewhere, and is
+    /// cut off where it is not.
+    LimitsChanged,
+    /// It may have more than it was opened with: advice only.
+    LimitsRaised,
 }
 
 impl Leave {
@@ -39,6 +46,8 @@ impl Leave {
         match self {
             Self::Draining => "draining",
             Self::LeaderMoved => "leader-moved",
+            Self::LimitsChanged => "limits-changed",
+            Self::LimitsRaised => "limits-raised",
         }
     }
 }
@@ -218,8 +227,16 @@ async fn step(
             let reason = why.reason().to_owned();
             let advice = ingest::Reconnect { address, after_ms: DRAIN_WITHIN_MS, reason };
             state.flow.push(Response::Reconnect(advice))?;
-            if why == Leave::Draining {
-                myself.send_after(LEAVE_WITHIN, || SessionMessage::LeaveNow);
+            match why {
+                Leave::LeaderMoved | Leave::LimitsRaised => {}
+                Leave::Draining => {
+                    myself.send_after(LEAVE_WITHIN, || SessionMessage::LeaveNow);
+                }
+                Leave::LimitsChanged => {
+                    let stream = state.flow.stream().clone();
+                    let ended = move || SessionMessage::Fail(Error::Changed { stream });
+                    myself.send_after(REOPEN_WITHIN, ended);
+                }
             }
             Ok(())
         }

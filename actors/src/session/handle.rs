@@ -232,7 +232,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::admission::Share;
+    use crate::admission::{Share, ShareOf};
     use crate::limits::Limits;
 
     /// Hands on what a session would work on.
@@ -269,7 +269,8 @@ mod tests {
         let stream = StreamKey::parse("tinh-01", "main").expect("allowed names");
         let admission = Admission::new(1 << 20);
         let bounds = Bounds::new(&Limits::default(), &SourceLimits::default());
-        let in_flight = InFlight::within(Share::new(1 << 20, 1_000));
+        let in_flight =
+            InFlight::within(Share::new(ShareOf { bytes: 1 << 20, refused_per_second_max: 1_000 }));
         let session = SessionHandle::new(actor.clone(), stream, admission, in_flight, bounds);
         let lost = ingest::Lost { from_sequence: 1, to_sequence: 2 };
         session.lost(lost).await.expect("taken");

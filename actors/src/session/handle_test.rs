@@ -9,14 +9,14 @@ use tokio::sync::mpsc;
 
 use super::tests::Mailbox;
 use super::*;
-use crate::admission::Share;
+use crate::admission::{Share, ShareOf};
 use crate::limits::Limits;
 
 const MIB: usize = 1 << 20;
 
 /// The share of a source that may take whatever its node has.
 fn ample() -> Share {
-    Share::new(u64::MAX, 1_000)
+    Share::new(ShareOf { bytes: u64::MAX, refused_per_second_max: 1_000 })
 }
 
 /// A session whose messages nobody works on, the node's budget, what the stream has in flight.

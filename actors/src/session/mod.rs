@@ -17,6 +17,8 @@ mod pending;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod limits_test;
+#[cfg(test)]
 mod order_test;
 
 pub use actor::in_session;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::error::Error;
 use crate::peers::nats_wire::Connection;
 use crate::process::{Process, Wait, free_ports, write_file};
+use crate::tree;
 
 /// Nodes of the cluster.
 pub const NODES: usize = 3;
@@ -22,7 +23,7 @@ pub struct NatsCluster {
 }
 
 fn program() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(".peers/bin/nats-server")
+    tree::benches().join(".peers/bin/nats-server")
 }
 
 /// Version that the installed server tells.

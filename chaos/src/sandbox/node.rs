@@ -78,6 +78,7 @@ impl Node {
             states: seams.states(self.at, states),
             tls: Arc::clone(&self.tls),
             clock: Arc::clone(&self.clock) as _,
+            sites: None,
         };
         match ClusterNode::start(self.config.clone(), deps, listener).await {
             Ok(node) => self.running = Some(node),

@@ -24,6 +24,8 @@
 //!  0x44 node          NodeRow            0x4a request       Outcome of an action (last 4,096)
 //!  0x45 token hash    JoinTokenRow       0x4b slot u16      request; 0x4c next slot
 //!  0x4d source, digest SourceCertificateRow
+//!  0x4e approval id   ApprovalRow        0x4f               leaf of the newest anchor u64
+//!  0x58               SettingsRow        0x59 version u64   SettingsRow (last 1,000)
 //! ```
 //! Numbers are big endian. Names end with a zero byte (no name holds one), so that no name is the
 //! prefix of another.
@@ -95,6 +97,14 @@ pub mod table {
     pub const REQUEST_NEXT: u8 = 0x4c;
     /// Certificates of sources.
     pub const SOURCE_CERTIFICATE: u8 = 0x4d;
+    /// Approvals.
+    pub const APPROVAL: u8 = 0x4e;
+    /// The newest anchor.
+    pub const ANCHOR: u8 = 0x4f;
+    /// The cluster's settings.
+    pub const SETTINGS: u8 = 0x58;
+    /// Their versions.
+    pub const SETTINGS_VERSION: u8 = 0x59;
 }
 
 /// Builds a key part by part.
@@ -267,6 +277,11 @@ pub fn by_group(table: u8, group: u32) -> Vec<u8> {
     Key::of(table).u32(group).done()
 }
 
+/// The cluster's settings as of a version.
+pub fn settings_version(version: u64) -> Vec<u8> {
+    Key::of(table::SETTINGS_VERSION).u64(version).done()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,7 +290,7 @@ mod tests {
     #[test]
     fn every_key_is_as_it_always_was() {
         let stream = StreamKey::parse("a-1", "ngày").expect("valid");
-        let made: [(Vec<u8>, &[u8]); 32] = [
+        let made: [(Vec<u8>, &[u8]); 36] = [
             (place(0x0102, 3), b"\x10\0\0\0\0\0\0\x01\x02\0\0\0\x03"),
             (stream_place(&stream, 258), b"\x11a-1\0ng\xc3\xa0y\0\0\0\0\0\0\0\x01\x02"),
             (cursor(&stream), b"\x12a-1\0ng\xc3\xa0y\0"),
@@ -307,6 +322,10 @@ mod tests {
             (Key::of(table::REQUEST_SLOT).u16(258).done(), b"\x4b\x01\x02"),
             (Key::of(table::REQUEST_NEXT).done(), b"\x4c"),
             (source_certificate("a-1", &[8; 3]), b"\x4da-1\0\x08\x08\x08"),
+            (by_id(table::APPROVAL, b"0123456789abcdef"), b"\x4e0123456789abcdef"),
+            (vec![table::ANCHOR], b"\x4f"),
+            (vec![table::SETTINGS], b"\x58"),
+            (settings_version(258), b"\x59\0\0\0\0\0\0\x01\x02"),
             (vec![table::RAFT], b"\0"),
         ];
         for (made, kept) in made {

@@ -37,6 +37,11 @@ pub(crate) fn append_whole(ctx: &mut Context<'_, '_>, leaf: &Leaf) -> u64 {
     index
 }
 
+/// The leaf in a row, where it is stored whole.
+pub(crate) fn inline(row: &[u8]) -> Option<&[u8]> {
+    row.split_first().filter(|(how, _)| **how == INLINE).map(|(_, leaf)| leaf)
+}
+
 /// Appends the leaf of a batch; its row points to the batch.
 pub(crate) fn append_batch(
     ctx: &mut Context<'_, '_>,

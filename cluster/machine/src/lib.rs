@@ -4,6 +4,8 @@
 //! outcomes. It reads no clock, no randomness, no file: the same log gives the same rows on every
 //! replica (RAFT-1).
 
+pub mod anchor;
+pub mod approval;
 mod commands;
 mod day;
 pub mod keys;

@@ -125,6 +125,11 @@ impl Machine {
         (self.mirror.frontier.size(), self.mirror.frontier.root())
     }
 
+    /// Group time at the applied index, microseconds.
+    pub fn group_time_us(&self) -> i64 {
+        self.mirror.head.group_time_us
+    }
+
     /// Records stored, refused and found doubled so far.
     pub fn counters(&self) -> (u64, u64, u64) {
         let head = &self.mirror.head;

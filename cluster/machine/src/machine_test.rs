@@ -15,10 +15,13 @@ use prost::Message;
 use crate::seams::{MemoryStateStore, StateBatch, StateRead, StateStore};
 use crate::{Committed, Machine, reads};
 
+mod anchors;
+mod approvals;
 mod day;
 mod entries;
 mod lost;
 mod nodes;
+mod settings;
 mod time;
 mod total;
 

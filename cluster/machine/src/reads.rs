@@ -2,16 +2,17 @@
 
 use bytes::Bytes;
 use dtm_types::command::{
-    ClusterRow, DatasetRow, GroupRow, NodeRow, OperatorRow, SourceCertificateRow, SourceKeyRow,
-    SourceRow,
+    ApprovalRow, ClusterRow, DatasetRow, GroupRow, NodeRow, OperatorRow, SettingsRow,
+    SourceCertificateRow, SourceKeyRow, SourceRow,
 };
 use dtm_types::format::{
-    Cursor, GroupHead, KeyPurpose, Place, QuarantineQuota, QuarantineRow, WrappedKey,
+    Cursor, GroupHead, KeyPurpose, Leaf, Place, QuarantineQuota, QuarantineRow, WrappedKey,
 };
-use dtm_types::{GroupId, KeyId, NodeId, StreamKey};
+use dtm_types::{ApprovalId, GroupId, KeyId, NodeId, StreamKey};
 use prost::Message;
 
 use crate::keys::{self, Key, table};
+use crate::leaves;
 use crate::overlay::hex;
 use crate::seams::{StateError, StateRead};
 
@@ -209,6 +210,47 @@ pub fn groups(state: &dyn StateRead) -> Result<Vec<GroupRow>, StateError> {
 /// The cluster's row.
 pub fn cluster(state: &dyn StateRead) -> Result<Option<ClusterRow>, StateError> {
     row(state, &[table::CLUSTER])
+}
+
+/// The cluster's settings; version 0 where none were ever set.
+pub fn settings(state: &dyn StateRead) -> Result<SettingsRow, StateError> {
+    Ok(row(state, &[table::SETTINGS])?.unwrap_or_default())
+}
+
+/// The cluster's settings as of a version, where it is still held.
+pub fn settings_version(
+    state: &dyn StateRead,
+    version: u64,
+) -> Result<Option<SettingsRow>, StateError> {
+    row(state, &keys::settings_version(version))
+}
+
+/// An approval.
+pub fn approval(state: &dyn StateRead, id: ApprovalId) -> Result<Option<ApprovalRow>, StateError> {
+    row(state, &keys::by_id(table::APPROVAL, &id.0))
+}
+
+/// All approvals that are held.
+pub fn approvals(state: &dyn StateRead) -> Result<Vec<ApprovalRow>, StateError> {
+    all(state, Key::of(table::APPROVAL), |_| true)
+}
+
+/// The newest anchors with the indexes of their leaves, newest first, at most `limit`.
+pub fn anchors(state: &dyn StateRead, limit: usize) -> Result<Vec<(u64, Leaf)>, StateError> {
+    let newest = state.get(&[table::ANCHOR])?;
+    let mut next = newest.and_then(|bytes| Some(u64::from_be_bytes(bytes[..].try_into().ok()?)));
+    let mut found = Vec::new();
+    while let Some(index) = next.filter(|_| found.len() < limit) {
+        let key = keys::leaf(index);
+        let row = state.get(&key)?.unwrap_or_default();
+        let leaf: Leaf =
+            decode(state.group(), &key, row.slice_ref(leaves::inline(&row).unwrap_or(&[])))?;
+        // Each names an earlier one, so that there is an end.
+        next =
+            leaf.anchor.as_ref().and_then(|anchor| anchor.previous_leaf).filter(|at| *at < index);
+        found.push((index, leaf));
+    }
+    Ok(found)
 }
 
 /// A stream's cursor.

@@ -91,7 +91,8 @@ impl ReplicaClient {
             matched.sends(term, committed(&request));
             append_to_wire(target, request)
         });
-        let opened = self.link.data().append(self.link.guard().stamp(requests)).await;
+        let opened =
+            self.link.log(self.target.group).append(self.link.guard().stamp(requests)).await;
         let answers = opened.map_err(to_rpc_error)?.into_inner();
         let watched = Watched {
             answers,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtm_proto::cluster as wire;
+use dtm_types::GroupId;
 use tonic::Status;
 
 use super::link::Link;
@@ -27,7 +28,8 @@ pub(crate) struct Answer {
 
 /// Asks one replica.
 pub(crate) async fn ask(link: &Arc<Link>, request: wire::EntriesRequest) -> Result<Answer, Status> {
-    let mut client = link.data();
+    let group = request.target.as_ref().map_or(GroupId::META.0, |target| target.group);
+    let mut client = link.copies(group);
     let asked = client.entries(link.guard().stamp(request));
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
     let answer = answer.map_err(|_| Status::deadline_exceeded("no answer in time"))??.into_inner();

@@ -1,4 +1,5 @@
-//! One peer: its two connections, its address, the streams that all groups share.
+//! One peer: its two connections, or its lanes where it is of another site; its address, the streams
+//! that all groups share.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dtm_proto::cluster::peer_service_client::PeerServiceClient;
+use dtm_sites::Lane;
 use dtm_types::NodeId;
+use dtm_types::command::NodeRow;
 use parking_lot::{Mutex, RwLock};
 use tonic::transport::{Channel, Endpoint};
 
@@ -14,10 +17,11 @@ use super::heartbeat::HeartbeatHub;
 use super::matched::MatchedLogs;
 use super::origin::OriginGuard;
 use super::presence::Presence;
-use super::tls::{Connector, PeerTls};
+use super::tls::{Connector, Way};
 use crate::clocks::Clocks;
 use crate::error::Error;
 use crate::forward::Forwarder;
+use crate::pace::Pace;
 
 /// Largest peer message, bytes.
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -47,53 +51,49 @@ pub(crate) async fn answered<T>(
 
 /// One peer.
 pub(crate) struct Link {
-    address: RwLock<String>,
+    node: NodeId,
+    address: Arc<RwLock<String>>,
     guard: Arc<OriginGuard>,
+    way: Way,
     data: PeerServiceClient<Channel>,
     control: PeerServiceClient<Channel>,
+    /// To a peer of another site: a client a group, for its log and for its copies.
+    lanes: Mutex<HashMap<Lane, PeerServiceClient<Channel>>>,
     heartbeats: Mutex<Option<Arc<HeartbeatHub>>>,
     forwarder: Mutex<Option<Arc<Forwarder>>>,
 }
 
-fn client(channel: Channel) -> PeerServiceClient<Channel> {
-    PeerServiceClient::new(channel)
+fn client(lane: Lane, connector: Connector) -> PeerServiceClient<Channel> {
+    let endpoint = Endpoint::from_static("http://peer")
+        .connect_timeout(CONNECT_TIMEOUT)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX);
+    let endpoint = match lane {
+        // Its rate is bounded, so its answers are late; the line itself asks for signs of life.
+        Lane::Copies(_) => endpoint,
+        _ => endpoint
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true),
+    };
+    PeerServiceClient::new(endpoint.connect_with_connector_lazy(connector))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
+fn connector(node: NodeId, lane: Lane, address: &Arc<RwLock<String>>, way: &Way) -> Connector {
+    let address = Arc::clone(address);
+    Connector::new(node, lane, Arc::new(move || address.read().clone()), way.clone())
+}
+
 impl Link {
-    fn new(
-        node: NodeId,
-        address: String,
-        tls: Arc<dyn PeerTls>,
-        guard: Arc<OriginGuard>,
-        presence: Arc<Presence>,
-    ) -> Arc<Self> {
-        Arc::new_cyclic(|weak: &std::sync::Weak<Self>| {
-            let weak = weak.clone();
-            let address_now = Arc::new(move || {
-                weak.upgrade().map(|link| link.address.read().clone()).unwrap_or_default()
-            });
-            let connector = Connector::new(tls, node, address_now, presence);
-            let endpoint = || {
-                Endpoint::from_static("http://peer")
-                    .connect_timeout(CONNECT_TIMEOUT)
-                    .initial_stream_window_size(STREAM_WINDOW_BYTES)
-                    .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-                    .max_frame_size(FRAME_BYTES_MAX)
-                    .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-                    .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-                    .keep_alive_while_idle(true)
-            };
-            Self {
-                address: RwLock::new(address),
-                guard,
-                data: client(endpoint().connect_with_connector_lazy(connector.clone())),
-                control: client(endpoint().connect_with_connector_lazy(connector)),
-                heartbeats: Mutex::new(None),
-                forwarder: Mutex::new(None),
-            }
-        })
+    fn new(node: NodeId, address: String, guard: Arc<OriginGuard>, way: Way) -> Arc<Self> {
+        let address = Arc::new(RwLock::new(address));
+        let [data, control] = [Lane::Forward, Lane::Control]
+            .map(|lane| client(lane, connector(node, lane, &address, &way)));
+        let (lanes, heartbeats, forwarder) = (Mutex::default(), Mutex::new(None), Mutex::new(None));
+        Arc::new(Self { node, address, guard, way, data, control, lanes, heartbeats, forwarder })
     }
 
     pub(crate) fn guard(&self) -> &OriginGuard {
@@ -104,9 +104,29 @@ impl Link {
         Arc::clone(&self.guard)
     }
 
-    /// For log entries, snapshots and forwarded commands.
+    /// For forwarded commands.
     pub(crate) fn data(&self) -> PeerServiceClient<Channel> {
         self.data.clone()
+    }
+
+    /// For the entries of a group's log.
+    pub(crate) fn log(&self, group: u32) -> PeerServiceClient<Channel> {
+        self.lane(Lane::Log(group))
+    }
+
+    /// For snapshots of a group, and what was missed of it.
+    pub(crate) fn copies(&self, group: u32) -> PeerServiceClient<Channel> {
+        self.lane(Lane::Copies(group))
+    }
+
+    /// Within a site the connection for data; to another one a lane, made at first use.
+    fn lane(&self, lane: Lane) -> PeerServiceClient<Channel> {
+        if !self.way.sites.is_away(self.node) {
+            return self.data();
+        }
+        let mut lanes = self.lanes.lock();
+        let made = || client(lane, connector(self.node, lane, &self.address, &self.way));
+        lanes.entry(lane).or_insert_with(made).clone()
     }
 
     /// For heartbeats, votes and small questions.
@@ -127,25 +147,36 @@ impl Link {
 
 /// All peers that were ever talked to.
 pub(crate) struct Links {
-    tls: Arc<dyn PeerTls>,
     guard: Arc<OriginGuard>,
-    presence: Arc<Presence>,
+    way: Way,
     clocks: Arc<Clocks>,
     links: Mutex<HashMap<NodeId, Arc<Link>>>,
     leaving: AtomicBool,
     matched: MatchedLogs,
+    copies: Pace,
 }
 
 impl Links {
     pub(crate) fn new(
-        tls: Arc<dyn PeerTls>,
+        way: Way,
         guard: Arc<OriginGuard>,
-        presence: Arc<Presence>,
         clocks: Arc<Clocks>,
+        copies: Pace,
     ) -> Arc<Self> {
         let (links, leaving) = (Mutex::new(HashMap::new()), AtomicBool::new(false));
         let matched = MatchedLogs::new(Arc::clone(&guard));
-        Arc::new(Self { tls, guard, presence, clocks, links, leaving, matched })
+        Arc::new(Self { guard, way, clocks, links, leaving, matched, copies })
+    }
+
+    /// How fast copies of other nodes are taken.
+    pub(crate) fn copies(&self) -> &Pace {
+        &self.copies
+    }
+
+    /// Takes over what meta says of the nodes now: who is heard, and who is of another site.
+    pub(crate) fn learn(&self, rows: &[NodeRow]) {
+        self.guard.roster().learn(rows);
+        self.way.sites.learn(rows);
     }
 
     /// What replicas of other nodes told leaders here that they have on disk.
@@ -155,7 +186,7 @@ impl Links {
 
     /// Which peers are gone.
     pub(crate) fn presence(&self) -> &Presence {
-        &self.presence
+        &self.way.presence
     }
 
     /// What the clocks of the nodes are worth.
@@ -182,8 +213,7 @@ impl Links {
     pub(crate) fn to(&self, node: NodeId, address: &str) -> Arc<Link> {
         let mut links = self.links.lock();
         let link = links.entry(node).or_insert_with(|| {
-            let (tls, guard) = (Arc::clone(&self.tls), Arc::clone(&self.guard));
-            Link::new(node, address.to_owned(), tls, guard, Arc::clone(&self.presence))
+            Link::new(node, address.to_owned(), Arc::clone(&self.guard), self.way.clone())
         });
         if !address.is_empty() && *link.address.read() != address {
             address.clone_into(&mut link.address.write());

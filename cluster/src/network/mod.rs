@@ -1,6 +1,6 @@
 //! Nodes talk: tonic over mutual TLS, two connections a pair and direction — one for log entries,
 //! snapshots and forwarded commands, one for heartbeats and votes, so that these never wait behind
-//! bulk data.
+//! bulk data. To a peer of another site each kind of traffic and each group has a lane of its own.
 //!
 //! ```text
 //!  factory ── client, heartbeat ── link (two channels) ── tls ──> tls ── server ── registry, groups
@@ -9,6 +9,7 @@
 #[macro_use]
 mod through;
 
+mod appends;
 mod client;
 pub(crate) mod entries;
 mod factory;
@@ -21,6 +22,7 @@ mod origin;
 mod presence;
 mod roster;
 mod server;
+mod sites;
 pub(crate) mod snapshot;
 mod tls;
 
@@ -28,6 +30,9 @@ pub(crate) use factory::Factory;
 pub(crate) use link::{Link, Links, answered};
 pub(crate) use origin::OriginGuard;
 pub(crate) use presence::Presence;
-pub(crate) use server::serve;
+pub(crate) use server::{SignsOfLife, serve};
+pub(crate) use sites::OtherSites;
+pub use sites::{LineTls, QuicSites, SiteLines};
 pub(crate) use tls::Incoming;
+pub(crate) use tls::Way;
 pub use tls::{BoxIo, PeerIo, PeerTls};

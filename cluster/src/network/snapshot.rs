@@ -16,6 +16,7 @@ use tonic::Status;
 use super::client::to_rpc_error;
 use super::entries::{entry_from_wire, entry_to_wire};
 use super::link::Link;
+use crate::backfill::payload_bytes;
 use crate::convert;
 use crate::group::Group;
 use crate::log_store::{LogEntry, LogError, READ_BYTES_MAX};
@@ -61,7 +62,7 @@ pub(super) async fn send(
     let asked = asked.through(through);
     let reader = tokio::task::spawn_blocking(move || produce(&view, manifest, &asked, &chunks));
     let request = link.guard().stamp(ReceiverStream::new(receiver));
-    let answered = link.data().snapshot(request).await;
+    let answered = link.copies(target.group).snapshot(request).await;
     if let Ok(Err(error)) = reader.await {
         return Err(network(error));
     }
@@ -219,6 +220,7 @@ async fn receive_bundles(group: &Group, mut chunks: Chunks) -> Result<(), Status
                 let entries: Vec<LogEntry> =
                     bundles.entries.into_iter().map(entry_from_wire).collect::<Result<_, _>>()?;
                 count += entries.len() as u64;
+                group.backfill.links.copies().take(payload_bytes(&entries)).await;
                 let kept = group.backfill.keep(entries).await;
                 kept.map_err(|error| Status::unavailable(error.to_string()))?;
             }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use dtm_sites::Lane;
 use dtm_types::NodeId;
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
@@ -16,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Uri;
 use tonic::transport::server::Connected;
 
@@ -24,6 +25,7 @@ use super::handshakes::Handshakes;
 use super::origin::OriginGuard;
 use super::presence::Presence;
 use super::roster::Line;
+use super::sites::{Ending, OtherSites};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKES_MAX: usize = 64;
@@ -110,30 +112,48 @@ fn h2_only(alpn: &mut Vec<Vec<u8>>) {
     *alpn = vec![b"h2".to_vec()];
 }
 
-/// Connects to one node at whatever address it has now.
+/// Connects to one node at whatever address it has now, or over a line where it is of another site.
 #[derive(Clone)]
 pub(crate) struct Connector {
-    tls: Arc<dyn PeerTls>,
     node: NodeId,
+    /// What the connection is for, where the node is of another site.
+    lane: Lane,
     address: Arc<dyn Fn() -> String + Send + Sync>,
-    presence: Arc<Presence>,
+    way: Way,
+}
+
+/// What all connectors of a node stand on.
+#[derive(Clone)]
+pub(crate) struct Way {
+    pub(crate) tls: Arc<dyn PeerTls>,
+    pub(crate) presence: Arc<Presence>,
+    pub(crate) sites: Arc<OtherSites>,
 }
 
 impl Connector {
     pub(crate) fn new(
-        tls: Arc<dyn PeerTls>,
         node: NodeId,
+        lane: Lane,
         address: Arc<dyn Fn() -> String + Send + Sync>,
-        presence: Arc<Presence>,
+        way: Way,
     ) -> Self {
-        Self { tls, node, address, presence }
+        Self { node, lane, address, way }
     }
 
     async fn connect(self) -> io::Result<TokioIo<BoxIo>> {
-        let tcp = TcpStream::connect((self.address)()).await?;
-        tcp.set_nodelay(true)?;
-        let stream = self.tls.connect(self.node, tcp).await?;
-        Ok(TokioIo::new(self.presence.watch(self.node, stream)))
+        let Self { node, lane, address, way } = self;
+        let changes = way.sites.way(node);
+        let stream = if way.sites.is_away(node) {
+            way.sites.open(node, lane).await?
+        } else {
+            let tcp = TcpStream::connect(address()).await?;
+            tcp.set_nodelay(true)?;
+            way.presence.watch(node, way.tls.connect(node, tcp).await?)
+        };
+        Ok(TokioIo::new(match changes {
+            Some(changes) => Ending::over(stream, changes),
+            None => stream,
+        }))
     }
 }
 
@@ -162,17 +182,16 @@ impl tower::Service<Uri> for Connector {
     }
 }
 
-/// An accepted connection of a node.
+/// An accepted connection of a node: when this node stops, or hears the other no more, it is cut.
 pub(crate) struct PeerStream {
     stream: BoxIo,
     certificate: PeerCertificate,
-    /// Its streams never end by themselves: when this node stops, or hears the other no more, the
-    /// connection is cut here.
-    ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-fn cut() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "this node stops, or hears that one no more")
+impl PeerStream {
+    pub(super) fn new(stream: BoxIo, line: Arc<Line>) -> Self {
+        Self { stream, certificate: PeerCertificate::new(line) }
+    }
 }
 
 impl Connected for PeerStream {
@@ -189,9 +208,6 @@ impl AsyncRead for PeerStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.ended.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(cut()));
-        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -270,7 +286,6 @@ async fn shake(
     let stream = presence.watch(node, stream);
     // Cut with this node, or alone.
     let cut = stop.child_token();
-    let certificate = PeerCertificate::new(guard.roster().accept(node, cut.clone()));
-    let ended = Box::pin(cut.cancelled_owned());
-    Ok(PeerStream { stream, certificate, ended })
+    let line = guard.roster().accept(node, cut.clone());
+    Ok(PeerStream::new(Ending::over(stream, cut), line))
 }

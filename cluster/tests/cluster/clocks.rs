@@ -102,7 +102,8 @@ async fn join_with_a_token(cluster: &Cluster, at: usize) {
     let join = UseJoinToken { token_hash, node: Some(row) };
     let joined = admin(cluster, at, 3, admin::Op::UseJoinToken(join)).await;
     assert!(matches!(joined.result, Some(Answer::Done(_))), "{joined:?}");
-    let remove = admin::Op::RemoveNode(dtm_types::command::RemoveNode { node });
+    let remove =
+        admin::Op::RemoveNode(dtm_types::command::RemoveNode { node, ..Default::default() });
     admin(cluster, at, 4, remove).await;
 }
 

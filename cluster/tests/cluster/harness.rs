@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dtm_cluster::{ClusterConfig, ClusterNode, Deps, Error, PeerNode, PeerTls};
-use dtm_machine::seams::ReadView;
+use dtm_machine::seams::{Clock, ReadView};
 use dtm_testkit::{Ca, TestClock, Wrapped, bind, fresh_address, node_row};
 use dtm_types::command::{
     Admin, ClusterRow, Command, CountRefusals, NodeRow, RefusalCount, admin, command::Op,
@@ -15,6 +15,8 @@ use tokio::net::TcpListener;
 
 pub(crate) use dtm_testkit::{PATIENCE, propose, until, until_async};
 
+use crate::outside::Outside;
+use crate::proxy::Weather;
 use crate::storage::{Faults, FaultyLogs, FaultyStates, Storage};
 
 /// What every clock shows when a cluster is made.
@@ -28,6 +30,8 @@ pub(crate) struct Disk {
     pub(crate) clock: Arc<TestClock>,
     /// Put between the node and its storage.
     pub(crate) faults: Arc<Faults>,
+    /// Its side towards other sites.
+    pub(crate) outside: Option<Outside>,
 }
 
 pub(crate) struct Cluster {
@@ -56,6 +60,27 @@ impl Cluster {
         storage: impl Fn(u8) -> Storage,
         configure: impl Fn(&mut ClusterConfig),
     ) -> Self {
+        Self::start_where(size, async |_| None, storage, configure).await
+    }
+
+    /// The same, each node in the site that is named, reached by those of others as the weather is.
+    pub(crate) async fn start_in_sites(
+        sites: &[&'static str],
+        weather: &Arc<Weather>,
+        storage: impl Fn(u8) -> Storage,
+        configure: impl Fn(&mut ClusterConfig),
+    ) -> Self {
+        let outside =
+            async |byte: u8| Some(Outside::new(sites[usize::from(byte) - 1], byte, weather).await);
+        Self::start_where(sites.len() as u8, outside, storage, configure).await
+    }
+
+    async fn start_where(
+        size: u8,
+        outside: impl AsyncFn(u8) -> Option<Outside>,
+        storage: impl Fn(u8) -> Storage,
+        configure: impl Fn(&mut ClusterConfig),
+    ) -> Self {
         let ca = Ca::new();
         let clock = TestClock::starting_at(START_US);
         let mut cluster = Self { disks: Vec::new(), nodes: Vec::new() };
@@ -63,14 +88,20 @@ impl Cluster {
             let node = NodeId([byte; 16]);
             let listener = TcpListener::bind(fresh_address(byte)).await.expect("a port");
             let peer_address = listener.local_addr().expect("an address").to_string();
-            let peer = PeerNode { node, peer_address, ..PeerNode::default() };
+            let outside = outside(byte).await;
+            let site = outside.as_ref().map_or("", |outside| outside.site).to_owned();
+            let peer = PeerNode { node, site, peer_address, ..PeerNode::default() };
             let mut config = ClusterConfig::new(ClusterId([7; 16]), peer);
             // Replicas stay where a test has found them, unless it is about moves.
             config.rebalance = false;
+            if let Some(outside) = &outside {
+                config.sites_address = outside.front.clone();
+            }
             configure(&mut config);
             let (tls, storage) = (ca.node(node), storage(byte));
             let clock = Arc::new(clock.beside());
-            let disk = Disk { config, storage, tls, clock, faults: Arc::default() };
+            let faults = Arc::default();
+            let disk = Disk { config, storage, tls, clock, faults, outside };
             cluster.disks.push(disk);
             cluster.nodes.push(None);
             cluster.run(usize::from(byte) - 1, listener).await;
@@ -83,14 +114,20 @@ impl Cluster {
     }
 
     async fn try_run(&mut self, at: usize, listener: TcpListener) -> Result<(), Error> {
-        let disk = &self.disks[at];
+        let disk = &mut self.disks[at];
+        let clock: Arc<dyn Clock> = Arc::clone(&disk.clock) as _;
+        let sites = match &mut disk.outside {
+            Some(outside) => Some(outside.open(disk.config.node.node, &disk.tls, &clock).await),
+            None => None,
+        };
         let (logs, states) = disk.storage.open(disk.config.node.node).await;
         let faults = &disk.faults;
         let deps = Deps {
             logs: Arc::new(Wrapped(FaultyLogs { inner: logs, faults: Arc::clone(faults) })),
             states: Arc::new(Wrapped(FaultyStates { inner: states, faults: Arc::clone(faults) })),
             tls: Arc::clone(&disk.tls),
-            clock: Arc::clone(&disk.clock) as _,
+            clock,
+            sites,
         };
         self.nodes[at] = Some(ClusterNode::start(disk.config.clone(), deps, listener).await?);
         Ok(())
@@ -112,6 +149,10 @@ impl Cluster {
     pub(crate) async fn kill(&mut self, at: usize) {
         if let Some(node) = self.nodes[at].take() {
             node.stop().await;
+            drop(node);
+            if let Some(outside) = &mut self.disks[at].outside {
+                outside.close().await;
+            }
             self.disks[at].storage.crash();
         }
     }
@@ -152,7 +193,8 @@ impl Cluster {
     }
 
     pub(crate) fn row(&self, at: usize) -> NodeRow {
-        node_row(&self.disks[at].config.node)
+        let own = &self.disks[at].config.node;
+        NodeRow { site: own.site.clone(), ..node_row(own) }
     }
 
     /// Position of the node that leads the group and says so itself.

@@ -2,6 +2,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "waits and measures by the machine's own clock")]
 
+// What proxy.rs draws its losses by.
+use rand as _;
+
+mod anchors;
 mod clocks;
 mod crowded;
 mod damage;
@@ -9,7 +13,11 @@ mod elsewhere;
 mod harness;
 mod membership;
 mod moves;
+mod outside;
+#[path = "../../sites/tests/sites/proxy.rs"]
+mod proxy;
 mod replication;
+mod sites;
 mod snapshots;
 mod storage;
 mod stuck;

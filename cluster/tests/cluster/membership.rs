@@ -216,7 +216,11 @@ async fn a_removed_node_is_not_heard() {
     let mut cluster = Cluster::start(3).await;
     cluster.form(1).await;
     cluster.node(2).view(GROUP, Freshness::Current).await.expect("heard before");
-    admin(&cluster, admin::Op::RemoveNode(RemoveNode { node: id(2).0.to_vec().into() })).await;
+    admin(
+        &cluster,
+        admin::Op::RemoveNode(RemoveNode { node: id(2).0.to_vec().into(), ..Default::default() }),
+    )
+    .await;
     until("the removed one votes no more", || {
         [GroupId::META, GROUP]
             .iter()
@@ -387,7 +391,7 @@ async fn a_removed_leader_is_heard_until_the_group_can_do_without_it() {
     held_up(&cluster, 0, leader, &[id(silent)]).await;
     held_up(&cluster, 0, silent, &[]).await;
 
-    let row = RemoveNode { node: id(leader).0.to_vec().into() };
+    let row = RemoveNode { node: id(leader).0.to_vec().into(), ..Default::default() };
     admin(&cluster, admin::Op::RemoveNode(row)).await;
     // Longer than the lease, the election timeout and a round of the roster and the controller.
     tokio::time::sleep(Duration::from_secs(4)).await;
@@ -410,7 +414,7 @@ async fn a_leader_is_removed_under_load_while_all_are_there() {
     let writing = Writing::through(&cluster, 0);
     writing.goes_on().await;
     held_up(&cluster, 0, leader, &[]).await;
-    let row = RemoveNode { node: id(leader).0.to_vec().into() };
+    let row = RemoveNode { node: id(leader).0.to_vec().into(), ..Default::default() };
     admin(&cluster, admin::Op::RemoveNode(row)).await;
     let took = writing.goes_on().await;
     assert!(took < Duration::from_secs(30), "after {took:?}");

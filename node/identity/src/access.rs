@@ -105,6 +105,18 @@ operations! {
     RevokeOperator = "revoke an operator"       [No   Yes  No   No   No   No];
     /// Make a new cluster key and wrap the data keys under it.
     RotateClusterKey = "rotate the cluster key" [No   Yes  No   No   No   No];
+    /// See who asks for a second person's word, and what for.
+    ListApprovals = "see approvals"             [No   Yes  Yes  Yes  No   No];
+    /// Ask for a second person's word.
+    RequestApproval = "ask for an approval"     [No   Yes  No   No   No   No];
+    /// Give it: another person than who asked, which apply sees to.
+    GrantApproval = "grant an approval"         [No   Yes  Yes  No   No   No];
+    /// Refuse it: another person than who asked, which apply sees to.
+    DenyApproval = "deny an approval"           [No   Yes  Yes  No   No   No];
+    /// Set what the whole cluster goes by, or bring an older version back.
+    ChangeSettings = "change the cluster's settings" [No Yes No No No No];
+    /// See the cluster's settings and their history.
+    ReadSettings = "see the cluster's settings" [No  Yes  Yes  Yes  No   No];
     /// Make a 10-minute link to the page.
     ConsoleLink = "open the console"            [No   Yes  Yes  Yes  No   No];
     /// See the live page.

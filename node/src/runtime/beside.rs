@@ -10,7 +10,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::found;
 use crate::pki::Genesis;
 use crate::services::{
-    Shared, follow_leaders, keep_cluster_key, keep_drained, watch_fences, watch_rights,
+    Shared, follow_leaders, keep_cluster_key, keep_drained, keep_settings, watch_fences,
+    watch_rights,
 };
 
 type Part = AbortOnDropHandle<()>;
@@ -40,6 +41,7 @@ impl Beside {
                 ("the watch over rights", part(watch_rights(shared()))),
                 ("the watch over older sessions", part(watch_fences(shared()))),
                 ("the watch over this node's row", part(keep_drained(shared()))),
+                ("the watch over the settings", part(keep_settings(shared()))),
                 ("the watch over the cluster key", part(keep_cluster_key(shared()))),
             ],
             founding,

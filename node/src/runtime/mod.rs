@@ -11,13 +11,11 @@ mod beside;
 mod boot;
 mod found;
 mod grpc;
-mod peers;
 mod run;
 mod settings;
+mod sites;
 mod vault;
 
-#[cfg(test)]
-pub(crate) use peers::Peers;
 pub(crate) use run::{Error, run};
 pub(crate) use settings::log_identity;
 pub(crate) use vault::NodeVault;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtm_actors::{AckTimes, Contracts, Deps as SessionDeps, KeyVault, SourcesHandle};
-use dtm_cluster::{ClusterNode, DbStates, Deps as ClusterDeps, NodeLogs};
+use dtm_cluster::{ClusterNode, DbStates, Deps as ClusterDeps, NodeLogs, PeerTls, QuicSites};
 use dtm_machine::seams::{Clock, Entropy};
 use dtm_storage::keys::Keyring;
 use dtm_storage::log::NodeLog;
@@ -15,19 +15,18 @@ use tokio_util::sync::CancellationToken;
 use super::admit::{Started, founded, last_start, start};
 use super::beside::Beside;
 use super::grpc::serve_grpc;
-use super::peers::Peers;
 use super::settings::{
-    FIRST, LEAVE_WITHIN, cluster_config, cluster_row, limits, open_log, own_row, state_config,
+    FIRST, LEAVE_WITHIN, cluster_config, cluster_row, open_log, own_row, state_config,
 };
-use super::{NodeVault, boot};
+use super::{NodeVault, boot, sites};
 use crate::config::Config;
 use crate::http::{self, Console, Pages};
 use crate::pki::{self, Genesis};
 use crate::seams::Seams;
-use crate::services::{Live, PeerCalls, Room, Shared};
+use crate::services::{Live, PeerCalls, Room, Settings, Shared, limits};
 use crate::shell::{RenderMetrics, Shell};
 use crate::system::{OsEntropy, SystemClock};
-use crate::tls;
+use crate::tls::{self, Peers};
 
 /// How long connections may take to end.
 const DOORS_END: Duration = Duration::from_secs(10);
@@ -65,6 +64,20 @@ pub enum Error {
     )]
     LogGone {
         /// Folder of the log.
+        path: std::path::PathBuf,
+    },
+    /// Lines to other sites.
+    #[error("the lines to other sites cannot be opened (node.sites, [sites]): {0}")]
+    Sites(#[from] dtm_sites::Error),
+    /// The certificate of the second channel.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
+    /// The certificate of the second channel is another node's.
+    #[error(
+        "{path} is not this node's: sites.second_certificate names the node that tls.certificate names"
+    )]
+    SecondCertificate {
+        /// Where.
         path: std::path::PathBuf,
     },
     /// Keys.
@@ -119,6 +132,9 @@ impl Error {
             | Self::Pki(_)
             | Self::File { .. }
             | Self::LogGone { .. }
+            | Self::Sites(_)
+            | Self::Tls(_)
+            | Self::SecondCertificate { .. }
             | Self::Keys(_) => crate::config::EXIT_CONFIG,
             Self::Log(_)
             | Self::State(_)
@@ -131,13 +147,14 @@ impl Error {
 
 /// Runs the node until `shell.shutdown`.
 pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<(), Error> {
-    let (config, data) = (shell.config.clone(), shell.config.node.data.clone());
+    let (config, data) = (shell.loaded.config.clone(), shell.loaded.config.node.data.clone());
     let (cluster_id, node) = shell.material.node();
     let (genesis, last) = (Genesis::read(&data)?, last_start(&data)?);
     let (clock, entropy) = of_system();
-    let row = own_row(&config, node, last.counter + 1, &shell);
-    let cluster_config = cluster_config(&config, cluster_id, &row, node);
+    let mut row = own_row(&config, node, last.counter + 1, &shell);
     let tls = (seams.peers)(node, Peers::new(Arc::clone(&shell.material)));
+    let sites = sites::open(&shell, &tls, &clock, &mut row)?;
+    let cluster_config = cluster_config(&config, cluster_id, &row, node);
     // First whatever may refuse this folder: then nothing was written.
     dtm_cluster::ask_first(&cluster_config, &tls, &clock, &data.join("state")).await?;
     let log = open_log(&data, &config, cluster_id, node)?;
@@ -145,12 +162,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
     let (keyring, owner) = (Arc::new(keyring), Owner { cluster: cluster_id, node });
     let states = DbStates::open(&data.join("state"), owner, &state_config(&config))?;
     let vault = (seams.vault)(vault(&keyring, &entropy, genesis.is_some())?);
-    let deps = ClusterDeps {
-        logs: Arc::new(NodeLogs::new(Arc::clone(&log), FIRST)),
-        states: Arc::new(states.clone()),
-        tls,
-        clock: Arc::clone(&clock),
-    };
+    let deps = cluster_deps(&log, &states, tls, &clock, sites.as_ref());
     let starting = ClusterNode::listen(cluster_config, deps, shell.peers.into_tcp())?;
     let started = start(starting, last, &data, &clock, &shell.shutdown).await?;
     let Some(Started { cluster, stamping }) = started else { return Ok(()) };
@@ -193,12 +205,28 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         entropy,
         ca: roots(&config)?,
         room: Room::new(&config.limits),
+        settings: Settings::new(shell.loaded),
         config,
     });
-    let beside = Beside::start(&shared, stamping, genesis);
+    let (cluster, beside) = (shared.cluster.clone(), Beside::start(&shared, stamping, genesis));
     let doors = Doors { https: shell.https, grpc: shell.grpc.with_wire(seams.clients) };
-    let cluster = Arc::clone(&shared.cluster);
-    until_ended(cluster, serve(shared, doors, beside, shell.metrics, shell.shutdown)).await
+    until_ended(cluster, sites, serve(shared, doors, beside, shell.metrics, shell.shutdown)).await
+}
+
+fn cluster_deps(
+    log: &Arc<NodeLog>,
+    states: &DbStates,
+    tls: Arc<dyn PeerTls>,
+    clock: &Arc<dyn Clock>,
+    sites: Option<&Arc<QuicSites>>,
+) -> ClusterDeps {
+    ClusterDeps {
+        logs: Arc::new(NodeLogs::new(Arc::clone(log), FIRST)),
+        states: Arc::new(states.clone()),
+        tls,
+        clock: Arc::clone(clock),
+        sites: sites.map(|sites| Arc::clone(sites) as _),
+    }
 }
 
 fn of_system() -> (Arc<dyn Clock>, Arc<dyn Entropy>) {
@@ -215,15 +243,21 @@ struct Doors {
 /// no planned stop, since it has no right to lead or to hand over anything.
 async fn until_ended(
     cluster: Arc<ClusterNode>,
+    sites: Option<Arc<QuicSites>>,
     served: impl Future<Output = Result<(), Error>>,
 ) -> Result<(), Error> {
-    tokio::select! {
+    let ended = tokio::select! {
         ended = served => ended,
         Some(error) = cluster.condemned() => {
             cluster.stop().await;
             Err(Error::Cluster(error))
         }
+    };
+    if let Some(sites) = sites {
+        // Else other sites would take this node for silent.
+        sites.lines().close().await;
     }
+    ended
 }
 
 /// Root certificates of the cluster (DER), for nodes that join.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dtm_actors::Limits;
 use dtm_cluster::{ClusterConfig, PeerNode, Timing};
 use dtm_storage::keys::Keyring;
 use dtm_storage::log::{LogConfig, LogIdentity, NodeLog};
 use dtm_storage::state::StateConfig;
 use dtm_storage::vfs::RealVfs;
+use dtm_types::bundle::VERSION_MAX;
 use dtm_types::command::{ClusterRow, NodeRow};
 use dtm_types::{ClusterId, Incarnation, NodeId};
 
@@ -35,6 +35,8 @@ pub(super) fn cluster_config(
     let mut settings = ClusterConfig::new(cluster, peer_node(row, node));
     settings.incarnation = FIRST;
     settings.boot_counter = row.boot_counter;
+    settings.sites_address = row.sites_address.clone();
+    settings.version_max = version_max(config);
     settings.scrub_bytes_per_second = config.log.scrub_bytes_per_second;
     settings.timing = Timing {
         heartbeat_ms: config.raft.heartbeat_ms,
@@ -44,6 +46,7 @@ pub(super) fn cluster_config(
     settings.clock_offset_max_ms = config.raft.clock_offset_max_ms;
     settings.rebalance = config.placement.rebalance;
     settings.dead_after_ms = config.placement.dead_after_ms;
+    settings.copy_bytes_per_second = config.placement.copy_bytes_per_second;
     settings
 }
 
@@ -53,7 +56,7 @@ pub(super) fn cluster_row(genesis: &Genesis, cluster: ClusterId, keyring: &Keyri
         name: genesis.cluster_name.clone(),
         incarnation: FIRST.0,
         ingest_groups: genesis.ingest_groups,
-        production: false,
+        production: genesis.production,
         cluster_key_id: Bytes::copy_from_slice(&keyring.current().0),
         ..ClusterRow::default()
     }
@@ -90,23 +93,9 @@ pub(super) fn state_config(config: &Config) -> StateConfig {
     }
 }
 
-pub(super) fn limits(config: &Config) -> Limits {
-    let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
-    let limits = &config.limits;
-    Limits {
-        record_bytes_max: bytes(limits.record_bytes_max),
-        frame_bytes_max: bytes(limits.frame_bytes_max),
-        frame_records_max: bytes(limits.frame_records_max),
-        stream_in_flight_bytes_max: bytes(limits.stream_in_flight_bytes_max),
-        source_in_flight_bytes_max: bytes(limits.source_in_flight_bytes_max),
-        node_in_flight_bytes_max: bytes(limits.node_in_flight_bytes_max),
-        refused_per_second_max: limits.refused_per_second_max,
-        streams_open_max: bytes(limits.streams_open_max),
-        stream_names_max: u32::try_from(limits.stream_names_max).unwrap_or(u32::MAX),
-        quarantine_records_max: limits.quarantine_records_max,
-        quarantine_bytes_max: limits.quarantine_bytes_max,
-        ..Limits::default()
-    }
+/// Highest version that this node speaks: what the software knows, or less where it is held back.
+fn version_max(config: &Config) -> u8 {
+    u8::try_from(config.node.protocol_version_max).unwrap_or(VERSION_MAX)
 }
 
 pub(super) fn own_row(config: &Config, node: NodeId, boot_counter: u64, shell: &Shell) -> NodeRow {
@@ -125,7 +114,7 @@ pub(super) fn own_row(config: &Config, node: NodeId, boot_counter: u64, shell: &
         https_address: at(port(&shell.https, config.node.https)),
         boot_counter,
         software_version: env!("CARGO_PKG_VERSION").to_owned(),
-        version_max: u32::from(dtm_types::bundle::VERSION_MAX),
+        version_max: u32::from(version_max(config)),
         ..NodeRow::default()
     }
 }

@@ -126,6 +126,7 @@ fn code_of(kind: RefusalKind) -> ErrorCode {
         RefusalKind::Expired => ErrorCode::Expired,
         RefusalKind::Malformed => ErrorCode::InvalidArgument,
         RefusalKind::Limit => ErrorCode::TooLarge,
+        RefusalKind::Approval => ErrorCode::ApprovalNeeded,
         _ => ErrorCode::Internal,
     }
 }

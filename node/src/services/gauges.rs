@@ -11,6 +11,10 @@ impl Shared {
         metrics::gauge!("dtm_stopped").set(if self.stopped().is_some() { 1.0 } else { 0.0 });
         let left_us = self.material.not_after_us() - self.clock.now_us();
         metrics::gauge!("dtm_certificate_expires_seconds").set(left_us as f64 / 1e6);
+        let settings = self.settings.now();
+        metrics::gauge!("dtm_settings_version").set(settings.row.version as f64);
+        metrics::gauge!("dtm_settings_pending").set(settings.pending.len() as f64);
+        metrics::gauge!("dtm_settings_not_taken").set(settings.not_taken.len() as f64);
         self.states.figures();
         self.measure_groups();
         self.measure_log();

@@ -128,7 +128,7 @@ impl IngestDoor {
         if refused.code() != Code::OutOfRange {
             return refused;
         }
-        let max = self.0.config.limits.frame_bytes_max;
+        let max = self.0.limits().frame_bytes_max;
         let values = [("limit", "frame_bytes_max".to_owned()), ("value", max.to_string())];
         let detail = format!("frame_bytes_max = {max}: {}", refused.message());
         status_with(ErrorCode::TooLarge, detail, &values)

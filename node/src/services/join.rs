@@ -68,6 +68,7 @@ impl JoinService for JoinDoor {
             .map_err(|e| status(ErrorCode::InvalidArgument, e))?;
         let meta = shared.directory.meta_now(shared.view()).await?;
         let nodes = reads::nodes(meta.state.as_ref()).map_err(internal)?;
+        let settings = reads::settings(meta.state.as_ref()).map_err(internal)?;
         Ok(Response::new(JoinResponse {
             cluster_id: Bytes::copy_from_slice(&shared.cluster_id.0),
             incarnation: shared.incarnation.0,
@@ -75,6 +76,7 @@ impl JoinService for JoinDoor {
             ca_certificates: shared.ca.iter().map(|c| Bytes::copy_from_slice(c)).collect(),
             sealed_keyring: sealed_keyring.into(),
             nodes,
+            settings: (settings.version > 0).then_some(settings),
         }))
     }
 }

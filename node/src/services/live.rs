@@ -117,7 +117,7 @@ impl Shared {
 
     /// This node about itself.
     pub(crate) fn local_node(&self) -> wire::NodeStatus {
-        let clock = self.cluster.clock_status();
+        let (clock, settings) = (self.cluster.clock_status(), self.settings.now());
         wire::NodeStatus {
             node: Some(self.row.clone()),
             reachable: true,
@@ -129,6 +129,9 @@ impl Shared {
             clock_offset_us: clock.offset_us,
             clock_astray: clock.is_astray,
             clock_spread_us: clock.spread_us.unsigned_abs(),
+            settings_version: settings.row.version,
+            settings_pending: settings.pending.clone(),
+            settings_unknown: settings.not_taken.clone(),
         }
     }
 

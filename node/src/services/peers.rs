@@ -11,7 +11,7 @@ use dtm_proto::admin::node_service_client::NodeServiceClient;
 use dtm_proto::admin::node_service_server::NodeService;
 use dtm_proto::records::{LookupResponse, QuarantineResponse, ReadResponse};
 use dtm_seal::{ClusterKey, Secret};
-use dtm_types::command::NodeRow;
+use dtm_types::command::{NodeRow, SettingsRow};
 use dtm_types::{ErrorCode, GroupId, KeyId, NodeId};
 use parking_lot::Mutex;
 use rustls_pki_types::ServerName;
@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status};
 use super::records::Answers;
 use super::shared::Shared;
 use super::status::{internal, status};
-use super::{elsewhere, records};
+use super::{admin, elsewhere, records};
 use crate::tls::{Material, connector};
 
 /// How long another node may take.
@@ -74,6 +74,18 @@ impl PeerCalls {
             Some((key_of(&answer.key).ok()?, answer.created_us))
         };
         tokio::time::timeout(PATIENCE, call).await.ok().flatten()
+    }
+
+    /// Whether a node could go by these settings; `UNAVAILABLE` where it does not answer in time.
+    pub(crate) async fn check_settings(
+        &self,
+        row: &NodeRow,
+        to: SettingsRow,
+    ) -> Result<(), Status> {
+        let request = wire::CheckSettingsRequest { row: Some(to) };
+        let call = async { self.of_row(row)?.check_settings(request).await.map(|_| ()) };
+        let answered = tokio::time::timeout(PATIENCE, call).await;
+        answered.unwrap_or_else(|_| Err(Status::unavailable("no answer in time")))
     }
 
     /// Empties a node, or lets it take sessions again.
@@ -208,6 +220,16 @@ impl NodeService for NodeDoor {
         tracing::info!(key = %id, %caller, "a cluster key is handed to a node that lacks it");
         let key = Bytes::copy_from_slice(key.expose());
         Ok(Response::new(wire::ClusterKeyResponse { key, created_us: held.created_us }))
+    }
+
+    async fn check_settings(
+        &self,
+        request: Request<wire::CheckSettingsRequest>,
+    ) -> Result<Response<wire::CheckSettingsResponse>, Status> {
+        self.0.allow(&request, Operation::PeerCall, None).await?;
+        let row = request.into_inner().row.unwrap_or_default();
+        admin::check_here(&self.0, &row)?;
+        Ok(Response::new(wire::CheckSettingsResponse {}))
     }
 
     async fn drain_local(

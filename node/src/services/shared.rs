@@ -23,6 +23,7 @@ use super::arrivals::Arrivals;
 use super::directory::Directory;
 use super::peers::PeerCalls;
 use super::rights::{Entered, Rights};
+use super::settings::Settings;
 
 /// Reads of stored records that run at a time on a node; more wait. None waits for its caller.
 const READS_MAX: usize = 16;
@@ -49,7 +50,9 @@ pub(crate) struct Shared {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) console: Arc<Console>,
     pub(crate) ca: Vec<Vec<u8>>,
+    /// As the node started: for what does not change while it runs. Limits: [`Shared::limits`].
     pub(crate) config: Config,
+    pub(crate) settings: Settings,
     pub(crate) room: Room,
 }
 
@@ -75,7 +78,13 @@ impl Room {
 impl Shared {
     /// See [`Rights::enter_reading`].
     pub(crate) fn enter_reading(&self, caller: &Caller) -> Result<Entered, Status> {
-        self.rights.enter_reading(caller, self.config.limits.reads_open_max)
+        let limits = self.limits();
+        self.rights.enter_reading(caller, limits.reads_open_max)
+    }
+
+    /// The limits that are in force now.
+    pub(crate) fn limits(&self) -> Limits {
+        self.settings.now().running.limits.clone()
     }
 
     /// Reading the groups.

@@ -79,7 +79,7 @@ pub(crate) fn at_most(field: &str, text: &str, max: usize) -> Result<(), Status>
 }
 
 /// Why apply refuses, where a user meets it: its words, the same on every replica, and their text.
-const APPLIED: [(&str, &str); 14] = [
+const APPLIED: [(&str, &str); 30] = [
     ("the source exists", "apply.source_exists"),
     ("a source code is 1 to 64 of a-z 0-9 . - _", "refused.source_code"),
     ("a source's row is at most 256 KiB", "apply.source_row_max"),
@@ -94,6 +94,22 @@ const APPLIED: [(&str, &str); 14] = [
     ("a definition is at most 1 MiB", "apply.definition_max"),
     ("unknown join token", "apply.no_token"),
     ("the join token was used or has expired", "apply.token_used"),
+    ("no such approval", "apply.no_approval"),
+    ("100 approvals are open: decide or wait", "apply.approvals_max"),
+    ("the approval is granted already", "apply.approval_granted"),
+    ("this is not what the approval was asked for", "apply.approval_other"),
+    ("who asked for the approval is no operator any more", "apply.approval_asker_gone"),
+    ("who asked for the approval does not decide on it", "apply.approval_own"),
+    ("the approval was used", "apply.approval_used"),
+    ("the approval was denied", "apply.approval_denied"),
+    ("the approval is past its time", "apply.approval_expired"),
+    ("the approval is not granted yet", "apply.approval_open"),
+    ("the approval was granted for something else", "apply.approval_else"),
+    ("who asked for the approval or granted it is no operator any more", "apply.approval_gone"),
+    ("who granted the approval does not use it", "apply.approval_granter"),
+    ("the settings were changed meanwhile", "apply.settings_changed"),
+    ("at most 256 keys and 64 KiB are set", "apply.settings_max"),
+    ("a key or value is too long, or too many", "apply.setting_long"),
 ];
 
 /// What apply refused, in the user's language where it is one of the usual reasons.
@@ -196,6 +212,10 @@ mod tests {
             include_str!("../../../cluster/machine/src/commands/admin/operators.rs"),
             include_str!("../../../cluster/machine/src/commands/admin/datasets.rs"),
             include_str!("../../../cluster/machine/src/commands/admin/nodes.rs"),
+            include_str!("../../../cluster/machine/src/commands/admin/settings.rs"),
+            include_str!("../../../cluster/machine/src/commands/admin/approvals/request.rs"),
+            include_str!("../../../cluster/machine/src/commands/admin/approvals/decide.rs"),
+            include_str!("../../../cluster/machine/src/commands/admin/approvals/take.rs"),
         ];
         for (words, key) in APPLIED {
             let said = format!("\"{words}\"");

@@ -75,6 +75,9 @@ metrics! {
     Counter "dtm_ing1_alarms_total" [""] "streams": "ING-1: a client showed the token of an acknowledgement beyond what is held. Anything above 0 is an incident.";
     Counter "dtm_ing1_unproven_total" [""] "streams": "A client said so without that token.";
     Counter "dtm_raft1_alarms_total" ["group"] "groups": "RAFT-1: replicas differ at one index. Anything above 0 is an incident.";
+    Counter "dtm_led1_alarms_total" ["group"] "groups": "LED-1: a ledger has fewer leaves than were anchored, or another root at their number. Anything above 0 is an incident.";
+    Counter "dtm_ledger_anchors_total" [""] "anchors": "Anchors of all ledgers that this node entered as the leader of meta.";
+    Gauge "dtm_ledger_anchor_age_seconds" [""] "seconds": "Since the newest anchor that this node knows. Above 120 nobody enters them: meta has no leader, or its clock is held back.";
     Counter "dtm_raft1_compared_total" [""] "comparisons": "Ledgers of two replicas compared at one index.";
     Gauge "dtm_clock_offset_seconds" ["peer"] "seconds": "The clock of another node less this node's, by its quickest recent answer; true to half of that round trip. A node that no longer answers keeps its last value.";
     Gauge "dtm_clock_spread_seconds" [""] "seconds": "Between the slowest and the fastest clock that this node hears, its own included. Above `raft.clock_offset_max_ms` it is an alarm.";
@@ -83,6 +86,9 @@ metrics! {
     Counter "dtm_sessions_moved_total" [""] "streams": "Streams that were asked to move to the new leader of their group.";
     Counter "dtm_cluster_takeovers_total" [""] "groups": "Groups that elected at once because their leader's process was gone.";
     Counter "dtm_cluster_moves_total" [""] "replicas": "Replicas that the controller on this node let move to another node: to even out, to spread, or because theirs was given up.";
+    Gauge "dtm_settings_version" [""] "version": "Version of the cluster's settings that this node goes by; 0 = none.";
+    Gauge "dtm_settings_pending" [""] "keys": "Settings that this node takes only at its next start.";
+    Gauge "dtm_settings_not_taken" [""] "keys": "Settings that this node does not take: its software does not know them, or they do not go with its own file. Above 0 it is an alarm.";
     Gauge "dtm_groups_led" [""] "groups": "Groups that this node leads.";
     Gauge "dtm_group_term" ["group"] "term": "Term of a group as this node knows it.";
     Gauge "dtm_group_applied_index" ["group"] "index": "Last applied entry on this node.";
@@ -127,6 +133,17 @@ metrics! {
     Counter "dtm_cluster_scrubbed_bytes_total" [""] "bytes": "Bytes of sealed segments read again to find damage.";
     Counter "dtm_cluster_forward_streams_failed_total" [""] "streams": "Streams for forwarded commands that a leader's node did not open.";
     Counter "dtm_cluster_appends_turned_away_total" [""] "messages": "Appends of a leader turned away because the disk is full.";
+    Gauge "dtm_sites_line_up" ["node"] "lines": "1 while there is a connection to a node of another site, else 0.";
+    Gauge "dtm_sites_path" ["node"] "position": "Position of the path in use to that node, 0 for the first; -1 = cut.";
+    Gauge "dtm_sites_first_path_cut_seconds" ["node"] "seconds": "How long the first path to that node has been cut.";
+    Gauge "dtm_sites_rtt_seconds" ["node"] "seconds": "Round trip of the connection in use to that node.";
+    Counter "dtm_sites_packets_lost_total" ["node"] "packets": "Packets to that node that were lost.";
+    Counter "dtm_sites_sent_bytes_total" ["node"] "bytes": "Bytes sent to that node, headers of QUIC included.";
+    Counter "dtm_sites_received_bytes_total" ["node"] "bytes": "Bytes received from that node, headers of QUIC included.";
+    Counter "dtm_sites_cuts_total" ["node"] "cuts": "Times that no path to that node had a connection any more.";
+    Counter "dtm_sites_switches_total" ["node"] "switches": "Changes of the path in use to that node, returns to the first included.";
+    Counter "dtm_sites_standby_ordered_total" ["node"] "orders": "Times that the standby channel was ordered: the first path was cut for the time of the rule.";
+    Counter "dtm_sites_refused_total" ["cause"] "connections": "Connections and lanes between sites that were refused. Causes: certificate, handshake, handshakes, lane.";
     Counter "dtm_state_disk_full_total" [""] "tries": "Writes and flushes of rows refused because the disk is full.";
     Counter "dtm_state_moved_aside_total" [""] "folders": "Damaged folders of rows moved aside at a start.";
     Gauge "dtm_disk_free_bytes" [""] "bytes": "Free space where the data folder lies.";

@@ -17,18 +17,24 @@ const LAYERS: &[(&str, u32)] = &[
     ("dtm-ledger", 1),
     ("dtm-seal", 1),
     ("dtm-catalog", 1),
+    ("dtm-scenario", 1),
+    ("dtm-availability", 1),
     ("dtm-proto", 2),
     ("dtm-client", 2),
     ("dtm-storage", 2),
+    ("dtm-sites", 2),
     ("dtm-cluster", 2),
     ("dtm-actors", 3),
     ("dtm-identity", 4),
+    ("dtm-setup", 4),
     ("dtm-ctl", 4),
     ("dtm", 5),
     ("dtm-demo", 6),
     ("dtm-xtask", 6),
     ("dtm-tests", 6),
     ("dtm-chaos", 6),
+    ("dtm-wansim", 6),
+    ("dtm-faultfs", 6),
     ("dtm-testkit", 6),
     ("dtm-benches", 6),
 ];
@@ -37,7 +43,10 @@ const LAYERS: &[(&str, u32)] = &[
 const WITHIN: &[(&str, &str)] = &[
     ("dtm-cluster", "dtm-storage"),
     ("dtm-cluster", "dtm-proto"),
+    ("dtm-cluster", "dtm-sites"),
     ("dtm-client", "dtm-proto"),
+    ("dtm-setup", "dtm-identity"),
+    ("dtm-setup", "dtm-ctl"),
     ("dtm-machine", "dtm-ledger"),
     ("dtm-machine", "dtm-seal"),
     ("dtm-machine", "dtm-catalog"),
@@ -51,11 +60,20 @@ const OWNERS: &[(&str, &str)] = &[
     ("openraft", "dtm-cluster"),
     ("rocksdb", "dtm-storage"),
     ("ractor", "dtm-actors"),
+    ("quinn", "dtm-sites"),
     ("aes-gcm", "dtm-seal"),
 ];
 
 /// Crates that know no runtime, clock, randomness or files.
-const PURE: &[&str] = &["dtm-types", "dtm-machine", "dtm-ledger", "dtm-seal", "dtm-catalog"];
+const PURE: &[&str] = &[
+    "dtm-types",
+    "dtm-machine",
+    "dtm-ledger",
+    "dtm-seal",
+    "dtm-catalog",
+    "dtm-scenario",
+    "dtm-availability",
+];
 /// What they must not depend on.
 const IMPURE: &[&str] =
     &["tokio", "getrandom", "rand", "tonic", "axum", "hyper", "rustls", "libc", "nix"];

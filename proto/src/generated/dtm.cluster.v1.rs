@@ -469,6 +469,9 @@ pub struct ReportResponse {
     /// Groups that it leads, as far as it knows.
     #[prost(message, repeated, tag = "6")]
     pub led: ::prost::alloc::vec::Vec<LedGroup>,
+    /// Where nodes of other sites reach it; empty = over TCP.
+    #[prost(string, tag = "7")]
+    pub sites_address: ::prost::alloc::string::String,
 }
 /// A group as its leader has it.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -545,6 +548,9 @@ pub struct ReconcileResponse {
 pub struct HeadsRequest {
     #[prost(message, repeated, tag = "1")]
     pub targets: ::prost::alloc::vec::Vec<Target>,
+    /// Only what is applied; not what is kept to compare.
+    #[prost(bool, tag = "2")]
+    pub newest_only: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HeadsResponse {
@@ -567,6 +573,9 @@ pub struct Head {
     pub ledger_size: u64,
     #[prost(bytes = "bytes", tag = "3")]
     pub ledger_root: ::prost::bytes::Bytes,
+    /// Group time at that index.
+    #[prost(int64, tag = "4")]
+    pub group_time_us: i64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeldRequest {

@@ -269,8 +269,10 @@ pub struct Rewind {
     pub conflict_sequences: ::prost::alloc::vec::Vec<u64>,
 }
 /// Please connect there (anywhere, where no address is given): send nothing more here, wait for the
-/// acks of what is on its way for at most the delay, then leave. Reason `leader-moved` is advice only;
-/// after `draining` the stream is closed here some time after the delay.
+/// acks of what is on its way for at most the delay, then leave. Reasons `leader-moved` and
+/// `limits-raised` are advice only; after `draining` and `limits-changed` the stream is closed here
+/// some time after the delay. After the two about limits it may be opened here again, under its new
+/// window.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Reconnect {
     #[prost(string, tag = "1")]

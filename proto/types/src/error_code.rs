@@ -88,6 +88,8 @@ codes! {
     KeyMissing = "key-missing", grpc 9, http 503, retry false;
     /// Without this node a group would have no majority that answers.
     QuorumNeeded = "quorum-needed", grpc 9, http 409, retry false;
+    /// A second person's approval is needed, or the one that was brought does not hold.
+    ApprovalNeeded = "approval-needed", grpc 9, http 409, retry false;
     /// The row was changed meanwhile.
     VersionConflict = "version-conflict", grpc 10, http 409, retry false;
     /// It exists already.

@@ -94,6 +94,10 @@ uuid_id! {
     /// A data key or a cluster key.
     KeyId
 }
+uuid_id! {
+    /// A request for a second person's word.
+    ApprovalId
+}
 
 /// A registered sending system's code: 1 to 64 of `a-z 0-9 . - _`, first a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -19,6 +19,7 @@ pub fn operation(op: Option<&Op>) -> &'static str {
         Some(Op::CountRefusals(_)) => "count_refusals",
         Some(Op::RewrapKeys(_)) => "rewrap_keys",
         Some(Op::RaiseVersion(_)) => "raise_version",
+        Some(Op::Anchor(_)) => "anchor",
         None => "none",
     }
 }

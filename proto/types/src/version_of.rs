@@ -54,8 +54,8 @@ mod tests {
 
     use super::*;
     use crate::command::{
-        Actor, Admin, AppendBatch, ClusterRow, Command, GroupRow, NodeRow, RaiseVersion,
-        ReplicaRow, RotateClusterKey, TransferLeader, admin, command::Op,
+        Actor, Admin, AppendBatch, ClusterRow, Command, GroupRow, NodeRow, PutSettings,
+        RaiseVersion, ReplicaRow, RotateClusterKey, TransferLeader, admin, command::Op,
     };
     use crate::format::EntryBody;
 
@@ -99,7 +99,8 @@ mod tests {
         let pending =
             ClusterRow { pending_cluster_key_id: vec![3; 16].into(), ..Default::default() };
         let pending = admin(admin::Op::PutCluster(pending));
-        for op in [transfer, rotate, pending] {
+        let settings = admin(admin::Op::PutSettings(PutSettings::default()));
+        for op in [transfer, rotate, pending, settings] {
             assert_eq!(version_of(&command(Some(op.clone()))), Some(2), "{op:?}");
         }
         let row = admin(admin::Op::PutCluster(ClusterRow::default()));

@@ -2,14 +2,37 @@
 
 use dtm_types::command::admin::Op;
 use dtm_types::command::{
-    Admin, Agreement, BootNode, ClusterRow, DatasetRow, GroupRow, JoinTokenRow, MaskRule, NodeRow,
-    OperatorRow, RemoveNode, ReplicaRow, ResendQuarantined, RevokeOperator,
-    RevokeSourceCertificate, RevokeSourceKey, RotateClusterKey, SourceCertificateRow, SourceKeyRow,
-    SourceLimits, SourceRow, TransferLeader, UseJoinToken,
+    Admin, Agreement, ApprovalRow, ApprovalState, BootNode, ClusterRow, DatasetRow, DenyApproval,
+    GrantApproval, GroupRow, JoinTokenRow, MaskRule, NodeRow, OperatorRow, PutSettings, RemoveNode,
+    ReplicaRow, RequestApproval, ResendQuarantined, RevokeOperator, RevokeSourceCertificate,
+    RevokeSourceKey, RotateClusterKey, Setting, SettingChange, SettingsRow, SourceCertificateRow,
+    SourceKeyRow, SourceLimits, SourceRow, TransferLeader, UseJoinToken,
 };
 use dtm_types::format::{Form, Mode};
 
 use crate::file::{Golden, digest, id};
+
+fn settings() -> SettingsRow {
+    let setting = |key: &str, value: &str| Setting { key: key.into(), value: value.into() };
+    SettingsRow {
+        version: 3,
+        settings: vec![
+            setting("limits.record_bytes_max", "4096"),
+            setting("raft.heartbeat_ms", "140"),
+        ],
+        time_us: 1_795_000_000_000_009,
+        actor_id: id(4),
+        restores: 1,
+    }
+}
+
+fn put_settings() -> PutSettings {
+    let changes = vec![
+        SettingChange { key: "limits.record_bytes_max".into(), value: Some("4096".into()) },
+        SettingChange { key: "limits.streams_open_max".into(), value: None },
+    ];
+    PutSettings { changes, restores: 1 }
+}
 
 fn source() -> SourceRow {
     let agreement = Agreement {
@@ -107,7 +130,13 @@ fn node() -> NodeRow {
         certificate_digest: digest(11),
         software_version: "0.1.0".into(),
         version_max: 13,
+        sites_address: String::new(),
     }
+}
+
+/// With the field of version 2.
+fn node_of_a_site() -> NodeRow {
+    NodeRow { sites_address: "n1:9445".into(), ..node() }
 }
 
 fn token() -> JoinTokenRow {
@@ -144,6 +173,26 @@ fn cluster() -> ClusterRow {
     }
 }
 
+fn approval() -> ApprovalRow {
+    let (kind, object) = ("remove-node", "node=00000000-0000-0000-0000-000000000001 name=n1");
+    ApprovalRow {
+        id: id(1),
+        kind: kind.into(),
+        object: object.into(),
+        object_digest: dtm_machine::approval::digest(kind, object).to_vec().into(),
+        reason: "ổ đĩa hỏng".into(),
+        state: ApprovalState::Used.into(),
+        requested_by: id(7),
+        requested_us: 1_795_000_000_000_008,
+        expires_us: 1_795_000_000_000_009,
+        decided_by: id(10),
+        decided_us: 1_795_000_000_000_011,
+        decision_reason: "seen".into(),
+        used_by: id(13),
+        used_us: 1_795_000_000_000_014,
+    }
+}
+
 /// Each action with the version of meta that it needs.
 pub(crate) fn actions() -> Vec<(u8, &'static str, Admin)> {
     let admin = |op| Admin {
@@ -155,9 +204,6 @@ pub(crate) fn actions() -> Vec<(u8, &'static str, Admin)> {
     let source = || "tinh-01".to_owned();
     let resend =
         ResendQuarantined { source: source(), index: 2_000, ordinal: 3, record: 4, group: 5 };
-    let boot =
-        BootNode { node: id(1), boot_counter: 2, software_version: "0.1.0".into(), version_max: 4 };
-    let rotating = ClusterRow { pending_cluster_key_id: id(7), ..cluster() };
     let version_1 = [
         ("put_source", Op::PutSource(self::source())),
         ("put_source_key", Op::PutSourceKey(source_key())),
@@ -169,7 +215,7 @@ pub(crate) fn actions() -> Vec<(u8, &'static str, Admin)> {
         ("put_operator", Op::PutOperator(operator())),
         ("revoke_operator", Op::RevokeOperator(RevokeOperator { name: "an".into() })),
         ("put_node", Op::PutNode(node())),
-        ("remove_node", Op::RemoveNode(RemoveNode { node: id(1) })),
+        ("remove_node", Op::RemoveNode(RemoveNode { node: id(1), ..RemoveNode::default() })),
         ("put_join_token", Op::PutJoinToken(token())),
         (
             "use_join_token",
@@ -177,7 +223,7 @@ pub(crate) fn actions() -> Vec<(u8, &'static str, Admin)> {
         ),
         ("put_group", Op::PutGroup(group())),
         ("put_cluster", Op::PutCluster(cluster())),
-        ("boot_node", Op::BootNode(boot)),
+        ("boot_node", Op::BootNode(boot())),
         ("resend_quarantined", Op::ResendQuarantined(resend)),
         ("put_source_certificate", Op::PutSourceCertificate(certificate())),
         (
@@ -188,17 +234,50 @@ pub(crate) fn actions() -> Vec<(u8, &'static str, Admin)> {
             }),
         ),
     ];
-    let version_2 = [
+    let first = version_1.into_iter().map(|(name, op)| (1, name, admin(op)));
+    first.chain(of_version_2().into_iter().map(|(name, op)| (2, name, admin(op)))).collect()
+}
+
+fn boot() -> BootNode {
+    BootNode {
+        node: id(1),
+        boot_counter: 2,
+        software_version: "0.1.0".into(),
+        version_max: 4,
+        ..BootNode::default()
+    }
+}
+
+fn of_version_2() -> [(&'static str, Op); 11] {
+    let boot_of_a_site = BootNode { sites_address: "n1:9445".into(), ..boot() };
+    let rotating = ClusterRow { pending_cluster_key_id: id(7), ..cluster() };
+    let removal = RemoveNode { node: id(1), approval: id(2), replicas_min: 3 };
+    let approval = self::approval();
+    let asked = RequestApproval {
+        id: approval.id.clone(),
+        kind: approval.kind.clone(),
+        object: approval.object.clone(),
+        object_digest: approval.object_digest.clone(),
+        reason: approval.reason.clone(),
+        valid_us: 86_400_000_006,
+    };
+    let (object_digest, reason) = (approval.object_digest, "seen".to_owned());
+    let granted = GrantApproval { id: approval.id.clone(), object_digest, reason: reason.clone() };
+    let denied = DenyApproval { id: approval.id, reason };
+    let rotate = RotateClusterKey { key_id: id(1), current: true };
+    [
+        ("remove_node.approved", Op::RemoveNode(removal)),
+        ("request_approval", Op::RequestApproval(asked)),
+        ("grant_approval", Op::GrantApproval(granted)),
+        ("deny_approval", Op::DenyApproval(denied)),
         ("put_cluster.rotating", Op::PutCluster(rotating)),
         ("put_group.leaving", Op::PutGroup(group_that_changes())),
+        ("put_node.sites", Op::PutNode(node_of_a_site())),
+        ("boot_node.sites", Op::BootNode(boot_of_a_site)),
         ("transfer_leader", Op::TransferLeader(TransferLeader { groups: vec![1, 300], to: id(2) })),
-        (
-            "rotate_cluster_key",
-            Op::RotateClusterKey(RotateClusterKey { key_id: id(1), current: true }),
-        ),
-    ];
-    let first = version_1.into_iter().map(|(name, op)| (1, name, admin(op)));
-    first.chain(version_2.into_iter().map(|(name, op)| (2, name, admin(op)))).collect()
+        ("rotate_cluster_key", Op::RotateClusterKey(rotate)),
+        ("put_settings", Op::PutSettings(put_settings())),
+    ]
 }
 
 #[test]
@@ -216,5 +295,8 @@ fn rows_of_meta() {
     golden.message("ClusterRow", &cluster());
     let rotating = ClusterRow { pending_cluster_key_id: id(7), ..cluster() };
     golden.message("ClusterRow/rotating", &rotating);
+    golden.message("ApprovalRow", &approval());
+    golden.message("SettingsRow", &settings());
+    golden.message("NodeRow/sites", &node_of_a_site());
     golden.close();
 }

@@ -2,8 +2,8 @@
 
 use dtm_types::command::command::Op;
 use dtm_types::command::{
-    Actor, ActorKind, AppendBatch, Bundle, CloseSession, Command, CountRefusals, DeclareLost,
-    Genesis, OpenSession, PutKey, RaiseVersion, RefusalCount, RewrapKeys,
+    Actor, ActorKind, Anchor, AppendBatch, Bundle, CloseSession, Command, CountRefusals,
+    DeclareLost, Genesis, OpenSession, PutKey, RaiseVersion, RefusalCount, RewrapKeys,
 };
 use dtm_types::format::{Form, Mode};
 use dtm_types::{bundle, version_of};
@@ -85,6 +85,10 @@ fn commands_of_every_operation() {
         assert_eq!(version_of(&command.encode_to_vec()), Some(1), "{name}");
         golden.message(&format!("Command/{name}"), &command);
     }
+    let groups = vec![ledger::anchored(1), ledger::anchored(300)];
+    let anchor = command(Op::Anchor(Anchor { groups, incarnation: 2 }));
+    assert_eq!(version_of(&anchor.encode_to_vec()), Some(2));
+    golden.message("Command/anchor", &anchor);
     for (version, name, action) in admin::actions() {
         let command = command(Op::Admin(action));
         assert_eq!(version_of(&command.encode_to_vec()), Some(version), "{name}");

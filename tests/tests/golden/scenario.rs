@@ -4,10 +4,11 @@ use bytes::Bytes;
 use dtm_types::command::admin::Op as Action;
 use dtm_types::command::command::Op;
 use dtm_types::command::{
-    Actor, ActorKind, Admin, AppendBatch, BootNode, CloseSession, ClusterRow, Command,
-    CountRefusals, DatasetRow, DeclareLost, Genesis, GroupRow, JoinTokenRow, NodeRow, OpenSession,
-    OperatorRow, PutKey, RaiseVersion, RefusalCount, RemoveNode, ReplicaRow, ResendQuarantined,
-    RevokeOperator, RevokeSourceCertificate, RevokeSourceKey, RewrapKeys, RotateClusterKey,
+    Actor, ActorKind, Admin, Anchor, AppendBatch, BootNode, CloseSession, ClusterRow, Command,
+    CountRefusals, DatasetRow, DeclareLost, DenyApproval, Genesis, GrantApproval, GroupRow,
+    JoinTokenRow, NodeRow, OpenSession, OperatorRow, PutKey, PutSettings, RaiseVersion,
+    RefusalCount, RemoveNode, ReplicaRow, RequestApproval, ResendQuarantined, RevokeOperator,
+    RevokeSourceCertificate, RevokeSourceKey, RewrapKeys, RotateClusterKey, SettingChange,
     SourceCertificateRow, SourceKeyRow, SourceRow, TransferLeader, UseJoinToken,
 };
 use dtm_types::format::{self, EntryBody, HeaderA, HeaderB, KeyPurpose, WrappedKey};
@@ -33,11 +34,15 @@ impl Log {
 
     /// Adds one bundle, a second after the one before.
     fn add(&mut self, ops: Vec<Op>) {
+        self.add_by(8, ops);
+    }
+
+    fn add_by(&mut self, who: u8, ops: Vec<Op>) {
         let time_us = TIME_US + 1_000_000 * self.entries.len() as i64;
         let mut builder = bundle::Builder::of_version(self.version, time_us, &[7; 16], 0);
         for op in ops {
             self.requests += 1;
-            let actor = Some(Actor { kind: ActorKind::Source.into(), id: id(8) });
+            let actor = Some(Actor { kind: ActorKind::Source.into(), id: id(who) });
             let command = Command { request_id: id(self.requests), actor, op: Some(op) };
             builder.push(&command.encode_to_vec());
         }
@@ -174,6 +179,16 @@ fn node(of: u8, name: &str) -> NodeRow {
     }
 }
 
+fn boot() -> BootNode {
+    BootNode {
+        node: id(1),
+        boot_counter: 5,
+        software_version: "0.1.0".into(),
+        version_max: 2,
+        ..BootNode::default()
+    }
+}
+
 fn source() -> SourceRow {
     SourceRow {
         source: SOURCE.into(), title_vi: "Tỉnh".into(), id: id(8), ..SourceRow::default()
@@ -221,8 +236,6 @@ fn actions() -> Vec<Action> {
         ..JoinTokenRow::default()
     };
     let join = UseJoinToken { token_hash: digest(7), node: Some(node(2, "n2")) };
-    let boot =
-        BootNode { node: id(1), boot_counter: 5, software_version: "0.1.0".into(), version_max: 2 };
     let resend = ResendQuarantined { source: source(), index: 4, ordinal: 0, record: 2, group: 1 };
     vec![
         Action::PutCluster(cluster),
@@ -243,10 +256,52 @@ fn actions() -> Vec<Action> {
         Action::RevokeOperator(RevokeOperator { name: "an".into() }),
         Action::PutJoinToken(token),
         Action::UseJoinToken(join),
-        Action::BootNode(boot),
-        Action::RemoveNode(RemoveNode { node: id(2) }),
+        Action::BootNode(boot()),
+        Action::RemoveNode(RemoveNode { node: id(2), ..RemoveNode::default() }),
         Action::ResendQuarantined(resend),
     ]
+}
+
+/// An approval that is asked for by one and granted by another, then an anchor.
+fn two_people(log: &mut Log, admin: impl Fn(Action) -> Op) {
+    let person = |of: u8, certificate: u8, name: &str, role: &str| {
+        Action::PutOperator(OperatorRow {
+            id: id(of),
+            name: name.into(),
+            role: role.into(),
+            certificate_digest: digest(certificate),
+            revoked: false,
+            not_after_us: 2 * TIME_US,
+        })
+    };
+    log.add(vec![admin(person(10, 8, "binh", "operator"))]);
+    log.add(vec![admin(person(11, 12, "chi", "approver"))]);
+    let object = dtm_machine::approval::remove_node(&node(1, "n1"));
+    let kind = dtm_machine::approval::REMOVE_NODE;
+    let object_digest: Bytes = dtm_machine::approval::digest(kind, &object).to_vec().into();
+    let asked = RequestApproval {
+        id: id(13),
+        kind: kind.into(),
+        object,
+        object_digest: object_digest.clone(),
+        reason: "disk".into(),
+        valid_us: 0,
+    };
+    log.add(vec![admin(Action::RequestApproval(asked))]);
+    let granted = GrantApproval { id: id(13), object_digest, reason: "seen".into() };
+    log.add_by(12, vec![admin(Action::GrantApproval(granted))]);
+    let denied = DenyApproval { id: id(13), reason: "not now".into() };
+    log.add_by(12, vec![admin(Action::DenyApproval(denied))]);
+    let group = format::AnchoredGroup {
+        group: 1,
+        incarnation: 1,
+        ledger_size: 20,
+        ledger_root: digest(14),
+        applied_index: 30,
+        group_time_us: TIME_US,
+    };
+    log.add(vec![Op::Anchor(Anchor { groups: vec![group], incarnation: 1 })]);
+    log.add(vec![Op::Anchor(Anchor { groups: Vec::new(), incarnation: 1 })]);
 }
 
 /// What meta goes through.
@@ -270,5 +325,12 @@ pub(crate) fn meta() -> Vec<Bytes> {
     log.add(vec![admin(Action::RotateClusterKey(begin))]);
     let transfer = TransferLeader { groups: vec![1], to: id(1) };
     log.add(vec![admin(Action::TransferLeader(transfer))]);
+    two_people(&mut log, admin);
+    for (version, value) in [(0, Some("4096".to_owned())), (1, None)] {
+        let change = SettingChange { key: "limits.record_bytes_max".into(), value };
+        let put = Action::PutSettings(PutSettings { changes: vec![change], restores: 0 });
+        let Op::Admin(put) = admin(put) else { unreachable!("an action") };
+        log.add(vec![Op::Admin(Admin { expected_version: Some(version), ..put })]);
+    }
     log.entries
 }

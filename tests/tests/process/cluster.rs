@@ -53,7 +53,21 @@ impl Cluster {
         let ports = free_ports(NODES * 3)?;
         let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), value.to_string()));
         let settings: Vec<_> = settings.collect();
-        Self::found(NODES, |_| Ipv4Addr::LOCALHOST, None, ports, &settings, turn).await
+        Self::found(NODES, |_| Ipv4Addr::LOCALHOST, None, ports, &settings, &[], turn).await
+    }
+
+    /// As [`Cluster::start`], with so many groups.
+    pub(crate) async fn of_groups(groups: &str) -> Result<Self> {
+        let turn = turn().await;
+        let (ports, found) = (free_ports(NODES * 3)?, ["--groups", groups]);
+        Self::found(NODES, |_| Ipv4Addr::LOCALHOST, None, ports, &[], &found, turn).await
+    }
+
+    /// As [`Cluster::start`], marked production.
+    pub(crate) async fn production() -> Result<Self> {
+        let turn = turn().await;
+        let (ports, found) = (free_ports(NODES * 3)?, ["--production"]);
+        Self::found(NODES, |_| Ipv4Addr::LOCALHOST, None, ports, &[], &found, turn).await
     }
 
     /// So many nodes, whose network can be cut.
@@ -62,7 +76,7 @@ impl Cluster {
         let ports = free_ports(count * 3)?;
         let wired = ports.chunks_exact(3).map(|ports| vec![ports[1].port(), ports[2].port()]);
         let wires = Wires::start(&wired.collect::<Vec<_>>()).await?;
-        Self::found(count, wires::host, Some(wires), ports, &[], turn).await
+        Self::found(count, wires::host, Some(wires), ports, &[], &[], turn).await
     }
 
     async fn found(
@@ -71,6 +85,7 @@ impl Cluster {
         wires: Option<Wires>,
         ports: Vec<SocketAddr>,
         settings: &[(String, String)],
+        init: &[&str],
         turn: MutexGuard<'static, ()>,
     ) -> Result<Self> {
         let home =
@@ -85,9 +100,11 @@ impl Cluster {
         let begun = Instant::now();
         let mut cluster = Self { dtm: binary()?, nodes, wires, home: Some(home), _turn: turn };
         let mut found = cluster.node_arguments("init", 0);
-        found.extend(
-            ["--name", "test", "--operator", "admin", "--groups", GROUPS].map(str::to_owned),
-        );
+        found.extend(["--name", "test", "--operator", "admin"].map(str::to_owned));
+        if !init.contains(&"--groups") {
+            found.extend(["--groups", GROUPS].map(str::to_owned));
+        }
+        found.extend(init.iter().map(|argument| (*argument).to_owned()));
         cluster.dtm(&found).await?;
         cluster.start_node(0)?;
         cluster.settled(1).await?;
@@ -99,6 +116,17 @@ impl Cluster {
         // Each test pays for this: a pause that grows is to be seen.
         println!("{count} nodes after {:.1?}", begun.elapsed());
         Ok(cluster)
+    }
+
+    /// One more node, joined with an address and a token. The groups are not waited for.
+    pub(crate) async fn add_node(&mut self) -> Result<usize> {
+        let (at, ports) = (self.nodes.len(), free_ports(3)?);
+        let ports = [ports[0], ports[1], ports[2]];
+        let home = self.home.as_ref().expect("held until the drop").path();
+        let node = Node::new(&format!("n{}", at + 1), ports, Ipv4Addr::LOCALHOST, home);
+        self.nodes.push(node);
+        self.join(at).await?;
+        Ok(at)
     }
 
     /// The network of a cluster that is [`Cluster::wired`].

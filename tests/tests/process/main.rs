@@ -16,6 +16,8 @@
 
 mod agent;
 mod agreed;
+mod approvals;
+mod availability;
 mod bad_config;
 mod bad_frames;
 mod bad_records;
@@ -23,6 +25,8 @@ mod by_hand;
 mod certificates;
 mod cluster;
 mod clustering;
+mod config_cluster;
+mod connections;
 mod damage;
 mod disk_full;
 mod disturbance;
@@ -59,5 +63,6 @@ mod sources;
 mod strangers;
 mod tour;
 mod unfinished;
+mod upgrade;
 mod wait;
 mod wires;

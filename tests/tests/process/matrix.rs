@@ -90,7 +90,17 @@ fn each(service: &str, names: &[&str], who: &'static str, request: &[u8]) -> Vec
 
 fn of_administration() -> Vec<Call> {
     let service = "dtm.admin.v1.AdminService";
-    let mut calls = each(service, &["ClusterStatus", "ListOperators", "ConsoleLink"], STAFF, &[]);
+    let seen = [
+        "ClusterStatus",
+        "ListOperators",
+        "ConsoleLink",
+        "ListApprovals",
+        "GetApproval",
+        "ListAnchors",
+        "ShowSettings",
+        "SettingsHistory",
+    ];
+    let mut calls = each(service, &seen, STAFF, &[]);
     let changes = [
         "CreateJoinToken",
         "TransferLeader",
@@ -106,8 +116,12 @@ fn of_administration() -> Vec<Call> {
         "AddOperator",
         "RevokeOperator",
         "RotateClusterKey",
+        "RequestApproval",
+        "PutSettings",
+        "RollbackSettings",
     ];
     calls.extend(each(service, &changes, OPERATOR, &[]));
+    calls.extend(each(service, &["GrantApproval", "DenyApproval"], "operator approver", &[]));
     let list = admin::ListSourcesRequest { source: source(), ..Default::default() }.encode_to_vec();
     calls.extend(each(service, &["ListSources"], "operator approver auditor source", &list));
     let readers = "operator approver auditor source other";
@@ -121,6 +135,7 @@ fn of_nodes() -> Vec<Call> {
         "AdoptClusterKey",
         "ClusterKey",
         "DrainLocal",
+        "CheckSettings",
         "ReadGroup",
         "LookupInGroup",
         "QuarantineOfGroup",

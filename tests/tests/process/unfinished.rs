@@ -2,6 +2,7 @@
 //! messages only.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +11,7 @@ use dtm_client::Endpoint;
 use http::HeaderMap;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use tokio::sync::mpsc;
+use tokio::sync::{Barrier, mpsc};
 use tokio::task::JoinSet;
 use tonic::body::Body;
 use tonic::client::GrpcService;
@@ -29,10 +30,12 @@ const CONNECTIONS: usize = 4;
 const MESSAGE_BYTES: usize = 9 << 20;
 const PIECE_BYTES: usize = 64 << 10;
 /// How long they are given to fill the node.
-const SENT_WITHIN: Duration = Duration::from_secs(6);
+const SENT_WITHIN: Duration = Duration::from_secs(8);
 /// What a node may hold of it at its peak: the source's share of what arrives (64 MiB), what four
 /// connections may send unread (4 MiB each), and what else goes on.
 const GROWTH_MAX_KIB: u64 = 144 << 10;
+/// How long all are given to open before.
+const OPENED_WITHIN: Duration = Duration::from_secs(2);
 /// Another source is served meanwhile.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
 const REQUEST_WITHIN: Duration = Duration::from_secs(12);
@@ -51,6 +54,7 @@ async fn requests_that_are_begun_and_not_completed_take_no_memory() -> Result<()
     let cluster = Cluster::start_with(&settings).await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
     let neighbour = cluster.add_source("src-2", &["notes"]).await?;
+    cluster.spread().await?;
     let at = cluster.leader(source.group).await?;
     let cases = [("opened", true, RESOURCE_EXHAUSTED), ("not opened", false, INVALID_ARGUMENT)];
     for (what, is_opened, code) in cases {
@@ -90,6 +94,8 @@ async fn begin(
     let address = cluster.nodes[at].grpc.to_string();
     let endpoint = Endpoint::new([address.clone()], &cluster.source_files())?;
     let mut calls = JoinSet::new();
+    // Nobody pours before all have opened: a connection that is full takes no request to open.
+    let opened = Arc::new(Barrier::new(STREAMS));
     for connection in 0..CONNECTIONS {
         let channel = endpoint.channel(&address).await?;
         for n in 0..STREAMS / CONNECTIONS {
@@ -102,7 +108,7 @@ async fn begin(
                 .header("content-type", "application/grpc")
                 .header("te", "trailers")
                 .header("authorization", format!("Bearer {}", source.key));
-            calls.spawn(unfinished(channel.clone(), request, first));
+            calls.spawn(unfinished(channel.clone(), request, first, Arc::clone(&opened)));
         }
     }
     Ok(calls)
@@ -117,6 +123,7 @@ async fn unfinished(
     mut channel: Channel,
     request: http::request::Builder,
     first: Option<Vec<u8>>,
+    opened: Arc<Barrier>,
 ) -> Result<HeaderMap> {
     let (wire, mut pieces) = mpsc::channel::<Bytes>(1);
     let frames = futures::stream::poll_fn(move |context| {
@@ -124,9 +131,12 @@ async fn unfinished(
     });
     let request = request.body(Body::new(StreamBody::new(frames)))?;
     let pour = async move {
-        for piece in first.into_iter().chain([header(MESSAGE_BYTES).to_vec()]) {
-            wire.send(piece.into()).await?;
+        if let Some(first) = first {
+            wire.send(first.into()).await?;
         }
+        opened.wait().await;
+        tokio::time::sleep(OPENED_WITHIN).await;
+        wire.send(header(MESSAGE_BYTES).to_vec().into()).await?;
         let piece = Bytes::from(vec![0; PIECE_BYTES]);
         for _ in 1..MESSAGE_BYTES / PIECE_BYTES {
             wire.send(piece.clone()).await?;

@@ -2,6 +2,7 @@
 //! and a refused command changes nothing.
 
 mod admin;
+mod anchor;
 mod append_batch;
 mod close_session;
 mod count_refusals;
@@ -46,6 +47,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, op: Option<Op>) -> Result<Outcome
         Some(Op::RewrapKeys(rewrap)) => rewrap_keys::apply(ctx, rewrap),
         Some(Op::RaiseVersion(raise)) => raise_version::apply(ctx, raise),
         Some(Op::Admin(admin)) if ctx.group.is_meta() => admin::apply(ctx, admin),
+        Some(Op::Anchor(anchor)) if ctx.group.is_meta() => anchor::apply(ctx, anchor),
         Some(Op::OpenSession(open)) if !ctx.group.is_meta() => open_session::apply(ctx, open),
         Some(Op::AppendBatch(append)) if !ctx.group.is_meta() => append_batch::apply(ctx, append),
         Some(Op::CloseSession(close)) if !ctx.group.is_meta() => close_session::apply(ctx, close),

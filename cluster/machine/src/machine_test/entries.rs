@@ -84,7 +84,9 @@ fn a_transfer_of_leadership_is_a_leaf_and_changes_no_row() {
         [format!("leader={}", NodeId(NODE)).as_str(), "group=0", "group=2"]
     );
     assert_eq!(rows(&group), before);
-    group.act(admin::Op::RemoveNode(RemoveNode { node: NODE.to_vec().into() })).expect("removed");
+    group
+        .act(admin::Op::RemoveNode(RemoveNode { node: NODE.to_vec().into(), ..Default::default() }))
+        .expect("removed");
     assert_eq!(group.act(transfer(&[0], NODE)), Err(RefusalKind::NotFound), "a removed node");
 }
 

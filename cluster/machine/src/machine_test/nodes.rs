@@ -44,7 +44,7 @@ fn a_name_belongs_to_one_node_that_is_not_removed() {
     let drained = NodeRow { draining: true, ..row(2, "n2") };
     assert!(matches!(act(&mut meta, admin::Op::PutNode(drained)), Answer::Done(_)));
     taken(act(&mut meta, admin::Op::PutNode(row(2, "n1"))), 1);
-    let gone = RemoveNode { node: vec![1; 16].into() };
+    let gone = RemoveNode { node: vec![1; 16].into(), ..RemoveNode::default() };
     assert!(matches!(act(&mut meta, admin::Op::RemoveNode(gone)), Answer::Done(_)));
     let joined = join(&mut meta, 12, row(3, "n1"));
     assert!(matches!(joined, Answer::Done(_)), "the name of a removed node is free: {joined:?}");
@@ -80,6 +80,7 @@ fn written_back(meta: &mut Group) -> NodeRow {
         boot_counter: 4,
         software_version: "1.0".into(),
         version_max: 1,
+        sites_address: "n1:9445".into(),
     };
     done(act(meta, admin::Op::BootNode(start)));
     done(act(meta, admin::Op::PutNode(NodeRow { draining: true, ..first })));
@@ -95,7 +96,9 @@ fn a_row_that_was_read_before_a_start_does_not_hide_it() {
     assert!(found.draining, "what was asked for is written");
     let start = (found.boot_counter, &*found.software_version, found.version_max);
     assert_eq!(start, (4, "1.0", 1));
+    assert_eq!(found.sites_address, "n1:9445");
     // A group that releases of before write too goes on as they do.
     let old = written_back(&mut Group::new(GroupId::META));
     assert_eq!((old.boot_counter, &*old.software_version), (4, "1.1"));
+    assert_eq!(old.sites_address, "", "a field of version 2");
 }

@@ -2,11 +2,12 @@
 //! every replica panics on, at each start again.
 
 use dtm_types::command::{
-    BootNode, CloseSession, CountRefusals, DatasetRow, GroupRow, JoinTokenRow, NodeRow,
-    OperatorRow, RaiseVersion, RefusalCount, RemoveNode, ReplicaRow, ResendQuarantined,
-    RevokeOperator, RevokeSourceCertificate, RevokeSourceKey, RewrapKeys, SourceCertificateRow,
-    SourceKeyRow, UseJoinToken,
+    Anchor, BootNode, CloseSession, CountRefusals, DatasetRow, DenyApproval, GrantApproval,
+    GroupRow, JoinTokenRow, NodeRow, OperatorRow, RaiseVersion, RefusalCount, RemoveNode,
+    ReplicaRow, RequestApproval, ResendQuarantined, RevokeOperator, RevokeSourceCertificate,
+    RevokeSourceKey, RewrapKeys, SourceCertificateRow, SourceKeyRow, UseJoinToken,
 };
+use dtm_types::format::AnchoredGroup;
 
 use super::*;
 
@@ -14,7 +15,7 @@ use super::*;
 const ODD: [u64; 6] =
     [0, 1, u32::MAX as u64, StreamKey::SEQUENCE_MAX + 1, i64::MAX as u64, u64::MAX];
 /// Highest field number of a command's messages.
-const FIELDS: u32 = 26;
+const FIELDS: u32 = 40;
 /// Nesting of a command's messages.
 const DEPTH: usize = 5;
 const VARINT: u64 = 0;
@@ -159,7 +160,7 @@ fn admin_ops() -> [admin::Op; 16] {
         A::PutGroup(GroupRow { group: 1, replicas, next_replica_id: 2 }),
         A::PutCluster(ClusterRow { cluster_id: vec![1; 16].into(), ..ClusterRow::default() }),
         A::ResendQuarantined(ResendQuarantined { source: source(), ..Default::default() }),
-        A::RemoveNode(RemoveNode { node: node() }),
+        A::RemoveNode(RemoveNode { node: node(), ..RemoveNode::default() }),
     ]
 }
 
@@ -174,6 +175,70 @@ fn no_number_of_an_administrative_command_stops_meta() {
                 group.one(admin_op(op.clone(), version));
                 group.one(source_op(&format!("tinh-{n}"), version));
             }
+            group.machine = Machine::load(GroupId::META, &group.store).expect("rows");
+        });
+    }
+}
+
+/// One of each command of meta that came with version 2 and names numbers of its own.
+fn later_ops() -> Vec<Op> {
+    use admin::Op as A;
+    let (id, root) = (|| Bytes::from_static(&[3; 16]), || Bytes::from_static(&[4; 32]));
+    let asked = RequestApproval {
+        id: id(),
+        kind: "k".into(),
+        object: "o".into(),
+        object_digest: crate::approval::digest("k", "o").to_vec().into(),
+        ..RequestApproval::default()
+    };
+    let object_digest = asked.object_digest.clone();
+    let granted = GrantApproval { id: id(), object_digest, ..GrantApproval::default() };
+    let denied = DenyApproval { id: id(), ..DenyApproval::default() };
+    let removal = RemoveNode { node: id(), approval: id(), replicas_min: 3 };
+    let group = AnchoredGroup { group: 1, ledger_root: root(), ..AnchoredGroup::default() };
+    let anchor = Op::Anchor(Anchor { groups: vec![group], incarnation: 1 });
+    let actions = [
+        A::RequestApproval(asked),
+        A::GrantApproval(granted),
+        A::DenyApproval(denied),
+        A::RemoveNode(removal),
+    ];
+    actions.into_iter().map(|op| admin_op(op, None)).chain([anchor]).collect()
+}
+
+// holds: LIVE-1
+#[test]
+fn no_number_of_an_operation_of_version_two_stops_meta() {
+    for op in later_ops() {
+        let mut group = meta();
+        group.one(Op::RaiseVersion(RaiseVersion { version: 2 }));
+        let cluster = ClusterRow {
+            cluster_id: vec![1; 16].into(),
+            ingest_groups: 3,
+            incarnation: 1,
+            production: true,
+            ..ClusterRow::default()
+        };
+        let node = NodeRow { node: vec![3; 16].into(), ..NodeRow::default() };
+        let who = OperatorRow {
+            id: vec![5; 16].into(),
+            name: "o".into(),
+            role: "operator".into(),
+            certificate_digest: vec![7; 32].into(),
+            not_after_us: i64::MAX,
+            ..OperatorRow::default()
+        };
+        let row = GroupRow { group: 1, ..GroupRow::default() };
+        for op in [
+            admin::Op::PutCluster(cluster),
+            admin::Op::PutNode(node),
+            admin::Op::PutOperator(who),
+            admin::Op::PutGroup(row),
+        ] {
+            assert!(matches!(group.one(admin_op(op, None)).result, Some(Answer::Done(_))));
+        }
+        survives(&mut group, op.clone(), |group| {
+            group.one(op.clone());
             group.machine = Machine::load(GroupId::META, &group.store).expect("rows");
         });
     }

@@ -1,16 +1,20 @@
 //! `dtm.admin.v1`: what operators do. Every change goes through [`act`](super::act): one command of
 //! meta with its leaf in the same entry.
 
+mod anchors;
+mod approvals;
 mod cluster;
 mod datasets;
 mod keys;
 mod operators;
 mod removal;
+mod settings;
 mod source_limits;
 mod sources;
 mod upgrade;
 
 pub(crate) use datasets::dataset_row;
+pub(super) use settings::check_here;
 
 use std::sync::Arc;
 
@@ -149,6 +153,16 @@ calls! {
     revoke_operator: RevokeOperatorRequest -> RevokeOperatorResponse;
     rotate_cluster_key: RotateClusterKeyRequest -> RotateClusterKeyResponse;
     console_link: ConsoleLinkRequest -> ConsoleLinkResponse;
+    list_approvals: ListApprovalsRequest -> ListApprovalsResponse;
+    get_approval: GetApprovalRequest -> GetApprovalResponse;
+    request_approval: RequestApprovalRequest -> RequestApprovalResponse;
+    grant_approval: GrantApprovalRequest -> GrantApprovalResponse;
+    deny_approval: DenyApprovalRequest -> DenyApprovalResponse;
+    list_anchors: ListAnchorsRequest -> ListAnchorsResponse;
+    put_settings: PutSettingsRequest -> PutSettingsResponse;
+    rollback_settings: RollbackSettingsRequest -> RollbackSettingsResponse;
+    show_settings: ShowSettingsRequest -> ShowSettingsResponse;
+    settings_history: SettingsHistoryRequest -> SettingsHistoryResponse;
 }
 
 #[cfg(test)]

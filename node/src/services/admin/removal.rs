@@ -1,7 +1,8 @@
 //! `RemoveNode`: a node leaves only where every group can go on without it, and empty.
 //!
 //! ```text
-//!  can every group go on without it? ──▶ drained: it leads nothing, its sources are elsewhere
+//!  can every group go on without it? ──▶ approved, where it takes two people
+//!     ──▶ drained: it leads nothing, its sources are elsewhere
 //!     ──▶ can they still? ──▶ its row says removed; the groups change their members
 //! ```
 //! A node that does not answer has nothing to be emptied of.
@@ -20,8 +21,9 @@ use dtm_types::text::Told;
 use dtm_types::{ErrorCode, NodeId};
 use serde_json::json;
 use tokio::time::Instant;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
+use super::approvals::{APPROVALS, Deed};
 use super::cluster::node_id;
 use super::{AdminDoor, Asker};
 use crate::services::status::{internal, status, status_with, told};
@@ -50,18 +52,63 @@ impl AdminDoor {
         let row = row.ok_or_else(|| {
             told(ErrorCode::NotFound, &Told::new("refused.no_node").with("node", node))
         })?;
-        if !row.removed {
-            self.can_do_without(node).await?;
-            self.empty(&asker, &row, node).await?;
-            if let Err(refused) = self.can_do_without(node).await {
-                self.take_back(&asker, &row).await;
-                return Err(refused);
-            }
+        if row.removed {
+            let op = RemoveNode { node: asked.node.clone(), ..RemoveNode::default() };
+            self.act(asker, Op::RemoveNode(op), None, json!({"node": node.to_string()})).await?;
+            return Ok(wire::RemoveNodeResponse {});
         }
-        let detail = json!({"node": node.to_string()});
-        let op = Op::RemoveNode(RemoveNode { node: asked.node.clone() });
-        self.act(asker, op, None, detail).await?;
-        Ok(wire::RemoveNodeResponse {})
+        self.can_do_without(node).await?;
+        let (op, detail) = self.with_approval(&asker, &row, &asked.approval).await?;
+        self.empty(&asker, &row, node).await?;
+        if let Err(refused) = self.can_do_without(node).await {
+            self.take_back(&asker, &row).await;
+            return Err(refused);
+        }
+        let removed = self.act(asker.clone(), Op::RemoveNode(op), None, detail).await;
+        // Refused by apply: nothing was entered.
+        if removed.as_ref().is_err_and(|refused| refused.code() == Code::FailedPrecondition) {
+            self.take_back(&asker, &row).await;
+        }
+        removed.map(|_| wire::RemoveNodeResponse {})
+    }
+
+    /// The removal with the approval that it needs: where the cluster is marked production and has
+    /// fewer nodes then than a group is to have replicas. Else nothing is asked for.
+    async fn with_approval(
+        &self,
+        asker: &Asker,
+        row: &NodeRow,
+        approval: &Bytes,
+    ) -> Result<(RemoveNode, serde_json::Value), Status> {
+        let id = node_id(&row.node)?.to_string();
+        let mut op = RemoveNode { node: row.node.clone(), ..RemoveNode::default() };
+        let meta = self.0.directory.meta_now(self.0.view()).await?;
+        let state = meta.state.as_ref();
+        let cluster = reads::cluster(state).map_err(internal)?;
+        if !cluster.is_some_and(|cluster| cluster.production) {
+            return Ok((op, json!({"node": id})));
+        }
+        let replicas_min = self.0.cluster.voters_max();
+        let nodes = reads::nodes(state).map_err(internal)?;
+        let left = nodes.iter().filter(|other| !other.removed && other.node != row.node).count();
+        if left >= replicas_min && reads::head(state).map_err(internal)?.format_version < APPROVALS
+        {
+            return Ok((op, json!({"node": id})));
+        }
+        op.replicas_min = u32::try_from(replicas_min).unwrap_or(u32::MAX);
+        if left >= replicas_min {
+            // Of two removals at once, each of which leaves enough, apply refuses the second.
+            return Ok((op, json!({"node": id})));
+        }
+        let object = dtm_machine::approval::remove_node(row);
+        let deed = Deed { kind: dtm_machine::approval::REMOVE_NODE, object };
+        let approved = self.approved(asker, deed, approval).await?;
+        let detail = json!({
+            "node": id, "approval": node_id(&approved.id)?.to_string(),
+            "requested_by": approved.requested_by, "granted_by": approved.granted_by,
+        });
+        op.approval = approved.id;
+        Ok((op, detail))
     }
 
     /// Refuses where a group would lose its majority.
@@ -129,7 +176,7 @@ impl AdminDoor {
 }
 
 /// For an entry of its own, beside that of the removal.
-fn of_its_own(asker: &Asker) -> Asker {
+pub(super) fn of_its_own(asker: &Asker) -> Asker {
     Asker { request_id: Bytes::new(), ..asker.clone() }
 }
 

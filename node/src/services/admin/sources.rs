@@ -62,7 +62,7 @@ impl AdminDoor {
         check_texts(&row)?;
         self.check_agreements(&row).await?;
         let limits = row.limits.unwrap_or_default();
-        source_limits::check(&limits, &self.0.config)?;
+        source_limits::check(&limits, &self.0.settings.now().running)?;
         row.limits = (limits != SourceLimits::default()).then_some(limits);
         let expected = asked.update.then_some(row.version);
         if !asked.update {

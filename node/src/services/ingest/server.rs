@@ -25,8 +25,6 @@ const MESSAGE_SLACK_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub(crate) struct IngestServer {
     door: Arc<IngestDoor>,
-    message_bytes_max: usize,
-    frame_records_max: u64,
 }
 
 impl IngestServer {
@@ -34,24 +32,21 @@ impl IngestServer {
     pub(crate) const PUBLISH: &'static str = "/dtm.ingest.v1.IngestService/Publish";
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let limits = &shared.config.limits;
-        let frame = usize::try_from(limits.frame_bytes_max).unwrap_or(usize::MAX);
-        Self {
-            message_bytes_max: frame.saturating_add(MESSAGE_SLACK_BYTES),
-            frame_records_max: limits.frame_records_max,
-            door: Arc::new(IngestDoor(shared)),
-        }
+        Self { door: Arc::new(IngestDoor(shared)) }
     }
 
     async fn answer(self, request: http::Request<Body>) -> http::Response<Body> {
         let door = self.door;
         match request.uri().path() {
             Self::PUBLISH => {
-                let codec = PublishCodec { frame_records_max: self.frame_records_max };
-                let mut grpc = Grpc::new(codec).max_decoding_message_size(self.message_bytes_max);
+                // As they are when the stream is opened: its session keeps them, too.
+                let limits = door.0.limits();
+                let codec = PublishCodec { frame_records_max: limits.frame_records_max };
+                let frame = usize::try_from(limits.frame_bytes_max).unwrap_or(usize::MAX);
+                let message = frame.saturating_add(MESSAGE_SLACK_BYTES);
+                let mut grpc = Grpc::new(codec).max_decoding_message_size(message);
                 let (parts, body) = request.into_parts();
-                let (body, inlet) =
-                    door.0.room.arrivals.wait_for_sender(body, self.message_bytes_max);
+                let (body, inlet) = door.0.room.arrivals.wait_for_sender(body, message);
                 let request = http::Request::from_parts(parts, body);
                 let publish = service_fn(|asked: Request<Streaming<Inbound>>| {
                     let (door, inlet) = (Arc::clone(&door), Arc::clone(&inlet));

@@ -1,8 +1,12 @@
 //! The command line: nouns and verbs. What is local to a node (`serve`, `cluster init` …) is
 //! declared here with the rest and carried out by the binary.
 
+mod approval;
+mod availability;
 mod data;
 
+pub use approval::ApprovalCommand;
+pub use availability::{AvailabilityCommand, ProbeArgs};
 pub use data::{
     AgentArgs, DatasetCommand, PublishArgs, QuarantineCommand, ReadArgs, RecordsCommand, SendForm,
     SendMode, SourceArgs, SourceCommand, SourceKeyCommand, SourceLimit,
@@ -12,8 +16,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dtm_types::CALLER_DAYS_MAX;
 use dtm_types::text::Lang;
+use dtm_types::{ApprovalId, CALLER_DAYS_MAX};
 
 /// Days that a key or a certificate may be asked for.
 const DAYS: std::ops::RangeInclusive<i64> = 1..=CALLER_DAYS_MAX as i64;
@@ -65,6 +69,15 @@ pub enum Output {
     Json,
 }
 
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err("write section.key=value".to_owned()),
+    }
+}
+
 fn parse_lang(text: &str) -> Result<Lang, String> {
     Lang::parse(text).ok_or_else(|| "vi or en".to_owned())
 }
@@ -80,6 +93,9 @@ pub enum Command {
     /// People and scripts that administer the cluster.
     #[command(subcommand)]
     Operator(OperatorCommand),
+    /// What takes two people: who asks for a second person's word, and what for.
+    #[command(subcommand)]
+    Approval(ApprovalCommand),
     /// Systems that send.
     #[command(subcommand)]
     Source(SourceCommand),
@@ -96,7 +112,7 @@ pub enum Command {
     /// Records that were refused, and why.
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
-    /// This node's configuration.
+    /// Configuration: of this node, and what the cluster sets for all.
     #[command(subcommand)]
     Config(ConfigCommand),
     /// The live page.
@@ -108,6 +124,9 @@ pub enum Command {
     /// The ledgers.
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// How long the system was interrupted, as seen from outside.
+    #[command(subcommand)]
+    Availability(AvailabilityCommand),
     /// Clusters that this command line knows.
     #[command(subcommand)]
     Context(ContextCommand),
@@ -141,6 +160,15 @@ pub struct DoctorArgs {
     /// Configuration file; without it dtm.toml, where there is one.
     #[arg(long, env = "DTM_CONFIG")]
     pub config: Option<PathBuf>,
+}
+
+/// What `dtm cluster upgrade` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UpgradeAction {
+    /// Only say what would be done and what stands against it.
+    Status,
+    /// Raise the version: there is no way back to the release before.
+    Finalize,
 }
 
 /// `dtm cluster`.
@@ -185,7 +213,10 @@ pub enum ClusterCommand {
     /// Raise the version of every group, once all nodes know it. Exit code 10 when something stands
     /// against it.
     Upgrade {
-        /// Only say what would be done and what stands against it.
+        /// What to do.
+        #[arg(default_value = "finalize")]
+        action: UpgradeAction,
+        /// The same as `status`.
         #[arg(long)]
         check: bool,
     },
@@ -193,6 +224,9 @@ pub enum ClusterCommand {
     Remove {
         /// Node (name or id).
         node: String,
+        /// Approval of a second person, where the cluster asks for one.
+        #[arg(long, value_name = "ID")]
+        approval: Option<ApprovalId>,
     },
 }
 
@@ -243,6 +277,9 @@ pub struct InitArgs {
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32)
         .range(1..=i64::from(dtm_types::INGEST_GROUPS_MAX)))]
     pub groups: u32,
+    /// Mark the cluster as one of production: what destroys takes a second person's approval.
+    #[arg(long)]
+    pub production: bool,
     /// Do not add a context for the first operator.
     #[arg(long)]
     pub no_context: bool,
@@ -297,8 +334,47 @@ pub enum OperatorCommand {
 pub enum ConfigCommand {
     /// Read file and environment and the files they name; say what is wrong.
     Check(ConfigFile),
-    /// What is in force. Secrets are files and never shown.
-    Show(ConfigFile),
+    /// What is in force on this node, and where each value comes from. Secrets are files and never
+    /// shown.
+    Show {
+        /// The node's file.
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Ask the cluster of the context instead: what it has set, what the node that answers runs
+        /// with, and which version each node goes by.
+        #[arg(long)]
+        cluster: bool,
+    },
+    /// Set what the whole cluster goes by. It is checked first; every node takes it within seconds,
+    /// or at its next start where docs/config.md says so.
+    Set {
+        /// `section.key=value`, the value as in the configuration file.
+        #[arg(value_parser = parse_setting, required_unless_present = "unset")]
+        settings: Vec<(String, String)>,
+        /// Key that the cluster sets no longer: each node's file or the default holds again.
+        #[arg(long, value_name = "KEY")]
+        unset: Vec<String>,
+        /// Only check.
+        #[arg(long)]
+        check: bool,
+        /// Only where the settings are still at this version.
+        #[arg(long, value_name = "VERSION")]
+        at: Option<u64>,
+    },
+    /// Versions of what the cluster has set: when, by whom, what changed.
+    History {
+        /// How many, newest first.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        limit: u32,
+    },
+    /// Bring back what the cluster had set at an older version; it becomes a new version.
+    Rollback {
+        /// Version, as `dtm config history` lists it; 0 = nothing set.
+        version: u64,
+        /// Only say what would change.
+        #[arg(long)]
+        check: bool,
+    },
     /// Print a generated page of the documentation.
     Docs {
         /// Which page.
@@ -336,6 +412,12 @@ pub enum LedgerCommand {
     /// Size and root of every replica's ledger. Exit code 20 where two differ at one size, 10 where
     /// not all could be compared.
     Checkpoint,
+    /// Where the ledgers of all groups stood, as entered in the ledger of meta: the newest anchors.
+    Anchors {
+        /// How many, newest first.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=200))]
+        limit: u32,
+    },
 }
 
 /// `dtm context`.

@@ -5,11 +5,12 @@ use dtm_proto::admin::{
     ClusterStatusRequest, ClusterStatusResponse, CreateJoinTokenRequest, DrainNodeRequest,
     GroupStatus, NodeStatus, RemoveNodeRequest, TransferLeaderRequest, UpgradeClusterRequest,
 };
+use dtm_types::ApprovalId;
 use dtm_types::text::is_held;
 use serde_json::{Value, json};
 
 use super::text::{id, time};
-use crate::args::{ClusterCommand, Globals};
+use crate::args::{ClusterCommand, Globals, UpgradeAction};
 use crate::{Exit, Failure, Printer, Remote, confirm};
 
 pub(crate) async fn run(command: &ClusterCommand, globals: &Globals) -> Result<(), Failure> {
@@ -24,15 +25,12 @@ pub(crate) async fn run(command: &ClusterCommand, globals: &Globals) -> Result<(
             transfer(globals, &printer, *group, from.as_deref(), to).await
         }
         ClusterCommand::Drain { node, resume } => drain(globals, &printer, node, *resume).await,
-        ClusterCommand::Upgrade { check } => upgrade(globals, &printer, *check).await,
-        ClusterCommand::Remove { node } => {
-            let remote = Remote::connect(globals).await?;
-            let target = node_id(&remote, node).await?;
-            confirm(globals, "cli.confirm_remove_node", &[("name", node)])?;
-            let request = RemoveNodeRequest { context: remote.why(), node: target.into() };
-            remote.admin().remove_node(remote.request(request)).await?;
-            printer.done("cli.node_removed", &[("name", node)], &json!({ "removed": node }));
-            Ok(())
+        ClusterCommand::Upgrade { action, check } => {
+            let check = *check || *action == UpgradeAction::Status;
+            upgrade(globals, &printer, check).await
+        }
+        ClusterCommand::Remove { node, approval } => {
+            remove(globals, &printer, node, *approval).await
         }
     }
 }
@@ -172,6 +170,22 @@ async fn upgrade(globals: &Globals, printer: &Printer<'_>, check: bool) -> Resul
         printer.say("cli.upgrade_obstacle", &[("what", &obstacle_text(reason, printer))]);
     }
     Err(Failure::Verdict { key: "cli.upgrade_blocked", exit: Exit::Unhealthy })
+}
+
+async fn remove(
+    globals: &Globals,
+    printer: &Printer<'_>,
+    named: &str,
+    approval: Option<ApprovalId>,
+) -> Result<(), Failure> {
+    let remote = Remote::connect(globals).await?;
+    let node = node_id(&remote, named).await?.into();
+    confirm(globals, "cli.confirm_remove_node", &[("name", named)])?;
+    let approval = approval.map(|id| id.0.to_vec()).unwrap_or_default().into();
+    let request = RemoveNodeRequest { context: remote.why(), node, approval };
+    remote.admin().remove_node(remote.request(request)).await?;
+    printer.done("cli.node_removed", &[("name", named)], &json!({ "removed": named }));
+    Ok(())
 }
 
 /// What stands against an upgrade, in words.

@@ -1,12 +1,13 @@
-//! `dtm ledger checkpoint`.
+//! `dtm ledger checkpoint|anchors`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use dtm_proto::admin::{ClusterStatusResponse, GroupStatus};
+use dtm_proto::admin::{AnchorDetail, ClusterStatusResponse, GroupStatus, ListAnchorsRequest};
 use serde_json::json;
 
 use super::cluster::{fetch, node_name};
+use super::text::time;
 use crate::args::{Globals, LedgerCommand};
 use crate::{Exit, Failure, Printer, Remote};
 
@@ -15,10 +16,51 @@ const LOOKS_MAX: usize = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 
 pub(crate) async fn run(command: &LedgerCommand, globals: &Globals) -> Result<(), Failure> {
-    let LedgerCommand::Checkpoint = command;
     let printer = Printer::new(globals);
     let remote = Remote::connect(globals).await?;
-    let mut status = fetch(&remote).await?;
+    match command {
+        LedgerCommand::Checkpoint => checkpoint(&remote, &printer).await,
+        LedgerCommand::Anchors { limit } => anchors(&remote, &printer, *limit).await,
+    }
+}
+
+fn group_name(group: u32) -> String {
+    if group == 0 { "meta".to_owned() } else { group.to_string() }
+}
+
+async fn anchors(remote: &Remote, printer: &Printer<'_>, limit: u32) -> Result<(), Failure> {
+    let request = remote.request(ListAnchorsRequest { limit });
+    let found = remote.admin().list_anchors(request).await?.into_inner().anchors;
+    let rows = found.iter().flat_map(|anchor| {
+        anchor.groups.iter().map(|group| {
+            vec![
+                anchor.leaf_index.to_string(),
+                time(anchor.time_us),
+                group_name(group.group),
+                group.ledger_size.to_string(),
+                hex::encode(&group.ledger_root),
+            ]
+        })
+    });
+    let document: Vec<_> = found.iter().map(anchor_json).collect();
+    printer.table(&["leaf", "time", "group", "leaves", "root"], rows.collect(), &json!(document));
+    Ok(())
+}
+
+fn anchor_json(anchor: &AnchorDetail) -> serde_json::Value {
+    let groups = anchor.groups.iter().map(|group| {
+        json!({
+            "group": group.group, "incarnation": group.incarnation, "size": group.ledger_size,
+            "root": hex::encode(&group.ledger_root), "applied_index": group.applied_index,
+            "group_time_us": group.group_time_us,
+        })
+    });
+    json!({ "leaf": anchor.leaf_index, "time": time(anchor.time_us), "time_us": anchor.time_us,
+        "groups": groups.collect::<Vec<_>>() })
+}
+
+async fn checkpoint(remote: &Remote, printer: &Printer<'_>) -> Result<(), Failure> {
+    let mut status = fetch(remote).await?;
     let (mut forks, mut alone) = (forks(&status), not_compared(&status));
     for _ in 1..LOOKS_MAX {
         if alone.is_empty() || !forks.is_empty() || !silent(&status).is_empty() {
@@ -26,7 +68,7 @@ pub(crate) async fn run(command: &LedgerCommand, globals: &Globals) -> Result<()
         }
         // While records come in, replicas are seldom at one size.
         tokio::time::sleep(BETWEEN_LOOKS).await;
-        status = fetch(&remote).await?;
+        status = fetch(remote).await?;
         forks = self::forks(&status);
         let now = not_compared(&status);
         alone.retain(|group| now.contains(group));
@@ -38,7 +80,7 @@ pub(crate) async fn run(command: &LedgerCommand, globals: &Globals) -> Result<()
         for replica in group.replicas.iter().filter(|replica| !replica.ledger_root.is_empty()) {
             let node = node_name(&status, &replica.node);
             let root = hex::encode(&replica.ledger_root);
-            let name = if group.group == 0 { "meta".to_owned() } else { group.group.to_string() };
+            let name = group_name(group.group);
             document.push(json!({ "group": group.group, "node": node, "size": replica.ledger_size, "root": root }));
             rows.push(vec![name, node, replica.ledger_size.to_string(), root]);
         }

@@ -1,7 +1,10 @@
 //! One module a noun.
 
 pub(crate) mod agent;
+pub(crate) mod approval;
+pub(crate) mod availability;
 pub(crate) mod cluster;
+pub(crate) mod config;
 pub(crate) mod console;
 pub(crate) mod context;
 pub(crate) mod dataset;

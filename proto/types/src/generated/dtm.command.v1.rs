@@ -18,7 +18,7 @@ pub struct Command {
     pub request_id: ::prost::bytes::Bytes,
     #[prost(message, optional, tag = "2")]
     pub actor: ::core::option::Option<Actor>,
-    #[prost(oneof = "command::Op", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    #[prost(oneof = "command::Op", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 30")]
     pub op: ::core::option::Option<command::Op>,
 }
 /// Nested message and enum types in `Command`.
@@ -45,6 +45,8 @@ pub mod command {
         RewrapKeys(super::RewrapKeys),
         #[prost(message, tag = "19")]
         RaiseVersion(super::RaiseVersion),
+        #[prost(message, tag = "30")]
+        Anchor(super::Anchor),
     }
 }
 /// Who asked. Ids and digests only: names stay in the sealed detail.
@@ -186,7 +188,7 @@ pub struct Admin {
     pub expected_version: ::core::option::Option<u64>,
     #[prost(
         oneof = "admin::Op",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 40"
     )]
     pub op: ::core::option::Option<admin::Op>,
 }
@@ -230,6 +232,14 @@ pub mod admin {
         TransferLeader(super::TransferLeader),
         #[prost(message, tag = "27")]
         RotateClusterKey(super::RotateClusterKey),
+        #[prost(message, tag = "30")]
+        RequestApproval(super::RequestApproval),
+        #[prost(message, tag = "31")]
+        GrantApproval(super::GrantApproval),
+        #[prost(message, tag = "32")]
+        DenyApproval(super::DenyApproval),
+        #[prost(message, tag = "40")]
+        PutSettings(super::PutSettings),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -430,11 +440,21 @@ pub struct NodeRow {
     /// Highest version of a bundle that its software applies.
     #[prost(uint32, tag = "13")]
     pub version_max: u32,
+    /// Where nodes of other sites reach it (QUIC), host:port; empty = over TCP as those of its own.
+    #[prost(string, tag = "14")]
+    pub sites_address: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveNode {
     #[prost(bytes = "bytes", tag = "1")]
     pub node: ::prost::bytes::Bytes,
+    /// 16 bytes: the approval that this uses up; empty = none.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub approval: ::prost::bytes::Bytes,
+    /// Replicas that a group is to have, as the proposer is configured: where the cluster is marked
+    /// production, leaving a group fewer needs an approval.
+    #[prost(uint32, tag = "3")]
+    pub replicas_min: u32,
 }
 /// Each start of a node raises its counter; a lower one seen later is an old copy.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -447,6 +467,9 @@ pub struct BootNode {
     pub software_version: ::prost::alloc::string::String,
     #[prost(uint32, tag = "4")]
     pub version_max: u32,
+    /// As in NodeRow; holds until the next start.
+    #[prost(string, tag = "5")]
+    pub sites_address: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct JoinTokenRow {
@@ -533,6 +556,52 @@ pub struct RotateClusterKey {
     #[prost(bool, tag = "2")]
     pub current: bool,
 }
+/// Changes the cluster's settings. What a value must be was checked before it was proposed; apply
+/// bounds sizes, order and the version, which `Admin.expected_version` must name (0 = none are set).
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PutSettings {
+    /// Ascending by key, each once.
+    #[prost(message, repeated, tag = "1")]
+    pub changes: ::prost::alloc::vec::Vec<SettingChange>,
+    /// The version whose content this brings back; 0 = none.
+    #[prost(uint64, tag = "2")]
+    pub restores: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SettingChange {
+    /// "section.key", as in the configuration file.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// As it would stand in the configuration file; absent = no longer set.
+    #[prost(string, optional, tag = "2")]
+    pub value: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// The cluster's settings as of one version: the current row, and one row of their history each.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SettingsRow {
+    /// From 1 on, without gaps.
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+    /// Ascending by key, each once. A key that a node's software does not know stays.
+    #[prost(message, repeated, tag = "2")]
+    pub settings: ::prost::alloc::vec::Vec<Setting>,
+    /// Group time of the entry.
+    #[prost(int64, tag = "3")]
+    pub time_us: i64,
+    /// 16 bytes: who changed them.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub actor_id: ::prost::bytes::Bytes,
+    /// The version whose content was brought back; 0 = none.
+    #[prost(uint64, tag = "5")]
+    pub restores: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Setting {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
 /// A refused record is sent again, as it was or corrected: the entry; the record itself goes
 /// through the stream `resend.GROUP-INDEX-ORDINAL-RECORD` of its source.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -547,6 +616,90 @@ pub struct ResendQuarantined {
     pub record: u32,
     #[prost(uint32, tag = "5")]
     pub group: u32,
+}
+/// Asks for a second person's word. Who asks is the operator of the command.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequestApproval {
+    /// 16 bytes, chosen by the proposer.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: ::prost::bytes::Bytes,
+    /// What kind of action it is for: lower case words, such as "remove-node".
+    #[prost(string, tag = "2")]
+    pub kind: ::prost::alloc::string::String,
+    /// What exactly will be done, in the one form that its kind has.
+    #[prost(string, tag = "3")]
+    pub object: ::prost::alloc::string::String,
+    /// SHA-256 over kind, a zero byte and object.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub object_digest: ::prost::bytes::Bytes,
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    /// From the entry's group time on; 0 = 24 hours.
+    #[prost(int64, tag = "6")]
+    pub valid_us: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrantApproval {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: ::prost::bytes::Bytes,
+    /// Of the object that was looked at.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub object_digest: ::prost::bytes::Bytes,
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DenyApproval {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: ::prost::bytes::Bytes,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// A request for a second person's word, and what became of it. Past `expires_us` it is void unless it
+/// was used.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApprovalRow {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub id: ::prost::bytes::Bytes,
+    #[prost(string, tag = "2")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub object: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub object_digest: ::prost::bytes::Bytes,
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(enumeration = "ApprovalState", tag = "6")]
+    pub state: i32,
+    /// Ids of operators' rows, 16 bytes each; times are group time.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub requested_by: ::prost::bytes::Bytes,
+    #[prost(int64, tag = "8")]
+    pub requested_us: i64,
+    #[prost(int64, tag = "9")]
+    pub expires_us: i64,
+    /// Who granted or denied it, and why.
+    #[prost(bytes = "bytes", tag = "10")]
+    pub decided_by: ::prost::bytes::Bytes,
+    #[prost(int64, tag = "11")]
+    pub decided_us: i64,
+    #[prost(string, tag = "12")]
+    pub decision_reason: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "13")]
+    pub used_by: ::prost::bytes::Bytes,
+    #[prost(int64, tag = "14")]
+    pub used_us: i64,
+}
+/// Where the ledgers of the ingest groups stood, as their leaders said. Apply adds meta's own and
+/// enters the whole as a leaf.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Anchor {
+    /// Ascending by group, each once. One that is left out stands as in the anchor before.
+    #[prost(message, repeated, tag = "1")]
+    pub groups: ::prost::alloc::vec::Vec<crate::format::AnchoredGroup>,
+    /// Of meta.
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
 }
 /// What apply decided about one command.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -688,6 +841,41 @@ impl ActorKind {
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum ApprovalState {
+    Unspecified = 0,
+    Open = 1,
+    Granted = 2,
+    Denied = 3,
+    Used = 4,
+}
+impl ApprovalState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "APPROVAL_STATE_UNSPECIFIED",
+            Self::Open => "APPROVAL_STATE_OPEN",
+            Self::Granted => "APPROVAL_STATE_GRANTED",
+            Self::Denied => "APPROVAL_STATE_DENIED",
+            Self::Used => "APPROVAL_STATE_USED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "APPROVAL_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "APPROVAL_STATE_OPEN" => Some(Self::Open),
+            "APPROVAL_STATE_GRANTED" => Some(Self::Granted),
+            "APPROVAL_STATE_DENIED" => Some(Self::Denied),
+            "APPROVAL_STATE_USED" => Some(Self::Used),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum RefusalKind {
     Unspecified = 0,
     Gap = 1,
@@ -701,6 +889,8 @@ pub enum RefusalKind {
     Malformed = 9,
     WrongGroup = 10,
     UnknownKey = 11,
+    /// A second person's word is needed, or what was given does not hold.
+    Approval = 12,
 }
 impl RefusalKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -721,6 +911,7 @@ impl RefusalKind {
             Self::Malformed => "REFUSAL_KIND_MALFORMED",
             Self::WrongGroup => "REFUSAL_KIND_WRONG_GROUP",
             Self::UnknownKey => "REFUSAL_KIND_UNKNOWN_KEY",
+            Self::Approval => "REFUSAL_KIND_APPROVAL",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -738,6 +929,7 @@ impl RefusalKind {
             "REFUSAL_KIND_MALFORMED" => Some(Self::Malformed),
             "REFUSAL_KIND_WRONG_GROUP" => Some(Self::WrongGroup),
             "REFUSAL_KIND_UNKNOWN_KEY" => Some(Self::UnknownKey),
+            "REFUSAL_KIND_APPROVAL" => Some(Self::Approval),
             _ => None,
         }
     }

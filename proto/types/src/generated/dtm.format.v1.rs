@@ -248,7 +248,7 @@ pub struct ResealHeader {
     pub tag: ::prost::bytes::Bytes,
 }
 /// A leaf of a group's ledger. Its encoded bytes are hashed; no personal content.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Leaf {
     #[prost(uint32, tag = "1")]
     pub version: u32,
@@ -281,6 +281,37 @@ pub struct Leaf {
     /// kind = RESEAL.
     #[prost(message, optional, tag = "12")]
     pub reseal: ::core::option::Option<ResealHeader>,
+    /// kind = ANCHOR.
+    #[prost(message, optional, tag = "13")]
+    pub anchor: ::core::option::Option<LedgerAnchor>,
+}
+/// Where every group's ledger stood: the leaf of meta that ties all ledgers together.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LedgerAnchor {
+    /// Ascending by group. Meta is the first, as it stood before this leaf, with the index of its entry.
+    #[prost(message, repeated, tag = "1")]
+    pub groups: ::prost::alloc::vec::Vec<AnchoredGroup>,
+    /// Leaf index of the anchor before; absent = this is the first of the origin.
+    #[prost(uint64, optional, tag = "2")]
+    pub previous_leaf: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AnchoredGroup {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
+    #[prost(uint64, tag = "3")]
+    pub ledger_size: u64,
+    /// 32 bytes: RFC 6962 root of that size.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub ledger_root: ::prost::bytes::Bytes,
+    /// Through which it was committed and applied.
+    #[prost(uint64, tag = "5")]
+    pub applied_index: u64,
+    /// The group's time at that index.
+    #[prost(int64, tag = "6")]
+    pub group_time_us: i64,
 }
 /// The first leaf of an origin; after a promotion or a restore it names the old one.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -19,6 +19,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (17, 1, 9, true),
         (18, 1, 10, true),
         (19, 1, 11, true),
+        (30, 2, 12, true),
     ],
     // dtm.command.v1.Actor
     &[
@@ -43,7 +44,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     ],
     // dtm.command.v1.AppendBatch
     &[
-        (1, 1, 12, false),
+        (1, 1, 13, false),
         (2, 1, 0, false),
         (3, 1, 0, false),
         (4, 1, 0, false),
@@ -66,47 +67,56 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     ],
     // dtm.command.v1.PutKey
     &[
-        (1, 1, 13, false),
+        (1, 1, 14, false),
     ],
     // dtm.command.v1.Admin
     &[
         (1, 1, 0, false),
         (2, 1, 0, false),
         (3, 1, 0, false),
-        (10, 1, 14, true),
-        (11, 1, 15, true),
-        (12, 1, 16, true),
-        (13, 1, 17, true),
-        (14, 1, 18, true),
-        (15, 1, 19, true),
-        (16, 1, 20, true),
-        (17, 1, 21, true),
-        (18, 1, 22, true),
-        (19, 1, 23, true),
-        (20, 1, 24, true),
-        (21, 1, 25, true),
-        (22, 1, 26, true),
-        (23, 1, 27, true),
-        (24, 1, 28, true),
-        (25, 1, 29, true),
-        (26, 2, 30, true),
-        (27, 2, 31, true),
+        (10, 1, 15, true),
+        (11, 1, 16, true),
+        (12, 1, 17, true),
+        (13, 1, 18, true),
+        (14, 1, 19, true),
+        (15, 1, 20, true),
+        (16, 1, 21, true),
+        (17, 1, 22, true),
+        (18, 1, 23, true),
+        (19, 1, 24, true),
+        (20, 1, 25, true),
+        (21, 1, 26, true),
+        (22, 1, 27, true),
+        (23, 1, 28, true),
+        (24, 1, 29, true),
+        (25, 1, 30, true),
+        (26, 2, 31, true),
+        (27, 2, 32, true),
+        (30, 2, 33, true),
+        (31, 2, 34, true),
+        (32, 2, 35, true),
+        (40, 2, 36, true),
     ],
     // dtm.command.v1.Genesis
     &[
-        (1, 1, 32, false),
+        (1, 1, 37, false),
     ],
     // dtm.command.v1.CountRefusals
     &[
-        (1, 1, 33, false),
+        (1, 1, 38, false),
     ],
     // dtm.command.v1.RewrapKeys
     &[
-        (1, 1, 13, false),
+        (1, 1, 14, false),
     ],
     // dtm.command.v1.RaiseVersion
     &[
         (1, 1, 0, false),
+    ],
+    // dtm.command.v1.Anchor
+    &[
+        (1, 2, 39, false),
+        (2, 2, 0, false),
     ],
     // dtm.format.v1.EntryBody
     &[
@@ -135,8 +145,8 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (5, 1, 0, false),
         (6, 1, 0, false),
         (7, 1, 0, false),
-        (8, 1, 34, false),
-        (9, 1, 35, false),
+        (8, 1, 40, false),
+        (9, 1, 41, false),
         (10, 1, 0, false),
         (11, 1, 0, false),
         (12, 1, 0, false),
@@ -193,10 +203,13 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (11, 1, 0, false),
         (12, 1, 0, false),
         (13, 1, 0, false),
+        (14, 2, 0, false),
     ],
     // dtm.command.v1.RemoveNode
     &[
         (1, 1, 0, false),
+        (2, 2, 0, false),
+        (3, 2, 0, false),
     ],
     // dtm.command.v1.JoinTokenRow
     &[
@@ -209,12 +222,12 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     // dtm.command.v1.UseJoinToken
     &[
         (1, 1, 0, false),
-        (2, 1, 20, false),
+        (2, 1, 21, false),
     ],
     // dtm.command.v1.GroupRow
     &[
         (1, 1, 0, false),
-        (2, 1, 36, false),
+        (2, 1, 42, false),
         (3, 1, 0, false),
     ],
     // dtm.command.v1.ClusterRow
@@ -233,6 +246,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (2, 1, 0, false),
         (3, 1, 0, false),
         (4, 1, 0, false),
+        (5, 2, 0, false),
     ],
     // dtm.command.v1.ResendQuarantined
     &[
@@ -266,6 +280,31 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (1, 2, 0, false),
         (2, 2, 0, false),
     ],
+    // dtm.command.v1.RequestApproval
+    &[
+        (1, 2, 0, false),
+        (2, 2, 0, false),
+        (3, 2, 0, false),
+        (4, 2, 0, false),
+        (5, 2, 0, false),
+        (6, 2, 0, false),
+    ],
+    // dtm.command.v1.GrantApproval
+    &[
+        (1, 2, 0, false),
+        (2, 2, 0, false),
+        (3, 2, 0, false),
+    ],
+    // dtm.command.v1.DenyApproval
+    &[
+        (1, 2, 0, false),
+        (2, 2, 0, false),
+    ],
+    // dtm.command.v1.PutSettings
+    &[
+        (1, 2, 43, false),
+        (2, 2, 0, false),
+    ],
     // dtm.format.v1.Genesis
     &[
         (1, 1, 0, false),
@@ -282,12 +321,21 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (2, 1, 0, false),
         (3, 1, 0, false),
     ],
+    // dtm.format.v1.AnchoredGroup
+    &[
+        (1, 2, 0, false),
+        (2, 2, 0, false),
+        (3, 2, 0, false),
+        (4, 2, 0, false),
+        (5, 2, 0, false),
+        (6, 2, 0, false),
+    ],
     // dtm.command.v1.Agreement
     &[
         (1, 1, 0, false),
         (2, 1, 0, false),
         (3, 1, 0, false),
-        (4, 1, 37, false),
+        (4, 1, 44, false),
         (5, 1, 0, false),
         (6, 1, 0, false),
         (7, 1, 0, false),
@@ -310,6 +358,11 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (3, 1, 0, false),
         (4, 1, 0, false),
         (5, 2, 0, false),
+    ],
+    // dtm.command.v1.SettingChange
+    &[
+        (1, 2, 0, false),
+        (2, 2, 0, false),
     ],
     // dtm.command.v1.MaskRule
     &[

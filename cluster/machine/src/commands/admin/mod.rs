@@ -1,12 +1,14 @@
 //! `Admin`: changes of meta. The leaf of an action is in the same entry as its effect; a refused
 //! action changes nothing and leaves nothing here (the door counts it).
 
+mod approvals;
 mod certificates;
 mod cluster;
 mod datasets;
 mod nodes;
 mod operators;
 mod requests;
+mod settings;
 mod sources;
 
 use dtm_types::command::admin::Op;
@@ -55,7 +57,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, admin: Admin) -> Result<Outcome, 
         Op::PutOperator(row) => operators::put(ctx, row),
         Op::RevokeOperator(revoke) => operators::revoke(ctx, &revoke.name),
         Op::PutNode(row) => nodes::put(ctx, row),
-        Op::RemoveNode(remove) => nodes::remove(ctx, &remove.node),
+        Op::RemoveNode(remove) => nodes::remove(ctx, &remove),
         Op::BootNode(boot) => nodes::boot(ctx, boot),
         Op::PutJoinToken(row) => nodes::put_token(ctx, row),
         Op::UseJoinToken(join) => nodes::use_token(ctx, join),
@@ -64,6 +66,10 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, admin: Admin) -> Result<Outcome, 
         Op::ResendQuarantined(resend) => sources::resend(ctx, &resend),
         Op::TransferLeader(transfer) => cluster::transfer_leader(ctx, &transfer),
         Op::RotateClusterKey(rotate) => cluster::rotate_key(ctx, &rotate),
+        Op::RequestApproval(asked) => approvals::request(ctx, asked),
+        Op::GrantApproval(grant) => approvals::grant(ctx, grant),
+        Op::DenyApproval(deny) => approvals::deny(ctx, deny),
+        Op::PutSettings(put) => settings::put(ctx, put, expected),
     };
     let effect = match decision? {
         Ok(effect) => effect,

@@ -1,10 +1,12 @@
 //! Nodes, their boot counters and join tokens.
 
-use bytes::Bytes;
 use dtm_types::NodeId;
-use dtm_types::command::{BootNode, JoinTokenRow, NodeRow, RefusalKind, UseJoinToken};
+use dtm_types::command::{
+    BootNode, ClusterRow, JoinTokenRow, NodeRow, RefusalKind, RemoveNode, UseJoinToken,
+};
 
-use super::{Decision, Effect};
+use super::{Decision, Effect, approvals};
+use crate::approval;
 use crate::commands::{Context, refused};
 use crate::keys::{self, Key, table};
 use crate::machine::ApplyError;
@@ -45,6 +47,9 @@ pub(super) fn put(ctx: &mut Context<'_, '_>, mut row: NodeRow) -> Decision {
 /// Groups at this version know that a row may have been read before the node's newest start.
 const STARTS_STAY_WHOLE: u32 = 2;
 
+/// Groups at this version take the address for other sites from a start.
+const STARTS_TELL_ADDRESSES: u32 = 2;
+
 /// What is known of the newest start stays: the row that is written may have been read before it, and
 /// under the old software's version a raise could pass that this node does not know.
 fn keep_newest_start(version: u32, row: &mut NodeRow, old: NodeRow) {
@@ -53,6 +58,7 @@ fn keep_newest_start(version: u32, row: &mut NodeRow, old: NodeRow) {
     }
     row.boot_counter = old.boot_counter;
     if version >= STARTS_STAY_WHOLE {
+        row.sites_address = old.sites_address;
         row.software_version = old.software_version;
         row.version_max = old.version_max;
     }
@@ -70,16 +76,37 @@ fn other_of_name(ctx: &Context<'_, '_>, row: &NodeRow) -> Result<Option<NodeId>,
     Ok(found.map(|other| NodeId::from_slice(&other.node).unwrap_or_default()))
 }
 
-/// Marks a node as removed for good: its replicas never vote again.
-pub(super) fn remove(ctx: &mut Context<'_, '_>, node: &Bytes) -> Decision {
-    let key = keys::by_id(table::NODE, node);
+/// Marks a node as removed for good: its replicas never vote again. Where a cluster marked production
+/// has fewer nodes then than a group is to have replicas, a second person's approval is used up.
+pub(super) fn remove(ctx: &mut Context<'_, '_>, remove: &RemoveNode) -> Decision {
+    let key = keys::by_id(table::NODE, &remove.node);
     let Some(mut row) = ctx.rows.row::<NodeRow>(&key)? else {
         return Ok(Err(refused(RefusalKind::NotFound, "no such node")));
     };
+    let id = NodeId::from_slice(&remove.node).unwrap_or_default();
+    let mut ids = vec![format!("node={id}"), "removed".to_owned()];
+    if !row.removed && takes_two(ctx, remove)? {
+        let object = approval::remove_node(&row);
+        let taken = approvals::take(ctx, &remove.approval, approval::REMOVE_NODE, &object)?;
+        if let Err(refusal) = taken {
+            return Ok(Err(refusal));
+        }
+        ids.push(approvals::object_id(&remove.approval));
+    }
     row.removed = true;
     ctx.rows.put_row(key, &row);
-    let id = NodeId::from_slice(node).unwrap_or_default();
-    Ok(Ok(Effect::on(vec![format!("node={id}"), "removed".to_owned()])))
+    Ok(Ok(Effect::on(ids)))
+}
+
+/// Whether a removal needs two people. Before version 2 no command says what a group is to have.
+fn takes_two(ctx: &Context<'_, '_>, remove: &RemoveNode) -> Result<bool, ApplyError> {
+    let cluster: Option<ClusterRow> = ctx.rows.row(&[table::CLUSTER])?;
+    if !cluster.is_some_and(|row| row.production) {
+        return Ok(false);
+    }
+    let nodes: Vec<NodeRow> = ctx.rows.rows(Key::of(table::NODE))?;
+    let left = nodes.iter().filter(|row| !row.removed && row.node != remove.node).count();
+    Ok(left < remove.replicas_min as usize)
 }
 
 /// A start of a node. A counter at or below the known one is an old copy of its disk.
@@ -97,6 +124,9 @@ pub(super) fn boot(ctx: &mut Context<'_, '_>, boot: BootNode) -> Decision {
     row.boot_counter = boot.boot_counter;
     row.software_version = boot.software_version;
     row.version_max = boot.version_max;
+    if ctx.mirror.head.format_version >= STARTS_TELL_ADDRESSES {
+        row.sites_address = boot.sites_address;
+    }
     ctx.rows.put_row(key, &row);
     let id = NodeId::from_slice(&boot.node).unwrap_or_default();
     Ok(Ok(Effect::on(vec![format!("node={id}"), format!("boot={}", row.boot_counter)])))

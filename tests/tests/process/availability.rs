@@ -1,0 +1,141 @@
+//! `dtm availability probe` beside a cluster, and its account.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tokio::process::Child;
+
+use crate::cluster::Cluster;
+use crate::sources::Source;
+use crate::wait::until;
+
+/// A minute that is over is written by the next round.
+const MINUTE_SEEN_WITHIN: Duration = Duration::from_secs(90);
+
+/// A probe, as a process of its own.
+pub(crate) struct Probe {
+    child: Child,
+    source: std::sync::Arc<Source>,
+    data: PathBuf,
+    told: PathBuf,
+}
+
+impl Probe {
+    /// At every node of the cluster, from now on.
+    pub(crate) async fn start(cluster: &Cluster) -> Result<Self> {
+        let source = cluster.add_source("probe", &["notes"]).await?;
+        let (data, told) = (cluster.path("seen"), cluster.path("told"));
+        let (record, program) = (cluster.path("record.json"), cluster.path("notify.sh"));
+        std::fs::write(&record, "{\"code\":\"PROBE-1\",\"note\":\"{id}\"}")?;
+        std::fs::write(&program, format!("#!/bin/sh\necho \"$@\" >> {}\n", told.display()))?;
+        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+        let mut command = cluster.source_command(&source)?;
+        command.args(["availability", "probe", "--dataset", "notes", "--every", "5"]);
+        command.arg("--data").arg(&data).arg("--record").arg(&record);
+        command.arg("--notify").arg(&program);
+        for node in &cluster.nodes {
+            command.arg("--page").arg(format!("https://{}:{}/", node.host, node.ports[0].port()));
+        }
+        let output = std::fs::File::create(cluster.path("probe.out"))?;
+        command.stdout(output.try_clone()?).stderr(output);
+        Ok(Self { child: command.spawn().context("the probe")?, source, data, told })
+    }
+
+    /// The account of the year.
+    pub(crate) async fn account(&self, cluster: &Cluster) -> Result<Value> {
+        let mut command = cluster.source_command(&self.source)?;
+        command.args(["--output", "json", "availability", "report", "--data"]).arg(&self.data);
+        let output = command.output().await?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        serde_json::from_str(&text).with_context(|| {
+            format!("no account: {text} {}", String::from_utf8_lossy(&output.stderr))
+        })
+    }
+
+    /// Waits until minutes were seen in which this figure of the account is more than before.
+    pub(crate) async fn until_more(&self, cluster: &Cluster, figure: &str) -> Result<()> {
+        let before = of(&self.account(cluster).await?, figure)?;
+        until(figure, MINUTE_SEEN_WITHIN, async || {
+            let account = self.account(cluster).await?;
+            ensure!(of(&account, figure)? > before, "{account}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes maintenance from now on, for ten minutes.
+    async fn plans(&self, cluster: &Cluster, what: &str) -> Result<()> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / 60 * 60;
+        let at = |seconds: u64| -> Result<String> {
+            let time = dtm_ctl::time(i64::try_from(seconds * 1_000_000)?);
+            Ok(time.get(.."2026-11-22T22:00".len()).context("a time")?.to_owned())
+        };
+        let mut command = cluster.source_command(&self.source)?;
+        command.args(["availability", "maintenance", "--what", what, "--data"]).arg(&self.data);
+        command.args(["--from", &at(now)?, "--to", &at(now + 600)?]);
+        let output = command.output().await?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// What the program was told.
+    pub(crate) fn told(&self) -> String {
+        std::fs::read_to_string(&self.told).unwrap_or_default()
+    }
+
+    /// Ends it as its keeper does.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id().context("it runs")?)?);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+        let ended = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await??;
+        ensure!(ended.success(), "{ended}");
+        Ok(())
+    }
+}
+
+/// A figure of an account.
+pub(crate) fn of(account: &Value, figure: &str) -> Result<i64> {
+    account[figure].as_i64().with_context(|| format!("{figure} of {account}"))
+}
+
+/// One node away is a partial failure; all are an interruption, told and recorded within a minute.
+pub(crate) async fn sees_what_is_away(cluster: &mut Cluster, probe: &Probe) -> Result<()> {
+    let page = format!("{}:{}", cluster.nodes[0].host, cluster.nodes[0].ports[0].port());
+    let failed = |account: &Value| account["failed_minutes"]["entry_page"][&page].as_i64();
+    let before = failed(&probe.account(cluster).await?);
+    cluster.nodes[0].kill();
+    until("a partial failure", MINUTE_SEEN_WITHIN, async || {
+        let account = probe.account(cluster).await?;
+        ensure!(failed(&account) > before, "{account}");
+        Ok(())
+    })
+    .await?;
+    let account = probe.account(cluster).await?;
+    ensure!(of(&account, "interrupted")? == 0, "one of three nodes is away: {account}");
+    ensure!(probe.told().is_empty(), "{}", probe.told());
+
+    probe.plans(cluster, "the end of everything").await?;
+    let begun = Instant::now();
+    cluster.nodes.iter_mut().skip(1).for_each(crate::node::Node::kill);
+    until("a recorded interruption", Duration::from_secs(60), async || {
+        let account = probe.account(cluster).await?;
+        ensure!(of(&account, "interrupted")? > 0, "{account}");
+        ensure!(probe.told().starts_with("interrupted "), "{:?}", probe.told());
+        Ok(())
+    })
+    .await?;
+    println!("an interruption is recorded after {:.1?}", begun.elapsed());
+    let account = probe.account(cluster).await?;
+    ensure!(account["interruptions"][0]["planned"][0] == "the end of everything", "{account}");
+    for at in 0..cluster.nodes.len() {
+        cluster.start_node(at)?;
+    }
+    cluster.settled(cluster.nodes.len()).await?;
+    until("the end of it", Duration::from_secs(60), async || {
+        ensure!(probe.told().contains("restored "), "{:?}", probe.told());
+        Ok(())
+    })
+    .await
+}
