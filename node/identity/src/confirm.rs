@@ -9,7 +9,8 @@ use crate::{Caller, Credential, Error, SourceKey};
 /// `now_us`. Several keys of a source hold at once, so that one can be rotated without a gap.
 ///
 /// # Errors
-/// [`Error::SourceKey`] where no row fits, [`Error::Revoked`] where the fitting one does not hold.
+/// [`Error::SourceKey`] where no row fits, [`Error::Revoked`] where the fitting one does not hold,
+/// [`Error::NotYet`] where it will.
 pub fn confirm_source_key(
     key: &SourceKey,
     rows: &[SourceKeyRow],
@@ -20,26 +21,29 @@ pub fn confirm_source_key(
         .find(|row| row.source == key.source().as_str() && row.key_id == key.key_id().as_slice())
         .filter(|row| key.matches(&row.secret_hash))
         .ok_or(Error::SourceKey)?;
-    if !holds(row, now_us) {
-        return Err(Error::Revoked(format!(
-            "key {} of source {}",
-            hex::encode(key.key_id()),
-            key.source()
-        )));
-    }
+    covers(row, now_us, || {
+        format!("key {} of source {}", hex::encode(key.key_id()), key.source())
+    })?;
     Ok(Caller::Source { source: key.source().clone(), credential: Credential::Key(key.key_id()) })
 }
 
-/// Whether a key covers `now_us` and is not revoked.
-fn holds(row: &SourceKeyRow, now_us: i64) -> bool {
-    !row.revoked && row.not_before_us <= now_us && now_us <= row.not_after_us
+/// Whether a key covers `now_us` and is not revoked. What begins later is told apart: a node whose
+/// clock is behind sees a new key so, and for its source that must not be the end.
+fn covers(row: &SourceKeyRow, now_us: i64, who: impl Fn() -> String) -> Result<(), Error> {
+    if row.revoked || now_us > row.not_after_us {
+        return Err(Error::Revoked(who()));
+    }
+    if now_us < row.not_before_us {
+        return Err(Error::NotYet(who()));
+    }
+    Ok(())
 }
 
 /// Checks what a source showed against its row: `key` and `certificate` are the rows under the
 /// caller's name and credential. Without its row no certificate holds, whoever signed it.
 ///
 /// # Errors
-/// [`Error::Unknown`], [`Error::Revoked`]. A caller that is no source is [`Error::Unknown`].
+/// [`Error::Unknown`], [`Error::Revoked`], [`Error::NotYet`]. A caller that is no source is [`Error::Unknown`].
 pub fn confirm_credential(
     caller: &Caller,
     key: Option<&SourceKeyRow>,
@@ -56,10 +60,7 @@ pub fn confirm_credential(
             let row =
                 key.filter(|row| row.source == source.as_str() && row.key_id == id.as_slice());
             let row = row.ok_or_else(unknown)?;
-            if !holds(row, now_us) {
-                return revoked(format!("key {}", hex::encode(id)));
-            }
-            Ok(())
+            covers(row, now_us, || format!("key {} of {caller}", hex::encode(id)))
         }
         Credential::Certificate(digest) => {
             let row = certificate
@@ -138,6 +139,11 @@ mod tests {
         let at = |key: &SourceKey, day: i64| confirm_source_key(key, &rows, day * DAY_US).is_ok();
         assert!(at(&old, 9) && at(&new, 9), "both hold while they overlap");
         assert!(!at(&new, 8), "not before its time");
+        let early = confirm_source_key(&new, &rows, 8 * DAY_US).expect_err("too early");
+        assert!(
+            early.retryable() && early.code().retryable(),
+            "not the end of its source: {early}"
+        );
         assert!(at(&new, 11) && !at(&old, 11), "the old one ends");
     }
 

@@ -51,6 +51,11 @@ pub enum Error {
     /// Revoked, suspended, or past its time.
     #[error("{0} was revoked or has expired")]
     Revoked(String),
+    /// In force from a later moment on, by the clock of this node: which may be behind.
+    #[error(
+        "{0} is not valid yet by the clock of this node: try another node, or check the clocks (dtm doctor)"
+    )]
+    NotYet(String),
     /// Known, but this operation is not theirs.
     #[error("{caller} may not {}", operation.name())]
     Denied {
@@ -68,6 +73,7 @@ impl Error {
             Self::Certificate(_) | Self::SourceKey | Self::Unknown(_) => ErrorCode::Unauthenticated,
             Self::WrongCluster { .. } => ErrorCode::WrongCluster,
             Self::Revoked(_) => ErrorCode::CredentialRevoked,
+            Self::NotYet(_) => ErrorCode::Unavailable,
             Self::Denied { .. } => ErrorCode::PermissionDenied,
         }
     }
@@ -82,6 +88,7 @@ impl Error {
             Self::SourceKey => Told::new("identity.source_key"),
             Self::Unknown(who) => named(Told::new("identity.unknown"), who),
             Self::Revoked(who) => named(Told::new("identity.revoked"), who),
+            Self::NotYet(who) => named(Told::new("identity.not_yet"), who),
             Self::Denied { caller, operation } => {
                 let told = Told::new("identity.denied").with("who", caller);
                 told.with_told("operation", operation.told())
@@ -89,9 +96,9 @@ impl Error {
         }
     }
 
-    /// Never: a credential or a role has to change first.
+    /// Only what time alone mends: for the rest a credential or a role has to change first.
     pub fn retryable(&self) -> bool {
-        false
+        matches!(self, Self::NotYet(_))
     }
 }
 

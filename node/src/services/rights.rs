@@ -258,8 +258,12 @@ fn verdict_on(
                 return Ok(Some(Cut::Revoked));
             };
             let is_shut = ground.sends.is_some() && row.suspended;
-            if is_shut || held(state, caller, now_us)?.is_err() {
-                return Ok(Some(Cut::Revoked));
+            match held(state, caller, now_us)? {
+                // It was opened under this key: the clock of this node went back.
+                Err(error) if error.retryable() => return Ok(Some(Cut::Drained)),
+                Err(_) => return Ok(Some(Cut::Revoked)),
+                Ok(()) if is_shut => return Ok(Some(Cut::Revoked)),
+                Ok(()) => {}
             }
             return Ok(ground.sends.as_ref().filter(|t| !t.hold(&row)).map(|_| Cut::Changed));
         }

@@ -83,6 +83,25 @@ fn a_stream_whose_agreement_was_changed_ends_to_be_opened_anew() {
     assert_eq!((cut(&other), cut(&reads)), (Some(Cut::Changed), None));
 }
 
+#[test]
+fn a_stream_goes_to_another_node_when_the_clock_of_this_one_goes_back() {
+    let state = MemoryStateStore::new(GroupId::META);
+    source(&state, "a", false);
+    let row = SourceKeyRow {
+        source: "a".into(),
+        key_id: vec![1; 8].into(),
+        not_before_us: 10,
+        not_after_us: DAY_US,
+        ..SourceKeyRow::default()
+    };
+    put(&state, keys::source_key("a", &[1; 8]), &row);
+    let rights = Arc::new(Rights::default());
+    let own = rights.enter(&caller("a", Credential::Key([1; 8])), no_terms());
+    assert_eq!(rights.check(&state, 10).expect("reads"), 0);
+    assert_eq!(rights.check(&state, 9).expect("reads"), 1);
+    assert_eq!(*own.cut.borrow(), Some(Cut::Drained), "its key holds: the clock does not");
+}
+
 // holds: LIVE-1
 #[test]
 fn calls_that_come_together_open_no_more_reads_than_one_caller_may() {

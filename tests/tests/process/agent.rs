@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(2);
 // fault: F1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agent_of_a_folder_stores_each_line_once() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
     let mut inbox = Inbox::new(&cluster, &source)?;
     let mut agent = Agent::start(&cluster, &source, &inbox.folder)?;
@@ -87,7 +87,7 @@ async fn agent_of_a_folder_stores_each_line_once() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agent_of_a_pipe_stores_each_line_once() -> Result<()> {
     const LINES: u64 = 400;
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::beside().await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
     let plan = Plan { ids: Ids::Code, ..Plan::new(&source, "pipe") };
     // Only valid ones: a refused record leaves no fingerprint.

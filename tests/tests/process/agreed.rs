@@ -53,7 +53,7 @@ const CLEAR: u64 = 20;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clear_values_where_masked_ones_are_agreed_are_not_stored_and_raise_an_alarm() -> Result<()>
 {
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     cluster.publish_dataset(PERSONS).await?;
     for (code, refuse_raw) in [("src-masks", false), ("src-refuses", true)] {
         let source = masked_source(&cluster, code, refuse_raw).await?;
@@ -125,7 +125,7 @@ async fn alarm(cluster: &Cluster, code: &str) -> Result<()> {
 // covers: P-K2, P-K3, P-K9
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dossier_code_has_a_real_day_and_another_one_is_marked_and_counted() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     let source = cluster.add_source("src-1", &["dossier_sync"]).await?;
     let began = local_day(SystemClock::start().now_us());
     let days = ["260125", "260229", "280229", "260126", "260125"];

@@ -100,7 +100,7 @@ async fn a_node_of_production_is_removed_by_two_people() -> Result<()> {
 // An approval is denied, or ends with its time; a cluster that is not marked asks for none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_approval_that_is_denied_or_late_is_none() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     add_person(&cluster, "binh", "operator").await?;
     let admin = cluster.admin()?;
     let ask = async |valid_seconds| {

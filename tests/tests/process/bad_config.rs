@@ -156,7 +156,7 @@ async fn files_of_another_cluster_are_refused() -> Result<()> {
 // vote can be cast with it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_of_another_cluster_or_node_is_refused() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     let pair = Pair::new().await?;
     for node in &mut cluster.nodes {
         node.stop().await?;

@@ -19,7 +19,7 @@ const LINES_MAX: usize = 60;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agreement_is_changed_and_what_must_not_be_done_is_refused() -> Result<()> {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::beside().await?;
     cluster.add_source("src-1", &["dossier_sync"]).await?;
     let add = ["source", "add", "src-1", "--update"];
     cluster
@@ -142,7 +142,7 @@ async fn contexts_are_kept(cluster: &Cluster) -> Result<()> {
 // fault: F1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_node_and_a_lost_majority_are_seen() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     // From here on the operator's context knows every node.
     cluster.dtm(&["cluster", "status"]).await?;
     cluster.nodes[0].kill();

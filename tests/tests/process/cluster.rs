@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,7 +13,7 @@ use dtm_client::{Credential, Endpoint, TlsFiles};
 use dtm_proto::admin::{ClusterStatusRequest, ClusterStatusResponse, GroupStatus};
 use tempfile::TempDir;
 use tokio::process::Command;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::node::{Node, tail};
 use crate::sources::{Source, definition};
@@ -28,8 +29,15 @@ pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 /// Below the range from which the system takes ports of outgoing connections: a node that is
 /// started again finds its port free.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
-/// One cluster at a time: two would disturb each other's waits.
-static TURN: Mutex<()> = Mutex::const_new(());
+/// A test that measures has the machine to itself; two of the others go on beside each other.
+static TURNS: Semaphore = Semaphore::const_new(ALONE as usize);
+const ALONE: u32 = 2;
+const BESIDE: u32 = 1;
+/// Ports of this run are handed out once: a node that is down keeps its own.
+static PORTS_TAKEN: AtomicU16 = AtomicU16::new(0);
+
+/// Held as long as a cluster runs.
+pub(crate) type Turn = SemaphorePermit<'static>;
 
 /// Some nodes, mostly three, and how to talk to them. Without [`Cluster::passed`] its folder is kept.
 #[derive(Debug)]
@@ -38,7 +46,7 @@ pub(crate) struct Cluster {
     home: Option<TempDir>,
     pub(crate) nodes: Vec<Node>,
     wires: Option<Wires>,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Cluster {
@@ -47,9 +55,16 @@ impl Cluster {
         Self::start_with::<u64>(&[]).await
     }
 
+    /// As [`Cluster::start`], for a test that stands another cluster beside its own: it measures
+    /// neither delays nor memory.
+    pub(crate) async fn beside() -> Result<Self> {
+        let (turn, ports) = (turn_of(BESIDE).await?, free_ports(NODES * 3)?);
+        Self::found(NODES, |_| Ipv4Addr::LOCALHOST, None, ports, &[], &[], turn).await
+    }
+
     /// As [`Cluster::start`], each node with these settings from its first start on.
     pub(crate) async fn start_with<V: ToString>(settings: &[(&str, V)]) -> Result<Self> {
-        let turn = turn().await;
+        let turn = turn().await?;
         let ports = free_ports(NODES * 3)?;
         let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), value.to_string()));
         let settings: Vec<_> = settings.collect();
@@ -58,21 +73,21 @@ impl Cluster {
 
     /// As [`Cluster::start`], with so many groups.
     pub(crate) async fn of_groups(groups: &str) -> Result<Self> {
-        let turn = turn().await;
+        let turn = turn().await?;
         let (ports, found) = (free_ports(NODES * 3)?, ["--groups", groups]);
         Self::found(NODES, |_| Ipv4Addr::LOCALHOST, None, ports, &[], &found, turn).await
     }
 
     /// As [`Cluster::start`], marked production.
     pub(crate) async fn production() -> Result<Self> {
-        let turn = turn().await;
+        let turn = turn().await?;
         let (ports, found) = (free_ports(NODES * 3)?, ["--production"]);
         Self::found(NODES, |_| Ipv4Addr::LOCALHOST, None, ports, &[], &found, turn).await
     }
 
     /// So many nodes, whose network can be cut.
     pub(crate) async fn wired(count: usize) -> Result<Self> {
-        let turn = turn().await;
+        let turn = turn().await?;
         let ports = free_ports(count * 3)?;
         let wired = ports.chunks_exact(3).map(|ports| vec![ports[1].port(), ports[2].port()]);
         let wires = Wires::start(&wired.collect::<Vec<_>>()).await?;
@@ -86,7 +101,7 @@ impl Cluster {
         ports: Vec<SocketAddr>,
         settings: &[(String, String)],
         init: &[&str],
-        turn: MutexGuard<'static, ()>,
+        turn: Turn,
     ) -> Result<Self> {
         let home =
             tempfile::Builder::new().prefix("dtm-process-").tempdir().context("scratch folder")?;
@@ -423,8 +438,13 @@ pub(crate) fn binary() -> Result<PathBuf> {
 }
 
 /// Waits until no other cluster runs, and keeps it so.
-pub(crate) async fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().await
+pub(crate) async fn turn() -> Result<Turn> {
+    turn_of(ALONE).await
+}
+
+/// In the order of asking.
+async fn turn_of(share: u32) -> Result<Turn> {
+    Ok(TURNS.acquire_many(share).await?)
 }
 
 pub(crate) fn free_ports(count: usize) -> Result<Vec<SocketAddr>> {
@@ -432,7 +452,8 @@ pub(crate) fn free_ports(count: usize) -> Result<Vec<SocketAddr>> {
     // Runs beside each other start at different places.
     let first = u16::try_from(std::process::id() * 61 % u32::from(span))?;
     let mut held = Vec::with_capacity(count);
-    for step in 0..span {
+    for _ in 0..span {
+        let step = PORTS_TAKEN.fetch_add(1, Ordering::Relaxed) % span;
         let port = PORTS.start + (first + step) % span;
         // On every address: forwarders take the same ports on others of this host's.
         if let Ok(listener) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {

@@ -57,7 +57,7 @@ async fn lacks_the_newest(
 // fault: F24
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cluster_key_is_rotated_under_load_and_under_kills() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     let source = cluster.add_source("src-canary", &["notes"]).await?;
     let line = Load::line(Plan { mark: CANARY.to_owned(), ..Plan::new(&source, "a") });
     let publisher = line.open(cluster.endpoint(&source)?).await?;

@@ -222,7 +222,7 @@ async fn every_call_is_open_to_whom_the_table_names() -> Result<()> {
     let missing: Vec<_> = contracts()?.difference(&listed).cloned().collect();
     ensure!(missing.is_empty(), "not in the table: {missing:?}");
 
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::beside().await?;
     let (mine, other) = (
         cluster.add_source("src-1", &["notes"]).await?,
         cluster.add_source("src-2", &["notes"]).await?,

@@ -26,7 +26,7 @@ const REFUSED_MESSAGE_MAX: usize = 512 << 10;
 // fault: F25
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_sequence_ends_a_node() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     let load = Load::usual(&cluster, 2).await?;
     let source = cluster.add_source("src-odd", &["notes"]).await?;
     let at = cluster.leader(source.group).await?;
@@ -74,7 +74,7 @@ async fn no_sequence_ends_a_node() -> Result<()> {
 // holds: SEC-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_agreement_reaches_streams_that_are_open() -> Result<()> {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::beside().await?;
     let source = cluster.add_source("src-1", &["notes", "dossier_sync"]).await?;
     let beside = cluster.add_source("src-2", &["notes"]).await?;
     let at = cluster.leader(source.group).await?;

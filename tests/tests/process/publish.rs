@@ -67,7 +67,7 @@ fn lines(from: u32, to: u32) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publish_never_tells_unsent_records_as_sent() -> Result<()> {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::beside().await?;
     cluster.publish_dataset(&definition("other").replace("\"note\"", "\"other\"")).await?;
     let source = cluster.add_source("src-1", &["notes", "other"]).await?;
     let desk = Desk { cluster: &cluster, source: &source };

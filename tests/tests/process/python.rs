@@ -26,7 +26,7 @@ const STREAM: &str = "py";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn python_client_resumes_after_kills_of_a_node_and_of_itself() -> Result<()> {
     let Some(example) = Example::prepared() else { return Ok(()) };
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     // Else the client may be following a leader that goes home just when its node is killed.
     cluster.spread().await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;

@@ -110,7 +110,7 @@ const COUNTED: [(ErrorCode, u32, u32); 4] = [
 // holds: SEC-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_credentials_are_refused_with_their_code() -> Result<()> {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::beside().await?;
     let good = cluster.add_source("src-1", &["notes"]).await?;
     let other = cluster.add_source("src-2", &["notes"]).await?;
     for at in 0..NODES {
@@ -177,7 +177,7 @@ async fn send_on(cluster: &Cluster, source: &Source, at: usize, number: u64) -> 
 // holds: SEC-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_revoked_on_one_node_is_cut_on_another() -> Result<()> {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::beside().await?;
     let (revoked, other) = (
         cluster.add_source("src-1", &["notes"]).await?,
         cluster.add_source("src-2", &["notes"]).await?,
@@ -238,7 +238,7 @@ async fn is_cut(tail: &mut RecordStream<ReadRequest>, who: &str) -> Result<()> {
 // holds: SEC-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_revoked_while_it_reads_is_cut() -> Result<()> {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::beside().await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
     let other = cluster.add_source("src-2", &["notes"]).await?;
     for source in [&source, &other] {

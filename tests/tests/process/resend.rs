@@ -13,7 +13,7 @@ const RECORDS: u64 = 40;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_record_is_stored_once_after_correction() -> Result<()> {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::beside().await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
     let line = Load::line(Plan::new(&source, "a"));
     let publisher = line.open(cluster.endpoint(&source)?).await?;

@@ -167,7 +167,7 @@ fn permit(code: &str, members: &str) -> String {
 // covers: A1-3.4.4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_kind_of_rule_keeps_what_breaks_it_out_of_the_store() -> Result<()> {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::beside().await?;
     cluster.publish_dataset(PERMITS).await?;
     let source = cluster.add_source("src-1", &["permits"]).await?;
     let (mut sent, mut good) = (Vec::new(), Vec::new());

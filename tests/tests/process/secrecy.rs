@@ -51,7 +51,7 @@ const FILES_MAX: usize = 10_000;
 // holds: SEC-1, ING-1, ING-2, ING-3, ING-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn canary_is_in_no_file() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
     no_core_of_any_process(&cluster, &source).await?;
     let plan =

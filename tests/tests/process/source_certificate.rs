@@ -41,7 +41,7 @@ async fn certificates(cluster: &Cluster, source: &Source) -> Result<Vec<Value>> 
 // holds: SEC-2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_with_a_certificate_sends_and_reads_until_it_is_revoked() -> Result<()> {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::beside().await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
     let other = cluster.add_source("src-2", &["notes"]).await?;
     let out = cluster.path("certificate").display().to_string();

@@ -28,7 +28,7 @@ const REFUSED: &str = "CT-0011";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_tour_of_the_readme_runs_line_by_line() -> Result<()> {
-    let _turn = turn().await;
+    let _turn = turn().await?;
     let desk = Desk::new()?;
     let [first, second] = desk.terminals()?;
     let [path, init, serve] = &first[..] else { anyhow::bail!("{first:?}") };
