@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 
+use crate::applied::Applied;
 use crate::error::Error;
 use crate::group::Group;
+use crate::missing::Missing;
+use crate::raft::GroupRaft;
 use crate::rebuild;
 use crate::registry::Registry;
+use crate::type_config::TypeConfig;
 
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -62,24 +66,45 @@ impl Group {
         self.log.release(slowest.map_or(applied, |slowest| slowest.min(applied)));
     }
 
-    /// Flushes rows, takes a manifest, purges behind it. Nothing to do when nothing was applied.
+    /// As [`purge_behind_flush`], of this replica.
     pub(crate) async fn maintain(&self, entries_kept: u64) -> Result<(), Error> {
-        let applied = self.applied.head().index;
-        if applied == self.applied.flushed() || self.applied.failure().is_some() {
-            return Ok(());
-        }
-        let trigger = self.raft.trigger();
-        trigger.snapshot().await.map_err(|error| self.failed(error))?;
-        // The builder flushes before the snapshot counts, and raises the flushed mark.
-        let wait = self.raft.wait(Some(SNAPSHOT_TIMEOUT));
-        let taken = |metrics: &openraft::RaftMetrics<crate::type_config::TypeConfig>| {
-            metrics.snapshot.is_some_and(|snapshot| snapshot.index >= applied)
-        };
-        wait.metrics(taken, "snapshot taken").await.map_err(|error| self.failed(error))?;
-        let through = applied.saturating_sub(entries_kept);
-        if through > 0 {
-            trigger.purge_log(through).await.map_err(|error| self.failed(error))?;
-        }
-        Ok(())
+        let (raft, missing) = (&self.raft, &self.backfill.missing);
+        let purged = purge_behind_flush(raft, &self.applied, missing, entries_kept).await;
+        purged.map_err(|error| self.failed(error))
     }
+}
+
+/// Flushes rows, takes a manifest, purges behind it. Nothing to do when nothing was applied.
+///
+/// # Errors
+/// In words.
+pub(crate) async fn purge_behind_flush(
+    raft: &GroupRaft,
+    applied: &Applied,
+    missing: &Missing,
+    entries_kept: u64,
+) -> Result<(), String> {
+    let through = applied.head().index;
+    if through == applied.flushed() || applied.failure().is_some() {
+        return Ok(());
+    }
+    let trigger = raft.trigger();
+    trigger.snapshot().await.map_err(|error| error.to_string())?;
+    // The builder flushes before the snapshot counts, and raises the flushed mark.
+    let wait = raft.wait(Some(SNAPSHOT_TIMEOUT));
+    let taken = |metrics: &openraft::RaftMetrics<TypeConfig>| {
+        metrics.snapshot.is_some_and(|snapshot| snapshot.index >= through)
+    };
+    wait.metrics(taken, "snapshot taken").await.map_err(|error| error.to_string())?;
+    // openraft builds none where a start found one: entries that were applied again then are in it,
+    // and their rows on no disk yet.
+    if applied.flushed() < through {
+        missing.flush().await.map_err(|error| error.to_string())?;
+        applied.set_flushed(through);
+    }
+    let purged = through.saturating_sub(entries_kept);
+    if purged > 0 {
+        trigger.purge_log(purged).await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }

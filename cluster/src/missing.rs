@@ -22,6 +22,7 @@ use crate::applied::Applied;
 use crate::convert;
 use crate::log_store::{ReplicaLog, wait_for_disk};
 use crate::ranges::Ranges;
+use crate::runtime::off_thread;
 
 /// Key of the note.
 const MISSING_KEY: &[u8] = &[0x00, 0x02];
@@ -100,8 +101,8 @@ impl Missing {
     pub(crate) async fn flush(&self) -> io::Result<()> {
         loop {
             let store = Arc::clone(&self.store);
-            let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
-            match flushed.map_err(io::Error::other)? {
+            let flushed = off_thread(move || store.flush()).await;
+            match flushed? {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_disk_full && !self.applied.is_closed() => {
                     wait_for_disk("flush").await;

@@ -26,8 +26,10 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::applied::Applied;
-use crate::log_store::{ReplicaLog, wait_for_disk};
-use crate::type_config::{LeaderId, PeerNode, TypeConfig};
+use crate::convert;
+use crate::log_store::{LogEntry, ReplicaLog, wait_flushed, wait_for_disk};
+use crate::runtime::off_thread;
+use crate::type_config::{LeaderId, LogId, PeerNode, TypeConfig, Vote};
 
 pub(crate) type Snapshot = openraft::Snapshot<LeaderId, u64, PeerNode, SnapshotData>;
 
@@ -148,8 +150,8 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             self.snapshot.take().ok_or_else(|| io::Error::other("a builder builds once"))?;
         loop {
             let store = Arc::clone(&self.store);
-            let flushed = tokio::task::spawn_blocking(move || store.flush()).await;
-            match flushed.map_err(io::Error::other)? {
+            let flushed = off_thread(move || store.flush()).await;
+            match flushed? {
                 Ok(()) => break,
                 Err(error) if error.is_disk_full && !self.applied.is_closed() => {
                     wait_for_disk("flush").await;
@@ -160,6 +162,24 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         self.applied.set_flushed(snapshot.meta.last_log_id.map_or(0, |last| last.index));
         Ok(snapshot)
     }
+}
+
+/// Whether a replica needs no rows of a snapshot, because its log holds the snapshot's last entry, on
+/// disk when this returns: then all before it is there too, and only the commit has yet to come. The
+/// leader did not know, or the log went on while the snapshot was on its way. openraft must not get
+/// it: where the log ends above the snapshot it takes its own progress for going back and panics.
+pub(crate) async fn is_needless(
+    log: &dyn ReplicaLog,
+    in_force: &Vote,
+    of_sender: &Vote,
+    last: Option<&LogId>,
+) -> bool {
+    let Some(last) = last.filter(|_| in_force == of_sender) else { return false };
+    let position = convert::position(last);
+    let found = log.read(position.index..position.index + 1, 1).unwrap_or_default();
+    let is_it = |entry: &LogEntry| (entry.index, entry.term) == (position.index, position.term);
+    found.first().is_some_and(is_it)
+        && wait_flushed(|done| log.append(Vec::new(), done)).await.is_ok()
 }
 
 /// Digest over rows in order, the same on both sides.

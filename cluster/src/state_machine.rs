@@ -23,6 +23,7 @@ use crate::log_store::{READ_BYTES_MAX, ReplicaLog, wait_for_disk};
 use crate::missing::Missing;
 use crate::ranges::Ranges;
 use crate::requests;
+use crate::runtime::off_thread;
 use crate::snapshot::{Snapshot, SnapshotBuilder, SnapshotData};
 use crate::type_config::{
     Entry, LogId, Outcomes, Payload, SnapshotMeta, StoredMembership, TypeConfig,
@@ -153,19 +154,19 @@ impl StateMachine {
         let last = meta.last_log_id.ok_or_else(|| io::Error::other("snapshot of nothing"))?;
         let before = self.last_index();
         let log = Arc::clone(&self.log);
-        let lacking = tokio::task::spawn_blocking(move || log.lacking(before)).await;
-        let lacking = lacking.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        let lacking = off_thread(move || log.lacking(before)).await;
+        let lacking = lacking?.map_err(io::Error::other)?;
         let mut missing: Ranges = lacking.into_iter().collect();
         missing.insert(before + 1, last.index);
         let applied = applied_row(meta.last_log_id, &meta.last_membership);
         let (noted, through) = (Arc::clone(&self.missing), last.index);
-        let switched = tokio::task::spawn_blocking(move || {
+        let switched = off_thread(move || {
             noted.switch(&missing, before, through, |mut more| {
                 more.put(APPLIED_KEY, applied);
                 stage.switch(more)
             })
         });
-        switched.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        switched.await?.map_err(io::Error::other)?;
         // The log is purged behind these rows next.
         self.missing.flush().await?;
         let machine = Machine::load_up_to(self.version_max, self.group, &*self.store);

@@ -6,8 +6,10 @@ use bytes::Bytes;
 use dtm_types::NodeId;
 use dtm_types::command::Outcome;
 use openraft::RaftTypeConfig;
-use openraft::impls::{BoxedErrorSource, InlineBatch, TokioRuntime, leader_id_adv};
+use openraft::impls::{BoxedErrorSource, InlineBatch, leader_id_adv};
 use openraft::raft::responder::Responder;
+
+use crate::runtime::Runtime;
 
 /// openraft, instantiated for this system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +25,7 @@ impl RaftTypeConfig for TypeConfig {
     type Vote = openraft::Vote<Self::LeaderId>;
     type Payload = openraft::EntryPayload<BundleBytes, u64, PeerNode>;
     type Entry = openraft::Entry<Self::LeaderId, Self::Payload>;
-    type AsyncRuntime = TokioRuntime;
+    type AsyncRuntime = Runtime;
     type Responder<T>
         = CallbackResponder<T>
     where

@@ -33,6 +33,13 @@ impl MemoryLog {
         Self::default()
     }
 
+    /// Another log that holds the same.
+    pub fn copy(&self) -> Self {
+        let inner = self.inner.lock();
+        let (entries, marks) = (inner.entries.clone(), inner.marks.clone());
+        Self { inner: Mutex::new(Inner { entries, marks, stopped: None }) }
+    }
+
     /// Fails everything from now on, as the fail-stop latch does.
     pub fn stop(&self, reason: &str) {
         self.inner.lock().stopped.get_or_insert_with(|| reason.to_owned());

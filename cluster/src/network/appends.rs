@@ -48,13 +48,13 @@ pub(super) async fn append_answers(
             let unread = |error: &convert::Error| {
                 tracing::error!(group = id.0, %error, "append of a peer does not read");
             };
-            has_room(id, log, append_from_wire(request).inspect_err(unread).ok()?).await
+            has_room(id, log, append_request_from_wire(request).inspect_err(unread).ok()?).await
         }
     });
     let input = read.take_while(|request| futures::future::ready(request.is_some()));
     let input = input.filter_map(futures::future::ready).boxed();
     let answers = group.raft.stream_append(input);
-    answers.map(|answer| answer.map(append_to_wire).map_err(stopped)).boxed()
+    answers.map(|answer| answer.map(answer_to_wire).map_err(stopped)).boxed()
 }
 
 /// An append for which the disk has no room never reaches the group, which would wait for it and
@@ -75,7 +75,7 @@ async fn has_room(
     Some(request)
 }
 
-fn append_from_wire(
+pub(crate) fn append_request_from_wire(
     request: wire::AppendRequest,
 ) -> Result<AppendEntriesRequest<TypeConfig>, convert::Error> {
     Ok(AppendEntriesRequest {
@@ -90,7 +90,7 @@ fn append_from_wire(
     })
 }
 
-fn append_to_wire(result: StreamAppendResult<TypeConfig>) -> wire::AppendResponse {
+pub(crate) fn answer_to_wire(result: StreamAppendResult<TypeConfig>) -> wire::AppendResponse {
     use wire::append_response::Result as Answer;
     let result = match result {
         Ok(through) => Answer::Appended(wire::Appended {

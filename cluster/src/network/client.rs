@@ -89,7 +89,7 @@ impl ReplicaClient {
             let term = request.vote.leader_id.term;
             of_leader.store(term, Ordering::Relaxed);
             matched.sends(term, committed(&request));
-            append_to_wire(target, request)
+            append_request_to_wire(target, request)
         });
         let opened =
             self.link.log(self.target.group).append(self.link.guard().stamp(requests)).await;
@@ -128,7 +128,7 @@ impl Watched {
                 Ok(Some(Ok(answer))) => {
                     self.received += 1;
                     let term = self.term.load(Ordering::Relaxed);
-                    let result = match append_from_wire(answer.result) {
+                    let result = match answer_from_wire(answer.result) {
                         Ok(answer) => self.matched.judge(term, answer).map_err(went_back),
                         Err(error) => Err(to_network_error(error)),
                     };
@@ -156,7 +156,7 @@ fn committed(request: &AppendEntriesRequest<TypeConfig>) -> u64 {
     request.leader_commit.as_ref().map_or(0, |last| last.index)
 }
 
-pub(super) fn append_to_wire(
+pub(crate) fn append_request_to_wire(
     target: wire::Target,
     request: AppendEntriesRequest<TypeConfig>,
 ) -> wire::AppendRequest {
@@ -169,7 +169,7 @@ pub(super) fn append_to_wire(
     }
 }
 
-fn append_from_wire(
+pub(crate) fn answer_from_wire(
     result: Option<wire::append_response::Result>,
 ) -> Result<StreamAppendResult<TypeConfig>, convert::Error> {
     use wire::append_response::Result as Answer;

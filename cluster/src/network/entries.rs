@@ -114,12 +114,12 @@ fn holds(log: &dyn ReplicaLog, next: &wire::LogId) -> bool {
     is_last || found.first().is_some_and(|entry| entry.term == next.term)
 }
 
-pub(super) fn entry_to_wire(entry: LogEntry) -> wire::Entry {
+pub(crate) fn entry_to_wire(entry: LogEntry) -> wire::Entry {
     let log_id = convert::log_id(entry.term, entry.leader, entry.index);
     wire::Entry { log_id: Some(convert::log_id_to_wire(&log_id)), payload: entry.payload }
 }
 
-pub(super) fn entry_from_wire(entry: wire::Entry) -> Result<LogEntry, Status> {
+pub(crate) fn entry_from_wire(entry: wire::Entry) -> Result<LogEntry, Status> {
     let log_id = entry.log_id.ok_or_else(|| Status::invalid_argument("entry without log id"))?;
     let wire::LogId { term, leader, index } = log_id;
     Ok(LogEntry { index, term, leader, payload: entry.payload })

@@ -26,6 +26,9 @@ mod sites;
 pub(crate) mod snapshot;
 mod tls;
 
+pub(crate) use appends::{answer_to_wire, append_request_from_wire};
+pub(crate) use client::{answer_from_wire, append_request_to_wire};
+pub(crate) use entries::{answer as entries_answer, entry_from_wire, entry_to_wire};
 pub(crate) use factory::Factory;
 pub(crate) use link::{Link, Links, answered};
 pub(crate) use origin::OriginGuard;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use dtm_proto::cluster as wire;
 use dtm_types::GroupId;
 use futures::StreamExt;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{NetworkError, StreamingError};
 use openraft::raft::SnapshotResponse;
 use tokio::sync::mpsc;
@@ -23,7 +24,7 @@ use crate::log_store::{LogEntry, LogError, READ_BYTES_MAX};
 use crate::ranges::Ranges;
 use crate::snapshot::{
     ROWS_FROM, ROWS_TO, RowsDigest, Snapshot, SnapshotData, SnapshotView, StagedState,
-    StateProvider,
+    StateProvider, is_needless,
 };
 use crate::type_config::{SnapshotMeta, TypeConfig, Vote};
 
@@ -189,7 +190,13 @@ pub(super) async fn receive(
     let last = manifest.last.map_or(0, |last| last.index);
     let stage = states.stage(group.id).map_err(|e| Status::internal(e.to_string()))?;
     let (stage, chunks) = receive_rows(group.id, stage, chunks).await?;
-    let snapshot = Snapshot { meta: meta_of(&manifest)?, snapshot: SnapshotData::staged(stage) };
+    let in_force = group.raft.server_metrics().borrow_watched().vote;
+    let meta = meta_of(&manifest)?;
+    if is_needless(&*group.log, &in_force, &vote, meta.last_log_id.as_ref()).await {
+        metrics::counter!("dtm_cluster_snapshots_needless_total").increment(1);
+        return Ok(wire::SnapshotResponse { vote: Some(convert::vote_to_wire(&vote)) });
+    }
+    let snapshot = Snapshot { meta, snapshot: SnapshotData::staged(stage) };
     let installed = group.raft.install_full_snapshot(vote, snapshot).await;
     let response = installed.map_err(|error| Status::unavailable(error.to_string()))?;
     // A higher vote is in force here: nothing was installed.

@@ -126,6 +126,7 @@ metrics! {
     Counter "dtm_cluster_replicas_mended_total" [""] "replicas": "Replicas that were mended and run again.";
     Counter "dtm_cluster_entries_repaired_total" [""] "entries": "Log entries fetched from other replicas in place of damaged ones.";
     Counter "dtm_cluster_states_rebuilt_total" [""] "replicas": "Rows rebuilt from another replica's snapshot.";
+    Counter "dtm_cluster_snapshots_needless_total" [""] "snapshots": "Snapshots that came when the log held their last entry; nothing was installed.";
     Counter "dtm_cluster_snapshots_cut_total" [""] "snapshots": "Snapshots that were cut off; what they lacked is fetched later.";
     Counter "dtm_cluster_waits_for_disk_total" ["what"] "tries": "Writes of a group (log, rows, flush) put off because the disk is full.";
     Counter "dtm_cluster_scrub_damaged_total" [""] "blocks": "Damaged blocks found by reading segments again.";
