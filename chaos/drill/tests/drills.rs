@@ -1,5 +1,7 @@
 //! `dtm-drill` as an operator runs it: short drills on real clusters, and what their reports say.
 
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard};

@@ -23,6 +23,7 @@ macro_rules! book {
 book![
     "leader-kill",
     "power-loss",
+    "power-cut",
     "pause",
     "partition",
     "node-loss",
@@ -59,6 +60,7 @@ mod tests {
         assert_eq!(steps[0][3], "site:a <-> site:b");
         assert_eq!(steps[3][4], "10.000 s");
         let targets = drill.targets_told(dtm_types::text::Lang::En);
-        assert_eq!(targets[1].1, "120.000 s");
+        assert_eq!(targets[1][2], "120.000 s");
+        assert_eq!(targets[1][0], "rto");
     }
 }

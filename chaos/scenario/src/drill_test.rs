@@ -18,7 +18,7 @@ fn the_examples_are_read() {
     assert_eq!(kill.targets.availability_ppm, Some(900_000));
     assert_eq!(kill.steps[2].action, Action::Kill(Who::Leader(0)));
     assert_eq!(kill.steps[2].lasts, Some(Duration::from_secs(15)));
-    assert_eq!((kill.steps[2].line, kill.is_destructive()), (20, true));
+    assert_eq!((kill.steps[2].line, kill.is_destructive()), (21, true));
     let site = read(include_str!("../drills/site-loss.toml"));
     let Action::Network(network) = &site.steps[0].action else { panic!("{:?}", site.steps[0]) };
     let Network { loss_ppm, delay, both, .. } = network;

@@ -172,13 +172,14 @@ impl UnixMs {
 }
 
 impl Drill {
-    /// Each target and what it asks for.
+    /// Each target: its key in the file, its words, and what it asks for.
     #[must_use]
-    pub fn targets_told(&self, lang: Lang) -> Vec<(String, String)> {
+    pub fn targets_told(&self, lang: Lang) -> Vec<[String; 3]> {
         let nothing_measured = judge(self, &Measured::default());
         let told = nothing_measured.iter().map(|judged| {
             let mut cells = target(judged, lang).into_iter();
-            (cells.next().unwrap_or_default(), cells.next().unwrap_or_default())
+            let mut next = || cells.next().unwrap_or_default();
+            [judged.target.clone(), next(), next()]
         });
         told.collect()
     }

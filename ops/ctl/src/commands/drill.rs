@@ -42,8 +42,9 @@ fn book() -> impl Iterator<Item = Drill> {
 fn list(printer: &Printer<'_>, globals: &Globals) {
     let (mut rows, mut documents) = (Vec::new(), Vec::new());
     for drill in book() {
+        let targets = drill.targets_told(globals.lang).into_iter();
         let targets: Vec<String> =
-            drill.targets_told(globals.lang).into_iter().map(|(_, wanted)| wanted).collect();
+            targets.map(|[target, _, wanted]| format!("{target} {wanted}")).collect();
         rows.push(vec![
             drill.name.clone(),
             drill.title.of(globals.lang).to_owned(),
@@ -91,7 +92,7 @@ fn show(printer: &Printer<'_>, globals: &Globals, named: &str, toml: bool) -> Re
         return Ok(());
     }
     printer.raw(&format!("{}: {}\n", drill.name, drill.title.of(globals.lang)));
-    let targets = targets.into_iter().map(|(target, wanted)| vec![target, wanted]).collect();
+    let targets = targets.into_iter().map(|[_, target, wanted]| vec![target, wanted]).collect();
     printer.table(&["target", "wanted"], targets, &json!({}));
     printer.raw("");
     let steps = steps.into_iter().map(|step| step.to_vec()).collect();
