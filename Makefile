@@ -1,9 +1,10 @@
 # make demo      three nodes, every province, a kill in the middle, read back and count
+# make drill     the drill book on real clusters, with reports   (DRILL=leader-kill RESULTS=folder SOURCES=200 RATE=2000)
 # make test      the tests            make verify  format, lints, docs, house rules (reads only)
 # make fix       format and regenerate
 # make bench     against the peers    make bench-short / test-long: see CONTRIBUTING.md
 .DEFAULT_GOAL := test
-.PHONY: demo test verify fix bench bench-short bench-micro fuzz test-long bootstrap build
+.PHONY: demo drill test verify fix bench bench-short bench-micro fuzz test-long bootstrap build
 
 CARGO_FLAGS := --release --locked
 BIN := $(or $(CARGO_TARGET_DIR),target)/release
@@ -18,6 +19,12 @@ build: bootstrap
 
 demo: build
 	@DTM_BIN="$(BIN)/dtm" "$(BIN)/dtm-demo"
+
+# Every drill of the book where DRILL names none; exit 0 only where all passed.
+drill: build
+	@ops/bootstrap.sh tests
+	@"$(BIN)/dtm-drill" $(DRILL) --results "$(or $(RESULTS),chaos/results)" \
+		$(if $(SOURCES),--sources $(SOURCES)) $(if $(RATE),--rate $(RATE))
 
 # The micro benches run each step once, so that they do not rot.
 test: build

@@ -77,6 +77,22 @@ pub enum DiskFault {
     Lost,
 }
 
+impl DiskFault {
+    /// Its word in files.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::SyncFailsOnce => "sync-fails-once",
+            Self::SyncFails => "sync-fails",
+            Self::Full { .. } => "full",
+            Self::Slow { .. } => "slow",
+            Self::PowerCut => "power-cut",
+            Self::FlipBit => "flip-bit",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// What the way between two places does, each direction by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -243,6 +259,41 @@ impl Action {
             Self::RotateCertificates => "rotate-certificates",
             Self::RotateKey => "rotate-key",
             Self::RollingRestart => "rolling-restart",
+        }
+    }
+
+    /// Whom and what it is about, in the words of the file.
+    #[must_use]
+    pub fn details(&self) -> String {
+        let way = |from: &Who, to: &Who, both: bool| {
+            format!("{from} {} {to}", if both { "<->" } else { "->" })
+        };
+        match self {
+            Self::Load { sources, records_per_second, record_bytes } => {
+                format!("{sources} x, {records_per_second}/s, {record_bytes} B")
+            }
+            Self::Wait(until) => {
+                let known = UNTIL.iter().find(|(_, known)| known == until);
+                known.map(|(word, _)| (*word).to_owned()).unwrap_or_default()
+            }
+            Self::Kill(who) | Self::Stop(who) | Self::Start(who) | Self::Pause(who) => {
+                who.to_string()
+            }
+            Self::Drain(who) | Self::Replace(who) => who.to_string(),
+            Self::Starve { who, cpu_ppm } => format!("{who} {} %", f64::from(*cpu_ppm) / 10_000.0),
+            Self::Clock { who, by_ms } => format!("{who} {by_ms:+} ms"),
+            Self::Cut { from, to, both } => way(from, to, *both),
+            Self::Network(network) => way(&network.from, &network.to, network.both),
+            Self::Disk { who, fault } => format!("{who} {}", fault.word()),
+            Self::Heal(step) => step.clone().unwrap_or_default(),
+            Self::Join { name, site } => format!("{name}, {site}"),
+            Self::Promote { site, .. } => site.clone(),
+            Self::Failback
+            | Self::Backup
+            | Self::Restore
+            | Self::RotateCertificates
+            | Self::RotateKey
+            | Self::RollingRestart => String::new(),
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Targets {
     pub rto_ms: Option<u64>,
     /// Availability at least, in millionths.
     pub availability_ppm: Option<u32>,
+    /// Longest wait between two acks of a source, of which half of the sources stay below.
+    pub ack_gap_p50_ms: Option<u64>,
     /// Longest wait between two acks of a source, of which 99 % of the sources stay below.
     pub ack_gap_p99_ms: Option<u64>,
 }
@@ -160,6 +162,7 @@ fn targets(fields: &mut Fields<'_>) -> Result<Targets, Error> {
         rpo_records: table.optional("rpo_records", number(0, 1 << 50))?,
         rto_ms: table.optional("rto", time)?.map(ms),
         availability_ppm: table.optional("availability_percent", percent)?,
+        ack_gap_p50_ms: table.optional("ack_gap_p50", time)?.map(ms),
         ack_gap_p99_ms: table.optional("ack_gap_p99", time)?.map(ms),
     };
     let place = table.refuse("", none);

@@ -12,22 +12,22 @@ fn with(step: &str) -> String {
 }
 
 #[test]
-fn the_drills_of_this_folder_are_read() {
+fn the_examples_are_read() {
     let read = |text| Drill::parse(text).unwrap_or_else(|error| panic!("{error}"));
-    let kill = read(include_str!("../drills/leader-kill.toml"));
-    assert_eq!(kill.targets.availability_ppm, Some(990_000));
+    let kill = read(include_str!("../../drills/leader-kill.toml"));
+    assert_eq!(kill.targets.availability_ppm, Some(900_000));
     assert_eq!(kill.steps[2].action, Action::Kill(Who::Leader(0)));
-    assert_eq!(kill.steps[2].lasts, Some(Duration::from_secs(20)));
-    assert_eq!((kill.steps[2].line, kill.is_destructive()), (20, true));
+    assert_eq!(kill.steps[2].lasts, Some(Duration::from_secs(15)));
+    assert_eq!((kill.steps[2].line, kill.is_destructive()), (21, true));
     let site = read(include_str!("../drills/site-loss.toml"));
     let Action::Network(network) = &site.steps[0].action else { panic!("{:?}", site.steps[0]) };
     let Network { loss_ppm, delay, both, .. } = network;
     assert_eq!((*loss_ppm, *delay, *both), (5_000, Duration::from_millis(20), true));
     assert_eq!(site.steps[2].expect, Expect::Refused);
-    let disk = read(include_str!("../drills/slow-disk.toml"));
+    let disk = read(include_str!("../../drills/slow-disk.toml"));
     let (least, most) = (Duration::from_millis(50), Duration::from_millis(500));
     let fault = DiskFault::Slow { least, most };
-    assert_eq!(disk.steps[1].action, Action::Disk { who: Who::Follower(0), fault });
+    assert_eq!(disk.steps[2].action, Action::Disk { who: Who::Follower(0), fault });
     assert!(disk.longest() > Duration::from_secs(300));
 }
 

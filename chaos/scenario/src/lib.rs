@@ -6,17 +6,23 @@
 //! of it. Whatever happens in between, [`run`] takes back what was done, last first.
 
 mod action;
+mod book;
 mod drill;
 mod error;
 mod fields;
 mod hands;
+mod latest;
 mod page;
+mod register;
 mod report;
 mod run;
 
 pub use action::{Action, DiskFault, Network, Until, Who};
+pub use book::{BOOK, BookEntry};
 pub use drill::{Drill, Expect, Step, Targets, Titles};
 pub use error::Error;
 pub use hands::{Clock, Done, Failure, Hands, Measured, UnixMs};
+pub use latest::{Latest, LatestDrill, LatestTarget};
+pub use register::{Due, Past, Standing, due};
 pub use report::{Healing, Judged, Outcome, Report, StepReport, Verdict};
 pub use run::run;

@@ -1,12 +1,14 @@
 //! The report as Markdown and as a page to print, in either language.
 
 use std::fmt::Write;
+use std::time::Duration;
 
-use dtm_types::text::{Lang, render};
+use dtm_types::text::{Lang, Told, render};
 use jiff::Timestamp;
 use jiff::tz::{Offset, TimeZone};
 
-use crate::{Judged, Report, StepReport, UnixMs};
+use crate::report::judge;
+use crate::{Action, Drill, Judged, Measured, Report, StepReport, UnixMs, Until};
 
 /// Hours before UTC of the times on pages: Vietnam's.
 const HOURS_AHEAD: i8 = 7;
@@ -161,6 +163,68 @@ impl Report {
     }
 }
 
+impl UnixMs {
+    /// The day in Viet Nam.
+    #[must_use]
+    pub fn day(self) -> String {
+        time(self).chars().take(10).collect()
+    }
+}
+
+impl Drill {
+    /// Each target: its key in the file, its words, and what it asks for.
+    #[must_use]
+    pub fn targets_told(&self, lang: Lang) -> Vec<[String; 3]> {
+        let nothing_measured = judge(self, &Measured::default());
+        let told = nothing_measured.iter().map(|judged| {
+            let mut cells = target(judged, lang).into_iter();
+            let mut next = || cells.next().unwrap_or_default();
+            [judged.target.clone(), next(), next()]
+        });
+        told.collect()
+    }
+
+    /// Each step: its number, line, what it does, to whom, when and for how long.
+    #[must_use]
+    pub fn steps_told(&self, lang: Lang) -> Vec<[String; 6]> {
+        let shown = |time: Duration| {
+            let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            if ms == 0 { String::new() } else { seconds(ms) }
+        };
+        let told = self.steps.iter().zip(1..).map(|(step, number)| {
+            let action = render(lang, &format!("drill.do.{}", step.action.word()), &[]);
+            let title = step.title.as_ref().map(|title| title.of(lang));
+            [
+                number.to_string(),
+                step.line.to_string(),
+                title.map_or(action.clone(), |title| format!("{title} ({action})")),
+                step.action.details(),
+                shown(step.after),
+                shown(step.lasts.unwrap_or_default()),
+            ]
+        });
+        told.collect()
+    }
+
+    /// What the runner of this version cannot do: the first step that asks for it, and why. None:
+    /// it can be run.
+    #[must_use]
+    pub fn lacking(&self) -> Option<Told> {
+        let why = |action: &Action| match action {
+            Action::Promote { .. } | Action::Failback | Action::Wait(Until::OneWriter) => {
+                Some(Told::new("drill.lacking.sites"))
+            }
+            Action::Backup | Action::Restore => Some(Told::new("drill.lacking.backup")),
+            Action::RotateCertificates => Some(Told::new("drill.lacking.certificates")),
+            _ => None,
+        };
+        self.steps.iter().find_map(|step| {
+            let told = Told::new("drill.lacking").with("line", step.line);
+            Some(told.with("step", step.action.word()).with_told("why", why(&step.action)?))
+        })
+    }
+}
+
 const STYLE: &str = "body{font:11pt/1.5 'Times New Roman',serif;max-width:60em;margin:2em auto;\
     color:#111}table{border-collapse:collapse;width:100%;margin-bottom:1em}\
     th,td{border:1px solid #888;padding:.25em .5em;text-align:left;vertical-align:top}\
@@ -219,23 +283,23 @@ fn word(value: &impl serde::Serialize) -> String {
     json.and_then(|json| json.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-fn seconds(ms: u64) -> String {
+pub(crate) fn seconds(ms: u64) -> String {
     format!("{}.{:03} s", ms / 1_000, ms % 1_000)
 }
 
-fn percent(ppm: u64) -> String {
+pub(crate) fn percent(ppm: u64) -> String {
     format!("{}.{:04} %", ppm / 10_000, ppm % 10_000)
 }
 
 /// Seconds are enough for people; the JSON has milliseconds.
-fn time(at: UnixMs) -> String {
+pub(crate) fn time(at: UnixMs) -> String {
     let zone = TimeZone::fixed(Offset::constant(HOURS_AHEAD));
     let known = Timestamp::from_millisecond(at.0).ok();
     let shown = known.map(|at| at.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S %:z").to_string());
     shown.unwrap_or_else(|| at.0.to_string())
 }
 
-fn markdown(text: &str) -> String {
+pub(crate) fn markdown(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

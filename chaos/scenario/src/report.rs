@@ -144,7 +144,8 @@ impl Report {
 
 /// Holds what was measured against the targets.
 pub(crate) fn judge(drill: &Drill, measured: &Measured) -> Vec<Judged> {
-    let Targets { rpo_records, rto_ms, availability_ppm, ack_gap_p99_ms } = drill.targets;
+    let Targets { rpo_records, rto_ms, availability_ppm, ack_gap_p50_ms, ack_gap_p99_ms } =
+        drill.targets;
     let at_most = |target: &str, wanted: Option<u64>, measured: Option<u64>| {
         let holds = |wanted| measured.is_some_and(|measured| measured <= wanted);
         let target = target.to_owned();
@@ -159,6 +160,7 @@ pub(crate) fn judge(drill: &Drill, measured: &Measured) -> Vec<Judged> {
     let judged = [
         at_most("rpo_records", rpo_records, measured.lost),
         at_most("rto", rto_ms, measured.rto_ms),
+        at_most("ack_gap_p50", ack_gap_p50_ms, measured.ack_gap_p50_ms),
         at_most("ack_gap_p99", ack_gap_p99_ms, measured.ack_gap_p99_ms),
         availability,
     ];

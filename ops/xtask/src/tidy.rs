@@ -30,6 +30,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("dtm-ctl", 4),
     ("dtm", 5),
     ("dtm-demo", 6),
+    ("dtm-drill", 6),
     ("dtm-xtask", 6),
     ("dtm-tests", 6),
     ("dtm-chaos", 6),

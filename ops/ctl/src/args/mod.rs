@@ -4,6 +4,7 @@
 mod approval;
 mod availability;
 mod data;
+mod drill;
 
 pub use approval::ApprovalCommand;
 pub use availability::{AvailabilityCommand, ProbeArgs};
@@ -11,6 +12,7 @@ pub use data::{
     AgentArgs, DatasetCommand, PublishArgs, QuarantineCommand, ReadArgs, RecordsCommand, SendForm,
     SendMode, SourceArgs, SourceCommand, SourceKeyCommand, SourceLimit,
 };
+pub use drill::DrillCommand;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -127,6 +129,9 @@ pub enum Command {
     /// How long the system was interrupted, as seen from outside.
     #[command(subcommand)]
     Availability(AvailabilityCommand),
+    /// The drill book: what there is, what is wrong in a file, what is due.
+    #[command(subcommand)]
+    Drill(DrillCommand),
     /// Clusters that this command line knows.
     #[command(subcommand)]
     Context(ContextCommand),

@@ -8,6 +8,7 @@ pub(crate) mod config;
 pub(crate) mod console;
 pub(crate) mod context;
 pub(crate) mod dataset;
+pub(crate) mod drill;
 pub(crate) mod key;
 pub(crate) mod ledger;
 pub(crate) mod operator;

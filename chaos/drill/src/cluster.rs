@@ -1,0 +1,325 @@
+//! The cluster of a drill: made, joined and administered with the same commands as any other.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use dtm_client::admin::Admin;
+use dtm_client::{Endpoint, TlsFiles};
+use dtm_proto::admin::{ClusterStatusRequest, ClusterStatusResponse, GroupStatus};
+use tokio::process::Command;
+
+use crate::ground::Ground;
+use crate::node::Node;
+
+/// Longest time for one command.
+const COMMAND_WITHIN: Duration = Duration::from_secs(120);
+/// Longest wait for one look.
+const LOOK_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks.
+const EVERY: Duration = Duration::from_millis(200);
+/// Longest wait of the founding for a state.
+pub(crate) const WITHIN: Duration = Duration::from_secs(120);
+/// Replicas of a group.
+const REPLICAS: usize = 3;
+
+/// The cluster said no.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Refused(String);
+
+/// Some nodes and how to talk to them.
+pub(crate) struct Cluster {
+    dtm: PathBuf,
+    home: PathBuf,
+    /// The nodes, n1 first; lost ones stay in the list.
+    pub(crate) nodes: Vec<Node>,
+    /// What they stand on. Behind the nodes: it goes after them.
+    pub(crate) ground: Ground,
+}
+
+impl Cluster {
+    /// Founded and joined, every group with all its voters.
+    ///
+    /// # Errors
+    /// What the commands or the processes said.
+    pub(crate) async fn start(
+        dtm: &Path,
+        home: &Path,
+        ground: Ground,
+        count: usize,
+    ) -> Result<Self> {
+        let mut cluster =
+            Self { dtm: dtm.to_owned(), home: home.to_owned(), nodes: Vec::new(), ground };
+        cluster.place_node()?;
+        let mut init = cluster.node_arguments("init", 0);
+        init.extend(["--name", "drill", "--operator", "admin"].map(str::to_owned));
+        cluster.dtm(&init).await?;
+        cluster.start_node(0)?;
+        cluster.settled(WITHIN).await?;
+        for _ in 1..count {
+            cluster.add_node().await?;
+        }
+        cluster.settled(WITHIN).await?;
+        Ok(cluster)
+    }
+
+    fn place_node(&mut self) -> Result<usize> {
+        let at = self.nodes.len();
+        let listen = self.ground.listen(at)?;
+        self.nodes.push(Node::new(format!("n{}", at + 1), listen, &self.home));
+        Ok(at)
+    }
+
+    /// One more node joins, with an address and a token; the groups are not waited for.
+    ///
+    /// # Errors
+    /// What the commands or the process said.
+    pub(crate) async fn add_node(&mut self) -> Result<usize> {
+        let made = self.dtm(&["-o", "json", "cluster", "token"]).await?;
+        let made: serde_json::Value = serde_json::from_str(&made).context("cluster token")?;
+        let file = self.home.join("join.token");
+        std::fs::write(&file, made["token"].as_str().context("cluster token")?)?;
+        let known = self.nodes.iter().find(|node| node.is_up()).context("no node is up")?;
+        let address = known.listen.grpc.to_string();
+        let at = self.place_node()?;
+        let mut join = self.node_arguments("join", at);
+        join.extend(["--address".to_owned(), address]);
+        join.extend(["--token-file".to_owned(), file.display().to_string()]);
+        let joined = self.dtm(&join).await;
+        std::fs::remove_file(&file)?;
+        joined?;
+        self.start_node(at)?;
+        Ok(at)
+    }
+
+    fn node_arguments(&self, verb: &str, at: usize) -> Vec<String> {
+        let node = &self.nodes[at];
+        let pairs = [
+            ("--folder", node.folder.display().to_string()),
+            ("--node", node.name.clone()),
+            ("--advertise", node.listen.grpc.ip().to_string()),
+            ("--https", node.listen.https.to_string()),
+            ("--grpc", node.listen.grpc.to_string()),
+            ("--peers", node.listen.peers.to_string()),
+        ];
+        let head = ["cluster".to_owned(), verb.to_owned()].into_iter();
+        head.chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value])).collect()
+    }
+
+    /// Starts a node's process.
+    ///
+    /// # Errors
+    /// What the operating system said.
+    pub(crate) fn start_node(&mut self, at: usize) -> Result<()> {
+        let ground = &self.ground;
+        self.nodes[at].start(&self.dtm, |command| ground.prepare(at, command))
+    }
+
+    /// Runs a command of `dtm` as the operator; its standard output.
+    ///
+    /// # Errors
+    /// What it said, or that it took too long.
+    pub(crate) async fn dtm<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<String> {
+        let mut command = Command::new(&self.dtm);
+        command
+            .args(arguments)
+            .env("DTM_CONTEXTS", self.home.join("contexts.toml"))
+            .env("DTM_LANG", "en")
+            .env_remove("DTM_CONTEXT")
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let words = arguments.iter().map(|a| a.as_ref().to_string_lossy().into_owned());
+        let shown = format!("dtm {}", words.take(5).collect::<Vec<_>>().join(" "));
+        let output = tokio::time::timeout(COMMAND_WITHIN, command.output()).await;
+        let output = output.with_context(|| format!("{shown}: no answer within 120 s"))?;
+        let output = output.with_context(|| self.dtm.display().to_string())?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let said = format!("{shown}: {}: {}", output.status, said.trim());
+            // 1: the command was understood and the cluster said no.
+            return Err(match output.status.code() {
+                Some(1) => Refused(said).into(),
+                _ => anyhow!(said),
+            });
+        }
+        String::from_utf8(output.stdout).context("dtm writes UTF-8")
+    }
+
+    /// The nodes that are not lost.
+    pub(crate) fn present(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|at| !self.nodes[*at].is_lost).collect()
+    }
+
+    /// gRPC addresses of these.
+    pub(crate) fn addresses(&self, nodes: &[usize]) -> Vec<String> {
+        nodes.iter().map(|at| self.nodes[*at].listen.grpc.to_string()).collect()
+    }
+
+    /// What is needed to speak as a source, beside its key.
+    pub(crate) fn source_files(&self) -> TlsFiles {
+        // The first node's folder may be lost; the certificates of founding are kept beside it.
+        let ca = self.home.join("operator/ca.pem");
+        TlsFiles { ca, certificate: None, key: None }
+    }
+
+    /// Keeps what the operator needs outside of the first node's folder.
+    ///
+    /// # Errors
+    /// What the operating system said.
+    pub(crate) fn keep_operator(&self) -> Result<()> {
+        let (first, kept) = (&self.nodes[0].folder, self.home.join("operator"));
+        std::fs::create_dir_all(&kept)?;
+        for (from, name) in [
+            ("tls/ca.pem", "ca.pem"),
+            ("operator/admin.pem", "admin.pem"),
+            ("operator/admin.key", "admin.key"),
+        ] {
+            std::fs::copy(first.join(from), kept.join(name)).with_context(|| from.to_owned())?;
+        }
+        Ok(())
+    }
+
+    /// Administration through the nodes that are up.
+    ///
+    /// # Errors
+    /// No node is up, or certificates that cannot be used.
+    pub(crate) fn admin(&self) -> Result<Admin> {
+        let up: Vec<usize> = (0..self.nodes.len()).filter(|at| self.nodes[*at].is_up()).collect();
+        ensure!(!up.is_empty(), "no node is up");
+        let kept = self.home.join("operator");
+        let files = TlsFiles {
+            certificate: Some(kept.join("admin.pem")),
+            key: Some(kept.join("admin.key")),
+            ..self.source_files()
+        };
+        let endpoint = Endpoint::new(self.addresses(&up), &files)?;
+        Ok(Admin::new(endpoint.with_connect_timeout(Duration::from_secs(2))))
+    }
+
+    /// One look.
+    ///
+    /// # Errors
+    /// What the nodes said, or that none answered in time.
+    pub(crate) async fn status(&self) -> Result<ClusterStatusResponse> {
+        let admin = self.admin()?;
+        let status = admin
+            .call(|mut client| async move { client.cluster_status(ClusterStatusRequest {}).await });
+        Ok(tokio::time::timeout(LOOK_WITHIN, status).await.context("no node answers")??)
+    }
+
+    /// Waits until every node that is not lost answers and every group has a leader and all its
+    /// voters.
+    ///
+    /// # Errors
+    /// What is missing at the end; a node that ended by itself.
+    pub(crate) async fn settled(&mut self, within: Duration) -> Result<()> {
+        if !self.home.join("operator/admin.key").exists() {
+            self.keep_operator()?;
+        }
+        let count = self.present().len();
+        self.until(within, "a settled cluster", |status| unsettled(status, count)).await
+    }
+
+    /// Waits until each group's replicas were seen with one ledger root at one size.
+    ///
+    /// # Errors
+    /// Two roots at one size, at once; groups that were never level.
+    pub(crate) async fn ledgers_agree(&mut self, within: Duration) -> Result<usize> {
+        let mut level = std::collections::BTreeMap::new();
+        let mut differs = None;
+        let nodes = self.present().len();
+        let agreed = self
+            .until(within, "equal ledgers", |status| {
+                for group in &status.groups {
+                    let known = level.entry(group.group).or_insert(false);
+                    let replicas = if group.group == 0 { nodes } else { nodes.min(REPLICAS) };
+                    match roots(group, replicas) {
+                        Some(true) => *known = true,
+                        Some(false) => differs = Some(group.group),
+                        None => {}
+                    }
+                }
+                let open = level.iter().filter(|(_, known)| !**known).map(|(group, _)| *group);
+                let open: Vec<u32> = open.collect();
+                let is_over = differs.is_some() || (open.is_empty() && !level.is_empty());
+                (!is_over).then(|| format!("groups {open:?} are not level"))
+            })
+            .await;
+        if let Some(group) = differs {
+            bail!("the replicas of group {group} have different ledgers (RAFT-1)");
+        }
+        agreed.map(|()| level.len())
+    }
+
+    async fn until(
+        &mut self,
+        within: Duration,
+        what: &str,
+        mut missing: impl FnMut(&ClusterStatusResponse) -> Option<String>,
+    ) -> Result<()> {
+        let end = Instant::now() + within;
+        loop {
+            self.nodes.iter_mut().try_for_each(Node::check)?;
+            let lacks = match self.status().await {
+                Ok(status) => match missing(&status) {
+                    None => return Ok(()),
+                    Some(lacks) => lacks,
+                },
+                Err(error) => format!("{error:#}"),
+            };
+            ensure!(Instant::now() < end, "no {what} within {} s: {lacks}", within.as_secs());
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    /// The node that leads a group.
+    ///
+    /// # Errors
+    /// There is none within the time.
+    pub(crate) async fn leader(&mut self, group: u16, within: Duration) -> Result<usize> {
+        let mut found = None;
+        let names: Vec<_> = self.nodes.iter().map(|n| (n.name.clone(), n.is_up())).collect();
+        self.until(within, "leader", |status| {
+            let row = status.groups.iter().find(|row| row.group == u32::from(group));
+            let Some(row) = row else { return Some(format!("there is no group {group}")) };
+            let mut nodes = status.nodes.iter().filter_map(|node| node.node.as_ref());
+            let leader = nodes.find(|node| node.node == row.leader_node);
+            found = leader.and_then(|l| names.iter().position(|(n, up)| *n == l.name && *up));
+            found.is_none().then(|| format!("group {group} has no leader that is up"))
+        })
+        .await?;
+        found.context("a leader")
+    }
+}
+
+/// What keeps a cluster from being settled.
+fn unsettled(status: &ClusterStatusResponse, count: usize) -> Option<String> {
+    let up = status.nodes.iter().filter(|n| n.reachable && n.stopped_reason.is_empty()).count();
+    if up < count || status.groups.is_empty() {
+        return Some(format!("{up} of {count} nodes"));
+    }
+    status.groups.iter().find_map(|group| {
+        let wanted = if group.group == 0 { count } else { count.min(REPLICAS) };
+        let healthy = group.replicas.iter().filter(|r| r.voter && r.health == "healthy").count();
+        let lacks = group.leader_node.is_empty() || healthy < wanted;
+        lacks.then(|| format!("group {}: {healthy} of {wanted} healthy voters", group.group))
+    })
+}
+
+/// Whether the replicas of a group agree; none = they are not all there at one size.
+fn roots(group: &GroupStatus, all: usize) -> Option<bool> {
+    let replicas: Vec<_> = group.replicas.iter().filter(|r| !r.ledger_root.is_empty()).collect();
+    let (first, rest) = replicas.split_first()?;
+    let differ = replicas.iter().enumerate().any(|(at, a)| {
+        let same_size = replicas[..at].iter().filter(|b| a.ledger_size == b.ledger_size);
+        same_size.into_iter().any(|b| a.ledger_root != b.ledger_root)
+    });
+    if differ {
+        return Some(false);
+    }
+    let level = replicas.len() >= all && rest.iter().all(|r| r.ledger_size == first.ledger_size);
+    level.then_some(true)
+}

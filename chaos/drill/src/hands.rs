@@ -1,0 +1,274 @@
+//! Does the steps of a drill on a real cluster: which step is what, and what is measured at the end.
+//! Faults and how they are taken back are in `faults`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result, bail, ensure};
+use dtm_scenario::{Action, DiskFault, Done, Failure, Hands, Measured, Until, Who};
+use tokio::runtime::Runtime;
+
+use crate::cluster::{Cluster, Refused};
+use crate::faults::Undo;
+use crate::load::{ACK_TIMEOUT, Load, RECORD_BYTES_MAX};
+use crate::readback;
+
+/// Longest wait for the state in which is measured, and for the reading then.
+const MEASURE_WITHIN: Duration = Duration::from_secs(300);
+/// The one site of the cluster.
+const SITE: &str = "main";
+
+/// What the command line says instead of the drill.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Scale {
+    /// Sources of each load.
+    pub(crate) sources: Option<u64>,
+    /// Records a second of each load.
+    pub(crate) records_per_second: Option<u64>,
+}
+
+/// The cluster of one drill, and what was done to it.
+pub(crate) struct Drilled {
+    /// Runs everything that waits.
+    pub(crate) runtime: Runtime,
+    /// The cluster.
+    pub(crate) cluster: Cluster,
+    /// What is to be taken back.
+    pub(crate) undo: BTreeMap<u64, Undo>,
+    /// Faults that were made and met nobody: a drill of them proves nothing.
+    pub(crate) idle: Vec<String>,
+    /// What the report says beside the measurements.
+    pub(crate) facts: Vec<(String, String)>,
+    load: Option<Load>,
+    scale: Scale,
+    next: u64,
+}
+
+impl Drilled {
+    /// A cluster that is up.
+    pub(crate) fn new(runtime: Runtime, cluster: Cluster, scale: Scale) -> Self {
+        let nodes = cluster.nodes.len();
+        let stands = format!("{nodes} nodes, {}", cluster.ground.describe());
+        let facts = vec![("Cụm · Cluster".to_owned(), stands)];
+        Self {
+            runtime,
+            cluster,
+            undo: BTreeMap::new(),
+            idle: Vec::new(),
+            facts,
+            load: None,
+            scale,
+            next: 0,
+        }
+    }
+
+    fn act_on(&mut self, action: &Action, within: Duration) -> Result<(String, Option<Undo>)> {
+        match action {
+            Action::Load { sources, records_per_second, record_bytes } => {
+                let sources = self.scale.sources.unwrap_or(*sources);
+                let rate = self.scale.records_per_second.unwrap_or(*records_per_second);
+                self.start_load(sources, rate, *record_bytes)
+            }
+            Action::Wait(until) => Ok((self.wait(*until, within)?, None)),
+            Action::Kill(who) => self.kill(who, within),
+            Action::Stop(who) => self.stop(who, within),
+            Action::Start(who) => self.start(who),
+            Action::Pause(who) => self.pause(who, within),
+            Action::Starve { who, cpu_ppm } => self.starve(who, *cpu_ppm, within),
+            Action::Clock { who, by_ms } => self.turn_clock(who, *by_ms, within),
+            Action::Cut { from, to, both } => self.cut(from, to, *both, within),
+            Action::Network(network) => self.impair(network, within),
+            Action::Disk { who, fault: DiskFault::Lost } => self.lose_disk(who, within),
+            Action::Disk { who, fault } => self.break_disk(who, *fault, within),
+            Action::Drain(who) => self.drain(who, within),
+            Action::Replace(who) => Ok((self.replace(who)?, None)),
+            Action::Join { name, site } => Ok((self.join(name, site)?, None)),
+            Action::RotateKey => Ok((self.rotate_key()?, None)),
+            Action::RollingRestart => Ok((self.rolling_restart(within)?, None)),
+            Action::Heal(_)
+            | Action::Promote { .. }
+            | Action::Failback
+            | Action::Backup
+            | Action::Restore
+            | Action::RotateCertificates => bail!("{} cannot be done here", action.word()),
+        }
+    }
+
+    fn start_load(
+        &mut self,
+        sources: u64,
+        rate: u64,
+        bytes: u64,
+    ) -> Result<(String, Option<Undo>)> {
+        ensure!(self.load.is_none(), "a drill has one load");
+        ensure!(bytes <= RECORD_BYTES_MAX, "record_bytes is {bytes}, at most {RECORD_BYTES_MAX}");
+        let load = Load::start(&self.cluster, sources, rate, bytes);
+        self.load = Some(self.runtime.block_on(load)?);
+        let told = format!("{sources} sources, {rate} records/s, {bytes} B");
+        let timeout = ACK_TIMEOUT.as_secs();
+        self.fact("Tải · Load", &format!("{told}, ack timeout {timeout} s"));
+        Ok((told, Some(Undo::Load)))
+    }
+
+    fn wait(&mut self, until: Until, within: Duration) -> Result<String> {
+        match until {
+            Until::Elapsed => Ok(String::new()),
+            Until::Settled => {
+                self.runtime.block_on(self.cluster.settled(within))?;
+                Ok(String::new())
+            }
+            Until::LedgersAgree => {
+                let groups = self.runtime.block_on(self.cluster.ledgers_agree(within))?;
+                Ok(format!("{groups} groups"))
+            }
+            Until::ReadBack => {
+                let load = self.load.as_ref().context("there is no load to be read back")?;
+                let read = readback::all(&self.cluster, &load.sources, within);
+                let found = self.runtime.block_on(read)?;
+                let wrong = [found.lost_ranges, found.wrong].concat();
+                ensure!(wrong.is_empty(), "{} of {}: {}", found.lost, found.read, few(&wrong));
+                Ok(format!("{} records on {} nodes", found.read, self.cluster.present().len()))
+            }
+            Until::OneWriter => bail!("it takes several sites; this cluster has one"),
+        }
+    }
+
+    /// Whom a step is about: nodes that are not lost.
+    pub(crate) fn resolve(&mut self, who: &Who, within: Duration) -> Result<Vec<usize>> {
+        let nodes = match who {
+            Who::All => self.cluster.present(),
+            Who::Site(site) => {
+                ensure!(site == SITE, "there is no site {site}: this cluster has one, {SITE}");
+                self.cluster.present()
+            }
+            Who::Node(name) => vec![self.named(name)?],
+            Who::Leader(group) => {
+                vec![self.runtime.block_on(self.cluster.leader(*group, within))?]
+            }
+            Who::Follower(group) => {
+                let leader = self.runtime.block_on(self.cluster.leader(*group, within))?;
+                let nodes = &self.cluster.nodes;
+                let up = (0..nodes.len()).find(|at| *at != leader && nodes[*at].is_up());
+                vec![up.with_context(|| format!("no node follows in group {group}"))?]
+            }
+        };
+        let lost = nodes.iter().find(|at| self.cluster.nodes[**at].is_lost);
+        if let Some(lost) = lost {
+            bail!("{} is lost", self.cluster.nodes[*lost].name);
+        }
+        Ok(nodes)
+    }
+
+    /// The node of this name, lost or not.
+    pub(crate) fn named(&self, name: &str) -> Result<usize> {
+        let at = self.cluster.nodes.iter().position(|node| node.name == name);
+        at.with_context(|| format!("there is no node {name}"))
+    }
+
+    /// Names of nodes, for the report.
+    pub(crate) fn names(&self, nodes: &[usize]) -> String {
+        let names = nodes.iter().map(|at| self.cluster.nodes[*at].name.as_str());
+        names.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Something that the report says.
+    pub(crate) fn fact(&mut self, name: &str, value: &str) {
+        self.facts.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Nothing is sent any more, and every ack that comes has come.
+    pub(crate) fn stop_load(&mut self) {
+        if let Some(load) = &mut self.load {
+            self.runtime.block_on(load.stop());
+        }
+    }
+
+    fn measured(&mut self) -> Result<Measured> {
+        self.stop_load();
+        self.runtime.block_on(self.cluster.settled(MEASURE_WITHIN))?;
+        let load = self.load.as_ref().context("the drill put no load on the cluster")?;
+        let read = readback::all(&self.cluster, &load.sources, MEASURE_WITHIN);
+        let found = self.runtime.block_on(read)?;
+        let (waits, trouble) = (load.waits(), load.trouble());
+        let nodes = self.cluster.present().len();
+        self.fact("Gửi · Sent", &waits.sent.to_string());
+        self.fact("Đọc lại · Read back", &format!("{} ({nodes} nodes)", found.read));
+        let longest = format!("{:.3} s", waits.longest.as_secs_f64());
+        self.fact("Nguồn chờ lâu nhất · Longest wait of a source", &longest);
+        ensure!(found.wrong.is_empty(), "{}", few(&found.wrong));
+        if let Some(trouble) = trouble {
+            bail!(trouble);
+        }
+        ensure!(self.idle.is_empty(), "a fault met nobody: {}", self.idle.join("; "));
+        let ms = |time: Duration| u64::try_from(time.as_millis()).ok();
+        Ok(Measured {
+            acked: Some(waits.acked),
+            lost: Some(found.lost),
+            lost_ranges: found.lost_ranges,
+            rto_ms: ms(waits.longest),
+            ack_gap_p50_ms: ms(waits.p50),
+            ack_gap_p99_ms: ms(waits.p99),
+            availability_ppm: Some(waits.served_ppm),
+        })
+    }
+}
+
+/// The first few of many.
+fn few(all: &[String]) -> String {
+    const SHOWN: usize = 20;
+    let more = all.len().saturating_sub(SHOWN);
+    let shown = all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
+    if more == 0 { shown } else { format!("{shown}; and {more} more") }
+}
+
+fn failure(error: &Error) -> Failure {
+    let told = format!("{error:#}");
+    if error.downcast_ref::<Refused>().is_some() {
+        Failure::Refused(told)
+    } else {
+        Failure::Failed(told)
+    }
+}
+
+impl Hands for Drilled {
+    fn act(&mut self, action: &Action, within: Duration) -> Result<Done, Failure> {
+        eprintln!("  {}", crate::say::action(action));
+        let (told, undo) = self.act_on(action, within).map_err(|error| failure(&error))?;
+        if !told.is_empty() {
+            eprintln!("    {told}");
+        }
+        let undo = undo.map(|undo| {
+            self.next += 1;
+            self.undo.insert(self.next, undo);
+            self.next
+        });
+        Ok(Done { told, undo })
+    }
+
+    fn undo(&mut self, undo: u64) -> Result<(), String> {
+        let undo = self.undo.remove(&undo).ok_or("it was taken back already")?;
+        self.take_back(undo).map_err(|error| format!("{error:#}"))
+    }
+
+    fn measure(&mut self) -> Result<Measured, String> {
+        eprintln!("  {}", crate::say::text("drill.run.measuring", &[]));
+        self.measured().map_err(|error| format!("{error:#}"))
+    }
+
+    fn facts(&self) -> Vec<(String, String)> {
+        self.facts.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_from_a_failure_and_long_lists_are_cut() {
+        let numbers: Vec<String> = (1..=22).map(|n: u32| n.to_string()).collect();
+        assert!(few(&numbers).ends_with("19; 20; and 2 more"));
+        assert_eq!(few(&numbers[..2]), "1; 2");
+        assert!(matches!(failure(&Error::msg("x")), Failure::Failed(_)));
+    }
+}

@@ -1,0 +1,204 @@
+//! `dtm-drill` as an operator runs it: short drills on real clusters, and what their reports say.
+
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard};
+
+use dtm_scenario::{Latest, LatestDrill, Outcome, Report, Verdict};
+
+/// One cluster at a time: two would disturb each other's times.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A folder with a drill and its results, for as long as it is this test's turn.
+struct Run {
+    home: tempfile::TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Self { home: tempfile::tempdir().unwrap(), _turn: turn }
+    }
+
+    fn results(&self) -> PathBuf {
+        self.home.path().join("results")
+    }
+
+    fn drill(&self, name: &str, rest: &str) -> Output {
+        let file = self.home.path().join(format!("{name}.toml"));
+        let head = format!("name = \"{name}\"\ntitle = {{ vi = \"Ngắn\", en = \"Short\" }}\n");
+        std::fs::write(&file, head + rest).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dtm-drill"));
+        command.arg(file).arg("--results").arg(self.results()).args(["--lang", "en"]);
+        command.output().unwrap()
+    }
+
+    fn latest(&self) -> LatestDrill {
+        let text = std::fs::read_to_string(self.results().join("latest.json")).unwrap();
+        let mut drills = Latest::from_json(&text).unwrap().drills;
+        assert_eq!(drills.len(), 1);
+        drills.remove(0)
+    }
+
+    fn report(&self, latest: &LatestDrill) -> (Report, String) {
+        let path = self.results().join(latest.report.as_deref().expect("it was run"));
+        let page = std::fs::read_to_string(path.with_extension("en.md")).unwrap();
+        assert!(path.with_extension("vi.md").exists() && path.with_extension("html").exists());
+        (Report::from_json(&std::fs::read_to_string(&path).unwrap()).unwrap(), page)
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn is_alive(pid: &str) -> bool {
+    Path::new("/proc").join(pid).join("exe").exists()
+}
+
+/// The process ids of a step's details: `n1 (pid 17)`.
+fn pids(told: &str) -> Vec<&str> {
+    told.split("(pid ")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')'))
+        .map(|(pid, _)| pid)
+        .collect()
+}
+
+// A leader is killed under load, comes back, and everything that was acked is on every node.
+//
+// holds: ING-1, ING-2, ING-3, ING-4, RAFT-1
+// fault: F1
+#[test]
+fn a_killed_leader_loses_nothing_and_the_report_says_so() {
+    let run = Run::new();
+    let output = run.drill(
+        "short-kill",
+        r#"
+[targets]
+rpo_records = 0
+rto = "10s"
+availability_percent = 1
+
+[[step]]
+do = "load"
+sources = 6
+records_per_second = 180
+
+[[step]]
+do = "kill"
+who = "leader"
+after = "1s"
+for = "2s"
+
+[[step]]
+do = "wait"
+until = "settled"
+
+[[step]]
+do = "wait"
+until = "read-back"
+
+[[step]]
+do = "wait"
+until = "ledgers-agree"
+"#,
+    );
+    assert!(output.status.success(), "{}\n{}", output.status, said(&output));
+    let latest = run.latest();
+    assert!(latest.pass && latest.not_run.is_none(), "{latest:?}");
+    let measured = &latest.measured;
+    assert_eq!(measured.lost, Some(0));
+    assert!(measured.acked.is_some_and(|acked| acked > 300), "{measured:?}");
+    assert!(measured.rto_ms.is_some_and(|ms| ms > 0) && measured.ack_gap_p50_ms.is_some());
+    let gates: Vec<_> = latest.targets.iter().map(|t| (t.target.as_str(), t.gate)).collect();
+    assert_eq!(gates, [("rpo_records", 0), ("rto", 10_000), ("availability_percent", 10_000)]);
+    assert!(latest.targets.iter().all(|target| target.pass && target.value.is_some()));
+
+    let (report, page) = run.report(&latest);
+    assert_eq!(report.verdict, Verdict::Passed);
+    assert!(report.steps.iter().all(|step| step.outcome == Outcome::Done && step.began.is_some()));
+    let killed = &report.steps[1].told;
+    assert_eq!(pids(killed).len(), 1, "{killed}");
+    let healed: Vec<_> = report.healed.iter().map(|healing| healing.does.as_str()).collect();
+    assert_eq!(healed, ["kill", "load"]);
+    assert!(!is_alive(pids(killed)[0]));
+    for words in ["# Short", "Passed", "Acked records lost (RPO)", killed] {
+        let shown = words.replace('_', "\\_");
+        assert!(page.contains(&shown), "{words} is not in\n{page}");
+    }
+}
+
+// The third step names a node that does not exist: the rest is not tried, the paused node goes on,
+// what was acked is read back all the same, and the report says what was done.
+#[test]
+fn a_step_that_fails_midway_stops_the_drill_which_is_healed_and_reported() {
+    let run = Run::new();
+    let output = run.drill(
+        "short-failure",
+        r#"
+[targets]
+rpo_records = 0
+
+[[step]]
+do = "load"
+sources = 3
+records_per_second = 60
+
+[[step]]
+do = "pause"
+who = "follower"
+
+[[step]]
+do = "kill"
+who = "node:n9"
+after = "1s"
+
+[[step]]
+do = "kill"
+who = "all"
+"#,
+    );
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let latest = run.latest();
+    assert!(!latest.pass && latest.verdict == Some(Verdict::StepFailed), "{latest:?}");
+    assert_eq!(latest.measured.lost, Some(0), "it is measured all the same");
+    let (report, page) = run.report(&latest);
+    let outcomes: Vec<_> = report.steps.iter().map(|step| step.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Done, Outcome::Done, Outcome::Failed, Outcome::Skipped]);
+    let healed: Vec<_> = report.healed.iter().map(|h| (h.does.as_str(), &h.failed)).collect();
+    assert_eq!(healed, [("pause", &None), ("load", &None)], "last first");
+    assert!(page.contains("there is no node n9") && page.contains("a step failed"), "{page}");
+    assert!(run.results().join("short-failure/logs/n1.log").exists(), "the logs are kept");
+    let pid = pids(&report.steps[1].told)[0];
+    assert!(!is_alive(pid), "the node of the drill {pid} was left");
+}
+
+// Nothing is started.
+#[test]
+fn a_drill_without_targets_is_refused_with_its_line_and_what_to_do() {
+    let run = Run::new();
+    let output = run.drill("aimless", "[targets]\n[[step]]\ndo = \"rolling-restart\"\n");
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    let said = said(&output);
+    for words in ["aimless.toml: line 3: targets", "at least one target", "rpo_records, rto"] {
+        assert!(said.contains(words), "{words} is not in {said}");
+    }
+    assert!(!run.results().exists());
+}
+
+// What the machine or this version cannot do is not passed, and the reason stands in the results.
+#[test]
+fn a_drill_that_cannot_be_run_is_not_passed_and_says_why() {
+    let run = Run::new();
+    let output = run.drill("sites", "[targets]\nrto = \"1m\"\n[[step]]\ndo = \"failback\"\n");
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let latest = run.latest();
+    assert!(!latest.pass && latest.report.is_none(), "{latest:?}");
+    let why = latest.not_run.expect("why");
+    assert!(why.contains("failback (line 5)") && why.contains("several sites"), "{why}");
+    assert!(said(&output).contains(&why));
+}

@@ -1,0 +1,66 @@
+//! The drill book: the drills that come with the product.
+
+/// A drill of the book.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BookEntry {
+    /// Its name, as in the file.
+    pub name: &'static str,
+    /// The file's text, for [`crate::Drill::parse`].
+    pub text: &'static str,
+}
+
+macro_rules! book {
+    ($($name:literal),* $(,)?) => {
+        /// The drills that come with the product, in the order in which they are run. Each runs on
+        /// a cluster of one site that `dtm-drill` starts itself.
+        pub const BOOK: &[BookEntry] = &[$(BookEntry {
+            name: $name,
+            text: include_str!(concat!("../../drills/", $name, ".toml")),
+        }),*];
+    };
+}
+
+book![
+    "leader-kill",
+    "power-loss",
+    "power-cut",
+    "pause",
+    "partition",
+    "node-loss",
+    "rolling-restart",
+    "slow-disk",
+    "clock-jump",
+    "key-rotation",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Drill;
+
+    #[test]
+    fn every_drill_of_the_book_is_read_and_names_itself() {
+        for entry in BOOK {
+            let drill = Drill::parse(entry.text).unwrap_or_else(|e| panic!("{}: {e}", entry.name));
+            assert_eq!(drill.name, entry.name);
+            assert_eq!(drill.targets.rpo_records, Some(0), "{}", entry.name);
+            assert!(drill.targets.rto_ms.is_some(), "{}", entry.name);
+            assert_eq!(drill.lacking(), None, "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn what_this_version_cannot_run_is_told_with_its_line() {
+        let text = include_str!("../drills/site-loss.toml");
+        let drill = Drill::parse(text).unwrap_or_else(|error| panic!("{error}"));
+        let lacking = drill.lacking().expect("no sites yet").to_string();
+        let line = 1 + text.lines().position(|line| line == "do = \"promote\"").unwrap();
+        assert!(lacking.contains(&format!("line {}", line - 1)), "{lacking}");
+        let steps = drill.steps_told(dtm_types::text::Lang::En);
+        assert_eq!(steps[0][3], "site:a <-> site:b");
+        assert_eq!(steps[3][4], "10.000 s");
+        let targets = drill.targets_told(dtm_types::text::Lang::En);
+        assert_eq!(targets[1][2], "120.000 s");
+        assert_eq!(targets[1][0], "rto");
+    }
+}
