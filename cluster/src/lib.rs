@@ -64,8 +64,8 @@ mod suite_test;
 
 pub use applied::Head;
 pub use clocks::ClockStatus;
-pub use copying::GroupCopy;
 pub use config::{ClusterConfig, Deps, Timing};
+pub use copying::GroupCopy;
 pub use error::Error;
 pub use lifecycle::{ClusterNode, Starting};
 pub use log_store::{

@@ -181,3 +181,7 @@ impl Restoring {
         builder.finish()
     }
 }
+
+#[cfg(test)]
+#[path = "restoring_test.rs"]
+mod tests;

@@ -18,8 +18,8 @@ use tower::util::{MapRequestLayer, MapResponseLayer};
 use super::settings::LEAVE_WITHIN;
 use crate::http::{LiveStatus, Readiness};
 use crate::services::{
-    AdminDoor, BackupDoor, IngestServer, JoinDoor, Live, NodeDoor, RecordsDoor, Shared, TellTooLarge, metered,
-    reflection,
+    AdminDoor, BackupDoor, IngestServer, JoinDoor, Live, NodeDoor, RecordsDoor, Shared,
+    TellTooLarge, metered, reflection,
 };
 use crate::telemetry::ContainCalls;
 use crate::tls;
