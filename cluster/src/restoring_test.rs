@@ -113,11 +113,8 @@ async fn what_is_not_whole_is_not_restored() {
     // Rows of another moment: their ledger is not the one that the next life names.
     let restoring = begin(&before).await;
     restoring.put_entries(before.entries.clone()).await.expect("memory");
-    let refused = restoring.finish(
-        node(),
-        TIME_US,
-        &[command(Op::RaiseVersion(RaiseVersion { version: 9 }))],
-    );
-    let refused = refused.await.expect_err("apply refuses it");
+    let commands = [command(Op::RaiseVersion(RaiseVersion { version: 9 }))];
+    let refused = restoring.finish(node(), TIME_US, &commands).await;
+    let refused = refused.expect_err("apply refuses it");
     assert!(matches!(refused, Error::Refused(_)), "{refused}");
 }

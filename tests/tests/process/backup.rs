@@ -83,7 +83,7 @@ impl Backed {
             node.lost = true;
         }
         let first = self.cluster.nodes[0].folder.clone();
-        for name in ["data", "keys", "tls"] {
+        for name in ["data", "keys", "tls", "root-ca"] {
             std::fs::remove_dir_all(first.join(name))?;
         }
         std::fs::remove_file(first.join("dtm.toml"))?;
