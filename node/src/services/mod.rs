@@ -33,7 +33,7 @@ mod too_large;
 pub(crate) use admin::{AdminDoor, dataset_row};
 pub(crate) use ahead::metered;
 pub(crate) use audit::{Action, Actor, act};
-pub(crate) use backup::BackupDoor;
+pub(crate) use backup::{BackupDoor, keep_backups};
 pub(crate) use cluster_key::keep_cluster_key;
 pub(crate) use drained::keep_drained;
 pub(crate) use fences::watch as watch_fences;

@@ -9,10 +9,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::bad_config::copy;
-use crate::cluster::{Cluster, NODES};
+use crate::cluster::{Cluster, NODES, WITHIN};
 use crate::load::{Line, Load, Plan};
 use crate::readback::judge;
 use crate::secrecy::{CANARY, in_no_file_of};
+use crate::wait::until;
 
 const ALIVE: u64 = 20;
 /// More than one moment of load has to be in each backup.
@@ -60,12 +61,24 @@ impl Backed {
 
     /// Makes the first node's folder anew, for the same ports.
     async fn restore(&self, from: &Path, keys: &Path, master: &Path) -> Result<Value> {
+        self.restore_into(&self.cluster.nodes[0].folder, &[], from, keys, master).await
+    }
+
+    async fn restore_into(
+        &self,
+        folder: &Path,
+        which: &[&str],
+        from: &Path,
+        keys: &Path,
+        master: &Path,
+    ) -> Result<Value> {
         let node = &self.cluster.nodes[0];
         let text = |path: &Path| path.display().to_string();
         let arguments = [
             ["-o", "json"].map(str::to_owned).to_vec(),
             ["backup", "restore", "--node", &node.name].map(str::to_owned).to_vec(),
-            vec!["--folder".into(), text(&node.folder), "--from".into(), text(from)],
+            which.iter().map(|argument| (*argument).to_owned()).collect(),
+            vec!["--folder".into(), text(folder), "--from".into(), text(from)],
             vec!["--keyring".into(), text(keys), "--master".into(), text(master)],
             vec!["--advertise".into(), node.host.to_string()],
             vec!["--https".into(), node.ports[0].to_string()],
@@ -74,6 +87,25 @@ impl Backed {
         ]
         .concat();
         Ok(serde_json::from_str(&self.cluster.dtm(&arguments).await?)?)
+    }
+
+    /// From its next start on the first node writes a backup where the newest is an hour old, or of
+    /// another life.
+    fn writes_by_itself(&mut self) {
+        let schedule = ("DTM__BACKUP__EVERY_MINUTES".to_owned(), "60".to_owned());
+        self.cluster.nodes[0].environment.push(schedule);
+    }
+
+    async fn written_by_itself(&self) -> Result<Value> {
+        let folder = self.folder.display().to_string();
+        until("a backup that nobody asked for", WITHIN, async || {
+            let listed = self.cluster.dtm(&["-o", "json", "backup", "list", &folder]).await?;
+            let listed: Value = serde_json::from_str(&listed)?;
+            let newest = listed.as_array().and_then(|all| all.last()).context("a list")?.clone();
+            ensure!(newest["incarnation"] == 2 && newest["parent"].is_null(), "{newest}");
+            Ok(newest)
+        })
+        .await
     }
 
     /// Every node ends at once, and what the first had is gone but its operator's files.
@@ -95,8 +127,12 @@ impl Backed {
 // nodes are lost. What is restored holds every record that was acknowledged, none twice, with the
 // ledgers of the backup; streams go on with their cursors; another node joins; the marker of the
 // payloads stands in no file of a backup; a flipped byte, another master key and a folder that holds
-// a node are refused, and leave nothing.
+// a node are refused, and leave nothing. A node writes one by itself where its settings say so.
 //
+// A restore compares, before it ends, the digest of each group's rows with the one in the backup, and
+// the ledger made anew from its leaves with the anchor.
+//
+// covers: F-5.6.5
 // holds: ING-1, ING-2, ING-3, ING-4, LED-1, SEC-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_cluster_comes_back_out_of_a_backup() -> Result<()> {
@@ -128,6 +164,12 @@ async fn a_lost_cluster_comes_back_out_of_a_backup() -> Result<()> {
     said(backed.restore(&spoiled, &keyring, &master).await, "g001.entries")?;
     ensure!(!backed.cluster.nodes[0].folder.join("data").exists(), "something was left");
 
+    // What was written under load: rows and ledgers are those that were recorded then.
+    let (probe, of) = (backed.cluster.path("probe"), second["backup"].as_str().context("an id")?);
+    let which = ["--backup", of, "--incarnation", "7"];
+    let early = backed.restore_into(&probe, &which, &backed.folder, &keyring, &master).await?;
+    ensure!(early["backup"] == second["backup"] && early["incarnation"] == 7, "{early}");
+
     let begun = Instant::now();
     let restored = backed.restore(&backed.folder, &keyring, &master).await?;
     ensure!(restored["incarnation"] == 2 && restored["backup"] == third["backup"], "{restored}");
@@ -135,6 +177,7 @@ async fn a_lost_cluster_comes_back_out_of_a_backup() -> Result<()> {
     let kept: usize = lines.iter().map(valid).sum();
     ensure!(restored["records"] == kept, "{restored}, {kept} were accepted");
     backed.cluster.nodes[0].lost = false;
+    backed.writes_by_itself();
     backed.cluster.start_node(0)?;
     backed.cluster.settled(1).await?;
     println!("restored and settled after {:.1?}", begun.elapsed());
@@ -144,9 +187,11 @@ async fn a_lost_cluster_comes_back_out_of_a_backup() -> Result<()> {
     backed.cluster.add_node().await?;
     backed.cluster.settled(2).await?;
     judge(&backed.cluster, &lines).await?;
-    // A new life begins a new chain.
-    let fresh = backed.create(&[]).await?;
-    ensure!(fresh["parent"].is_null(), "{fresh}");
+    // A new life begins a new chain, by itself.
+    let own = backed.written_by_itself().await?;
+    // It may still be read back: one is written at a time.
+    let next = until("the next backup", WITHIN, async || backed.create(&[]).await).await?;
+    ensure!(next["parent"] == own["backup"], "{next} does not continue {own}");
     backed.cluster.passed();
     Ok(())
 }

@@ -276,6 +276,10 @@ config! {
     backup: Backup {
         /// Folder that backups are written to, best on a disk of another place that is mounted here. Empty: this node writes none.
         folder: PathBuf = "\"\"", 0..=4096, "bytes", Node;
+        /// This node writes one by itself once the newest of the folder was begun so long ago. Best set on one node. 0: only when asked (`dtm backup create`).
+        every_minutes: u64 = "0", 0..=44_640, "minutes", Node;
+        /// Backups of one chain at most: the next one is full. An incremental one needs all before it in its chain.
+        chain_max: u64 = "30", 1..=1_000, "backups", Node;
     }
     /// What the node says about itself.
     telemetry: Telemetry {

@@ -102,19 +102,21 @@ impl Job {
         BackupId(*uuid::Builder::from_unix_timestamp_millis(millis, &random).as_uuid().as_bytes())
     }
 
-    /// The newest backup of this life of the cluster that can be continued.
+    /// The newest backup of this life of the cluster that can be continued; none where its chain is as
+    /// long as it may be.
     async fn parent(&self) -> Result<Option<(Manifest, dtm_backup::Digest)>, Status> {
         if self.full {
             return Ok(None);
         }
-        let folder = self.folder.clone();
+        let (folder, chain_max) = (self.folder.clone(), self.shared.config.backup.chain_max);
         let listed = tokio::task::spawn_blocking(move || {
             let mut all = dtm_backup::list(&folder)?;
             all.retain(|found| found.manifest.is_ok());
             let Some(newest) = all.pop() else { return Ok(None) };
             // One whose chain is broken is of no use to anybody.
-            let is_whole = dtm_backup::chain(&folder, &newest.name).is_ok();
-            newest.manifest.map(|manifest| is_whole.then_some(manifest))
+            let chain = dtm_backup::chain(&folder, &newest.name);
+            let goes_on = chain.is_ok_and(|chain| (chain.len() as u64) < chain_max);
+            newest.manifest.map(|manifest| goes_on.then_some(manifest))
         });
         let found = listed.await.map_err(internal)?.map_err(|error| of_backup(&error))?;
         let (cluster, life) = (self.shared.cluster_id, self.shared.incarnation.0);

@@ -11,6 +11,7 @@
 //! what it left is no backup. Owner of the state: the folder.
 
 mod job;
+mod schedule;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
 use self::job::Job;
+pub(crate) use self::schedule::keep_backups;
 use super::Actor;
 use super::auth::address;
 use super::shared::Shared;
@@ -75,10 +77,10 @@ impl BackupService for BackupDoor {
         };
         tokio::spawn(async move {
             let _turn = turn;
-            let ended = job.run(Actor::of(&caller, from)).await;
+            let ended = Box::pin(job.run(Actor::of(&caller, from))).await;
             let answer = ended.map(|done| answer(wire::create_backup_response::Answer::Done(done)));
             if let Err(status) = &answer {
-                tracing::warn!(message = status.message(), "no backup was written");
+                failed(status);
             }
             // Whoever asked may have gone: the backup, or what is none, stays.
             let _ = answers.send(answer).await;
@@ -92,4 +94,10 @@ impl BackupService for BackupDoor {
 
 fn answer(of: wire::create_backup_response::Answer) -> wire::CreateBackupResponse {
     wire::CreateBackupResponse { answer: Some(of) }
+}
+
+/// Says that no backup was written.
+fn failed(status: &Status) {
+    metrics::counter!("dtm_backups_failed_total").increment(1);
+    tracing::warn!(message = status.message(), "no backup was written");
 }
