@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use dtm_ctl::args::{
-    ClusterCommand, Command, ConfigCommand, ConfigFile, DocsPage, DoctorArgs, GenerateCommand,
-    Globals, InitArgs, JoinArgs, NodeArgs,
+    BackupCommand, ClusterCommand, Command, ConfigCommand, ConfigFile, DocsPage, DoctorArgs,
+    GenerateCommand, Globals, InitArgs, JoinArgs, NodeArgs, RestoreArgs,
 };
 use dtm_ctl::contexts::{self, Context, Contexts};
 use dtm_ctl::{Exit, Failure, Printer, Remote};
@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::config::Loaded;
 use crate::doctor::{self, Verdict};
 use crate::pki::{self, InitOptions};
-use crate::{config, join, keyring, precheck, telemetry};
+use crate::{config, join, keyring, precheck, restore, telemetry};
 
 /// How long `dtm doctor` waits for the cluster.
 const STATUS_WITHIN: Duration = Duration::from_secs(10);
@@ -38,6 +38,9 @@ pub enum Error {
     /// Joining.
     #[error(transparent)]
     Join(#[from] join::Error),
+    /// Restoring a backup.
+    #[error(transparent)]
+    Restore(#[from] restore::Error),
 }
 
 impl Error {
@@ -46,7 +49,8 @@ impl Error {
         match self {
             Self::Config(_) => config::EXIT_CONFIG,
             Self::Failure(failure) => failure.exit() as u8,
-            Self::Pki(_) | Self::Join(_) => Exit::Failed as u8,
+            Self::Restore(restore::Error::Differs { .. }) => Exit::Unverified as u8,
+            Self::Pki(_) | Self::Join(_) | Self::Restore(_) => Exit::Failed as u8,
         }
     }
 
@@ -58,7 +62,10 @@ impl Error {
             Self::Join(join::Error::Refused(status)) => {
                 Failure::Refused(status.clone()).tell(globals.lang)
             }
-            Self::Pki(error) => in_words(error.told(), error, globals),
+            Self::Pki(error) | Self::Restore(restore::Error::Pki(error)) => {
+                in_words(error.told(), error, globals)
+            }
+            Self::Restore(error) => dtm_types::chain(error),
             Self::Join(error) => in_words(error.told(), error, globals),
         }
     }
@@ -85,6 +92,9 @@ pub fn run<'a>(
             Command::Doctor(file) => examine(file, globals, now_us).await?,
             Command::Cluster(ClusterCommand::Init(args)) => init(args, &printer, now_us)?,
             Command::Cluster(ClusterCommand::Join(args)) => join_cluster(args, &printer).await?,
+            Command::Backup(BackupCommand::Restore(args)) => {
+                restore_cluster(args, globals, now_us).await?;
+            }
             Command::Generate(GenerateCommand::Grafana) => {
                 printer.raw(&telemetry::grafana(globals.lang));
             }
@@ -325,6 +335,59 @@ async fn join_cluster(args: &JoinArgs, printer: &Printer<'_>) -> Result<(), Erro
         "cli.keep_master",
         &[("name", &args.node.folder.join("keys/master.key").display().to_string())],
     );
+    printer.say("cli.next_serve", &[("config", &config)]);
+    Ok(())
+}
+
+/// Between two reports of how far a restore is, bytes.
+const REPORT_EVERY: u64 = 16 << 20;
+
+async fn restore_cluster(args: &RestoreArgs, globals: &Globals, now_us: i64) -> Result<(), Error> {
+    let name = args.node.node.as_deref().unwrap_or(FIRST_NODE);
+    let options = restore::Options {
+        node: options(&args.node, name, "", "", 0),
+        from: args.from.clone(),
+        backup: args.backup.clone(),
+        keyring: args.keyring.clone(),
+        master: args.master.clone(),
+        incarnation: args.incarnation,
+    };
+    let (runtime, shown) = (tokio::runtime::Handle::current(), globals.clone());
+    let restored = tokio::task::spawn_blocking(move || {
+        let (printer, mut told) = (Printer::new(&shown), 0);
+        restore::restore(&options, now_us, &runtime, &mut |done, all| {
+            if (done >= told + REPORT_EVERY || done == all) && !printer.is_json() {
+                told = done;
+                let (count, all) = ((done >> 20).to_string(), (all >> 20).to_string());
+                let line = printer.text("cli.restore_step", &[("count", &count), ("all", &all)]);
+                eprintln!("{line}");
+            }
+        })
+    });
+    let restored = restored.await.expect("it is not cancelled").map_err(|error| match error {
+        restore::Error::Backup(error) => Error::Failure(Failure::Backup(error)),
+        error => Error::Restore(error),
+    })?;
+    let printer = Printer::new(globals);
+    let (config, backup) = (restored.config.display().to_string(), restored.backup.to_string());
+    let (count, life) = (restored.records.to_string(), restored.incarnation.to_string());
+    let cut = dtm_ctl::time(restored.anchor_us);
+    let values = [
+        ("count", count.as_str()),
+        ("name", backup.as_str()),
+        ("time", cut.as_str()),
+        ("incarnation", life.as_str()),
+        ("config", config.as_str()),
+    ];
+    let document = json!({
+        "backup": backup, "cut": cut, "incarnation": restored.incarnation.0,
+        "records": restored.records, "groups": restored.groups, "config": config,
+        "node": name, "node_id": restored.node.to_string(),
+    });
+    printer.done("cli.restored", &values, &document);
+    let master = args.node.folder.join("keys/master.key").display().to_string();
+    printer.say("cli.keep_master", &[("name", &master)]);
+    printer.say("cli.restore_next", &[]);
     printer.say("cli.next_serve", &[("config", &config)]);
     Ok(())
 }

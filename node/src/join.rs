@@ -16,7 +16,7 @@ use dtm_proto::admin::join_service_client::JoinServiceClient;
 use dtm_proto::admin::{JoinRequest, JoinResponse};
 use dtm_types::command::NodeRow;
 use dtm_types::text::Told;
-use dtm_types::{ClusterId, NodeId};
+use dtm_types::{ClusterId, Incarnation, NodeId};
 use rustls_pki_types::{CertificateDer, ServerName};
 use sha2::{Digest, Sha256};
 use tonic::transport::{Channel, Endpoint};
@@ -24,6 +24,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::handover::Receiver;
 use crate::join_token::JoinToken;
 use crate::pki::{self, InitOptions};
+use crate::runtime::life;
 use crate::tls::{client_pinned_to, connector};
 use crate::{keyring, pki::make_request};
 
@@ -106,8 +107,13 @@ pub async fn join(options: &InitOptions, address: &str, token: &str) -> Result<P
     let (cluster, chain, roots) = checked(&answer, node, token.ca_digest)?;
     let exported = receiver.open(&answer.sealed_keyring, cluster)?;
     let settings = answer.settings.unwrap_or_default();
+    let life = Incarnation(answer.incarnation.max(1));
     Ok(pki::write_node(options, &request, &chain, &roots, &|data: &Path, master: &Path| {
         keyring::import(data, master, &exported).map_err(|e| pki::Error::Keyring(e.to_string()))?;
+        life::write(data, life).map_err(|source| {
+            let path = data.join(life::FILE);
+            pki::Error::Io { what: "write", path, source }
+        })?;
         if settings.version > 0 {
             // Where it is not kept, the first start asks meta.
             let _ = crate::config::keep(data, &settings);
@@ -116,7 +122,7 @@ pub async fn join(options: &InitOptions, address: &str, token: &str) -> Result<P
     })?)
 }
 
-fn row(options: &InitOptions, node: NodeId) -> NodeRow {
+pub(crate) fn row(options: &InitOptions, node: NodeId) -> NodeRow {
     let [https, grpc, peers] = options.listen;
     let host = options.advertise.first().map(String::as_str).unwrap_or_default();
     let at = |port: u16| crate::config::host_and_port(host, port);

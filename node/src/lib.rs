@@ -19,6 +19,7 @@ pub mod join;
 pub mod join_token;
 pub mod keyring;
 pub mod precheck;
+pub mod restore;
 mod runtime;
 pub mod seams;
 pub mod serve;

@@ -19,6 +19,7 @@ mod anchors;
 mod approvals;
 mod day;
 mod entries;
+mod lives;
 mod lost;
 mod nodes;
 mod settings;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_proto::cluster as wire;
@@ -25,6 +26,9 @@ use crate::convert;
 use crate::network::{answer_from_wire, append_request_to_wire};
 use crate::snapshot::{Snapshot, SnapshotData};
 use crate::type_config::{PeerNode, TypeConfig, Vote};
+
+/// openraft would wait an hour for a snapshot; the product ends one that makes no progress.
+const ANSWER_MOST: Duration = Duration::from_secs(10);
 
 type RpcError = RPCError<TypeConfig>;
 
@@ -68,7 +72,7 @@ impl Way {
         option: &RPCOption,
     ) -> Result<T, RpcError> {
         let answer = self.post.carry(self.from, self.to, letter.seal());
-        let answer = tokio::time::timeout(option.hard_ttl(), answer).await;
+        let answer = tokio::time::timeout(option.hard_ttl().min(ANSWER_MOST), answer).await;
         let answer: Option<Bytes> = answer.map_err(|_| failed("no answer in time"))?;
         let answer = answer.ok_or_else(|| failed("refused"))?;
         T::decode(answer).map_err(failed)

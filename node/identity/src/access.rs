@@ -117,6 +117,8 @@ operations! {
     ChangeSettings = "change the cluster's settings" [No Yes No No No No];
     /// See the cluster's settings and their history.
     ReadSettings = "see the cluster's settings" [No  Yes  Yes  Yes  No   No];
+    /// Write a backup of the whole cluster.
+    CreateBackup = "write a backup"             [No   Yes  No   No   No   No];
     /// Make a 10-minute link to the page.
     ConsoleLink = "open the console"            [No   Yes  Yes  Yes  No   No];
     /// See the live page.

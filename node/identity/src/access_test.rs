@@ -41,6 +41,7 @@ const DECLARED: &[(&str, &str)] = &[
     ("deny an approval", "operator approver"),
     ("change the cluster's settings", "operator"),
     ("see the cluster's settings", "operator approver auditor"),
+    ("write a backup", "operator"),
     ("open the console", "operator approver auditor"),
     ("see the page", "operator approver auditor"),
     ("read metrics", "operator auditor"),

@@ -10,8 +10,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::found;
 use crate::pki::Genesis;
 use crate::services::{
-    Shared, follow_leaders, keep_cluster_key, keep_drained, keep_settings, watch_fences,
-    watch_rights,
+    Shared, follow_leaders, keep_backups, keep_cluster_key, keep_drained, keep_settings,
+    watch_fences, watch_rights,
 };
 
 type Part = AbortOnDropHandle<()>;
@@ -43,6 +43,7 @@ impl Beside {
                 ("the watch over this node's row", part(keep_drained(shared()))),
                 ("the watch over the settings", part(keep_settings(shared()))),
                 ("the watch over the cluster key", part(keep_cluster_key(shared()))),
+                ("the schedule of backups", part(keep_backups(shared()))),
             ],
             founding,
         }

@@ -19,11 +19,11 @@ pub(super) const STAMP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What the file says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Boot {
+pub(crate) struct Boot {
     /// Starts so far.
-    pub(super) counter: u64,
+    pub(crate) counter: u64,
     /// When the node last said that it runs; 0 = nobody knows.
-    pub(super) stamp_us: i64,
+    pub(crate) stamp_us: i64,
 }
 
 impl Boot {
@@ -49,7 +49,7 @@ impl Boot {
     }
 
     /// Writes the file. Durable when it returns.
-    pub(super) fn write(self, data: &Path) -> io::Result<()> {
+    pub(crate) fn write(self, data: &Path) -> io::Result<()> {
         let text = format!("{} {}\n", self.counter, self.stamp_us);
         replace_file(&RealVfs, &data.join(FILE), text.as_bytes())
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtm_proto::admin::admin_service_server::AdminServiceServer;
+use dtm_proto::admin::backup_service_server::BackupServiceServer;
 use dtm_proto::admin::join_service_server::JoinServiceServer;
 use dtm_proto::admin::node_service_server::NodeServiceServer;
 use dtm_proto::records::records_service_server::RecordsServiceServer;
@@ -17,8 +18,8 @@ use tower::util::{MapRequestLayer, MapResponseLayer};
 use super::settings::LEAVE_WITHIN;
 use crate::http::{LiveStatus, Readiness};
 use crate::services::{
-    AdminDoor, IngestServer, JoinDoor, Live, NodeDoor, RecordsDoor, Shared, TellTooLarge, metered,
-    reflection,
+    AdminDoor, BackupDoor, IngestServer, JoinDoor, Live, NodeDoor, RecordsDoor, Shared,
+    TellTooLarge, metered, reflection,
 };
 use crate::telemetry::ContainCalls;
 use crate::tls;
@@ -53,6 +54,7 @@ pub(super) async fn serve_grpc(
     let admin = AdminServiceServer::new(AdminDoor(Arc::clone(&shared)))
         .max_decoding_message_size(ADMIN_BYTES_MAX);
     let nodes = NodeServiceServer::new(NodeDoor(Arc::clone(&shared)));
+    let backups = BackupServiceServer::new(BackupDoor(Arc::clone(&shared)));
     let arriving = Arc::clone(&shared);
     let join = JoinServiceServer::new(JoinDoor(shared));
     let served = tls::grpc_server()
@@ -66,6 +68,7 @@ pub(super) async fn serve_grpc(
         .add_service(records)
         .add_service(admin)
         .add_service(nodes)
+        .add_service(backups)
         .add_service(join)
         .serve_with_incoming_shutdown(listener.run(shutdown.clone()), shutdown.cancelled());
     let ended = tokio::select! {

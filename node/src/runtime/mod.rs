@@ -8,14 +8,15 @@
 
 mod admit;
 mod beside;
-mod boot;
+pub(crate) mod boot;
 mod found;
 mod grpc;
+pub(crate) mod life;
 mod run;
 mod settings;
 mod sites;
 mod vault;
 
 pub(crate) use run::{Error, run};
-pub(crate) use settings::log_identity;
+pub(crate) use settings::{log_identity, peer_node};
 pub(crate) use vault::NodeVault;

@@ -10,15 +10,14 @@ use dtm_machine::seams::{Clock, Entropy};
 use dtm_storage::keys::Keyring;
 use dtm_storage::log::NodeLog;
 use dtm_storage::state::Owner;
+use dtm_types::Incarnation;
 use tokio_util::sync::CancellationToken;
 
 use super::admit::{Started, founded, last_start, start};
 use super::beside::Beside;
 use super::grpc::serve_grpc;
-use super::settings::{
-    FIRST, LEAVE_WITHIN, cluster_config, cluster_row, open_log, own_row, state_config,
-};
-use super::{NodeVault, boot, sites};
+use super::settings::{LEAVE_WITHIN, cluster_config, cluster_row, open_log, own_row, state_config};
+use super::{NodeVault, boot, life, sites};
 use crate::config::Config;
 use crate::http::{self, Console, Pages};
 use crate::pki::{self, Genesis};
@@ -65,6 +64,19 @@ pub enum Error {
     LogGone {
         /// Folder of the log.
         path: std::path::PathBuf,
+    },
+    /// The log is of another life of the cluster than the folder says.
+    #[error(
+        "the log is of incarnation {found} of the cluster, {path} says {own} (without the file it is 1): \
+         put the file back that belongs to this log (docs/backup.md)"
+    )]
+    OtherLife {
+        /// The file that says so.
+        path: std::path::PathBuf,
+        /// What the log says.
+        found: Incarnation,
+        /// What the file says.
+        own: Incarnation,
     },
     /// Lines to other sites.
     #[error("the lines to other sites cannot be opened (node.sites, [sites]): {0}")]
@@ -132,6 +144,7 @@ impl Error {
             | Self::Pki(_)
             | Self::File { .. }
             | Self::LogGone { .. }
+            | Self::OtherLife { .. }
             | Self::Sites(_)
             | Self::Tls(_)
             | Self::SecondCertificate { .. }
@@ -150,19 +163,22 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
     let (config, data) = (shell.loaded.config.clone(), shell.loaded.config.node.data.clone());
     let (cluster_id, node) = shell.material.node();
     let (genesis, last) = (Genesis::read(&data)?, last_start(&data)?);
+    let incarnation = own_life(&data)?;
     let (clock, entropy) = of_system();
     let mut row = own_row(&config, node, last.counter + 1, &shell);
     let tls = (seams.peers)(node, Peers::new(Arc::clone(&shell.material)));
     let sites = sites::open(&shell, &tls, &clock, &mut row)?;
-    let cluster_config = cluster_config(&config, cluster_id, &row, node);
+    let cluster_config = cluster_config(&config, cluster_id, &row, node, incarnation);
     // First whatever may refuse this folder: then nothing was written.
     dtm_cluster::ask_first(&cluster_config, &tls, &clock, &data.join("state")).await?;
     let log = open_log(&data, &config, cluster_id, node)?;
+    check_life(&data, incarnation, &log)?;
     let founding = is_founding(&data, genesis.is_some(), &log)?;
     let (keyring, owner) = (Arc::new(keyring), Owner { cluster: cluster_id, node });
     let states = DbStates::open(&data.join("state"), owner, &state_config(&config))?;
     let vault = (seams.vault)(vault(&keyring, &entropy, genesis.is_some())?);
-    let deps = cluster_deps(&log, &states, tls, &clock, sites.as_ref());
+    let logs = NodeLogs::new(Arc::clone(&log), incarnation);
+    let deps = cluster_deps(logs, &states, tls, &clock, sites.as_ref());
     let starting = ClusterNode::listen(cluster_config, deps, shell.peers.into_tcp())?;
     let started = start(starting, last, &data, &clock, &shell.shutdown).await?;
     let Some(Started { cluster, stamping }) = started else { return Ok(()) };
@@ -179,13 +195,13 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         entropy: Arc::clone(&entropy),
         limits: limits(&config),
         ack_times: Arc::clone(&ack_times),
-        incarnation: FIRST,
+        incarnation,
         node_name: config.node.name.clone(),
     })
     .await?;
     let shared = Arc::new(Shared {
         cluster_id,
-        incarnation: FIRST,
+        incarnation,
         node,
         row,
         cluster,
@@ -214,14 +230,14 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
 }
 
 fn cluster_deps(
-    log: &Arc<NodeLog>,
+    logs: NodeLogs,
     states: &DbStates,
     tls: Arc<dyn PeerTls>,
     clock: &Arc<dyn Clock>,
     sites: Option<&Arc<QuicSites>>,
 ) -> ClusterDeps {
     ClusterDeps {
-        logs: Arc::new(NodeLogs::new(Arc::clone(log), FIRST)),
+        logs: Arc::new(logs),
         states: Arc::new(states.clone()),
         tls,
         clock: Arc::clone(clock),
@@ -263,6 +279,21 @@ async fn until_ended(
 /// Root certificates of the cluster (DER), for nodes that join.
 fn roots(config: &Config) -> Result<Vec<Vec<u8>>, Error> {
     Ok(pki::read_certificates(&config.tls.ca)?.iter().map(|c| c.to_vec()).collect())
+}
+
+/// The life of the cluster that the data folder belongs to.
+fn own_life(data: &Path) -> Result<Incarnation, Error> {
+    life::read(data).map_err(|source| Error::File { path: data.join(life::FILE), source })
+}
+
+/// A log of another life is not this node's to go on with: its replicas would not be found, and the
+/// node would begin as one that lost them.
+fn check_life(data: &Path, own: Incarnation, log: &NodeLog) -> Result<(), Error> {
+    let mut lives = log.groups().into_iter().map(|replica| Incarnation(replica.key.incarnation));
+    match lives.find(|life| *life != own) {
+        Some(found) => Err(Error::OtherLife { path: data.join(life::FILE), found, own }),
+        None => Ok(()),
+    }
 }
 
 /// Whether the founding of the cluster is still to be done, or to be completed, on this node.

@@ -15,14 +15,12 @@ use dtm_types::bundle::VERSION_MAX;
 use dtm_types::command::{ClusterRow, NodeRow};
 use dtm_types::{ClusterId, Incarnation, NodeId};
 
-use super::Error;
+use super::{Error, life};
 use crate::config::Config;
 use crate::pki::Genesis;
 use crate::shell::Shell;
 use crate::tls;
 
-/// The first life of a cluster.
-pub(super) const FIRST: Incarnation = Incarnation(1);
 /// A session that did not leave by then, at a planned stop, is cut off.
 pub(super) const LEAVE_WITHIN: Duration = Duration::from_millis(2_500);
 
@@ -31,9 +29,10 @@ pub(super) fn cluster_config(
     cluster: ClusterId,
     row: &NodeRow,
     node: NodeId,
+    life: Incarnation,
 ) -> ClusterConfig {
     let mut settings = ClusterConfig::new(cluster, peer_node(row, node));
-    settings.incarnation = FIRST;
+    settings.incarnation = life;
     settings.boot_counter = row.boot_counter;
     settings.sites_address = row.sites_address.clone();
     settings.version_max = version_max(config);
@@ -54,7 +53,7 @@ pub(super) fn cluster_row(genesis: &Genesis, cluster: ClusterId, keyring: &Keyri
     ClusterRow {
         cluster_id: Bytes::copy_from_slice(&cluster.0),
         name: genesis.cluster_name.clone(),
-        incarnation: FIRST.0,
+        incarnation: life::FIRST.0,
         ingest_groups: genesis.ingest_groups,
         production: genesis.production,
         cluster_key_id: Bytes::copy_from_slice(&keyring.current().0),
@@ -119,7 +118,7 @@ pub(super) fn own_row(config: &Config, node: NodeId, boot_counter: u64, shell: &
     }
 }
 
-fn peer_node(row: &NodeRow, node: NodeId) -> PeerNode {
+pub(crate) fn peer_node(row: &NodeRow, node: NodeId) -> PeerNode {
     PeerNode {
         node,
         site: row.site.clone(),

@@ -32,6 +32,7 @@ const PROPOSE_WITHIN: Duration = Duration::from_secs(30);
 const DETAIL_VERSION: u8 = 1;
 
 /// Who acts.
+#[derive(Clone)]
 pub(crate) struct Actor {
     pub(crate) kind: ActorKind,
     /// 16 bytes.

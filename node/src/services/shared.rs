@@ -62,6 +62,8 @@ pub(crate) struct Room {
     pub(crate) reads: Arc<Semaphore>,
     pub(crate) ahead: Ahead,
     pub(crate) arrivals: Arrivals,
+    /// One backup is written at a time.
+    pub(crate) backups: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Room {
@@ -71,6 +73,7 @@ impl Room {
             reads: Arc::new(Semaphore::new(READS_MAX)),
             ahead: Ahead::new(limits.read_ahead_bytes_max),
             arrivals: Arrivals::new(limits.arriving_bytes_max, limits.request_within_ms),
+            backups: Arc::default(),
         }
     }
 }

@@ -150,6 +150,9 @@ metrics! {
     Gauge "dtm_disk_free_bytes" [""] "bytes": "Free space where the data folder lies.";
     Gauge "dtm_stopped" [""] "0 or 1": "1 when the fail-stop latch fell after a failed disk write.";
     Gauge "dtm_certificate_expires_seconds" [""] "seconds": "Time left on this node's certificate.";
+    Counter "dtm_backups_total" [""] "backups": "Backups written by this node, read back and entered in the ledger.";
+    Counter "dtm_backups_failed_total" [""] "backups": "Backups that were begun, asked for or due by schedule, and not written.";
+    Gauge "dtm_backup_newest_cut_seconds" [""] "seconds": "Group time of meta at the anchor of the newest backup that this run of the node wrote, Unix seconds: what was acknowledged before is in it.";
 }
 
 /// Tells the recorder units and meanings, so that `/metrics` carries them, and begins the counters

@@ -56,6 +56,9 @@ pub enum Failure {
     /// The agent.
     #[error(transparent)]
     Agent(#[from] dtm_client::agent::Error),
+    /// A backup is damaged, not whole, or not there.
+    #[error(transparent)]
+    Backup(dtm_backup::Error),
     /// The definition of a data set does not read.
     #[error(transparent)]
     Definition(#[from] dtm_catalog::Error),
@@ -129,6 +132,7 @@ impl Failure {
             Self::Usage { .. } => Exit::Usage,
             Self::Verdict { exit, .. } => *exit,
             Self::Contexts { .. } => Exit::Config,
+            Self::Backup(error) => crate::commands::backup::exit(error),
             _ => Exit::Failed,
         }
     }
@@ -147,6 +151,7 @@ impl Failure {
                 render(lang, key, &values)
             }
             Self::Verdict { key, .. } => render(lang, key, &[]),
+            Self::Backup(error) => crate::commands::backup::tell(error, lang),
             Self::Unreachable { tried } => {
                 let each: Vec<_> =
                     tried.iter().map(|e| format!("\n  {}", told::of_client(e, lang))).collect();

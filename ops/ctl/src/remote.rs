@@ -5,6 +5,7 @@ use std::fs;
 use dtm_client::{Credential, Endpoint, Reader, TlsFiles};
 use dtm_proto::admin::Context as Why;
 use dtm_proto::admin::admin_service_client::AdminServiceClient;
+use dtm_proto::admin::backup_service_client::BackupServiceClient;
 use dtm_proto::records::records_service_client::RecordsServiceClient;
 use tonic::transport::Channel;
 use zeroize::Zeroizing;
@@ -92,6 +93,11 @@ impl Remote {
     /// The administration of the cluster.
     pub fn admin(&self) -> AdminServiceClient<Channel> {
         AdminServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// Backups.
+    pub(crate) fn backups(&self) -> BackupServiceClient<Channel> {
+        BackupServiceClient::new(self.channel.clone())
     }
 
     /// Stored records.

@@ -22,6 +22,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("dtm-proto", 2),
     ("dtm-client", 2),
     ("dtm-storage", 2),
+    ("dtm-backup", 2),
     ("dtm-sites", 2),
     ("dtm-cluster", 2),
     ("dtm-actors", 3),

@@ -98,6 +98,10 @@ uuid_id! {
     /// A request for a second person's word.
     ApprovalId
 }
+uuid_id! {
+    /// A backup.
+    BackupId
+}
 
 /// A registered sending system's code: 1 to 64 of `a-z 0-9 . - _`, first a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -16,8 +16,8 @@ mod version_of;
 pub use chain::chain;
 pub use error_code::ErrorCode;
 pub use ids::{
-    ApprovalId, ClusterId, GroupId, Incarnation, KeyId, NodeId, ReplicaId, RequestId, SessionId,
-    SourceId, StreamKey,
+    ApprovalId, BackupId, ClusterId, GroupId, Incarnation, KeyId, NodeId, ReplicaId, RequestId,
+    SessionId, SourceId, StreamKey,
 };
 pub use month::{DAY_US, LOCAL_OFFSET_US, Month, civil, local_day};
 pub use request_log::{REQUEST_LOG, operation};

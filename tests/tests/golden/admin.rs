@@ -3,10 +3,11 @@
 use dtm_types::command::admin::Op;
 use dtm_types::command::{
     Admin, Agreement, ApprovalRow, ApprovalState, BootNode, ClusterRow, DatasetRow, DenyApproval,
-    GrantApproval, GroupRow, JoinTokenRow, MaskRule, NodeRow, OperatorRow, PutSettings, RemoveNode,
-    ReplicaRow, RequestApproval, ResendQuarantined, RevokeOperator, RevokeSourceCertificate,
-    RevokeSourceKey, RotateClusterKey, Setting, SettingChange, SettingsRow, SourceCertificateRow,
-    SourceKeyRow, SourceLimits, SourceRow, TransferLeader, UseJoinToken,
+    EnterBackup, GrantApproval, GroupRow, JoinTokenRow, MaskRule, NodeRow, OperatorRow,
+    PutSettings, RemoveNode, ReplicaRow, RequestApproval, ResendQuarantined, RevokeOperator,
+    RevokeSourceCertificate, RevokeSourceKey, RotateClusterKey, Setting, SettingChange,
+    SettingsRow, SourceCertificateRow, SourceKeyRow, SourceLimits, SourceRow, TransferLeader,
+    UseJoinToken,
 };
 use dtm_types::format::{Form, Mode};
 
@@ -248,7 +249,7 @@ fn boot() -> BootNode {
     }
 }
 
-fn of_version_2() -> [(&'static str, Op); 11] {
+fn of_version_2() -> [(&'static str, Op); 12] {
     let boot_of_a_site = BootNode { sites_address: "n1:9445".into(), ..boot() };
     let rotating = ClusterRow { pending_cluster_key_id: id(7), ..cluster() };
     let removal = RemoveNode { node: id(1), approval: id(2), replicas_min: 3 };
@@ -265,6 +266,8 @@ fn of_version_2() -> [(&'static str, Op); 11] {
     let granted = GrantApproval { id: approval.id.clone(), object_digest, reason: reason.clone() };
     let denied = DenyApproval { id: approval.id, reason };
     let rotate = RotateClusterKey { key_id: id(1), current: true };
+    let backup =
+        EnterBackup { backup: id(1), parent: id(2), manifest_digest: digest(3), anchor_leaf: 400 };
     [
         ("remove_node.approved", Op::RemoveNode(removal)),
         ("request_approval", Op::RequestApproval(asked)),
@@ -277,6 +280,7 @@ fn of_version_2() -> [(&'static str, Op); 11] {
         ("transfer_leader", Op::TransferLeader(TransferLeader { groups: vec![1, 300], to: id(2) })),
         ("rotate_cluster_key", Op::RotateClusterKey(rotate)),
         ("put_settings", Op::PutSettings(put_settings())),
+        ("enter_backup", Op::EnterBackup(backup)),
     ]
 }
 

@@ -55,6 +55,7 @@ fn what_is_sealed_and_wrapped_opens() {
         ("data", KeyPurpose::Data, Some(&source), Month(24_322)),
         ("source", KeyPurpose::Source, Some(&source), Month(0)),
         ("audit", KeyPurpose::Audit, None, Month(24_322)),
+        ("backup", KeyPurpose::Backup, None, Month(0)),
     ] {
         let context = WrapContext { purpose, group: GroupId(7), source, month, key_id };
         let wrapped = wrap_key(&cluster, KeyId([5; 16]), &context, &nonce, &data);

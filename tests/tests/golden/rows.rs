@@ -91,6 +91,8 @@ fn rows_of_every_group() {
         GroupHead { day: 0, day_records: 0, day_refused: 0, day_from_us: 0, ..head() };
     golden.message("GroupHead/version_1", &of_version_1);
     golden.message("WrappedKey", &wrapped_key(1));
+    let of_backup = WrappedKey { purpose: KeyPurpose::Backup.into(), ..wrapped_key(1) };
+    golden.message("WrappedKey/backup", &of_backup);
     let row = QuarantineRow {
         stream: "main".into(),
         records: 2,

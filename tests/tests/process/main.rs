@@ -18,6 +18,7 @@ mod agent;
 mod agreed;
 mod approvals;
 mod availability;
+mod backup;
 mod bad_config;
 mod bad_frames;
 mod bad_records;

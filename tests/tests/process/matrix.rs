@@ -126,6 +126,7 @@ fn of_administration() -> Vec<Call> {
     calls.extend(each(service, &["ListSources"], "operator approver auditor source", &list));
     let readers = "operator approver auditor source other";
     calls.extend(each(service, &["ListDatasets"], readers, &[]));
+    calls.extend(each("dtm.admin.v1.BackupService", &["CreateBackup"], OPERATOR, &[]));
     calls
 }
 

@@ -45,7 +45,7 @@ const FILES_MAX: usize = 10_000;
 // The rest of the row, beside this: every changed byte of a sealed batch is refused
 // (dtm-actors any_changed_byte_is_refused), the cipher is XAES-256-GCM to its published vectors
 // (dtm-seal cipher_test.rs), rotation while nodes are killed (keys.rs), damage under load
-// (damage.rs). There are no backups yet; their files will be searched here too.
+// (damage.rs), files of backups (backup.rs).
 //
 // covers: A1-4.2
 // holds: SEC-1, ING-1, ING-2, ING-3, ING-4
@@ -204,6 +204,17 @@ pub(crate) fn search(cluster: &Cluster, source: &Source) -> Result<()> {
     }
     ensure!(searched > 3 * NODES, "{searched} files were searched");
     Ok(())
+}
+
+/// Fails where a file below a folder holds what must not be there in clear; how many were searched.
+pub(crate) fn in_no_file_of(folder: &Path, needles: &[String]) -> Result<usize> {
+    let all = files(folder)?;
+    for path in &all {
+        if let Searched::Holds(needle) = holds(path, needles)? {
+            bail!("SEC-1: {} holds {needle:?}", path.display());
+        }
+    }
+    Ok(all.len())
 }
 
 /// Every file below a folder.

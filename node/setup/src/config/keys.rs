@@ -272,6 +272,15 @@ config! {
         /// The first channel is used again once it has answered for so long.
         return_after_ms: u64 = "60_000", 1_000..=3_600_000, "ms", Start;
     }
+    /// Backups, on the node that is asked to write them.
+    backup: Backup {
+        /// Folder that backups are written to, best on a disk of another place that is mounted here. Empty: this node writes none.
+        folder: PathBuf = "\"\"", 0..=4096, "bytes", Node;
+        /// This node writes one by itself once the newest of the folder was begun so long ago. Best set on one node. 0: only when asked (`dtm backup create`).
+        every_minutes: u64 = "0", 0..=44_640, "minutes", Node;
+        /// Backups of one chain at most: the next one is full. An incremental one needs all before it in its chain.
+        chain_max: u64 = "30", 1..=1_000, "backups", Node;
+    }
     /// What the node says about itself.
     telemetry: Telemetry {
         /// Log level, or a filter such as `info,dtm_cluster=debug`. The warnings of openraft repeat many times a second while a node is away; who is gone and who is back is told once without them.

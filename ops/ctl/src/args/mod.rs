@@ -3,11 +3,13 @@
 
 mod approval;
 mod availability;
+mod backup;
 mod data;
 mod drill;
 
 pub use approval::ApprovalCommand;
 pub use availability::{AvailabilityCommand, ProbeArgs};
+pub use backup::{BackupCommand, RestoreArgs};
 pub use data::{
     AgentArgs, DatasetCommand, PublishArgs, QuarantineCommand, ReadArgs, RecordsCommand, SendForm,
     SendMode, SourceArgs, SourceCommand, SourceKeyCommand, SourceLimit,
@@ -126,6 +128,9 @@ pub enum Command {
     /// The ledgers.
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Backups of the whole cluster, and what is restored from them.
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// How long the system was interrupted, as seen from outside.
     #[command(subcommand)]
     Availability(AvailabilityCommand),

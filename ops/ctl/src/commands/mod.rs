@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod approval;
 pub(crate) mod availability;
+pub(crate) mod backup;
 pub(crate) mod cluster;
 pub(crate) mod config;
 pub(crate) mod console;

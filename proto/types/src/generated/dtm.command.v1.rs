@@ -188,7 +188,7 @@ pub struct Admin {
     pub expected_version: ::core::option::Option<u64>,
     #[prost(
         oneof = "admin::Op",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 40"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 40, 45"
     )]
     pub op: ::core::option::Option<admin::Op>,
 }
@@ -240,6 +240,8 @@ pub mod admin {
         DenyApproval(super::DenyApproval),
         #[prost(message, tag = "40")]
         PutSettings(super::PutSettings),
+        #[prost(message, tag = "45")]
+        EnterBackup(super::EnterBackup),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -555,6 +557,22 @@ pub struct RotateClusterKey {
     /// the current one from here on.
     #[prost(bool, tag = "2")]
     pub current: bool,
+}
+/// A backup, entered twice: when it is begun, and when it was written and read back. No row changes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EnterBackup {
+    /// 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub backup: ::prost::bytes::Bytes,
+    /// 16 bytes: the backup that it continues; empty = a full one.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub parent: ::prost::bytes::Bytes,
+    /// 32 bytes: SHA-256 of its manifest; empty = it is begun.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub manifest_digest: ::prost::bytes::Bytes,
+    /// Leaf of meta that it is cut along; 0 while it is begun.
+    #[prost(uint64, tag = "4")]
+    pub anchor_leaf: u64,
 }
 /// Changes the cluster's settings. What a value must be was checked before it was proposed; apply
 /// bounds sizes, order and the version, which `Admin.expected_version` must name (0 = none are set).

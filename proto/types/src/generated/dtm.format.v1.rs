@@ -660,6 +660,8 @@ pub enum KeyPurpose {
     Source = 2,
     /// One a group and month: details beside leaves.
     Audit = 3,
+    /// One a backup: seals its files. In the manifest of the backup, never in a row.
+    Backup = 4,
 }
 impl KeyPurpose {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -672,6 +674,7 @@ impl KeyPurpose {
             Self::Data => "KEY_PURPOSE_DATA",
             Self::Source => "KEY_PURPOSE_SOURCE",
             Self::Audit => "KEY_PURPOSE_AUDIT",
+            Self::Backup => "KEY_PURPOSE_BACKUP",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -681,6 +684,7 @@ impl KeyPurpose {
             "KEY_PURPOSE_DATA" => Some(Self::Data),
             "KEY_PURPOSE_SOURCE" => Some(Self::Source),
             "KEY_PURPOSE_AUDIT" => Some(Self::Audit),
+            "KEY_PURPOSE_BACKUP" => Some(Self::Backup),
             _ => None,
         }
     }

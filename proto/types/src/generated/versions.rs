@@ -96,14 +96,15 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (31, 2, 34, true),
         (32, 2, 35, true),
         (40, 2, 36, true),
+        (45, 2, 37, true),
     ],
     // dtm.command.v1.Genesis
     &[
-        (1, 1, 37, false),
+        (1, 1, 38, false),
     ],
     // dtm.command.v1.CountRefusals
     &[
-        (1, 1, 38, false),
+        (1, 1, 39, false),
     ],
     // dtm.command.v1.RewrapKeys
     &[
@@ -115,7 +116,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     ],
     // dtm.command.v1.Anchor
     &[
-        (1, 2, 39, false),
+        (1, 2, 40, false),
         (2, 2, 0, false),
     ],
     // dtm.format.v1.EntryBody
@@ -145,8 +146,8 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (5, 1, 0, false),
         (6, 1, 0, false),
         (7, 1, 0, false),
-        (8, 1, 40, false),
-        (9, 1, 41, false),
+        (8, 1, 41, false),
+        (9, 1, 42, false),
         (10, 1, 0, false),
         (11, 1, 0, false),
         (12, 1, 0, false),
@@ -227,7 +228,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     // dtm.command.v1.GroupRow
     &[
         (1, 1, 0, false),
-        (2, 1, 42, false),
+        (2, 1, 43, false),
         (3, 1, 0, false),
     ],
     // dtm.command.v1.ClusterRow
@@ -302,8 +303,15 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     ],
     // dtm.command.v1.PutSettings
     &[
-        (1, 2, 43, false),
+        (1, 2, 44, false),
         (2, 2, 0, false),
+    ],
+    // dtm.command.v1.EnterBackup
+    &[
+        (1, 2, 0, false),
+        (2, 2, 0, false),
+        (3, 2, 0, false),
+        (4, 2, 0, false),
     ],
     // dtm.format.v1.Genesis
     &[
@@ -335,7 +343,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (1, 1, 0, false),
         (2, 1, 0, false),
         (3, 1, 0, false),
-        (4, 1, 44, false),
+        (4, 1, 45, false),
         (5, 1, 0, false),
         (6, 1, 0, false),
         (7, 1, 0, false),

@@ -2,6 +2,7 @@
 //! action changes nothing and leaves nothing here (the door counts it).
 
 mod approvals;
+mod backups;
 mod certificates;
 mod cluster;
 mod datasets;
@@ -70,6 +71,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, admin: Admin) -> Result<Outcome, 
         Op::GrantApproval(grant) => approvals::grant(ctx, grant),
         Op::DenyApproval(deny) => approvals::deny(ctx, deny),
         Op::PutSettings(put) => settings::put(ctx, put, expected),
+        Op::EnterBackup(backup) => backups::enter(ctx, &backup),
     };
     let effect = match decision? {
         Ok(effect) => effect,

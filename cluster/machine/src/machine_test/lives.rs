@@ -1,0 +1,106 @@
+//! A later life of the cluster, and what the ledger tells of backups.
+
+use dtm_types::command::{EnterBackup, RaiseVersion};
+use dtm_types::format::Leaf;
+
+use crate::keys::{Key, table};
+
+use super::*;
+
+fn raised() -> Group {
+    let mut group = meta();
+    let raised = group.one(Op::RaiseVersion(RaiseVersion { version: 2 })).result;
+    assert!(matches!(raised, Some(Answer::Done(_))), "{raised:?}");
+    group
+}
+
+fn leaf(group: &Group, index: u64) -> Leaf {
+    let row = group.store.get(&Key::of(table::LEAF).u64(index).done()).expect("rows");
+    Leaf::decode(&row.expect("kept")[1..]).expect("a leaf")
+}
+
+/// The genesis of the life behind the one that is held, with what that left.
+fn next_life(group: &Group) -> format::Genesis {
+    let (size, root) = group.machine.ledger_head();
+    format::Genesis {
+        group: 0,
+        cause: "restore".into(),
+        incarnation: 2,
+        previous_incarnation: 1,
+        previous_size: size,
+        previous_root: Bytes::copy_from_slice(&root),
+        ..format::Genesis::default()
+    }
+}
+
+fn begin(group: &mut Group, genesis: format::Genesis) -> Outcome {
+    group.one(Op::Genesis(Genesis { genesis: Some(genesis) }))
+}
+
+// holds: LED-1
+#[test]
+fn a_later_life_names_exactly_what_the_one_before_left() {
+    let mut group = raised();
+    let right = next_life(&group);
+    let wrong = [
+        format::Genesis { incarnation: 1, ..right.clone() },
+        format::Genesis { previous_incarnation: 0, ..right.clone() },
+        format::Genesis { previous_size: right.previous_size - 1, ..right.clone() },
+        format::Genesis { previous_root: vec![7; 32].into(), ..right.clone() },
+        format::Genesis { previous_root: Bytes::new(), ..right.clone() },
+    ];
+    let before = group.machine.ledger_head();
+    for genesis in wrong {
+        let refused = refusal(begin(&mut group, genesis.clone()));
+        assert_eq!(refused.kind(), RefusalKind::Exists, "{genesis:?}");
+        assert_eq!(group.machine.ledger_head(), before, "a refusal leaves no leaf");
+    }
+    let Some(Answer::Done(done)) = begin(&mut group, right.clone()).result else { panic!() };
+    assert_eq!(done.leaf_index, right.previous_size, "the ledger goes on");
+    assert_eq!(leaf(&group, done.leaf_index).genesis, Some(right.clone()));
+    let again = refusal(begin(&mut group, right));
+    assert_eq!(again.kind(), RefusalKind::Exists, "a life begins once");
+}
+
+#[test]
+fn before_version_2_a_group_has_one_life() {
+    let mut group = meta();
+    let genesis = next_life(&group);
+    assert_eq!(refusal(begin(&mut group, genesis)).kind(), RefusalKind::Exists);
+}
+
+// holds: SEC-2
+#[test]
+fn a_backup_is_entered_when_it_is_begun_and_when_it_was_written() {
+    let mut group = raised();
+    let begun = EnterBackup { backup: vec![1; 16].into(), ..EnterBackup::default() };
+    let written = EnterBackup {
+        parent: vec![2; 16].into(),
+        manifest_digest: vec![0xab; 32].into(),
+        anchor_leaf: 9,
+        ..begun.clone()
+    };
+    let mut enter = |backup: EnterBackup| {
+        let outcome = group.one(admin_op(admin::Op::EnterBackup(backup), None));
+        match outcome.result {
+            Some(Answer::Done(done)) => Ok(leaf(&group, done.leaf_index).object_ids),
+            Some(Answer::Refusal(refusal)) => Err(refusal.kind()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let id = "01010101-0101-0101-0101-010101010101";
+    assert_eq!(enter(begun.clone()), Ok(vec![format!("backup={id}"), "begun".to_owned()]));
+    let ids = enter(written.clone()).expect("entered");
+    let parent = "parent=02020202-0202-0202-0202-020202020202";
+    let manifest = format!("manifest={}", "ab".repeat(32));
+    assert_eq!(ids, [&format!("backup={id}"), parent, &manifest, "anchor=9"]);
+    let malformed = [
+        EnterBackup { backup: vec![1; 15].into(), ..begun.clone() },
+        EnterBackup { backup: Bytes::new(), ..begun },
+        EnterBackup { parent: vec![1; 17].into(), ..written.clone() },
+        EnterBackup { manifest_digest: vec![1; 31].into(), ..written },
+    ];
+    for backup in malformed {
+        assert_eq!(enter(backup), Err(RefusalKind::Malformed));
+    }
+}
