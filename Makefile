@@ -2,9 +2,10 @@
 # make drill     the drill book on real clusters, with reports   (DRILL=leader-kill RESULTS=folder SOURCES=200 RATE=2000)
 # make test      the tests            make verify  format, lints, docs, house rules (reads only)
 # make fix       format and regenerate
+# make sim       a group in simulation, seed by seed           (SEEDS=100 FROM=1)
 # make bench     against the peers    make bench-short / test-long: see CONTRIBUTING.md
 .DEFAULT_GOAL := test
-.PHONY: demo drill test verify fix bench bench-short bench-micro fuzz test-long bootstrap build
+.PHONY: demo drill test verify fix bench bench-short bench-micro fuzz test-long bootstrap build sim
 
 CARGO_FLAGS := --release --locked
 BIN := $(or $(CARGO_TARGET_DIR),target)/release
@@ -25,6 +26,10 @@ drill: build
 	@ops/bootstrap.sh tests
 	@"$(BIN)/dtm-drill" $(DRILL) --results "$(or $(RESULTS),chaos/results)" \
 		$(if $(SOURCES),--sources $(SOURCES)) $(if $(RATE),--rate $(RATE))
+
+# A seed that breaks a property is printed with its last events, and repeats.
+sim: build
+	@"$(BIN)/dtm-sim" --seeds $(or $(SEEDS),100) --from $(or $(FROM),1)
 
 # The micro benches run each step once, so that they do not rot.
 test: build

@@ -65,9 +65,9 @@ mod type_config;
 mod suite_test;
 
 pub use applied::Head;
-pub use clocks::ClockStatus;
 pub use config::{ClusterConfig, Deps, Timing};
 pub use copying::GroupCopy;
+pub use dtm_clocks::ClockStatus;
 pub use error::Error;
 pub use lifecycle::{ClusterNode, Starting};
 pub use log_store::{

@@ -63,25 +63,8 @@ async fn one(world: &World, hosts: &mut Hosts, faults: &mut Faults) {
             hosts.start_all().await;
         }
         3..=5 => hosts.start_all().await,
-        6 => {
-            world.step("isolate", any, any, 0);
-            let others = all.iter().filter(|id| **id != any);
-            world.cut(others.flat_map(|id| [(*id, any), (any, *id)]));
-            faults.partitions += 1;
-        }
-        7 => {
-            // Everybody hears it, or it hears everybody; not both.
-            let hears = world.below(2) == 0;
-            world.step("deafen", any, any, u64::from(hears));
-            let others = all.iter().filter(|id| **id != any);
-            world.cut(others.map(|id| if hears { (any, *id) } else { (*id, any) }));
-            faults.partitions += 1;
-        }
-        8 => {
-            // Two that see a third, and not each other.
-            let other = all[world.below(all.len() as u64) as usize];
-            world.step("part", any, other, 0);
-            world.cut([(any, other), (other, any)]);
+        6..=8 => {
+            part(world, &all, any);
             faults.partitions += 1;
         }
         9 | 10 => {
@@ -89,13 +72,7 @@ async fn one(world: &World, hosts: &mut Hosts, faults: &mut Faults) {
             world.join();
         }
         11 => {
-            let weather = Weather {
-                lost: 10 + u32::try_from(world.below(290)).expect("small"),
-                doubled: u32::try_from(world.below(200)).expect("small"),
-                delay: Duration::from_millis(1 + world.below(150)),
-            };
-            world.step("weather", u64::from(weather.lost), u64::from(weather.doubled), 0);
-            world.set_weather(weather);
+            storm(world);
             faults.weather += 1;
         }
         12 => world.set_weather(Weather::FAIR),
@@ -121,4 +98,38 @@ async fn one(world: &World, hosts: &mut Hosts, faults: &mut Faults) {
             _ => hosts.maintain(any, world.below(20)).await,
         },
     }
+}
+
+/// Cuts ways between replicas.
+fn part(world: &World, all: &[u64], any: u64) {
+    let others = || all.iter().filter(move |id| **id != any);
+    match world.below(3) {
+        0 => {
+            world.step("isolate", any, any, 0);
+            world.cut(others().flat_map(|id| [(*id, any), (any, *id)]));
+        }
+        1 => {
+            // Everybody hears it, or it hears everybody; not both.
+            let hears = world.below(2) == 0;
+            world.step("deafen", any, any, u64::from(hears));
+            world.cut(others().map(|id| if hears { (any, *id) } else { (*id, any) }));
+        }
+        _ => {
+            // Two that see a third, and not each other.
+            let other = all[world.below(all.len() as u64) as usize];
+            world.step("part", any, other, 0);
+            world.cut([(any, other), (other, any)]);
+        }
+    }
+}
+
+/// Loss, doubles, letters that overtake each other.
+fn storm(world: &World) {
+    let weather = Weather {
+        lost: 10 + u32::try_from(world.below(290)).expect("small"),
+        doubled: u32::try_from(world.below(200)).expect("small"),
+        delay: Duration::from_millis(1 + world.below(150)),
+    };
+    world.step("weather", u64::from(weather.lost), u64::from(weather.doubled), 0);
+    world.set_weather(weather);
 }

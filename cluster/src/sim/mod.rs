@@ -15,7 +15,7 @@ use bytes::Bytes;
 use dtm_machine::seams::{GroupView, RecordError, RecordStore, StateStore};
 use dtm_proto::cluster as wire;
 use dtm_types::command::Outcome;
-use dtm_types::{GroupId, NodeId, ReplicaId, bundle};
+use dtm_types::{GroupId, NodeId, bundle};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use openraft::ServerState;
@@ -366,11 +366,6 @@ impl Replica {
 /// A node of the simulation that holds a replica.
 pub fn peer(number: u8) -> PeerNode {
     PeerNode { node: NodeId([number; 16]), ..PeerNode::default() }
-}
-
-/// Number of a replica as the product's interfaces name it.
-pub fn replica_id(replica: u64) -> ReplicaId {
-    ReplicaId(replica)
 }
 
 /// The log's bundles; nothing is fetched.

@@ -183,7 +183,7 @@ impl NetSnapshot<TypeConfig> for Way {
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let letter = chunks::of_snapshot(self.target(), &vote, snapshot);
-        let letter = letter.map_err(|cause| NetworkError::from_string(cause))?;
+        let letter = letter.map_err(NetworkError::from_string)?;
         tokio::select! {
             biased;
             answer = self.ask::<wire::SnapshotResponse>(&letter, &option) => {

@@ -24,7 +24,7 @@ pub fn read_manifest(target: &dyn Target, backup: &str) -> Result<(Manifest, Dig
     let content = checked(backup, &bytes)?;
     let whole = bytes.len() as u64;
     let damaged = |what| damage(backup, MANIFEST, 0, whole, what);
-    let manifest = Manifest::decode(&content[..]).map_err(|_| damaged("it does not decode"))?;
+    let manifest = Manifest::decode(content).map_err(|_| damaged("it does not decode"))?;
     if manifest.version != VERSION {
         return Err(Error::Version { backup: backup.to_owned(), version: manifest.version });
     }

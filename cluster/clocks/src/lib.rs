@@ -15,7 +15,6 @@
 //! can lead, the one that leads goes on, under the ceiling: no group is lost to clocks.
 
 mod agreement;
-mod watch;
 
 #[cfg(test)]
 mod agreement_test;
@@ -29,12 +28,12 @@ use dtm_types::NodeId;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use agreement::{Agreement, Course, Peer, Reading};
+use agreement::{Agreement, Course, Peer};
 
-pub(crate) use watch::run;
+pub use agreement::Reading;
 
 /// The time of this node's doors: what they stamp never runs ahead of what the clocks agree on.
-pub(crate) struct GuardedClock(pub(crate) Arc<Clocks>);
+pub struct GuardedClock(pub Arc<Clocks>);
 
 impl Clock for GuardedClock {
     fn now_us(&self) -> i64 {
@@ -51,7 +50,7 @@ const NO_CEILING: i64 = i64::MAX;
 
 /// What a node's clock is worth to one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub enum Standing {
     /// The node may lead and stamp.
     Sound,
     /// Its clock is too far from the median, and another voter's is not.
@@ -72,7 +71,7 @@ pub struct ClockStatus {
 }
 
 /// The clocks of the cluster, as this node knows them.
-pub(crate) struct Clocks {
+pub struct Clocks {
     node: NodeId,
     clock: Arc<dyn Clock>,
     limit_us: i64,
@@ -102,7 +101,8 @@ struct Verdict {
 }
 
 impl Clocks {
-    pub(crate) fn new(node: NodeId, clock: Arc<dyn Clock>, limit_ms: u64) -> Arc<Self> {
+    /// Of this node, which stands astray beyond `limit_ms`, milliseconds.
+    pub fn new(node: NodeId, clock: Arc<dyn Clock>, limit_ms: u64) -> Arc<Self> {
         let limit_us = i64::try_from(limit_ms.saturating_mul(1_000)).unwrap_or(i64::MAX / 4);
         Arc::new(Self {
             node,
@@ -117,23 +117,23 @@ impl Clocks {
     }
 
     /// What this node's clock shows, for a peer that asks.
-    pub(crate) fn now_us(&self) -> i64 {
+    pub fn now_us(&self) -> i64 {
         self.clock.now_us()
     }
 
     /// The time of a bundle: this node's clock, and never ahead of what the clocks agree on.
-    pub(crate) fn stamp_us(&self) -> i64 {
+    pub fn stamp_us(&self) -> i64 {
         let ceiling_us = self.ceiling_us.load(Ordering::Acquire);
         self.clock.now_us().min(ceiling_us.saturating_add(self.clock.monotonic_us()))
     }
 
     /// Rises whenever [`Clocks::standing`] may answer anew.
-    pub(crate) fn generation(&self) -> u64 {
+    pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
     /// What this node is worth to a group with these voters.
-    pub(crate) fn standing(&self, voters: &BTreeSet<NodeId>) -> Standing {
+    pub fn standing(&self, voters: &BTreeSet<NodeId>) -> Standing {
         let verdict = self.verdict.read();
         let others = || voters.iter().filter(|voter| **voter != self.node);
         if others().next().is_none() {
@@ -148,30 +148,37 @@ impl Clocks {
     }
 
     /// A node that was heard a moment ago and whose clock is too far from the median.
-    pub(crate) fn is_astray(&self, node: NodeId) -> bool {
+    pub fn is_astray(&self, node: NodeId) -> bool {
         self.verdict.read().astray.contains(&node)
     }
 
-    pub(crate) fn status(&self) -> ClockStatus {
+    /// As an operator sees it.
+    pub fn status(&self) -> ClockStatus {
         self.state.lock().status
     }
 
     /// What [`Clocks::standing`] is taken for has changed.
-    pub(crate) fn changed(&self) {
+    pub fn changed(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// A verdict is wanted before the next second.
-    pub(crate) fn ask_soon(&self) {
+    pub fn ask_soon(&self) {
         self.asked.notify_one();
     }
 
-    fn hear(&self, peer: NodeId, reading: Reading) {
+    /// Returns when somebody waits for a verdict. Cancel-safe.
+    pub async fn is_asked(&self) {
+        self.asked.notified().await;
+    }
+
+    /// What a peer showed.
+    pub fn hear(&self, peer: NodeId, reading: Reading) {
         self.state.lock().peers.entry(peer).or_default().hear(reading);
     }
 
     /// Weighs what was heard of these peers; those that are no peers any more are forgotten.
-    fn weigh(&self, peers: &BTreeSet<NodeId>) {
+    pub fn weigh(&self, peers: &BTreeSet<NodeId>) {
         let (wall_us, now_us) = (self.clock.now_us(), self.clock.monotonic_us());
         let own_us = wall_us.saturating_sub(now_us);
         let mut state = self.state.lock();

@@ -9,7 +9,7 @@ use dtm_types::{GroupId, ReplicaId};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::{
+use crate::{
     Flushed, IndexRange, LogEntry, LogError, LogMarks, LogPosition, LogProvider, ReplicaLog,
     Scrubbed,
 };

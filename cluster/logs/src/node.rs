@@ -8,7 +8,7 @@ use dtm_storage::log as node_log;
 use dtm_types::{GroupId, Incarnation, ReplicaId};
 use futures::future::BoxFuture;
 
-use super::{
+use crate::{
     Flushed, IndexRange, LogDamage, LogEntry, LogError, LogMarks, LogPosition, LogProvider,
     ReplicaLog, Scrubbed,
 };

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dtm_clocks::Reading;
 use dtm_machine::seams::Clock;
 use dtm_proto::cluster as wire;
 use dtm_types::{GroupId, NodeId};
@@ -13,8 +14,8 @@ use futures::stream::FuturesUnordered;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::agreement::Reading;
-use super::{Clocks, Standing};
+pub(crate) use dtm_clocks::{ClockStatus, Clocks, GuardedClock, Standing};
+
 use crate::group::Group;
 use crate::network::Link;
 use crate::registry::Registry;
@@ -35,7 +36,7 @@ pub(crate) async fn run(registry: Arc<Registry>) {
         giving.act(&registry);
         tokio::time::sleep(SOON).await;
         tokio::select! {
-            () = clocks.asked.notified() => {}
+            () = clocks.is_asked() => {}
             () = tokio::time::sleep(INTERVAL - SOON) => {}
         }
     }

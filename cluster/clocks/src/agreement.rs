@@ -22,7 +22,7 @@ const READINGS_MAX: usize = 16;
 
 /// One answer of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reading {
+pub struct Reading {
     /// Base of the peer's clock; true to half of the round trip.
     pub(super) base_us: i64,
     /// From question to answer.
@@ -33,7 +33,7 @@ pub(super) struct Reading {
 
 impl Reading {
     /// The peer showed `time_us` at some moment between question and answer.
-    pub(super) fn of(time_us: i64, asked_us: i64, answered_us: i64) -> Self {
+    pub fn of(time_us: i64, asked_us: i64, answered_us: i64) -> Self {
         let round_trip_us = answered_us.saturating_sub(asked_us).max(0);
         // A peer may show anything; nothing may overflow on it.
         let time_us = time_us.clamp(0, i64::MAX / 4);
