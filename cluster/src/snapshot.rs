@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 
 use crate::applied::Applied;
 use crate::convert;
-use crate::log_store::{LogEntry, ReplicaLog, wait_flushed, wait_for_disk};
+use crate::log_store::{LogEntry, LogPosition, ReplicaLog, wait_flushed, wait_for_disk};
 use crate::runtime::off_thread;
 use crate::type_config::{LeaderId, LogId, PeerNode, TypeConfig, Vote};
 
@@ -177,7 +177,8 @@ pub(crate) async fn is_needless(
     let Some(last) = last.filter(|_| in_force == of_sender) else { return false };
     let position = convert::position(last);
     let found = log.read(position.index..position.index + 1, 1).unwrap_or_default();
-    let is_it = |entry: &LogEntry| (entry.index, entry.term) == (position.index, position.term);
+    // One term may have had several leaders: the leader is of the entry's name.
+    let is_it = |entry: &LogEntry| LogPosition::of(entry) == position;
     found.first().is_some_and(is_it)
         && wait_flushed(|done| log.append(Vec::new(), done)).await.is_ok()
 }
@@ -201,6 +202,28 @@ impl RowsDigest {
 
     pub(crate) fn finish(self) -> (u64, [u8; 32]) {
         (self.rows, self.hash.finalize().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log_store::MemoryLog;
+
+    #[tokio::test]
+    async fn a_snapshot_is_needless_where_the_log_holds_its_last_entry_itself() {
+        let log = MemoryLog::new();
+        let entry = |index| LogEntry { index, term: 5, leader: 1, payload: Bytes::new() };
+        log.append((1..=10).map(entry).collect(), Box::new(drop)).expect("memory");
+        let vote = Vote::new_committed(5, 3);
+        let needless = async |leader, index, in_force: &Vote| {
+            let last = convert::log_id(5, leader, index);
+            is_needless(&log, in_force, &vote, Some(&last)).await
+        };
+        assert!(needless(1, 10, &vote).await && needless(1, 3, &vote).await);
+        assert!(!needless(3, 10, &vote).await, "of another leader of the same term");
+        assert!(!needless(1, 11, &vote).await, "the log ends before it");
+        assert!(!needless(1, 10, &Vote::new_committed(4, 1)).await, "not of this leader yet");
     }
 }
 

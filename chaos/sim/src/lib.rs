@@ -52,6 +52,8 @@ pub struct Run {
     pub acked: u64,
     /// Reads that said they were current.
     pub reads: usize,
+    /// Snapshots that arrived: logs were purged before them.
+    pub snapshots: u64,
     /// Virtual time that passed.
     pub took: Duration,
     /// ING-1 to ING-4.
@@ -140,12 +142,26 @@ async fn play(seed: u64, steps: u64, bug: Option<DiskBug>) -> Run {
     breaches.extend_from_slice(origins.breaches());
     breaches.extend_from_slice(history.reads.breaches());
     breaches.extend_from_slice(liveness.breaches());
+    let snapshots = world.snapshots();
     let (acked, reads, took) = (history.acked, history.reads.judged(), world.elapsed());
     let refused = std::mem::take(&mut hosts.refused);
     let stand =
         |(id, replica): (u64, Arc<Replica>)| format!("replica {id}: {}\n", replica.status());
     let tail = world.tail() + &world.running().into_iter().map(stand).collect::<String>();
-    Run { seed, digest, steps, faults, acked, reads, took, verdict, breaches, refused, tail }
+    Run {
+        seed,
+        digest,
+        steps,
+        faults,
+        acked,
+        reads,
+        snapshots,
+        took,
+        verdict,
+        breaches,
+        refused,
+        tail,
+    }
 }
 
 /// What every voter holds, each with everything that was committed.

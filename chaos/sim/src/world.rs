@@ -53,6 +53,8 @@ struct Inner {
     /// How far clocks are off, microseconds.
     skews: BTreeMap<u64, i64>,
     steps: u64,
+    /// Snapshots that arrived.
+    snapshots: u64,
     digest: u64,
     last: VecDeque<Event>,
 }
@@ -73,6 +75,7 @@ impl World {
             weather: Weather::FAIR,
             skews: BTreeMap::new(),
             steps: 0,
+            snapshots: 0,
             digest: FNV_OFFSET,
             last: VecDeque::new(),
         };
@@ -104,6 +107,7 @@ impl World {
         let event = Event { at: self.begun.elapsed(), kind, from, to, size };
         let mut inner = self.inner.lock();
         inner.steps += 1;
+        inner.snapshots += u64::from(kind == "snapshot");
         let words = [event.at.as_micros() as u64, from, to, size];
         let numbers = words.iter().flat_map(|word| word.to_le_bytes());
         for byte in numbers.chain(kind.bytes()) {
@@ -124,6 +128,11 @@ impl World {
     pub(crate) fn trace(&self) -> (u64, u64) {
         let inner = self.inner.lock();
         (inner.steps, inner.digest)
+    }
+
+    /// Snapshots that arrived so far.
+    pub(crate) fn snapshots(&self) -> u64 {
+        self.inner.lock().snapshots
     }
 
     /// The last events, one a line.

@@ -26,6 +26,13 @@ pub struct LogPosition {
     pub leader: u64,
 }
 
+impl LogPosition {
+    /// Where an entry stands.
+    pub fn of(entry: &LogEntry) -> Self {
+        Self { index: entry.index, term: entry.term, leader: entry.leader }
+    }
+}
+
 /// A Raft entry; the payload is opaque to the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogEntry {

@@ -54,10 +54,6 @@ impl MemoryLog {
     }
 }
 
-fn position(entry: &LogEntry) -> LogPosition {
-    LogPosition { index: entry.index, term: entry.term, leader: entry.leader }
-}
-
 impl ReplicaLog for MemoryLog {
     fn marks(&self) -> LogMarks {
         self.inner.lock().marks.clone()
@@ -77,7 +73,7 @@ impl ReplicaLog for MemoryLog {
                 if let Some(last) = inner.marks.last {
                     assert_eq!(entry.index, last.index + 1, "no holes in a log");
                 }
-                inner.marks.last = Some(position(&entry));
+                inner.marks.last = Some(LogPosition::of(&entry));
                 inner.entries.insert(entry.index, entry);
             }
         })?;
@@ -101,7 +97,7 @@ impl ReplicaLog for MemoryLog {
             let from = last.map_or(0, |index| index + 1).max(above_purged);
             inner.entries.split_off(&from);
             let kept = inner.entries.range(above_purged..).next_back();
-            inner.marks.last = kept.map(|(_, entry)| position(entry)).or(inner.marks.purged);
+            inner.marks.last = kept.map(|(_, entry)| LogPosition::of(entry)).or(inner.marks.purged);
         })?;
         flushed(Ok(()));
         Ok(())

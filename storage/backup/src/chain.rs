@@ -100,7 +100,7 @@ fn joins(before: &Manifest, later: &Manifest) -> Result<(), Error> {
 
 fn starts(backup: &Manifest, group: GroupId, expected: u64) -> Result<(), Error> {
     let found = backup.group(group).map_or(0, |part| part.entries_from);
-    if found != expected + 1 {
+    if found.checked_sub(1) != Some(expected) {
         return Err(Error::Gap { backup: backup.id(), group, found, expected });
     }
     Ok(())

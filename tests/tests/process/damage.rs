@@ -14,7 +14,7 @@ const ALIVE: u64 = 20;
 const BEFORE: u64 = 60;
 
 async fn loaded() -> Result<(Cluster, Load)> {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::beside().await?;
     let load = Load::usual(&cluster, 4).await?;
     load.moves(BEFORE).await?;
     Ok((cluster, load))

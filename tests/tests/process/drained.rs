@@ -24,7 +24,7 @@ const AT: usize = 2;
 // holds: ING-1, ING-2, ING-3, ING-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drained_node_stays_drained_over_a_restart() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     cluster.spread().await?;
     let load = Load::usual(&cluster, 4).await?;
     load.moves(20).await?;

@@ -41,7 +41,7 @@ struct Copies {
 
 impl Copies {
     async fn start() -> Result<Self> {
-        let cluster = Cluster::start().await?;
+        let cluster = Cluster::beside().await?;
         let load = Load::usual(&cluster, 4).await?;
         load.moves(ALIVE).await?;
         let data = cluster.nodes[COPIED].folder.join("data");
@@ -144,7 +144,7 @@ async fn a_copy_of_a_running_node_is_refused() -> Result<()> {
 // fault: F22
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_log_disk_comes_back_under_new_replica_ids() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     let load = Load::usual(&cluster, 4).await?;
     load.moves(ALIVE).await?;
     let at = NODES - 1;
@@ -186,7 +186,7 @@ async fn a_lost_log_disk_comes_back_under_new_replica_ids() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_is_removed_only_where_the_others_can_go_on() -> Result<()> {
     const GO_ON_WITHIN: Duration = Duration::from_secs(30);
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     let load = Load::usual(&cluster, 4).await?;
     load.moves(ALIVE).await?;
     let (silent, leaving) = (1, 2);

@@ -22,13 +22,15 @@ const KINDS: [(&str, &str); 6] = [
 ];
 
 /// Units of measures and their texts.
-const UNITS: [(&str, &str); 12] = [
+const UNITS: [(&str, &str); 14] = [
     // A switch has none.
     ("", "config.kind.switch"),
+    ("backups", "cli.col.backup"),
     ("bytes per second", "config.unit.bytes_per_second"),
     ("bytes", "config.unit.bytes"),
     ("characters", "config.unit.characters"),
     ("connections", "config.unit.connections"),
+    ("minutes", "cli.col.minutes"),
     ("ms", "config.unit.ms"),
     ("names", "config.unit.names"),
     ("port", "config.unit.port"),

@@ -212,7 +212,7 @@ impl Job {
         let mut bytes = 0;
         for (number, copy) in plan.copies.iter().enumerate() {
             let before = plan.parent.as_ref().and_then(|(of, _)| of.group(copy.group));
-            let from = before.map_or(1, |part| part.last_index + 1);
+            let from = before.map_or(1, |part| part.last_index.saturating_add(1));
             let place = (number, plan.copies.len());
             groups.push(self.write_group(&writer, copy, from, place, &mut bytes)?);
         }

@@ -14,8 +14,11 @@ use crate::services::Actor;
 use crate::services::shared::Shared;
 use crate::services::status::internal;
 
-/// How often it is looked whether one is due; what failed is tried again then.
+/// How often it is looked whether one is due.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// What failed is tried again after so long, or after the interval where that is shorter: each try
+/// leaves what it wrote, and entries in the ledger.
+const AGAIN_AFTER: Duration = Duration::from_secs(3_600);
 const MINUTE_US: i64 = 60_000_000;
 
 /// Runs until it is dropped. Where the node is not told to write backups by itself it only waits.
@@ -27,6 +30,7 @@ pub(crate) async fn keep_backups(shared: Arc<Shared>) {
     let every_us =
         i64::try_from(settings.every_minutes).unwrap_or(i64::MAX / MINUTE_US) * MINUTE_US;
     let folder = Folder::new(&settings.folder);
+    let again_after = AGAIN_AFTER.min(Duration::from_micros(every_us.unsigned_abs()));
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let begun = match newest(&folder, shared.cluster_id, shared.incarnation).await {
@@ -37,8 +41,8 @@ pub(crate) async fn keep_backups(shared: Arc<Shared>) {
                 continue;
             }
         };
-        if is_due(begun, shared.clock.now_us(), every_us) {
-            write(&shared, &folder).await;
+        if is_due(begun, shared.clock.now_us(), every_us) && !write(&shared, &folder).await {
+            tokio::time::sleep(again_after).await;
         }
     }
 }
@@ -62,7 +66,8 @@ async fn newest(
     Ok(ours.map(|(of, _)| of.began_us).max())
 }
 
-async fn write(shared: &Arc<Shared>, folder: &Folder) {
+/// Whether it was written.
+async fn write(shared: &Arc<Shared>, folder: &Folder) -> bool {
     let _turn = Arc::clone(&shared.room.backups).lock_owned().await;
     let (answers, mut told) = mpsc::channel(super::ANSWERS_MAX);
     // Nobody waits for them; the channel stays open, which says that the backup is wanted.
@@ -75,11 +80,13 @@ async fn write(shared: &Arc<Shared>, folder: &Folder) {
         request_id: Bytes::new(),
         answers,
     };
-    match Box::pin(job.run(Actor::node(shared))).await {
-        Ok(done) => tracing::info!(bytes = done.bytes, "a backup was written by schedule"),
-        Err(status) => super::failed(&status),
-    }
+    let done = Box::pin(job.run(Actor::node(shared))).await;
     taken.abort();
+    match &done {
+        Ok(done) => tracing::info!(bytes = done.bytes, "a backup was written by schedule"),
+        Err(status) => super::failed(status),
+    }
+    done.is_ok()
 }
 
 #[cfg(test)]
