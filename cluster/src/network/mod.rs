@@ -33,7 +33,7 @@ pub(crate) use factory::Factory;
 pub(crate) use link::{Link, Links, answered};
 pub(crate) use origin::OriginGuard;
 pub(crate) use presence::Presence;
-pub(crate) use server::{SignsOfLife, serve};
+pub(crate) use server::{SignsOfLife, answer_transfer, answer_vote, serve};
 pub(crate) use sites::OtherSites;
 pub use sites::{LineTls, QuicSites, SiteLines};
 pub(crate) use tls::Incoming;

@@ -26,6 +26,7 @@ use crate::convert;
 use crate::elsewhere;
 use crate::forward;
 use crate::group::Group;
+use crate::raft::GroupRaft;
 use crate::registry::Registry;
 
 const STREAMS_MAX: u32 = 1024;
@@ -108,6 +109,45 @@ pub(super) fn stopped(error: impl std::fmt::Display) -> Status {
     Status::unavailable(error.to_string())
 }
 
+/// A vote, or what would be voted, of one replica.
+pub(crate) async fn answer_vote(
+    raft: &GroupRaft,
+    message: wire::VoteRequest,
+) -> Result<wire::VoteResponse, Status> {
+    let vote = convert::vote_from_wire(message.vote).map_err(invalid)?;
+    let mut ask = VoteRequest::new(vote, message.last.map(convert::log_id_from_wire));
+    ask.leadership_transfer = message.leadership_transfer;
+    let answer = if message.pre_vote { raft.pre_vote(ask).await } else { raft.vote(ask).await };
+    let answer = answer.map_err(stopped)?;
+    Ok(wire::VoteResponse {
+        vote: Some(convert::vote_to_wire(&answer.vote)),
+        granted: answer.vote_granted,
+        last: answer.last_log_id.as_ref().map(convert::log_id_to_wire),
+    })
+}
+
+/// Whether one replica takes leadership over.
+pub(crate) async fn answer_transfer(
+    raft: &GroupRaft,
+    message: wire::TransferLeaderRequest,
+) -> Result<wire::TransferLeaderResponse, Status> {
+    let from = convert::vote_from_wire(message.from).map_err(invalid)?;
+    let last = message.last.map(convert::log_id_from_wire);
+    let ask = TransferLeaderRequest::new(from, message.to, last);
+    let mut response = wire::TransferLeaderResponse::default();
+    match raft.handle_transfer_leader(ask).await.map_err(stopped)? {
+        Ok(()) => {}
+        Err(TransferLeaderError::VoteChanged { actual, .. }) => {
+            response.actual_vote = Some(convert::vote_to_wire(&actual));
+        }
+        Err(TransferLeaderError::LogNotFlushed { actual, .. }) => {
+            response.not_flushed = true;
+            response.actual = actual.as_ref().map(convert::log_id_to_wire);
+        }
+    }
+    Ok(response)
+}
+
 #[tonic::async_trait]
 impl PeerService for PeerServer {
     type AppendStream = Answers<wire::AppendResponse>;
@@ -139,21 +179,7 @@ impl PeerService for PeerServer {
         request: Request<wire::VoteRequest>,
     ) -> Result<Response<wire::VoteResponse>, Status> {
         let group = self.target(&request, request.get_ref().target)?;
-        let message = request.into_inner();
-        let vote = convert::vote_from_wire(message.vote).map_err(invalid)?;
-        let mut ask = VoteRequest::new(vote, message.last.map(convert::log_id_from_wire));
-        ask.leadership_transfer = message.leadership_transfer;
-        let answer = if message.pre_vote {
-            group.raft.pre_vote(ask).await
-        } else {
-            group.raft.vote(ask).await
-        };
-        let answer = answer.map_err(stopped)?;
-        Ok(Response::new(wire::VoteResponse {
-            vote: Some(convert::vote_to_wire(&answer.vote)),
-            granted: answer.vote_granted,
-            last: answer.last_log_id.as_ref().map(convert::log_id_to_wire),
-        }))
+        answer_vote(&group.raft, request.into_inner()).await.map(Response::new)
     }
 
     async fn transfer_leader(
@@ -161,23 +187,7 @@ impl PeerService for PeerServer {
         request: Request<wire::TransferLeaderRequest>,
     ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
         let group = self.target(&request, request.get_ref().target)?;
-        let message = request.into_inner();
-        let from = convert::vote_from_wire(message.from).map_err(invalid)?;
-        let last = message.last.map(convert::log_id_from_wire);
-        let ask = TransferLeaderRequest::new(from, message.to, last);
-        let answer = group.raft.handle_transfer_leader(ask).await.map_err(stopped)?;
-        let mut response = wire::TransferLeaderResponse::default();
-        match answer {
-            Ok(()) => {}
-            Err(TransferLeaderError::VoteChanged { actual, .. }) => {
-                response.actual_vote = Some(convert::vote_to_wire(&actual));
-            }
-            Err(TransferLeaderError::LogNotFlushed { actual, .. }) => {
-                response.not_flushed = true;
-                response.actual = actual.as_ref().map(convert::log_id_to_wire);
-            }
-        }
-        Ok(Response::new(response))
+        answer_transfer(&group.raft, request.into_inner()).await.map(Response::new)
     }
 
     async fn snapshot(

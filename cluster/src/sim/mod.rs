@@ -20,7 +20,6 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::raft::{TransferLeaderError, TransferLeaderRequest, VoteRequest};
 use prost::Message;
 
 use crate::applied::Applied;
@@ -29,7 +28,10 @@ use crate::convert;
 use crate::log_store::{LogEntry, LogStore, ReplicaLog, wait_flushed};
 use crate::maintain::purge_behind_flush;
 use crate::missing::Missing;
-use crate::network::{answer_to_wire, append_request_from_wire, entries_answer, entry_from_wire};
+use crate::network::{
+    answer_to_wire, answer_transfer, answer_vote, append_request_from_wire, entries_answer,
+    entry_from_wire,
+};
 use crate::raft::GroupRaft;
 use crate::runtime;
 use crate::snapshot::{StateProvider, is_needless};
@@ -295,8 +297,10 @@ impl Replica {
                 let answer = self.raft.stream_append(input).boxed().next().await?.ok()?;
                 answer_to_wire(answer).encode_to_vec()
             }
-            Letter::Vote(request) => self.vote(request).await?.encode_to_vec(),
-            Letter::Transfer(request) => self.transfer(request).await?.encode_to_vec(),
+            Letter::Vote(request) => answer_vote(&self.raft, request).await.ok()?.encode_to_vec(),
+            Letter::Transfer(request) => {
+                answer_transfer(&self.raft, request).await.ok()?.encode_to_vec()
+            }
             Letter::Snapshot(parts) => {
                 let stage = self.states.stage(self.group).ok()?;
                 let arrived = chunks::arrived(parts, stage)?;
@@ -323,43 +327,6 @@ impl Replica {
             }
         };
         Some(answer.into())
-    }
-
-    async fn vote(&self, message: wire::VoteRequest) -> Option<wire::VoteResponse> {
-        let vote = convert::vote_from_wire(message.vote).ok()?;
-        let mut ask = VoteRequest::new(vote, message.last.map(convert::log_id_from_wire));
-        ask.leadership_transfer = message.leadership_transfer;
-        let answer = match message.pre_vote {
-            true => self.raft.pre_vote(ask).await,
-            false => self.raft.vote(ask).await,
-        };
-        let answer = answer.ok()?;
-        Some(wire::VoteResponse {
-            vote: Some(convert::vote_to_wire(&answer.vote)),
-            granted: answer.vote_granted,
-            last: answer.last_log_id.as_ref().map(convert::log_id_to_wire),
-        })
-    }
-
-    async fn transfer(
-        &self,
-        message: wire::TransferLeaderRequest,
-    ) -> Option<wire::TransferLeaderResponse> {
-        let from = convert::vote_from_wire(message.from).ok()?;
-        let last = message.last.map(convert::log_id_from_wire);
-        let ask = TransferLeaderRequest::new(from, message.to, last);
-        let mut response = wire::TransferLeaderResponse::default();
-        match self.raft.handle_transfer_leader(ask).await.ok()? {
-            Ok(()) => {}
-            Err(TransferLeaderError::VoteChanged { actual, .. }) => {
-                response.actual_vote = Some(convert::vote_to_wire(&actual));
-            }
-            Err(TransferLeaderError::LogNotFlushed { actual, .. }) => {
-                response.not_flushed = true;
-                response.actual = actual.as_ref().map(convert::log_id_to_wire);
-            }
-        }
-        Some(response)
     }
 }
 

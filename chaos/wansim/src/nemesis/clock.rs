@@ -16,7 +16,7 @@ use crate::nemesis::Victim;
 /// A clock that is shared by the processes which were prepared with it.
 #[derive(Debug)]
 pub struct TurnedClock {
-    library: PathBuf,
+    faketime: PathBuf,
     file: PathBuf,
 }
 
@@ -36,11 +36,11 @@ impl TurnedClock {
     pub fn new(file: &Path) -> Result<Self, Error> {
         let folders = fs::read_dir(LIBRARIES).map_err(Error::kernel("look for libfaketime"))?;
         let mut known = folders.flatten().map(|folder| folder.path().join(LIBRARY));
-        let library = known.find(|path| path.exists()).ok_or(Error::Tool {
+        let faketime = known.find(|path| path.exists()).ok_or(Error::Tool {
             program: "libfaketime",
             message: "is not installed".to_owned(),
         })?;
-        let clock = Self { library, file: file.to_owned() };
+        let clock = Self { faketime, file: file.to_owned() };
         clock.set(0)?;
         Ok(clock)
     }
@@ -48,7 +48,7 @@ impl TurnedClock {
     /// Makes `command`, and what it starts, live by this clock.
     pub fn prepare<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command
-            .env("LD_PRELOAD", &self.library)
+            .env("LD_PRELOAD", &self.faketime)
             .env("FAKETIME_TIMESTAMP_FILE", &self.file)
             // Seconds after which the file is read again.
             .env("FAKETIME_CACHE_DURATION", "1")
@@ -79,7 +79,7 @@ impl TurnedClock {
     /// When no thread can be started.
     pub fn drift(&self, ppm: i64) -> Result<Drifting, Error> {
         let (stop, stopped) = sync_channel::<()>(0);
-        let clock = Self { library: self.library.clone(), file: self.file.clone() };
+        let clock = Self { faketime: self.faketime.clone(), file: self.file.clone() };
         let work = move || {
             let began = Instant::now();
             // Ends when the other end is dropped.
@@ -104,8 +104,8 @@ impl TurnedClock {
             let bytes = fs::read(victim.proc(file)).map_err(|_| victim.missed("is gone"))?;
             Ok::<_, Error>(String::from_utf8_lossy(&bytes).into_owned())
         };
-        let library = self.library.to_string_lossy();
-        if !read("maps")?.contains(&*library) {
+        let faketime = self.faketime.to_string_lossy();
+        if !read("maps")?.contains(&*faketime) {
             return Err(victim.missed("does not hold libfaketime"));
         }
         let file = format!("FAKETIME_TIMESTAMP_FILE={}", self.file.display());
