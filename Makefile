@@ -31,10 +31,11 @@ drill: build
 sim: build
 	@"$(BIN)/dtm-sim" --seeds $(or $(SEEDS),100) --from $(or $(FROM),1)
 
+# Most tests wait rather than compute: more of them beside each other than there are processors.
 # The micro benches run each step once, so that they do not rot.
 test: build
 	@ops/bootstrap.sh tests
-	cargo test $(CARGO_FLAGS) --workspace
+	RUST_TEST_THREADS=$(or $(RUST_TEST_THREADS),4) cargo test $(CARGO_FLAGS) --workspace
 	cargo test $(CARGO_FLAGS) --workspace --bench micro
 
 # What is #[ignore]d stays so: processes of other tests, and a measurement that is run alone.

@@ -34,7 +34,7 @@ impl Backed {
         let home = tempfile::Builder::new().prefix("dtm-backups-").tempdir()?;
         let (folder, escrow) = (home.path().join("backups"), home.path().join("escrow"));
         let settings = [("DTM__BACKUP__FOLDER", folder.display().to_string())];
-        let cluster = Cluster::start_with(&settings).await?;
+        let cluster = Cluster::beside_with(&settings).await?;
         Ok(Self { cluster, folder, escrow, _home: home })
     }
 

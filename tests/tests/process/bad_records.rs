@@ -93,7 +93,7 @@ fn dossiers() -> Vec<Case> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_record_is_refused_alone_with_place_and_reason() -> Result<()> {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::beside().await?;
     cluster.publish_dataset(MEASURES).await?;
     let source = cluster.add_source("src-1", &["measures", "dossier_progress"]).await?;
     let good = |n: usize| format!("{{\"amount\":{n},\"code\":\"GOOD-{n}\"}}").into_bytes();

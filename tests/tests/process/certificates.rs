@@ -94,7 +94,7 @@ async fn shown(cluster: &Cluster, at: usize, door: usize) -> Result<Vec<u8>> {
 // fault: F23
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_rotate_on_all_ports_under_load() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     // A stream moves with the leader of its group: none moves without a cause after this.
     cluster.spread().await?;
     let load = Load::usual(&cluster, 3).await?;

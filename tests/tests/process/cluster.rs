@@ -29,9 +29,9 @@ pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 /// Below the range from which the system takes ports of outgoing connections: a node that is
 /// started again finds its port free.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
-/// A test that measures has the machine to itself; two of the others go on beside each other.
+/// A test that measures delays has the machine to itself; some of the others go on beside each other.
 static TURNS: Semaphore = Semaphore::const_new(ALONE as usize);
-const ALONE: u32 = 2;
+const ALONE: u32 = 3;
 const BESIDE: u32 = 1;
 /// Ports of this run are handed out once: a node that is down keeps its own.
 static PORTS_TAKEN: AtomicU16 = AtomicU16::new(0);
@@ -46,7 +46,7 @@ pub(crate) struct Cluster {
     home: Option<TempDir>,
     pub(crate) nodes: Vec<Node>,
     wires: Option<Wires>,
-    _turn: Turn,
+    turn: Option<Turn>,
 }
 
 impl Cluster {
@@ -56,15 +56,22 @@ impl Cluster {
     }
 
     /// As [`Cluster::start`], for a test that stands another cluster beside its own: it measures
-    /// neither delays nor memory.
+    /// no delays.
     pub(crate) async fn beside() -> Result<Self> {
-        let (turn, ports) = (turn_of(BESIDE).await?, free_ports(NODES * 3)?);
-        Self::found(NODES, |_| Ipv4Addr::LOCALHOST, None, ports, &[], &[], turn).await
+        Self::beside_with::<u64>(&[]).await
+    }
+
+    /// As [`Cluster::beside`], each node with these settings from its first start on.
+    pub(crate) async fn beside_with<V: ToString>(settings: &[(&str, V)]) -> Result<Self> {
+        Self::with(settings, turn_of(BESIDE).await?).await
     }
 
     /// As [`Cluster::start`], each node with these settings from its first start on.
     pub(crate) async fn start_with<V: ToString>(settings: &[(&str, V)]) -> Result<Self> {
-        let turn = turn().await?;
+        Self::with(settings, turn().await?).await
+    }
+
+    async fn with<V: ToString>(settings: &[(&str, V)], turn: Turn) -> Result<Self> {
         let ports = free_ports(NODES * 3)?;
         let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), value.to_string()));
         let settings: Vec<_> = settings.collect();
@@ -80,7 +87,7 @@ impl Cluster {
 
     /// As [`Cluster::start`], marked production.
     pub(crate) async fn production() -> Result<Self> {
-        let turn = turn().await?;
+        let turn = turn_of(BESIDE).await?;
         let (ports, found) = (free_ports(NODES * 3)?, ["--production"]);
         Self::found(NODES, |_| Ipv4Addr::LOCALHOST, None, ports, &[], &found, turn).await
     }
@@ -113,7 +120,7 @@ impl Cluster {
         };
         let nodes = ports.chunks_exact(3).enumerate().map(node).collect();
         let begun = Instant::now();
-        let mut cluster = Self { dtm: binary()?, nodes, wires, home: Some(home), _turn: turn };
+        let mut cluster = Self { dtm: binary()?, nodes, wires, home: Some(home), turn: Some(turn) };
         let mut found = cluster.node_arguments("init", 0);
         found.extend(["--name", "test", "--operator", "admin"].map(str::to_owned));
         if !init.contains(&"--groups") {
@@ -131,6 +138,17 @@ impl Cluster {
         // Each test pays for this: a pause that grows is to be seen.
         println!("{count} nodes after {:.1?}", begun.elapsed());
         Ok(cluster)
+    }
+
+    /// Lets others have its turn while it does next to nothing for a while.
+    pub(crate) fn rest(&mut self) {
+        self.turn = None;
+    }
+
+    /// Waits for a turn beside others.
+    pub(crate) async fn go_on(&mut self) -> Result<()> {
+        self.turn = Some(turn_of(BESIDE).await?);
+        Ok(())
     }
 
     /// One more node, joined with an address and a token. The groups are not waited for.

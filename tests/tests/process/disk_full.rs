@@ -142,7 +142,7 @@ async fn a_full_disk_refuses_clearly_and_goes_on_when_there_is_room() -> Result<
     let begun = Instant::now();
     let say = |what: &str| println!("{what} after {:.1?}", begun.elapsed());
     let at = NODES - 1;
-    let mut cluster = Cluster::start_with(&SETTINGS).await?;
+    let mut cluster = Cluster::beside_with(&SETTINGS).await?;
     let Some(disk) = SmallDisk::under(&mut cluster, at).await? else {
         cluster.passed();
         return Ok(());

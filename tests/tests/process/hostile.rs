@@ -88,7 +88,7 @@ async fn publish(channel: &Channel, key: Option<&str>, requests: Vec<Vec<u8>>) -
 // fault: F25
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frame_of_millions_of_records_takes_no_memory() -> Result<()> {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::beside().await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
     let at = cluster.leader(source.group).await?;
     let address = cluster.nodes[at].grpc.to_string();

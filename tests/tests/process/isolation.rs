@@ -52,8 +52,8 @@ struct Form {
 }
 
 const SHORT: Form = Form {
-    pairs_max: 9,
-    slice: Duration::from_secs(2),
+    pairs_max: 7,
+    slice: Duration::from_millis(1_500),
     pace: Duration::from_millis(250),
     load_max: None,
     ratio_max: 1.5,

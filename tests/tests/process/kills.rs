@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 // fault: F1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leader_is_killed_again_and_again() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     let load = Load::usual(&cluster, 4).await?;
     let (kills, read_back_every) = KILLS[usize::from(is_long())];
     for kill in 0..kills {
@@ -58,7 +58,7 @@ async fn leader_is_killed_again_and_again() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn received_and_not_acked_is_stored_once() -> Result<()> {
     const COUNT: u64 = 200;
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     cluster.spread().await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
     let line = Load::line(Plan::new(&source, "a"));
@@ -120,7 +120,7 @@ async fn received_and_not_acked_is_stored_once() -> Result<()> {
 // holds: ING-1, ING-2, ING-3, ING-4, RAFT-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_nodes_are_killed_at_once() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     let load = Load::usual(&cluster, 4).await?;
     load.moves(ALIVE).await?;
     for node in &mut cluster.nodes {
@@ -138,7 +138,7 @@ async fn all_nodes_are_killed_at_once() -> Result<()> {
 // fault: F14
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn paused_leader_says_nothing_stale() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     let load = Load::usual(&cluster, 4).await?;
     load.moves(ALIVE).await?;
     let line = load.lines[0].clone();
@@ -191,7 +191,7 @@ async fn paused_leader_says_nothing_stale() -> Result<()> {
 // fault: F2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_that_was_away_catches_up() -> Result<()> {
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::beside().await?;
     let mut plans = Vec::new();
     for at in 1..=4 {
         let source = cluster.add_source(&format!("src-{at}"), &["notes"]).await?;

@@ -25,7 +25,7 @@ const HIGH: u32 = 3;
 const FLOODS: usize = 16;
 const PROBED: [&str; 3] = ["probe-high", "probe-normal", "probe-shared"];
 /// Records of each probe, one after the other.
-const PROBES: u64 = 30;
+const PROBES: u64 = 20;
 /// The delay of high priority against that of normal one under the same load, at most: 1 where
 /// priority does nothing, 0.4 to 0.6 measured.
 const SHARE_MAX: f64 = 0.85;

@@ -20,7 +20,7 @@ fn batch_records() -> u64 {
 // holds: ING-1, ING-2, ING-3, ING-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_source_streams_while_its_batch_is_loaded() -> Result<()> {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::beside().await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
     let realtime = Plan::new(&source, "events");
     let batch = Plan {
@@ -47,7 +47,7 @@ async fn one_source_streams_while_its_batch_is_loaded() -> Result<()> {
 // covers: F-5.1.6
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn source_and_dataset_go_live_under_load() -> Result<()> {
-    let cluster = Cluster::start().await?;
+    let cluster = Cluster::beside().await?;
     // A stream moves with the leader of its group: none moves without a cause after this.
     cluster.spread().await?;
     let mut load = Load::usual(&cluster, 4).await?;

@@ -64,6 +64,5 @@ mod sources;
 mod strangers;
 mod tour;
 mod unfinished;
-mod upgrade;
 mod wait;
 mod wires;

@@ -110,7 +110,7 @@ async fn refusals_are_told_in_bounded_messages_and_memory() -> Result<()> {
     const RECORDS: u64 = 1_000;
     // All at once: what slows malformed data down would hide what it takes in memory.
     let settings = [("DTM__LIMITS__REFUSED_PER_SECOND_MAX", 1_000_000)];
-    let cluster = Cluster::start_with(&settings).await?;
+    let cluster = Cluster::beside_with(&settings).await?;
     let source = cluster.add_source("src-1", &["dossier_sync"]).await?;
     let at = cluster.leader(source.group).await?;
     let before = cluster.nodes[at].resident_kib()?;

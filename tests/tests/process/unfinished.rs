@@ -51,7 +51,7 @@ type Settings = [(&'static str, u64); 1];
 async fn requests_that_are_begun_and_not_completed_take_no_memory() -> Result<()> {
     let within_ms = u64::try_from(REQUEST_WITHIN.as_millis())?;
     let settings: Settings = [("DTM__LIMITS__REQUEST_WITHIN_MS", within_ms)];
-    let cluster = Cluster::start_with(&settings).await?;
+    let cluster = Cluster::beside_with(&settings).await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
     let neighbour = cluster.add_source("src-2", &["notes"]).await?;
     cluster.spread().await?;
