@@ -26,7 +26,7 @@ const MEMORY_GROWTH_MAX_KIB: u64 = 192 << 10;
 // fault: F25
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_over_its_limit_is_told_name_and_value() -> Result<()> {
-    let mut cluster = Cluster::beside().await?;
+    let mut cluster = Cluster::start().await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
     let at = cluster.leader(source.group).await?;
     let cases = [
@@ -103,7 +103,7 @@ async fn credits_ignored(cluster: &mut Cluster, source: &Source, at: usize) -> R
 // fault: F16
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_without_quorum_acks_nothing_and_says_when_to_come_back() -> Result<()> {
-    let mut cluster = Cluster::beside().await?;
+    let mut cluster = Cluster::start().await?;
     let load = Load::usual(&cluster, 2).await?;
     load.moves(20).await?;
     let source = load.lines[0].plan.source.clone();

@@ -26,7 +26,7 @@ const KEPT: usize = 3;
 // fault: F25
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_is_held_to_limits_of_its_own_and_no_other_is() -> Result<()> {
-    let cluster = Cluster::beside().await?;
+    let cluster = Cluster::start().await?;
     let mut row = source_row("src-1", &["notes"]);
     row.limits = Some(SourceLimits {
         record_bytes_max: RECORD_BYTES as u64,

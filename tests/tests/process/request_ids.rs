@@ -53,7 +53,7 @@ impl Lines {
 // entry on each replica and the ack have one request id; so has the opening of the stream.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_batch_is_followed_from_the_door_to_the_ack() -> Result<()> {
-    let cluster = Cluster::beside_with(&SETTINGS).await?;
+    let cluster = Cluster::start_with(&SETTINGS).await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
     // No leader moves without a cause after this.
     cluster.spread().await?;

@@ -38,7 +38,7 @@ type Held = BTreeMap<(String, u64), Vec<u8>>;
 // holds: ING-1, ING-2, ING-3
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_follow_is_told_and_the_newer_of_two_connections_wins() -> Result<()> {
-    let cluster = Cluster::beside().await?;
+    let cluster = Cluster::start().await?;
     let source = cluster.add_source("src-1", &["notes"]).await?;
     let leader = cluster.leader(source.group).await?;
     let other = (leader + 1) % NODES;
