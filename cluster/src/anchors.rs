@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_machine::{anchor, reads};
+use dtm_placement::Plan;
 use dtm_proto::cluster as wire;
 use dtm_types::command::{Anchor, RefusalKind, command, outcome};
 use dtm_types::format::{AnchoredGroup, Leaf};
@@ -25,7 +26,6 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::lifecycle::ClusterNode;
-use crate::plan::Plan;
 use crate::repeats::Repeats;
 use crate::roots::head_from_wire;
 use crate::type_config::PeerNode;
@@ -117,7 +117,7 @@ impl ClusterNode {
                 continue;
             }
             let replicas = plan.replicas(row);
-            let of_leader = replicas.iter().find(|(_, peer)| peer.node == leader.node);
+            let of_leader = replicas.iter().find(|(_, node)| **node == leader.node);
             let Some((&replica, _)) = of_leader else { continue };
             let question = questions.entry(leader.node).or_insert_with(|| (leader, Vec::new()));
             question.1.push(wire::Target { group: row.group, replica });

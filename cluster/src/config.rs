@@ -61,6 +61,8 @@ pub struct ClusterConfig {
     /// Rate at which this node takes copies (bundles of snapshots, bundles it lacks), bytes over all
     /// groups; 0 = as fast as they come.
     pub copy_bytes_per_second: u64,
+    /// Replicas at another site that are behind by more than this are told, milliseconds.
+    pub lag_alarm_ms: u64,
 }
 
 impl ClusterConfig {
@@ -87,6 +89,7 @@ impl ClusterConfig {
             rebalance: true,
             dead_after_ms: 1_800_000,
             copy_bytes_per_second: 64 << 20,
+            lag_alarm_ms: 5_000,
         }
     }
 

@@ -8,14 +8,16 @@
 //! Meta itself has a replica on every node, so its rows are always at hand. A command waits here as
 //! long as it would in a bundler, and is forwarded once at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_machine::reads;
 use dtm_machine::seams::{ProposeError, Reply, StateError, StateRead};
+use dtm_placement::Plan;
 use dtm_proto::cluster as wire;
+use dtm_types::command::{GroupRow, ReplicaRow};
 use dtm_types::{GroupId, NodeId};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -23,10 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::convert;
 use crate::group::Group;
-use crate::plan::{Plan, peer_of};
 use crate::queue::{CommandQueue, QueueConfig, RETRY_PAUSE};
 use crate::registry::Registry;
-use crate::type_config::PeerNode;
+use crate::type_config::{PeerNode, peer_of};
 
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Between two rounds of questions, however many commands ask for one.
@@ -71,10 +72,22 @@ impl Elsewhere {
         holders
     }
 
-    /// Who leads a group, here or elsewhere, as far as is known.
+    /// Who leads a group, here or elsewhere, as far as is known. A replica here that leaves its group
+    /// is not believed where others were heard: once it is no member any more, nobody tells it of a
+    /// new leader.
     pub(crate) fn leader_of(&self, group: GroupId) -> Option<PeerNode> {
-        let here = self.registry.group(group).and_then(|group| group.leader());
-        here.map(|(_, peer)| peer).or_else(|| self.leader(group))
+        let here = || self.registry.group(group)?.leader().map(|(_, peer)| peer);
+        self.leader(group).or_else(here)
+    }
+
+    /// Whether others are to be asked for the group's leader.
+    fn is_elsewhere(&self, row: &GroupRow) -> bool {
+        let stays = |replica: &ReplicaRow| {
+            replica.node == self.node.0[..] && !replica.removed && !replica.leaving
+        };
+        // One that was just made knows no leader before it is a member.
+        let here = self.registry.group(GroupId(row.group)).and_then(|group| group.leader());
+        here.is_none() || !row.replicas.iter().any(stays)
     }
 
     /// Every group that meta knows, meta included.
@@ -171,15 +184,16 @@ impl Elsewhere {
         }
     }
 
-    /// Asks every node that holds a replica of a group that is not here.
+    /// Asks every node that holds a replica of a group whose leader is not known here for sure.
     async fn ask_holders(&self) -> BTreeMap<GroupId, PeerNode> {
         let Some(plan) = self.plan() else {
             return BTreeMap::new();
         };
-        let is_elsewhere = |group: GroupId| self.registry.group(group).is_none();
-        let rows = plan.groups().iter().filter(|row| is_elsewhere(GroupId(row.group)));
-        let holders: BTreeMap<NodeId, PeerNode> = rows
+        let rows = || plan.groups().iter().filter(|row| self.is_elsewhere(row));
+        let wanted: BTreeSet<u32> = rows().map(|row| row.group).collect();
+        let holders: BTreeMap<NodeId, PeerNode> = rows()
             .flat_map(|row| plan.replicas(row).into_values())
+            .filter_map(|node| plan.nodes().get(&node).and_then(peer_of))
             .filter(|peer| peer.node != self.node)
             .map(|peer| (peer.node, peer))
             .collect();
@@ -191,7 +205,7 @@ impl Elsewhere {
                 continue;
             };
             let is_newer = newest.get(&group).is_none_or(|(term, _)| *term < heard.term);
-            if is_newer && is_elsewhere(group) {
+            if is_newer && wanted.contains(&group.0) {
                 newest.insert(group, (heard.term, leader));
             }
         }

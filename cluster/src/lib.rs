@@ -10,8 +10,8 @@
 
 mod anchors;
 mod applied;
+mod arbiter;
 mod backfill;
-mod balance;
 mod bundler;
 mod clocks;
 mod config;
@@ -21,6 +21,7 @@ mod elsewhere;
 mod error;
 mod forward;
 mod group;
+mod lag;
 mod lane;
 mod lifecycle;
 mod log_store;
@@ -32,7 +33,6 @@ mod own_commands;
 mod pace;
 mod parts;
 mod placement;
-mod plan;
 mod queue;
 mod raft;
 mod ranges;
@@ -69,6 +69,7 @@ pub use config::{ClusterConfig, Deps, Timing};
 pub use copying::GroupCopy;
 pub use dtm_clocks::ClockStatus;
 pub use error::Error;
+pub use lag::ReplicaLag;
 pub use lifecycle::{ClusterNode, Starting};
 pub use log_store::{
     Flushed, IndexRange, LogDamage, LogEntry, LogError, LogMarks, LogPosition, LogProvider,

@@ -19,11 +19,13 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::arbiter;
 use crate::backfill;
 use crate::clocks::{self, ClockStatus, Clocks};
 use crate::config::{ClusterConfig, Deps};
 use crate::elsewhere::Elsewhere;
 use crate::error::Error;
+use crate::lag::{self, Lags};
 use crate::maintain;
 use crate::network::{self, Incoming, Links, OriginGuard, OtherSites, Presence, SignsOfLife, Way};
 use crate::pace::Pace;
@@ -42,6 +44,7 @@ pub struct ClusterNode {
     requests: AtomicU64,
     elsewhere: Arc<Elsewhere>,
     condemned: Condemned,
+    lags: Arc<Lags>,
 }
 
 /// A node whose peer port is open and whose groups do not run yet.
@@ -88,6 +91,11 @@ impl Starting {
             let registry = || Arc::clone(&node.registry);
             node.parts.spawn("the comparison of clocks", clocks::run(registry()));
             node.parts.spawn("the comparison of ledgers", roots::watch(registry()));
+            let alarm = Duration::from_millis(node.config.lag_alarm_ms);
+            let measuring = lag::watch(registry(), Arc::clone(&node.lags), alarm);
+            node.parts.spawn("the lag of other sites", measuring);
+            let handing_over = arbiter::watch(registry(), node.config.node.site.clone());
+            node.parts.spawn("handing over at a third site", handing_over);
             node.parts.spawn("fetching of missing bundles", backfill::run(registry()));
             node.parts.spawn("mending of replicas", supervise::run(registry()));
             node.parts.spawn("the rows", supervise::watch_rows(registry()));
@@ -155,7 +163,8 @@ impl ClusterNode {
         let elsewhere =
             Elsewhere::new(config.node.node, config.queue(), Arc::clone(&registry), stop.clone());
         let (parts, condemned) = (Parts::new(stop), Condemned::new());
-        let node = Arc::new(Self { config, registry, parts, requests, elsewhere, condemned });
+        let lags = Arc::new(Lags::default());
+        let node = Arc::new(Self { config, registry, parts, requests, elsewhere, condemned, lags });
         node.parts.spawn("the peer port", async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "peer port ended");
@@ -323,6 +332,10 @@ impl ClusterNode {
 
     pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    pub(crate) fn lags(&self) -> &Lags {
+        &self.lags
     }
 
     pub(crate) fn elsewhere(&self) -> &Elsewhere {

@@ -69,7 +69,13 @@ impl Group {
             return Ok(false);
         }
         if asked.contains(&self.replica.0) {
-            self.change(ChangeMembers::ReplaceAllVoters(asked), false).await?;
+            // Who learns from now on stays a member, so that nothing is sent to it twice.
+            let goes_on = current.difference(&asked).any(|id| learners.contains_key(id));
+            self.change(ChangeMembers::ReplaceAllVoters(asked), goes_on).await?;
+        } else if current.is_disjoint(&asked) {
+            // Nobody could take over yet: this one votes beside those that are to, then hands over.
+            let beside = asked.into_iter().chain([self.replica.0]).collect();
+            self.change(ChangeMembers::ReplaceAllVoters(beside), true).await?;
         } else {
             // A leader that takes its own vote away leaves the group to an election timeout.
             let gone = current.difference(&asked).filter_map(|id| members.get(id));

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dtm_placement::{Members, Plan};
 use dtm_proto::cluster as wire;
 use dtm_types::command::{Admin, GroupRow, admin};
 use dtm_types::{GroupId, NodeId};
@@ -27,11 +28,10 @@ use tokio::time::Instant;
 use crate::convert;
 use crate::error::Error;
 use crate::lifecycle::ClusterNode;
-use crate::plan::Plan;
 use crate::repeats::Repeats;
 use crate::survey::Survey;
 use crate::transfers::Transfers;
-use crate::type_config::PeerNode;
+use crate::type_config::peer_of;
 
 /// Meta is confirmed and read within that.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
@@ -133,7 +133,7 @@ impl ClusterNode {
         let voters_max = self.config().voters_max;
         let (homes, mut changed, mut settled) = (plan.homes(voters_max), false, 0);
         for group in plan.groups() {
-            if let Some(next) = plan.next_row(group, voters_max, &survey) {
+            if let Some(next) = plan.next_row(group, voters_max, survey.answers()) {
                 self.write_group(next, group.next_replica_id).await?;
                 changed = true;
                 continue;
@@ -175,7 +175,8 @@ impl ClusterNode {
             return Ok(false);
         }
         let evens_out = self.config().rebalance;
-        let Some(row) = plan.next_move(self.config().voters_max, survey, dead, evens_out) else {
+        let voters_max = self.config().voters_max;
+        let Some(row) = plan.next_move(voters_max, survey.answers(), dead, evens_out) else {
             return Ok(false);
         };
         let leaves = row.replicas.iter().find(|replica| replica.leaving && !replica.removed);
@@ -190,7 +191,7 @@ impl ClusterNode {
 
     /// Nodes forget the replicas that left their groups.
     async fn retire_left(&self, plan: &Plan, survey: &Survey, seen: &mut Seen) {
-        for (group, replica, node) in plan.retired(survey) {
+        for (group, replica, node) in plan.retired(survey.answers()) {
             let Some(row) = plan.nodes().get(&node) else { continue };
             if let Err(error) = self.retire_replica(group, replica, row).await {
                 let failing = seen.unsettled.entry((group, Some(replica))).or_default();
@@ -217,7 +218,7 @@ impl ClusterNode {
             return Ok(Stands::Changed);
         }
         let voters_max = self.config().voters_max;
-        let (voters, learners) = plan.members(group, voters_max);
+        let Members { voters, learners } = plan.members(group, voters_max);
         let Some(leader) = self.elsewhere().leader_of(GroupId(group.group)) else {
             return Ok(Stands::Waits);
         };
@@ -229,13 +230,13 @@ impl ClusterNode {
         };
         let preferred = plan.preferred_leader(group, leader.node, voters_max, home, cannot_lead);
         let preferred = preferred.filter(|_| transfers.may_ask());
-        let target = preferred.and_then(|replica| voters.get(&replica)).map(|peer| peer.node);
-        let to_wire = |members: BTreeMap<u64, PeerNode>| {
-            let member = |(replica, node): (u64, PeerNode)| wire::Member {
-                replica,
-                node: Some(convert::node_to_wire(&node)),
+        let target = preferred.and_then(|replica| voters.get(&replica)).copied();
+        let to_wire = |members: BTreeMap<u64, NodeId>| {
+            let member = |(replica, node): (u64, NodeId)| {
+                let peer = plan.nodes().get(&node).and_then(peer_of)?;
+                Some(wire::Member { replica, node: Some(convert::node_to_wire(&peer)) })
             };
-            members.into_iter().map(member).collect()
+            members.into_iter().filter_map(member).collect()
         };
         let request = wire::ReconcileRequest {
             group: group.group,

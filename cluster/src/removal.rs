@@ -5,6 +5,7 @@
 //! the way back: hence the question, put to every node.
 
 use dtm_machine::seams::{Freshness, ReadView};
+use dtm_placement::Plan;
 use dtm_proto::cluster as wire;
 use dtm_types::command::GroupRow;
 use dtm_types::{GroupId, NodeId};
@@ -12,7 +13,6 @@ use futures::future::BoxFuture;
 
 use crate::error::Error;
 use crate::lifecycle::ClusterNode;
-use crate::plan::Plan;
 use crate::survey::Survey;
 
 /// A group that would lose its majority.
@@ -88,14 +88,14 @@ fn leaderless(
     without: NodeId,
     survey: &Survey,
 ) -> Option<HeldUp> {
-    let (voters, _) = plan.members(row, voters_max);
-    if !voters.values().any(|peer| peer.node == without) {
+    let voters = plan.members(row, voters_max).voters;
+    if !voters.values().any(|node| *node == without) {
         return None;
     }
     let silent = voters
         .iter()
-        .filter(|(replica, peer)| !survey.runs(peer.node, row.group, **replica))
-        .map(|(_, peer)| peer.node);
+        .filter(|(replica, node)| !survey.runs(**node, row.group, **replica))
+        .map(|(_, node)| *node);
     Some(HeldUp::new(row.group, silent.filter(|node| *node != without)))
 }
 
@@ -133,7 +133,7 @@ mod tests {
             answering.iter().map(|&byte| [(1, u64::from(byte))]).collect();
         let said: Vec<(NodeId, &[(u32, u64)])> =
             answering.iter().zip(&held).map(|(&byte, held)| (node(byte), &held[..])).collect();
-        judge(&led(sets), node(without), &Survey::of(&said)).map(|held| held.silent)
+        judge(&led(sets), node(without), &Survey::of_held(&said)).map(|held| held.silent)
     }
 
     #[test]
@@ -162,15 +162,18 @@ mod tests {
         let all = [(node(1), &[(1, 1)][..]), (node(2), &[(1, 2)]), (node(3), &[(1, 3)])];
         let mut group = led(&[&[1, 2, 3]]);
         group.voters[0].voters[0].lags = true;
-        let held = judge(&group, node(3), &Survey::of(&all));
+        let held = judge(&group, node(3), &Survey::of_held(&all));
         assert_eq!(held.map(|held| held.silent), Some(vec![node(1)]));
-        assert!(judge(&group, node(1), &Survey::of(&all)).is_none(), "the one that lags may go");
+        assert!(
+            judge(&group, node(1), &Survey::of_held(&all)).is_none(),
+            "the one that lags may go"
+        );
     }
 
     // A replica that is being mended does not vote.
     #[test]
     fn a_replica_that_does_not_run_does_not_count() {
-        let survey = Survey::of(&[(node(1), &[(1, 1)]), (node(2), &[]), (node(3), &[(1, 3)])]);
+        let survey = Survey::of_held(&[(node(1), &[(1, 1)]), (node(2), &[]), (node(3), &[(1, 3)])]);
         let held = judge(&led(&[&[1, 2, 3]]), node(3), &survey);
         assert_eq!(held.map(|held| held.silent), Some(vec![node(2)]));
     }

@@ -1,10 +1,13 @@
 //! What an operator sees of a node's groups.
 
+use std::sync::Arc;
+
 use dtm_types::{GroupId, NodeId, ReplicaId};
 use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::applied::Head;
 use crate::group::Group;
+use crate::lag::ReplicaLag;
 use crate::lifecycle::ClusterNode;
 use crate::supervise::Down;
 
@@ -48,6 +51,8 @@ pub struct GroupStatus {
     pub queued_bytes: usize,
     /// Members.
     pub replicas: Vec<ReplicaStatus>,
+    /// On the leader: how far those at other sites are behind.
+    pub lags: Vec<ReplicaLag>,
     /// A safety property that was seen broken (RAFT-1).
     pub alarm: Option<String>,
     /// Why the group does not serve here, where it has stopped.
@@ -57,7 +62,7 @@ pub struct GroupStatus {
 }
 
 impl Group {
-    fn status(&self) -> GroupStatus {
+    fn status(&self, lags: Vec<ReplicaLag>) -> GroupStatus {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
@@ -91,6 +96,7 @@ impl Group {
             missing_bundles: self.backfill.missing.count(),
             queued_bytes: self.bundler.queued_bytes(),
             replicas: replicas.collect(),
+            lags,
             alarm: self.applied.alarm(),
             failure: self.applied.failure().or(stopped),
             recovering: None,
@@ -114,6 +120,7 @@ impl Down {
             missing_bundles: 0,
             queued_bytes: 0,
             replicas: Vec::new(),
+            lags: Vec::new(),
             alarm: None,
             failure: None,
             recovering: Some(self.cause),
@@ -125,7 +132,8 @@ impl ClusterNode {
     /// Every group with a replica on this node, ascending.
     pub fn status(&self) -> Vec<GroupStatus> {
         let running = self.registry().groups();
-        let mut all: Vec<GroupStatus> = running.iter().map(|group| group.status()).collect();
+        let status = |group: &Arc<Group>| group.status(self.lags().of(group.id));
+        let mut all: Vec<GroupStatus> = running.iter().map(status).collect();
         all.extend(self.registry().down().into_iter().map(|(group, down)| down.status(group)));
         all.sort_by_key(|status| status.group);
         all

@@ -9,8 +9,7 @@ use dtm_types::{GroupId, ReplicaId};
 use crate::error::Error;
 use crate::lifecycle::ClusterNode;
 use crate::network::answered;
-use crate::plan::peer_of;
-use crate::type_config::PeerNode;
+use crate::type_config::{PeerNode, peer_of};
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dtm_placement::Answers;
 use dtm_proto::cluster as wire;
 use dtm_types::command::{Admin, BootNode, NodeRow, admin};
 use dtm_types::{GroupId, NodeId};
 
 use crate::error::Error;
 use crate::lifecycle::ClusterNode;
-use crate::plan::peer_of;
+use crate::type_config::peer_of;
 
 /// A node that hangs holds a round up for no longer.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -22,45 +23,53 @@ const STARTS_TELL_ADDRESSES: u8 = 2;
 /// The answers of one round; who did not answer is not in it.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
-    reports: BTreeMap<NodeId, Said>,
-}
-
-#[derive(Debug, Default)]
-struct Said {
-    report: wire::ReportResponse,
-    held: BTreeSet<(u32, u64)>,
+    reports: BTreeMap<NodeId, wire::ReportResponse>,
+    answers: Answers,
 }
 
 impl Survey {
-    /// Whether the node's log holds the replica; `None` when it did not answer.
-    pub(crate) fn holds(&self, node: NodeId, group: u32, replica: u64) -> Option<bool> {
-        Some(self.reports.get(&node)?.held.contains(&(group, replica)))
+    fn of(reports: BTreeMap<NodeId, wire::ReportResponse>) -> Self {
+        let mut answers = Answers::default();
+        for (node, report) in &reports {
+            let held = report.held.iter().map(|target| (target.group, target.replica));
+            answers.enter(*node, held.collect::<BTreeSet<_>>());
+        }
+        Self { reports, answers }
+    }
+
+    /// What the nodes said of their replicas.
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     /// What a node said.
     pub(crate) fn report(&self, node: NodeId) -> Option<&wire::ReportResponse> {
-        Some(&self.reports.get(&node)?.report)
+        self.reports.get(&node)
     }
 
     /// Whether the node runs the replica, and so may vote in its group.
     pub(crate) fn runs(&self, node: NodeId, group: u32, replica: u64) -> bool {
-        self.reports.get(&node).is_some_and(|said| {
-            let has_stopped = said.report.stopped.iter().any(|stopped| stopped.group == group);
-            said.held.contains(&(group, replica)) && !has_stopped
-        })
+        let has_stopped = |report: &wire::ReportResponse| {
+            report.stopped.iter().any(|stopped| stopped.group == group)
+        };
+        self.answers.holds(node, group, replica) == Some(true)
+            && self.reports.get(&node).is_some_and(|report| !has_stopped(report))
     }
 
     /// What the leader of a group says of it; of several who take themselves for it, the latest.
     pub(crate) fn led(&self, group: u32) -> Option<&wire::LedGroup> {
-        let led = self.reports.values().flat_map(|said| &said.report.led);
+        let led = self.reports.values().flat_map(|report| &report.led);
         led.filter(|led| led.group == group).max_by_key(|led| led.term)
     }
 
     #[cfg(test)]
-    pub(crate) fn of(nodes: &[(NodeId, &[(u32, u64)])]) -> Self {
-        let said =
-            |held: &[(u32, u64)]| Said { held: held.iter().copied().collect(), ..Said::default() };
-        Self { reports: nodes.iter().map(|(node, held)| (*node, said(held))).collect() }
+    pub(crate) fn of_held(nodes: &[(NodeId, &[(u32, u64)])]) -> Self {
+        let target = |&(group, replica): &(u32, u64)| wire::Target { group, replica };
+        let report = |held: &[(u32, u64)]| wire::ReportResponse {
+            held: held.iter().map(target).collect(),
+            ..wire::ReportResponse::default()
+        };
+        Self::of(nodes.iter().map(|(node, held)| (*node, report(held))).collect())
     }
 }
 
@@ -68,12 +77,8 @@ impl ClusterNode {
     /// Asks these nodes at once.
     pub(crate) async fn survey(&self, nodes: &BTreeMap<NodeId, NodeRow>) -> Survey {
         let asked = nodes.values().map(|row| self.report_of(row));
-        let reports = futures::future::join_all(asked).await.into_iter().flatten();
-        let said = |(node, report): (NodeId, wire::ReportResponse)| {
-            let held = report.held.iter().map(|target| (target.group, target.replica)).collect();
-            (node, Said { report, held })
-        };
-        Survey { reports: reports.map(said).collect() }
+        let reports = futures::future::join_all(asked).await;
+        Survey::of(reports.into_iter().flatten().collect())
     }
 
     async fn report_of(&self, row: &NodeRow) -> Option<(NodeId, wire::ReportResponse)> {

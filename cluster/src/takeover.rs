@@ -15,6 +15,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dtm_placement::stand_in;
 use dtm_types::NodeId;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::TransferLeaderRequest;
@@ -59,13 +60,6 @@ async fn look_after(registry: &Registry, node: NodeId) {
         metrics::counter!("dtm_cluster_takeovers_total").increment(1);
         tokio::spawn(async move { group.take_over(node).await });
     }
-}
-
-/// Whose turn it is to lead when the usual leader cannot: groups of one node spread over the
-/// others. `others` is in order of the nodes.
-pub(crate) fn stand_in<T: Copy>(group: u32, voters: usize, others: &[T]) -> Option<T> {
-    let turn = group as usize / voters.max(1);
-    others.get(turn % others.len().max(1)).copied()
 }
 
 impl Group {
@@ -136,19 +130,5 @@ impl Group {
         let (first, own) = (at(first.map(|first| first.1)), at(Some(self.replica.0)));
         let count = others.len().max(1);
         ((own + count - first) % count) as u64
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_groups_of_one_node_spread_over_the_others() {
-        // Groups 2, 5, 8, 11 are at home on the third node.
-        let chosen: Vec<_> = [2, 5, 8, 11].map(|group| stand_in(group, 3, &['a', 'b'])).into();
-        assert_eq!(chosen, ['a', 'b', 'a', 'b'].map(Some));
-        assert_eq!(stand_in::<char>(1, 3, &[]), None);
-        assert_eq!(stand_in(1, 0, &['a']), Some('a'));
     }
 }

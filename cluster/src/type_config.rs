@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use dtm_types::NodeId;
-use dtm_types::command::Outcome;
+use dtm_types::command::{NodeRow, Outcome};
 use openraft::RaftTypeConfig;
 use openraft::impls::{BoxedErrorSource, InlineBatch, leader_id_adv};
 use openraft::raft::responder::Responder;
@@ -82,6 +82,18 @@ pub struct PeerNode {
     pub grpc_address: String,
     /// Its HTTPS port, `host:port`.
     pub https_address: String,
+}
+
+/// A node's row as a group's membership names it.
+pub(crate) fn peer_of(row: &NodeRow) -> Option<PeerNode> {
+    Some(PeerNode {
+        node: NodeId::from_slice(&row.node)?,
+        site: row.site.clone(),
+        zone: row.zone.clone(),
+        peer_address: row.peer_address.clone(),
+        grpc_address: row.grpc_address.clone(),
+        https_address: row.https_address.clone(),
+    })
 }
 
 /// Calls a closure with the result; the closure is dropped uncalled when the group stops.

@@ -96,10 +96,10 @@ pub fn run<'a>(
                 restore_cluster(args, globals, now_us).await?;
             }
             Command::Generate(GenerateCommand::Grafana) => {
-                printer.raw(&telemetry::grafana(globals.lang));
+                printer.raw(&dtm_ctl::generate::grafana(globals.lang));
             }
             Command::Generate(GenerateCommand::PrometheusRules) => {
-                printer.raw(telemetry::prometheus_rules(globals.lang).trim_end());
+                printer.raw(dtm_ctl::generate::prometheus_rules(globals.lang).trim_end());
             }
             _ => return Ok(false),
         }

@@ -26,6 +26,7 @@
 //!  0x4d source, digest SourceCertificateRow
 //!  0x4e approval id   ApprovalRow        0x4f               leaf of the newest anchor u64
 //!  0x58               SettingsRow        0x59 version u64   SettingsRow (last 1,000)
+//!  0x60               LayoutRow
 //! ```
 //! Numbers are big endian. Names end with a zero byte (no name holds one), so that no name is the
 //! prefix of another.
@@ -105,6 +106,8 @@ pub mod table {
     pub const SETTINGS: u8 = 0x58;
     /// Their versions.
     pub const SETTINGS_VERSION: u8 = 0x59;
+    /// How replicas lie over sites.
+    pub const LAYOUT: u8 = 0x60;
 }
 
 /// Builds a key part by part.
@@ -290,7 +293,7 @@ mod tests {
     #[test]
     fn every_key_is_as_it_always_was() {
         let stream = StreamKey::parse("a-1", "ngày").expect("valid");
-        let made: [(Vec<u8>, &[u8]); 36] = [
+        let made: [(Vec<u8>, &[u8]); 37] = [
             (place(0x0102, 3), b"\x10\0\0\0\0\0\0\x01\x02\0\0\0\x03"),
             (stream_place(&stream, 258), b"\x11a-1\0ng\xc3\xa0y\0\0\0\0\0\0\0\x01\x02"),
             (cursor(&stream), b"\x12a-1\0ng\xc3\xa0y\0"),
@@ -326,6 +329,7 @@ mod tests {
             (vec![table::ANCHOR], b"\x4f"),
             (vec![table::SETTINGS], b"\x58"),
             (settings_version(258), b"\x59\0\0\0\0\0\0\x01\x02"),
+            (vec![table::LAYOUT], b"\x60"),
             (vec![table::RAFT], b"\0"),
         ];
         for (made, kept) in made {

@@ -19,6 +19,7 @@ mod anchors;
 mod approvals;
 mod day;
 mod entries;
+mod layout;
 mod lives;
 mod lost;
 mod nodes;

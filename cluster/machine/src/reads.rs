@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dtm_types::command::{
-    ApprovalRow, ClusterRow, DatasetRow, GroupRow, NodeRow, OperatorRow, SettingsRow,
+    ApprovalRow, ClusterRow, DatasetRow, GroupRow, LayoutRow, NodeRow, OperatorRow, SettingsRow,
     SourceCertificateRow, SourceKeyRow, SourceRow,
 };
 use dtm_types::format::{
@@ -210,6 +210,11 @@ pub fn groups(state: &dyn StateRead) -> Result<Vec<GroupRow>, StateError> {
 /// The cluster's row.
 pub fn cluster(state: &dyn StateRead) -> Result<Option<ClusterRow>, StateError> {
     row(state, &[table::CLUSTER])
+}
+
+/// How replicas lie over sites; version 0 where nobody decided it.
+pub fn layout(state: &dyn StateRead) -> Result<LayoutRow, StateError> {
+    Ok(row(state, &[table::LAYOUT])?.unwrap_or_default())
 }
 
 /// The cluster's settings; version 0 where none were ever set.

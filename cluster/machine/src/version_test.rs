@@ -147,7 +147,7 @@ fn replica_ids_and_their_marks_are_for_good() {
             node: vec![node; 16].into(),
             removed,
             confirmed,
-            leaving: false,
+            ..ReplicaRow::default()
         });
         let row = GroupRow { group: 1, replicas: replicas.collect(), next_replica_id: next };
         let op = Some(Op::Admin(Admin { op: Some(admin::Op::PutGroup(row)), ..Admin::default() }));

@@ -119,6 +119,10 @@ operations! {
     ReadSettings = "see the cluster's settings" [No  Yes  Yes  Yes  No   No];
     /// Write a backup of the whole cluster.
     CreateBackup = "write a backup"             [No   Yes  No   No   No   No];
+    /// Decide how replicas lie over sites.
+    PutLayout = "lay replicas out over sites"   [No   Yes  No   No   No   No];
+    /// See sites, their replicas and how far these are behind.
+    SiteStatus = "see the status of sites"      [No   Yes  Yes  Yes  No   No];
     /// Make a 10-minute link to the page.
     ConsoleLink = "open the console"            [No   Yes  Yes  Yes  No   No];
     /// See the live page.

@@ -42,6 +42,8 @@ const DECLARED: &[(&str, &str)] = &[
     ("change the cluster's settings", "operator"),
     ("see the cluster's settings", "operator approver auditor"),
     ("write a backup", "operator"),
+    ("lay replicas out over sites", "operator"),
+    ("see the status of sites", "operator approver auditor"),
     ("open the console", "operator approver auditor"),
     ("see the page", "operator approver auditor"),
     ("read metrics", "operator auditor"),

@@ -46,6 +46,7 @@ pub(super) fn cluster_config(
     settings.rebalance = config.placement.rebalance;
     settings.dead_after_ms = config.placement.dead_after_ms;
     settings.copy_bytes_per_second = config.placement.copy_bytes_per_second;
+    settings.lag_alarm_ms = config.sites.lag_alarm_ms;
     settings
 }
 

@@ -172,6 +172,7 @@ impl Shared {
             leader_node: group.leader.map(|n| Bytes::copy_from_slice(&n.0)).unwrap_or_default(),
             replicas: vec![replica],
             committed_index: group.head.index,
+            lags: group.lags.iter().map(lag_to_wire).collect(),
         }
     }
 
@@ -213,6 +214,16 @@ impl Shared {
     }
 }
 
+fn lag_to_wire(lag: &dtm_cluster::ReplicaLag) -> wire::ReplicaLag {
+    wire::ReplicaLag {
+        replica: lag.replica.0,
+        site: lag.site.clone(),
+        entries: lag.entries,
+        lag_ms: u64::try_from(lag.behind.as_millis()).unwrap_or(u64::MAX),
+        late: lag.is_late,
+    }
+}
+
 /// Adds what another node says of its own replicas.
 fn merge(groups: &mut Vec<wire::GroupStatus>, more: &[wire::GroupStatus]) {
     for other in more {
@@ -225,6 +236,7 @@ fn merge(groups: &mut Vec<wire::GroupStatus>, more: &[wire::GroupStatus]) {
                 }
                 group.committed_index = group.committed_index.max(other.committed_index);
                 group.replicas.extend(other.replicas.iter().cloned());
+                group.lags.extend(other.lags.iter().cloned());
             }
         }
     }

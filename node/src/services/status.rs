@@ -79,7 +79,7 @@ pub(crate) fn at_most(field: &str, text: &str, max: usize) -> Result<(), Status>
 }
 
 /// Why apply refuses, where a user meets it: its words, the same on every replica, and their text.
-const APPLIED: [(&str, &str); 30] = [
+const APPLIED: [(&str, &str); 37] = [
     ("the source exists", "apply.source_exists"),
     ("a source code is 1 to 64 of a-z 0-9 . - _", "refused.source_code"),
     ("a source's row is at most 256 KiB", "apply.source_row_max"),
@@ -110,6 +110,13 @@ const APPLIED: [(&str, &str); 30] = [
     ("the settings were changed meanwhile", "apply.settings_changed"),
     ("at most 256 keys and 64 KiB are set", "apply.settings_max"),
     ("a key or value is too long, or too many", "apply.setting_long"),
+    ("the layout was changed meanwhile", "apply.layout_changed"),
+    ("while replicas stand by the primary changes by a promotion alone", "apply.layout_promote"),
+    ("a site of the layout has no node", "apply.layout_no_node"),
+    ("a layout of one site names no sites", "apply.layout_single"),
+    ("a stretched layout names three sites", "apply.layout_stretched"),
+    ("a layout with a standby names a primary and a standby site", "apply.layout_standby"),
+    ("a layout names each site once", "apply.layout_twice"),
 ];
 
 /// What apply refused, in the user's language where it is one of the usual reasons.
@@ -213,6 +220,7 @@ mod tests {
             include_str!("../../../cluster/machine/src/commands/admin/datasets.rs"),
             include_str!("../../../cluster/machine/src/commands/admin/nodes.rs"),
             include_str!("../../../cluster/machine/src/commands/admin/settings.rs"),
+            include_str!("../../../cluster/machine/src/commands/admin/layout.rs"),
             include_str!("../../../cluster/machine/src/commands/admin/approvals/request.rs"),
             include_str!("../../../cluster/machine/src/commands/admin/approvals/decide.rs"),
             include_str!("../../../cluster/machine/src/commands/admin/approvals/take.rs"),

@@ -7,13 +7,14 @@
 //! Owner of the state: the process (global subscriber and recorder), set once at the start.
 
 mod contained;
-mod generate;
 mod harden;
 mod metrics;
 
+#[cfg(test)]
+mod expressions_test;
+
 pub use contained::is_contained;
 pub(crate) use contained::{ContainCalls, contained, contained_blocking};
-pub use generate::{grafana, prometheus_rules};
 pub use harden::{abort_on_panic, keep_files_private, leave_no_core};
 pub use metrics::{METRICS, Metric, MetricKind, describe, markdown};
 

@@ -13,6 +13,7 @@ pub mod args;
 mod commands;
 pub mod contexts;
 mod failure;
+pub mod generate;
 mod output;
 mod remote;
 mod request;
@@ -43,6 +44,7 @@ pub fn run(cli: &Cli) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + '_>>
             Command::Cluster(command) => commands::cluster::run(command, globals).await,
             Command::Operator(command) => commands::operator::run(command, globals).await,
             Command::Approval(command) => commands::approval::run(command, globals).await,
+            Command::Site(command) => commands::site::run(command, globals).await,
             Command::Backup(command) => commands::backup::run(command, globals).await,
             Command::Availability(command) => commands::availability::run(command, globals).await,
             Command::Drill(command) => commands::drill::run(command, globals),

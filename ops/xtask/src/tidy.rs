@@ -14,6 +14,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 const LAYERS: &[(&str, u32)] = &[
     ("dtm-types", 0),
     ("dtm-machine", 1),
+    ("dtm-placement", 1),
     ("dtm-ledger", 1),
     ("dtm-seal", 1),
     ("dtm-catalog", 1),
@@ -56,6 +57,7 @@ const WITHIN: &[(&str, &str)] = &[
     ("dtm-setup", "dtm-identity"),
     ("dtm-setup", "dtm-ctl"),
     ("dtm-machine", "dtm-ledger"),
+    ("dtm-placement", "dtm-machine"),
     ("dtm-machine", "dtm-seal"),
     ("dtm-machine", "dtm-catalog"),
 ];
@@ -76,6 +78,7 @@ const OWNERS: &[(&str, &str)] = &[
 const PURE: &[&str] = &[
     "dtm-types",
     "dtm-machine",
+    "dtm-placement",
     "dtm-ledger",
     "dtm-seal",
     "dtm-catalog",

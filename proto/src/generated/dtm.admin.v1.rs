@@ -184,6 +184,9 @@ pub struct GroupStatus {
     /// Highest index that an answering replica applied.
     #[prost(uint64, tag = "5")]
     pub committed_index: u64,
+    /// By its leader: replicas at other sites than its own.
+    #[prost(message, repeated, tag = "6")]
+    pub lags: ::prost::alloc::vec::Vec<ReplicaLag>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplicaStatus {
@@ -220,6 +223,22 @@ pub struct ReplicaStatus {
     /// Since when, where it is not the whole day; else 0.
     #[prost(int64, tag = "14")]
     pub day_from_us: i64,
+}
+/// How far a replica at another site than its leader's is behind what is committed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplicaLag {
+    #[prost(uint64, tag = "1")]
+    pub replica: u64,
+    #[prost(string, tag = "2")]
+    pub site: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub entries: u64,
+    /// Age of the oldest committed entry that it does not hold; 0 = it holds all.
+    #[prost(uint64, tag = "4")]
+    pub lag_ms: u64,
+    /// That is above sites.lag_alarm_ms of the leader's node.
+    #[prost(bool, tag = "5")]
+    pub late: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateJoinTokenRequest {
@@ -835,6 +854,98 @@ pub struct AnchorDetail {
     pub groups: ::prost::alloc::vec::Vec<::dtm_types::format::AnchoredGroup>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PutLayoutRequest {
+    #[prost(message, optional, tag = "1")]
+    pub context: ::core::option::Option<Context>,
+    #[prost(enumeration = "::dtm_types::command::LayoutKind", tag = "2")]
+    pub kind: i32,
+    /// Sites as the rows of nodes name them; none under SINGLE.
+    #[prost(string, tag = "3")]
+    pub primary: ::prost::alloc::string::String,
+    /// The second site: the standby.
+    #[prost(string, tag = "4")]
+    pub other: ::prost::alloc::string::String,
+    /// The third; empty = none.
+    #[prost(string, tag = "5")]
+    pub arbiter: ::prost::alloc::string::String,
+    /// The version that the caller saw, 0 where there was none; absent = the one that holds.
+    #[prost(uint64, optional, tag = "6")]
+    pub expected_version: ::core::option::Option<u64>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PutLayoutResponse {
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SiteStatusRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SiteStatusResponse {
+    /// The layout in force; version 0 where none was ever set.
+    #[prost(message, optional, tag = "1")]
+    pub layout: ::core::option::Option<::dtm_types::command::LayoutRow>,
+    #[prost(message, repeated, tag = "2")]
+    pub sites: ::prost::alloc::vec::Vec<SiteDetail>,
+    /// What the layout waits for; empty = it is fulfilled.
+    #[prost(message, repeated, tag = "3")]
+    pub lacks: ::prost::alloc::vec::Vec<LayoutLack>,
+    #[prost(bool, tag = "4")]
+    pub meta_current: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SiteDetail {
+    #[prost(string, tag = "1")]
+    pub site: ::prost::alloc::string::String,
+    /// primary, standby, arbiter; empty = the layout does not name it.
+    #[prost(string, tag = "2")]
+    pub role: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub nodes: u32,
+    #[prost(uint32, tag = "4")]
+    pub nodes_reachable: u32,
+    /// Of all groups, by the membership in force.
+    #[prost(uint32, tag = "5")]
+    pub voters: u32,
+    #[prost(uint32, tag = "6")]
+    pub learners: u32,
+    #[prost(uint32, tag = "7")]
+    pub leaders: u32,
+    /// Of each group that is led at another site and has replicas here, the furthest behind.
+    #[prost(message, repeated, tag = "8")]
+    pub lags: ::prost::alloc::vec::Vec<SiteLag>,
+}
+/// How far a group's replicas at a site are behind what is committed, as its leader sees them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SiteLag {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    #[prost(uint64, tag = "2")]
+    pub entries: u64,
+    /// Age of the oldest committed entry that is not there; 0 = it has all.
+    #[prost(uint64, tag = "3")]
+    pub lag_ms: u64,
+    /// Replicas there that the leader sends to.
+    #[prost(uint32, tag = "4")]
+    pub replicas: u32,
+    /// One of them is late, by the leader's own alarm.
+    #[prost(bool, tag = "5")]
+    pub late: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LayoutLack {
+    #[prost(enumeration = "LackKind", tag = "1")]
+    pub kind: i32,
+    #[prost(string, tag = "2")]
+    pub site: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub group: u32,
+    /// How many there are, or move, and how many there are to be.
+    #[prost(uint32, tag = "4")]
+    pub found: u32,
+    #[prost(uint32, tag = "5")]
+    pub wanted: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateBackupRequest {
     #[prost(message, optional, tag = "1")]
     pub context: ::core::option::Option<Context>,
@@ -890,6 +1001,49 @@ pub struct BackupDone {
     /// On the node that wrote it.
     #[prost(string, tag = "7")]
     pub folder: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LackKind {
+    Unspecified = 0,
+    /// A site that the layout names has no node.
+    NoNode = 1,
+    /// A site has fewer nodes than a group is to have voters there.
+    FewNodes = 2,
+    /// A group has too few voters at a site; no site = anywhere.
+    Voters = 3,
+    /// A group has too few replicas that stand by at a site.
+    Learners = 4,
+    /// Replicas of a group come or go.
+    Moving = 5,
+}
+impl LackKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LACK_KIND_UNSPECIFIED",
+            Self::NoNode => "LACK_KIND_NO_NODE",
+            Self::FewNodes => "LACK_KIND_FEW_NODES",
+            Self::Voters => "LACK_KIND_VOTERS",
+            Self::Learners => "LACK_KIND_LEARNERS",
+            Self::Moving => "LACK_KIND_MOVING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LACK_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "LACK_KIND_NO_NODE" => Some(Self::NoNode),
+            "LACK_KIND_FEW_NODES" => Some(Self::FewNodes),
+            "LACK_KIND_VOTERS" => Some(Self::Voters),
+            "LACK_KIND_LEARNERS" => Some(Self::Learners),
+            "LACK_KIND_MOVING" => Some(Self::Moving),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1731,6 +1885,55 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("dtm.admin.v1.AdminService", "SettingsHistory"));
             self.inner.unary(req, path, codec).await
         }
+        /// How replicas lie over sites. It is entered at once; replicas and leaders follow by themselves.
+        pub async fn put_layout(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PutLayoutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PutLayoutResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.admin.v1.AdminService/PutLayout",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.admin.v1.AdminService", "PutLayout"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn site_status(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SiteStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SiteStatusResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.admin.v1.AdminService/SiteStatus",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.admin.v1.AdminService", "SiteStatus"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1953,6 +2156,21 @@ pub mod admin_service_server {
             request: tonic::Request<super::SettingsHistoryRequest>,
         ) -> std::result::Result<
             tonic::Response<super::SettingsHistoryResponse>,
+            tonic::Status,
+        >;
+        /// How replicas lie over sites. It is entered at once; replicas and leaders follow by themselves.
+        async fn put_layout(
+            &self,
+            request: tonic::Request<super::PutLayoutRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PutLayoutResponse>,
+            tonic::Status,
+        >;
+        async fn site_status(
+            &self,
+            request: tonic::Request<super::SiteStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SiteStatusResponse>,
             tonic::Status,
         >;
     }
@@ -3336,6 +3554,96 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SettingsHistorySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.admin.v1.AdminService/PutLayout" => {
+                    #[allow(non_camel_case_types)]
+                    struct PutLayoutSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::PutLayoutRequest>
+                    for PutLayoutSvc<T> {
+                        type Response = super::PutLayoutResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PutLayoutRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::put_layout(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PutLayoutSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.admin.v1.AdminService/SiteStatus" => {
+                    #[allow(non_camel_case_types)]
+                    struct SiteStatusSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::SiteStatusRequest>
+                    for SiteStatusSvc<T> {
+                        type Response = super::SiteStatusResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SiteStatusRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::site_status(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SiteStatusSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

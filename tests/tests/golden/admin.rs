@@ -3,11 +3,11 @@
 use dtm_types::command::admin::Op;
 use dtm_types::command::{
     Admin, Agreement, ApprovalRow, ApprovalState, BootNode, ClusterRow, DatasetRow, DenyApproval,
-    EnterBackup, GrantApproval, GroupRow, JoinTokenRow, MaskRule, NodeRow, OperatorRow,
-    PutSettings, RemoveNode, ReplicaRow, RequestApproval, ResendQuarantined, RevokeOperator,
-    RevokeSourceCertificate, RevokeSourceKey, RotateClusterKey, Setting, SettingChange,
-    SettingsRow, SourceCertificateRow, SourceKeyRow, SourceLimits, SourceRow, TransferLeader,
-    UseJoinToken,
+    EnterBackup, GrantApproval, GroupRow, JoinTokenRow, LayoutKind, LayoutRow, MaskRule, NodeRow,
+    OperatorRow, PutSettings, RemoveNode, ReplicaRow, RequestApproval, ResendQuarantined,
+    RevokeOperator, RevokeSourceCertificate, RevokeSourceKey, RotateClusterKey, Setting,
+    SettingChange, SettingsRow, SourceCertificateRow, SourceKeyRow, SourceLimits, SourceRow,
+    TransferLeader, UseJoinToken,
 };
 use dtm_types::format::{Form, Mode};
 
@@ -151,8 +151,13 @@ fn token() -> JoinTokenRow {
 }
 
 fn group() -> GroupRow {
-    let replica =
-        ReplicaRow { replica: 1, node: id(2), removed: true, confirmed: true, leaving: false };
+    let replica = ReplicaRow {
+        replica: 1,
+        node: id(2),
+        removed: true,
+        confirmed: true,
+        ..ReplicaRow::default()
+    };
     GroupRow { group: 1, replicas: vec![replica, ReplicaRow::default()], next_replica_id: 3_000 }
 }
 
@@ -160,6 +165,24 @@ fn group() -> GroupRow {
 fn group_that_changes() -> GroupRow {
     let replica = ReplicaRow { replica: 4, node: id(2), leaving: true, ..ReplicaRow::default() };
     GroupRow { group: 1, replicas: vec![replica], next_replica_id: 5 }
+}
+
+/// With the other mark of version 2.
+fn group_with_a_standby() -> GroupRow {
+    let replica = ReplicaRow { replica: 4, node: id(2), standby: true, ..ReplicaRow::default() };
+    GroupRow { group: 1, replicas: vec![replica], next_replica_id: 5 }
+}
+
+/// As a row; a command leaves version and time out.
+fn layout() -> LayoutRow {
+    LayoutRow {
+        kind: LayoutKind::Standby.into(),
+        primary: "hn".into(),
+        other: "hcm".into(),
+        arbiter: "dn".into(),
+        version: 5,
+        time_us: 1_795_000_000_000_006,
+    }
 }
 
 fn cluster() -> ClusterRow {
@@ -249,7 +272,7 @@ fn boot() -> BootNode {
     }
 }
 
-fn of_version_2() -> [(&'static str, Op); 12] {
+fn of_version_2() -> [(&'static str, Op); 14] {
     let boot_of_a_site = BootNode { sites_address: "n1:9445".into(), ..boot() };
     let rotating = ClusterRow { pending_cluster_key_id: id(7), ..cluster() };
     let removal = RemoveNode { node: id(1), approval: id(2), replicas_min: 3 };
@@ -281,6 +304,8 @@ fn of_version_2() -> [(&'static str, Op); 12] {
         ("rotate_cluster_key", Op::RotateClusterKey(rotate)),
         ("put_settings", Op::PutSettings(put_settings())),
         ("enter_backup", Op::EnterBackup(backup)),
+        ("put_group.standby", Op::PutGroup(group_with_a_standby())),
+        ("put_layout", Op::PutLayout(LayoutRow { version: 0, time_us: 0, ..layout() })),
     ]
 }
 
@@ -302,5 +327,7 @@ fn rows_of_meta() {
     golden.message("ApprovalRow", &approval());
     golden.message("SettingsRow", &settings());
     golden.message("NodeRow/sites", &node_of_a_site());
+    golden.message("GroupRow/standby", &group_with_a_standby());
+    golden.message("LayoutRow", &layout());
     golden.close();
 }

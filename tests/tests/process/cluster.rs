@@ -153,10 +153,22 @@ impl Cluster {
 
     /// One more node, joined with an address and a token. The groups are not waited for.
     pub(crate) async fn add_node(&mut self) -> Result<usize> {
+        self.add_node_with(&[], None).await
+    }
+
+    /// As [`Cluster::add_node`], with settings of its own, at a site.
+    pub(crate) async fn add_node_with(
+        &mut self,
+        settings: &[(&str, &str)],
+        site: Option<&str>,
+    ) -> Result<usize> {
         let (at, ports) = (self.nodes.len(), free_ports(3)?);
         let ports = [ports[0], ports[1], ports[2]];
         let home = self.home.as_ref().expect("held until the drop").path();
-        let node = Node::new(&format!("n{}", at + 1), ports, Ipv4Addr::LOCALHOST, home);
+        let mut node = Node::new(&format!("n{}", at + 1), ports, Ipv4Addr::LOCALHOST, home);
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        node.environment.extend(settings);
+        node.site = site.map(str::to_owned);
         self.nodes.push(node);
         self.join(at).await?;
         Ok(at)
@@ -173,7 +185,11 @@ impl Cluster {
     }
 
     async fn join(&mut self, at: usize) -> Result<()> {
-        let made = self.dtm(&["-o", "json", "cluster", "token"]).await?;
+        let mut token = vec!["-o", "json", "cluster", "token"];
+        if let Some(site) = &self.nodes[at].site {
+            token.extend(["--site", site]);
+        }
+        let made = self.dtm(&token).await?;
         let made: serde_json::Value = serde_json::from_str(&made).context("token")?;
         let file = self.path("join.token");
         std::fs::write(&file, made["token"].as_str().context("token")?)?;
@@ -196,7 +212,8 @@ impl Cluster {
             ("--peers", node.ports[2].to_string()),
         ];
         let head = ["cluster".to_owned(), verb.to_owned()].into_iter();
-        head.chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value])).collect()
+        let pairs = pairs.into_iter().chain(node.site.clone().map(|site| ("--site", site)));
+        head.chain(pairs.flat_map(|(name, value)| [name.to_owned(), value])).collect()
     }
 
     pub(crate) fn start_node(&mut self, at: usize) -> Result<()> {

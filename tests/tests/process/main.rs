@@ -40,6 +40,7 @@ mod isolation;
 mod keys;
 mod kills;
 mod labels;
+mod layout;
 mod live;
 mod load;
 mod log_file;

@@ -99,6 +99,7 @@ fn of_administration() -> Vec<Call> {
         "ListAnchors",
         "ShowSettings",
         "SettingsHistory",
+        "SiteStatus",
     ];
     let mut calls = each(service, &seen, STAFF, &[]);
     let changes = [
@@ -119,6 +120,7 @@ fn of_administration() -> Vec<Call> {
         "RequestApproval",
         "PutSettings",
         "RollbackSettings",
+        "PutLayout",
     ];
     calls.extend(each(service, &changes, OPERATOR, &[]));
     calls.extend(each(service, &["GrantApproval", "DenyApproval"], "operator approver", &[]));

@@ -34,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) log: PathBuf,
     /// Settings that this node alone has, as `DTM__SECTION__KEY`.
     pub(crate) environment: Vec<(String, String)>,
+    /// Where it stands; none = where all do.
+    pub(crate) site: Option<String>,
     /// Its sessions have a planted bug ([`crate::faulty`]).
     pub(crate) is_faulty: bool,
     child: Option<Child>,
@@ -52,6 +54,7 @@ impl Node {
             folder: home.join(name),
             log: home.join(format!("{name}.log")),
             environment: Vec::new(),
+            site: None,
             is_faulty: false,
             child: None,
             paused: false,

@@ -271,6 +271,8 @@ config! {
         standby_after_ms: u64 = "7_200_000", 1_000..=86_400_000, "ms", Start;
         /// The first channel is used again once it has answered for so long.
         return_after_ms: u64 = "60_000", 1_000..=3_600_000, "ms", Start;
+        /// Replicas of a group at another site than its leader's that are further behind are told: in the log, in `dtm_sites_lagging`, by `dtm site status` and `dtm doctor`.
+        lag_alarm_ms: u64 = "5_000", 200..=86_400_000, "ms", Start;
     }
     /// Backups, on the node that is asked to write them.
     backup: Backup {

@@ -9,6 +9,7 @@ mod keys;
 mod operators;
 mod removal;
 mod settings;
+mod sites;
 mod source_limits;
 mod sources;
 mod upgrade;
@@ -163,6 +164,8 @@ calls! {
     rollback_settings: RollbackSettingsRequest -> RollbackSettingsResponse;
     show_settings: ShowSettingsRequest -> ShowSettingsResponse;
     settings_history: SettingsHistoryRequest -> SettingsHistoryResponse;
+    put_layout: PutLayoutRequest -> PutLayoutResponse;
+    site_status: SiteStatusRequest -> SiteStatusResponse;
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod availability;
 mod backup;
 mod data;
 mod drill;
+mod site;
 
 pub use approval::ApprovalCommand;
 pub use availability::{AvailabilityCommand, ProbeArgs};
@@ -15,6 +16,7 @@ pub use data::{
     SendMode, SourceArgs, SourceCommand, SourceKeyCommand, SourceLimit,
 };
 pub use drill::DrillCommand;
+pub use site::{LayoutArgs, LayoutName, SiteCommand};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -128,6 +130,9 @@ pub enum Command {
     /// The ledgers.
     #[command(subcommand)]
     Ledger(LedgerCommand),
+    /// Where replicas are, over sites.
+    #[command(subcommand)]
+    Site(SiteCommand),
     /// Backups of the whole cluster, and what is restored from them.
     #[command(subcommand)]
     Backup(BackupCommand),

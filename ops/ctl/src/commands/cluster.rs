@@ -9,7 +9,7 @@ use dtm_types::ApprovalId;
 use dtm_types::text::is_held;
 use serde_json::{Value, json};
 
-use super::text::{id, time};
+use super::text::{group_name, id, time};
 use crate::args::{ClusterCommand, Globals, UpgradeAction};
 use crate::{Exit, Failure, Printer, Remote, confirm};
 
@@ -293,7 +293,7 @@ fn node_row(node: &NodeStatus, printer: &Printer<'_>) -> Vec<String> {
 }
 
 fn group_row(group: &GroupStatus, status: &ClusterStatusResponse) -> Vec<String> {
-    let name = if group.group == 0 { "meta".to_owned() } else { group.group.to_string() };
+    let name = group_name(group.group);
     let healthy = group.replicas.iter().filter(|r| r.health == "healthy").count();
     let most = |of: fn(&dtm_proto::admin::ReplicaStatus) -> u64| {
         group.replicas.iter().map(of).max().unwrap_or(0).to_string()

@@ -7,7 +7,7 @@ use dtm_proto::admin::{AnchorDetail, ClusterStatusResponse, GroupStatus, ListAnc
 use serde_json::json;
 
 use super::cluster::{fetch, node_name};
-use super::text::time;
+use super::text::{group_name, time};
 use crate::args::{Globals, LedgerCommand};
 use crate::{Exit, Failure, Printer, Remote};
 
@@ -22,10 +22,6 @@ pub(crate) async fn run(command: &LedgerCommand, globals: &Globals) -> Result<()
         LedgerCommand::Checkpoint => checkpoint(&remote, &printer).await,
         LedgerCommand::Anchors { limit } => anchors(&remote, &printer, *limit).await,
     }
-}
-
-fn group_name(group: u32) -> String {
-    if group == 0 { "meta".to_owned() } else { group.to_string() }
 }
 
 async fn anchors(remote: &Remote, printer: &Printer<'_>, limit: u32) -> Result<(), Failure> {

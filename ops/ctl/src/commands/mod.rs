@@ -16,6 +16,7 @@ pub(crate) mod operator;
 pub(crate) mod publish;
 pub(crate) mod quarantine;
 pub(crate) mod records;
+pub(crate) mod site;
 pub(crate) mod source;
 mod source_row;
 mod text;

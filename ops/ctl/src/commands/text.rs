@@ -7,6 +7,11 @@ pub(super) fn id(bytes: &[u8]) -> String {
     uuid::Uuid::from_slice(bytes).map_or_else(|_| hex::encode(bytes), |id| id.to_string())
 }
 
+/// A group, as people call it.
+pub(super) fn group_name(group: u32) -> String {
+    if group == 0 { "meta".to_owned() } else { group.to_string() }
+}
+
 /// Unix microseconds as a time in Vietnam; `-` for none.
 pub fn time(time_us: i64) -> String {
     if time_us == 0 {

@@ -188,7 +188,7 @@ pub struct Admin {
     pub expected_version: ::core::option::Option<u64>,
     #[prost(
         oneof = "admin::Op",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 40, 45"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 40, 45, 50"
     )]
     pub op: ::core::option::Option<admin::Op>,
 }
@@ -242,6 +242,8 @@ pub mod admin {
         PutSettings(super::PutSettings),
         #[prost(message, tag = "45")]
         EnterBackup(super::EnterBackup),
+        #[prost(message, tag = "50")]
+        PutLayout(super::LayoutRow),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -518,6 +520,31 @@ pub struct ReplicaRow {
     /// It gives its place up: it votes only as long as none is ready to take it. For good.
     #[prost(bool, tag = "5")]
     pub leaving: bool,
+    /// It stands by at another site than the one that votes: it never votes. Of an ingest group for good;
+    /// of meta as long as the layout says so.
+    #[prost(bool, tag = "6")]
+    pub standby: bool,
+}
+/// What was decided about sites. As a command version and time are left out: apply writes them, and holds
+/// `Admin.expected_version` against the version of the row, 0 where there is none.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LayoutRow {
+    #[prost(enumeration = "LayoutKind", tag = "1")]
+    pub kind: i32,
+    /// Sites as the rows of nodes name them; empty under SINGLE.
+    #[prost(string, tag = "2")]
+    pub primary: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub other: ::prost::alloc::string::String,
+    /// The third site; empty = none, which STRETCHED does not allow.
+    #[prost(string, tag = "4")]
+    pub arbiter: ::prost::alloc::string::String,
+    /// From 1 on, without gaps.
+    #[prost(uint64, tag = "5")]
+    pub version: u64,
+    /// Group time of the entry.
+    #[prost(int64, tag = "6")]
+    pub time_us: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClusterRow {
@@ -853,6 +880,42 @@ impl ActorKind {
             "ACTOR_KIND_NODE" => Some(Self::Node),
             "ACTOR_KIND_OPERATOR" => Some(Self::Operator),
             "ACTOR_KIND_SOURCE" => Some(Self::Source),
+            _ => None,
+        }
+    }
+}
+/// How replicas lie over sites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LayoutKind {
+    Unspecified = 0,
+    /// Anywhere, apart over sites and zones where that can be.
+    Single = 1,
+    /// Voters at three sites.
+    Stretched = 2,
+    /// Voters at the primary, replicas that never vote at the other site.
+    Standby = 3,
+}
+impl LayoutKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LAYOUT_KIND_UNSPECIFIED",
+            Self::Single => "LAYOUT_KIND_SINGLE",
+            Self::Stretched => "LAYOUT_KIND_STRETCHED",
+            Self::Standby => "LAYOUT_KIND_STANDBY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LAYOUT_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "LAYOUT_KIND_SINGLE" => Some(Self::Single),
+            "LAYOUT_KIND_STRETCHED" => Some(Self::Stretched),
+            "LAYOUT_KIND_STANDBY" => Some(Self::Standby),
             _ => None,
         }
     }

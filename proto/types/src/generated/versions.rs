@@ -97,14 +97,15 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (32, 2, 35, true),
         (40, 2, 36, true),
         (45, 2, 37, true),
+        (50, 2, 38, true),
     ],
     // dtm.command.v1.Genesis
     &[
-        (1, 1, 38, false),
+        (1, 1, 39, false),
     ],
     // dtm.command.v1.CountRefusals
     &[
-        (1, 1, 39, false),
+        (1, 1, 40, false),
     ],
     // dtm.command.v1.RewrapKeys
     &[
@@ -116,7 +117,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     ],
     // dtm.command.v1.Anchor
     &[
-        (1, 2, 40, false),
+        (1, 2, 41, false),
         (2, 2, 0, false),
     ],
     // dtm.format.v1.EntryBody
@@ -146,8 +147,8 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (5, 1, 0, false),
         (6, 1, 0, false),
         (7, 1, 0, false),
-        (8, 1, 41, false),
-        (9, 1, 42, false),
+        (8, 1, 42, false),
+        (9, 1, 43, false),
         (10, 1, 0, false),
         (11, 1, 0, false),
         (12, 1, 0, false),
@@ -228,7 +229,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     // dtm.command.v1.GroupRow
     &[
         (1, 1, 0, false),
-        (2, 1, 43, false),
+        (2, 1, 44, false),
         (3, 1, 0, false),
     ],
     // dtm.command.v1.ClusterRow
@@ -303,7 +304,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     ],
     // dtm.command.v1.PutSettings
     &[
-        (1, 2, 44, false),
+        (1, 2, 45, false),
         (2, 2, 0, false),
     ],
     // dtm.command.v1.EnterBackup
@@ -312,6 +313,15 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (2, 2, 0, false),
         (3, 2, 0, false),
         (4, 2, 0, false),
+    ],
+    // dtm.command.v1.LayoutRow
+    &[
+        (1, 2, 0, false),
+        (2, 2, 0, false),
+        (3, 2, 0, false),
+        (4, 2, 0, false),
+        (5, 2, 0, false),
+        (6, 2, 0, false),
     ],
     // dtm.format.v1.Genesis
     &[
@@ -343,7 +353,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (1, 1, 0, false),
         (2, 1, 0, false),
         (3, 1, 0, false),
-        (4, 1, 45, false),
+        (4, 1, 46, false),
         (5, 1, 0, false),
         (6, 1, 0, false),
         (7, 1, 0, false),
@@ -366,6 +376,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (3, 1, 0, false),
         (4, 1, 0, false),
         (5, 2, 0, false),
+        (6, 2, 0, false),
     ],
     // dtm.command.v1.SettingChange
     &[

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use dtm_types::command::{
     ClusterRow, GroupRow, NodeRow, RefusalKind, RotateClusterKey, TransferLeader,
 };
-use dtm_types::{INGEST_GROUPS_MAX, KeyId, NodeId};
+use dtm_types::{GroupId, INGEST_GROUPS_MAX, KeyId, NodeId};
 
 use super::{Decision, Effect};
 use crate::commands::{Context, refused};
@@ -31,7 +31,8 @@ pub(super) fn put_group(
     let known = |id: u64| old.iter().flat_map(|g| &g.replicas).any(|o| o.replica == id);
     let fresh = ids.len() == row.replicas.len()
         && ids.iter().all(|&id| id < row.next_replica_id && (id >= next || known(id)));
-    // Removed, confirmed and leaving are for good.
+    // Removed, confirmed and leaving are for good, and so is standing by but in meta.
+    let is_meta = GroupId(row.group).is_meta();
     let kept = old.iter().flat_map(|g| &g.replicas).all(|o| {
         row.replicas.iter().any(|r| {
             r.replica == o.replica
@@ -39,6 +40,7 @@ pub(super) fn put_group(
                 && (r.removed || !o.removed)
                 && (r.confirmed || !o.confirmed)
                 && (r.leaving || !o.leaving)
+                && (r.standby || !o.standby || is_meta)
         })
     });
     if !fresh || !kept {

@@ -6,6 +6,7 @@ mod backups;
 mod certificates;
 mod cluster;
 mod datasets;
+mod layout;
 mod nodes;
 mod operators;
 mod requests;
@@ -72,6 +73,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, admin: Admin) -> Result<Outcome, 
         Op::DenyApproval(deny) => approvals::deny(ctx, deny),
         Op::PutSettings(put) => settings::put(ctx, put, expected),
         Op::EnterBackup(backup) => backups::enter(ctx, &backup),
+        Op::PutLayout(row) => layout::put(ctx, row, expected),
     };
     let effect = match decision? {
         Ok(effect) => effect,

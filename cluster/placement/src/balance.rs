@@ -1,10 +1,9 @@
-//! Which replica should move next, and which node should lead each group. Pure: `crate::plan` and
-//! `crate::placement` ask and act.
+//! Which replica should move next, and which node should lead each group. `crate::plan` asks.
 //!
 //! ```text
 //!  moves    one at a time in the whole cluster, and only where every group is as it should be:
-//!           out of a site or zone that holds several replicas of the group into one that has fewer,
-//!           else from the fullest node to the emptiest while they differ by two
+//!           to where the layout has it, out of a site or zone that holds several replicas of the
+//!           group into one that has fewer, else from the fullest node to the emptiest while they differ by two
 //!  homes    groups go round over their voters; where some node is home to two more than another
 //!           could be, groups shift along a chain of nodes that hold them
 //! ```
@@ -13,11 +12,13 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dtm_types::NodeId;
-use dtm_types::command::{GroupRow, NodeRow};
+use dtm_types::command::{GroupRow, NodeRow, ReplicaRow};
 
-/// How many replicas of a group share a site, and how many a zone, beyond the first in each: less is
-/// better, sites before zones.
-pub(crate) type Crowd = (usize, usize);
+use crate::layout::Layout;
+
+/// How many replicas of a group are where the layout has none, how many share a site, and how many a
+/// zone, beyond the first in each: less is better, in this order.
+pub(crate) type Crowd = (usize, usize, usize);
 
 /// What a placement is judged by.
 pub(crate) struct Spread<'a> {
@@ -27,6 +28,10 @@ pub(crate) struct Spread<'a> {
     pub(crate) able: BTreeSet<NodeId>,
     /// Replicas of ingest groups a node.
     pub(crate) load: BTreeMap<NodeId, usize>,
+    /// Where voters are to be, over sites.
+    pub(crate) layout: &'a Layout,
+    /// Voters of a group.
+    pub(crate) replicas: usize,
 }
 
 impl Spread<'_> {
@@ -36,7 +41,9 @@ impl Spread<'_> {
         let sites: BTreeSet<_> = rows().map(|row| &row.site).collect();
         let zones: BTreeSet<_> = rows().map(|row| (&row.site, &row.zone)).collect();
         let count = rows().count();
-        (count - sites.len(), count - zones.len())
+        let all = rows().map(|row| row.site.as_str());
+        let misplaced = self.layout.misplaced(all, self.replicas);
+        (misplaced, count - sites.len(), count - zones.len())
     }
 
     fn load(&self, node: NodeId) -> usize {
@@ -46,7 +53,18 @@ impl Spread<'_> {
     /// Where the next replica of a group on `kept` goes, among nodes that hold none of it: able ones
     /// first, then where it crowds least, then the emptiest.
     pub(crate) fn place(&self, kept: &BTreeSet<NodeId>, held: &BTreeSet<NodeId>) -> Option<NodeId> {
-        let free = self.nodes.keys().copied().filter(|node| !held.contains(node));
+        self.place_among(kept, held, |_| true)
+    }
+
+    /// The same, among nodes as wanted.
+    pub(crate) fn place_among(
+        &self,
+        kept: &BTreeSet<NodeId>,
+        held: &BTreeSet<NodeId>,
+        is_wanted: impl Fn(&NodeRow) -> bool,
+    ) -> Option<NodeId> {
+        let wanted = self.nodes.iter().filter(|(_, row)| is_wanted(row)).map(|(node, _)| *node);
+        let free = wanted.filter(|node| !held.contains(node));
         free.min_by_key(|&node| {
             (!self.able.contains(&node), self.crowd(&with(kept, node)), self.load(node), node)
         })
@@ -65,7 +83,8 @@ impl Spread<'_> {
                 let then = self.crowd(&with(&rest, to));
                 let (full, empty) = (self.load(from), self.load(to));
                 let is_better = then < now || (then == now && full >= empty + 2);
-                let spread = (now.0 as i64 - then.0 as i64, now.1 as i64 - then.1 as i64);
+                let fewer = |now: usize, then: usize| now as i64 - then as i64;
+                let spread = (fewer(now.0, then.0), fewer(now.1, then.1), fewer(now.2, then.2));
                 is_better.then_some((Worth { spread, load: full as i64 - empty as i64 }, from))
             })
         });
@@ -73,11 +92,11 @@ impl Spread<'_> {
     }
 }
 
-/// What a move is worth: how many fewer replicas crowd a site and a zone, then how far the loads of
-/// the two nodes are apart.
+/// What a move is worth: how many fewer replicas are misplaced, crowd a site and a zone, then how far
+/// the loads of the two nodes are apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Worth {
-    spread: (i64, i64),
+    spread: (i64, i64, i64),
     load: i64,
 }
 
@@ -85,18 +104,25 @@ fn with(nodes: &BTreeSet<NodeId>, more: NodeId) -> BTreeSet<NodeId> {
     nodes.iter().copied().chain([more]).collect()
 }
 
-/// Nodes on which a group stays: of its replicas that neither left nor leave.
+/// Nodes on which a group may vote from now on: of its replicas that neither left nor leave nor stand
+/// by.
 pub(crate) fn kept(group: &GroupRow) -> BTreeSet<NodeId> {
-    let live = group.replicas.iter().filter(|replica| !replica.removed && !replica.leaving);
+    let stays = |row: &&ReplicaRow| !row.removed && !row.leaving && !row.standby;
+    let live = group.replicas.iter().filter(stays);
     live.filter_map(|replica| NodeId::from_slice(&replica.node)).collect()
 }
 
 /// The next move: a group, and the node that is to give its replica up. Of equal ones that of the
-/// lowest group.
-pub(crate) fn next_move(groups: &[GroupRow], spread: &Spread<'_>) -> Option<(u32, NodeId)> {
+/// lowest group; only what the layout has elsewhere where nothing is to be evened out.
+pub(crate) fn next_move(
+    groups: &[GroupRow],
+    spread: &Spread<'_>,
+    evens_out: bool,
+) -> Option<(u32, NodeId)> {
     let worths = groups.iter().filter_map(|group| {
         let (worth, from) = spread.surplus(&kept(group))?;
-        Some((worth, std::cmp::Reverse(group.group), from))
+        let is_due = evens_out || worth.spread.0 > 0;
+        is_due.then_some((worth, std::cmp::Reverse(group.group), from))
     });
     let (_, group, from) = worths.max()?;
     Some((group.0, from))

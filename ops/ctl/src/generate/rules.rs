@@ -129,6 +129,14 @@ pub(super) const RULES: &[Rule] = &[
         runbook: "slow-acks",
     },
     Rule {
+        name: "DtmSiteLags",
+        expr: "dtm_sites_lagging == 1",
+        lasts: "1m",
+        severity: "warning",
+        text: "alert.site_lags",
+        runbook: "site-lag",
+    },
+    Rule {
         name: "DtmClearValues",
         expr: "increase(dtm_records_unmasked_total[10m]) > 0",
         lasts: "",
@@ -147,7 +155,7 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 /// Labels that the words of an alert name.
-const LABELS: [&str; 4] = ["group", "source", "code", "node"];
+const LABELS: [&str; 5] = ["group", "source", "code", "node", "site"];
 
 /// A file for `rule_files` of Prometheus. The words are those of `lang`, the other language's stand
 /// beside them.

@@ -6,6 +6,12 @@ mod rules;
 pub use dashboard::grafana;
 pub use rules::prometheus_rules;
 
+/// Every expression over metrics in these files: the binary holds them against what it measures.
+pub fn expressions() -> impl Iterator<Item = &'static str> {
+    let of_panels = dashboard::PANELS.iter().flat_map(|panel| panel.queries).map(|(expr, _)| *expr);
+    rules::RULES.iter().map(|rule| rule.expr).chain(of_panels)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -16,39 +22,10 @@ mod tests {
     use super::dashboard::PANELS;
     use super::rules::RULES;
     use super::*;
-    use crate::telemetry::{METRICS, MetricKind};
-
-    /// Names of this software's metrics in an expression.
-    fn named(expr: &str) -> BTreeSet<&str> {
-        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        expr.split(|c: char| !is_part(c)).filter(|word| word.starts_with("dtm_")).collect()
-    }
-
-    fn is_measured(name: &str) -> bool {
-        METRICS.iter().any(|metric| match metric.kind {
-            MetricKind::Histogram => name.strip_suffix("_bucket") == Some(metric.name),
-            _ => name == metric.name,
-        })
-    }
-
-    #[test]
-    fn every_expression_is_about_metrics_that_there_are() {
-        let of_panels = PANELS.iter().flat_map(|panel| panel.queries).map(|(expr, _)| *expr);
-        let mut seen = 0;
-        for expr in RULES.iter().map(|rule| rule.expr).chain(of_panels) {
-            for name in named(expr) {
-                assert!(is_measured(name), "{name} in {expr}");
-                seen += 1;
-            }
-            assert_eq!(expr.matches('(').count(), expr.matches(')').count(), "{expr}");
-        }
-        assert!(seen > 20, "{seen}");
-        assert!(!is_measured("dtm_nothing_total"));
-    }
 
     #[test]
     fn every_alert_has_words_and_a_page() {
-        let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/runbooks");
+        let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/runbooks");
         for rule in RULES {
             assert!(is_held(rule.text), "{}", rule.text);
             let page = pages.join(rule.runbook).with_extension("md");

@@ -1,0 +1,71 @@
+//! How replicas lie over sites: one row. The controller follows it; apply holds what no release may
+//! ever enter.
+
+use dtm_types::command::{LayoutKind, LayoutRow, NodeRow, RefusalKind};
+
+use super::{Decision, Effect};
+use crate::commands::{Context, refused};
+use crate::keys::{Key, table};
+
+/// Writes the next version of the layout. `expected` is the version that the proposer saw, 0 where
+/// there was none.
+///
+/// While replicas stand by, the primary stays: to take over is another matter than to move voters, since
+/// the old primary may be gone.
+pub(super) fn put(ctx: &mut Context<'_, '_>, asked: LayoutRow, expected: Option<u64>) -> Decision {
+    let old: LayoutRow = ctx.rows.row(&[table::LAYOUT])?.unwrap_or_default();
+    let next = old.version.checked_add(1).filter(|_| expected == Some(old.version));
+    let Some(version) = next else {
+        return Ok(Err(refused(RefusalKind::Version, "the layout was changed meanwhile")));
+    };
+    if let Some(what) = malformed(&asked) {
+        return Ok(Err(refused(RefusalKind::Malformed, what)));
+    }
+    let stays = asked.kind() == LayoutKind::Single || asked.primary == old.primary;
+    if old.kind() == LayoutKind::Standby && !stays {
+        let what = "while replicas stand by the primary changes by a promotion alone";
+        return Ok(Err(refused(RefusalKind::Malformed, what)));
+    }
+    let nodes: Vec<NodeRow> = ctx.rows.rows(Key::of(table::NODE))?;
+    let has_node = |site: &&&String| {
+        nodes.iter().any(|node| !node.removed && !site.is_empty() && node.site == ***site)
+    };
+    let named: Vec<&String> = [&asked.primary, &asked.other, &asked.arbiter]
+        .into_iter()
+        .filter(|s| !s.is_empty())
+        .collect();
+    if named.iter().filter(has_node).count() < named.len() {
+        return Ok(Err(refused(RefusalKind::NotFound, "a site of the layout has no node")));
+    }
+    let kind = match asked.kind() {
+        LayoutKind::Unspecified | LayoutKind::Single => "single",
+        LayoutKind::Stretched => "stretched",
+        LayoutKind::Standby => "standby",
+    };
+    let mut ids = vec![format!("layout={version}"), format!("kind={kind}")];
+    let sites = [("primary", &asked.primary), ("other", &asked.other), ("arbiter", &asked.arbiter)];
+    let sites = sites.into_iter().filter(|(_, site)| !site.is_empty());
+    ids.extend(sites.map(|(role, site)| format!("{role}={site}")));
+    let row = LayoutRow { version, time_us: ctx.group_time_us, ..asked };
+    ctx.rows.put_row(vec![table::LAYOUT], &row);
+    Ok(Ok(Effect { version, ..Effect::on(ids) }))
+}
+
+/// What no layout may be.
+fn malformed(row: &LayoutRow) -> Option<&'static str> {
+    let sites = [&row.primary, &row.other, &row.arbiter];
+    let count = sites.iter().filter(|site| !site.is_empty()).count();
+    let are_apart = row.primary != row.other
+        && (row.arbiter.is_empty() || (row.arbiter != row.primary && row.arbiter != row.other));
+    match LayoutKind::try_from(row.kind) {
+        Ok(LayoutKind::Single) if count == 0 => None,
+        Ok(LayoutKind::Single) => Some("a layout of one site names no sites"),
+        Ok(LayoutKind::Stretched) if count < 3 => Some("a stretched layout names three sites"),
+        Ok(LayoutKind::Standby) if row.primary.is_empty() || row.other.is_empty() => {
+            Some("a layout with a standby names a primary and a standby site")
+        }
+        Ok(LayoutKind::Stretched | LayoutKind::Standby) if are_apart => None,
+        Ok(LayoutKind::Stretched | LayoutKind::Standby) => Some("a layout names each site once"),
+        Ok(LayoutKind::Unspecified) | Err(_) => Some("a layout is of a kind that is known"),
+    }
+}

@@ -1,0 +1,112 @@
+//! The layout: one row, what it may be, and what a replica that stands by keeps.
+
+use dtm_types::command::{GroupRow, LayoutKind, LayoutRow, NodeRow, RaiseVersion, ReplicaRow};
+use dtm_types::format::Leaf;
+
+use crate::keys::{Key, table};
+
+use super::*;
+
+/// Meta of version 2 with a node at each of these sites.
+fn raised(sites: &[&str]) -> Group {
+    let mut group = meta();
+    let raised = group.one(Op::RaiseVersion(RaiseVersion { version: 2 })).result;
+    assert!(matches!(raised, Some(Answer::Done(_))), "{raised:?}");
+    for (site, byte) in sites.iter().zip(1_u8..) {
+        let (node, name) = (vec![byte; 16].into(), format!("n{byte}"));
+        let row = NodeRow { node, name, site: (*site).to_owned(), ..NodeRow::default() };
+        let put = group.one(admin_op(admin::Op::PutNode(row), None)).result;
+        assert!(matches!(put, Some(Answer::Done(_))), "{put:?}");
+    }
+    group
+}
+
+fn row(kind: LayoutKind, sites: [&str; 3]) -> LayoutRow {
+    let [primary, other, arbiter] = sites.map(str::to_owned);
+    LayoutRow { kind: kind.into(), primary, other, arbiter, ..LayoutRow::default() }
+}
+
+impl Group {
+    /// The version that was written, and its leaf.
+    fn lay(&mut self, row: LayoutRow, expected: Option<u64>) -> Result<(u64, u64), Refusal> {
+        match self.one(admin_op(admin::Op::PutLayout(row), expected)).result {
+            Some(Answer::Done(done)) => Ok((done.version, done.leaf_index)),
+            Some(Answer::Refusal(refusal)) => Err(refusal),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+// holds: SEC-2
+#[test]
+fn a_layout_is_one_row_and_one_leaf_in_the_same_entry() {
+    let mut group = raised(&["a", "b", "c"]);
+    assert_eq!(reads::layout(&group.store).expect("rows"), LayoutRow::default());
+    let standby = row(LayoutKind::Standby, ["a", "b", ""]);
+    assert_eq!(group.lay(standby.clone(), Some(0)).expect("taken").0, 1);
+    let held = reads::layout(&group.store).expect("rows");
+    assert_eq!(held, LayoutRow { version: 1, time_us: TIME_US, ..standby });
+    // The third place is added; the versions go on.
+    let third = row(LayoutKind::Standby, ["a", "b", "c"]);
+    let (version, leaf) = group.lay(third, Some(1)).expect("taken");
+    let bytes = group.store.get(&Key::of(table::LEAF).u64(leaf).done()).expect("rows");
+    let told = Leaf::decode(&bytes.expect("kept")[1..]).expect("a leaf");
+    assert_eq!(version, 2);
+    assert_eq!(told.object_ids, ["layout=2", "kind=standby", "primary=a", "other=b", "arbiter=c"]);
+    assert_eq!(group.lay(row(LayoutKind::Single, ["", "", ""]), Some(2)).expect("back").0, 3);
+    let swapped = row(LayoutKind::Standby, ["b", "a", ""]);
+    assert_eq!(group.lay(swapped, Some(3)).expect("by way of one site").0, 4);
+}
+
+#[test]
+fn nonsense_is_refused_and_changes_nothing() {
+    let mut group = raised(&["a", "b", "c"]);
+    group.lay(row(LayoutKind::Standby, ["a", "b", ""]), Some(0)).expect("taken");
+    let before = (reads::layout(&group.store).expect("rows"), group.machine.ledger_head());
+    let (single, stretched) = (LayoutKind::Single, LayoutKind::Stretched);
+    let (standby, none) = (LayoutKind::Standby, LayoutKind::Unspecified);
+    let tries = [
+        (standby, ["a", "x", ""], RefusalKind::NotFound, "no node"),
+        (standby, ["a", "b", "x"], RefusalKind::NotFound, "no node"),
+        (standby, ["a", "a", ""], RefusalKind::Malformed, "once"),
+        (standby, ["a", "b", "b"], RefusalKind::Malformed, "once"),
+        (standby, ["a", "", ""], RefusalKind::Malformed, "standby site"),
+        (standby, ["b", "a", ""], RefusalKind::Malformed, "promotion"),
+        (stretched, ["b", "a", "c"], RefusalKind::Malformed, "promotion"),
+        (stretched, ["a", "b", ""], RefusalKind::Malformed, "three sites"),
+        (single, ["a", "", ""], RefusalKind::Malformed, "names no sites"),
+        (none, ["", "", ""], RefusalKind::Malformed, "known"),
+    ];
+    for (kind, sites, refusal, words) in tries {
+        let refused = group.lay(row(kind, sites), Some(1)).expect_err("refused");
+        assert_eq!(refused.kind(), refusal, "{sites:?}: {refused:?}");
+        assert!(refused.detail.contains(words), "{sites:?}: {refused:?}");
+    }
+    let known = LayoutRow { kind: 9, ..LayoutRow::default() };
+    assert_eq!(group.lay(known, Some(1)).expect_err("refused").kind(), RefusalKind::Malformed);
+    for stale in [Some(0), Some(2), None] {
+        let late = group.lay(row(single, ["", "", ""]), stale).expect_err("refused");
+        assert_eq!(late.kind(), RefusalKind::Version);
+    }
+    assert_eq!((reads::layout(&group.store).expect("rows"), group.machine.ledger_head()), before);
+}
+
+// holds: ING-1
+#[test]
+fn standing_by_is_for_good_but_in_meta() {
+    let mut group = raised(&["a"]);
+    let replica = |standby| ReplicaRow {
+        replica: 1,
+        node: vec![1; 16].into(),
+        confirmed: true,
+        standby,
+        ..ReplicaRow::default()
+    };
+    let row =
+        |group, standby| GroupRow { group, replicas: vec![replica(standby)], next_replica_id: 2 };
+    for (id, may_change) in [(0, true), (1, false)] {
+        group.one(admin_op(admin::Op::PutGroup(row(id, true)), None));
+        let changed = group.one(admin_op(admin::Op::PutGroup(row(id, false)), None)).result;
+        assert_eq!(matches!(changed, Some(Answer::Done(_))), may_change, "{id}: {changed:?}");
+    }
+}

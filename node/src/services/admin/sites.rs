@@ -1,0 +1,194 @@
+//! How replicas lie over sites: what is decided, and how far the cluster is with it.
+
+use std::collections::BTreeMap;
+
+use dtm_identity::Operation;
+use dtm_machine::reads;
+use dtm_placement::{Lack, Layout, Members, Plan};
+use dtm_proto::admin as wire;
+use dtm_types::NodeId;
+use dtm_types::command::admin::Op;
+use dtm_types::command::{LayoutKind, LayoutRow};
+use serde_json::json;
+use tonic::{Request, Status};
+
+use super::AdminDoor;
+use crate::services::status::internal;
+
+impl AdminDoor {
+    pub(super) async fn put_layout(
+        &self,
+        request: Request<wire::PutLayoutRequest>,
+    ) -> Result<wire::PutLayoutResponse, Status> {
+        let asked = request.get_ref();
+        let asker = self.asker(&request, Operation::PutLayout, asked.context.as_ref()).await?;
+        let expected = match asked.expected_version {
+            Some(expected) => expected,
+            None => {
+                let meta = self.0.directory.meta_now(self.0.view()).await?;
+                reads::layout(meta.state.as_ref()).map_err(internal)?.version
+            }
+        };
+        let row = LayoutRow {
+            kind: asked.kind,
+            primary: asked.primary.clone(),
+            other: asked.other.clone(),
+            arbiter: asked.arbiter.clone(),
+            ..LayoutRow::default()
+        };
+        let kind = row.kind().as_str_name();
+        let detail = json!({"kind": kind, "primary": row.primary, "other": row.other,
+            "arbiter": row.arbiter});
+        let done = self.act(asker, Op::PutLayout(row), Some(expected), detail).await?;
+        Ok(wire::PutLayoutResponse { version: done.version })
+    }
+
+    pub(super) async fn site_status(
+        &self,
+        request: Request<wire::SiteStatusRequest>,
+    ) -> Result<wire::SiteStatusResponse, Status> {
+        self.0.allow(&request, Operation::SiteStatus, None).await?;
+        let status = self.0.status().await?;
+        let meta = self.0.directory.meta(self.0.view()).await?;
+        let plan = Plan::read(meta.state.as_ref()).map_err(internal)?;
+        let row = reads::layout(meta.state.as_ref()).map_err(internal)?;
+        let lacks = plan.lacks(self.0.cluster.voters_max(), &in_force(&plan, &status.groups));
+        Ok(wire::SiteStatusResponse {
+            layout: Some(row),
+            sites: sites(&plan, &status),
+            lacks: lacks.iter().map(lack_to_wire).collect(),
+            meta_current: status.meta_current,
+        })
+    }
+}
+
+/// Members of the groups that some node leads, as its voters and learners say.
+fn in_force(plan: &Plan, groups: &[wire::GroupStatus]) -> BTreeMap<u32, Members> {
+    let led = groups.iter().filter(|group| !group.leader_node.is_empty());
+    let members = led.filter_map(|group| {
+        let row = plan.groups().iter().find(|row| row.group == group.group)?;
+        let known = plan.replicas(row);
+        let mut members = Members::default();
+        for replica in group.replicas.iter().filter(|r| known.contains_key(&r.replica)) {
+            let node = NodeId::from_slice(&replica.node)?;
+            let of = if replica.voter { &mut members.voters } else { &mut members.learners };
+            of.insert(replica.replica, node);
+        }
+        Some((group.group, members))
+    });
+    members.collect()
+}
+
+/// Every site that has a node or that the layout names.
+fn sites(plan: &Plan, status: &wire::ClusterStatusResponse) -> Vec<wire::SiteDetail> {
+    let layout = plan.layout();
+    let mut all: BTreeMap<String, wire::SiteDetail> = BTreeMap::new();
+    let named = layout.sites().map(str::to_owned);
+    for site in named.chain(plan.nodes().values().map(|row| row.site.clone())) {
+        let role = role(layout, &site).to_owned();
+        let detail = wire::SiteDetail { site: site.clone(), role, ..Default::default() };
+        all.entry(site).or_insert(detail);
+    }
+    for node in &status.nodes {
+        let site = node.node.as_ref().map(|row| row.site.as_str()).unwrap_or_default();
+        if let Some(detail) = all.get_mut(site) {
+            detail.nodes += 1;
+            detail.nodes_reachable += u32::from(node.reachable);
+        }
+    }
+    let site_of = |node: &[u8]| plan.site(NodeId::from_slice(node).unwrap_or_default());
+    for group in &status.groups {
+        if let Some(detail) = all.get_mut(site_of(&group.leader_node)) {
+            detail.leaders += 1;
+        }
+        for replica in &group.replicas {
+            if let Some(detail) = all.get_mut(site_of(&replica.node)) {
+                detail.voters += u32::from(replica.voter);
+                detail.learners += u32::from(!replica.voter);
+            }
+        }
+        for lag in &group.lags {
+            if let Some(detail) = all.get_mut(&lag.site) {
+                add_lag(&mut detail.lags, group.group, lag);
+            }
+        }
+    }
+    // The layout's own first, in its order.
+    let place =
+        |role: &str| ["primary", "standby", "arbiter"].iter().position(|known| *known == role);
+    let mut sites: Vec<wire::SiteDetail> = all.into_values().collect();
+    sites.sort_by_key(|detail| place(&detail.role).unwrap_or(usize::MAX));
+    sites
+}
+
+fn role(layout: &Layout, site: &str) -> &'static str {
+    match layout.kind {
+        LayoutKind::Unspecified | LayoutKind::Single => "",
+        _ if site == layout.primary => "primary",
+        _ if site == layout.other => "standby",
+        _ if site == layout.arbiter => "arbiter",
+        _ => "",
+    }
+}
+
+/// Of several replicas of a group the one that is furthest behind counts.
+fn add_lag(lags: &mut Vec<wire::SiteLag>, group: u32, lag: &wire::ReplicaLag) {
+    let at = lags.iter().position(|known| known.group == group).unwrap_or_else(|| {
+        lags.push(wire::SiteLag { group, ..wire::SiteLag::default() });
+        lags.len() - 1
+    });
+    let known = &mut lags[at];
+    known.entries = known.entries.max(lag.entries);
+    known.lag_ms = known.lag_ms.max(lag.lag_ms);
+    known.late |= lag.late;
+    known.replicas += 1;
+}
+
+fn lack_to_wire(lack: &Lack) -> wire::LayoutLack {
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let of = |kind: wire::LackKind, site: &str, group, found, wanted| wire::LayoutLack {
+        kind: kind.into(),
+        site: site.to_owned(),
+        group,
+        found: count(found),
+        wanted: count(wanted),
+    };
+    match lack {
+        Lack::NoNode { site } => of(wire::LackKind::NoNode, site, 0, 0, 1),
+        Lack::FewNodes { site, nodes, wanted } => {
+            of(wire::LackKind::FewNodes, site, 0, *nodes, *wanted)
+        }
+        Lack::Voters { group, site, voters, wanted } => {
+            of(wire::LackKind::Voters, site, *group, *voters, *wanted)
+        }
+        Lack::Learners { group, site, learners, wanted } => {
+            of(wire::LackKind::Learners, site, *group, *learners, *wanted)
+        }
+        Lack::Moving { group, replicas } => of(wire::LackKind::Moving, "", *group, *replicas, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_replica_furthest_behind_counts_for_its_site() {
+        let lag = |entries, lag_ms| wire::ReplicaLag { entries, lag_ms, ..Default::default() };
+        let mut lags = Vec::new();
+        add_lag(&mut lags, 1, &lag(3, 40));
+        add_lag(&mut lags, 1, &lag(90, 10));
+        add_lag(&mut lags, 2, &lag(0, 0));
+        let told: Vec<_> =
+            lags.iter().map(|lag| (lag.group, lag.entries, lag.lag_ms, lag.replicas)).collect();
+        assert_eq!(told, [(1, 90, 40, 2), (2, 0, 0, 1)]);
+    }
+
+    #[test]
+    fn what_is_lacking_keeps_its_numbers() {
+        let lack = Lack::Learners { group: 3, site: "b".to_owned(), learners: 1, wanted: 3 };
+        let told = lack_to_wire(&lack);
+        assert_eq!((told.kind(), &*told.site), (wire::LackKind::Learners, "b"));
+        assert_eq!((told.group, told.found, told.wanted), (3, 1, 3));
+    }
+}

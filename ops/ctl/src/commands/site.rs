@@ -1,0 +1,204 @@
+//! `dtm site layout|status`.
+
+use dtm_proto::admin::{
+    LackKind, LayoutLack, PutLayoutRequest, SiteDetail, SiteStatusRequest, SiteStatusResponse,
+};
+use dtm_types::command::{LayoutKind, LayoutRow};
+use serde_json::{Value, json};
+
+use super::text::group_name;
+use crate::args::{Globals, LayoutArgs, LayoutName, SiteCommand};
+use crate::{Exit, Failure, Printer, Remote};
+
+pub(crate) async fn run(command: &SiteCommand, globals: &Globals) -> Result<(), Failure> {
+    let printer = Printer::new(globals);
+    match command {
+        SiteCommand::Layout(args) => layout(globals, &printer, args).await,
+        SiteCommand::Status => status(globals, &printer).await,
+    }
+}
+
+async fn layout(
+    globals: &Globals,
+    printer: &Printer<'_>,
+    args: &LayoutArgs,
+) -> Result<(), Failure> {
+    let kind = match args.kind {
+        LayoutName::Single => LayoutKind::Single,
+        LayoutName::Stretched => LayoutKind::Stretched,
+        LayoutName::Standby => LayoutKind::Standby,
+    };
+    let remote = Remote::connect(globals).await?;
+    let request = PutLayoutRequest {
+        context: remote.why(),
+        kind: kind.into(),
+        primary: args.primary.clone(),
+        other: args.standby.clone(),
+        arbiter: args.arbiter.clone(),
+        expected_version: None,
+    };
+    let done = remote.admin().put_layout(remote.request(request)).await?.into_inner();
+    let version = done.version.to_string();
+    let document = json!({ "version": done.version, "kind": name(kind), "primary": args.primary,
+        "standby": args.standby, "arbiter": args.arbiter });
+    printer.done("cli.layout_put", &[("kind", name(kind)), ("version", &version)], &document);
+    Ok(())
+}
+
+async fn status(globals: &Globals, printer: &Printer<'_>) -> Result<(), Failure> {
+    let remote = Remote::connect(globals).await?;
+    let asked = remote.admin().site_status(remote.request(SiteStatusRequest {})).await?;
+    let status = asked.into_inner();
+    let troubles = troubles(&status, printer);
+    if printer.is_json() {
+        printer.json(&document(&status, &troubles));
+    } else {
+        let row = status.layout.clone().unwrap_or_default();
+        let version = row.version.to_string();
+        printer.say("cli.layout_line", &[("kind", kind_of(&row)), ("version", &version)]);
+        if !status.meta_current {
+            printer.say("cli.site_stale", &[]);
+        }
+        printer.raw("");
+        let columns =
+            ["site", "role", "nodes", "groups_led", "voters", "learners", "entries", "behind"];
+        printer.table(
+            &columns,
+            status.sites.iter().map(|site| site_row(site, printer)).collect(),
+            &Value::Null,
+        );
+        for trouble in &troubles {
+            printer.raw(&format!("! {trouble}"));
+        }
+    }
+    if troubles.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Verdict { key: "cli.unfulfilled", exit: Exit::Unhealthy })
+    }
+}
+
+fn kind_of(row: &LayoutRow) -> &'static str {
+    name(row.kind())
+}
+
+fn name(kind: LayoutKind) -> &'static str {
+    match kind {
+        LayoutKind::Unspecified | LayoutKind::Single => "single",
+        LayoutKind::Stretched => "stretched",
+        LayoutKind::Standby => "standby",
+    }
+}
+
+fn site_row(site: &SiteDetail, printer: &Printer<'_>) -> Vec<String> {
+    let role = match site.role.as_str() {
+        "primary" => printer.text("cli.site_role.primary", &[]),
+        "standby" => printer.text("cli.site_role.standby", &[]),
+        "arbiter" => printer.text("cli.site_role.arbiter", &[]),
+        _ => "-".to_owned(),
+    };
+    let (entries, behind) = furthest(site).map_or(("-".to_owned(), "-".to_owned()), |(n, ms)| {
+        (n.to_string(), format!("{} s", seconds(ms)))
+    });
+    vec![
+        site.site.clone(),
+        role,
+        format!("{}/{}", site.nodes_reachable, site.nodes),
+        site.leaders.to_string(),
+        site.voters.to_string(),
+        site.learners.to_string(),
+        entries,
+        behind,
+    ]
+}
+
+/// Entries and time of the group that is furthest behind; `None` where none is sent there.
+fn furthest(site: &SiteDetail) -> Option<(u64, u64)> {
+    let entries = site.lags.iter().map(|lag| lag.entries).max()?;
+    Some((entries, site.lags.iter().map(|lag| lag.lag_ms).max()?))
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{}.{}", ms / 1_000, ms % 1_000 / 100)
+}
+
+/// What is not as the layout has it, in words.
+fn troubles(status: &SiteStatusResponse, printer: &Printer<'_>) -> Vec<String> {
+    let mut troubles: Vec<String> =
+        status.lacks.iter().map(|lack| lack_text(lack, printer)).collect();
+    for site in &status.sites {
+        let count = site.lags.iter().filter(|lag| lag.late).count();
+        if let Some((entries, ms)) = furthest(site).filter(|_| count > 0) {
+            let values = [
+                ("site", &*site.site),
+                ("count", &*count.to_string()),
+                ("entries", &*entries.to_string()),
+                ("seconds", &*seconds(ms)),
+            ];
+            troubles.push(printer.text("cli.site_lags", &values));
+        }
+    }
+    troubles
+}
+
+fn lack_text(lack: &LayoutLack, printer: &Printer<'_>) -> String {
+    let (found, wanted) = (lack.found.to_string(), lack.wanted.to_string());
+    let group = group_name(lack.group);
+    let site = ("site", lack.site.as_str());
+    let (group, found, wanted) = (("group", &*group), ("found", &*found), ("wanted", &*wanted));
+    match lack.kind() {
+        LackKind::NoNode => printer.text("cli.lack.no_node", &[site]),
+        LackKind::FewNodes => printer.text("cli.lack.few_nodes", &[site, found, wanted]),
+        LackKind::Voters if lack.site.is_empty() => {
+            printer.text("cli.lack.voters", &[group, found, wanted])
+        }
+        LackKind::Voters => printer.text("cli.lack.voters_at", &[group, site, found, wanted]),
+        LackKind::Learners => printer.text("cli.lack.learners", &[group, site, found, wanted]),
+        LackKind::Moving => printer.text("cli.lack.moving", &[group, found]),
+        // Of a newer node.
+        LackKind::Unspecified => printer.text("cli.lack.else", &[("kind", &lack.kind.to_string())]),
+    }
+}
+
+fn document(status: &SiteStatusResponse, troubles: &[String]) -> Value {
+    let row = status.layout.clone().unwrap_or_default();
+    let sites = status.sites.iter().map(|site| {
+        let lags = site.lags.iter().map(|lag| {
+            json!({ "group": lag.group, "entries": lag.entries, "lag_ms": lag.lag_ms,
+                "replicas": lag.replicas, "late": lag.late })
+        });
+        json!({ "site": site.site, "role": site.role, "nodes": site.nodes,
+            "nodes_reachable": site.nodes_reachable, "replicas": site.voters + site.learners,
+            "voters": site.voters, "learners": site.learners, "groups_led": site.leaders,
+            "lags": lags.collect::<Vec<_>>() })
+    });
+    let lacks = status.lacks.iter().map(|lack| {
+        let kind = lack.kind().as_str_name().trim_start_matches("LACK_KIND_").to_lowercase();
+        json!({ "kind": kind, "site": lack.site, "group": lack.group, "found": lack.found,
+            "wanted": lack.wanted })
+    });
+    json!({
+        "layout": { "kind": kind_of(&row), "version": row.version, "primary": row.primary,
+            "standby": row.other, "arbiter": row.arbiter },
+        "fulfilled": status.lacks.is_empty(), "lacks": lacks.collect::<Vec<_>>(),
+        "sites": sites.collect::<Vec<_>>(),
+        "meta_current": status.meta_current, "troubles": troubles,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use dtm_proto::admin::SiteLag;
+
+    use super::*;
+
+    #[test]
+    fn a_site_is_as_far_behind_as_its_furthest_group() {
+        let lag = |group, entries, lag_ms| SiteLag { group, entries, lag_ms, ..SiteLag::default() };
+        let lags = vec![lag(1, 7, 1_250), lag(2, 90, 40)];
+        let site = SiteDetail { lags, ..SiteDetail::default() };
+        assert_eq!(furthest(&site), Some((90, 1_250)));
+        assert_eq!(furthest(&SiteDetail::default()), None);
+        assert_eq!([seconds(0), seconds(1_250), seconds(61_999)], ["0.0", "1.2", "61.9"]);
+    }
+}
