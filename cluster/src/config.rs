@@ -1,10 +1,11 @@
 //! What a node's cluster layer is told.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dtm_machine::seams::Clock;
-use dtm_types::{ClusterId, Incarnation, bundle};
+use dtm_types::{ClusterId, Incarnation, NodeId, bundle};
 
 use crate::error::Error;
 use crate::log_store::LogProvider;
@@ -61,6 +62,8 @@ pub struct ClusterConfig {
     /// Rate at which this node takes copies (bundles of snapshots, bundles it lacks), bytes over all
     /// groups; 0 = as fast as they come.
     pub copy_bytes_per_second: u64,
+    /// File of the plan that this node's life began with, for nodes that missed it.
+    pub plan: Option<PathBuf>,
     /// Replicas at another site that are behind by more than this are told, milliseconds.
     pub lag_alarm_ms: u64,
 }
@@ -89,6 +92,7 @@ impl ClusterConfig {
             rebalance: true,
             dead_after_ms: 1_800_000,
             copy_bytes_per_second: 64 << 20,
+            plan: None,
             lag_alarm_ms: 5_000,
         }
     }
@@ -157,4 +161,15 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     /// Lines to nodes of other sites; without them all are reached over TCP.
     pub sites: Option<Arc<dyn SiteLines>>,
+    /// This node's acceptor of the register, where it has one.
+    pub acceptor: Option<Arc<dyn AcceptorPort>>,
+}
+
+/// Answers questions of the register; what they mean is not known here.
+pub trait AcceptorPort: Send + Sync {
+    /// Answers one, encoded. What it answers is on stable storage. Blocking.
+    ///
+    /// # Errors
+    /// In words: nothing was promised or accepted then.
+    fn answer(&self, from: NodeId, question: &[u8]) -> Result<Vec<u8>, String>;
 }

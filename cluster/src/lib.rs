@@ -8,6 +8,7 @@
 //!  roots, membership ──────────┘
 //! ```
 
+mod adoption;
 mod anchors;
 mod applied;
 mod arbiter;
@@ -33,6 +34,7 @@ mod own_commands;
 mod pace;
 mod parts;
 mod placement;
+mod promotion;
 mod queue;
 mod raft;
 mod ranges;
@@ -65,19 +67,20 @@ mod type_config;
 mod suite_test;
 
 pub use applied::Head;
-pub use config::{ClusterConfig, Deps, Timing};
+pub use config::{AcceptorPort, ClusterConfig, Deps, Timing};
 pub use copying::GroupCopy;
 pub use dtm_clocks::ClockStatus;
 pub use error::Error;
 pub use lag::ReplicaLag;
 pub use lifecycle::{ClusterNode, Starting};
 pub use log_store::{
-    Flushed, IndexRange, LogDamage, LogEntry, LogError, LogMarks, LogPosition, LogProvider,
-    MemoryLog, MemoryLogs, NodeLogs, ReplicaLog, Scrubbed,
+    Flushed, Forebear, IndexRange, Lineage, LogDamage, LogEntry, LogError, LogMarks, LogPosition,
+    LogProvider, MemoryLog, MemoryLogs, NodeLogs, ReplicaLog, Scrubbed,
 };
 pub use network::{BoxIo, LineTls, PeerIo, PeerTls, QuicSites, SiteLines};
+pub use promotion::{Followed, KeepPlan, Order, follow, read_plan, write_plan};
 pub use removal::HeldUp;
-pub use restoring::Restoring;
+pub use restoring::{Opening, Restoring};
 pub use snapshot::{StagedState, StateProvider};
 pub use starting::{TRUSTED_AWAY, ask_first};
 pub use states::{DbStates, MemoryStates};

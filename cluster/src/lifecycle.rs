@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dtm_machine::reads;
 use dtm_machine::seams::Clock;
 use dtm_machine::seams::{Proposer, Reply};
 use dtm_proto::cluster as wire;
@@ -27,13 +28,15 @@ use crate::elsewhere::Elsewhere;
 use crate::error::Error;
 use crate::lag::{self, Lags};
 use crate::maintain;
-use crate::network::{self, Incoming, Links, OriginGuard, OtherSites, Presence, SignsOfLife, Way};
+use crate::network::{
+    self, Incoming, Links, OriginGuard, OtherSites, Presence, SignsOfLife, Way, answered,
+};
 use crate::pace::Pace;
 use crate::parts::Parts;
 use crate::registry::Registry;
 use crate::starting::{Condemned, Vetting, watch_roster};
 use crate::supervise;
-use crate::type_config::PeerNode;
+use crate::type_config::{PeerNode, peer_of};
 use crate::{roots, scrub, takeover};
 
 /// This node's groups, served to its peers.
@@ -77,6 +80,23 @@ impl Starting {
             }
             vetted
         })
+    }
+
+    pub(crate) fn config(&self) -> &ClusterConfig {
+        &self.node.config
+    }
+
+    pub(crate) fn deps(&self) -> &Deps {
+        &self.deps
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.node.registry
+    }
+
+    /// Closes the peer port; nothing else runs yet.
+    pub fn stop(&self) -> BoxFuture<'_, ()> {
+        self.node.stop()
     }
 
     /// Starts every replica found on disk and the work beside them.
@@ -314,6 +334,32 @@ impl ClusterNode {
             self.parts.stop();
             self.registry.stop().await;
             self.parts.wait().await;
+        })
+    }
+
+    /// Another node as meta's rows here name it.
+    pub fn peer(&self, node: NodeId) -> Option<PeerNode> {
+        let meta = self.registry.group(GroupId::META)?;
+        let row = reads::node(&*meta.store.freeze(), node).ok()??;
+        peer_of(&row).filter(|_| !row.removed)
+    }
+
+    /// Asks another node's acceptor of the register, in whatever life that node lives.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], [`Error::Refused`]: what became of the question is not known.
+    pub fn ask_acceptor<'a>(
+        &'a self,
+        peer: &'a PeerNode,
+        question: Bytes,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<Bytes, Error>> {
+        Box::pin(async move {
+            let link = self.registry.links().to(peer.node, &peer.peer_address);
+            let request = link.guard().stamp(wire::RegisterRequest { question });
+            let (what, mut client) = (|| format!("the acceptor on {}", peer.node), link.control());
+            let answer = answered(within, what, client.register(request)).await?;
+            Ok(answer.answer)
         })
     }
 

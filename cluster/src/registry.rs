@@ -1,8 +1,8 @@
 //! The replicas that run on this node.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dtm_machine::reads;
@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::group::Group;
 use crate::log_store::{LogError, ReplicaLog, wait_flushed};
 use crate::network::Links;
+use crate::promotion::{Promotion, read_plan};
 use crate::snapshot::StateProvider;
 use crate::supervise::{Down, SOON};
 use crate::type_config::{PeerNode, Vote};
@@ -39,6 +40,8 @@ pub(crate) struct Registry {
     mending: Mutex<BTreeMap<GroupId, Arc<tokio::sync::Mutex<()>>>>,
     /// Replicas on disk were started: from then on this node reports and takes new ones.
     is_open: AtomicBool,
+    /// No group runs: the node takes part in going over to the next life.
+    promotion: OnceLock<Arc<Promotion>>,
 }
 
 impl Registry {
@@ -54,7 +57,25 @@ impl Registry {
             starting: tokio::sync::Mutex::new(()),
             mending: Mutex::default(),
             is_open: AtomicBool::new(false),
+            promotion: OnceLock::new(),
         })
+    }
+
+    /// Once, before any group runs.
+    pub(crate) fn set_promotion(&self, promotion: Arc<Promotion>) {
+        assert!(self.promotion.set(promotion).is_ok(), "a start goes over once");
+    }
+
+    pub(crate) fn promotion(&self) -> Result<&Arc<Promotion>, Status> {
+        let cause = "this node does not go over to another life now";
+        self.promotion.get().ok_or_else(|| Status::unavailable(cause))
+    }
+
+    /// The plan of a life, where this node keeps it. Blocking.
+    pub(crate) fn plan_of(&self, incarnation: u64) -> Option<wire::PromotionPlan> {
+        let kept = read_plan(self.config.plan.as_deref()?);
+        let kept = kept.inspect_err(|error| tracing::warn!(%error, "the plan is not read"));
+        kept.ok().flatten().filter(|plan| plan.incarnation == incarnation)
     }
 
     pub(crate) fn group(&self, group: GroupId) -> Option<Arc<Group>> {
@@ -72,6 +93,9 @@ impl Registry {
             let applied = group.applied.head().index;
             let committed = group.backfill.missing.believed(&*group.log, applied);
             return Ok((Arc::clone(&group.log), committed));
+        }
+        if let Some(found) = self.promotion.get().and_then(|promotion| promotion.log_of(&target)) {
+            return Ok(found);
         }
         let down = self.down.lock().get(&id).filter(|down| down.replica == replica).cloned();
         let log = down.and_then(|down| down.log);

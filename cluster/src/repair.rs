@@ -18,7 +18,10 @@ use std::time::Duration;
 use dtm_machine::seams::StateStore;
 use dtm_proto::cluster as wire;
 use dtm_types::{GroupId, ReplicaId};
+use futures::future::BoxFuture;
+use tonic::Status;
 
+use crate::adoption::{self, ASKS_MAX, Adoption, EntrySource};
 use crate::applied::Applied;
 use crate::convert;
 use crate::log_store::{IndexRange, LogEntry, ReplicaLog, wait_flushed};
@@ -29,8 +32,6 @@ use crate::state_machine::read_applied;
 use crate::type_config::{LogId, Membership, Payload, PeerNode};
 
 const LEADER_TIMEOUT: Duration = Duration::from_secs(3);
-/// Answers asked for while one range is mended.
-const ASKS_MAX: usize = 100_000;
 
 /// Why a log is not whole yet.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +79,9 @@ impl Repair<'_> {
         }
         if self.log.marks().recovering.is_some() {
             let (replica, peer) = self.source(&others).await?;
-            self.adopt(replica, &peer, applied).await?;
+            let from = Replica { repair: self, replica, peer: &peer };
+            let adoption = Adoption { group: self.group, log: self.log };
+            adoption.run(&from, applied).await?;
         }
         match self.log.marks().recovering {
             None => Ok(()),
@@ -141,7 +144,7 @@ impl Repair<'_> {
         peer: &PeerNode,
         range: IndexRange,
         next: Option<wire::LogId>,
-    ) -> Result<entries::Answer, tonic::Status> {
+    ) -> Result<entries::Answer, Status> {
         let target = Some(wire::Target { group: self.group.0, replica });
         let IndexRange { from, to } = range;
         let request = wire::EntriesRequest { target, from, to, committed: false, next };
@@ -213,134 +216,32 @@ impl Repair<'_> {
         let best = best.map(|(_, replica, peer)| (replica, peer));
         best.ok_or_else(|| Error::Waiting("no other voter holds this log".to_owned()))
     }
+}
 
-    /// Makes our log agree with another one above what is applied: keeps what is the same, fills
-    /// what is damaged, cuts what contradicts it, adds what follows. Goes through what that log held
-    /// at the first answer; when it is cut below what was taken over this begins anew, later.
-    async fn adopt(
-        &self,
-        replica: u64,
-        peer: &PeerNode,
-        applied: Option<u64>,
-    ) -> Result<(), Error> {
-        let waiting = |cause: String| Error::Waiting(format!("replica {replica} {cause}"));
-        let mut pending: Vec<LogEntry> = Vec::new();
-        let mut taken = Taken { last: None, next: applied.map_or(0, |applied| applied + 1) };
-        let mut end = None;
-        for _ in 0..ASKS_MAX {
-            let range = IndexRange { from: taken.from(), to: u64::MAX };
-            let answer = self.ask(replica, peer, range, None).await;
-            let answer =
-                answer.map_err(|status| waiting(format!("ended: {}", status.message())))?;
-            let end = *end.get_or_insert(answer.last.map_or(0, |last| last.index));
-            if applied.is_some_and(|applied| end < applied) {
-                return Err(waiting(format!("ends at {end}, below what is applied here")));
-            }
-            let page = taken.join(answer.entries).map_err(waiting)?;
-            if page.is_empty() && taken.next <= end {
-                return Err(waiting(format!("gives nothing at {}", taken.next)));
-            }
-            self.adopt_page(page, &mut pending).await?;
-            if taken.next > end {
-                return self.finish(pending, taken.next - 1).await;
-            }
-        }
-        Err(waiting("gives too little at a time".to_owned()))
+/// Another replica, asked for its entries.
+struct Replica<'a> {
+    repair: &'a Repair<'a>,
+    replica: u64,
+    peer: &'a PeerNode,
+}
+
+impl EntrySource for Replica<'_> {
+    fn name(&self) -> String {
+        format!("replica {}", self.replica)
     }
 
-    /// Everything through `end` was taken over, but for what is pending.
-    async fn finish(&self, pending: Vec<LogEntry>, end: u64) -> Result<(), Error> {
-        self.replace(pending).await?;
-        // A gap behind the end of that log: held by nobody else, so never committed.
-        if let Some(gap) = self.missing().into_iter().find(|range| range.to > end) {
-            self.cut(gap.from.checked_sub(1)).await?;
-        }
-        Ok(wait_flushed(|done| self.log.declare_whole(done)).await?)
-    }
-
-    /// Takes over entries without holes. `pending` are those before them whose places are damaged
-    /// here and of which it is not known yet whether our log goes on in the same way behind them.
-    async fn adopt_page(
-        &self,
-        page: Vec<LogEntry>,
-        pending: &mut Vec<LogEntry>,
-    ) -> Result<(), Error> {
-        let last = self.log.marks().last.map_or(0, |last| last.index);
-        let mut page = page.into_iter();
-        while let Some(entry) = page.next() {
-            match self.own(entry.index) {
-                Some(own) if own.term == entry.term => {
-                    // The same entry, so the same log below it: the gap is filled in place.
-                    let filled = std::mem::take(pending);
-                    if !filled.is_empty() {
-                        wait_flushed(|done| self.log.store_records(filled, done)).await?;
-                    }
-                }
-                None if entry.index <= last => pending.push(entry),
-                // Our log goes on otherwise, or ends here: all of this page follows instead.
-                Some(_) | None => {
-                    pending.push(entry);
-                    pending.extend(page);
-                    return self.replace(std::mem::take(pending)).await;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Our log ends before these entries, which follow instead.
-    async fn replace(&self, entries: Vec<LogEntry>) -> Result<(), Error> {
-        let Some(first) = entries.first().map(|entry| entry.index) else { return Ok(()) };
-        if self.log.marks().last.is_some_and(|last| last.index >= first) {
-            self.cut(first.checked_sub(1)).await?;
-        }
-        metrics::counter!("dtm_cluster_entries_repaired_total").increment(entries.len() as u64);
-        Ok(wait_flushed(|done| self.log.append(entries, done)).await?)
-    }
-
-    async fn cut(&self, keep: Option<u64>) -> Result<(), Error> {
-        let last = self.log.marks().last;
-        tracing::warn!(
-            group = self.group.0,
-            ?keep,
-            ?last,
-            "log is cut: the rest is nobody's, or replaced"
-        );
-        Ok(wait_flushed(|done| self.log.truncate_after(keep, done)).await?)
+    fn ask(&self, request: wire::EntriesRequest) -> BoxFuture<'_, Result<entries::Answer, Status>> {
+        let range = IndexRange { from: request.from, to: request.to };
+        Box::pin(self.repair.ask(self.replica, self.peer, range, request.next))
     }
 }
 
-/// How far another log was taken over. Each page begins with the last entry of the one before: where
-/// that is still the same all below it is, too, so that no two histories are spliced.
-struct Taken {
-    /// Index and term of the last entry.
-    last: Option<(u64, u64)>,
-    next: u64,
-}
-
-impl Taken {
-    /// From where the next page is asked for.
-    fn from(&self) -> u64 {
-        self.last.map_or(self.next, |(index, _)| index)
-    }
-
-    /// What a page adds.
-    fn join(&mut self, page: Vec<LogEntry>) -> Result<Vec<LogEntry>, String> {
-        let mut page = page.into_iter();
-        if let Some(last) = self.last
-            && page.next().is_none_or(|entry| (entry.index, entry.term) != last)
-        {
-            return Err(format!("no longer holds index {} as it did", last.0));
+impl From<adoption::Error> for Error {
+    fn from(error: adoption::Error) -> Self {
+        match error {
+            adoption::Error::Waiting(cause) => Self::Waiting(cause),
+            adoption::Error::Io(error) => Self::Io(error),
         }
-        let page: Vec<LogEntry> = page.collect();
-        if let Some((_, at)) = page.iter().zip(self.next..).find(|(entry, at)| entry.index != *at) {
-            return Err(format!("lacks index {at} too"));
-        }
-        if let Some(entry) = page.last() {
-            self.last = Some((entry.index, entry.term));
-            self.next = entry.index + 1;
-        }
-        Ok(page)
     }
 }
 
@@ -348,33 +249,5 @@ impl Others {
     fn add(&mut self, membership: &Membership) {
         self.nodes.extend(membership.nodes().map(|(&id, peer)| (id, peer.clone())));
         self.voters.extend(membership.voter_ids());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-
-    fn entries(term: u64, from: u64, to: u64) -> Vec<LogEntry> {
-        let entry = |index| LogEntry { index, term, leader: 1, payload: Bytes::from_static(b"x") };
-        (from..=to).map(entry).collect()
-    }
-
-    // holds: RAFT-1
-    #[test]
-    fn pages_of_two_histories_are_never_joined() {
-        let mut taken = Taken { last: None, next: 7 };
-        assert_eq!(taken.join(entries(3, 7, 20)).map(|page| page.len()), Ok(14));
-        assert_eq!((taken.from(), taken.next), (20, 21));
-        // It was deposed and its tail replaced from 15 on.
-        assert!(taken.join(entries(4, 20, 40)).is_err());
-        assert!(taken.join(Vec::new()).is_err(), "it was cut below");
-        assert_eq!(taken.join(entries(3, 20, 20)), Ok(Vec::new()));
-        let mut more = entries(3, 20, 22);
-        more.extend(entries(5, 23, 30));
-        assert_eq!(taken.join(more).map(|page| page.len()), Ok(10));
-        assert!(taken.join([entries(5, 30, 31), entries(5, 33, 34)].concat()).is_err(), "a hole");
     }
 }

@@ -9,6 +9,10 @@
 //! ```
 //! The new incarnation has one voter, so what it writes is committed; other nodes join it and get
 //! rows and records as a snapshot. Nothing is taken back: an interrupted restore is thrown away.
+//!
+//! The replicas of a standby that go over to the next life ([`crate::promotion`]) begin it in the same
+//! way, on the rows and behind the entries that they hold: there each member of the group writes the
+//! same P + 1 and P + 2, so what is written is on all of them before any of them votes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,21 +21,40 @@ use bytes::Bytes;
 use dtm_machine::seams::{StateBatch, StateStore};
 use dtm_machine::{Committed, Machine};
 use dtm_types::command::outcome;
-use dtm_types::{GroupId, ReplicaId, bundle, chain};
+use dtm_types::{GroupId, NodeId, ReplicaId, bundle, chain};
 
-use crate::applied::Head;
+use crate::applied::{Applied, Head};
 use crate::convert;
 use crate::error::Error;
 use crate::log_store::{LogEntry, LogPosition, LogProvider, ReplicaLog, wait_flushed};
+use crate::missing::Missing;
+use crate::ranges::Ranges;
 use crate::snapshot::StateProvider;
 use crate::state_machine::{APPLIED_KEY, applied_row};
 use crate::type_config::{Membership, Payload, PeerNode, StoredMembership, Vote};
+
+/// What opens the next life of a group; the same on each of its members.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// Its voters.
+    pub members: BTreeMap<u64, PeerNode>,
+    /// The node in whose name it is written.
+    pub author: NodeId,
+    /// Unix microseconds.
+    pub stamp_us: i64,
+    /// Encoded, in order.
+    pub commands: Vec<Bytes>,
+}
 
 /// A group that is being restored.
 pub struct Restoring {
     group: GroupId,
     replica: ReplicaId,
+    /// Who leads the term of what opens the life: of the name of its entries.
+    leader: ReplicaId,
     last: LogPosition,
+    /// Some of its entries may be lacking here: they are noted, and fetched later.
+    may_lack: bool,
     log: Arc<dyn ReplicaLog>,
     store: Arc<dyn StateStore>,
 }
@@ -55,13 +78,40 @@ impl Restoring {
             return Err(Error::Refused(format!("group {group} is here already")));
         }
         let log = logs.open(group, replica).map_err(|source| Error::Log { group, source })?;
-        let restoring = Self { group, replica, last, log, store };
-        // A vote comes first, as of every new replica, and of a term that none of before can reach.
-        let vote = convert::vote_to_bytes(&Vote::new(restoring.term() + 1, replica.0));
-        restoring.on_disk(|log, done| log.save_vote(vote, done)).await?;
-        let end = restoring.position(restoring.end());
-        restoring.on_disk(|log, done| log.reset(end, None, done)).await?;
+        let restoring = Self { group, replica, leader: replica, last, may_lack: false, log, store };
+        restoring.open_log().await?;
         Ok(restoring)
+    }
+
+    /// Begins where a replica of the life before holds rows and entries through `last`: `logs` are
+    /// those of the new life, with the lineage that names it. May be called again after a crash.
+    /// `leader` is the same on each member.
+    ///
+    /// # Errors
+    /// Of the log and the rows.
+    pub async fn go_on(
+        logs: &dyn LogProvider,
+        states: &dyn StateProvider,
+        group: GroupId,
+        (replica, leader): (ReplicaId, ReplicaId),
+        last: LogPosition,
+    ) -> Result<Self, Error> {
+        let store = states.open(group)?;
+        let log = logs.open(group, replica).map_err(|source| Error::Log { group, source })?;
+        let restoring = Self { group, replica, leader, last, may_lack: true, log, store };
+        let end = restoring.position(restoring.end());
+        if restoring.log.marks().purged != Some(end) {
+            restoring.open_log().await?;
+        }
+        Ok(restoring)
+    }
+
+    /// A vote comes first, as of every new replica, and of a term that none of before can reach.
+    async fn open_log(&self) -> Result<(), Error> {
+        let vote = convert::vote_to_bytes(&Vote::new(self.term() + 1, self.replica.0));
+        self.on_disk(|log, done| log.save_vote(vote, done)).await?;
+        let end = self.position(self.end());
+        self.on_disk(|log, done| log.reset(end, None, done)).await
     }
 
     /// The term of what the restore itself writes.
@@ -75,7 +125,7 @@ impl Restoring {
     }
 
     fn position(&self, index: u64) -> LogPosition {
-        LogPosition { index, term: self.term(), leader: self.replica.0 }
+        LogPosition { index, term: self.term(), leader: self.leader.0 }
     }
 
     async fn on_disk(
@@ -118,38 +168,34 @@ impl Restoring {
         &*self.store
     }
 
-    /// Ends the restore of the group, of which `node` is the only member from here on: `commands`
-    /// are entered as one bundle. Everything is on stable storage when it returns.
+    /// Ends the restore of the group with what opens its next life, entered as one bundle.
+    /// Everything is on stable storage when it returns; where it was before, nothing is done.
     ///
     /// # Errors
     /// [`Error::Refused`] where the rows do not end where they should, entries are lacking, or apply
     /// refuses one of the commands.
-    pub async fn finish(
-        self,
-        node: PeerNode,
-        stamp_us: i64,
-        commands: &[Vec<u8>],
-    ) -> Result<Head, Error> {
+    pub async fn finish(self, opening: &Opening) -> Result<Head, Error> {
         let refused = |what: String| Error::Refused(format!("group {}: {what}", self.group));
         let mut machine =
             Machine::load(self.group, &*self.store).map_err(|error| refused(error.to_string()))?;
+        let end = self.end();
+        if self.may_lack && machine.applied_index() == end {
+            return Ok(self.head(&machine));
+        }
         if machine.applied_index() > self.last.index {
             return Err(refused(format!("its rows are beyond entry {}", self.last.index)));
         }
-        let (bundle, id) = (self.bundle(&machine, &node, stamp_us, commands), self.replica.0);
-        let voters = vec![BTreeSet::from([id])];
-        let membership = Membership::new(voters, BTreeMap::from([(id, node)]));
+        let bundle = bundle_of(&machine, opening);
+        let voters = vec![opening.members.keys().copied().collect::<BTreeSet<u64>>()];
+        let membership = Membership::new(voters, opening.members.clone());
         let membership = membership.map_err(|error| refused(error.to_string()))?;
         let payload = convert::payload_to_bytes(&Payload::Membership(membership.clone()));
         let entry = |index, payload| {
             let LogPosition { term, leader, .. } = self.position(index);
             LogEntry { index, term, leader, payload }
         };
-        let (before, end) = (self.end() - 1, self.end());
-        self.put_entries(vec![entry(before, payload), entry(end, bundle.clone())]).await?;
-        if let Some(lacking) = self.log.lacking(end).map_err(|e| self.failed(e))?.first() {
-            return Err(refused(format!("entries {} to {} are lacking", lacking.from, lacking.to)));
-        }
+        self.put_entries(vec![entry(end - 1, payload), entry(end, bundle.clone())]).await?;
+        self.note_lacking().await?;
         let mut batch = StateBatch::default();
         let committed = [Committed { index: end, bundle: Some(bundle) }];
         let outcomes = machine.apply(&*self.store, &committed, &mut batch);
@@ -159,27 +205,41 @@ impl Restoring {
             }
         }
         let log_id = |index| Some(convert::log_id_of(self.position(index)));
-        let membership = StoredMembership::new(log_id(before), membership);
+        let membership = StoredMembership::new(log_id(end - 1), membership);
         batch.put(APPLIED_KEY, applied_row(log_id(end), &membership));
         self.store.write(&batch)?;
         self.store.flush()?;
-        let (ledger_size, ledger_root) = machine.ledger_head();
-        let group_time_us = machine.group_time_us();
-        Ok(Head { index: end, ledger_size, ledger_root, group_time_us })
+        Ok(self.head(&machine))
     }
 
-    fn bundle(
-        &self,
-        machine: &Machine,
-        node: &PeerNode,
-        stamp_us: i64,
-        commands: &[Vec<u8>],
-    ) -> Bytes {
-        let version = machine.version();
-        let mut builder = bundle::Builder::of_version(version, stamp_us, &node.node.0, 0);
-        commands.iter().for_each(|command| builder.push(command));
-        builder.finish()
+    fn head(&self, machine: &Machine) -> Head {
+        let (ledger_size, ledger_root) = machine.ledger_head();
+        let group_time_us = machine.group_time_us();
+        Head { index: self.end(), ledger_size, ledger_root, group_time_us }
     }
+
+    /// What the record store does not hold is an error, or is noted and fetched from another member.
+    async fn note_lacking(&self) -> Result<(), Error> {
+        let lacking = self.log.lacking(self.end()).map_err(|error| self.failed(error))?;
+        let Some(first) = lacking.first() else { return Ok(()) };
+        if !self.may_lack {
+            let what = format!("entries {} to {} are lacking", first.from, first.to);
+            return Err(Error::Refused(format!("group {}: {what}", self.group)));
+        }
+        let applied = Arc::new(Applied::new());
+        let note = Missing::load(self.group, Arc::clone(&self.store), applied);
+        let note = note.map_err(|error| self.failed(error))?;
+        let added = note.add_durably(&lacking.into_iter().collect::<Ranges>()).await;
+        added.map_err(|error| self.failed(error))
+    }
+}
+
+fn bundle_of(machine: &Machine, opening: &Opening) -> Bytes {
+    let version = machine.version();
+    let author = &opening.author.0;
+    let mut builder = bundle::Builder::of_version(version, opening.stamp_us, author, 0);
+    opening.commands.iter().for_each(|command| builder.push(command));
+    builder.finish()
 }
 
 #[cfg(test)]

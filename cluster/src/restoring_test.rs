@@ -62,6 +62,12 @@ fn node() -> PeerNode {
     PeerNode { node: NodeId([9; 16]), peer_address: "n1:9444".into(), ..PeerNode::default() }
 }
 
+fn opening(commands: [Vec<u8>; 1]) -> Opening {
+    let members = BTreeMap::from([(REPLICA.0, node())]);
+    let commands = commands.map(Bytes::from).to_vec();
+    Opening { members, author: node().node, stamp_us: TIME_US, commands }
+}
+
 // holds: ING-1, RAFT-1, LED-1
 #[tokio::test]
 async fn a_group_goes_on_where_it_ended_with_this_node_alone() {
@@ -70,8 +76,8 @@ async fn a_group_goes_on_where_it_ended_with_this_node_alone() {
     let restoring = begun.expect("an empty disk");
     restoring.put_rows(before.rows.clone()).expect("memory");
     restoring.put_entries(before.entries.clone()).await.expect("memory");
-    let commands = [genesis(2, Some(before.ledger))];
-    let head = restoring.finish(node(), TIME_US, &commands).await.expect("it ends");
+    let opening = opening([genesis(2, Some(before.ledger))]);
+    let head = restoring.finish(&opening).await.expect("it ends");
     assert_eq!((head.index, head.ledger_size), (4, before.ledger.0 + 1));
 
     let log = logs.open(GROUP, REPLICA).expect("memory");
@@ -102,19 +108,19 @@ async fn what_is_not_whole_is_not_restored() {
         Restoring::begin(&logs, &states, GROUP, REPLICA, before.last).await.expect("empty")
     };
     let before = before();
-    let commands = [genesis(2, Some(before.ledger))];
+    let whole = opening([genesis(2, Some(before.ledger))]);
 
     let restoring = begin(&before).await;
     restoring.put_rows(before.rows.clone()).expect("memory");
     restoring.put_entries(before.entries[..1].to_vec()).await.expect("memory");
-    let lacking = restoring.finish(node(), TIME_US, &commands).await.expect_err("an entry lacks");
+    let lacking = restoring.finish(&whole).await.expect_err("an entry lacks");
     assert!(lacking.to_string().contains("entries 2 to 2 are lacking"), "{lacking}");
 
     // Rows of another moment: their ledger is not the one that the next life names.
     let restoring = begin(&before).await;
     restoring.put_entries(before.entries.clone()).await.expect("memory");
-    let commands = [command(Op::RaiseVersion(RaiseVersion { version: 9 }))];
-    let refused = restoring.finish(node(), TIME_US, &commands).await;
+    let wrong = opening([command(Op::RaiseVersion(RaiseVersion { version: 9 }))]);
+    let refused = restoring.finish(&wrong).await;
     let refused = refused.expect_err("apply refuses it");
     assert!(matches!(refused, Error::Refused(_)), "{refused}");
 }

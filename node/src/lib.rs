@@ -19,6 +19,7 @@ pub mod join;
 pub mod join_token;
 pub mod keyring;
 pub mod precheck;
+mod primacy;
 pub mod restore;
 mod runtime;
 pub mod seams;

@@ -1,5 +1,6 @@
 //! The binary `dtm`: a node, its tools, and the operator's command line.
 
+use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -51,9 +52,21 @@ async fn serve_node(path: &std::path::Path, lang: Lang) -> ExitCode {
         Err(error) => return fail(&error.tell(lang), config::EXIT_CONFIG),
     };
     match serve::run(loaded).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(serve::Ended::Stopped) => ExitCode::SUCCESS,
+        Ok(serve::Ended::Again) => again(),
         Err(error) => fail(&error.tell(lang), error.exit()),
     }
+}
+
+/// The same command in the same process, from the beginning: whoever watches it sees it run on. Where
+/// that fails it ends, to be started by its keeper.
+fn again() -> ExitCode {
+    let own = std::env::current_exe();
+    let error = match own {
+        Ok(own) => std::process::Command::new(own).args(std::env::args_os().skip(1)).exec(),
+        Err(error) => error,
+    };
+    fail(&format!("this node goes over to another life and cannot start itself: {error}"), 1)
 }
 
 fn fail_with(failure: &Failure, cli: &Cli) -> ExitCode {

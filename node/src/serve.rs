@@ -5,6 +5,7 @@ use dtm_types::text::{Lang, Told};
 use futures::future::LocalBoxFuture;
 
 use crate::config::{EXIT_CONFIG, Loaded};
+pub use crate::runtime::Ended;
 use crate::seams::Seams;
 use crate::shell::{self, Shell};
 use crate::{belonging, keyring, runtime, telemetry, tls};
@@ -59,11 +60,11 @@ impl Error {
     }
 }
 
-/// Runs a node until it is told to stop.
+/// Runs a node until it is told to stop, or is to be started again.
 ///
 /// # Errors
 /// [`Error`]; nothing was written where its exit code is 78.
-pub fn run(loaded: Loaded) -> LocalBoxFuture<'static, Result<(), Error>> {
+pub fn run(loaded: Loaded) -> LocalBoxFuture<'static, Result<Ended, Error>> {
     run_with(loaded, Seams::default())
 }
 
@@ -74,7 +75,7 @@ pub fn run(loaded: Loaded) -> LocalBoxFuture<'static, Result<(), Error>> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_with(loaded: Loaded, seams: Seams) -> LocalBoxFuture<'static, Result<(), Error>> {
+pub fn run_with(loaded: Loaded, seams: Seams) -> LocalBoxFuture<'static, Result<Ended, Error>> {
     Box::pin(async move {
         // `dtm` has done so; whoever else runs a node has not. Before the first key is read.
         telemetry::leave_no_core().map_err(Error::Core)?;

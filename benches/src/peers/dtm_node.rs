@@ -70,7 +70,8 @@ pub async fn serve(file: &Path, without: &[Part]) -> Result<(), String> {
         seams.clients = Arc::new(PlainWire);
         seams.peers = |own, tls| Arc::new(PlainPeers { own, tls });
     }
-    serve::run_with(config, seams).await.map_err(|error| error.to_string())
+    let ended = serve::run_with(config, seams).await;
+    ended.map(|_| ()).map_err(|error| error.to_string())
 }
 
 /// Leaves checks and digests out.

@@ -79,6 +79,7 @@ impl Node {
             tls: Arc::clone(&self.tls),
             clock: Arc::clone(&self.clock) as _,
             sites: None,
+            acceptor: None,
         };
         match ClusterNode::start(self.config.clone(), deps, listener).await {
             Ok(node) => self.running = Some(node),

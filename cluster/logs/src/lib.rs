@@ -2,6 +2,7 @@
 //!
 //! Durability: what was asked for is on disk when its `flushed` runs; entries are readable before.
 
+mod lineage;
 mod memory;
 mod node;
 
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use dtm_types::{GroupId, ReplicaId};
 use futures::future::BoxFuture;
 
+pub use lineage::{Forebear, Lineage};
 pub use memory::{MemoryLog, MemoryLogs};
 pub use node::NodeLogs;
 

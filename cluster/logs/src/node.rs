@@ -1,5 +1,6 @@
 //! The node's shared log (`dtm_storage::log`) behind this crate's seam.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use dtm_storage::log as node_log;
 use dtm_types::{GroupId, Incarnation, ReplicaId};
 use futures::future::BoxFuture;
 
+use crate::lineage::{Forebear, Forebears, Lineage};
 use crate::{
     Flushed, IndexRange, LogDamage, LogEntry, LogError, LogMarks, LogPosition, LogProvider,
     ReplicaLog, Scrubbed,
@@ -17,19 +19,56 @@ use crate::{
 pub struct NodeLogs {
     log: Arc<node_log::NodeLog>,
     incarnation: Incarnation,
+    lineage: Lineage,
 }
 
 impl NodeLogs {
     /// Serves the replicas of one incarnation.
     pub fn new(log: Arc<node_log::NodeLog>, incarnation: Incarnation) -> Self {
-        Self { log, incarnation }
+        Self { log, incarnation, lineage: Lineage::default() }
     }
+
+    /// The same, where replicas of earlier lives on this node hold the beginning of the groups.
+    pub fn with_lineage(self, lineage: Lineage) -> Self {
+        Self { lineage, ..self }
+    }
+
+    /// What of the lineage of a group is on this node.
+    fn forebears(&self, group: GroupId) -> Result<Forebears, LogError> {
+        let here: BTreeSet<_> = self.log.groups().into_iter().map(|state| state.key).collect();
+        let mut found = Vec::new();
+        for of in self.lineage.of(group).filter(|of| of.incarnation < self.incarnation) {
+            let Forebear { incarnation, replica, through, .. } = of;
+            let key = key_of(group, incarnation, replica);
+            if here.contains(&key) {
+                found.push((self.log.group(group.0, replica.0, incarnation.0)?, through));
+            }
+        }
+        Ok(Forebears(found))
+    }
+
+    /// The replica of this life that stands for a damaged record's.
+    fn heir(&self, key: node_log::ReplicaKey) -> Option<ReplicaId> {
+        let is_ours = key.incarnation == self.incarnation.0;
+        let mut of_lineage = self.lineage.of(GroupId(key.group));
+        if is_ours {
+            return Some(ReplicaId(key.replica));
+        }
+        of_lineage.find(|of| key_of(of.group, of.incarnation, of.replica) == key)?;
+        let mut replicas = self.replicas().into_iter().rev();
+        replicas.find(|(group, _)| group.0 == key.group).map(|(_, replica)| replica)
+    }
+}
+
+fn key_of(group: GroupId, incarnation: Incarnation, replica: ReplicaId) -> node_log::ReplicaKey {
+    let (group, incarnation) = (group.0, incarnation.0);
+    node_log::ReplicaKey { group, incarnation, replica: replica.0 }
 }
 
 impl LogProvider for NodeLogs {
     fn open(&self, group: GroupId, replica: ReplicaId) -> Result<Arc<dyn ReplicaLog>, LogError> {
         let log = self.log.group(group.0, replica.0, self.incarnation.0)?;
-        Ok(Arc::new(Replica { log }))
+        Ok(Arc::new(Replica { log, forebears: self.forebears(group)? }))
     }
 
     fn replicas(&self) -> Vec<(GroupId, ReplicaId)> {
@@ -42,9 +81,10 @@ impl LogProvider for NodeLogs {
     }
 
     fn drop_replica(&self, group: GroupId, replica: ReplicaId) -> Result<(), LogError> {
-        let (group, incarnation) = (group.0, self.incarnation.0);
-        let key = node_log::ReplicaKey { group, incarnation, replica: replica.0 };
-        Ok(self.log.drop_replica(key, Box::new(|_| {}))?)
+        for (forebear, _) in self.forebears(group)?.0 {
+            self.log.drop_replica(forebear.key(), Box::new(|_| {}))?;
+        }
+        Ok(self.log.drop_replica(key_of(group, self.incarnation, replica), Box::new(|_| {}))?)
     }
 
     fn segments(&self) -> Vec<u64> {
@@ -53,12 +93,11 @@ impl LogProvider for NodeLogs {
 
     fn scrub(&self, segment: u64) -> Result<Scrubbed, LogError> {
         let report = self.log.scrub(segment)?;
-        let ours = report.damaged.into_iter();
-        let ours = ours.filter(|(key, _)| key.incarnation == self.incarnation.0);
         let name = |(key, index): (node_log::ReplicaKey, u64)| {
-            (GroupId(key.group), ReplicaId(key.replica), index)
+            Some((GroupId(key.group), self.heir(key)?, index))
         };
-        Ok(Scrubbed { bytes: report.bytes, damaged: ours.map(name).collect() })
+        let damaged = report.damaged.into_iter().filter_map(name).collect();
+        Ok(Scrubbed { bytes: report.bytes, damaged })
     }
 
     fn stopped(&self) -> Option<String> {
@@ -68,6 +107,7 @@ impl LogProvider for NodeLogs {
 
 struct Replica {
     log: node_log::GroupLog,
+    forebears: Forebears,
 }
 
 impl From<node_log::Error> for LogError {
@@ -94,11 +134,11 @@ fn from_position(position: LogPosition) -> node_log::LogPosition {
     node_log::LogPosition { index: position.index, term: position.term, leader: position.leader }
 }
 
-fn to_range(range: node_log::IndexRange) -> IndexRange {
+pub(crate) fn to_range(range: node_log::IndexRange) -> IndexRange {
     IndexRange { from: range.from, to: range.to }
 }
 
-fn to_entry(entry: node_log::LogEntry) -> LogEntry {
+pub(crate) fn to_entry(entry: node_log::LogEntry) -> LogEntry {
     let node_log::LogEntry { index, term, leader, payload } = entry;
     LogEntry { index, term, leader, payload }
 }
@@ -174,7 +214,13 @@ impl ReplicaLog for Replica {
     }
 
     fn read_record(&self, index: u64) -> Result<LogEntry, LogError> {
-        Ok(to_entry(self.log.read_record(index)?))
+        match self.log.read_record(index).map_err(LogError::from) {
+            Ok(entry) => Ok(to_entry(entry)),
+            Err(error @ (LogError::NotFound(_) | LogError::Damaged(_))) => {
+                self.forebears.read(index, error)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn store_records(&self, entries: Vec<LogEntry>, flushed: Flushed) -> Result<(), LogError> {
@@ -182,7 +228,7 @@ impl ReplicaLog for Replica {
     }
 
     fn lacking(&self, through: u64) -> Result<Vec<IndexRange>, LogError> {
-        Ok(self.log.lacking(through)?.into_iter().map(to_range).collect())
+        self.forebears.lacking(self.log.lacking(through)?.into_iter().map(to_range).collect())
     }
 
     fn declare_whole(&self, flushed: Flushed) -> Result<(), LogError> {

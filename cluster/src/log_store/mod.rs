@@ -6,7 +6,7 @@
 mod raft;
 
 pub use dtm_logs::{
-    Flushed, IndexRange, LogDamage, LogEntry, LogError, LogMarks, LogPosition, LogProvider,
-    MemoryLog, MemoryLogs, NodeLogs, ReplicaLog, Scrubbed,
+    Flushed, Forebear, IndexRange, Lineage, LogDamage, LogEntry, LogError, LogMarks, LogPosition,
+    LogProvider, MemoryLog, MemoryLogs, NodeLogs, ReplicaLog, Scrubbed,
 };
 pub(crate) use raft::{LogStore, READ_BYTES_MAX, wait_flushed, wait_for_disk};

@@ -79,6 +79,11 @@ impl OriginGuard {
         Arc::new(Self { cluster, node, boot_counter, own, seen, roster })
     }
 
+    /// The life that this node lives in.
+    pub(crate) fn own(&self) -> Incarnation {
+        self.own
+    }
+
     pub(crate) fn roster(&self) -> &Roster {
         &self.roster
     }
@@ -115,7 +120,25 @@ impl OriginGuard {
         Ok(self.identify(request)?.0.line().node())
     }
 
+    /// Like [`OriginGuard::check_hello`], also for a node that lives in another life of the cluster.
+    pub(crate) fn check_of_any_life<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+        Ok(self.identify_in_any(request)?.0.line().node())
+    }
+
     fn identify<'r, T>(
+        &self,
+        request: &'r Request<T>,
+    ) -> Result<(&'r PeerCertificate, Origin), Status> {
+        let (certificate, origin) = self.identify_in_any(request)?;
+        let seen =
+            self.seen.fetch_max(origin.incarnation, Ordering::AcqRel).max(origin.incarnation);
+        if origin.incarnation < seen || self.own.0 < seen {
+            return Err(refuse("incarnation", Status::failed_precondition("wrong-incarnation")));
+        }
+        Ok((certificate, origin))
+    }
+
+    fn identify_in_any<'r, T>(
         &self,
         request: &'r Request<T>,
     ) -> Result<(&'r PeerCertificate, Origin), Status> {
@@ -135,11 +158,6 @@ impl OriginGuard {
             let status = Status::permission_denied("the certificate names another node");
             return Err(refuse("certificate", status));
         };
-        let seen =
-            self.seen.fetch_max(origin.incarnation, Ordering::AcqRel).max(origin.incarnation);
-        if origin.incarnation < seen || self.own.0 < seen {
-            return Err(refuse("incarnation", Status::failed_precondition("wrong-incarnation")));
-        }
         Ok((certificate, origin))
     }
 }

@@ -346,6 +346,50 @@ impl PeerService for PeerServer {
         answer.map(Response::new).map_err(|error| Status::internal(error.to_string()))
     }
 
+    async fn stand(
+        &self,
+        request: Request<wire::StandRequest>,
+    ) -> Result<Response<wire::StandResponse>, Status> {
+        self.guard.check(&request)?.listed()?;
+        let (promotion, asked) = (Arc::clone(self.registry.promotion()?), request.into_inner());
+        let stood = tokio::task::spawn_blocking(move || promotion.stand(&asked)).await;
+        stood.map_err(stopped)?.map(Response::new)
+    }
+
+    async fn level(
+        &self,
+        request: Request<wire::LevelRequest>,
+    ) -> Result<Response<wire::LevelResponse>, Status> {
+        self.guard.check(&request)?.listed()?;
+        let (promotion, asked) = (Arc::clone(self.registry.promotion()?), request.into_inner());
+        // Goes on when the caller is gone: what was begun is whole when it is asked for again.
+        let levelled = tokio::spawn(async move { promotion.level(asked).await });
+        levelled.await.map_err(stopped)?.map(Response::new)
+    }
+
+    async fn plan_of(
+        &self,
+        request: Request<wire::PlanOfRequest>,
+    ) -> Result<Response<wire::PlanOfResponse>, Status> {
+        self.guard.check_of_any_life(&request)?;
+        let (registry, asked) = (Arc::clone(&self.registry), request.into_inner());
+        let read = tokio::task::spawn_blocking(move || registry.plan_of(asked.incarnation)).await;
+        Ok(Response::new(wire::PlanOfResponse { plan: read.map_err(stopped)? }))
+    }
+
+    async fn register(
+        &self,
+        request: Request<wire::RegisterRequest>,
+    ) -> Result<Response<wire::RegisterResponse>, Status> {
+        let from = self.guard.check_of_any_life(&request)?;
+        let none = || Status::unavailable("no acceptor on this node");
+        let acceptor = self.registry.deps().acceptor.clone().ok_or_else(none)?;
+        let question = request.into_inner().question;
+        let answered = tokio::task::spawn_blocking(move || acceptor.answer(from, &question)).await;
+        let answer = answered.map_err(stopped)?.map_err(stopped)?;
+        Ok(Response::new(wire::RegisterResponse { answer: answer.into() }))
+    }
+
     async fn fetch_snapshot(
         &self,
         request: Request<wire::FetchSnapshotRequest>,

@@ -128,6 +128,7 @@ impl Cluster {
             tls: Arc::clone(&disk.tls),
             clock,
             sites,
+            acceptor: None,
         };
         self.nodes[at] = Some(ClusterNode::start(disk.config.clone(), deps, listener).await?);
         Ok(())

@@ -14,6 +14,7 @@ mod harness;
 mod membership;
 mod moves;
 mod outside;
+mod promotion;
 #[path = "../../sites/tests/sites/proxy.rs"]
 mod proxy;
 mod replication;

@@ -26,6 +26,9 @@ pub(crate) enum Storage {
     Disk(tempfile::TempDir),
 }
 
+/// As the log names it.
+const CLUSTER: u128 = 7;
+
 type Opened = (Arc<dyn LogProvider>, Arc<dyn StateProvider>);
 
 impl Storage {
@@ -41,38 +44,41 @@ impl Storage {
     pub(crate) async fn open(&self, node: NodeId) -> Opened {
         match self {
             Self::Memory(logs, states) => (Arc::clone(logs) as _, Arc::clone(states) as _),
-            Self::Disk(dir) => {
-                let identity = LogIdentity { cluster: 7, node: u128::from_be_bytes(node.0) };
-                let owner = Owner { cluster: ClusterId([7; 16]), node };
-                let deadline = Instant::now() + PATIENCE;
-                let cfg = LogConfig {
-                    segment_bytes: 1 << 20,
-                    disk_reserve_bytes: 0,
-                    short_slice: false,
-                    ..LogConfig::default()
-                };
-                loop {
-                    let vfs = Arc::new(RealVfs);
-                    let log = NodeLog::open(vfs, &dir.path().join("log"), cfg.clone(), identity);
-                    let busy = match log {
-                        Ok((log, _)) => {
-                            let dir = dir.path().join("state");
-                            match DbStates::open(&dir, owner, &StateConfig::default()) {
-                                Ok(states) => {
-                                    let logs = NodeLogs::new(Arc::new(log), Incarnation(1));
-                                    return (Arc::new(logs), Arc::new(states));
-                                }
-                                Err(DbError::InUse { cause, .. }) => cause,
-                                Err(error) => panic!("state does not open: {error}"),
-                            }
-                        }
-                        Err(LogOpenError::Locked { path }) => path.display().to_string(),
-                        Err(error) => panic!("log does not open: {error}"),
-                    };
-                    assert!(Instant::now() < deadline, "{busy} stays in use");
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
+            Self::Disk(_) => {
+                let (log, states) = self.open_files(node).await;
+                (Arc::new(NodeLogs::new(log, Incarnation(1))), Arc::new(states))
             }
+        }
+    }
+
+    /// The same of files, whatever life they are of.
+    pub(crate) async fn open_files(&self, node: NodeId) -> (Arc<NodeLog>, DbStates) {
+        let dir = self.dir();
+        let identity = LogIdentity { cluster: CLUSTER, node: u128::from_be_bytes(node.0) };
+        let owner = Owner { cluster: ClusterId([7; 16]), node };
+        let deadline = Instant::now() + PATIENCE;
+        let cfg = LogConfig {
+            segment_bytes: 1 << 20,
+            disk_reserve_bytes: 0,
+            short_slice: false,
+            ..LogConfig::default()
+        };
+        loop {
+            let vfs = Arc::new(RealVfs);
+            let log = NodeLog::open(vfs, &dir.join("log"), cfg.clone(), identity);
+            let busy = match log {
+                Ok((log, _)) => {
+                    match DbStates::open(&dir.join("state"), owner, &StateConfig::default()) {
+                        Ok(states) => return (Arc::new(log), states),
+                        Err(DbError::InUse { cause, .. }) => cause,
+                        Err(error) => panic!("state does not open: {error}"),
+                    }
+                }
+                Err(LogOpenError::Locked { path }) => path.display().to_string(),
+                Err(error) => panic!("log does not open: {error}"),
+            };
+            assert!(Instant::now() < deadline, "{busy} stays in use");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

@@ -123,6 +123,10 @@ operations! {
     PutLayout = "lay replicas out over sites"   [No   Yes  No   No   No   No];
     /// See sites, their replicas and how far these are behind.
     SiteStatus = "see the status of sites"      [No   Yes  Yes  Yes  No   No];
+    /// Make the standby primary.
+    PromoteSite = "promote a site"              [No   Yes  No   No   No   No];
+    /// See which site is primary.
+    Primacy = "see which site is primary"       [No   Yes  Yes  Yes  No   No];
     /// Make a 10-minute link to the page.
     ConsoleLink = "open the console"            [No   Yes  Yes  Yes  No   No];
     /// See the live page.

@@ -44,6 +44,8 @@ const DECLARED: &[(&str, &str)] = &[
     ("write a backup", "operator"),
     ("lay replicas out over sites", "operator"),
     ("see the status of sites", "operator approver auditor"),
+    ("promote a site", "operator"),
+    ("see which site is primary", "operator approver auditor"),
     ("open the console", "operator approver auditor"),
     ("see the page", "operator approver auditor"),
     ("read metrics", "operator auditor"),

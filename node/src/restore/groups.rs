@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dtm_backup::{GroupPart, Manifest, StateDigest};
-use dtm_cluster::{DbStates, LogEntry, LogPosition, NodeLogs, Restoring};
+use dtm_cluster::{DbStates, LogEntry, LogPosition, NodeLogs, Opening, Restoring};
 use dtm_ledger::Frontier;
 use dtm_machine::keys::{Key, table};
 use dtm_machine::reads;
@@ -73,15 +73,17 @@ pub(super) fn fill(
             commands.extend(meta.commands(opened, row)?);
         }
         let actor = Actor { kind: ActorKind::Node.into(), id: row.node.clone() };
-        let commands: Vec<Vec<u8>> = commands
+        let commands = commands
             .into_iter()
             .map(|op| {
                 let request_id = Bytes::copy_from_slice(uuid::Uuid::new_v4().as_bytes());
                 let (actor, op) = (Some(actor.clone()), Some(op));
-                Command { request_id, actor, op }.encode_to_vec()
+                Bytes::from(Command { request_id, actor, op }.encode_to_vec())
             })
             .collect();
-        runtime.block_on(restoring.finish(peer_node(row, node), now_us, &commands))?;
+        let members = BTreeMap::from([(replica.0, peer_node(row, node))]);
+        let opening = Opening { members, author: node, stamp_us: now_us, commands };
+        runtime.block_on(restoring.finish(&opening))?;
     }
     Ok(records)
 }

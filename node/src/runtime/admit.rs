@@ -40,6 +40,13 @@ pub(super) async fn start(
     Ok(Some(Started { cluster: starting.start().await?, stamping }))
 }
 
+/// Counts this start. Durable when it returns.
+pub(super) fn counted(last: Boot, data: &Path, clock: &Arc<dyn Clock>) -> Result<Boot, Error> {
+    let boot = Boot { counter: last.counter + 1, stamp_us: clock.now_us() };
+    boot.write(data).map_err(|source| Error::File { path: data.join("boot"), source })?;
+    Ok(boot)
+}
+
 /// Asks the peers what they know of this node; then, where this disk is the newest of its copies,
 /// counts this start. Nothing is written before.
 async fn admit(
@@ -49,8 +56,7 @@ async fn admit(
     clock: &Arc<dyn Clock>,
 ) -> Result<AbortOnDropHandle<()>, Error> {
     starting.vet(last.away(clock.now_us(), starting.holds_replicas())).await?;
-    let boot = Boot { counter: last.counter + 1, stamp_us: clock.now_us() };
-    boot.write(data).map_err(|source| Error::File { path: data.join("boot"), source })?;
+    let boot = counted(last, data, clock)?;
     let stamping = tokio::spawn(stamp(boot, data.to_owned(), Arc::clone(clock)));
     Ok(AbortOnDropHandle::new(stamping))
 }

@@ -4,23 +4,31 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dtm_actors::{AckTimes, Contracts, Deps as SessionDeps, KeyVault, SourcesHandle};
-use dtm_cluster::{ClusterNode, DbStates, Deps as ClusterDeps, NodeLogs, PeerTls, QuicSites};
+use dtm_actors::{AckTimes, Contracts, Deps as SessionDeps, KeyVault, SourcesHandle, Treatment};
+use dtm_cluster::{
+    ClusterNode, DbStates, Deps as ClusterDeps, NodeLogs, Order, PeerTls, QuicSites, Starting,
+    StateProvider,
+};
+use dtm_machine::reads;
 use dtm_machine::seams::{Clock, Entropy};
 use dtm_storage::keys::Keyring;
 use dtm_storage::log::NodeLog;
 use dtm_storage::state::Owner;
-use dtm_types::Incarnation;
+use dtm_types::command::{ClusterRow, NodeRow};
+use dtm_types::{GroupId, Incarnation, NodeId};
 use tokio_util::sync::CancellationToken;
 
-use super::admit::{Started, founded, last_start, start};
+use super::admit::{Started, counted, founded, last_start, start};
 use super::beside::Beside;
+use super::boot::Boot;
 use super::grpc::serve_grpc;
+use super::lives::Lives;
 use super::settings::{LEAVE_WITHIN, cluster_config, cluster_row, open_log, own_row, state_config};
 use super::{NodeVault, boot, life, sites};
 use crate::config::Config;
 use crate::http::{self, Console, Pages};
 use crate::pki::{self, Genesis};
+use crate::primacy::{Primacy, Rightful, has_register};
 use crate::seams::Seams;
 use crate::services::{Live, PeerCalls, Room, Settings, Shared, limits};
 use crate::shell::{RenderMetrics, Shell};
@@ -92,6 +100,9 @@ pub enum Error {
         /// Where.
         path: std::path::PathBuf,
     },
+    /// The acceptor of the register.
+    #[error(transparent)]
+    Register(#[from] dtm_register::Error),
     /// Keys.
     #[error("{0}")]
     Keys(String),
@@ -148,6 +159,7 @@ impl Error {
             | Self::Sites(_)
             | Self::Tls(_)
             | Self::SecondCertificate { .. }
+            | Self::Register(_)
             | Self::Keys(_) => crate::config::EXIT_CONFIG,
             Self::Log(_)
             | Self::State(_)
@@ -158,47 +170,54 @@ impl Error {
     }
 }
 
-/// Runs the node until `shell.shutdown`.
-pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<(), Error> {
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// The node is to be started again, in the same process or another: it lives on in another life
+    /// of the cluster.
+    Again,
+}
+
+/// Runs the node until `shell.shutdown`, or until it goes over to another life of the cluster.
+pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<Ended, Error> {
     let (config, data) = (shell.loaded.config.clone(), shell.loaded.config.node.data.clone());
     let (cluster_id, node) = shell.material.node();
     let (genesis, last) = (Genesis::read(&data)?, last_start(&data)?);
-    let incarnation = own_life(&data)?;
+    let (lives, incarnation) = (Lives::of(&data), own_life(&data)?);
     let (clock, entropy) = of_system();
     let mut row = own_row(&config, node, last.counter + 1, &shell);
     let tls = (seams.peers)(node, Peers::new(Arc::clone(&shell.material)));
     let sites = sites::open(&shell, &tls, &clock, &mut row)?;
-    let cluster_config = cluster_config(&config, cluster_id, &row, node, incarnation);
+    let mut cluster_config = cluster_config(&config, cluster_id, &row, node, incarnation);
     // First whatever may refuse this folder: then nothing was written.
     dtm_cluster::ask_first(&cluster_config, &tls, &clock, &data.join("state")).await?;
     let log = open_log(&data, &config, cluster_id, node)?;
-    check_life(&data, incarnation, &log)?;
     let founding = is_founding(&data, genesis.is_some(), &log)?;
     let (keyring, owner) = (Arc::new(keyring), Owner { cluster: cluster_id, node });
     let states = DbStates::open(&data.join("state"), owner, &state_config(&config))?;
+    let incarnation = lives.follow(incarnation, node, &log, &states).await?;
+    (cluster_config.incarnation, cluster_config.plan) = (incarnation, Some(lives.plan()));
     let vault = (seams.vault)(vault(&keyring, &entropy, genesis.is_some())?);
-    let logs = NodeLogs::new(Arc::clone(&log), incarnation);
-    let deps = cluster_deps(logs, &states, tls, &clock, sites.as_ref());
+    let logs = lives.logs(incarnation, &log)?;
+    let primacy = primacy(&data, &config, node, incarnation, &states, (&clock, &entropy))?;
+    let deps = cluster_deps(logs, &states, tls, &clock, (sites.as_ref(), &primacy));
     let starting = ClusterNode::listen(cluster_config, deps, shell.peers.into_tcp())?;
+    if let Some(order) = lives.order(incarnation)? {
+        let counted = || counted(last, &data, &clock);
+        return going_over(&lives, starting, order, counted, &shell.shutdown).await;
+    }
     let started = start(starting, last, &data, &clock, &shell.shutdown).await?;
-    let Some(Started { cluster, stamping }) = started else { return Ok(()) };
+    let Some(Started { cluster, stamping }) = started else { return Ok(Ended::Stopped) };
     if let (true, Some(genesis)) = (founding, &genesis) {
-        cluster.bootstrap_single(cluster_row(genesis, cluster_id, &keyring), row.clone()).await?;
-        founded(&data)?;
+        bootstrap(&cluster, cluster_row(genesis, cluster_id, &keyring), &row, &data).await?;
     }
     let (ack_times, clock) = (Arc::new(AckTimes::default()), cluster.clock());
-    let sources = SourcesHandle::start(SessionDeps {
-        proposer: cluster.clone(),
-        vault: Arc::clone(&vault),
-        treatment: seams.treatment,
-        clock: Arc::clone(&clock),
-        entropy: Arc::clone(&entropy),
-        limits: limits(&config),
-        ack_times: Arc::clone(&ack_times),
-        incarnation,
-        node_name: config.node.name.clone(),
-    })
-    .await?;
+    let proposer = Arc::new(Rightful::new(cluster.clone(), Arc::clone(&primacy)));
+    let (treated, time) = ((&vault, seams.treatment), (&clock, &entropy));
+    let deps = session_deps((&config, incarnation), proposer, treated, time, &ack_times);
+    let sources = SourcesHandle::start(deps).await?;
     let shared = Arc::new(Shared {
         cluster_id,
         incarnation,
@@ -222,11 +241,15 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         ca: roots(&config)?,
         room: Room::new(&config.limits),
         settings: Settings::new(shell.loaded),
+        primacy,
+        goes_over: CancellationToken::new(),
         config,
     });
     let (cluster, beside) = (shared.cluster.clone(), Beside::start(&shared, stamping, genesis));
+    let goes_over = shared.goes_over.clone();
     let doors = Doors { https: shell.https, grpc: shell.grpc.with_wire(seams.clients) };
-    until_ended(cluster, sites, serve(shared, doors, beside, shell.metrics, shell.shutdown)).await
+    let served = serve(shared, doors, beside, shell.metrics, shell.shutdown);
+    until_ended(cluster, sites, goes_over, served).await
 }
 
 fn cluster_deps(
@@ -234,7 +257,7 @@ fn cluster_deps(
     states: &DbStates,
     tls: Arc<dyn PeerTls>,
     clock: &Arc<dyn Clock>,
-    sites: Option<&Arc<QuicSites>>,
+    (sites, primacy): (Option<&Arc<QuicSites>>, &Arc<Primacy>),
 ) -> ClusterDeps {
     ClusterDeps {
         logs: Arc::new(logs),
@@ -242,6 +265,28 @@ fn cluster_deps(
         tls,
         clock: Arc::clone(clock),
         sites: sites.map(|sites| Arc::clone(sites) as _),
+        acceptor: Some(Arc::clone(primacy) as _),
+    }
+}
+
+/// What the sessions stand on.
+fn session_deps(
+    (config, incarnation): (&Config, Incarnation),
+    proposer: Arc<Rightful>,
+    (vault, treatment): (&Arc<dyn KeyVault>, Arc<dyn Treatment>),
+    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
+    ack_times: &Arc<AckTimes>,
+) -> SessionDeps {
+    SessionDeps {
+        proposer,
+        vault: Arc::clone(vault),
+        treatment,
+        clock: Arc::clone(clock),
+        entropy: Arc::clone(entropy),
+        limits: limits(config),
+        ack_times: Arc::clone(ack_times),
+        incarnation,
+        node_name: config.node.name.clone(),
     }
 }
 
@@ -260,8 +305,9 @@ struct Doors {
 async fn until_ended(
     cluster: Arc<ClusterNode>,
     sites: Option<Arc<QuicSites>>,
+    goes_over: CancellationToken,
     served: impl Future<Output = Result<(), Error>>,
-) -> Result<(), Error> {
+) -> Result<Ended, Error> {
     let ended = tokio::select! {
         ended = served => ended,
         Some(error) = cluster.condemned() => {
@@ -273,7 +319,7 @@ async fn until_ended(
         // Else other sites would take this node for silent.
         sites.lines().close().await;
     }
-    ended
+    ended.map(|()| if goes_over.is_cancelled() { Ended::Again } else { Ended::Stopped })
 }
 
 /// Root certificates of the cluster (DER), for nodes that join.
@@ -286,14 +332,47 @@ fn own_life(data: &Path) -> Result<Incarnation, Error> {
     life::read(data).map_err(|source| Error::File { path: data.join(life::FILE), source })
 }
 
-/// A log of another life is not this node's to go on with: its replicas would not be found, and the
-/// node would begin as one that lost them.
-fn check_life(data: &Path, own: Incarnation, log: &NodeLog) -> Result<(), Error> {
-    let mut lives = log.groups().into_iter().map(|replica| Incarnation(replica.key.incarnation));
-    match lives.find(|life| *life != own) {
-        Some(found) => Err(Error::OtherLife { path: data.join(life::FILE), found, own }),
-        None => Ok(()),
-    }
+/// The first node of a cluster makes it, once.
+async fn bootstrap(
+    cluster: &ClusterNode,
+    first: ClusterRow,
+    row: &NodeRow,
+    data: &Path,
+) -> Result<(), Error> {
+    cluster.bootstrap_single(first, row.clone()).await?;
+    founded(data)
+}
+
+/// No group runs until this node keeps the plan of the next life.
+async fn going_over(
+    lives: &Lives,
+    starting: Starting,
+    order: Order,
+    counted: impl FnOnce() -> Result<Boot, Error>,
+    shutdown: &CancellationToken,
+) -> Result<Ended, Error> {
+    // A start that peers hear of is counted: the next one would be taken for an old copy.
+    counted()?;
+    let over = shutdown.run_until_cancelled(lives.go_over(&starting, order)).await;
+    starting.stop().await;
+    over.transpose().map(|over| over.map_or(Ended::Stopped, |()| Ended::Again))
+}
+
+/// What this node knows of which site is primary. Rows that cannot be read name no layout: then the
+/// right is needed until they can.
+fn primacy(
+    data: &Path,
+    config: &Config,
+    node: NodeId,
+    own: Incarnation,
+    states: &DbStates,
+    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
+) -> Result<Arc<Primacy>, Error> {
+    let meta = StateProvider::open(states, GroupId::META);
+    let layout = meta.and_then(|meta| reads::layout(&*meta));
+    let is_needed = layout.map_or(true, |layout| has_register(&layout));
+    let seams = (Arc::clone(clock), Arc::clone(entropy));
+    Ok(Primacy::open(data, (node, &config.node.site), own, is_needed, seams)?)
 }
 
 /// Whether the founding of the cluster is still to be done, or to be completed, on this node.
@@ -321,13 +400,15 @@ async fn serve(
     // A node that lost a part stops: half of it would hold up the others.
     let ended = tokio::select! {
         () = shutdown.cancelled() => None,
+        () = shared.goes_over.cancelled() => None,
         name = shared.cluster.part_ended() => Some(name),
         name = beside.ended() => Some(name),
         _ = &mut pages => Some("the HTTPS port"),
         _ = &mut grpc => Some("the gRPC port"),
     };
     // At a planned stop the ports end because of it, and may be heard of first.
-    let ended = ended.filter(|_| !shutdown.is_cancelled());
+    let is_asked = shutdown.is_cancelled() || shared.goes_over.is_cancelled();
+    let ended = ended.filter(|_| !is_asked);
     shutdown.cancel();
     beside.leave();
     stop(&shared).await;

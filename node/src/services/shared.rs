@@ -12,10 +12,12 @@ use dtm_storage::state::StateDb;
 use dtm_types::command::NodeRow;
 use dtm_types::{ClusterId, Incarnation, NodeId};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::config::{Config, Limits};
 use crate::http::Console;
+use crate::primacy::Primacy;
 use crate::tls::Material;
 
 use super::ahead::Ahead;
@@ -52,6 +54,10 @@ pub(crate) struct Shared {
     pub(crate) ca: Vec<Vec<u8>>,
     /// As the node started: for what does not change while it runs. Limits: [`Shared::limits`].
     pub(crate) config: Config,
+    /// Whether this node may acknowledge, where a register decides which site may.
+    pub(crate) primacy: Arc<Primacy>,
+    /// Cancelled where this node is to end and be started again, in another life of the cluster.
+    pub(crate) goes_over: CancellationToken,
     pub(crate) settings: Settings,
     pub(crate) room: Room,
 }

@@ -144,6 +144,9 @@ metrics! {
     Counter "dtm_sites_cuts_total" ["node"] "cuts": "Times that no path to that node had a connection any more.";
     Counter "dtm_sites_switches_total" ["node"] "switches": "Changes of the path in use to that node, returns to the first included.";
     Counter "dtm_sites_standby_ordered_total" ["node"] "orders": "Times that the standby channel was ordered: the first path was cut for the time of the rule.";
+    Gauge "dtm_primacy_may_acknowledge" [""] "0 or 1": "1 while this node may acknowledge: always, but where a register decides which site is primary.";
+    Counter "dtm_primacy_refused_total" [""] "commands": "Commands of sessions that were not proposed, because this node may not acknowledge.";
+    Counter "dtm_primacy_untold_total" [""] "commands": "Outcomes that were not told, because the right to acknowledge ended meanwhile.";
     Gauge "dtm_sites_lag_entries" ["group, site"] "entries": "Committed entries that the replica furthest behind at another site does not hold, by the group's leader.";
     Gauge "dtm_sites_lag_seconds" ["group, site"] "seconds": "Age of the oldest of them, as far back as that leader has led.";
     Gauge "dtm_sites_lagging" ["group, site"] "groups": "1 while that is above `sites.lag_alarm_ms`, else 0.";

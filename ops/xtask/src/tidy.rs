@@ -27,6 +27,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("dtm-sites", 2),
     ("dtm-clocks", 2),
     ("dtm-logs", 2),
+    ("dtm-register", 2),
     ("dtm-cluster", 2),
     ("dtm-actors", 3),
     ("dtm-identity", 4),
@@ -52,6 +53,7 @@ const WITHIN: &[(&str, &str)] = &[
     ("dtm-cluster", "dtm-sites"),
     ("dtm-cluster", "dtm-clocks"),
     ("dtm-cluster", "dtm-logs"),
+    ("dtm-cluster", "dtm-register"),
     ("dtm-logs", "dtm-storage"),
     ("dtm-client", "dtm-proto"),
     ("dtm-setup", "dtm-identity"),
@@ -95,7 +97,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const CRATE_LINES_MAX: usize = 8_000;
 /// Crates past that, and how far they may go before they are split as their ADR says.
 const LARGE: &[(&str, usize, &str)] =
-    &[("dtm-cluster", 10_500, "docs/adr/0009"), ("dtm", 11_000, "docs/adr/0009")];
+    &[("dtm-cluster", 11_500, "docs/adr/0009"), ("dtm", 12_000, "docs/adr/0009")];
 
 /// Words that tell of a workplace instead of the product. In halves, so that this file is clean.
 const BANNED: &[(&str, &str)] = &[("/wo", "rk/"), ("sub", "agent"), ("../", "shared")];

@@ -1002,6 +1002,72 @@ pub struct BackupDone {
     #[prost(string, tag = "7")]
     pub folder: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PromoteSiteRequest {
+    /// With a reason.
+    #[prost(message, optional, tag = "1")]
+    pub context: ::core::option::Option<Context>,
+    /// The site that is meant: a node of another one refuses.
+    #[prost(string, tag = "2")]
+    pub site: ::prost::alloc::string::String,
+    /// Also where the primary may still acknowledge: it stops within a lease, and the new one begins
+    /// after that. Refused on a cluster of production.
+    #[prost(bool, tag = "3")]
+    pub forced: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PromoteSiteResponse {
+    #[prost(message, optional, tag = "1")]
+    pub primacy: ::core::option::Option<PrimacyResponse>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrimacyRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PrimacyResponse {
+    /// The layout has a standby.
+    #[prost(bool, tag = "1")]
+    pub needed: bool,
+    /// The node that is asked may acknowledge now.
+    #[prost(bool, tag = "2")]
+    pub may_acknowledge: bool,
+    /// Why not, in words.
+    #[prost(string, tag = "3")]
+    pub why_not: ::prost::alloc::string::String,
+    /// The life that the node that is asked lives in.
+    #[prost(uint64, tag = "4")]
+    pub life: u64,
+    /// The decision in force; 0 = none is known.
+    #[prost(uint64, tag = "5")]
+    pub number: u64,
+    #[prost(uint64, tag = "6")]
+    pub incarnation: u64,
+    #[prost(string, tag = "7")]
+    pub primary: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub standby: ::prost::alloc::string::String,
+    /// Who decided, when (Unix microseconds) and why.
+    #[prost(string, tag = "9")]
+    pub by: ::prost::alloc::string::String,
+    #[prost(int64, tag = "10")]
+    pub at_us: i64,
+    #[prost(string, tag = "11")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "12")]
+    pub seats: ::prost::alloc::vec::Vec<PrimacySeat>,
+    /// The site of the node that is asked.
+    #[prost(string, tag = "13")]
+    pub site: ::prost::alloc::string::String,
+}
+/// A place that takes part in the decision.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrimacySeat {
+    #[prost(string, tag = "1")]
+    pub place: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub node: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub acceptor: ::prost::bytes::Bytes,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum LackKind {
@@ -1885,6 +1951,57 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("dtm.admin.v1.AdminService", "SettingsHistory"));
             self.inner.unary(req, path, codec).await
         }
+        /// The site of the node that is asked becomes primary, in the next life of the cluster. Decided by the
+        /// register, without a majority of meta; refused while the primary may still acknowledge.
+        pub async fn promote_site(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PromoteSiteRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PromoteSiteResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.admin.v1.AdminService/PromoteSite",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.admin.v1.AdminService", "PromoteSite"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What the node that is asked was told of which site is primary.
+        pub async fn primacy(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PrimacyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PrimacyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.admin.v1.AdminService/Primacy",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.admin.v1.AdminService", "Primacy"));
+            self.inner.unary(req, path, codec).await
+        }
         /// How replicas lie over sites. It is entered at once; replicas and leaders follow by themselves.
         pub async fn put_layout(
             &mut self,
@@ -2158,6 +2275,20 @@ pub mod admin_service_server {
             tonic::Response<super::SettingsHistoryResponse>,
             tonic::Status,
         >;
+        /// The site of the node that is asked becomes primary, in the next life of the cluster. Decided by the
+        /// register, without a majority of meta; refused while the primary may still acknowledge.
+        async fn promote_site(
+            &self,
+            request: tonic::Request<super::PromoteSiteRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PromoteSiteResponse>,
+            tonic::Status,
+        >;
+        /// What the node that is asked was told of which site is primary.
+        async fn primacy(
+            &self,
+            request: tonic::Request<super::PrimacyRequest>,
+        ) -> std::result::Result<tonic::Response<super::PrimacyResponse>, tonic::Status>;
         /// How replicas lie over sites. It is entered at once; replicas and leaders follow by themselves.
         async fn put_layout(
             &self,
@@ -3554,6 +3685,96 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SettingsHistorySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.admin.v1.AdminService/PromoteSite" => {
+                    #[allow(non_camel_case_types)]
+                    struct PromoteSiteSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::PromoteSiteRequest>
+                    for PromoteSiteSvc<T> {
+                        type Response = super::PromoteSiteResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PromoteSiteRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::promote_site(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PromoteSiteSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.admin.v1.AdminService/Primacy" => {
+                    #[allow(non_camel_case_types)]
+                    struct PrimacySvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::PrimacyRequest>
+                    for PrimacySvc<T> {
+                        type Response = super::PrimacyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PrimacyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::primacy(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PrimacySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

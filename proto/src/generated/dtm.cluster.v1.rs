@@ -637,6 +637,139 @@ pub struct FetchSnapshotRequest {
     #[prost(uint64, tag = "2")]
     pub at_least: u64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StandRequest {
+    /// The life to come: who goes over to another one does not answer.
+    #[prost(uint64, tag = "1")]
+    pub incarnation: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StandResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub replicas: ::prost::alloc::vec::Vec<ReplicaStand>,
+    /// Highest version of a bundle that this node applies.
+    #[prost(uint32, tag = "2")]
+    pub version_max: u32,
+}
+/// A replica that does not run, with all that it holds.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplicaStand {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    #[prost(message, optional, tag = "2")]
+    pub last: ::core::option::Option<LogId>,
+    #[prost(uint64, tag = "3")]
+    pub applied: u64,
+    /// Entries at or below the applied one that it does not hold.
+    #[prost(uint64, tag = "4")]
+    pub lacking: u64,
+    /// Why it cannot go over; empty = it can.
+    #[prost(string, tag = "5")]
+    pub unfit: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LevelRequest {
+    #[prost(uint64, tag = "1")]
+    pub incarnation: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub ends: ::prost::alloc::vec::Vec<GroupEnd>,
+}
+/// Where a group ends, and a replica that holds all of it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupEnd {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    #[prost(message, optional, tag = "2")]
+    pub last: ::core::option::Option<LogId>,
+    #[prost(message, optional, tag = "3")]
+    pub source: ::core::option::Option<Member>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LevelResponse {
+    /// Of each group that the receiver holds, what is applied at its end.
+    #[prost(message, repeated, tag = "1")]
+    pub groups: ::prost::alloc::vec::Vec<GroupHeads>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlanOfRequest {
+    /// The life.
+    #[prost(uint64, tag = "1")]
+    pub incarnation: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PlanOfResponse {
+    /// Absent where the receiver keeps none of that life.
+    #[prost(message, optional, tag = "1")]
+    pub plan: ::core::option::Option<PromotionPlan>,
+}
+/// A node is to go over to the next life at its next start. Kept in a file as the plan is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PromotionOrder {
+    /// The life that begins.
+    #[prost(uint64, tag = "1")]
+    pub incarnation: u64,
+    /// The site that becomes primary, which is the node's own.
+    #[prost(string, tag = "2")]
+    pub site: ::prost::alloc::string::String,
+    /// The node that draws the plan up.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub coordinator: ::prost::bytes::Bytes,
+    #[prost(string, tag = "4")]
+    pub cause: ::prost::alloc::string::String,
+    /// Unix microseconds.
+    #[prost(int64, tag = "5")]
+    pub stamp_us: i64,
+}
+/// The next life of a cluster, group by group: what each of its first members does on its own disk. Kept
+/// in a file of a version byte, the message and a CRC32C of both.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PromotionPlan {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The life that begins, and the one that ends.
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
+    #[prost(uint64, tag = "3")]
+    pub previous: u64,
+    /// The site that becomes primary.
+    #[prost(string, tag = "4")]
+    pub site: ::prost::alloc::string::String,
+    /// The node that made this plan; in its name the life is opened.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub coordinator: ::prost::bytes::Bytes,
+    /// Unix microseconds.
+    #[prost(int64, tag = "6")]
+    pub stamp_us: i64,
+    #[prost(message, repeated, tag = "7")]
+    pub groups: ::prost::alloc::vec::Vec<PlannedGroup>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PlannedGroup {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    /// Last entry of the life before that goes over.
+    #[prost(message, optional, tag = "2")]
+    pub last: ::core::option::Option<LogId>,
+    #[prost(message, repeated, tag = "3")]
+    pub members: ::prost::alloc::vec::Vec<Member>,
+    /// The member that the opening entries name as their leader.
+    #[prost(uint64, tag = "4")]
+    pub leader: u64,
+    /// What opens the life, encoded, in order.
+    #[prost(bytes = "bytes", repeated, tag = "5")]
+    pub commands: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegisterRequest {
+    /// As dtm-register encodes it; docs/formats.md.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub question: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegisterResponse {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub answer: ::prost::bytes::Bytes,
+}
 /// Generated client implementations.
 pub mod peer_service_client {
     #![allow(
@@ -1162,6 +1295,98 @@ pub mod peer_service_client {
                 .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "FetchSnapshot"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Going over to the next life, between nodes of which no group runs. First: what the receiver holds.
+        pub async fn stand(
+            &mut self,
+            request: impl tonic::IntoRequest<super::StandRequest>,
+        ) -> std::result::Result<tonic::Response<super::StandResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.cluster.v1.PeerService/Stand",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "Stand"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The receiver brings its replicas to where the groups are to end, and applies everything.
+        pub async fn level(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LevelRequest>,
+        ) -> std::result::Result<tonic::Response<super::LevelResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.cluster.v1.PeerService/Level",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "Level"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The plan of a life, from a node that keeps it. Heard in whatever life the caller lives.
+        pub async fn plan_of(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PlanOfRequest>,
+        ) -> std::result::Result<tonic::Response<super::PlanOfResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.cluster.v1.PeerService/PlanOf",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "PlanOf"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A question to the receiver's acceptor of the register, which decides what life is in force; heard
+        /// in whatever life the caller lives.
+        pub async fn register(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RegisterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RegisterResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.cluster.v1.PeerService/Register",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "Register"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1312,6 +1537,30 @@ pub mod peer_service_server {
             request: tonic::Request<super::FetchSnapshotRequest>,
         ) -> std::result::Result<
             tonic::Response<Self::FetchSnapshotStream>,
+            tonic::Status,
+        >;
+        /// Going over to the next life, between nodes of which no group runs. First: what the receiver holds.
+        async fn stand(
+            &self,
+            request: tonic::Request<super::StandRequest>,
+        ) -> std::result::Result<tonic::Response<super::StandResponse>, tonic::Status>;
+        /// The receiver brings its replicas to where the groups are to end, and applies everything.
+        async fn level(
+            &self,
+            request: tonic::Request<super::LevelRequest>,
+        ) -> std::result::Result<tonic::Response<super::LevelResponse>, tonic::Status>;
+        /// The plan of a life, from a node that keeps it. Heard in whatever life the caller lives.
+        async fn plan_of(
+            &self,
+            request: tonic::Request<super::PlanOfRequest>,
+        ) -> std::result::Result<tonic::Response<super::PlanOfResponse>, tonic::Status>;
+        /// A question to the receiver's acceptor of the register, which decides what life is in force; heard
+        /// in whatever life the caller lives.
+        async fn register(
+            &self,
+            request: tonic::Request<super::RegisterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RegisterResponse>,
             tonic::Status,
         >;
     }
@@ -2199,6 +2448,182 @@ pub mod peer_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.cluster.v1.PeerService/Stand" => {
+                    #[allow(non_camel_case_types)]
+                    struct StandSvc<T: PeerService>(pub Arc<T>);
+                    impl<T: PeerService> tonic::server::UnaryService<super::StandRequest>
+                    for StandSvc<T> {
+                        type Response = super::StandResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::StandRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::stand(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StandSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.cluster.v1.PeerService/Level" => {
+                    #[allow(non_camel_case_types)]
+                    struct LevelSvc<T: PeerService>(pub Arc<T>);
+                    impl<T: PeerService> tonic::server::UnaryService<super::LevelRequest>
+                    for LevelSvc<T> {
+                        type Response = super::LevelResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LevelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::level(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LevelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.cluster.v1.PeerService/PlanOf" => {
+                    #[allow(non_camel_case_types)]
+                    struct PlanOfSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::PlanOfRequest>
+                    for PlanOfSvc<T> {
+                        type Response = super::PlanOfResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PlanOfRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::plan_of(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PlanOfSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.cluster.v1.PeerService/Register" => {
+                    #[allow(non_camel_case_types)]
+                    struct RegisterSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::RegisterRequest>
+                    for RegisterSvc<T> {
+                        type Response = super::RegisterResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RegisterRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::register(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RegisterSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -182,6 +182,7 @@ fn layout() -> LayoutRow {
         arbiter: "dn".into(),
         version: 5,
         time_us: 1_795_000_000_000_006,
+        ..LayoutRow::default()
     }
 }
 

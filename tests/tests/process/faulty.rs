@@ -35,7 +35,7 @@ fn a_node() -> Result<()> {
     let config = config::load(Path::new(&file))?;
     let seams = Seams { treatment: Arc::<Faulty>::default(), ..Seams::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(node::run_with(config, seams)).context("the node")
+    runtime.block_on(node::run_with(config, seams)).context("the node").map(|_| ())
 }
 
 /// The bug.

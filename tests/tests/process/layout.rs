@@ -24,20 +24,20 @@ const MOVED_WITHIN: Duration = Duration::from_secs(180);
 const ALARM: (&str, &str) = ("DTM__SITES__LAG_ALARM_MS", "1500");
 
 impl Cluster {
-    async fn sites(&self) -> Result<SiteStatusResponse> {
+    pub(crate) async fn sites(&self) -> Result<SiteStatusResponse> {
         let admin = self.admin()?;
         let asked =
             admin.call(|mut client| async move { client.site_status(SiteStatusRequest {}).await });
         Ok(asked.await?)
     }
 
-    async fn lay_out(&self, arguments: &[&str]) -> Result<()> {
+    pub(crate) async fn lay_out(&self, arguments: &[&str]) -> Result<()> {
         let arguments = [&["site", "layout", "--kind"], arguments].concat();
         self.dtm(&arguments).await.map(|_| ())
     }
 
     /// Waits until the command line says that the layout is fulfilled: the sites as it tells them.
-    async fn fulfilled(&self) -> Result<BTreeMap<String, serde_json::Value>> {
+    pub(crate) async fn fulfilled(&self) -> Result<BTreeMap<String, serde_json::Value>> {
         until("a layout that is fulfilled", MOVED_WITHIN, async || {
             let told = self.dtm(&["-o", "json", "site", "status"]).await?;
             let told: serde_json::Value = serde_json::from_str(&told)?;
@@ -50,7 +50,7 @@ impl Cluster {
     }
 }
 
-fn site<'a>(status: &'a SiteStatusResponse, name: &str) -> Result<&'a SiteDetail> {
+pub(crate) fn site<'a>(status: &'a SiteStatusResponse, name: &str) -> Result<&'a SiteDetail> {
     status.sites.iter().find(|site| site.site == name).context("the site is not told")
 }
 

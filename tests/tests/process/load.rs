@@ -360,7 +360,8 @@ impl Load {
             for (line, before) in self.lines.iter().zip(&before) {
                 line.check()?;
                 let (acked, name) = (line.acked(), line.name());
-                ensure!(acked >= before + by, "{name}: {before} and now {acked}");
+                let why = || line.reasons.lock().back().cloned().unwrap_or_default();
+                ensure!(acked >= before + by, "{name}: {before} and now {acked}: {}", why());
             }
             Ok(())
         })

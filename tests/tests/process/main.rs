@@ -49,6 +49,7 @@ mod membership;
 mod node;
 mod odd_streams;
 mod own_limits;
+mod promotion;
 mod publish;
 mod python;
 #[path = "../../../proto/client/tests/client/python_env.rs"]

@@ -100,6 +100,7 @@ fn of_administration() -> Vec<Call> {
         "ShowSettings",
         "SettingsHistory",
         "SiteStatus",
+        "Primacy",
     ];
     let mut calls = each(service, &seen, STAFF, &[]);
     let changes = [
@@ -121,6 +122,7 @@ fn of_administration() -> Vec<Call> {
         "PutSettings",
         "RollbackSettings",
         "PutLayout",
+        "PromoteSite",
     ];
     calls.extend(each(service, &changes, OPERATOR, &[]));
     calls.extend(each(service, &["GrantApproval", "DenyApproval"], "operator approver", &[]));

@@ -7,6 +7,7 @@ mod cluster;
 mod datasets;
 mod keys;
 mod operators;
+mod primacy;
 mod removal;
 mod settings;
 mod sites;
@@ -164,6 +165,8 @@ calls! {
     rollback_settings: RollbackSettingsRequest -> RollbackSettingsResponse;
     show_settings: ShowSettingsRequest -> ShowSettingsResponse;
     settings_history: SettingsHistoryRequest -> SettingsHistoryResponse;
+    promote_site: PromoteSiteRequest -> PromoteSiteResponse;
+    primacy: PrimacyRequest -> PrimacyResponse;
     put_layout: PutLayoutRequest -> PutLayoutResponse;
     site_status: SiteStatusRequest -> SiteStatusResponse;
 }

@@ -6,14 +6,15 @@ use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_placement::{Lack, Layout, Members, Plan};
 use dtm_proto::admin as wire;
-use dtm_types::NodeId;
 use dtm_types::command::admin::Op;
-use dtm_types::command::{LayoutKind, LayoutRow};
+use dtm_types::command::{LayoutKind, LayoutRow, LayoutSeat};
+use dtm_types::text::Told;
+use dtm_types::{ErrorCode, NodeId};
 use serde_json::json;
 use tonic::{Request, Status};
 
 use super::AdminDoor;
-use crate::services::status::internal;
+use crate::services::status::{internal, told};
 
 impl AdminDoor {
     pub(super) async fn put_layout(
@@ -29,7 +30,11 @@ impl AdminDoor {
                 reads::layout(meta.state.as_ref()).map_err(internal)?.version
             }
         };
+        let sites = [&asked.primary, &asked.other, &asked.arbiter];
+        let has_register = asked.kind() == LayoutKind::Standby && !asked.arbiter.is_empty();
+        let seats = if has_register { self.seats(&sites).await? } else { Vec::new() };
         let row = LayoutRow {
+            seats,
             kind: asked.kind,
             primary: asked.primary.clone(),
             other: asked.other.clone(),
@@ -59,6 +64,25 @@ impl AdminDoor {
             lacks: lacks.iter().map(lack_to_wire).collect(),
             meta_current: status.meta_current,
         })
+    }
+}
+
+impl AdminDoor {
+    /// An acceptor a site: of the node with the lowest id that answers.
+    async fn seats(&self, sites: &[&String]) -> Result<Vec<LayoutSeat>, Status> {
+        let meta = self.0.directory.meta(self.0.view()).await?;
+        let nodes = reads::nodes(meta.state.as_ref()).map_err(internal)?;
+        let mut seats = Vec::new();
+        for site in sites {
+            let here = nodes.iter().filter(|row| !row.removed && row.site == ***site);
+            let ids = here.filter_map(|row| NodeId::from_slice(&row.node));
+            let seat = self.0.primacy.seat_at(&self.0, site, ids.collect()).await;
+            seats.push(seat.ok_or_else(|| {
+                let what = Told::new("refused.layout.no_acceptor").with("site", site);
+                told(ErrorCode::Unavailable, &what)
+            })?);
+        }
+        Ok(seats)
     }
 }
 

@@ -16,7 +16,7 @@ pub use data::{
     SendMode, SourceArgs, SourceCommand, SourceKeyCommand, SourceLimit,
 };
 pub use drill::DrillCommand;
-pub use site::{LayoutArgs, LayoutName, SiteCommand};
+pub use site::{LayoutArgs, LayoutName, PromoteArgs, SiteCommand};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

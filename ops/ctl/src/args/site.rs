@@ -8,9 +8,23 @@ pub enum SiteCommand {
     /// Decide how replicas lie over sites. They and their leaders follow by themselves, and nothing
     /// stops meanwhile; `dtm site status` tells how far that is.
     Layout(LayoutArgs),
+    /// Make a standby primary, where the primary is gone: in the next life of the cluster, from what the
+    /// standby holds. Returns when it acknowledges.
+    Promote(PromoteArgs),
     /// The layout, and of each site nodes, replicas and how far these are behind. Exit code 10 where
     /// the layout is not fulfilled or a site lags.
     Status,
+}
+
+/// `dtm site promote`.
+#[derive(Clone, Debug, Args)]
+pub struct PromoteArgs {
+    /// The site that stands by.
+    #[arg(value_name = "SITE")]
+    pub site: String,
+    /// Also where the primary may still acknowledge. Not on a cluster of production.
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// `dtm site layout`.

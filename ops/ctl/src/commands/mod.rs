@@ -13,6 +13,7 @@ pub(crate) mod drill;
 pub(crate) mod key;
 pub(crate) mod ledger;
 pub(crate) mod operator;
+mod promote;
 pub(crate) mod publish;
 pub(crate) mod quarantine;
 pub(crate) mod records;

@@ -1,11 +1,13 @@
 //! `dtm site layout|status`.
 
 use dtm_proto::admin::{
-    LackKind, LayoutLack, PutLayoutRequest, SiteDetail, SiteStatusRequest, SiteStatusResponse,
+    LackKind, LayoutLack, PrimacyRequest, PutLayoutRequest, SiteDetail, SiteStatusRequest,
+    SiteStatusResponse,
 };
 use dtm_types::command::{LayoutKind, LayoutRow};
 use serde_json::{Value, json};
 
+use super::promote;
 use super::text::group_name;
 use crate::args::{Globals, LayoutArgs, LayoutName, SiteCommand};
 use crate::{Exit, Failure, Printer, Remote};
@@ -14,6 +16,7 @@ pub(crate) async fn run(command: &SiteCommand, globals: &Globals) -> Result<(), 
     let printer = Printer::new(globals);
     match command {
         SiteCommand::Layout(args) => layout(globals, &printer, args).await,
+        SiteCommand::Promote(args) => super::promote::promote(globals, &printer, args).await,
         SiteCommand::Status => status(globals, &printer).await,
     }
 }
@@ -49,13 +52,17 @@ async fn status(globals: &Globals, printer: &Printer<'_>) -> Result<(), Failure>
     let remote = Remote::connect(globals).await?;
     let asked = remote.admin().site_status(remote.request(SiteStatusRequest {})).await?;
     let status = asked.into_inner();
+    let primacy = remote.admin().primacy(remote.request(PrimacyRequest {})).await?.into_inner();
     let troubles = troubles(&status, printer);
     if printer.is_json() {
-        printer.json(&document(&status, &troubles));
+        let mut told = document(&status, &troubles);
+        told["register"] = promote::document(&primacy);
+        printer.json(&told);
     } else {
         let row = status.layout.clone().unwrap_or_default();
         let version = row.version.to_string();
         printer.say("cli.layout_line", &[("kind", kind_of(&row)), ("version", &version)]);
+        promote::line(&primacy, printer).into_iter().for_each(|line| printer.raw(&line));
         if !status.meta_current {
             printer.say("cli.site_stale", &[]);
         }

@@ -527,7 +527,7 @@ pub struct ReplicaRow {
 }
 /// What was decided about sites. As a command version and time are left out: apply writes them, and holds
 /// `Admin.expected_version` against the version of the row, 0 where there is none.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LayoutRow {
     #[prost(enumeration = "LayoutKind", tag = "1")]
     pub kind: i32,
@@ -545,6 +545,26 @@ pub struct LayoutRow {
     /// Group time of the entry.
     #[prost(int64, tag = "6")]
     pub time_us: i64,
+    /// Who decides which site is primary, under STANDBY with a third site: an acceptor of the register a
+    /// place.
+    #[prost(message, repeated, tag = "7")]
+    pub seats: ::prost::alloc::vec::Vec<LayoutSeat>,
+    /// The life of the cluster that it was put in. Left out in a command, but for the one by which a
+    /// standby that was promoted opens the next life: primary and standby change places.
+    #[prost(uint64, tag = "8")]
+    pub incarnation: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LayoutSeat {
+    /// The site.
+    #[prost(string, tag = "1")]
+    pub place: ::prost::alloc::string::String,
+    /// 16 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub node: ::prost::bytes::Bytes,
+    /// 16 bytes, drawn by the node.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub acceptor: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClusterRow {

@@ -322,6 +322,8 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (4, 2, 0, false),
         (5, 2, 0, false),
         (6, 2, 0, false),
+        (7, 2, 46, false),
+        (8, 2, 0, false),
     ],
     // dtm.format.v1.Genesis
     &[
@@ -353,7 +355,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (1, 1, 0, false),
         (2, 1, 0, false),
         (3, 1, 0, false),
-        (4, 1, 46, false),
+        (4, 1, 47, false),
         (5, 1, 0, false),
         (6, 1, 0, false),
         (7, 1, 0, false),
@@ -382,6 +384,12 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     &[
         (1, 2, 0, false),
         (2, 2, 0, false),
+    ],
+    // dtm.command.v1.LayoutSeat
+    &[
+        (1, 2, 0, false),
+        (2, 2, 0, false),
+        (3, 2, 0, false),
     ],
     // dtm.command.v1.MaskRule
     &[

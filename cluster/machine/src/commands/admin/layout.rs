@@ -1,7 +1,7 @@
 //! How replicas lie over sites: one row. The controller follows it; apply holds what no release may
 //! ever enter.
 
-use dtm_types::command::{LayoutKind, LayoutRow, NodeRow, RefusalKind};
+use dtm_types::command::{ClusterRow, LayoutKind, LayoutRow, NodeRow, RefusalKind};
 
 use super::{Decision, Effect};
 use crate::commands::{Context, refused};
@@ -21,8 +21,16 @@ pub(super) fn put(ctx: &mut Context<'_, '_>, asked: LayoutRow, expected: Option<
     if let Some(what) = malformed(&asked) {
         return Ok(Err(refused(RefusalKind::Malformed, what)));
     }
+    let cluster: ClusterRow = ctx.rows.row(&[table::CLUSTER])?.unwrap_or_default();
     let stays = asked.kind() == LayoutKind::Single || asked.primary == old.primary;
-    if old.kind() == LayoutKind::Standby && !stays {
+    // What opens a life comes after the row that names it, in the same bundle.
+    let opens_life = asked.incarnation > old.incarnation
+        && asked.incarnation == cluster.incarnation
+        && (&asked.primary, &asked.other) == (&old.other, &old.primary);
+    if asked.incarnation > 0 && !opens_life {
+        return Ok(Err(refused(RefusalKind::Malformed, "only a promotion names its life")));
+    }
+    if old.kind() == LayoutKind::Standby && !stays && !opens_life {
         let what = "while replicas stand by the primary changes by a promotion alone";
         return Ok(Err(refused(RefusalKind::Malformed, what)));
     }
@@ -46,7 +54,8 @@ pub(super) fn put(ctx: &mut Context<'_, '_>, asked: LayoutRow, expected: Option<
     let sites = [("primary", &asked.primary), ("other", &asked.other), ("arbiter", &asked.arbiter)];
     let sites = sites.into_iter().filter(|(_, site)| !site.is_empty());
     ids.extend(sites.map(|(role, site)| format!("{role}={site}")));
-    let row = LayoutRow { version, time_us: ctx.group_time_us, ..asked };
+    let (time_us, incarnation) = (ctx.group_time_us, cluster.incarnation);
+    let row = LayoutRow { version, time_us, incarnation, ..asked };
     ctx.rows.put_row(vec![table::LAYOUT], &row);
     Ok(Ok(Effect { version, ..Effect::on(ids) }))
 }
@@ -61,6 +70,11 @@ fn malformed(row: &LayoutRow) -> Option<&'static str> {
         Ok(LayoutKind::Single) if count == 0 => None,
         Ok(LayoutKind::Single) => Some("a layout of one site names no sites"),
         Ok(LayoutKind::Stretched) if count < 3 => Some("a stretched layout names three sites"),
+        Ok(_)
+            if row.seats.iter().any(|seat| seat.node.len() != 16 || seat.acceptor.len() != 16) =>
+        {
+            Some("a seat names a node and its acceptor")
+        }
         Ok(LayoutKind::Standby) if row.primary.is_empty() || row.other.is_empty() => {
             Some("a layout with a standby names a primary and a standby site")
         }

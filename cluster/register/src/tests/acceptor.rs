@@ -1,0 +1,246 @@
+//! An acceptor, its file and its bytes.
+
+use std::time::Duration;
+
+use dtm_types::NodeId;
+
+use super::{act, founding, seat};
+use crate::entry::Entry;
+use crate::wire::State;
+use crate::{
+    Accepted, Acceptor, AcceptorId, Answer, Ballot, Cause, Claim, Decision, Error, FileKeep,
+    HeardOf, Keep, Malformed, MemoryKeep, ProposerId, Question, Says,
+};
+
+const START: Duration = Duration::from_secs(100);
+
+fn ballot(counter: u64) -> Ballot {
+    Ballot { counter, proposer: ProposerId([9; 16]) }
+}
+
+fn opened(keep: &MemoryKeep) -> Acceptor<MemoryKeep> {
+    Acceptor::open(keep.clone(), AcceptorId([1; 16]), START).unwrap()
+}
+
+fn claim(decision: &Decision) -> Claim {
+    Claim {
+        number: decision.number,
+        incarnation: decision.incarnation,
+        site: decision.primary.clone(),
+    }
+}
+
+#[test]
+fn a_promise_and_what_was_accepted_outlive_a_crash() {
+    let keep = MemoryKeep::new();
+    let mut acceptor = opened(&keep);
+    let entry = Entry::settled(founding());
+    acceptor.prepare(ballot(2)).unwrap();
+    keep.crash();
+    let mut acceptor = opened(&keep);
+    let refused = acceptor.accept(ballot(1), &entry).unwrap();
+    assert_eq!(refused, Says::Higher { asked: ballot(1), promised: ballot(2) });
+    acceptor.accept(ballot(2), &entry).unwrap();
+    keep.crash();
+    let mut acceptor = opened(&keep);
+    let accepted = Some(Box::new(Accepted { ballot: ballot(2), entry }));
+    let says = acceptor.prepare(ballot(3)).unwrap();
+    assert_eq!(says, Says::Promised { ballot: ballot(3), accepted });
+    assert!(matches!(acceptor.prepare(ballot(2)).unwrap(), Says::Higher { .. }));
+}
+
+#[test]
+fn a_lost_file_is_another_acceptor_and_a_damaged_one_is_none() {
+    let keep = MemoryKeep::new();
+    opened(&keep).accept(ballot(1), &Entry::settled(founding())).unwrap();
+    let bytes = keep.load().unwrap().unwrap();
+    for at in 0..bytes.len() {
+        keep.damage(|bytes| bytes[at] ^= 0x10);
+        let error = Acceptor::open(keep.clone(), AcceptorId([2; 16]), START).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "byte {at}: {error}");
+        keep.damage(|bytes| bytes[at] ^= 0x10);
+    }
+    for len in 0..bytes.len() {
+        keep.damage(|now| *now = bytes[..len].to_vec());
+        let error = Acceptor::open(keep.clone(), AcceptorId([2; 16]), START).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{len} bytes: {error}");
+    }
+    keep.damage(|now| *now = vec![1, 0, 0, 0, 0]);
+    let empty = Acceptor::open(keep.clone(), AcceptorId([2; 16]), START);
+    assert!(empty.is_err(), "an empty body has a fine checksum and no id");
+    keep.wipe();
+    let new = Acceptor::open(keep.clone(), AcceptorId([2; 16]), START).unwrap();
+    assert_eq!((new.id(), new.accepted()), (AcceptorId([2; 16]), None));
+}
+
+#[test]
+fn after_a_failed_write_it_answers_nothing_until_it_is_loaded_again() {
+    for lands in [false, true] {
+        let keep = MemoryKeep::new();
+        let mut acceptor = opened(&keep);
+        let entry = Entry::settled(founding());
+        keep.fail_once(lands);
+        assert!(matches!(acceptor.accept(ballot(1), &entry), Err(Error::Io { .. })));
+        assert!(matches!(acceptor.prepare(ballot(2)), Err(Error::Stopped { .. })));
+        assert!(matches!(acceptor.confirm(&claim(&founding()), START), Err(Error::Stopped { .. })));
+        assert_eq!(opened(&keep).accepted().is_some(), lands);
+    }
+}
+
+#[test]
+fn a_promise_does_not_end_confirmations_and_an_acceptance_does() {
+    let mut acceptor = opened(&MemoryKeep::new());
+    let first = founding();
+    let at = |seconds| START + Duration::from_secs(seconds);
+    assert_eq!(acceptor.confirm(&claim(&first), START).unwrap(), Says::Changed { accepted: None });
+    acceptor.accept(ballot(1), &Entry::settled(first.clone())).unwrap();
+    acceptor.prepare(ballot(5)).unwrap();
+    let says = acceptor.confirm(&claim(&first), at(3)).unwrap();
+    assert_eq!(says, Says::Confirmed { number: 1 });
+    let of_standby = Claim { site: "south".into(), ..claim(&first) };
+    assert!(matches!(acceptor.confirm(&of_standby, at(4)).unwrap(), Says::Changed { .. }));
+    let heard = acceptor.heard(at(5)).unwrap();
+    let two = Some(Duration::from_secs(2));
+    assert_eq!(heard, HeardOf { number: 1, ago: two, up_for: Duration::from_secs(5) });
+    let next = first.promoted(Cause::Promoted, None, act("fire"));
+    acceptor.accept(ballot(5), &Entry::after(&first, next.clone())).unwrap();
+    let says = acceptor.confirm(&claim(&first), at(6)).unwrap();
+    assert_eq!(says, Says::Changed { accepted: Some(Box::new(next)) });
+    // Another number of the same primary is another decision.
+    let replaced = first.replaced(seat(2).acceptor, seat(5), act("disk")).unwrap();
+    acceptor.accept(ballot(6), &Entry::after(&first, replaced)).unwrap();
+    assert!(matches!(acceptor.confirm(&claim(&first), at(7)).unwrap(), Says::Changed { .. }));
+}
+
+#[test]
+fn two_values_under_one_ballot_are_refused() {
+    let mut acceptor = opened(&MemoryKeep::new());
+    let first = Entry::settled(founding());
+    let other = Entry::settled(Decision { act: act("another"), ..founding() });
+    for _ in 0..2 {
+        let says = acceptor.accept(ballot(1), &first).unwrap();
+        assert_eq!(says, Says::Accepted { ballot: ballot(1) });
+    }
+    assert!(matches!(acceptor.accept(ballot(1), &other), Err(Error::BallotReused { .. })));
+    assert_eq!(acceptor.accepted().unwrap().entry, first);
+}
+
+#[test]
+fn a_file_is_replaced_whole_and_a_missing_folder_is_no_new_acceptor() {
+    let folder = std::env::temp_dir().join(format!("dtm-register-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut keep = FileKeep::new(folder.join("register"));
+    assert_eq!(keep.load().unwrap(), None);
+    keep.save(b"one").unwrap();
+    // A crash between writing and renaming leaves this behind.
+    std::fs::write(folder.join("register.new"), b"tor").unwrap();
+    assert_eq!(keep.load().unwrap().unwrap(), "one");
+    keep.save(b"two").unwrap();
+    assert_eq!(keep.load().unwrap().unwrap(), "two");
+    assert!(!folder.join("register.new").exists());
+    let mut acceptor = {
+        std::fs::remove_file(folder.join("register")).unwrap();
+        Acceptor::open(keep.clone(), AcceptorId([3; 16]), START).unwrap()
+    };
+    acceptor.accept(ballot(1), &Entry::settled(founding())).unwrap();
+    let again = Acceptor::open(keep.clone(), AcceptorId([4; 16]), START).unwrap();
+    assert_eq!((again.id(), again.accepted()), (AcceptorId([3; 16]), acceptor.accepted()));
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(keep.load().is_err());
+    assert!(Acceptor::open(keep, AcceptorId([5; 16]), START).is_err());
+}
+
+/// Every field set.
+fn everything() -> (Decision, Accepted) {
+    let replaced = founding().replaced(seat(2).acceptor, seat(5), act("đĩa hỏng")).unwrap();
+    let decision = Decision { coordinator: Some(NodeId([0xd5; 16])), ..replaced };
+    let entry = Entry::after(&founding(), decision.clone());
+    (decision, Accepted { ballot: ballot(300), entry })
+}
+
+#[test]
+fn stored_bytes_stay_what_they_are() {
+    let (decision, accepted) = everything();
+    let state = State {
+        acceptor: AcceptorId([0xac; 16]),
+        promised: Some(ballot(301)),
+        accepted: Some(accepted),
+    };
+    let golden = include_str!("golden_v1.txt");
+    let mut lines = golden.lines().map(|line| line.split_once(' ').unwrap());
+    for (name, bytes) in [("state", state.encode()), ("decision", decision.encode_stored())] {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(lines.next(), Some((name, hex.as_str())));
+    }
+    let bytes = |name: &str| -> Vec<u8> {
+        let line = golden.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+        let pairs = (0..line.len()).step_by(2);
+        pairs.map(|at| u8::from_str_radix(&line[at..at + 2], 16).unwrap()).collect()
+    };
+    assert_eq!(State::decode(&bytes("state")).unwrap(), state);
+    assert_eq!(Decision::decode_stored(&bytes("decision")).unwrap(), decision);
+}
+
+#[test]
+fn messages_come_out_as_they_went_in() {
+    let (decision, accepted) = everything();
+    let questions = [
+        Question::Prepare { ballot: ballot(1) },
+        Question::Accept { ballot: ballot(2), entry: accepted.entry.clone() },
+        Question::Confirm(claim(&decision)),
+        Question::Heard,
+    ];
+    for question in questions {
+        assert_eq!(Question::decode(&question.encode()).unwrap(), question);
+    }
+    let heard = HeardOf { number: 3, ago: Some(Duration::ZERO), up_for: START };
+    let says = [
+        Says::Promised { ballot: ballot(1), accepted: None },
+        Says::Promised { ballot: ballot(1), accepted: Some(Box::new(accepted)) },
+        Says::Accepted { ballot: ballot(2) },
+        Says::Higher { asked: ballot(3), promised: ballot(4) },
+        Says::Confirmed { number: 7 },
+        Says::Changed { accepted: None },
+        Says::Changed { accepted: Some(Box::new(decision)) },
+        Says::Heard(heard),
+        Says::Heard(HeardOf::default()),
+    ];
+    for says in says {
+        let answer = Answer { acceptor: AcceptorId([8; 16]), says };
+        assert_eq!(Answer::decode(&answer.encode()).unwrap(), answer);
+    }
+    assert_eq!(Question::decode(b""), Err(Malformed::Field("asks")));
+    assert!(Answer::decode(b"\xff").is_err());
+    let greedy = Question::Prepare { ballot: ballot(u64::MAX) };
+    assert_eq!(Question::decode(&greedy.encode()), Err(Malformed::Field("counter")));
+}
+
+#[test]
+fn what_cannot_stand_or_follow_is_refused() {
+    let first = founding();
+    let fine = first.promoted(Cause::Promoted, None, act("fire"));
+    assert_eq!(fine.check_after(&first), Ok(()));
+    let wrong = [
+        Decision { number: 3, ..fine.clone() },
+        Decision { incarnation: first.incarnation, ..fine.clone() },
+        Decision { standby: fine.primary.clone(), ..fine.clone() },
+        Decision { primary: String::new(), ..fine.clone() },
+        Decision { seats: vec![seat(0), seat(1), seat(5)], ..fine.clone() },
+        Decision { seats: vec![seat(0), seat(0), seat(1)], ..fine.clone() },
+        Decision { cause: Cause::AcceptorReplaced, ..fine.clone() },
+        Decision { cause: Cause::Founded, ..fine },
+    ];
+    for wrong in wrong {
+        assert!(wrong.check_after(&first).is_err(), "{wrong:?}");
+    }
+    let replaced = first.replaced(seat(2).acceptor, seat(5), act("disk")).unwrap();
+    assert_eq!(replaced.check_after(&first), Ok(()));
+    let two = Decision { seats: vec![seat(0), seat(4), seat(5)], ..replaced.clone() };
+    let moved = crate::Seat { acceptor: seat(2).acceptor, ..seat(5) };
+    let moved = Decision { seats: vec![seat(0), seat(1), moved], ..replaced.clone() };
+    let more = Decision { seats: vec![seat(0), seat(1), seat(2), seat(5)], ..replaced };
+    for wrong in [two, moved, more] {
+        assert!(wrong.check_after(&first).is_err(), "{wrong:?}");
+    }
+    assert!(first.replaced(seat(7).acceptor, seat(5), act("")).is_none());
+}

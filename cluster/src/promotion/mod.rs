@@ -1,0 +1,250 @@
+//! The replicas of a standby go over to the next life of the cluster, when the site that acknowledged
+//! until now is gone. openraft has no forced reconfiguration; so the groups end, and begin anew.
+//!
+//! ```text
+//!  decided elsewhere: life n is over, this site begins n + 1, node C draws the plan up
+//!  every node of the site starts without its groups
+//!    C ──stand──▶ each: which replicas, which last entries            a majority of the site's nodes
+//!    C: a group ends at the highest last entry among them
+//!    C ──level──▶ each: fetch up to there, apply everything           same ledger at the same index
+//!    C: the plan (members, what opens the life), on its disk before anybody else has it
+//!    each ──plan of n + 1──▶ the others of the site, until one keeps it; on its own disk
+//!  each, at its next start and before anything else runs: follow the plan
+//!    old replica:  nothing above the end, entries are records         (survivor)
+//!    new replica:  vote, P + 1 membership, P + 2 genesis …, rows       (crate::restoring)
+//!    lineage:      entries 1 ‥ P of the group are the old replica's
+//!  then it starts in life n + 1, and the groups elect
+//! ```
+//!
+//! One node draws up the plan of a life, and keeps it before anybody else has it: there are no two of
+//! one life. Every step may be repeated; where C is lost before a plan is out, the decision for n + 2
+//! names another. What a group held above its end, on a replica that was away, never comes back into
+//! it: its new replicas have new ids.
+
+mod coordinate;
+mod file;
+mod follow;
+mod survivor;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dtm_machine::reads;
+use dtm_proto::cluster as wire;
+use dtm_types::command::NodeRow;
+use dtm_types::{GroupId, Incarnation, NodeId, chain};
+use futures::future::BoxFuture;
+use tonic::Status;
+
+use crate::adoption::EntrySource;
+use crate::convert;
+use crate::error::Error;
+use crate::lifecycle::Starting;
+use crate::log_store::ReplicaLog;
+use crate::network::{Links, answered, entries};
+use crate::type_config::{PeerNode, peer_of};
+
+pub use file::{read_plan, write_plan};
+pub use follow::{Followed, follow};
+use survivor::Survivor;
+
+/// What was decided: a life ends, this node's site begins the next one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The life that begins.
+    pub next: Incarnation,
+    /// The site that becomes primary.
+    pub site: String,
+    /// The node that draws the plan up.
+    pub coordinator: NodeId,
+    /// For the first leaf of each ledger of the new life.
+    pub cause: String,
+    /// When, for what opens the life; microseconds.
+    pub stamp_us: i64,
+}
+
+/// Keeps the plan of a life. Durable when it returns.
+pub type KeepPlan = Arc<dyn Fn(&wire::PromotionPlan) -> std::io::Result<()> + Send + Sync>;
+
+/// Between two looks at what the others of the site say.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A node answers within that.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// A node that takes part.
+pub(crate) struct Promotion {
+    order: Order,
+    survivors: BTreeMap<GroupId, Arc<Survivor>>,
+    version_max: u8,
+    links: Arc<Links>,
+    own: PeerNode,
+    keep: KeepPlan,
+    /// One levelling at a time.
+    levelling: tokio::sync::Mutex<()>,
+}
+
+impl Starting {
+    /// Takes part in going over to the next life; returns when this node keeps the plan of it (`keep`
+    /// has returned): the node is to be started anew, with [`follow`] first. No group runs meanwhile,
+    /// nothing is voted. Waits without a bound for the other nodes of the site: the caller may drop it.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub async fn go_over(&self, order: Order, keep: KeepPlan) -> Result<(), Error> {
+        let promotion = Promotion::open(self, order, keep)?;
+        self.registry().set_promotion(Arc::clone(&promotion));
+        if promotion.order.coordinator == promotion.own.node {
+            return promotion.coordinate().await;
+        }
+        loop {
+            if let Some(plan) = promotion.plan_of_others().await? {
+                return promotion.keep_plan(plan).await;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+impl Promotion {
+    fn open(starting: &Starting, order: Order, keep: KeepPlan) -> Result<Arc<Self>, Error> {
+        let (config, deps) = (starting.config(), starting.deps());
+        let mut survivors = BTreeMap::new();
+        // A group has one replica here; where an older one was left over, the latest counts.
+        for key in deps.logs.replicas() {
+            let opened = Survivor::open(&*deps.logs, &*deps.states, key, config.version_max)?;
+            survivors.insert(key.0, Arc::new(opened));
+        }
+        let promotion = Arc::new(Self {
+            order,
+            survivors,
+            version_max: config.version_max,
+            links: Arc::clone(starting.registry().links()),
+            own: config.node.clone(),
+            keep,
+            levelling: tokio::sync::Mutex::new(()),
+        });
+        promotion.links.learn(&promotion.rows()?);
+        Ok(promotion)
+    }
+
+    /// The nodes of the cluster, by meta's rows here.
+    fn rows(&self) -> Result<Vec<NodeRow>, Error> {
+        let meta = self.survivors.get(&GroupId::META);
+        let meta =
+            meta.ok_or_else(|| Error::Refused("this node holds nothing of meta".to_owned()))?;
+        reads::nodes(meta.store()).map_err(|error| Error::Refused(chain(&error)))
+    }
+
+    /// Those of the site that begins the next life.
+    fn nodes(&self) -> Result<Vec<PeerNode>, Error> {
+        let rows = self.rows()?;
+        let rows = rows.iter().filter(|row| !row.removed && row.site == self.order.site);
+        Ok(rows.filter_map(peer_of).collect())
+    }
+
+    /// What another node of the site keeps.
+    async fn plan_of_others(&self) -> Result<Option<wire::PromotionPlan>, Error> {
+        let asked =
+            self.nodes()?.into_iter().filter(|peer| peer.node != self.own.node).map(|peer| {
+                let link = self.links.to(peer.node, &peer.peer_address);
+                let incarnation = self.order.next.0;
+                async move {
+                    let request = link.guard().stamp(wire::PlanOfRequest { incarnation });
+                    let mut client = link.control();
+                    let what = || format!("the plan of life {incarnation} from {}", peer.node);
+                    answered(ANSWER_WITHIN, what, client.plan_of(request)).await
+                }
+            });
+        let answers = futures::future::join_all(asked).await;
+        let kept = answers.into_iter().flatten().filter_map(|answer| answer.plan);
+        Ok(kept.into_iter().find(|plan| plan.incarnation == self.order.next.0))
+    }
+
+    /// The log of a replica that does not run, for others that fetch from it.
+    pub(crate) fn log_of(&self, target: &wire::Target) -> Option<(Arc<dyn ReplicaLog>, u64)> {
+        let survivor = self.survivors.get(&GroupId(target.group))?;
+        let is_it = survivor.replica.0 == target.replica;
+        is_it.then(|| (Arc::clone(survivor.log()), survivor.applied().unwrap_or(0)))
+    }
+
+    fn same_life(&self, incarnation: u64) -> Result<(), Status> {
+        if incarnation == self.order.next.0 {
+            return Ok(());
+        }
+        let cause = format!("this node goes over to life {}", self.order.next);
+        Err(Status::failed_precondition(cause))
+    }
+
+    pub(crate) fn stand(&self, asked: &wire::StandRequest) -> Result<wire::StandResponse, Status> {
+        self.same_life(asked.incarnation)?;
+        let replicas = self.survivors.values().map(|survivor| survivor.stand()).collect();
+        Ok(wire::StandResponse { replicas, version_max: u32::from(self.version_max) })
+    }
+
+    pub(crate) async fn level(
+        &self,
+        asked: wire::LevelRequest,
+    ) -> Result<wire::LevelResponse, Status> {
+        self.same_life(asked.incarnation)?;
+        let refused = |error: Error| Status::failed_precondition(chain(&error));
+        let _one_at_a_time = self.levelling.lock().await;
+        let mut groups = Vec::new();
+        for end in asked.ends {
+            let Some(survivor) = self.survivors.get(&GroupId(end.group)) else { continue };
+            let last = end.last.ok_or_else(|| Status::invalid_argument("no end"))?;
+            let last = convert::position(&convert::log_id_from_wire(last));
+            let source = self.source(end.group, end.source)?;
+            let source = source.as_ref().map(|source| source as &dyn EntrySource);
+            let head = survivor.level(source, last).await.map_err(refused)?;
+            let target = wire::Target { group: end.group, replica: survivor.replica.0 };
+            let head = wire::Head {
+                index: head.index,
+                ledger_size: head.ledger_size,
+                ledger_root: head.ledger_root.to_vec().into(),
+                group_time_us: head.group_time_us,
+            };
+            groups.push(wire::GroupHeads { target: Some(target), heads: vec![head] });
+        }
+        Ok(wire::LevelResponse { groups })
+    }
+
+    /// Nobody, where this node is the one that holds all of the group.
+    fn source(&self, group: u32, source: Option<wire::Member>) -> Result<Option<Peer>, Status> {
+        let member = source.ok_or_else(|| Status::invalid_argument("no source"))?;
+        let target = wire::Target { group, replica: member.replica };
+        let peer = member.node.ok_or_else(|| Status::invalid_argument("no source"))?;
+        let peer = convert::node_from_wire(peer)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let links = Arc::clone(&self.links);
+        Ok((peer.node != self.own.node).then(|| Peer { links, peer, target }))
+    }
+
+    async fn keep_plan(&self, plan: wire::PromotionPlan) -> Result<(), Error> {
+        let keep = Arc::clone(&self.keep);
+        let kept = tokio::task::spawn_blocking(move || keep(&plan)).await;
+        let failed = |cause: String| Error::Refused(format!("the plan is not kept: {cause}"));
+        kept.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
+    }
+}
+
+/// A replica on another node of the site.
+struct Peer {
+    links: Arc<Links>,
+    peer: PeerNode,
+    target: wire::Target,
+}
+
+impl EntrySource for Peer {
+    fn name(&self) -> String {
+        format!("replica {} on node {}", self.target.replica, self.peer.node)
+    }
+
+    fn ask(&self, request: wire::EntriesRequest) -> BoxFuture<'_, Result<entries::Answer, Status>> {
+        let request = wire::EntriesRequest { target: Some(self.target), ..request };
+        Box::pin(async move {
+            let link = self.links.to(self.peer.node, &self.peer.peer_address);
+            entries::ask(&link, request).await
+        })
+    }
+}

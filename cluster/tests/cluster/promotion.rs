@@ -1,0 +1,175 @@
+//! A site goes over to the next life of the cluster without the one that was primary.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dtm_cluster::{
+    ClusterConfig, ClusterNode, Deps, Followed, Lineage, NodeLogs, Order, follow, read_plan,
+    write_plan,
+};
+use dtm_machine::reads;
+use dtm_machine::seams::{Freshness, ReadView};
+use dtm_testkit::bind;
+use dtm_types::{GroupId, Incarnation, NodeId};
+
+use crate::harness::{Cluster, Disk, PATIENCE, command, propose, until, until_async};
+use crate::replication::texts;
+use crate::storage::Storage;
+
+const GROUPS: u32 = 2;
+/// Nodes of the site that goes over.
+const STANDBY: [usize; 2] = [1, 2];
+
+fn plan_of(disk: &Disk) -> PathBuf {
+    disk.storage.dir().join("plan")
+}
+
+fn lineage_of(disk: &Disk) -> PathBuf {
+    disk.storage.dir().join("lineage")
+}
+
+/// What a node of the standby does between two starts: it takes part until it keeps the plan.
+async fn goes_over(disk: &Disk, order: Order) {
+    let node = disk.config.node.node;
+    let (logs, states) = disk.storage.open(node).await;
+    let clock = Arc::clone(&disk.clock) as _;
+    let deps =
+        Deps { logs, states, tls: Arc::clone(&disk.tls), clock, sites: None, acceptor: None };
+    let listener = bind(&disk.config.node.peer_address).await;
+    let mut config = disk.config.clone();
+    config.plan = Some(plan_of(disk));
+    let starting = ClusterNode::listen(config, deps, listener).expect("listens");
+    let path = plan_of(disk);
+    let keep = Arc::new(move |plan: &_| write_plan(&path, plan));
+    let over = tokio::time::timeout(PATIENCE, starting.go_over(order, keep)).await;
+    over.expect("in time").expect("keeps a plan");
+    // The one that drew it up is asked for it by the others.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    starting.stop().await;
+}
+
+/// Follows the plan; twice, as after a crash.
+async fn follows(disk: &Disk) -> Followed {
+    let node = disk.config.node.node;
+    let plan = read_plan(&plan_of(disk)).expect("reads").expect("kept");
+    assert_eq!((plan.incarnation, plan.previous), (2, 1));
+    let mut followed = Followed::default();
+    for _ in 0..2 {
+        let (log, states) = disk.storage.open_files(node).await;
+        let done = follow(&plan, node, &log, &states, &lineage_of(disk)).await;
+        followed = done.expect("follows");
+    }
+    followed
+}
+
+async fn starts_in_the_next_life(cluster: &mut Cluster, at: usize) {
+    let disk = &mut cluster.disks[at];
+    disk.config.incarnation = Incarnation(2);
+    disk.config.boot_counter += 1;
+    let (log, states) = disk.storage.open_files(disk.config.node.node).await;
+    let lineage = Lineage::read(&lineage_of(disk)).expect("reads");
+    let logs = NodeLogs::new(log, Incarnation(2)).with_lineage(lineage);
+    let clock = Arc::clone(&disk.clock) as _;
+    let (logs, states) = (Arc::new(logs), Arc::new(states));
+    let deps =
+        Deps { logs, states, tls: Arc::clone(&disk.tls), clock, sites: None, acceptor: None };
+    let listener = bind(&disk.config.node.peer_address).await;
+    let started = ClusterNode::start(disk.config.clone(), deps, listener).await;
+    cluster.nodes[at] = Some(started.expect("starts"));
+}
+
+/// All texts of a group, as a node has confirmed them.
+async fn all(node: &ClusterNode, group: GroupId) -> Vec<String> {
+    until_async("a current view", async || {
+        let view = node.view(group, Freshness::Current).await.ok()?;
+        Some(texts(&view, 1_000))
+    })
+    .await
+}
+
+// Group 1 goes on while one node of the standby is away, so that the other has more; nothing of it
+// had reached the machine's rows on either when their groups are cut off.
+//
+// holds: ING-1, ING-2, RAFT-1, LED-1
+// fault: F27
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_goes_on_in_the_next_life_with_all_that_it_holds() {
+    let in_sites = |config: &mut ClusterConfig| {
+        let site = if config.node.node == NodeId([1; 16]) { "a" } else { "b" };
+        site.clone_into(&mut config.node.site);
+        (config.flush_interval_ms, config.log_entries_kept) = (200, 8);
+    };
+    let mut cluster = Cluster::start_with(3, |_| Storage::disk(), in_sites).await;
+    cluster.form(GROUPS).await;
+    for number in 0..60 {
+        let group = GroupId(1 + number % GROUPS);
+        propose(cluster.node(0), group, command(&format!("c{number}"))).await.expect("an outcome");
+    }
+    cluster.kill(2).await;
+    for number in 60..80 {
+        propose(cluster.node(0), GroupId(1), command(&format!("c{number}"))).await.expect("one");
+    }
+    let mut expected = Vec::new();
+    for group in (1..=GROUPS).map(GroupId) {
+        expected.push(all(cluster.node(0), group).await);
+    }
+    assert_eq!(expected.iter().map(Vec::len).collect::<Vec<_>>(), [50, 30]);
+    let ledgers: Vec<_> = cluster.node(1).status().into_iter().map(|group| group.group).collect();
+    assert_eq!(ledgers.len() as u32, GROUPS + 1);
+    for at in [0, 1] {
+        cluster.kill(at).await;
+    }
+
+    goes_over_as_a_whole(&cluster).await;
+    for at in STANDBY {
+        starts_in_the_next_life(&mut cluster, at).await;
+    }
+    for at in STANDBY {
+        for group in (1..=GROUPS).map(GroupId) {
+            let held = all(cluster.node(at), group).await;
+            assert_eq!(held, expected[group.0 as usize - 1], "node {at} of group {group}");
+        }
+    }
+    let view = cluster.node(2).view(GroupId::META, Freshness::Current).await.expect("confirmed");
+    let row = reads::cluster(&*view.state).expect("reads").expect("a row");
+    assert_eq!(row.incarnation, 2);
+    for group in reads::groups(&*view.state).expect("reads") {
+        let live = group.replicas.iter().filter(|replica| !replica.removed).count();
+        assert_eq!((live, group.next_replica_id), (2, 6), "{group:?}");
+    }
+    for number in 80..90 {
+        let at = STANDBY[number as usize % 2];
+        let group = GroupId(1 + number % GROUPS);
+        propose(cluster.node(at), group, command(&format!("c{number}"))).await.expect("goes on");
+    }
+    until("both nodes at one root", || {
+        let heads = |at: usize| {
+            let groups = cluster.node(at).status().into_iter();
+            groups.map(|group| (group.group, group.head)).collect::<Vec<_>>()
+        };
+        (heads(1) == heads(2)).then_some(())
+    })
+    .await;
+
+    // Who did not go over stays in the life that is over, and is heard by nobody.
+    cluster.restart(0).await;
+    let refused = propose(cluster.node(0), GroupId(1), command("late")).await;
+    assert!(refused.is_err(), "the site that is over has no majority: {refused:?}");
+}
+
+/// Both nodes of the standby take part and follow the plan.
+async fn goes_over_as_a_whole(cluster: &Cluster) {
+    let order = || Order {
+        next: Incarnation(2),
+        site: "b".to_owned(),
+        coordinator: cluster.disks[1].config.node.node,
+        cause: "promotion: site a is lost".to_owned(),
+        stamp_us: crate::harness::START_US + 1_000_000,
+    };
+    let [one, other] = STANDBY.map(|at| goes_over(&cluster.disks[at], order()));
+    tokio::join!(one, other);
+    for at in STANDBY {
+        let followed = follows(&cluster.disks[at]).await;
+        assert_eq!((followed.members.len(), followed.left.len()), (3, 0), "{followed:?}");
+    }
+}

@@ -1,0 +1,112 @@
+//! From one life of the cluster to the next on this node's disk: what was ordered, the plan, what the
+//! groups stand on.
+//!
+//! ```text
+//!  promotion   this node is to go over at its next start                 until it did
+//!  plan        what its latest life began with                           kept for nodes that missed it
+//!  lineage     whose entries its groups go on from                       for ever
+//!  incarnation the life that it lives in (life)                          written last
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dtm_cluster::{DbStates, Lineage, NodeLogs, Order, Starting, follow, read_plan, write_plan};
+use dtm_storage::log::NodeLog;
+use dtm_types::{Incarnation, NodeId};
+
+use super::life;
+use super::run::Error;
+
+/// The files of a data folder.
+pub(crate) struct Lives {
+    data: PathBuf,
+}
+
+impl Lives {
+    pub(crate) fn of(data: &Path) -> Self {
+        Self { data: data.to_owned() }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.data.join(name)
+    }
+
+    fn failed(&self, name: &str) -> impl Fn(io::Error) -> Error {
+        let path = self.file(name);
+        move |source| Error::File { path: path.clone(), source }
+    }
+
+    /// Where the plan is kept.
+    pub(super) fn plan(&self) -> PathBuf {
+        self.file("plan")
+    }
+
+    /// The order that is still to be carried out by a node of this life.
+    pub(super) fn order(&self, own: Incarnation) -> Result<Option<Order>, Error> {
+        let order = Order::read(&self.file("promotion")).map_err(self.failed("promotion"))?;
+        Ok(order.filter(|order| order.next > own))
+    }
+
+    /// This node goes over at its next start. Durable when it returns.
+    pub(crate) fn command(&self, order: &Order) -> io::Result<()> {
+        order.write(&self.file("promotion"))
+    }
+
+    pub(super) fn lineage(&self) -> Result<Lineage, Error> {
+        Lineage::read(&self.file("lineage")).map_err(self.failed("lineage"))
+    }
+
+    /// Follows a plan of a later life than this node's, where it keeps one; the life that it lives in
+    /// now. May be cut off at any point.
+    pub(super) async fn follow(
+        &self,
+        own: Incarnation,
+        node: NodeId,
+        log: &Arc<NodeLog>,
+        states: &DbStates,
+    ) -> Result<Incarnation, Error> {
+        let plan = read_plan(&self.plan()).map_err(self.failed("plan"))?;
+        let Some(plan) = plan.filter(|plan| plan.incarnation > own.0) else { return Ok(own) };
+        let followed = follow(&plan, node, log, states, &self.file("lineage")).await?;
+        let next = Incarnation(plan.incarnation);
+        life::write(&self.data, next).map_err(self.failed(life::FILE))?;
+        let (members, left) = (followed.members.len(), followed.left.len());
+        tracing::warn!(
+            from = own.0,
+            to = next.0,
+            members,
+            left,
+            "this node went over to another life"
+        );
+        Ok(next)
+    }
+
+    /// The logs of this node's replicas in a life. A log of a life that is neither this one nor one
+    /// that it goes on from is not this node's to go on with: its replicas would not be found, and the
+    /// node would begin as one that lost them.
+    pub(super) fn logs(&self, own: Incarnation, log: &Arc<NodeLog>) -> Result<NodeLogs, Error> {
+        let lineage = self.lineage()?;
+        let is_known = |life: Incarnation| {
+            life == own || (life < own && lineage.iter().any(|of| of.incarnation == life))
+        };
+        let mut lives = log.groups().into_iter().map(|of| Incarnation(of.key.incarnation));
+        match lives.find(|life| !is_known(*life)) {
+            Some(found) => Err(Error::OtherLife { path: self.file(life::FILE), found, own }),
+            None => Ok(NodeLogs::new(Arc::clone(log), own).with_lineage(lineage)),
+        }
+    }
+
+    /// Takes part in going over; returns when this node keeps the plan, and is to be started again.
+    pub(super) async fn go_over(&self, starting: &Starting, order: Order) -> Result<(), Error> {
+        tracing::warn!(
+            next = order.next.0,
+            site = order.site,
+            "this node goes over to the next life"
+        );
+        let path = self.plan();
+        let keep = Arc::new(move |plan: &_| write_plan(&path, plan));
+        Ok(starting.go_over(order, keep).await?)
+    }
+}

@@ -1,0 +1,129 @@
+//! `dtm site promote`, and what nodes were told of which site is primary.
+
+use std::time::Duration;
+
+use dtm_client::Endpoint;
+use dtm_proto::admin::admin_service_client::AdminServiceClient;
+use dtm_proto::admin::{PrimacyRequest, PrimacyResponse, PromoteSiteRequest};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tonic::transport::Channel;
+use tonic_types::StatusExt;
+
+use crate::args::{Globals, PromoteArgs};
+use crate::{Exit, Failure, Printer, Remote, confirm};
+
+/// A node answers a small question within that.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// From the decision until the new primary acknowledges: its replicas are brought to one end, and the
+/// old right has to end.
+const BEGUN_WITHIN: Duration = Duration::from_secs(300);
+const PAUSE: Duration = Duration::from_millis(500);
+
+pub(super) async fn promote(
+    globals: &Globals,
+    printer: &Printer<'_>,
+    args: &PromoteArgs,
+) -> Result<(), Failure> {
+    let (endpoint, _) = Remote::endpoint(globals)?;
+    if globals.reason.trim().is_empty() {
+        return Err(Failure::usage("cli.promote_reason", &[]));
+    }
+    let site = args.site.as_str();
+    confirm(globals, "cli.confirm_promote", &[("site", site)])?;
+    let begun = Instant::now();
+    let Some((mut client, before)) = at_site(&endpoint, site).await else {
+        return Err(Failure::usage("cli.promote_nobody", &[("site", site)]));
+    };
+    // Asked again after it was decided it waits for what was decided.
+    if before.primary != site {
+        let context = Some(dtm_proto::admin::Context {
+            reason: globals.reason.clone(),
+            request_id: uuid::Uuid::now_v7().as_bytes().to_vec().into(),
+            second_factor: String::new(),
+        });
+        let request = PromoteSiteRequest { context, site: site.to_owned(), forced: args.force };
+        match client.promote_site(endpoint.request(request)).await {
+            Ok(_) => {}
+            // The node that was asked starts again as soon as it is decided.
+            Err(lost) if lost.get_details_error_info().is_none() => {}
+            Err(refused) => return Err(refused.into()),
+        }
+    }
+    if !printer.is_json() {
+        printer.say("cli.promote_waits", &[("site", site)]);
+    }
+    let deadline = begun + BEGUN_WITHIN;
+    loop {
+        if let Some((_, now)) = at_site(&endpoint, site).await
+            && (now.primary.as_str(), now.life) == (site, now.incarnation)
+            && now.may_acknowledge
+        {
+            let (took, life) = (begun.elapsed(), now.life.to_string());
+            let seconds = format!("{:.1}", took.as_secs_f64());
+            let document = json!({ "site": site, "life": now.life,
+                "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX) });
+            let values = [("site", site), ("life", &*life), ("seconds", &*seconds)];
+            printer.done("cli.promoted", &values, &document);
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::Verdict { key: "cli.promote_late", exit: Exit::Failed });
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// A node of a site that answers, and what it was told.
+async fn at_site(
+    endpoint: &Endpoint,
+    site: &str,
+) -> Option<(AdminServiceClient<Channel>, PrimacyResponse)> {
+    for address in endpoint.seeds() {
+        let Ok(Some((client, told))) =
+            tokio::time::timeout(ANSWER_WITHIN, told_by(endpoint, address)).await
+        else {
+            continue;
+        };
+        if told.site == site {
+            return Some((client, told));
+        }
+    }
+    None
+}
+
+async fn told_by(
+    endpoint: &Endpoint,
+    address: &str,
+) -> Option<(AdminServiceClient<Channel>, PrimacyResponse)> {
+    let mut client = AdminServiceClient::new(endpoint.channel(address).await.ok()?);
+    let told = client.primacy(endpoint.request(PrimacyRequest {})).await.ok()?;
+    Some((client, told.into_inner()))
+}
+
+/// What the node that was asked says of which site is primary, in a line; nothing where no register
+/// decides it.
+pub(super) fn line(told: &PrimacyResponse, printer: &Printer<'_>) -> Option<String> {
+    if !told.needed {
+        return None;
+    }
+    if told.number == 0 {
+        return Some(printer.text("cli.primacy_unknown", &[]));
+    }
+    let (life, places) = (told.incarnation.to_string(), told.seats.len().to_string());
+    let values = [("site", &*told.primary), ("life", &*life), ("places", &*places)];
+    let by = [("by", &*told.by), ("reason", &*told.reason)];
+    Some(printer.text("cli.primacy_line", &[&values[..], &by[..]].concat()))
+}
+
+/// The same as a document.
+pub(super) fn document(told: &PrimacyResponse) -> Value {
+    if !told.needed {
+        return Value::Null;
+    }
+    let seats: Vec<_> = told.seats.iter().map(|seat| seat.place.clone()).collect();
+    json!({ "decision": told.number, "life": told.incarnation, "primary": told.primary,
+        "standby": told.standby, "by": told.by, "at_us": told.at_us, "reason": told.reason,
+        "places": seats, "asked_node_may_acknowledge": told.may_acknowledge,
+        "why_not": told.why_not })
+}

@@ -1,0 +1,129 @@
+//! The site that acknowledged is lost; the standby goes on in the next life of the cluster, and the
+//! old primary acknowledges nothing when it comes back.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use dtm_client::{Publisher, PublisherConfig};
+
+use crate::cluster::{Cluster, NODES};
+use crate::layout::site;
+use crate::load::{Load, Plan};
+use crate::readback::judge;
+use crate::sources::Source;
+use crate::wait::until;
+
+const PRIMARY: &str = "main";
+const STANDBY: &str = "b";
+const THIRD: &str = "c";
+const SOURCES: usize = 3;
+const ALIVE: u64 = 20;
+const PROMOTE: [&str; 5] = ["site", "promote", STANDBY, "--yes", "--reason"];
+/// The primary is silent for a lease, then the standby waits for its right to end.
+const PROMOTED_WITHIN: Duration = Duration::from_secs(150);
+/// Longer than a lease.
+const SILENT: Duration = Duration::from_secs(12);
+
+// holds: ING-1, ING-2, ING-3, ING-4, LED-1
+// fault: F27
+// target: P18
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_takes_over_and_the_old_primary_does_not_come_back() -> Result<()> {
+    let mut cluster = Cluster::beside().await?;
+    let load = Load::usual(&cluster, SOURCES).await?;
+    let standby = [
+        cluster.add_node_with(&[], Some(STANDBY)).await?,
+        cluster.add_node_with(&[], Some(STANDBY)).await?,
+    ];
+    let third = cluster.add_node_with(&[], Some(THIRD)).await?;
+    stands_by(&mut cluster, &load).await?;
+    load.moves(ALIVE).await?;
+
+    let mut lines = load.finish().await?;
+    until("a standby that holds everything", crate::cluster::WITHIN, async || {
+        let status = cluster.sites().await?;
+        let behind: u64 = site(&status, STANDBY)?.lags.iter().map(|lag| lag.entries).sum();
+        ensure!(behind == 0, "{behind} entries behind");
+        Ok(())
+    })
+    .await?;
+    for at in 0..NODES {
+        cluster.nodes[at].kill();
+    }
+    let lost = Instant::now();
+    until("a promotion", PROMOTED_WITHIN, async || {
+        cluster.dtm(&[&PROMOTE[..], &["the primary is lost"]].concat()).await.map(|_| ())
+    })
+    .await?;
+    println!("promoted after {:.1?}", lost.elapsed());
+    // Neither the old primary nor the third place serves.
+    for at in (0..NODES).chain([third]) {
+        cluster.nodes[at].lost = true;
+    }
+    let plans = lines.iter().enumerate();
+    let plans = plans.map(|(at, line)| Plan::new(&line.plan.source, &format!("after-{at}")));
+    let after = Load::start(&cluster, plans.collect()).await?;
+    after.moves(ALIVE).await?;
+    println!("acknowledged after {:.1?}", lost.elapsed());
+    let old = lines[0].plan.source.clone();
+    lines.extend(after.finish().await?);
+    judge(&cluster, &lines).await?;
+    let told = cluster.dtm(&["-o", "json", "site", "status"]).await;
+    let told = told.unwrap_or_else(|unfulfilled| unfulfilled.to_string());
+    println!("{told}");
+
+    stays_silent(&mut cluster, &old).await?;
+    // What was lost does not disturb what goes on.
+    let plan = Plan::new(&old, "at last");
+    let last = Load::start(&cluster, vec![plan]).await?;
+    last.moves(ALIVE).await?;
+    lines.extend(last.finish().await?);
+    judge(&cluster, &lines).await.context("after the old primary came back")?;
+    ensure!(standby.iter().all(|at| cluster.nodes[*at].is_up()), "the standby runs on");
+    cluster.passed();
+    Ok(())
+}
+
+/// The second site stands by, the third decides with them; nobody takes over while the primary lives.
+async fn stands_by(cluster: &mut Cluster, load: &Load) -> Result<()> {
+    let sites = ["--primary", PRIMARY, "--standby", STANDBY, "--arbiter", THIRD];
+    // Once a node of each site runs.
+    until("a layout with three places", crate::cluster::WITHIN, async || {
+        cluster.lay_out(&[&["standby"], &sites[..]].concat()).await
+    })
+    .await?;
+    cluster.fulfilled().await?;
+    load.moves(ALIVE).await?;
+    // Its context learns every address.
+    cluster.dtm(&["cluster", "status"]).await?;
+    until("a register that confirms the primary", crate::cluster::WITHIN, async || {
+        let told = cluster.dtm(&["-o", "json", "site", "status"]).await?;
+        let told: serde_json::Value = serde_json::from_str(&told)?;
+        ensure!(told["register"]["primary"] == PRIMARY, "{told}");
+        Ok(())
+    })
+    .await?;
+    until("a refusal while the primary lives", crate::cluster::WITHIN, async || {
+        let by_mistake = [&PROMOTE[..], &["by mistake"]].concat();
+        cluster.dtm_fails(&by_mistake, "may still acknowledge").await
+    })
+    .await?;
+    Ok(())
+}
+
+/// The old primary runs again, and acknowledges nothing.
+async fn stays_silent(cluster: &mut Cluster, old: &Source) -> Result<()> {
+    for at in 0..NODES {
+        cluster.start_node(at)?;
+    }
+    tokio::time::sleep(SILENT).await;
+    for at in 0..NODES {
+        let endpoint = cluster.endpoint_at(old, &[at])?;
+        let config = PublisherConfig::new(&old.code, "late", "notes");
+        let opening =
+            tokio::time::timeout(Duration::from_secs(5), Publisher::open(endpoint, config));
+        let opened = opening.await;
+        ensure!(!matches!(opened, Ok(Ok(_))), "n{} of the life that is over acknowledges", at + 1);
+    }
+    Ok(())
+}
