@@ -113,10 +113,12 @@ impl Watch {
 }
 
 fn gauges(group: GroupId, site: &str, entries: u64, behind: Duration, is_late: bool) {
-    let labels = [("group", group.to_string()), ("site", site.to_owned())];
-    metrics::gauge!("dtm_sites_lag_entries", &labels).set(entries as f64);
-    metrics::gauge!("dtm_sites_lag_seconds", &labels).set(behind.as_secs_f64());
-    metrics::gauge!("dtm_sites_lagging", &labels).set(f64::from(u8::from(is_late)));
+    let (group, site, late) = (group.to_string(), site.to_owned(), f64::from(u8::from(is_late)));
+    metrics::gauge!("dtm_sites_lag_entries", "group" => group.clone(), "site" => site.clone())
+        .set(entries as f64);
+    metrics::gauge!("dtm_sites_lag_seconds", "group" => group.clone(), "site" => site.clone())
+        .set(behind.as_secs_f64());
+    metrics::gauge!("dtm_sites_lagging", "group" => group, "site" => site).set(late);
 }
 
 impl Group {
