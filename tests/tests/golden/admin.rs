@@ -3,11 +3,11 @@
 use dtm_types::command::admin::Op;
 use dtm_types::command::{
     Admin, Agreement, ApprovalRow, ApprovalState, BootNode, ClusterRow, DatasetRow, DenyApproval,
-    EnterBackup, GrantApproval, GroupRow, JoinTokenRow, LayoutKind, LayoutRow, MaskRule, NodeRow,
-    OperatorRow, PutSettings, RemoveNode, ReplicaRow, RequestApproval, ResendQuarantined,
-    RevokeOperator, RevokeSourceCertificate, RevokeSourceKey, RotateClusterKey, Setting,
-    SettingChange, SettingsRow, SourceCertificateRow, SourceKeyRow, SourceLimits, SourceRow,
-    TransferLeader, UseJoinToken,
+    EnterBackup, GrantApproval, GroupRow, JoinTokenRow, LayoutKind, LayoutRow, LayoutSeat,
+    MaskRule, NodeRow, OperatorRow, PutSettings, RemoveNode, ReplicaRow, RequestApproval,
+    ResendQuarantined, RevokeOperator, RevokeSourceCertificate, RevokeSourceKey, RotateClusterKey,
+    Setting, SettingChange, SettingsRow, SourceCertificateRow, SourceKeyRow, SourceLimits,
+    SourceRow, TransferLeader, UseJoinToken,
 };
 use dtm_types::format::{Form, Mode};
 
@@ -182,7 +182,8 @@ fn layout() -> LayoutRow {
         arbiter: "dn".into(),
         version: 5,
         time_us: 1_795_000_000_000_006,
-        ..LayoutRow::default()
+        seats: vec![LayoutSeat { place: "hn".into(), node: id(1), acceptor: id(2) }],
+        incarnation: 2,
     }
 }
 

@@ -45,7 +45,7 @@ fn a_layout_is_one_row_and_one_leaf_in_the_same_entry() {
     let standby = row(LayoutKind::Standby, ["a", "b", ""]);
     assert_eq!(group.lay(standby.clone(), Some(0)).expect("taken").0, 1);
     let held = reads::layout(&group.store).expect("rows");
-    assert_eq!(held, LayoutRow { version: 1, time_us: TIME_US, ..standby });
+    assert_eq!(held, LayoutRow { version: 1, time_us: TIME_US, incarnation: 1, ..standby });
     // The third place is added; the versions go on.
     let third = row(LayoutKind::Standby, ["a", "b", "c"]);
     let (version, leaf) = group.lay(third, Some(1)).expect("taken");
