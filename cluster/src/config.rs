@@ -172,4 +172,7 @@ pub trait AcceptorPort: Send + Sync {
     /// # Errors
     /// In words: nothing was promised or accepted then.
     fn answer(&self, from: NodeId, question: &[u8]) -> Result<Vec<u8>, String>;
+
+    /// Whether the outcome of what others forward to this node may be told to them now.
+    fn may_acknowledge(&self) -> bool;
 }

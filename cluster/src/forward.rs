@@ -355,12 +355,33 @@ async fn take_requests(
             let reply: Reply = Box::new(move |result| {
                 place.send(to_wire(id, result));
             });
+            let Some(reply) = rightful(&registry, group, reply) else { continue };
             match registry.group(group) {
                 Some(group) => group.bundler.push_forwarded(item.command, reply),
                 None => reply(Err(ProposeError::NotLeader { group, leader: None })),
             }
         }
     }
+}
+
+/// What is told only while this node may acknowledge; nothing where it may not now, and that was told.
+/// The node that forwards may not know of the right: it may hold nothing of meta.
+fn rightful(registry: &Registry, group: GroupId, reply: Reply) -> Option<Reply> {
+    let Some(port) = registry.deps().acceptor.clone().filter(|_| !group.is_meta()) else {
+        return Some(reply);
+    };
+    if !port.may_acknowledge() {
+        let cause = "the node that leads may not acknowledge now".to_owned();
+        reply(Err(ProposeError::Unavailable { group, cause }));
+        return None;
+    }
+    Some(Box::new(move |result| match result {
+        Ok(_) if !port.may_acknowledge() => {
+            let cause = "the right to acknowledge ended meanwhile".to_owned();
+            reply(Err(ProposeError::OutcomeUnknown { group, cause }));
+        }
+        result => reply(result),
+    }))
 }
 
 async fn send_answers(

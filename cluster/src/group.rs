@@ -218,6 +218,11 @@ impl Group {
         }
     }
 
+    /// Whether this replica votes, under either configuration while it changes.
+    pub(crate) fn votes(&self) -> bool {
+        self.voters().contains(&self.replica.0)
+    }
+
     /// Replicas that vote, under either configuration while it changes.
     fn voters(&self) -> BTreeSet<u64> {
         self.members().1.into_iter().flatten().collect()

@@ -41,6 +41,7 @@ mod ranges;
 mod read_view;
 mod rebuild;
 mod registry;
+mod rejoining;
 mod removal;
 mod repair;
 mod repeats;
@@ -74,11 +75,13 @@ pub use error::Error;
 pub use lag::ReplicaLag;
 pub use lifecycle::{ClusterNode, Starting};
 pub use log_store::{
-    Flushed, Forebear, IndexRange, Lineage, LogDamage, LogEntry, LogError, LogMarks, LogPosition,
-    LogProvider, MemoryLog, MemoryLogs, NodeLogs, ReplicaLog, Scrubbed,
+    Flushed, Forebear, IndexRange, LeftCommand, LeftFile, LeftHead, LeftStream, LeftSummary,
+    Lineage, LogDamage, LogEntry, LogError, LogMarks, LogPosition, LogProvider, MemoryLog,
+    MemoryLogs, NodeLogs, ReplicaLog, Scrubbed,
 };
 pub use network::{BoxIo, LineTls, PeerIo, PeerTls, QuicSites, SiteLines};
-pub use promotion::{Followed, KeepPlan, Order, follow, read_plan, write_plan};
+pub use promotion::{Followed, KeepPlan, Order, Over, Waiting, follow, read_plan, write_plan};
+pub use rejoining::{Agreement, Rejoined, rejoin};
 pub use removal::HeldUp;
 pub use restoring::{Opening, Restoring};
 pub use snapshot::{StagedState, StateProvider};

@@ -82,6 +82,11 @@ impl Starting {
         })
     }
 
+    /// The node, of which no group runs yet: for questions to its peers.
+    pub fn node(&self) -> &ClusterNode {
+        &self.node
+    }
+
     pub(crate) fn config(&self) -> &ClusterConfig {
         &self.node.config
     }

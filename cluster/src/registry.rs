@@ -276,7 +276,7 @@ impl Registry {
         })
     }
 
-    fn opened(&self) -> Result<(), Error> {
+    pub(crate) fn opened(&self) -> Result<(), Error> {
         if self.is_open.load(Ordering::Acquire) {
             return Ok(());
         }

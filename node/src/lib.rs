@@ -18,6 +18,7 @@ pub mod http;
 pub mod join;
 pub mod join_token;
 pub mod keyring;
+mod left;
 pub mod precheck;
 mod primacy;
 pub mod restore;

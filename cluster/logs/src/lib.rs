@@ -2,6 +2,7 @@
 //!
 //! Durability: what was asked for is on disk when its `flushed` runs; entries are readable before.
 
+mod left;
 mod lineage;
 mod memory;
 mod node;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use dtm_types::{GroupId, ReplicaId};
 use futures::future::BoxFuture;
 
+pub use left::{LeftCommand, LeftFile, LeftHead, LeftStream, LeftSummary, LeftWriter};
 pub use lineage::{Forebear, Lineage};
 pub use memory::{MemoryLog, MemoryLogs};
 pub use node::NodeLogs;

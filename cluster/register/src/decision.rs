@@ -142,6 +142,20 @@ impl Decision {
         }
     }
 
+    /// The next decision: the same site begins another incarnation, of which this node draws up the
+    /// plan; that of the one before never was.
+    #[must_use]
+    pub fn begun_anew(&self, coordinator: NodeId, act: Act) -> Self {
+        Self {
+            number: self.number.saturating_add(1),
+            incarnation: Incarnation(self.incarnation.0.saturating_add(1)),
+            coordinator: Some(coordinator),
+            cause: Cause::Promoted,
+            act,
+            ..self.clone()
+        }
+    }
+
     /// The next decision: `seat` takes the seat of acceptor `gone`. `None` where nobody of that id
     /// has a seat.
     #[must_use]

@@ -5,8 +5,10 @@
 
 mod raft;
 
+pub(crate) use dtm_logs::LeftWriter;
 pub use dtm_logs::{
-    Flushed, Forebear, IndexRange, Lineage, LogDamage, LogEntry, LogError, LogMarks, LogPosition,
-    LogProvider, MemoryLog, MemoryLogs, NodeLogs, ReplicaLog, Scrubbed,
+    Flushed, Forebear, IndexRange, LeftCommand, LeftFile, LeftHead, LeftStream, LeftSummary,
+    Lineage, LogDamage, LogEntry, LogError, LogMarks, LogPosition, LogProvider, MemoryLog,
+    MemoryLogs, NodeLogs, ReplicaLog, Scrubbed,
 };
 pub(crate) use raft::{LogStore, READ_BYTES_MAX, wait_flushed, wait_for_disk};

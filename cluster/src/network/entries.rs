@@ -9,7 +9,7 @@ use tonic::Status;
 
 use super::link::Link;
 use crate::convert;
-use crate::log_store::{LogEntry, LogError, READ_BYTES_MAX, ReplicaLog};
+use crate::log_store::{LogEntry, LogError, LogPosition, READ_BYTES_MAX, ReplicaLog};
 
 /// One answer holds at most this many entries, and about so many bytes.
 const ENTRIES_MAX: u64 = 4_096;
@@ -77,7 +77,7 @@ pub(crate) fn answer(
 
 /// What is held of `from..=to`, as much as one answer takes, and through which index that looked:
 /// bundles below the purge mark, which are committed, then the log at one moment.
-fn page(log: &dyn ReplicaLog, from: u64, to: u64) -> (Vec<LogEntry>, u64) {
+pub(crate) fn page(log: &dyn ReplicaLog, from: u64, to: u64) -> (Vec<LogEntry>, u64) {
     let purged = log.marks().purged.map_or(0, |purged| purged.index);
     let (mut entries, mut bytes) = (Vec::new(), 0);
     for index in from..=to.min(purged) {
@@ -105,6 +105,12 @@ fn page(log: &dyn ReplicaLog, from: u64, to: u64) -> (Vec<LogEntry>, u64) {
             Err(_) => return (entries, first),
         }
     }
+}
+
+/// Where the entry at an index stands, where it is held.
+pub(crate) fn position_at(log: &dyn ReplicaLog, index: u64) -> Option<LogPosition> {
+    let (found, _) = page(log, index, index);
+    found.first().filter(|entry| entry.index == index).map(LogPosition::of)
 }
 
 fn holds(log: &dyn ReplicaLog, next: &wire::LogId) -> bool {

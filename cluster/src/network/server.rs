@@ -377,6 +377,16 @@ impl PeerService for PeerServer {
         Ok(Response::new(wire::PlanOfResponse { plan: read.map_err(stopped)? }))
     }
 
+    async fn positions(
+        &self,
+        request: Request<wire::PositionsRequest>,
+    ) -> Result<Response<wire::PositionsResponse>, Status> {
+        let caller = self.guard.check_of_any_life(&request)?;
+        let (registry, asked) = (Arc::clone(&self.registry), request.into_inner());
+        let read = tokio::task::spawn_blocking(move || registry.positions(caller, &asked)).await;
+        read.map_err(stopped)?.map(Response::new)
+    }
+
     async fn register(
         &self,
         request: Request<wire::RegisterRequest>,

@@ -63,7 +63,7 @@ impl Order {
     }
 }
 
-fn read<M: Message + Default>(path: &Path, remedy: &str) -> io::Result<Option<M>> {
+pub(crate) fn read<M: Message + Default>(path: &Path, remedy: &str) -> io::Result<Option<M>> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -75,7 +75,7 @@ fn read<M: Message + Default>(path: &Path, remedy: &str) -> io::Result<Option<M>
     })
 }
 
-fn write(path: &Path, message: &impl Message) -> io::Result<()> {
+pub(crate) fn write(path: &Path, message: &impl Message) -> io::Result<()> {
     let mut bytes = vec![VERSION];
     message.encode(&mut bytes).map_err(io::Error::other)?;
     let sum = crc32c::crc32c(&bytes);

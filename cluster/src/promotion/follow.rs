@@ -23,7 +23,7 @@ use crate::type_config::PeerNode;
 pub struct Followed {
     /// It is a member of these.
     pub members: Vec<GroupId>,
-    /// It held these and is no member: what it held is the beginning of a replica that it may get.
+    /// It held these and is no member: what it held does not count any more.
     pub left: Vec<GroupId>,
 }
 
@@ -51,16 +51,10 @@ pub async fn follow(
         let Some(planned) = groups.iter().find(|planned| planned.group == group) else { continue };
         let survivor = Survivor::open(&before, states, (group, replica), u8::MAX)?;
         let own = planned.members.iter().find(|(_, peer)| peer.node == node);
-        let through = match own {
-            Some(_) => planned.last.index,
-            // What it applied was committed, and is the same everywhere; the rest may be.
-            None => survivor.applied()?.min(planned.last.index),
-        };
-        // Where this was begun before, the rows may be gone by now.
-        let is_known = line.of(group).any(|of| (of.incarnation, of.replica) == (previous, replica));
-        if !is_known {
-            line.add(Forebear { group, incarnation: previous, replica, through });
-        }
+        // Of a group that goes over without this node's replica nobody said how far it agrees, and what
+        // it applied may be another tail than the one that went over: it is copied anew.
+        let through = own.map_or(0, |_| planned.last.index);
+        line.add(Forebear { group, incarnation: previous, replica, through });
         steps.push((planned, survivor, own.map(|(id, _)| ReplicaId(*id))));
     }
     // Names what a replica of the new life stands on before there is one.

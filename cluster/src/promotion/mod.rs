@@ -22,9 +22,10 @@
 //! it: its new replicas have new ids.
 
 mod coordinate;
-mod file;
+pub(crate) mod file;
 mod follow;
 mod survivor;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ use crate::type_config::{PeerNode, peer_of};
 pub use file::{read_plan, write_plan};
 pub use follow::{Followed, follow};
 use survivor::Survivor;
+pub use waiting::Waiting;
 
 /// What was decided: a life ends, this node's site begins the next one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,24 +86,44 @@ pub(crate) struct Promotion {
     levelling: tokio::sync::Mutex<()>,
 }
 
+/// How going over ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// This node keeps the plan, which names it: it is to be started anew, with [`follow`] first.
+    Planned,
+    /// The site went over without this node, to this life or a later one: it rejoins.
+    Without(Incarnation),
+}
+
 impl Starting {
-    /// Takes part in going over to the next life; returns when this node keeps the plan of it (`keep`
-    /// has returned): the node is to be started anew, with [`follow`] first. No group runs meanwhile,
-    /// nothing is voted. Waits without a bound for the other nodes of the site: the caller may drop it.
+    /// Takes part in going over to the next life. No group runs meanwhile, nothing is voted. Waits
+    /// without a bound for the other nodes of the site: the caller may drop it.
     ///
     /// # Errors
     /// Of the disk.
-    pub async fn go_over(&self, order: Order, keep: KeepPlan) -> Result<(), Error> {
+    pub async fn go_over(&self, order: Order, keep: KeepPlan) -> Result<Over, Error> {
         let promotion = Promotion::open(self, order, keep)?;
         self.registry().set_promotion(Arc::clone(&promotion));
-        if promotion.order.coordinator == promotion.own.node {
-            return promotion.coordinate().await;
-        }
-        loop {
-            if let Some(plan) = promotion.plan_of_others().await? {
-                return promotion.keep_plan(plan).await;
+        let next = promotion.order.next;
+        let planned = async {
+            if promotion.order.coordinator == promotion.own.node {
+                return Arc::clone(&promotion).coordinate().await;
             }
-            tokio::time::sleep(PAUSE).await;
+            promotion.keep_plan(promotion.plan_of_site().await?).await
+        };
+        tokio::select! {
+            planned = planned => planned.map(|()| Over::Planned),
+            life = async {
+                loop {
+                    tokio::time::sleep(PAUSE).await;
+                    // Of the life that was ordered the plan says whether this node has a part in it.
+                    let later = self.later_life().await.filter(|life| *life >= next);
+                    match later {
+                        Some(life) if life > next || !promotion.is_planned().await => return life,
+                        _ => {}
+                    }
+                }
+            } => Ok(Over::Without(life)),
         }
     }
 }
@@ -218,6 +240,30 @@ impl Promotion {
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let links = Arc::clone(&self.links);
         Ok((peer.node != self.own.node).then(|| Peer { links, peer, target }))
+    }
+
+    /// The plan that names this node, from whoever keeps it.
+    async fn plan_of_site(&self) -> Result<wire::PromotionPlan, Error> {
+        loop {
+            if let Some(plan) = self.plan_of_others().await?.filter(|plan| self.is_in(plan)) {
+                return Ok(plan);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Whether a node of the site keeps a plan that names this node; where nobody says, it may.
+    async fn is_planned(&self) -> bool {
+        let kept = self.plan_of_others().await.ok().flatten();
+        kept.is_none_or(|plan| self.is_in(&plan))
+    }
+
+    /// Whether a plan is for the replicas on this disk.
+    fn is_in(&self, plan: &wire::PromotionPlan) -> bool {
+        let own = &self.own.node.0[..];
+        let mut members = plan.groups.iter().flat_map(|group| &group.members);
+        let is_named = members.any(|of| of.node.as_ref().is_some_and(|node| node.node[..] == *own));
+        is_named && plan.previous == self.links.guard().own().0
     }
 
     async fn keep_plan(&self, plan: wire::PromotionPlan) -> Result<(), Error> {

@@ -164,6 +164,16 @@ async fn damaged_rows_are_rebuilt_from_a_peer() {
     is_whole_again(&cluster, leader, like).await;
 }
 
+/// All of it: what is being written while the folder is emptied would keep it.
+async fn lose_rows(cluster: &Cluster, victim: usize) {
+    let rows = cluster.disks[victim].storage.dir().join("state");
+    until("rows that are gone", || {
+        std::fs::remove_dir_all(&rows).ok();
+        (!rows.exists()).then_some(())
+    })
+    .await;
+}
+
 // holds: LIVE-1
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_rebuild_holds_up_no_other() {
@@ -173,7 +183,7 @@ async fn a_slow_rebuild_holds_up_no_other() {
     let victim = 1;
     until("a purge", || (status(cluster.node(victim)).purged_index > 20).then_some(())).await;
     cluster.kill(victim).await;
-    std::fs::remove_dir_all(cluster.disks[victim].storage.dir().join("state")).expect("removed");
+    lose_rows(&cluster, victim).await;
     let stall = |cluster: &Cluster, ms| {
         let all = cluster.disks.iter();
         all.for_each(|disk| disk.faults.scan_stall_ms.store(ms, Ordering::SeqCst));
@@ -211,7 +221,7 @@ async fn lost_rows_are_rebuilt_and_meta_is_no_exception() {
     let victim = 1;
     until("a purge", || (status(cluster.node(victim)).purged_index > 20).then_some(())).await;
     cluster.kill(victim).await;
-    std::fs::remove_dir_all(cluster.disks[victim].storage.dir().join("state")).expect("removed");
+    lose_rows(&cluster, victim).await;
     cluster.restart(victim).await;
     write(&cluster, 0, 80..90).await;
     is_whole_again(&cluster, victim, 0).await;

@@ -125,6 +125,10 @@ operations! {
     SiteStatus = "see the status of sites"      [No   Yes  Yes  Yes  No   No];
     /// Make the standby primary.
     PromoteSite = "promote a site"              [No   Yes  No   No   No   No];
+    /// See what a node held of a life that is over.
+    LeftBehind = "see what was left behind"     [No   Yes  Yes  Yes  No   No];
+    /// Send it again, or give it up.
+    SettleLeft = "settle what was left behind"  [No   Yes  No   No   No   No];
     /// See which site is primary.
     Primacy = "see which site is primary"       [No   Yes  Yes  Yes  No   No];
     /// Make a 10-minute link to the page.

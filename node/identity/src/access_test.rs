@@ -45,6 +45,8 @@ const DECLARED: &[(&str, &str)] = &[
     ("lay replicas out over sites", "operator"),
     ("see the status of sites", "operator approver auditor"),
     ("promote a site", "operator"),
+    ("see what was left behind", "operator approver auditor"),
+    ("settle what was left behind", "operator"),
     ("see which site is primary", "operator approver auditor"),
     ("open the console", "operator approver auditor"),
     ("see the page", "operator approver auditor"),

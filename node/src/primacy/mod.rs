@@ -7,6 +7,7 @@
 //!                                             life is in force, a majority of the places said so
 //!  watch   each second: found the register, ask, follow what was decided
 //!  promote what an operator of the standby asks for
+//!  order   what a node that goes over follows, and who draws the plan up where that node is gone
 //!  right   put before the sessions' proposer: nothing is proposed, and nothing is acknowledged,
 //!          without the right
 //! ```
@@ -14,6 +15,7 @@
 //! (`DATA/primacy`): a start goes by it until it was told anew.
 
 mod drive;
+mod order;
 mod port;
 mod promote;
 mod right;
@@ -55,6 +57,8 @@ struct State {
     is_noted: bool,
     /// When the decision in force was told.
     told_at: Duration,
+    /// The primary hands over until then, Unix microseconds.
+    held_until_us: i64,
 }
 
 impl Primacy {
@@ -99,7 +103,22 @@ impl Primacy {
             let lease = state.lease.as_ref()?;
             Some(lease.decision().incarnation == self.own && lease.holds(self.now()))
         };
-        !state.is_needed || holds().unwrap_or(false)
+        !state.is_needed || !self.hands_over(&state) && holds().unwrap_or(false)
+    }
+
+    /// The primary acknowledges nothing for a while, so that the standby can hold everything.
+    fn hands_over(&self, state: &State) -> bool {
+        state.held_until_us > 0 && self.clock.now_us() < state.held_until_us
+    }
+
+    /// What the layout says.
+    fn goes_by(&self, is_needed: bool, held_until_us: i64) {
+        let mut state = self.state.write();
+        (state.is_needed, state.held_until_us) = (is_needed, held_until_us);
+    }
+
+    fn is_handing_over(&self) -> bool {
+        self.hands_over(&self.state.read())
     }
 
     /// The decision in force, as far as this node was told.
@@ -152,6 +171,9 @@ impl Primacy {
             }
             Some(decision) if decision.incarnation > self.own => {
                 format!("life {} begins here", decision.incarnation)
+            }
+            Some(decision) if self.is_handing_over() => {
+                format!("site {} hands over to site {}", decision.primary, decision.standby)
             }
             Some(_) => {
                 "a majority of the places does not confirm that this site is primary".to_owned()

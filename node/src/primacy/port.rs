@@ -15,4 +15,8 @@ impl AcceptorPort for Primacy {
         });
         Ok(answer.map_err(|error| error.to_string())?.encode())
     }
+
+    fn may_acknowledge(&self) -> bool {
+        Primacy::may_acknowledge(self)
+    }
 }

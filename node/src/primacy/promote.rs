@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dtm_cluster::ClusterNode;
 use dtm_register::{
     Act, Cause, Decision, LeaseTime, Outcome, Proposer, Question, Says, Verdict, primary_lives,
 };
@@ -78,7 +79,7 @@ impl Primacy {
             return Err(Refused::OtherSite { standby: known.standby });
         }
         if !forced {
-            self.is_silent(shared, &known).await?;
+            self.is_silent(&shared.cluster, &known).await?;
         }
         let act = Act { at_us: self.clock.now_us(), by, reason };
         let cause = if forced { Cause::Forced } else { Cause::Promoted };
@@ -99,11 +100,16 @@ impl Primacy {
         }
     }
 
-    async fn is_silent(self: &Arc<Self>, shared: &Shared, known: &Decision) -> Result<(), Refused> {
+    /// No place heard the primary for a lease.
+    pub(super) async fn is_silent(
+        self: &Arc<Self>,
+        cluster: &ClusterNode,
+        known: &Decision,
+    ) -> Result<(), Refused> {
         let asked = known
             .seats
             .iter()
-            .map(async |seat| self.ask(&shared.cluster, seat.node, &Question::Heard).await);
+            .map(async |seat| self.ask(cluster, seat.node, &Question::Heard).await);
         let answers = futures::future::join_all(asked).await.into_iter().flatten();
         let heard: BTreeMap<_, _> = answers
             .filter_map(|answer| match answer.says {

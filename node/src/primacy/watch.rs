@@ -41,14 +41,30 @@ async fn round(shared: &Arc<Shared>) -> Result<(), String> {
     // A node without a replica of meta goes by what it knows.
     if let Ok(view) = view {
         let layout = reads::layout(view.state.as_ref()).map_err(|error| error.to_string())?;
-        primacy.state.write().is_needed = has_register(&layout);
+        // That none is needed any more is believed only of rows that are known to be the latest.
+        let is_needed = has_register(&layout)
+            || primacy.is_needed() && !is_given_up(shared).await.unwrap_or_default();
+        primacy.goes_by(is_needed, layout.held_until_us);
         if has_register(&layout) && primacy.decision().is_none() {
             primacy.find(shared, &layout).await?;
         }
     }
     let Some(known) = primacy.decision().filter(|_| primacy.is_needed()) else { return Ok(()) };
-    primacy.renew(shared, &known).await?;
-    primacy.follow(shared)
+    // What was decided is followed also where too few places confirm it now.
+    // Who hands over does not ask for the right, so that the places can tell that it has none.
+    let renewed = if primacy.is_handing_over() && known.primary == primacy.site {
+        Ok(())
+    } else {
+        primacy.renew(shared, &known).await
+    };
+    primacy.follow(shared).await?;
+    renewed
+}
+
+/// Whether meta, as a majority confirms it, has no layout with a register.
+async fn is_given_up(shared: &Shared) -> Option<bool> {
+    let view = shared.cluster.view(GroupId::META, Freshness::Current).await.ok()?;
+    reads::layout(view.state.as_ref()).ok().map(|layout| !has_register(&layout))
 }
 
 impl Primacy {
@@ -140,7 +156,7 @@ impl Primacy {
     }
 
     /// A later life than this node's: its site begins it, or is no longer primary.
-    fn follow(&self, shared: &Shared) -> Result<(), String> {
+    async fn follow(&self, shared: &Shared) -> Result<(), String> {
         let Some(decision) = self.decision() else { return Ok(()) };
         if decision.incarnation <= self.own || shared.goes_over.is_cancelled() {
             return Ok(());
@@ -150,11 +166,13 @@ impl Primacy {
             return Ok(());
         }
         if decision.primary != self.site {
-            let next = decision.incarnation;
-            return Err(format!(
-                "life {next} began at site {}: this one is over",
-                decision.primary
-            ));
+            let (next, primary) = (decision.incarnation, &decision.primary);
+            let Some(life) = shared.cluster.later_life().await else {
+                return Err(format!("life {next} begins at site {primary}: this one is over"));
+            };
+            tracing::warn!(%life, "the cluster lives at site {primary}: starting again, to rejoin it");
+            shared.goes_over.cancel();
+            return Ok(());
         }
         let order = order_of(&decision).ok_or("the decision names nobody who draws the plan up")?;
         Lives::of(&self.data).command(&order).map_err(|error| error.to_string())?;
@@ -164,7 +182,7 @@ impl Primacy {
     }
 }
 
-fn order_of(decision: &Decision) -> Option<Order> {
+pub(super) fn order_of(decision: &Decision) -> Option<Order> {
     Some(Order {
         next: decision.incarnation,
         site: decision.primary.clone(),
@@ -198,7 +216,7 @@ impl Primacy {
 }
 
 /// The places of a layout, with their acceptors.
-fn seats_of(layout: &LayoutRow) -> Vec<Seat> {
+pub(super) fn seats_of(layout: &LayoutRow) -> Vec<Seat> {
     let seats = layout.seats.iter().filter_map(|seat| {
         let acceptor = AcceptorId(seat.acceptor.as_ref().try_into().ok()?);
         Some(Seat { place: seat.place.clone(), node: NodeId::from_slice(&seat.node)?, acceptor })

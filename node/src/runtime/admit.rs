@@ -2,14 +2,19 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dtm_cluster::{ClusterNode, Starting};
 use dtm_machine::seams::Clock;
+use dtm_types::Incarnation;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::boot::{self, Boot};
 use super::run::Error;
+
+/// Between two looks at whether the cluster lives in a later life.
+const LATER_LIFE_PAUSE: Duration = Duration::from_secs(2);
 
 /// The last start of this disk.
 pub(super) fn last_start(data: &Path) -> Result<Boot, Error> {
@@ -27,17 +32,50 @@ pub(super) struct Started {
     pub(super) stamping: AbortOnDropHandle<()>,
 }
 
-/// Starts the groups once this start is admitted; `None` when the node is told to stop before.
+/// What became of a start.
+pub(super) enum Start {
+    /// The groups run.
+    Runs(Started),
+    /// The cluster lives in a later life, which counts on this node.
+    Over(Starting, Incarnation),
+    /// The node was told to stop before.
+    Stopped,
+}
+
+/// Starts the groups once this start is admitted. A node whose life is over may wait for ever for
+/// voters of that life: meanwhile it asks whether it is.
 pub(super) async fn start(
     starting: Starting,
     last: Boot,
     data: &Path,
     clock: &Arc<dyn Clock>,
     shutdown: &CancellationToken,
-) -> Result<Option<Started>, Error> {
-    let admitted = shutdown.run_until_cancelled(admit(&starting, last, data, clock)).await;
-    let Some(stamping) = admitted.transpose()? else { return Ok(None) };
-    Ok(Some(Started { cluster: starting.start().await?, stamping }))
+) -> Result<Start, Error> {
+    let admitted = shutdown.run_until_cancelled(async {
+        tokio::select! {
+            biased;
+            life = later_life(&starting) => Err(life),
+            admitted = admit(&starting, last, data, clock) => Ok(admitted),
+        }
+    });
+    match admitted.await {
+        None => Ok(Start::Stopped),
+        Some(Err(life)) => Ok(Start::Over(starting, life)),
+        Some(Ok(stamping)) => {
+            let stamping = stamping?;
+            Ok(Start::Runs(Started { cluster: starting.start().await?, stamping }))
+        }
+    }
+}
+
+/// Returns when the cluster lives in a later life.
+async fn later_life(starting: &Starting) -> Incarnation {
+    loop {
+        if let Some(life) = starting.later_life().await {
+            return life;
+        }
+        tokio::time::sleep(LATER_LIFE_PAUSE).await;
+    }
 }
 
 /// Counts this start. Durable when it returns.
@@ -56,9 +94,12 @@ async fn admit(
     clock: &Arc<dyn Clock>,
 ) -> Result<AbortOnDropHandle<()>, Error> {
     starting.vet(last.away(clock.now_us(), starting.holds_replicas())).await?;
-    let boot = counted(last, data, clock)?;
-    let stamping = tokio::spawn(stamp(boot, data.to_owned(), Arc::clone(clock)));
-    Ok(AbortOnDropHandle::new(stamping))
+    Ok(stamping(counted(last, data, clock)?, data, clock))
+}
+
+/// Says each minute that this node runs, as long as the handle is kept.
+pub(super) fn stamping(boot: Boot, data: &Path, clock: &Arc<dyn Clock>) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(stamp(boot, data.to_owned(), Arc::clone(clock))))
 }
 
 /// Says each minute that this node runs. A file that cannot be written makes the next start wait for

@@ -4,6 +4,9 @@
 //! ```text
 //!  promotion   this node is to go over at its next start                 until it did
 //!  plan        what its latest life began with                           kept for nodes that missed it
+//!  rejoin      how far its replicas go with a later life that began      until it did
+//!              without it
+//!  left        what they held beyond that                                until an operator decided
 //!  lineage     whose entries its groups go on from                       for ever
 //!  incarnation the life that it lives in (life)                          written last
 //! ```
@@ -12,7 +15,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dtm_cluster::{DbStates, Lineage, NodeLogs, Order, Starting, follow, read_plan, write_plan};
+use dtm_cluster::{
+    Agreement, DbStates, Lineage, NodeLogs, Order, Over, Starting, follow, read_plan, rejoin,
+    write_plan,
+};
 use dtm_storage::log::NodeLog;
 use dtm_types::{Incarnation, NodeId};
 
@@ -45,21 +51,31 @@ impl Lives {
 
     /// The order that is still to be carried out by a node of this life.
     pub(super) fn order(&self, own: Incarnation) -> Result<Option<Order>, Error> {
-        let order = Order::read(&self.file("promotion")).map_err(self.failed("promotion"))?;
+        let order = Order::read(&self.promotion()).map_err(self.failed("promotion"))?;
         Ok(order.filter(|order| order.next > own))
     }
 
     /// This node goes over at its next start. Durable when it returns.
     pub(crate) fn command(&self, order: &Order) -> io::Result<()> {
-        order.write(&self.file("promotion"))
+        order.write(&self.promotion())
+    }
+
+    /// Where the order is kept.
+    pub(super) fn promotion(&self) -> PathBuf {
+        self.file("promotion")
     }
 
     pub(super) fn lineage(&self) -> Result<Lineage, Error> {
         Lineage::read(&self.file("lineage")).map_err(self.failed("lineage"))
     }
 
-    /// Follows a plan of a later life than this node's, where it keeps one; the life that it lives in
-    /// now. May be cut off at any point.
+    /// What the node held beyond what a later life has.
+    pub(crate) fn left(&self) -> PathBuf {
+        self.file("left")
+    }
+
+    /// Goes into a later life than this node's, by an agreement or by a plan, where it keeps one; the
+    /// life that it lives in now. May be cut off at any point.
     pub(super) async fn follow(
         &self,
         own: Incarnation,
@@ -67,8 +83,16 @@ impl Lives {
         log: &Arc<NodeLog>,
         states: &DbStates,
     ) -> Result<Incarnation, Error> {
+        let agreement = Agreement::read(&self.file("rejoin")).map_err(self.failed("rejoin"))?;
+        let is_next = |agreed: &Agreement| agreed.previous == own && agreed.next > own;
+        if let Some(agreement) = agreement.filter(is_next) {
+            return self.rejoin(&agreement, log, states).await;
+        }
         let plan = read_plan(&self.plan()).map_err(self.failed("plan"))?;
-        let Some(plan) = plan.filter(|plan| plan.incarnation > own.0) else { return Ok(own) };
+        // A plan that ends another life than this node's is not for what it holds: it rejoins.
+        let is_next = |next: u64, previous: u64| next > own.0 && previous == own.0;
+        let plan = plan.filter(|plan| is_next(plan.incarnation, plan.previous));
+        let Some(plan) = plan else { return Ok(own) };
         let followed = follow(&plan, node, log, states, &self.file("lineage")).await?;
         let next = Incarnation(plan.incarnation);
         life::write(&self.data, next).map_err(self.failed(life::FILE))?;
@@ -79,6 +103,33 @@ impl Lives {
             members,
             left,
             "this node went over to another life"
+        );
+        Ok(next)
+    }
+
+    async fn rejoin(
+        &self,
+        agreement: &Agreement,
+        log: &Arc<NodeLog>,
+        states: &DbStates,
+    ) -> Result<Incarnation, Error> {
+        let (own, next) = (agreement.previous, agreement.next);
+        let (lineage, left) = (self.file("lineage"), self.left());
+        let rejoined = match rejoin(agreement, log, states, &lineage, &left).await {
+            Err(dtm_cluster::Error::Refused(cause)) => {
+                tracing::warn!(%next, cause, "this node asks anew how far it goes with that life");
+                std::fs::remove_file(self.file("rejoin")).map_err(self.failed("rejoin"))?;
+                return Ok(own);
+            }
+            rejoined => rejoined?,
+        };
+        life::write(&self.data, next).map_err(self.failed(life::FILE))?;
+        tracing::warn!(
+            from = own.0,
+            to = next.0,
+            replicas = rejoined.replicas,
+            entries = rejoined.entries,
+            "this node goes on in a life that began without it; entries are what it leaves behind"
         );
         Ok(next)
     }
@@ -98,7 +149,7 @@ impl Lives {
         }
     }
 
-    /// Takes part in going over; returns when this node keeps the plan, and is to be started again.
+    /// Takes part in going over; returns when this node is to be started again.
     pub(super) async fn go_over(&self, starting: &Starting, order: Order) -> Result<(), Error> {
         tracing::warn!(
             next = order.next.0,
@@ -107,6 +158,16 @@ impl Lives {
         );
         let path = self.plan();
         let keep = Arc::new(move |plan: &_| write_plan(&path, plan));
-        Ok(starting.go_over(order, keep).await?)
+        match starting.go_over(order, keep).await? {
+            Over::Planned => Ok(()),
+            Over::Without(life) => self.agree(starting, life).await,
+        }
+    }
+
+    /// Finds how far this node's replicas go with a later life; returns when it is to be started again.
+    pub(super) async fn agree(&self, starting: &Starting, life: Incarnation) -> Result<(), Error> {
+        tracing::warn!(%life, "the cluster goes on in a later life: this node compares what it holds");
+        let agreement = starting.agree(life).await?;
+        agreement.write(&self.file("rejoin")).map_err(self.failed("rejoin"))
     }
 }

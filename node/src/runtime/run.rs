@@ -10,17 +10,16 @@ use dtm_cluster::{
     StateProvider,
 };
 use dtm_machine::reads;
-use dtm_machine::seams::{Clock, Entropy};
+use dtm_machine::seams::{Clock, Entropy, StateError};
 use dtm_storage::keys::Keyring;
 use dtm_storage::log::NodeLog;
 use dtm_storage::state::Owner;
-use dtm_types::command::{ClusterRow, NodeRow};
+use dtm_types::command::{ClusterRow, LayoutRow, NodeRow};
 use dtm_types::{GroupId, Incarnation, NodeId};
 use tokio_util::sync::CancellationToken;
 
-use super::admit::{Started, counted, founded, last_start, start};
+use super::admit::{Start, Started, counted, founded, last_start, stamping, start};
 use super::beside::Beside;
-use super::boot::Boot;
 use super::grpc::serve_grpc;
 use super::lives::Lives;
 use super::settings::{LEAVE_WITHIN, cluster_config, cluster_row, open_log, own_row, state_config};
@@ -205,11 +204,20 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
     let deps = cluster_deps(logs, &states, tls, &clock, (sites.as_ref(), &primacy));
     let starting = ClusterNode::listen(cluster_config, deps, shell.peers.into_tcp())?;
     if let Some(order) = lives.order(incarnation)? {
-        let counted = || counted(last, &data, &clock);
-        return going_over(&lives, starting, order, counted, &shell.shutdown).await;
+        // A start that peers hear of is counted: the next one would be taken for an old copy.
+        let _stamping = stamping(counted(last, &data, &clock)?, &data, &clock);
+        let layout = layout(&states).unwrap_or_default();
+        let going_over = going_over(&lives, &starting, (&primacy, &layout), order);
+        return again(&starting, going_over, &shell.shutdown).await;
     }
-    let started = start(starting, last, &data, &clock, &shell.shutdown).await?;
-    let Some(Started { cluster, stamping }) = started else { return Ok(Ended::Stopped) };
+    let Started { cluster, stamping } =
+        match start(starting, last, &data, &clock, &shell.shutdown).await? {
+            Start::Runs(started) => started,
+            Start::Stopped => return Ok(Ended::Stopped),
+            Start::Over(starting, life) => {
+                return again(&starting, lives.agree(&starting, life), &shell.shutdown).await;
+            }
+        };
     if let (true, Some(genesis)) = (founding, &genesis) {
         bootstrap(&cluster, cluster_row(genesis, cluster_id, &keyring), &row, &data).await?;
     }
@@ -343,17 +351,30 @@ async fn bootstrap(
     founded(data)
 }
 
-/// No group runs until this node keeps the plan of the next life.
+/// Takes part in going over, until it is done or another decision is to be followed.
 async fn going_over(
     lives: &Lives,
-    starting: Starting,
+    starting: &Starting,
+    (primacy, layout): (&Arc<Primacy>, &LayoutRow),
     order: Order,
-    counted: impl FnOnce() -> Result<Boot, Error>,
+) -> Result<(), Error> {
+    let newer = primacy.newer_order(starting, layout, &order);
+    tokio::select! {
+        over = lives.go_over(starting, order.clone()) => over,
+        newer = newer => {
+            let kept = lives.command(&newer);
+            kept.map_err(|source| Error::File { path: lives.promotion(), source })
+        }
+    }
+}
+
+/// No group runs until this node knows how it goes on in the next life, at its next start.
+async fn again(
+    starting: &Starting,
+    preparing: impl Future<Output = Result<(), Error>>,
     shutdown: &CancellationToken,
 ) -> Result<Ended, Error> {
-    // A start that peers hear of is counted: the next one would be taken for an old copy.
-    counted()?;
-    let over = shutdown.run_until_cancelled(lives.go_over(&starting, order)).await;
+    let over = shutdown.run_until_cancelled(preparing).await;
     starting.stop().await;
     over.transpose().map(|over| over.map_or(Ended::Stopped, |()| Ended::Again))
 }
@@ -368,11 +389,17 @@ fn primacy(
     states: &DbStates,
     (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
 ) -> Result<Arc<Primacy>, Error> {
-    let meta = StateProvider::open(states, GroupId::META);
-    let layout = meta.and_then(|meta| reads::layout(&*meta));
-    let is_needed = layout.map_or(true, |layout| has_register(&layout));
+    let layout = layout(states);
+    // Rows may be older than what was acknowledged: who took part in a register asks it first.
+    let took_part = data.join("register").exists();
+    let is_needed = layout.map_or(true, |layout| took_part || has_register(&layout));
     let seams = (Arc::clone(clock), Arc::clone(entropy));
     Ok(Primacy::open(data, (node, &config.node.site), own, is_needed, seams)?)
+}
+
+/// The layout, as the rows here tell.
+fn layout(states: &DbStates) -> Result<LayoutRow, StateError> {
+    StateProvider::open(states, GroupId::META).and_then(|meta| reads::layout(&*meta))
 }
 
 /// Whether the founding of the cluster is still to be done, or to be completed, on this node.

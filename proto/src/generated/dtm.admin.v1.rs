@@ -871,6 +871,10 @@ pub struct PutLayoutRequest {
     /// The version that the caller saw, 0 where there was none; absent = the one that holds.
     #[prost(uint64, optional, tag = "6")]
     pub expected_version: ::core::option::Option<u64>,
+    /// Also where the site that is asked may not acknowledge: another may be primary by now, and then both
+    /// acknowledge. Refused on a cluster of production.
+    #[prost(bool, tag = "7")]
+    pub accept_split: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PutLayoutResponse {
@@ -1014,6 +1018,111 @@ pub struct PromoteSiteRequest {
     /// after that. Refused on a cluster of production.
     #[prost(bool, tag = "3")]
     pub forced: bool,
+    /// The primary hands over until then (HandOverResponse): refused where too little of it is left; 0 =
+    /// it does not.
+    #[prost(int64, tag = "4")]
+    pub held_until_us: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HandOverRequest {
+    /// With a reason.
+    #[prost(message, optional, tag = "1")]
+    pub context: ::core::option::Option<Context>,
+    /// The site that stands by and is to become primary.
+    #[prost(string, tag = "2")]
+    pub site: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HandOverResponse {
+    /// Unix microseconds.
+    #[prost(int64, tag = "1")]
+    pub held_until_us: i64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeftBehindRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LeftBehindResponse {
+    /// The node that is asked.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub site: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub replicas: ::prost::alloc::vec::Vec<LeftReplica>,
+}
+/// Entries that one replica held beyond the last one that went over.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LeftReplica {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    /// The life that is over.
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
+    /// Last index that went over, and through which index entries are known to have been committed.
+    #[prost(uint64, tag = "3")]
+    pub agreed: u64,
+    #[prost(uint64, tag = "4")]
+    pub applied: u64,
+    #[prost(uint64, tag = "5")]
+    pub entries: u64,
+    /// Entries that could not be read.
+    #[prost(uint64, tag = "6")]
+    pub unread: u64,
+    #[prost(message, repeated, tag = "7")]
+    pub streams: ::prost::alloc::vec::Vec<LeftStream>,
+    /// Changes of administration, to be made again by hand where they are wanted.
+    #[prost(message, repeated, tag = "8")]
+    pub changes: ::prost::alloc::vec::Vec<LeftChange>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LeftStream {
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub stream: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub ranges: ::prost::alloc::vec::Vec<::dtm_types::format::SequenceRange>,
+    #[prost(uint64, tag = "4")]
+    pub records: u64,
+    #[prost(uint64, tag = "5")]
+    pub bytes: u64,
+    /// When the first and the last batch were sealed, Unix microseconds.
+    #[prost(int64, tag = "6")]
+    pub first_us: i64,
+    #[prost(int64, tag = "7")]
+    pub last_us: i64,
+    /// Of the records those that the life in force lacks.
+    #[prost(uint64, tag = "8")]
+    pub lacking: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeftChange {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    #[prost(int64, tag = "2")]
+    pub time_us: i64,
+    /// As put_source.
+    #[prost(string, tag = "3")]
+    pub kind: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SettleLeftRequest {
+    /// With a reason.
+    #[prost(message, optional, tag = "1")]
+    pub context: ::core::option::Option<Context>,
+    #[prost(enumeration = "::dtm_types::command::LeftAction", tag = "2")]
+    pub action: i32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SettleLeftResponse {
+    /// Records of what was left behind; those that are in the life in force now, and those that are not.
+    #[prost(uint64, tag = "1")]
+    pub records: u64,
+    #[prost(uint64, tag = "2")]
+    pub present: u64,
+    /// Where there are such, what was kept stays.
+    #[prost(message, repeated, tag = "3")]
+    pub lacking: ::prost::alloc::vec::Vec<LeftStream>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PromoteSiteResponse {
@@ -1977,6 +2086,82 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("dtm.admin.v1.AdminService", "PromoteSite"));
             self.inner.unary(req, path, codec).await
         }
+        /// The primary acknowledges nothing for a while, so that the standby can hold everything and be promoted
+        /// without a loss. It ends by itself.
+        pub async fn hand_over(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HandOverRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::HandOverResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.admin.v1.AdminService/HandOver",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.admin.v1.AdminService", "HandOver"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What the node that is asked held of a life that is over, beyond what the life in force began with.
+        pub async fn left_behind(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LeftBehindRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LeftBehindResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.admin.v1.AdminService/LeftBehind",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.admin.v1.AdminService", "LeftBehind"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// It is sent again, or given up.
+        pub async fn settle_left(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SettleLeftRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SettleLeftResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.admin.v1.AdminService/SettleLeft",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.admin.v1.AdminService", "SettleLeft"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What the node that is asked was told of which site is primary.
         pub async fn primacy(
             &mut self,
@@ -2282,6 +2467,31 @@ pub mod admin_service_server {
             request: tonic::Request<super::PromoteSiteRequest>,
         ) -> std::result::Result<
             tonic::Response<super::PromoteSiteResponse>,
+            tonic::Status,
+        >;
+        /// The primary acknowledges nothing for a while, so that the standby can hold everything and be promoted
+        /// without a loss. It ends by itself.
+        async fn hand_over(
+            &self,
+            request: tonic::Request<super::HandOverRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::HandOverResponse>,
+            tonic::Status,
+        >;
+        /// What the node that is asked held of a life that is over, beyond what the life in force began with.
+        async fn left_behind(
+            &self,
+            request: tonic::Request<super::LeftBehindRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::LeftBehindResponse>,
+            tonic::Status,
+        >;
+        /// It is sent again, or given up.
+        async fn settle_left(
+            &self,
+            request: tonic::Request<super::SettleLeftRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SettleLeftResponse>,
             tonic::Status,
         >;
         /// What the node that is asked was told of which site is primary.
@@ -3730,6 +3940,141 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PromoteSiteSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.admin.v1.AdminService/HandOver" => {
+                    #[allow(non_camel_case_types)]
+                    struct HandOverSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::HandOverRequest>
+                    for HandOverSvc<T> {
+                        type Response = super::HandOverResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HandOverRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::hand_over(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = HandOverSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.admin.v1.AdminService/LeftBehind" => {
+                    #[allow(non_camel_case_types)]
+                    struct LeftBehindSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::LeftBehindRequest>
+                    for LeftBehindSvc<T> {
+                        type Response = super::LeftBehindResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LeftBehindRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::left_behind(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LeftBehindSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.admin.v1.AdminService/SettleLeft" => {
+                    #[allow(non_camel_case_types)]
+                    struct SettleLeftSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::SettleLeftRequest>
+                    for SettleLeftSvc<T> {
+                        type Response = super::SettleLeftResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SettleLeftRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::settle_left(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SettleLeftSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -760,6 +760,57 @@ pub struct PlannedGroup {
     pub commands: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PositionsRequest {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    /// At most 64; those above are not answered.
+    #[prost(uint64, repeated, tag = "2")]
+    pub indexes: ::prost::alloc::vec::Vec<u64>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PositionsResponse {
+    /// The life that the receiver lives in; its groups run.
+    #[prost(uint64, tag = "1")]
+    pub incarnation: u64,
+    /// The receiver votes in meta, so that the next two count.
+    #[prost(bool, tag = "2")]
+    pub votes_in_meta: bool,
+    /// Meta lists the node that asks, and did not remove it.
+    #[prost(bool, tag = "3")]
+    pub lists_caller: bool,
+    /// Meta lists the group.
+    #[prost(bool, tag = "4")]
+    pub lists_group: bool,
+    /// The receiver votes in the group: it holds what went over from the life before.
+    #[prost(bool, tag = "5")]
+    pub votes: bool,
+    /// Those of the indexes that the receiver holds.
+    #[prost(message, repeated, tag = "6")]
+    pub positions: ::prost::alloc::vec::Vec<LogId>,
+}
+/// How far the replicas of a node go with a later life than theirs: what it follows at its next start.
+/// Kept in a file as the plan is.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Agreement {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The life that the node goes on in, and the one that its replicas are of.
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
+    #[prost(uint64, tag = "3")]
+    pub previous: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub replicas: ::prost::alloc::vec::Vec<AgreedReplica>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AgreedReplica {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// Last entry that the later life has as well; absent = none.
+    #[prost(message, optional, tag = "2")]
+    pub last: ::core::option::Option<LogId>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegisterRequest {
     /// As dtm-register encodes it; docs/formats.md.
     #[prost(bytes = "bytes", tag = "1")]
@@ -1361,6 +1412,32 @@ pub mod peer_service_client {
                 .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "PlanOf"));
             self.inner.unary(req, path, codec).await
         }
+        /// Where entries lie in the history of the life that the receiver lives in, for a node whose life is
+        /// over. Heard in whatever life the caller lives.
+        pub async fn positions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PositionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PositionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.cluster.v1.PeerService/Positions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "Positions"));
+            self.inner.unary(req, path, codec).await
+        }
         /// A question to the receiver's acceptor of the register, which decides what life is in force; heard
         /// in whatever life the caller lives.
         pub async fn register(
@@ -1554,6 +1631,15 @@ pub mod peer_service_server {
             &self,
             request: tonic::Request<super::PlanOfRequest>,
         ) -> std::result::Result<tonic::Response<super::PlanOfResponse>, tonic::Status>;
+        /// Where entries lie in the history of the life that the receiver lives in, for a node whose life is
+        /// over. Heard in whatever life the caller lives.
+        async fn positions(
+            &self,
+            request: tonic::Request<super::PositionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PositionsResponse>,
+            tonic::Status,
+        >;
         /// A question to the receiver's acceptor of the register, which decides what life is in force; heard
         /// in whatever life the caller lives.
         async fn register(
@@ -2568,6 +2654,51 @@ pub mod peer_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PlanOfSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.cluster.v1.PeerService/Positions" => {
+                    #[allow(non_camel_case_types)]
+                    struct PositionsSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::PositionsRequest>
+                    for PositionsSvc<T> {
+                        type Response = super::PositionsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PositionsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::positions(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PositionsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

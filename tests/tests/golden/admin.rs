@@ -4,10 +4,10 @@ use dtm_types::command::admin::Op;
 use dtm_types::command::{
     Admin, Agreement, ApprovalRow, ApprovalState, BootNode, ClusterRow, DatasetRow, DenyApproval,
     EnterBackup, GrantApproval, GroupRow, JoinTokenRow, LayoutKind, LayoutRow, LayoutSeat,
-    MaskRule, NodeRow, OperatorRow, PutSettings, RemoveNode, ReplicaRow, RequestApproval,
-    ResendQuarantined, RevokeOperator, RevokeSourceCertificate, RevokeSourceKey, RotateClusterKey,
-    Setting, SettingChange, SettingsRow, SourceCertificateRow, SourceKeyRow, SourceLimits,
-    SourceRow, TransferLeader, UseJoinToken,
+    LeftAction, MaskRule, NodeRow, OperatorRow, PutSettings, RemoveNode, ReplicaRow,
+    RequestApproval, ResendQuarantined, RevokeOperator, RevokeSourceCertificate, RevokeSourceKey,
+    RotateClusterKey, Setting, SettingChange, SettingsRow, SettleLeft, SourceCertificateRow,
+    SourceKeyRow, SourceLimits, SourceRow, TransferLeader, UseJoinToken,
 };
 use dtm_types::format::{Form, Mode};
 
@@ -184,7 +184,12 @@ fn layout() -> LayoutRow {
         time_us: 1_795_000_000_000_006,
         seats: vec![LayoutSeat { place: "hn".into(), node: id(1), acceptor: id(2) }],
         incarnation: 2,
+        ..LayoutRow::default()
     }
+}
+
+fn layout_that_is_held() -> LayoutRow {
+    LayoutRow { held_until_us: 1_795_000_000_000_007, ..layout() }
 }
 
 fn cluster() -> ClusterRow {
@@ -274,7 +279,7 @@ fn boot() -> BootNode {
     }
 }
 
-fn of_version_2() -> [(&'static str, Op); 14] {
+fn of_version_2() -> [(&'static str, Op); 16] {
     let boot_of_a_site = BootNode { sites_address: "n1:9445".into(), ..boot() };
     let rotating = ClusterRow { pending_cluster_key_id: id(7), ..cluster() };
     let removal = RemoveNode { node: id(1), approval: id(2), replicas_min: 3 };
@@ -293,6 +298,15 @@ fn of_version_2() -> [(&'static str, Op); 14] {
     let rotate = RotateClusterKey { key_id: id(1), current: true };
     let backup =
         EnterBackup { backup: id(1), parent: id(2), manifest_digest: digest(3), anchor_leaf: 400 };
+    let settled = SettleLeft {
+        node: id(1),
+        incarnation: 300,
+        action: LeftAction::Discarded.into(),
+        entries: 400,
+        records: 500,
+        present: 499,
+        digest: digest(3),
+    };
     [
         ("remove_node.approved", Op::RemoveNode(removal)),
         ("request_approval", Op::RequestApproval(asked)),
@@ -308,6 +322,8 @@ fn of_version_2() -> [(&'static str, Op); 14] {
         ("enter_backup", Op::EnterBackup(backup)),
         ("put_group.standby", Op::PutGroup(group_with_a_standby())),
         ("put_layout", Op::PutLayout(LayoutRow { version: 0, time_us: 0, ..layout() })),
+        ("put_layout.held", Op::PutLayout(layout_that_is_held())),
+        ("settle_left", Op::SettleLeft(settled)),
     ]
 }
 
@@ -331,5 +347,6 @@ fn rows_of_meta() {
     golden.message("NodeRow/sites", &node_of_a_site());
     golden.message("GroupRow/standby", &group_with_a_standby());
     golden.message("LayoutRow", &layout());
+    golden.message("LayoutRow/held", &layout_that_is_held());
     golden.close();
 }

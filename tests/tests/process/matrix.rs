@@ -101,6 +101,7 @@ fn of_administration() -> Vec<Call> {
         "SettingsHistory",
         "SiteStatus",
         "Primacy",
+        "LeftBehind",
     ];
     let mut calls = each(service, &seen, STAFF, &[]);
     let changes = [
@@ -123,6 +124,8 @@ fn of_administration() -> Vec<Call> {
         "RollbackSettings",
         "PutLayout",
         "PromoteSite",
+        "HandOver",
+        "SettleLeft",
     ];
     calls.extend(each(service, &changes, OPERATOR, &[]));
     calls.extend(each(service, &["GrantApproval", "DenyApproval"], "operator approver", &[]));

@@ -1,14 +1,18 @@
-//! The site that acknowledged is lost; the standby goes on in the next life of the cluster, and the
-//! old primary acknowledges nothing when it comes back.
+//! The site that acknowledged is lost; the standby goes on in the next life of the cluster. The old
+//! primary acknowledges nothing when it comes back: it tells what it held alone, stands by, and is made
+//! primary again.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use dtm_client::{Publisher, PublisherConfig};
+use dtm_proto::admin::{LeftBehindRequest, PrimacyRequest};
 
 use crate::cluster::{Cluster, NODES};
 use crate::layout::site;
-use crate::load::{Load, Plan};
+use crate::load::{Line, Load, Plan};
 use crate::readback::judge;
 use crate::sources::Source;
 use crate::wait::until;
@@ -21,35 +25,33 @@ const ALIVE: u64 = 20;
 const PROMOTE: [&str; 5] = ["site", "promote", STANDBY, "--yes", "--reason"];
 /// The primary is silent for a lease, then the standby waits for its right to end.
 const PROMOTED_WITHIN: Duration = Duration::from_secs(150);
-/// Longer than a lease.
-const SILENT: Duration = Duration::from_secs(12);
 
-// holds: ING-1, ING-2, ING-3, ING-4, LED-1
+// holds: ING-1, ING-2, ING-3, ING-4, RAFT-1, LED-1
 // fault: F27
-// target: P18
+// target: P18, P19
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_standby_takes_over_and_the_old_primary_does_not_come_back() -> Result<()> {
+async fn a_standby_takes_over_and_the_old_primary_comes_back() -> Result<()> {
     let mut cluster = Cluster::beside().await?;
     let load = Load::usual(&cluster, SOURCES).await?;
-    let standby = [
-        cluster.add_node_with(&[], Some(STANDBY)).await?,
-        cluster.add_node_with(&[], Some(STANDBY)).await?,
-    ];
+    let mut standby = Vec::new();
+    for _ in 0..NODES {
+        standby.push(cluster.add_node_with(&[], Some(STANDBY)).await?);
+    }
     let third = cluster.add_node_with(&[], Some(THIRD)).await?;
     stands_by(&mut cluster, &load).await?;
     load.moves(ALIVE).await?;
-
     let mut lines = load.finish().await?;
-    until("a standby that holds everything", crate::cluster::WITHIN, async || {
-        let status = cluster.sites().await?;
-        let behind: u64 = site(&status, STANDBY)?.lags.iter().map(|lag| lag.entries).sum();
-        ensure!(behind == 0, "{behind} entries behind");
-        Ok(())
-    })
-    .await?;
+    holds_everything(&cluster, STANDBY).await?;
+
+    // What is acknowledged now only the primary has.
+    standby.iter().try_for_each(|at| cluster.nodes[*at].pause())?;
+    let late = at_streams(&cluster, &lines, "late").await?;
+    late.moves(ALIVE).await?;
+    let late = late.finish().await?;
     for at in 0..NODES {
         cluster.nodes[at].kill();
     }
+    cluster.resume(&standby)?;
     let lost = Instant::now();
     until("a promotion", PROMOTED_WITHIN, async || {
         cluster.dtm(&[&PROMOTE[..], &["the primary is lost"]].concat()).await.map(|_| ())
@@ -60,28 +62,129 @@ async fn a_standby_takes_over_and_the_old_primary_does_not_come_back() -> Result
     for at in (0..NODES).chain([third]) {
         cluster.nodes[at].lost = true;
     }
-    let plans = lines.iter().enumerate();
-    let plans = plans.map(|(at, line)| Plan::new(&line.plan.source, &format!("after-{at}")));
-    let after = Load::start(&cluster, plans.collect()).await?;
+    let after = at_streams(&cluster, &lines, "after").await?;
     after.moves(ALIVE).await?;
     println!("acknowledged after {:.1?}", lost.elapsed());
-    let old = lines[0].plan.source.clone();
     lines.extend(after.finish().await?);
     judge(&cluster, &lines).await?;
-    let told = cluster.dtm(&["-o", "json", "site", "status"]).await;
-    let told = told.unwrap_or_else(|unfulfilled| unfulfilled.to_string());
-    println!("{told}");
 
-    stays_silent(&mut cluster, &old).await?;
-    // What was lost does not disturb what goes on.
-    let plan = Plan::new(&old, "at last");
-    let last = Load::start(&cluster, vec![plan]).await?;
-    last.moves(ALIVE).await?;
-    lines.extend(last.finish().await?);
+    comes_back(&mut cluster, third, &lines[0].plan.source).await?;
+    settles_what_was_left(&cluster, &late).await?;
+    lines.extend(late);
+    for at in 0..NODES {
+        cluster.nodes[at].lost = false;
+    }
+    cluster.fulfilled().await?;
+    holds_everything(&cluster, PRIMARY).await?;
     judge(&cluster, &lines).await.context("after the old primary came back")?;
+
+    goes_back(&mut cluster, &mut lines).await?;
     ensure!(standby.iter().all(|at| cluster.nodes[*at].is_up()), "the standby runs on");
     cluster.passed();
     Ok(())
+}
+
+/// New streams of the same sources.
+async fn at_streams(cluster: &Cluster, lines: &[Arc<Line>], name: &str) -> Result<Load> {
+    let plans = lines.iter().take(SOURCES).enumerate();
+    let plans = plans.map(|(at, line)| Plan::new(&line.plan.source, &format!("{name}-{at}")));
+    Load::start(cluster, plans.collect()).await
+}
+
+async fn holds_everything(cluster: &Cluster, name: &str) -> Result<()> {
+    until("a standby that holds everything", crate::cluster::WITHIN, async || {
+        let status = cluster.sites().await?;
+        let lags = &site(&status, name)?.lags;
+        let behind: u64 = lags.iter().map(|lag| lag.entries).sum();
+        ensure!(behind == 0 && !lags.is_empty(), "{behind} entries behind");
+        Ok(())
+    })
+    .await
+}
+
+/// The life that a node lives in.
+async fn life(cluster: &Cluster, at: usize) -> Result<u64> {
+    let admin = cluster.admin_at(&[at])?;
+    let told = admin.call(|mut client| async move { client.primacy(PrimacyRequest {}).await });
+    Ok(told.await?.life)
+}
+
+/// The old primary runs again: it acknowledges nothing, and goes on in the life in force.
+async fn comes_back(cluster: &mut Cluster, third: usize, old: &Source) -> Result<()> {
+    for at in 0..NODES {
+        cluster.start_node(at)?;
+    }
+    for at in (0..NODES).chain([third]) {
+        until("a node in the life in force", PROMOTED_WITHIN, async || {
+            let life = life(cluster, at).await?;
+            ensure!(life == 2, "n{} lives in life {life}", at + 1);
+            Ok(())
+        })
+        .await?;
+    }
+    for at in 0..NODES {
+        let endpoint = cluster.endpoint_at(old, &[at])?;
+        let config = PublisherConfig::new(&old.code, "too late", "notes");
+        let opening =
+            tokio::time::timeout(Duration::from_secs(5), Publisher::open(endpoint, config));
+        let opened = opening.await;
+        ensure!(
+            !matches!(opened, Ok(Ok(_))),
+            "n{} of the site that stands by acknowledges",
+            at + 1
+        );
+    }
+    Ok(())
+}
+
+/// Every record that the old primary acknowledged and the life in force lacks is told, and sent again.
+async fn settles_what_was_left(cluster: &Cluster, late: &[Arc<Line>]) -> Result<()> {
+    let mut told = BTreeMap::new();
+    for at in 0..NODES {
+        let admin = cluster.admin_at(&[at])?;
+        let asked =
+            admin.call(|mut client| async move { client.left_behind(LeftBehindRequest {}).await });
+        for stream in asked.await?.replicas.into_iter().flat_map(|of| of.streams) {
+            let known: &mut u64 = told.entry((stream.source, stream.stream)).or_default();
+            *known = stream.lacking.max(*known);
+        }
+    }
+    for line in late {
+        let key = (line.plan.source.code.clone(), line.plan.stream.clone());
+        let lacking = told.get(&key).copied().unwrap_or_default();
+        ensure!(lacking >= line.acked(), "{key:?}: {lacking} of {}", line.acked());
+    }
+    let reason = ["--yes", "--reason", "its sources are gone"];
+    let kept = cluster.dtm(&["site", "left", "list"]).await;
+    ensure!(kept.is_err_and(|told| format!("{told:#}").contains("exit status: 10")), "it is kept");
+    let done = cluster.dtm(&[&["site", "left", "resend"], &reason[..]].concat()).await?;
+    println!("{done}");
+    cluster.dtm(&["site", "left", "list"]).await.map(|_| ())
+}
+
+/// The first site is primary again, while all of them run.
+async fn goes_back(cluster: &mut Cluster, lines: &mut Vec<Arc<Line>>) -> Result<()> {
+    let begun = Instant::now();
+    let back = ["site", "failback", PRIMARY, "--yes", "--reason", "it is mended"];
+    let done = cluster.dtm(&back).await?;
+    println!("{done} after {:.1?}", begun.elapsed());
+    let after = at_streams(cluster, lines, "back").await?;
+    after.moves(ALIVE).await?;
+    println!("acknowledged after {:.1?}", begun.elapsed());
+    lines.extend(after.finish().await?);
+    for at in cluster.present() {
+        until("a node in the life in force", PROMOTED_WITHIN, async || {
+            let life = life(cluster, at).await?;
+            ensure!(life == 3, "n{} lives in life {life}", at + 1);
+            Ok(())
+        })
+        .await?;
+    }
+    cluster.fulfilled().await?;
+    holds_everything(cluster, STANDBY).await?;
+    judge(cluster, lines).await.context("after the way back")?;
+    let kept = cluster.dtm(&["site", "left", "list"]).await;
+    kept.map(|_| ()).context("nothing is left behind by a planned change")
 }
 
 /// The second site stands by, the third decides with them; nobody takes over while the primary lives.
@@ -108,22 +211,5 @@ async fn stands_by(cluster: &mut Cluster, load: &Load) -> Result<()> {
         cluster.dtm_fails(&by_mistake, "may still acknowledge").await
     })
     .await?;
-    Ok(())
-}
-
-/// The old primary runs again, and acknowledges nothing.
-async fn stays_silent(cluster: &mut Cluster, old: &Source) -> Result<()> {
-    for at in 0..NODES {
-        cluster.start_node(at)?;
-    }
-    tokio::time::sleep(SILENT).await;
-    for at in 0..NODES {
-        let endpoint = cluster.endpoint_at(old, &[at])?;
-        let config = PublisherConfig::new(&old.code, "late", "notes");
-        let opening =
-            tokio::time::timeout(Duration::from_secs(5), Publisher::open(endpoint, config));
-        let opened = opening.await;
-        ensure!(!matches!(opened, Ok(Ok(_))), "n{} of the life that is over acknowledges", at + 1);
-    }
     Ok(())
 }

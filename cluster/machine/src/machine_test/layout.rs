@@ -1,6 +1,8 @@
 //! The layout: one row, what it may be, and what a replica that stands by keeps.
 
-use dtm_types::command::{GroupRow, LayoutKind, LayoutRow, NodeRow, RaiseVersion, ReplicaRow};
+use dtm_types::command::{
+    GroupRow, LayoutKind, LayoutRow, LayoutSeat, NodeRow, RaiseVersion, ReplicaRow,
+};
 use dtm_types::format::Leaf;
 
 use crate::keys::{Key, table};
@@ -109,4 +111,36 @@ fn standing_by_is_for_good_but_in_meta() {
         let changed = group.one(admin_op(admin::Op::PutGroup(row(id, false)), None)).result;
         assert_eq!(matches!(changed, Some(Answer::Done(_))), may_change, "{id}: {changed:?}");
     }
+}
+
+// A planned change of sites: the primary acknowledges nothing for a while, and nothing else changes.
+#[test]
+fn only_a_primary_with_a_register_hands_over_and_not_for_long() {
+    let mut group = raised(&["a", "b", "c"]);
+    let seat = LayoutSeat {
+        place: "a".to_owned(),
+        node: vec![1; 16].into(),
+        acceptor: vec![2; 16].into(),
+    };
+    let standby = row(LayoutKind::Standby, ["a", "b", "c"]);
+    let held = |until_us| LayoutRow { held_until_us: TIME_US + until_us, ..standby.clone() };
+    group.lay(standby.clone(), Some(0)).expect("taken");
+    let refused = group.lay(held(1), Some(1)).expect_err("nobody decides who is primary");
+    assert!(refused.detail.contains("third site"), "{refused:?}");
+    let seated = LayoutRow { seats: vec![seat], ..standby.clone() };
+    group.lay(seated, Some(1)).expect("taken");
+    let before = reads::layout(&group.store).expect("rows");
+    for until_us in [0, -5, 300_000_001] {
+        group.lay(held(until_us), Some(2)).expect_err("not for so long");
+    }
+    let other = LayoutRow { arbiter: String::new(), other: "c".to_owned(), ..held(1_000_000) };
+    group.lay(other, Some(2)).expect_err("to another site");
+    assert_eq!(reads::layout(&group.store).expect("rows"), before);
+    group.lay(held(90_000_000), Some(2)).expect("taken");
+    let after = reads::layout(&group.store).expect("rows");
+    let held_until_us = TIME_US + 90_000_000;
+    assert_eq!(after, LayoutRow { version: 3, held_until_us, ..before });
+    // Whatever is put next ends it.
+    group.lay(standby, Some(3)).expect("taken");
+    assert_eq!(reads::layout(&group.store).expect("rows").held_until_us, 0);
 }

@@ -1,6 +1,6 @@
 //! A later life of the cluster, and what the ledger tells of backups.
 
-use dtm_types::command::{EnterBackup, RaiseVersion};
+use dtm_types::command::{EnterBackup, LeftAction, RaiseVersion, SettleLeft};
 use dtm_types::format::Leaf;
 
 use crate::keys::{Key, table};
@@ -102,5 +102,44 @@ fn a_backup_is_entered_when_it_is_begun_and_when_it_was_written() {
     ];
     for backup in malformed {
         assert_eq!(enter(backup), Err(RefusalKind::Malformed));
+    }
+}
+
+// holds: SEC-2
+#[test]
+fn what_was_left_behind_is_settled_with_a_leaf() {
+    let mut group = raised();
+    let right = SettleLeft {
+        node: vec![1; 16].into(),
+        incarnation: 1,
+        action: LeftAction::Resent.into(),
+        entries: 7,
+        records: 60,
+        present: 60,
+        digest: vec![0xcd; 32].into(),
+    };
+    let mut settle = |settled: SettleLeft| {
+        let outcome = group.one(admin_op(admin::Op::SettleLeft(settled), None));
+        match outcome.result {
+            Some(Answer::Done(done)) => Ok(leaf(&group, done.leaf_index).object_ids),
+            Some(Answer::Refusal(refusal)) => Err(refusal.kind()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let ids = settle(right.clone()).expect("entered");
+    let node = "node=01010101-0101-0101-0101-010101010101";
+    let digest = format!("digest={}", "cd".repeat(32));
+    let counts = ["left=resent", "entries=7", "records=60", "present=60"];
+    assert_eq!(ids, [&[node, "life=1"], &counts[..], &[&digest]].concat());
+    let malformed = [
+        SettleLeft { node: vec![1; 15].into(), ..right.clone() },
+        SettleLeft { incarnation: 0, ..right.clone() },
+        SettleLeft { action: 0, ..right.clone() },
+        SettleLeft { action: 9, ..right.clone() },
+        SettleLeft { present: 61, ..right.clone() },
+        SettleLeft { digest: vec![1; 31].into(), ..right },
+    ];
+    for settled in malformed {
+        assert_eq!(settle(settled), Err(RefusalKind::Malformed));
     }
 }

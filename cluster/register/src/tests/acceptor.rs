@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dtm_types::NodeId;
+use dtm_types::{Incarnation, NodeId};
 
 use super::{act, founding, seat};
 use crate::entry::Entry;
@@ -243,4 +243,16 @@ fn what_cannot_stand_or_follow_is_refused() {
         assert!(wrong.check_after(&first).is_err(), "{wrong:?}");
     }
     assert!(first.replaced(seat(7).acceptor, seat(5), act("")).is_none());
+}
+
+// The node that was to draw up the plan is lost: the same site begins the incarnation after that one.
+#[test]
+fn a_life_that_never_began_is_followed_by_another_of_the_same_site() {
+    let taken = founding().promoted(Cause::Promoted, Some(NodeId([1; 16])), act("fire"));
+    let anew = taken.begun_anew(NodeId([4; 16]), act("node 1 is gone"));
+    assert_eq!(anew.check_after(&taken), Ok(()));
+    assert_eq!((&anew.primary, &anew.standby), (&taken.primary, &taken.standby));
+    assert_eq!((anew.number, anew.incarnation), (3, Incarnation(3)));
+    assert_eq!(anew.coordinator, Some(NodeId([4; 16])));
+    assert_eq!(anew.seats, taken.seats);
 }

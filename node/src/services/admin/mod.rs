@@ -6,6 +6,7 @@ mod approvals;
 mod cluster;
 mod datasets;
 mod keys;
+mod left;
 mod operators;
 mod primacy;
 mod removal;
@@ -166,6 +167,9 @@ calls! {
     show_settings: ShowSettingsRequest -> ShowSettingsResponse;
     settings_history: SettingsHistoryRequest -> SettingsHistoryResponse;
     promote_site: PromoteSiteRequest -> PromoteSiteResponse;
+    hand_over: HandOverRequest -> HandOverResponse;
+    left_behind: LeftBehindRequest -> LeftBehindResponse;
+    settle_left: SettleLeftRequest -> SettleLeftResponse;
     primacy: PrimacyRequest -> PrimacyResponse;
     put_layout: PutLayoutRequest -> PutLayoutResponse;
     site_status: SiteStatusRequest -> SiteStatusResponse;

@@ -7,12 +7,21 @@ use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_proto::admin as wire;
 use dtm_types::ErrorCode;
+use dtm_types::command::LayoutRow;
+use dtm_types::command::admin::Op;
 use dtm_types::text::Told;
+use serde_json::json;
 use tonic::{Request, Status};
 
 use super::AdminDoor;
-use crate::primacy::{Primacy, Refused};
+use crate::primacy::{Primacy, Refused, has_register};
 use crate::services::status::{internal, told};
+
+/// How long a primary acknowledges nothing at a planned change of sites: its right ends in 10 s of it,
+/// the standby comes to hold everything, and then it is decided.
+const HELD_FOR_US: i64 = 90_000_000;
+/// A decision takes no longer; what is left of the time that the primary hands over.
+const DECIDED_WITHIN_US: i64 = 10_000_000;
 
 impl AdminDoor {
     /// Who may is decided by the rows of meta as this node knows them: the primary, and with it the
@@ -33,6 +42,11 @@ impl AdminDoor {
             let other = other.with("site", &asked.site).with("own", &self.0.row.site);
             return Err(told(ErrorCode::InvalidArgument, &other));
         }
+        if asked.held_until_us > 0
+            && asked.held_until_us - self.0.clock.now_us() < DECIDED_WITHIN_US
+        {
+            return Err(told(ErrorCode::Unavailable, &Told::new("refused.promote.held")));
+        }
         let meta = self.0.directory.meta(self.0.view()).await?;
         let cluster = reads::cluster(meta.state.as_ref()).map_err(internal)?;
         if asked.forced && cluster.is_some_and(|cluster| cluster.production) {
@@ -43,6 +57,28 @@ impl AdminDoor {
         promoted.map_err(|refused| refusal(&refused))?;
         tracing::warn!(by = %caller, site = asked.site, "administrative action: promotion of a site");
         Ok(wire::PromoteSiteResponse { primacy: Some(self.told_of_primacy()) })
+    }
+
+    /// The layout says until when, for every node of the primary: those that lead a group refuse what
+    /// others forward to them.
+    pub(super) async fn hand_over(
+        &self,
+        request: Request<wire::HandOverRequest>,
+    ) -> Result<wire::HandOverResponse, Status> {
+        let asked = request.get_ref();
+        let asker = self.asker(&request, Operation::PromoteSite, asked.context.as_ref()).await?;
+        let meta = self.0.directory.meta_now(self.0.view()).await?;
+        let layout = reads::layout(meta.state.as_ref()).map_err(internal)?;
+        if !has_register(&layout) || layout.other != asked.site {
+            let what = Told::new("refused.promote.not_standby").with("site", &asked.site);
+            return Err(told(ErrorCode::InvalidArgument, &what));
+        }
+        let held_until_us = self.0.clock.now_us() + HELD_FOR_US;
+        let detail = json!({"to": layout.other, "until_us": held_until_us});
+        let expected = Some(layout.version);
+        let row = LayoutRow { held_until_us, incarnation: 0, ..layout };
+        self.act(asker, Op::PutLayout(row), expected, detail).await?;
+        Ok(wire::HandOverResponse { held_until_us })
     }
 
     pub(super) async fn primacy(

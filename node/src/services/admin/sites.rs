@@ -30,6 +30,7 @@ impl AdminDoor {
                 reads::layout(meta.state.as_ref()).map_err(internal)?.version
             }
         };
+        self.may_lay_out(asked).await?;
         let sites = [&asked.primary, &asked.other, &asked.arbiter];
         let has_register = asked.kind() == LayoutKind::Standby && !asked.arbiter.is_empty();
         let seats = if has_register { self.seats(&sites).await? } else { Vec::new() };
@@ -68,6 +69,28 @@ impl AdminDoor {
 }
 
 impl AdminDoor {
+    /// A site that lost the right to acknowledge does not get it back by giving its standby up: that one
+    /// may be primary by now.
+    async fn may_lay_out(&self, asked: &wire::PutLayoutRequest) -> Result<(), Status> {
+        let meta = self.0.directory.meta(self.0.view()).await?;
+        let layout = reads::layout(meta.state.as_ref()).map_err(internal)?;
+        if !crate::primacy::has_register(&layout) || self.0.primacy.may_acknowledge() {
+            return Ok(());
+        }
+        if !asked.accept_split {
+            let what = Told::new("refused.layout.no_right").with("primary", &layout.primary);
+            return Err(told(ErrorCode::Unavailable, &what));
+        }
+        let cluster = reads::cluster(meta.state.as_ref()).map_err(internal)?;
+        if cluster.is_some_and(|cluster| cluster.production) {
+            return Err(told(ErrorCode::NotSupported, &Told::new("refused.layout.split")));
+        }
+        if asked.context.as_ref().is_none_or(|context| context.reason.trim().is_empty()) {
+            return Err(told(ErrorCode::InvalidArgument, &Told::new("refused.promote.reason")));
+        }
+        Ok(())
+    }
+
     /// An acceptor a site: of the node with the lowest id that answers.
     async fn seats(&self, sites: &[&String]) -> Result<Vec<LayoutSeat>, Status> {
         let meta = self.0.directory.meta(self.0.view()).await?;

@@ -16,7 +16,9 @@ pub use data::{
     SendMode, SourceArgs, SourceCommand, SourceKeyCommand, SourceLimit,
 };
 pub use drill::DrillCommand;
-pub use site::{LayoutArgs, LayoutName, PromoteArgs, SiteCommand};
+pub use site::{
+    FailbackArgs, LayoutArgs, LayoutName, LeftArgs, LeftCommand, PromoteArgs, SiteCommand,
+};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -11,6 +11,12 @@ pub enum SiteCommand {
     /// Make a standby primary, where the primary is gone: in the next life of the cluster, from what the
     /// standby holds. Returns when it acknowledges.
     Promote(PromoteArgs),
+    /// Make a standby primary while the primary runs, without a loss: it stops acknowledging, the
+    /// standby comes to hold everything, and takes over. Returns when it acknowledges.
+    Failback(FailbackArgs),
+    /// What nodes of a site that was primary held beyond what the standby took over: list it, send it
+    /// again, give it up.
+    Left(LeftArgs),
     /// The layout, and of each site nodes, replicas and how far these are behind. Exit code 10 where
     /// the layout is not fulfilled or a site lags.
     Status,
@@ -25,6 +31,35 @@ pub struct PromoteArgs {
     /// Also where the primary may still acknowledge. Not on a cluster of production.
     #[arg(long)]
     pub force: bool,
+}
+
+/// `dtm site failback`.
+#[derive(Clone, Debug, Args)]
+pub struct FailbackArgs {
+    /// The site that stands by, and is to be primary.
+    #[arg(value_name = "SITE")]
+    pub site: String,
+}
+
+/// `dtm site left`.
+#[derive(Clone, Debug, Args)]
+pub struct LeftArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: LeftCommand,
+}
+
+/// `dtm site left`.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum LeftCommand {
+    /// Of each node that answers: streams and sequences, and how many of their records the life in force
+    /// lacks. Exit code 10 where anything is kept.
+    List,
+    /// Send it again, as it was. What its source sent again meanwhile is not stored twice. Kept until all
+    /// of it is there.
+    Resend,
+    /// Give it up.
+    Discard,
 }
 
 /// `dtm site layout`.
@@ -42,6 +77,10 @@ pub struct LayoutArgs {
     /// The third site.
     #[arg(long, value_name = "SITE", default_value = "")]
     pub arbiter: String,
+    /// Also where this site may not acknowledge now: if another is primary by now, both acknowledge. With
+    /// --reason, and not on a cluster of production.
+    #[arg(long)]
+    pub accept_split: bool,
 }
 
 /// A layout.

@@ -12,6 +12,7 @@ pub(crate) mod dataset;
 pub(crate) mod drill;
 pub(crate) mod key;
 pub(crate) mod ledger;
+mod left;
 pub(crate) mod operator;
 mod promote;
 pub(crate) mod publish;

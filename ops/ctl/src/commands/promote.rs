@@ -1,16 +1,19 @@
-//! `dtm site promote`, and what nodes were told of which site is primary.
+//! `dtm site promote` and `failback`, and what nodes were told of which site is primary.
 
 use std::time::Duration;
 
 use dtm_client::Endpoint;
 use dtm_proto::admin::admin_service_client::AdminServiceClient;
-use dtm_proto::admin::{PrimacyRequest, PrimacyResponse, PromoteSiteRequest};
+use dtm_proto::admin::{
+    Context, HandOverRequest, PrimacyRequest, PrimacyResponse, PromoteSiteRequest,
+    SiteStatusRequest,
+};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic_types::StatusExt;
 
-use crate::args::{Globals, PromoteArgs};
+use crate::args::{FailbackArgs, Globals, PromoteArgs};
 use crate::{Exit, Failure, Printer, Remote, confirm};
 
 /// A node answers a small question within that.
@@ -19,6 +22,13 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// old right has to end.
 const BEGUN_WITHIN: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(500);
+/// A primary that hands over has no right any more after that: its lease and what its nodes take to
+/// learn of it.
+const RIGHT_ENDS: Duration = Duration::from_secs(12);
+/// The primary hands over for longer.
+const DECIDED_WITHIN: Duration = Duration::from_secs(75);
+/// A standby that is further behind, in entries, catches up first.
+const BEHIND_MAX: u64 = 10_000;
 
 pub(super) async fn promote(
     globals: &Globals,
@@ -37,25 +47,131 @@ pub(super) async fn promote(
     };
     // Asked again after it was decided it waits for what was decided.
     if before.primary != site {
-        let context = Some(dtm_proto::admin::Context {
-            reason: globals.reason.clone(),
-            request_id: uuid::Uuid::now_v7().as_bytes().to_vec().into(),
-            second_factor: String::new(),
-        });
-        let request = PromoteSiteRequest { context, site: site.to_owned(), forced: args.force };
-        match client.promote_site(endpoint.request(request)).await {
-            Ok(_) => {}
-            // The node that was asked starts again as soon as it is decided.
-            Err(lost) if lost.get_details_error_info().is_none() => {}
-            Err(refused) => return Err(refused.into()),
-        }
+        let request = PromoteSiteRequest {
+            context: Some(context(globals)),
+            site: site.to_owned(),
+            forced: args.force,
+            held_until_us: 0,
+        };
+        decide(&mut client, &endpoint, request).await?;
     }
+    begins(&endpoint, printer, site, begun).await
+}
+
+/// A planned change of sites.
+pub(super) async fn failback(
+    globals: &Globals,
+    printer: &Printer<'_>,
+    args: &FailbackArgs,
+) -> Result<(), Failure> {
+    let (endpoint, _) = Remote::endpoint(globals)?;
+    if globals.reason.trim().is_empty() {
+        return Err(Failure::usage("cli.promote_reason", &[]));
+    }
+    let site = args.site.as_str();
+    confirm(globals, "cli.confirm_failback", &[("site", site)])?;
+    let Some((mut client, before)) = at_site(&endpoint, site).await else {
+        return Err(Failure::usage("cli.promote_nobody", &[("site", site)]));
+    };
+    let begun = Instant::now();
+    if before.primary != site {
+        match behind(&mut client, &endpoint, site).await? {
+            Some(0..=BEHIND_MAX) => {}
+            Some(behind) => {
+                let values = [("site", site), ("entries", &*behind.to_string())];
+                return Err(Failure::usage("cli.failback_behind", &values));
+            }
+            None => return Err(Failure::usage("cli.failback_unfulfilled", &[("site", site)])),
+        }
+        let request = HandOverRequest { context: Some(context(globals)), site: site.to_owned() };
+        let held = client.hand_over(endpoint.request(request)).await?.into_inner();
+        if !printer.is_json() {
+            printer.say("cli.failback_holds", &[("site", site)]);
+        }
+        hand_over(&mut client, &endpoint, globals, (site, held.held_until_us), begun).await?;
+    }
+    begins(&endpoint, printer, site, begun).await
+}
+
+/// The primary acknowledges nothing: the standby comes to hold everything, and it is decided.
+async fn hand_over(
+    client: &mut AdminServiceClient<Channel>,
+    endpoint: &Endpoint,
+    globals: &Globals,
+    (site, held_until_us): (&str, i64),
+    begun: Instant,
+) -> Result<(), Failure> {
+    loop {
+        // Nothing comes after what is held once the old right has ended: only then it counts.
+        let has_all =
+            begun.elapsed() >= RIGHT_ENDS && behind(client, endpoint, site).await? == Some(0);
+        if has_all {
+            let request = PromoteSiteRequest {
+                context: Some(context(globals)),
+                site: site.to_owned(),
+                forced: false,
+                held_until_us,
+            };
+            match decide(client, endpoint, request).await {
+                Ok(()) => return Ok(()),
+                Err(refused) if begun.elapsed() >= DECIDED_WITHIN => return Err(refused),
+                Err(_) => {}
+            }
+        }
+        if begun.elapsed() >= DECIDED_WITHIN {
+            return Err(Failure::Verdict { key: "cli.failback_late", exit: Exit::Failed });
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Entries that a site lacks, all groups together; nothing where the layout is not fulfilled, so that
+/// some group has no copy there.
+async fn behind(
+    client: &mut AdminServiceClient<Channel>,
+    endpoint: &Endpoint,
+    site: &str,
+) -> Result<Option<u64>, Failure> {
+    let told = client.site_status(endpoint.request(SiteStatusRequest {})).await?.into_inner();
+    let found = told.sites.iter().find(|of| of.site == site && !of.lags.is_empty());
+    let found = found.filter(|_| told.lacks.is_empty() && told.meta_current);
+    Ok(found.map(|of| of.lags.iter().map(|lag| lag.entries).sum()))
+}
+
+fn context(globals: &Globals) -> Context {
+    Context {
+        reason: globals.reason.clone(),
+        request_id: uuid::Uuid::now_v7().as_bytes().to_vec().into(),
+        second_factor: String::new(),
+    }
+}
+
+async fn decide(
+    client: &mut AdminServiceClient<Channel>,
+    endpoint: &Endpoint,
+    request: PromoteSiteRequest,
+) -> Result<(), Failure> {
+    match client.promote_site(endpoint.request(request)).await {
+        Ok(_) => Ok(()),
+        // The node that was asked starts again as soon as it is decided.
+        Err(lost) if lost.get_details_error_info().is_none() => Ok(()),
+        Err(refused) => Err(refused.into()),
+    }
+}
+
+/// Returns when the site acknowledges in the life that was decided.
+async fn begins(
+    endpoint: &Endpoint,
+    printer: &Printer<'_>,
+    site: &str,
+    begun: Instant,
+) -> Result<(), Failure> {
     if !printer.is_json() {
         printer.say("cli.promote_waits", &[("site", site)]);
     }
     let deadline = begun + BEGUN_WITHIN;
     loop {
-        if let Some((_, now)) = at_site(&endpoint, site).await
+        if let Some((_, now)) = at_site(endpoint, site).await
             && (now.primary.as_str(), now.life) == (site, now.incarnation)
             && now.may_acknowledge
         {

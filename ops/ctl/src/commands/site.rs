@@ -17,6 +17,8 @@ pub(crate) async fn run(command: &SiteCommand, globals: &Globals) -> Result<(), 
     match command {
         SiteCommand::Layout(args) => layout(globals, &printer, args).await,
         SiteCommand::Promote(args) => super::promote::promote(globals, &printer, args).await,
+        SiteCommand::Failback(args) => super::promote::failback(globals, &printer, args).await,
+        SiteCommand::Left(args) => super::left::run(globals, &printer, args).await,
         SiteCommand::Status => status(globals, &printer).await,
     }
 }
@@ -39,6 +41,7 @@ async fn layout(
         other: args.standby.clone(),
         arbiter: args.arbiter.clone(),
         expected_version: None,
+        accept_split: args.accept_split,
     };
     let done = remote.admin().put_layout(remote.request(request)).await?.into_inner();
     let version = done.version.to_string();

@@ -188,7 +188,7 @@ pub struct Admin {
     pub expected_version: ::core::option::Option<u64>,
     #[prost(
         oneof = "admin::Op",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 40, 45, 50"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 40, 45, 50, 51"
     )]
     pub op: ::core::option::Option<admin::Op>,
 }
@@ -244,6 +244,8 @@ pub mod admin {
         EnterBackup(super::EnterBackup),
         #[prost(message, tag = "50")]
         PutLayout(super::LayoutRow),
+        #[prost(message, tag = "51")]
+        SettleLeft(super::SettleLeft),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -553,6 +555,34 @@ pub struct LayoutRow {
     /// standby that was promoted opens the next life: primary and standby change places.
     #[prost(uint64, tag = "8")]
     pub incarnation: u64,
+    /// Until then, Unix microseconds, the primary acknowledges nothing: it hands over to the standby. In a
+    /// command it changes nothing else of the layout.
+    #[prost(int64, tag = "9")]
+    pub held_until_us: i64,
+}
+/// What a node held of a life that is over, beyond what the life in force began with: an operator decided
+/// about it. Changes no row.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SettleLeft {
+    /// 16 bytes: the node that held it.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    /// The life that is over.
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
+    #[prost(enumeration = "LeftAction", tag = "3")]
+    pub action: i32,
+    /// Entries, and records in them.
+    #[prost(uint64, tag = "4")]
+    pub entries: u64,
+    #[prost(uint64, tag = "5")]
+    pub records: u64,
+    /// Records that were sent again, or that the life in force had already.
+    #[prost(uint64, tag = "6")]
+    pub present: u64,
+    /// SHA-256 over what was kept, file by file.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub digest: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LayoutSeat {
@@ -936,6 +966,37 @@ impl LayoutKind {
             "LAYOUT_KIND_SINGLE" => Some(Self::Single),
             "LAYOUT_KIND_STRETCHED" => Some(Self::Stretched),
             "LAYOUT_KIND_STANDBY" => Some(Self::Standby),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LeftAction {
+    Unspecified = 0,
+    /// Sent again into the life in force; all of it is there.
+    Resent = 1,
+    /// Given up.
+    Discarded = 2,
+}
+impl LeftAction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LEFT_ACTION_UNSPECIFIED",
+            Self::Resent => "LEFT_ACTION_RESENT",
+            Self::Discarded => "LEFT_ACTION_DISCARDED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LEFT_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "LEFT_ACTION_RESENT" => Some(Self::Resent),
+            "LEFT_ACTION_DISCARDED" => Some(Self::Discarded),
             _ => None,
         }
     }

@@ -98,14 +98,15 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (40, 2, 36, true),
         (45, 2, 37, true),
         (50, 2, 38, true),
+        (51, 2, 39, true),
     ],
     // dtm.command.v1.Genesis
     &[
-        (1, 1, 39, false),
+        (1, 1, 40, false),
     ],
     // dtm.command.v1.CountRefusals
     &[
-        (1, 1, 40, false),
+        (1, 1, 41, false),
     ],
     // dtm.command.v1.RewrapKeys
     &[
@@ -117,7 +118,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     ],
     // dtm.command.v1.Anchor
     &[
-        (1, 2, 41, false),
+        (1, 2, 42, false),
         (2, 2, 0, false),
     ],
     // dtm.format.v1.EntryBody
@@ -147,8 +148,8 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (5, 1, 0, false),
         (6, 1, 0, false),
         (7, 1, 0, false),
-        (8, 1, 42, false),
-        (9, 1, 43, false),
+        (8, 1, 43, false),
+        (9, 1, 44, false),
         (10, 1, 0, false),
         (11, 1, 0, false),
         (12, 1, 0, false),
@@ -229,7 +230,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     // dtm.command.v1.GroupRow
     &[
         (1, 1, 0, false),
-        (2, 1, 44, false),
+        (2, 1, 45, false),
         (3, 1, 0, false),
     ],
     // dtm.command.v1.ClusterRow
@@ -304,7 +305,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     ],
     // dtm.command.v1.PutSettings
     &[
-        (1, 2, 45, false),
+        (1, 2, 46, false),
         (2, 2, 0, false),
     ],
     // dtm.command.v1.EnterBackup
@@ -322,8 +323,19 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (4, 2, 0, false),
         (5, 2, 0, false),
         (6, 2, 0, false),
-        (7, 2, 46, false),
+        (7, 2, 47, false),
         (8, 2, 0, false),
+        (9, 2, 0, false),
+    ],
+    // dtm.command.v1.SettleLeft
+    &[
+        (1, 2, 0, false),
+        (2, 2, 0, false),
+        (3, 2, 0, false),
+        (4, 2, 0, false),
+        (5, 2, 0, false),
+        (6, 2, 0, false),
+        (7, 2, 0, false),
     ],
     // dtm.format.v1.Genesis
     &[
@@ -355,7 +367,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (1, 1, 0, false),
         (2, 1, 0, false),
         (3, 1, 0, false),
-        (4, 1, 47, false),
+        (4, 1, 48, false),
         (5, 1, 0, false),
         (6, 1, 0, false),
         (7, 1, 0, false),

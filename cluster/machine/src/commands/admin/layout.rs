@@ -7,6 +7,9 @@ use super::{Decision, Effect};
 use crate::commands::{Context, refused};
 use crate::keys::{Key, table};
 
+/// Longest time that a primary hands over.
+const HOLD_US_MAX: i64 = 300_000_000;
+
 /// Writes the next version of the layout. `expected` is the version that the proposer saw, 0 where
 /// there was none.
 ///
@@ -18,6 +21,9 @@ pub(super) fn put(ctx: &mut Context<'_, '_>, asked: LayoutRow, expected: Option<
     let Some(version) = next else {
         return Ok(Err(refused(RefusalKind::Version, "the layout was changed meanwhile")));
     };
+    if asked.held_until_us != 0 && asked.incarnation == 0 {
+        return hold(ctx, old, &asked, version);
+    }
     if let Some(what) = malformed(&asked) {
         return Ok(Err(refused(RefusalKind::Malformed, what)));
     }
@@ -55,7 +61,31 @@ pub(super) fn put(ctx: &mut Context<'_, '_>, asked: LayoutRow, expected: Option<
     let sites = sites.into_iter().filter(|(_, site)| !site.is_empty());
     ids.extend(sites.map(|(role, site)| format!("{role}={site}")));
     let (time_us, incarnation) = (ctx.group_time_us, cluster.incarnation);
-    let row = LayoutRow { version, time_us, incarnation, ..asked };
+    let row = LayoutRow { version, time_us, incarnation, held_until_us: 0, ..asked };
+    ctx.rows.put_row(vec![table::LAYOUT], &row);
+    Ok(Ok(Effect { version, ..Effect::on(ids) }))
+}
+
+/// The primary hands over: it acknowledges nothing for a while.
+fn hold(ctx: &mut Context<'_, '_>, old: LayoutRow, asked: &LayoutRow, version: u64) -> Decision {
+    let held_us = asked.held_until_us.saturating_sub(ctx.group_time_us);
+    let is_same =
+        (asked.kind, &asked.primary, &asked.other) == (old.kind, &old.primary, &old.other);
+    if !is_same || old.kind() != LayoutKind::Standby || old.seats.is_empty() {
+        let what = "only a primary with a standby and a third site hands over";
+        return Ok(Err(refused(RefusalKind::Malformed, what)));
+    }
+    if !(1..=HOLD_US_MAX).contains(&held_us) {
+        return Ok(Err(refused(RefusalKind::Malformed, "a primary hands over within 5 minutes")));
+    }
+    let ids = vec![
+        format!("layout={version}"),
+        format!("primary={}", old.primary),
+        format!("hands over to={}", old.other),
+        format!("until_us={}", asked.held_until_us),
+    ];
+    let held_until_us = asked.held_until_us;
+    let row = LayoutRow { version, time_us: ctx.group_time_us, held_until_us, ..old };
     ctx.rows.put_row(vec![table::LAYOUT], &row);
     Ok(Ok(Effect { version, ..Effect::on(ids) }))
 }

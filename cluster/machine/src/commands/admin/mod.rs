@@ -7,6 +7,7 @@ mod certificates;
 mod cluster;
 mod datasets;
 mod layout;
+mod left;
 mod nodes;
 mod operators;
 mod requests;
@@ -74,6 +75,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, admin: Admin) -> Result<Outcome, 
         Op::PutSettings(put) => settings::put(ctx, put, expected),
         Op::EnterBackup(backup) => backups::enter(ctx, &backup),
         Op::PutLayout(row) => layout::put(ctx, row, expected),
+        Op::SettleLeft(settled) => left::settle(ctx, &settled),
     };
     let effect = match decision? {
         Ok(effect) => effect,

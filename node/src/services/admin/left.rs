@@ -1,0 +1,116 @@
+//! What this node held of a life that is over.
+
+use bytes::Bytes;
+use dtm_identity::Operation;
+use dtm_proto::admin as wire;
+use dtm_types::ErrorCode;
+use dtm_types::command::admin::Op;
+use dtm_types::command::{LeftAction, SettleLeft};
+use dtm_types::format::SequenceRange;
+use dtm_types::text::Told;
+use serde_json::json;
+use tonic::{Request, Status};
+
+use super::AdminDoor;
+use crate::left::{self, Left};
+use crate::services::status::{internal, told};
+
+impl AdminDoor {
+    pub(super) async fn left_behind(
+        &self,
+        request: Request<wire::LeftBehindRequest>,
+    ) -> Result<wire::LeftBehindResponse, Status> {
+        self.0.allow(&request, Operation::LeftBehind, None).await?;
+        let all = left::all(&self.0).await?;
+        Ok(wire::LeftBehindResponse {
+            node: self.0.row.name.clone(),
+            site: self.0.row.site.clone(),
+            replicas: all.iter().map(to_wire).collect(),
+        })
+    }
+
+    /// It is entered before anything is removed, so that no decision goes without a leaf.
+    pub(super) async fn settle_left(
+        &self,
+        request: Request<wire::SettleLeftRequest>,
+    ) -> Result<wire::SettleLeftResponse, Status> {
+        let asked = request.get_ref();
+        let asker = self.asker(&request, Operation::SettleLeft, asked.context.as_ref()).await?;
+        if asker.reason.trim().is_empty() {
+            return Err(told(ErrorCode::InvalidArgument, &Told::new("refused.left.reason")));
+        }
+        let action = asked.action();
+        let mut all = left::all(&self.0).await?;
+        match action {
+            LeftAction::Unspecified => {
+                return Err(told(ErrorCode::InvalidArgument, &Told::new("refused.left.action")));
+            }
+            LeftAction::Resent => {
+                for left in &all {
+                    left::resend(&self.0, left.path.clone()).await?;
+                }
+                all = left::all(&self.0).await?;
+            }
+            LeftAction::Discarded => {}
+        }
+        let records: u64 = all.iter().map(Left::records).sum();
+        let lacking: u64 = all.iter().map(Left::lacking_records).sum();
+        let streams = all.iter().flat_map(streams_of).filter(|stream| stream.lacking > 0).collect();
+        let answer =
+            wire::SettleLeftResponse { records, present: records - lacking, lacking: streams };
+        if all.is_empty() || action == LeftAction::Resent && lacking > 0 {
+            return Ok(answer);
+        }
+        let paths: Vec<_> = all.iter().map(|left| left.path.clone()).collect();
+        let hashed = paths.clone();
+        let digest = tokio::task::spawn_blocking(move || left::digest(&hashed)).await;
+        let digest = digest.map_err(internal)?.map_err(internal)?;
+        let settled = SettleLeft {
+            node: Bytes::copy_from_slice(&self.0.node.0),
+            incarnation: all.iter().map(|left| left.head.incarnation.0).max().unwrap_or_default(),
+            action: action.into(),
+            entries: all.iter().map(|left| left.summary.entries).sum(),
+            records,
+            present: records - lacking,
+            digest: Bytes::copy_from_slice(&digest),
+        };
+        let detail = json!({"node": self.0.row.name, "records": records, "lacking": lacking});
+        self.act(asker, Op::SettleLeft(settled), None, detail).await?;
+        let removed =
+            tokio::task::spawn_blocking(move || paths.iter().try_for_each(std::fs::remove_file));
+        removed.await.map_err(internal)?.map_err(internal)?;
+        Ok(answer)
+    }
+}
+
+fn to_wire(left: &Left) -> wire::LeftReplica {
+    let changes = left.summary.commands.iter().map(|change| wire::LeftChange {
+        index: change.index,
+        time_us: change.time_us,
+        kind: change.kind.clone(),
+    });
+    wire::LeftReplica {
+        group: left.head.group.0,
+        incarnation: left.head.incarnation.0,
+        agreed: left.head.agreed,
+        applied: left.head.applied,
+        entries: left.summary.entries,
+        unread: left.summary.unread,
+        streams: streams_of(left).collect(),
+        changes: changes.collect(),
+    }
+}
+
+fn streams_of(left: &Left) -> impl Iterator<Item = wire::LeftStream> + '_ {
+    let of = left.summary.streams.iter().zip(&left.lacking);
+    of.map(|(((source, stream), left), lacking)| wire::LeftStream {
+        source: source.clone(),
+        stream: stream.clone(),
+        ranges: left.ranges.iter().map(|&(from, to)| SequenceRange { from, to }).collect(),
+        records: left.records(),
+        bytes: left.bytes,
+        first_us: left.sealed_us.0,
+        last_us: left.sealed_us.1,
+        lacking: lacking.iter().map(|(from, to)| to - from + 1).sum(),
+    })
+}
