@@ -91,6 +91,7 @@ fn contract() -> Contract {
         mode: Mode::Realtime,
         ids_by_sequence: true,
         defaults: Defaults { security_status: 2, priority: 2, ..Defaults::default() },
+        acks_at_site: false,
     }
 }
 
