@@ -120,8 +120,8 @@ impl Contracts {
             let cause = cause.with("agreed", name_of(agreed_form.as_str_name()));
             return Err(not_agreed(stream, cause));
         }
-        let acks_at_site = agreement.ack_level() == AckLevel::Site
-            || open.ack_level() == ingest::AckLevel::Site;
+        let acks_at_site =
+            agreement.ack_level() == AckLevel::Site || open.ack_level() == ingest::AckLevel::Site;
         let defaults = defaults(open, agreement, definition);
         let (status, priority) = (defaults.security_status, defaults.priority);
         if !security::are_allowed(status, priority) {

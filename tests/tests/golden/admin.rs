@@ -2,12 +2,12 @@
 
 use dtm_types::command::admin::Op;
 use dtm_types::command::{
-    AckLevel, Admin, Agreement, ApprovalRow, ApprovalState, BootNode, ClusterRow, DatasetRow, DenyApproval,
-    EnterBackup, GrantApproval, GroupRow, JoinTokenRow, LayoutKind, LayoutRow, LayoutSeat,
-    MaskRule, NodeRow, OperatorRow, PutSettings, RemoveNode, ReplicaRow, RequestApproval,
-    ResendQuarantined, RevokeOperator, RevokeSourceCertificate, RevokeSourceKey, RotateClusterKey,
-    Setting, SettingChange, SettingsRow, SourceCertificateRow, SourceKeyRow, SourceLimits,
-    SourceRow, TransferLeader, UseJoinToken,
+    AckLevel, Admin, Agreement, ApprovalRow, ApprovalState, BootNode, ClusterRow, DatasetRow,
+    DenyApproval, EnterBackup, GrantApproval, GroupRow, JoinTokenRow, LayoutKind, LayoutRow,
+    LayoutSeat, MaskRule, NodeRow, OperatorRow, PutSettings, RemoveNode, ReplicaRow,
+    RequestApproval, ResendQuarantined, RevokeOperator, RevokeSourceCertificate, RevokeSourceKey,
+    RotateClusterKey, Setting, SettingChange, SettingsRow, SourceCertificateRow, SourceKeyRow,
+    SourceLimits, SourceRow, TransferLeader, UseJoinToken,
 };
 use dtm_types::format::{Form, Mode};
 

@@ -123,8 +123,8 @@ impl Memory {
             self.bytes -= gone.bytes();
             self.acked_bytes -= gone.bytes();
             self.acked_frames -= 1;
-            let_go += (gone.last_sequence() + 1)
-                .saturating_sub(gone.first_sequence().max(release + 1));
+            let_go +=
+                (gone.last_sequence() + 1).saturating_sub(gone.first_sequence().max(release + 1));
         }
         let_go
     }

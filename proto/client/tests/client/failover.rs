@@ -112,10 +112,12 @@ async fn what_neither_has_is_a_loss_told_exactly() {
     promote(&fake, 4);
     take(&mut spool, 21..=21);
     publisher.spooled();
-    let lost = || events.lock().iter().find_map(|event| match event {
-        Event::LossDetected { from, to } => Some((*from, *to)),
-        _ => None,
-    });
+    let lost = || {
+        events.lock().iter().find_map(|event| match event {
+            Event::LossDetected { from, to } => Some((*from, *to)),
+            _ => None,
+        })
+    };
     within(async {
         while lost().is_none() {
             tokio::time::sleep(Duration::from_millis(10)).await;
