@@ -296,6 +296,7 @@ pub(crate) async fn listen(registry: Arc<Registry>, elsewhere: Arc<Elsewhere>) {
         tokio::select! {
             Some((node, told)) = answers.next() => {
                 asked.remove(&node);
+                let told: Vec<wire::SitePosition> = told;
                 told.iter().for_each(|position| standby.learn(position));
                 continue;
             }
