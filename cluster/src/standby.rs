@@ -7,22 +7,22 @@
 //!  another  asks the leaders of the groups that its sessions want, one call a node at a time
 //!           ─▶ known ─▶ acks
 //! ```
-//! Owner of what is known. In a cluster without a standby one flag is read and nothing else is done.
+//! What is known is held by [`SiteBoard`]. Without a standby one flag is read and nothing else is done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dtm_machine::seams::SiteCopies;
-use dtm_placement::{Copies, CopyHolders, CopyQuestion, Plan, Sight};
+use dtm_placement::{Copies, CopyHolders, CopyQuestion, Plan, Sight, SiteBoard, SitePosition};
 use dtm_proto::cluster as wire;
 use dtm_types::{GroupId, NodeId};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -53,72 +53,26 @@ const LOOKS_A_GAUGE: u32 = 50;
 /// What is known of the standby on this node.
 pub(crate) struct Standby {
     voters_max: usize,
-    /// The layout has one.
-    has_standby: AtomicBool,
+    board: SiteBoard,
     /// Through which index of meta the rows were read.
     read_at: AtomicU64,
-    /// Of the groups that it holds copies of.
-    groups: RwLock<BTreeMap<GroupId, Known>>,
-    /// Of those that are led here.
+    /// Copies of the groups that are led here.
     led: Mutex<BTreeMap<GroupId, Copies>>,
     began: Instant,
     /// Told when a group that is led here is elsewhere than before.
     moved: watch::Sender<()>,
 }
 
-#[derive(Default)]
-struct Known {
-    holders: CopyHolders,
-    /// Of the leader that told last.
-    term: Mutex<u64>,
-    index: AtomicU64,
-    /// Somebody looked since it was asked about.
-    is_wanted: AtomicBool,
-}
-
-impl Known {
-    /// A leader says so; whether it is news. Leaders of earlier terms are not heard.
-    fn learn(&self, term: u64, index: u64) -> bool {
-        let mut known = self.term.lock();
-        if term < *known {
-            return false;
-        }
-        let is_other = std::mem::replace(&mut *known, term) != term;
-        self.index.swap(index, Ordering::AcqRel) != index || is_other
-    }
-
-    fn position(&self, group: GroupId) -> wire::SitePosition {
-        let term = self.term.lock();
-        let index = self.index.load(Ordering::Acquire);
-        wire::SitePosition { group: group.0, term: *term, index }
-    }
-}
-
 impl Standby {
     pub(crate) fn new(voters_max: usize) -> Self {
         Self {
             voters_max,
-            has_standby: AtomicBool::new(false),
+            board: SiteBoard::default(),
             read_at: AtomicU64::new(u64::MAX),
-            groups: RwLock::default(),
             led: Mutex::default(),
             began: Instant::now(),
             moved: watch::Sender::new(()),
         }
-    }
-
-    fn has_standby(&self) -> bool {
-        self.has_standby.load(Ordering::Acquire)
-    }
-
-    fn through(&self, group: GroupId) -> Option<u64> {
-        if !self.has_standby() {
-            return None;
-        }
-        let groups = self.groups.read();
-        let known = groups.get(&group)?;
-        known.is_wanted.store(true, Ordering::Release);
-        Some(known.index.load(Ordering::Acquire))
     }
 
     /// Takes over what meta, as applied here, says of layout and replicas. Where meta does not run
@@ -131,39 +85,23 @@ impl Standby {
         }
         match Plan::read(&*meta.store.freeze()) {
             Ok(plan) => {
-                self.take(&plan);
+                self.board.take(&plan, self.voters_max);
                 self.read_at.store(applied, Ordering::Release);
             }
             Err(error) => tracing::warn!(%error, "what the standby is to hold is not read"),
         }
     }
 
-    fn take(&self, plan: &Plan) {
-        let ingest = plan.groups().iter().filter(|row| !GroupId(row.group).is_meta());
-        let held = ingest
-            .filter_map(|row| Some((GroupId(row.group), plan.copy_holders(row, self.voters_max)?)));
-        let held: BTreeMap<GroupId, CopyHolders> = held.collect();
-        let mut groups = self.groups.write();
-        groups.retain(|group, _| held.contains_key(group));
-        for (group, holders) in held {
-            groups.entry(group).or_default().holders = holders;
-        }
-        drop(groups);
-        self.has_standby.store(plan.layout().is_standby(), Ordering::Release);
-    }
-
     /// Looks at the copies of the groups that are led here.
     fn look(&self, registry: &Registry) {
-        let (groups, mut led, mut has_moved) = (self.groups.read(), self.led.lock(), false);
-        led.retain(|group, _| groups.contains_key(group));
-        for (&id, known) in groups.iter() {
+        let (mut led, mut has_moved) = (self.led.lock(), false);
+        let held = self.board.holders();
+        led.retain(|id, _| held.iter().any(|(group, _)| group == id));
+        for (id, holders) in held {
             let group = registry.group(id);
-            let seen = group.and_then(|group| {
-                let copies = led.entry(id).or_default();
-                group.look_at(copies, &known.holders)
-            });
+            let seen = group.and_then(|group| group.look_at(led.entry(id).or_default(), &holders));
             match seen {
-                Some((term, through)) => has_moved |= known.learn(term, through),
+                Some(position) => has_moved |= self.board.learn(position),
                 None => drop(led.remove(&id)),
             }
         }
@@ -173,10 +111,8 @@ impl Standby {
     }
 
     fn show(&self) {
-        let groups = self.groups.read();
-        for group in self.led.lock().keys() {
-            let Some(known) = groups.get(group) else { continue };
-            let index = known.index.load(Ordering::Acquire);
+        for &group in self.led.lock().keys() {
+            let index = self.board.position(group).map_or(0, |position| position.index);
             metrics::gauge!("dtm_sites_through_index", "group" => group.to_string())
                 .set(index as f64);
         }
@@ -198,29 +134,11 @@ impl Standby {
             copies.told(question, lacks, asked);
         }
     }
-
-    /// The groups that sessions here wanted to know about since this was asked last.
-    fn wanted(&self) -> Vec<GroupId> {
-        let groups = self.groups.read();
-        let wanted = groups.iter().filter(|(_, of)| of.is_wanted.swap(false, Ordering::AcqRel));
-        wanted.map(|(group, _)| *group).collect()
-    }
-
-    fn position(&self, group: GroupId) -> Option<wire::SitePosition> {
-        Some(self.groups.read().get(&group)?.position(group))
-    }
-
-    fn learn(&self, told: &wire::SitePosition) {
-        if let Some(known) = self.groups.read().get(&GroupId(told.group)) {
-            known.learn(told.term, told.index);
-        }
-    }
 }
 
 impl Group {
-    /// On the leader: how far its copies are. The term it leads in, and through which index a
-    /// majority of them has everything.
-    fn look_at(&self, copies: &mut Copies, holders: &CopyHolders) -> Option<(u64, u64)> {
+    /// On the leader: through which index a majority of its copies has everything.
+    fn look_at(&self, copies: &mut Copies, holders: &CopyHolders) -> Option<SitePosition> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         if metrics.state != ServerState::Leader {
@@ -235,7 +153,8 @@ impl Group {
         };
         let matched = |replica| Some(replication.get(&replica)?.as_ref()?.index);
         copies.see(&sight, holders, matched);
-        Some((sight.term, copies.through(sight.committed, holders)))
+        let index = copies.through(sight.committed, holders);
+        Some(SitePosition { group: self.id, term: sight.term, index })
     }
 
     /// The first bundle that a replica says it lacks, of what it applied.
@@ -255,7 +174,7 @@ pub(crate) async fn watch(registry: Arc<Registry>) {
     let (standby, mut looks) = (registry.standby(), 0_u32);
     loop {
         standby.read(&registry);
-        if !standby.has_standby() {
+        if !standby.board.has_standby() {
             tokio::time::sleep(IDLE).await;
             continue;
         }
@@ -272,7 +191,7 @@ pub(crate) async fn watch(registry: Arc<Registry>) {
 pub(crate) async fn ask_copies(registry: Arc<Registry>) {
     let standby = registry.standby();
     loop {
-        tokio::time::sleep(if standby.has_standby() { ASK_PAUSE } else { IDLE }).await;
+        tokio::time::sleep(if standby.board.has_standby() { ASK_PAUSE } else { IDLE }).await;
         let asked = standby.began.elapsed();
         let answers = standby.to_ask().into_iter().map(async |(id, question)| {
             let Some(group) = registry.group(id) else { return };
@@ -297,24 +216,26 @@ pub(crate) async fn listen(registry: Arc<Registry>, elsewhere: Arc<Elsewhere>) {
             Some((node, told)) = answers.next() => {
                 asked.remove(&node);
                 let told: Vec<wire::SitePosition> = told;
-                told.iter().for_each(|position| standby.learn(position));
+                for told in told {
+                    standby.board.learn(from_wire(told));
+                }
                 continue;
             }
             _ = tick.tick() => {}
         }
-        if !standby.has_standby() && answers.is_empty() {
+        if !standby.board.has_standby() && answers.is_empty() {
             tokio::time::sleep(IDLE).await;
             continue;
         }
         let now = Instant::now();
-        wanted.extend(standby.wanted().into_iter().map(|group| (group, now)));
+        wanted.extend(standby.board.wanted().into_iter().map(|group| (group, now)));
         wanted.retain(|_, since| since.elapsed() < WANTED_FOR);
         let mut questions: BTreeMap<NodeId, (PeerNode, Vec<wire::SitePosition>)> = BTreeMap::new();
         for &group in wanted.keys() {
             let leader = elsewhere.leader_of(group).filter(|leader| leader.node != own);
-            let Some((leader, known)) = leader.zip(standby.position(group)) else { continue };
+            let Some((leader, known)) = leader.zip(standby.board.position(group)) else { continue };
             if !asked.contains(&leader.node) {
-                questions.entry(leader.node).or_insert((leader, Vec::new())).1.push(known);
+                questions.entry(leader.node).or_insert((leader, Vec::new())).1.push(to_wire(known));
             }
         }
         for (node, (leader, known)) in questions {
@@ -346,8 +267,8 @@ pub(crate) async fn answer(
     let is_led = |id: GroupId| registry.group(id).is_some_and(|group| group.is_leader());
     loop {
         let asked = request.known.iter().map(|known| GroupId(known.group));
-        let led = asked.filter(|id| is_led(*id)).filter_map(|id| standby.position(id));
-        let groups: Vec<wire::SitePosition> = led.collect();
+        let led = asked.filter(|id| is_led(*id)).filter_map(|id| standby.board.position(id));
+        let groups: Vec<wire::SitePosition> = led.map(to_wire).collect();
         let is_news = groups.iter().any(|position| !request.known.contains(position));
         // Whoever asks the wrong node waits too, so that it does not ask all the time.
         let waited = tokio::time::timeout_at(deadline, moved.changed());
@@ -357,12 +278,20 @@ pub(crate) async fn answer(
     }
 }
 
+fn to_wire(known: SitePosition) -> wire::SitePosition {
+    wire::SitePosition { group: known.group.0, term: known.term, index: known.index }
+}
+
+fn from_wire(told: wire::SitePosition) -> SitePosition {
+    SitePosition { group: GroupId(told.group), term: told.term, index: told.index }
+}
+
 impl SiteCopies for ClusterNode {
     fn has_standby(&self) -> bool {
-        self.registry().standby().has_standby()
+        self.registry().standby().board.has_standby()
     }
 
     fn through(&self, group: GroupId) -> Option<u64> {
-        self.registry().standby().through(group)
+        self.registry().standby().board.through(group)
     }
 }
