@@ -9,7 +9,7 @@ use dtm_catalog::{
     MaskRule, is_envelope_text,
 };
 use dtm_proto::ingest;
-use dtm_types::command::{Agreement, SourceRow};
+use dtm_types::command::{AckLevel, Agreement, SourceRow};
 use dtm_types::format::{Form, Mode};
 use dtm_types::text::Told;
 use dtm_types::{ErrorCode, LABEL_MAX, StreamKey};
@@ -39,6 +39,8 @@ pub struct Contract {
     pub ids_by_sequence: bool,
     /// For records that do not say.
     pub defaults: Defaults,
+    /// An ack waits until the records are on disk at the site that stands by too.
+    pub acks_at_site: bool,
 }
 
 /// What holds for a record that does not say.
@@ -118,6 +120,8 @@ impl Contracts {
             let cause = cause.with("agreed", name_of(agreed_form.as_str_name()));
             return Err(not_agreed(stream, cause));
         }
+        let acks_at_site =
+            agreement.ack_level() == AckLevel::Site || open.ack_level() == ingest::AckLevel::Site;
         let defaults = defaults(open, agreement, definition);
         let (status, priority) = (defaults.security_status, defaults.priority);
         if !security::are_allowed(status, priority) {
@@ -135,6 +139,7 @@ impl Contracts {
             mode,
             ids_by_sequence: open.ids() == ingest::IdPolicy::Sequence,
             defaults,
+            acks_at_site,
         })
     }
 
@@ -229,6 +234,7 @@ fn check_open(stream: &StreamKey, open: &ingest::Open) -> Result<(), Error> {
         ("mode", open.mode, Mode::try_from(open.mode).is_ok()),
         ("form", open.form, Form::try_from(open.form).is_ok()),
         ("ids", open.ids, ingest::IdPolicy::try_from(open.ids).is_ok()),
+        ("ack_level", open.ack_level, ingest::AckLevel::try_from(open.ack_level).is_ok()),
     ];
     let unknown = numbers.into_iter().find(|(.., is_known)| !is_known);
     let unknown = unknown.map(|(field, value, _)| {

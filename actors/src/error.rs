@@ -1,5 +1,7 @@
 //! Why a session cannot open or go on.
 
+use std::time::Duration;
+
 use dtm_machine::seams::ProposeError;
 use dtm_types::text::Told;
 use dtm_types::{ErrorCode, StreamKey};
@@ -75,6 +77,24 @@ pub enum Error {
         /// In words.
         cause: Told,
     },
+    /// Its acks wait until the standby has the records too, and it did not have them in time: they may
+    /// be kept or not. Never told as a failure.
+    #[error(
+        "stream {stream}: the standby did not have the records within {within:?} \
+         (limits.site_ack_within_ms): outcome unknown"
+    )]
+    SiteBehind {
+        /// The stream.
+        stream: StreamKey,
+        /// How long was waited.
+        within: Duration,
+    },
+    /// Its acks are to wait for a standby, and there is none.
+    #[error("stream {stream}: acks at level site need a layout with a standby")]
+    NoStandby {
+        /// The stream.
+        stream: StreamKey,
+    },
     /// The source's right was revoked.
     #[error("the right to write stream {stream} was revoked")]
     Revoked {
@@ -117,6 +137,8 @@ impl Error {
             Self::Revoked { .. } => ErrorCode::CredentialRevoked,
             Self::Vault { .. } => ErrorCode::KeyMissing,
             Self::NotSupported { .. } => ErrorCode::NotSupported,
+            Self::SiteBehind { .. } => ErrorCode::OutcomeUnknown,
+            Self::NoStandby { .. } => ErrorCode::NotAgreed,
             Self::Changed { .. } | Self::Draining | Self::Gone => ErrorCode::Unavailable,
             Self::Contract { .. } => ErrorCode::Internal,
         }
@@ -142,6 +164,12 @@ impl Error {
             Self::NotSupported { stream, what } => {
                 Told::new("session.not_supported").with("stream", stream).with("what", what)
             }
+            Self::SiteBehind { stream, within } => Told::new("session.site_behind")
+                .with("stream", stream)
+                .with("ms", within.as_millis()),
+            Self::NoStandby { stream } => Told::new("session.no_standby")
+                .with("stream", stream)
+                .with("source", &stream.source),
             Self::Revoked { stream } => Told::new("session.revoked").with("stream", stream),
             Self::Changed { stream } => Told::new("session.changed").with("stream", stream),
             Self::Draining => Told::new("session.draining"),

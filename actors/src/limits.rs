@@ -47,6 +47,9 @@ pub struct Limits {
     pub propose_for: Duration,
     /// How long opening may take (default 10 s).
     pub open_within: Duration,
+    /// How long acks that wait for the standby may make no progress (default 10 s); then the session
+    /// ends and what became of the records is not told.
+    pub site_ack_within: Duration,
 }
 
 impl Limits {
@@ -89,6 +92,7 @@ impl Default for Limits {
             outbox_bytes_max: 4 << 20,
             propose_for: Duration::from_secs(10),
             open_within: Duration::from_secs(10),
+            site_ack_within: Duration::from_secs(10),
         }
     }
 }

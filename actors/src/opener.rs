@@ -24,6 +24,8 @@ use crate::sources::Deps;
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause between two tries.
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// Between two looks at the other site.
+const SITE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Proposes one command and waits for its outcome, which may take for ever: a leader that has lost
 /// its followers waits for them. Cancel-safe: the outcome is then lost, its effect is not.
@@ -123,6 +125,27 @@ pub(crate) async fn open_session(
         }
         other => Err(unexpected(stream, &other)),
     }
+}
+
+/// Waits until the other site has the group through this index.
+///
+/// # Errors
+/// [`Error::SiteBehind`] where it has not in time.
+pub(crate) async fn wait_for_site(
+    deps: &Deps,
+    (stream, group): (&StreamKey, GroupId),
+    index: u64,
+) -> Result<(), Error> {
+    let within = deps.limits.site_ack_within;
+    let deadline = tokio::time::Instant::now() + within;
+    while deps.copies.through(group).is_none_or(|held| held < index) {
+        if tokio::time::Instant::now() >= deadline {
+            metrics::counter!("dtm_site_acks_late_total").increment(1);
+            return Err(Error::SiteBehind { stream: stream.clone(), within });
+        }
+        tokio::time::sleep(SITE_PAUSE).await;
+    }
+    Ok(())
 }
 
 /// Expands the keys of a session; proposes the ones that the group does not hold yet.

@@ -89,6 +89,7 @@ fn merged(old: &Ack, new: &Ack) -> Ack {
     Ack {
         duplicates: old.duplicates + new.duplicates,
         unverified: old.unverified + new.unverified,
+        only_site: old.only_site && new.only_site,
         ..new.clone()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dtm_machine::seams::{Clock, Entropy, Proposer};
+use dtm_machine::seams::{Clock, Entropy, Proposer, SiteCopies};
 use dtm_proto::ingest;
 use dtm_proto::ingest::publish_response::Response;
 use dtm_types::command::{OpenSession, SourceLimits};
@@ -35,6 +35,8 @@ const RAISED_OVER: Duration = Duration::from_secs(30);
 pub struct Deps {
     /// The way into the groups.
     pub proposer: Arc<dyn Proposer>,
+    /// What another site holds of the groups.
+    pub copies: Arc<dyn SiteCopies>,
     /// The node's keys.
     pub vault: Arc<dyn KeyVault>,
     /// Check and digests.
@@ -151,6 +153,10 @@ impl SourcesHandle {
             return Err(Error::Draining);
         }
         let (deps, limits) = (&self.0.deps, Arc::clone(&self.0.limits.read()));
+        let acks_at_site = request.contract.acks_at_site;
+        if acks_at_site && !deps.copies.has_standby() {
+            return Err(Error::NoStandby { stream: request.stream });
+        }
         let bounds = Bounds::new(&limits, &request.limits);
         let bytes = bounds.share_bytes;
         let share = ShareOf { bytes, refused_per_second_max: limits.refused_per_second_max };
@@ -160,6 +166,10 @@ impl SourcesHandle {
         let place = (&request.stream, request.group);
         let opened =
             opener::open_session(deps, place, open, bounds.stream_names, &request.actor_id).await?;
+        if acks_at_site {
+            // What the open tells as stored passes for acked.
+            opener::wait_for_site(deps, place, opened.offset).await?;
+        }
         let most = (bounds.quarantine_records.value, bounds.quarantine_bytes.value);
         slot.quarantine().set(opened.quarantine_records_left, opened.quarantine_bytes_left);
         let held = (opened.data_key.clone(), opened.source_key.clone());
@@ -170,7 +180,8 @@ impl SourcesHandle {
             self.tell_loss(&request, &opened, &keys);
         }
         let outbox = Outbox::new(deps.limits.outbox_bytes_max);
-        let answer = self.opened(&request, &opened, &bounds);
+        let site_told = site_of(deps.copies.through(request.group), &opened);
+        let answer = self.opened(&request, &opened, &bounds, site_told);
         assert!(outbox.push(Response::Opened(answer)), "a new outbox has room");
         let in_flight = InFlight::within(slot.share().clone());
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
@@ -180,6 +191,8 @@ impl SourcesHandle {
             group: request.group,
             session: opened.session,
             next_sequence: opened.next_sequence,
+            opened_at: opened.offset,
+            site_told,
             contract: request.contract,
             keys,
             quota: slot.quarantine().of(most.0, most.1),
@@ -329,6 +342,7 @@ impl SourcesHandle {
         request: &OpenRequest,
         opened: &dtm_types::command::SessionOpened,
         bounds: &Bounds,
+        (site_copies, site_through): (bool, u64),
     ) -> ingest::Opened {
         ingest::Opened {
             session: opened.session,
@@ -346,8 +360,17 @@ impl SourcesHandle {
             loss_to: opened.loss_to,
             node: self.0.deps.node_name.clone(),
             schema_version: request.contract.schema_version,
+            site_copies,
+            site_through,
         }
     }
+}
+
+/// Whether another site holds copies of the group, and through which sequence of the stream, as far as
+/// an open tells: all that the stream held was entered before it.
+fn site_of(held: Option<u64>, opened: &dtm_types::command::SessionOpened) -> (bool, u64) {
+    let is_there = held.is_some_and(|held| held >= opened.offset);
+    (held.is_some(), if is_there { opened.next_sequence - 1 } else { 0 })
 }
 
 fn open_command(request: &OpenRequest, bounds: &Bounds, month: Month) -> OpenSession {

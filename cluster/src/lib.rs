@@ -53,6 +53,7 @@ mod scrub;
 mod shares;
 pub mod sim;
 mod snapshot;
+mod standby;
 mod starting;
 mod state_machine;
 mod states;

@@ -34,6 +34,7 @@ use crate::network::{
 use crate::pace::Pace;
 use crate::parts::Parts;
 use crate::registry::Registry;
+use crate::standby;
 use crate::starting::{Condemned, Vetting, watch_roster};
 use crate::supervise;
 use crate::type_config::{PeerNode, peer_of};
@@ -109,6 +110,8 @@ impl Starting {
         Box::pin(async move {
             let node = self.node;
             node.registry.open_all().await?;
+            // Before the first session asks whether there is one.
+            node.registry.standby().read(&node.registry);
             node.parts.spawn("the watch for leaders", Arc::clone(&node.elsewhere).watch());
             node.parts.spawn("the controller", Arc::clone(&node).control());
             node.parts.spawn("the anchors", Arc::clone(&node).anchor());
@@ -119,6 +122,10 @@ impl Starting {
             let alarm = Duration::from_millis(node.config.lag_alarm_ms);
             let measuring = lag::watch(registry(), Arc::clone(&node.lags), alarm);
             node.parts.spawn("the lag of other sites", measuring);
+            node.parts.spawn("the look at the standby", standby::watch(registry()));
+            node.parts.spawn("questions to copies", standby::ask_copies(registry()));
+            let listening = standby::listen(registry(), Arc::clone(&node.elsewhere));
+            node.parts.spawn("word of the standby", listening);
             let handing_over = arbiter::watch(registry(), node.config.node.site.clone());
             node.parts.spawn("handing over at a third site", handing_over);
             node.parts.spawn("fetching of missing bundles", backfill::run(registry()));

@@ -20,6 +20,7 @@ use crate::log_store::{LogError, ReplicaLog, wait_flushed};
 use crate::network::Links;
 use crate::promotion::{Promotion, read_plan};
 use crate::snapshot::StateProvider;
+use crate::standby::Standby;
 use crate::supervise::{Down, SOON};
 use crate::type_config::{PeerNode, Vote};
 
@@ -42,11 +43,13 @@ pub(crate) struct Registry {
     is_open: AtomicBool,
     /// No group runs: the node takes part in going over to the next life.
     promotion: OnceLock<Arc<Promotion>>,
+    standby: Standby,
 }
 
 impl Registry {
     pub(crate) fn new(config: ClusterConfig, deps: Deps, links: Arc<Links>) -> Arc<Self> {
         let groups = RwLock::new(BTreeMap::new());
+        let standby = Standby::new(config.voters_max);
         Arc::new(Self {
             config,
             deps,
@@ -58,6 +61,7 @@ impl Registry {
             mending: Mutex::default(),
             is_open: AtomicBool::new(false),
             promotion: OnceLock::new(),
+            standby,
         })
     }
 
@@ -125,6 +129,11 @@ impl Registry {
 
     pub(crate) fn config(&self) -> &ClusterConfig {
         &self.config
+    }
+
+    /// What is known of the site that stands by.
+    pub(crate) fn standby(&self) -> &Standby {
+        &self.standby
     }
 
     /// Replicas that are here and do not run.

@@ -55,6 +55,7 @@ fn contract(form: Form) -> Contract {
             category: "B3".into(),
             ..Defaults::default()
         },
+        acks_at_site: false,
     }
 }
 

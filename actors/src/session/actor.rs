@@ -88,6 +88,8 @@ pub(crate) enum SessionMessage {
     Held,
     /// Time to look how long the oldest batch waits.
     Overdue,
+    /// Time to look how far the other site is.
+    Site,
     /// Keys of a new month.
     Keys(Result<Arc<BatchKeys>, Error>),
     /// The client lost these records; the next declaration waits for the permit.
@@ -158,7 +160,9 @@ impl Actor for Session {
     ) -> Result<State, ActorProcessingErr> {
         tracing::debug!(stream = %args.stream, session = args.session, "session opened");
         let outbox = args.outbox.clone();
-        Ok(State::new(Flow::new(args, myself), outbox, guard))
+        let mut flow = Flow::new(args, myself);
+        flow.watch_site();
+        Ok(State::new(flow, outbox, guard))
     }
 
     async fn handle(
@@ -206,6 +210,7 @@ async fn step(
         }
         SessionMessage::Held => state.flow.go_on().await,
         SessionMessage::Overdue => state.flow.overdue(),
+        SessionMessage::Site => state.flow.look_at_site(),
         SessionMessage::Keys(keys) => state.flow.rekeyed(keys?).await,
         SessionMessage::Lost(lost, turn) => {
             state.flow.lost(lost, turn);

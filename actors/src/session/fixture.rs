@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dtm_catalog::{CompiledSchema, Definition, MaskKey};
 use dtm_machine::MemoryGroups;
-use dtm_machine::seams::{Clock, ManualClock, Proposer, SeededEntropy};
+use dtm_machine::seams::{Clock, ManualClock, OneSite, Proposer, SeededEntropy, SiteCopies};
 use dtm_proto::ingest;
 use dtm_proto::ingest::publish_response::Response;
 use dtm_seal::{DataKey, Secret, SourceKey};
@@ -91,6 +91,7 @@ fn contract() -> Contract {
         mode: Mode::Realtime,
         ids_by_sequence: true,
         defaults: Defaults { security_status: 2, priority: 2, ..Defaults::default() },
+        acks_at_site: false,
     }
 }
 
@@ -106,13 +107,24 @@ pub(super) async fn node(
     clock: Arc<dyn Clock>,
     treatment: Arc<dyn Treatment>,
 ) -> SourcesHandle {
+    node_beside(proposer, clock, treatment, (Arc::new(OneSite), Limits::default())).await
+}
+
+/// As [`node`], beside another site.
+pub(super) async fn node_beside(
+    proposer: Arc<dyn Proposer>,
+    clock: Arc<dyn Clock>,
+    treatment: Arc<dyn Treatment>,
+    (copies, limits): (Arc<dyn SiteCopies>, Limits),
+) -> SourcesHandle {
     let deps = Deps {
         proposer,
+        copies,
         vault: Arc::new(Vault),
         treatment,
         clock,
         entropy: Arc::new(SeededEntropy::new(1)),
-        limits: Limits::default(),
+        limits,
         ack_times: Arc::default(),
         incarnation: Incarnation(1),
         node_name: "one".to_owned(),
@@ -122,18 +134,28 @@ pub(super) async fn node(
 
 /// A session and its answers after `Opened`.
 pub(super) async fn open(sources: &SourcesHandle, stream: &str) -> (SessionHandle, Outbox) {
+    let opened = open_at(sources, stream, false).await.expect("the stream opens");
+    (opened.0, opened.1)
+}
+
+/// As [`open`], with what it was told; its acks may have to wait for the other site.
+pub(super) async fn open_at(
+    sources: &SourcesHandle,
+    stream: &str,
+    acks_at_site: bool,
+) -> Result<(SessionHandle, Outbox, ingest::Opened), Error> {
     let request = OpenRequest {
         stream: StreamKey::parse("tinh-01", stream).expect("allowed names"),
         group: GROUP,
-        contract: contract(),
+        contract: Contract { acks_at_site, ..contract() },
         limits: SourceLimits::default(),
         open: ingest::Open::default(),
         actor_id: vec![8; 16].into(),
         leader_address: None,
     };
-    let (session, mut answers) = sources.open(request).await.expect("the stream opens");
-    let Ok(Response::Opened(_)) = next(&mut answers).await else { panic!("not opened") };
-    (session, answers)
+    let (session, mut answers) = sources.open(request).await?;
+    let Ok(Response::Opened(opened)) = next(&mut answers).await else { panic!("not opened") };
+    Ok((session, answers, opened))
 }
 
 pub(super) async fn next(answers: &mut Outbox) -> Result<Response, Error> {

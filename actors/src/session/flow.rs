@@ -4,10 +4,12 @@
 //!  frame -> open batch (merges while batches_in_flight_max are on their way) -> sealed
 //!        -> proposed -> outcome -> [refusals,] cumulative ack, room given back
 //!  no outcome, or GAP behind one -> all of them proposed again, in order, after a pause
+//!  where the agreement says so an ack waits until the standby has its records too
 //! ```
 
 mod backlog;
 mod held;
+mod site;
 mod take;
 
 use std::collections::VecDeque;
@@ -25,6 +27,7 @@ use ractor::ActorRef;
 
 use self::backlog::{Blocked, Held};
 use self::held::Unread;
+use self::site::SiteTrack;
 use super::actor::SessionMessage;
 use super::alarm::Alarm;
 use super::pending::{Pending, Progress};
@@ -53,6 +56,10 @@ pub(crate) struct FlowArgs {
     pub(crate) group: GroupId,
     pub(crate) session: u64,
     pub(crate) next_sequence: u64,
+    /// Index of the entry that opened it.
+    pub(crate) opened_at: u64,
+    /// What its client was told of the other site.
+    pub(crate) site_told: (bool, u64),
     pub(crate) contract: Contract,
     pub(crate) keys: Arc<BatchKeys>,
     pub(crate) quota: Quota,
@@ -77,6 +84,9 @@ pub(crate) struct Flow {
     /// The sequence expected of the client next.
     next: u64,
     acked_through: u64,
+    /// Index and leaf of the last ack.
+    acked_at: (u64, u64),
+    site: SiteTrack,
     open: Option<(OpenBatch, Vec<Permit>)>,
     pending: VecDeque<Pending>,
     next_id: u64,
@@ -101,6 +111,8 @@ pub(crate) struct Flow {
 impl Flow {
     pub(crate) fn new(args: FlowArgs, myself: ActorRef<SessionMessage>) -> Self {
         let checker = RecordChecker::new(Arc::clone(&args.deps.treatment));
+        let opened = (args.next_sequence - 1, args.opened_at);
+        let site = SiteTrack::new(args.contract.acks_at_site, opened, args.site_told);
         Self {
             deps: args.deps,
             stream: args.stream,
@@ -115,6 +127,8 @@ impl Flow {
             myself,
             next: args.next_sequence,
             acked_through: args.next_sequence - 1,
+            acked_at: (0, 0),
+            site,
             open: None,
             pending: VecDeque::new(),
             next_id: 0,
@@ -242,7 +256,9 @@ impl Flow {
     /// followers answers nothing, and the client may find one that has not.
     pub(crate) fn overdue(&mut self) -> Result<(), Error> {
         self.is_watched = false;
-        let Some(oldest) = self.pending.front() else { return Ok(()) };
+        // What is done waits for the other site, which has a patience of its own.
+        let oldest = self.pending.iter().find(|pending| !pending.is_answered());
+        let Some(oldest) = oldest else { return Ok(()) };
         let waited_us = self.deps.clock.monotonic_us() - oldest.sealed_us;
         let waited = Duration::from_micros(u64::try_from(waited_us).unwrap_or(0));
         let patience = self.deps.limits.propose_for;
@@ -292,21 +308,12 @@ impl Flow {
                 let error = ProposeError::OutcomeUnknown { group: self.group, cause };
                 self.mark_failed(at, error).map(drop)
             }
+            RefusalKind::Conflict if at > 0 && self.site.withholds() => {
+                self.pending[at].progress = Progress::Conflicted(refusal.clone());
+                Ok(())
+            }
             RefusalKind::Conflict => {
-                // Only the conflicting batch is known to be held: what came after it is still on
-                // its way and must not pass for acked (ING-1).
-                let held = self.pending.remove(at).map_or(self.acked_through, |p| {
-                    self.refused_pending -= p.sealed.refused_bytes;
-                    p.sealed.last
-                });
-                let rewind = ingest::Rewind {
-                    expected_sequence: held + 1,
-                    reason: ingest::RewindReason::Conflict.into(),
-                    conflict_sequence: refusal.sequence,
-                    conflict_sequences: refusal.conflicts.clone(),
-                };
-                metrics::counter!("dtm_resend_conflicts_total").increment(1);
-                self.push(Response::Rewind(rewind))?;
+                self.conflict(at, refusal)?;
                 self.acknowledge()
             }
             kind => {
@@ -314,6 +321,23 @@ impl Flow {
                 Err(Error::Protocol { stream: self.stream.clone(), cause })
             }
         }
+    }
+
+    /// Only the conflicting batch is known to be held: what came after it is still on its way and
+    /// must not pass for acked (ING-1).
+    fn conflict(&mut self, at: usize, refusal: &Refusal) -> Result<(), Error> {
+        let held = self.pending.remove(at).map_or(self.acked_through, |p| {
+            self.refused_pending -= p.sealed.refused_bytes;
+            p.sealed.last
+        });
+        let rewind = ingest::Rewind {
+            expected_sequence: held + 1,
+            reason: ingest::RewindReason::Conflict.into(),
+            conflict_sequence: refusal.sequence,
+            conflict_sequences: refusal.conflicts.clone(),
+        };
+        metrics::counter!("dtm_resend_conflicts_total").increment(1);
+        self.push(Response::Rewind(rewind))
     }
 
     fn failed(&mut self, at: usize, error: ProposeError) -> Result<(), Error> {
@@ -376,10 +400,14 @@ impl Flow {
         self.last_error = None;
     }
 
-    /// Acks every batch at the front that is done: refusals first, then one cumulative ack.
-    fn acknowledge(&mut self) -> Result<(), Error> {
+    /// Acks every batch at the front that is done, and where it has to be is at the other site:
+    /// refusals first, then one cumulative ack. Whether there was one.
+    fn acknowledge_done(&mut self) -> Result<bool, Error> {
         let mut ack: Option<ingest::Ack> = None;
         while let Some(appended) = self.pending.front().and_then(Pending::appended) {
+            if self.site.is_owed(appended.offset) {
+                break;
+            }
             let pending = self.pending.pop_front().expect("looked at just now");
             assert!(
                 appended.acked_through >= pending.sealed.last,
@@ -420,9 +448,12 @@ impl Flow {
             });
             drop(pending.permits);
         }
-        let Some(mut ack) = ack else { return Ok(()) };
+        let Some(mut ack) = ack else { return Ok(false) };
+        self.acked_at = (ack.offset, ack.leaf_index);
+        self.site.acked(ack.acked_through, ack.offset);
+        self.site.tell(&mut ack);
         ack.token = self.token(ack.acked_through);
-        self.push(Response::Ack(ack))
+        self.push(Response::Ack(ack)).map(|()| true)
     }
 
     /// Shown at the next open: proof that this ack was given (ING-1 is then an alarm).

@@ -20,6 +20,8 @@ mod fixture;
 mod limits_test;
 #[cfg(test)]
 mod order_test;
+#[cfg(test)]
+mod site_test;
 
 pub use actor::in_session;
 pub(crate) use actor::{Leave, Session, SessionArgs, SessionMessage};

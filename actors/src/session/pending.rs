@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dtm_types::command::Appended;
+use dtm_types::command::{Appended, Refusal};
 use dtm_types::{GroupId, REQUEST_LOG, StreamKey};
 
 use crate::admission::Permit;
@@ -15,6 +15,8 @@ pub(super) enum Progress {
     InFlight,
     Failed,
     Done(Appended),
+    /// Held with other content; told in its turn.
+    Conflicted(Refusal),
 }
 
 /// A sealed batch and the room that its frames take.
@@ -32,6 +34,19 @@ impl Pending {
     pub(super) fn appended(&self) -> Option<Appended> {
         match self.progress {
             Progress::Done(appended) => Some(appended),
+            _ => None,
+        }
+    }
+
+    /// Its group has said what became of it.
+    pub(super) fn is_answered(&self) -> bool {
+        matches!(self.progress, Progress::Done(_) | Progress::Conflicted(_))
+    }
+
+    /// Of a batch that is held with other content; once.
+    pub(super) fn take_conflict(&mut self) -> Option<Refusal> {
+        match &mut self.progress {
+            Progress::Conflicted(refusal) => Some(std::mem::take(refusal)),
             _ => None,
         }
     }

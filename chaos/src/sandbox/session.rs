@@ -8,7 +8,7 @@ use dtm_actors::{
 };
 use dtm_catalog::{CompiledSchema, Definition, MaskKey};
 use dtm_machine::MemoryGroups;
-use dtm_machine::seams::{Entropy, ManualClock};
+use dtm_machine::seams::{Entropy, ManualClock, OneSite};
 use dtm_proto::ingest;
 use dtm_seal::{DataKey, Secret, SourceKey};
 use dtm_types::command::SourceLimits;
@@ -96,6 +96,7 @@ fn contract() -> Contract {
         mode: Mode::Realtime,
         ids_by_sequence: true,
         defaults: Defaults { security_status: 2, priority: 2, ..Defaults::default() },
+        acks_at_site: false,
     }
 }
 
@@ -110,6 +111,7 @@ pub async fn open(
 ) -> (SourcesHandle, SessionHandle, Outbox) {
     let deps = Deps {
         proposer: Arc::clone(groups) as _,
+        copies: Arc::new(OneSite),
         vault,
         treatment: Arc::new(Full),
         clock: Arc::new(ManualClock::at(TIME_US)),

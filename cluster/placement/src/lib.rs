@@ -7,10 +7,13 @@
 //!  answers of nodes ──┘      left       what left its group; what stands by from now on
 //!                            next_move  one replica leaves, another comes
 //!                            lacks      what the layout still waits for
+//!                            copy_holders, Copies, SiteBoard: how far the standby has a group
 //! ```
 
 mod answers;
 mod balance;
+mod board;
+mod copies;
 mod course;
 mod lacks;
 mod layout;
@@ -21,6 +24,8 @@ mod plan;
 mod change_test;
 
 pub use answers::Answers;
+pub use board::{SiteBoard, SitePosition};
+pub use copies::{Copies, CopyHolders, CopyQuestion, Sight};
 pub use course::Course;
 pub use lacks::Lack;
 pub use layout::Layout;

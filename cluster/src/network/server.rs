@@ -28,6 +28,7 @@ use crate::forward;
 use crate::group::Group;
 use crate::raft::GroupRaft;
 use crate::registry::Registry;
+use crate::standby;
 
 const STREAMS_MAX: u32 = 1024;
 pub(super) const ANSWERS_MAX: usize = 64;
@@ -385,6 +386,14 @@ impl PeerService for PeerServer {
         let (registry, asked) = (Arc::clone(&self.registry), request.into_inner());
         let read = tokio::task::spawn_blocking(move || registry.positions(caller, &asked)).await;
         read.map_err(stopped)?.map(Response::new)
+    }
+
+    async fn site_through(
+        &self,
+        request: Request<wire::SiteThroughRequest>,
+    ) -> Result<Response<wire::SiteThroughResponse>, Status> {
+        self.guard.check(&request)?;
+        Ok(Response::new(standby::answer(&self.registry, request.get_ref()).await))
     }
 
     async fn register(

@@ -3,24 +3,36 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dtm_machine::seams::{ProposeError, Proposer, Reply};
+use dtm_machine::seams::{ProposeError, Proposer, Reply, SiteCopies};
 use dtm_types::GroupId;
 
 use super::Primacy;
 
-/// Put before the proposer of the sessions.
-pub(crate) struct Rightful {
-    inner: Arc<dyn Proposer>,
+/// Put before the proposer of the sessions, and before what they are told of the other site.
+pub(crate) struct Rightful<C> {
+    inner: Arc<C>,
     primacy: Arc<Primacy>,
 }
 
-impl Rightful {
-    pub(crate) fn new(inner: Arc<dyn Proposer>, primacy: Arc<Primacy>) -> Self {
+impl<C> Rightful<C> {
+    pub(crate) fn new(inner: Arc<C>, primacy: Arc<Primacy>) -> Self {
         Self { inner, primacy }
     }
 }
 
-impl Proposer for Rightful {
+/// An ack that waits for the other site leaves only while this node may acknowledge.
+impl<C: SiteCopies> SiteCopies for Rightful<C> {
+    fn has_standby(&self) -> bool {
+        self.inner.has_standby()
+    }
+
+    fn through(&self, group: GroupId) -> Option<u64> {
+        let through = self.inner.through(group)?;
+        Some(if self.primacy.may_acknowledge() { through } else { 0 })
+    }
+}
+
+impl<C: Proposer> Proposer for Rightful<C> {
     /// Without the right nothing is proposed; where it ended meanwhile, what became of the command is
     /// not told: the life that it was committed in may be over.
     fn propose(&self, group: GroupId, command: Bytes, reply: Reply) {

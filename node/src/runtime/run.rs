@@ -222,9 +222,9 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         bootstrap(&cluster, cluster_row(genesis, cluster_id, &keyring), &row, &data).await?;
     }
     let (ack_times, clock) = (Arc::new(AckTimes::default()), cluster.clock());
-    let proposer = Arc::new(Rightful::new(cluster.clone(), Arc::clone(&primacy)));
+    let groups = Arc::new(Rightful::new(cluster.clone(), Arc::clone(&primacy)));
     let (treated, time) = ((&vault, seams.treatment), (&clock, &entropy));
-    let deps = session_deps((&config, incarnation), proposer, treated, time, &ack_times);
+    let deps = session_deps((&config, incarnation), groups, treated, time, &ack_times);
     let sources = SourcesHandle::start(deps).await?;
     let shared = Arc::new(Shared {
         cluster_id,
@@ -280,13 +280,14 @@ fn cluster_deps(
 /// What the sessions stand on.
 fn session_deps(
     (config, incarnation): (&Config, Incarnation),
-    proposer: Arc<Rightful>,
+    groups: Arc<Rightful<ClusterNode>>,
     (vault, treatment): (&Arc<dyn KeyVault>, Arc<dyn Treatment>),
     (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
     ack_times: &Arc<AckTimes>,
 ) -> SessionDeps {
     SessionDeps {
-        proposer,
+        proposer: Arc::clone(&groups) as _,
+        copies: groups,
         vault: Arc::clone(vault),
         treatment,
         clock: Arc::clone(clock),

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use dtm_actors::{Bound, BoundOf, ContractRequest, OpenRequest, SessionHandle};
 use dtm_identity::Operation;
 use dtm_machine::reads;
-use dtm_machine::seams::{Freshness, ReadView};
+use dtm_machine::seams::{Freshness, ReadView, SiteCopies};
 use dtm_proto::ingest::publish_request::Request as Asked;
-use dtm_proto::ingest::{AckLevel, Open, PublishResponse, StatusRequest, StatusResponse};
+use dtm_proto::ingest::{Open, PublishResponse, StatusRequest, StatusResponse};
 use dtm_types::text::Told;
 use dtm_types::{ErrorCode, GroupId, SourceId, StreamKey};
 use futures::{Stream, StreamExt};
@@ -66,9 +66,11 @@ impl IngestDoor {
         let group = GroupId(row.group);
         let rows = self.0.rows(group, Freshness::Current, reads::cursor_range(&stream)).await?;
         let cursor = reads::cursor(rows.as_ref(), &stream).map_err(internal)?.unwrap_or_default();
+        let held = self.0.cluster.through(group);
+        let is_there = held.is_some_and(|held| held >= cursor.offset);
         Ok(Response::new(StatusResponse {
             acked_through: cursor.through,
-            site_through: 0,
+            site_through: if is_there { cursor.through } else { 0 },
             session: cursor.session,
             incarnation: self.0.incarnation.0,
             group: group.0,
@@ -78,6 +80,7 @@ impl IngestDoor {
             refused: cursor.refused,
             duplicates: cursor.duplicates,
             finished: cursor.closed,
+            site_copies: held.is_some(),
         }))
     }
 }
@@ -144,10 +147,6 @@ impl Shared {
             return Err(status(ErrorCode::InvalidArgument, detail));
         }
         let stream = stream_key(&open.source, &open.stream)?;
-        if !(0..=AckLevel::Majority as i32).contains(&open.ack_level) {
-            let what = "an ack level beyond the majority";
-            return Err(of_session(&dtm_actors::Error::NotSupported { stream, what }));
-        }
         let source = self.directory.source(self.view(), &open.source).await?;
         if source.suspended {
             let what = Told::new("refused.suspended").with("source", &open.source);

@@ -169,6 +169,7 @@ pub(crate) fn limits(config: &Config) -> Limits {
         stream_names_max: u32::try_from(limits.stream_names_max).unwrap_or(u32::MAX),
         quarantine_records_max: limits.quarantine_records_max,
         quarantine_bytes_max: limits.quarantine_bytes_max,
+        site_ack_within: Duration::from_millis(limits.site_ack_within_ms),
         ..Limits::default()
     }
 }

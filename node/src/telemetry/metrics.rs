@@ -147,6 +147,8 @@ metrics! {
     Gauge "dtm_primacy_may_acknowledge" [""] "0 or 1": "1 while this node may acknowledge: always, but where a register decides which site is primary.";
     Counter "dtm_primacy_refused_total" [""] "commands": "Commands of sessions that were not proposed, because this node may not acknowledge.";
     Counter "dtm_primacy_untold_total" [""] "commands": "Outcomes that were not told, because the right to acknowledge ended meanwhile.";
+    Gauge "dtm_sites_through_index" ["group"] "index": "Where the layout has a standby: through which index of the group's log a majority of the replicas there has everything on disk, by the group's leader. 0: not known.";
+    Counter "dtm_site_acks_late_total" [""] "streams": "Streams at ack level `site` that were ended, or not opened, because the standby had made no progress for `limits.site_ack_within_ms`.";
     Gauge "dtm_sites_lag_entries" ["group, site"] "entries": "Committed entries that the replica furthest behind at another site does not hold, by the group's leader.";
     Gauge "dtm_sites_lag_seconds" ["group, site"] "seconds": "Age of the oldest of them, as far back as that leader has led.";
     Gauge "dtm_sites_lagging" ["group, site"] "groups": "1 while that is above `sites.lag_alarm_ms`, else 0.";

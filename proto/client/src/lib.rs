@@ -13,7 +13,8 @@
 //! ```
 //!
 //! What holds everywhere: a sequence names one record for good (nothing is renumbered); a record
-//! leaves the store only after the ack that covers it; an outcome that is not known is asked for
+//! leaves the store only after the ack that covers it, and where the cluster has a standby once that
+//! has it too; an outcome that is not known is asked for
 //! again and never reported as a failure.
 
 mod backoff;
@@ -40,5 +41,5 @@ pub use session::{Session, SessionEvent};
 pub use spool::{Spool, SpoolConfig};
 pub use tls::TlsFiles;
 
-pub use dtm_proto::ingest::{Defaults, IdPolicy, Open, Record, Window};
+pub use dtm_proto::ingest::{AckLevel, Defaults, IdPolicy, Open, Record, Window};
 pub use dtm_types::format::{Form, Mode};

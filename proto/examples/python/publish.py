@@ -7,6 +7,11 @@ What a client has to do, and this one does:
     below it is stored, whatever became of the ack;
   - show refusals: a refused record is kept in quarantine and its neighbours went on. A refusal is
     said once, beside the ack; what was said while nobody listened is read from the quarantine.
+
+What this one does not do: keep records after their ack. Where the cluster has a standby
+(`Opened.site_copies`), a site that is lost takes with it what the standby did not have yet; a
+client that wants to send that again keeps every record until `Ack.site_through` covers it, as the
+SDK and the agent do. This one says which records those are, and ends.
 """
 
 import argparse
@@ -277,7 +282,8 @@ class Publisher:
                 if time.monotonic() - heard > ACK_TIMEOUT_S:
                     raise Cut("no ack in time: outcome unknown") from None
                 continue
-            heard = time.monotonic()
+            if not (kind == "ack" and answer.only_site):
+                heard = time.monotonic()
             if kind == "error":
                 raise answer
             if kind == "end":
@@ -287,7 +293,8 @@ class Publisher:
             if kind == "ack":
                 self.ack = answer
                 self.take_ack(answer.acked_through)
-                print(f"acked {self.acked}", file=sys.stderr)
+                if not answer.only_site:
+                    print(f"acked {self.acked}", file=sys.stderr)
             elif kind == "refused":
                 self.take_refusals(answer.records)
             elif kind == "rewind":

@@ -507,6 +507,29 @@ pub struct StoppedGroup {
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SiteThroughRequest {
+    /// The groups that are asked about, with what the caller knows of each.
+    #[prost(message, repeated, tag = "1")]
+    pub known: ::prost::alloc::vec::Vec<SitePosition>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SiteThroughResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub groups: ::prost::alloc::vec::Vec<SitePosition>,
+}
+/// How far the site that stands by has a group.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SitePosition {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    /// Of the leader that says so: what an earlier one said is not taken after it.
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
+    /// A majority of the standby's replicas has everything through here on disk, committed by the group.
+    #[prost(uint64, tag = "3")]
+    pub index: u64,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateReplicaRequest {
     #[prost(message, optional, tag = "1")]
@@ -1438,6 +1461,32 @@ pub mod peer_service_client {
                 .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "Positions"));
             self.inner.unary(req, path, codec).await
         }
+        /// Through which index the standby has these groups on disk. Answered for those that the receiver
+        /// leads, once one of them is elsewhere than the caller knows, or after a quarter of a second.
+        pub async fn site_through(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SiteThroughRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SiteThroughResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.cluster.v1.PeerService/SiteThrough",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "SiteThrough"));
+            self.inner.unary(req, path, codec).await
+        }
         /// A question to the receiver's acceptor of the register, which decides what life is in force; heard
         /// in whatever life the caller lives.
         pub async fn register(
@@ -1638,6 +1687,15 @@ pub mod peer_service_server {
             request: tonic::Request<super::PositionsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::PositionsResponse>,
+            tonic::Status,
+        >;
+        /// Through which index the standby has these groups on disk. Answered for those that the receiver
+        /// leads, once one of them is elsewhere than the caller knows, or after a quarter of a second.
+        async fn site_through(
+            &self,
+            request: tonic::Request<super::SiteThroughRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SiteThroughResponse>,
             tonic::Status,
         >;
         /// A question to the receiver's acceptor of the register, which decides what life is in force; heard
@@ -2699,6 +2757,51 @@ pub mod peer_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PositionsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.cluster.v1.PeerService/SiteThrough" => {
+                    #[allow(non_camel_case_types)]
+                    struct SiteThroughSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::SiteThroughRequest>
+                    for SiteThroughSvc<T> {
+                        type Response = super::SiteThroughResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SiteThroughRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::site_through(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SiteThroughSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

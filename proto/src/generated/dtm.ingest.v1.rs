@@ -55,7 +55,7 @@ pub struct Open {
     /// it: any node serves any stream.
     #[prost(bool, tag = "13")]
     pub may_redirect: bool,
-    /// Where records have to be before they are acked. Only MAJORITY is accepted yet.
+    /// Where records have to be before they are acked. The agreement may ask for more, never for less.
     #[prost(enumeration = "AckLevel", tag = "14")]
     pub ack_level: i32,
 }
@@ -188,6 +188,13 @@ pub struct Opened {
     pub node: ::prost::alloc::string::String,
     #[prost(uint32, tag = "10")]
     pub schema_version: u32,
+    /// Another site holds copies of the group: a client that keeps records keeps what is acked until
+    /// `site_through` covers it. False = there is none, and what is acked may go.
+    #[prost(bool, tag = "11")]
+    pub site_copies: bool,
+    /// As in Ack; 0 = not known (yet).
+    #[prost(uint64, tag = "12")]
+    pub site_through: u64,
 }
 /// Limits of this stream. Bytes in flight = sent and not yet acked: of each frame the encoded bytes of
 /// the PublishRequest that carries it.
@@ -210,7 +217,9 @@ pub struct Window {
 pub struct Ack {
     #[prost(uint64, tag = "1")]
     pub acked_through: u64,
-    /// Also on another site; 0 = there is none.
+    /// Everything up to here is also on disk on a majority of the group's replicas at the site that
+    /// stands by: it outlives the loss of this one. Of this life of the cluster; within a session it never
+    /// falls. 0 = there is no such site (`site_copies` is false), or nothing is known (yet).
     #[prost(uint64, tag = "2")]
     pub site_through: u64,
     #[prost(uint32, tag = "3")]
@@ -232,6 +241,13 @@ pub struct Ack {
     pub duplicates: u32,
     #[prost(uint64, tag = "10")]
     pub unverified: u64,
+    /// As in Opened; it may change while a stream is open.
+    #[prost(bool, tag = "11")]
+    pub site_copies: bool,
+    /// Nothing was acked now: only what is told of the other site is news. Offset and leaf are those of
+    /// the ack before, or 0.
+    #[prost(bool, tag = "12")]
+    pub only_site: bool,
 }
 /// These records were kept as refusals; their neighbours went on. Sent before the ack that covers them.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -298,6 +314,7 @@ pub struct StatusRequest {
 pub struct StatusResponse {
     #[prost(uint64, tag = "1")]
     pub acked_through: u64,
+    /// As in Ack, where the other site has all of it; else 0, even where it has a part.
     #[prost(uint64, tag = "2")]
     pub site_through: u64,
     #[prost(uint64, tag = "3")]
@@ -318,6 +335,9 @@ pub struct StatusResponse {
     pub duplicates: u64,
     #[prost(bool, tag = "11")]
     pub finished: bool,
+    /// As in Opened.
+    #[prost(bool, tag = "12")]
+    pub site_copies: bool,
 }
 /// How repeated messages are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -355,7 +375,11 @@ pub enum AckLevel {
     Unspecified = 0,
     /// On disk on a majority of the group's replicas.
     Majority = 1,
-    /// Also on disk on a majority of another site's replicas. Not yet accepted.
+    /// Also on disk on a majority of the group's replicas at the site that stands by. Refused where the
+    /// layout has none (`not-agreed`). It never becomes less: while that site is behind nothing is acked,
+    /// and after `limits.site_ack_within_ms` without progress the call ends as `outcome-unknown`; the
+    /// client opens again and goes on from the cursor. An open of such a stream is answered once that
+    /// site has all that the stream holds.
     Site = 2,
 }
 impl AckLevel {

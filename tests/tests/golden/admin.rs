@@ -2,7 +2,7 @@
 
 use dtm_types::command::admin::Op;
 use dtm_types::command::{
-    Admin, Agreement, ApprovalRow, ApprovalState, BootNode, ClusterRow, DatasetRow, DenyApproval,
+    AckLevel, Admin, Agreement, ApprovalRow, ApprovalState, BootNode, ClusterRow, DatasetRow, DenyApproval,
     EnterBackup, GrantApproval, GroupRow, JoinTokenRow, LayoutKind, LayoutRow, LayoutSeat,
     LeftAction, MaskRule, NodeRow, OperatorRow, PutSettings, RemoveNode, ReplicaRow,
     RequestApproval, ResendQuarantined, RevokeOperator, RevokeSourceCertificate, RevokeSourceKey,
@@ -45,6 +45,7 @@ fn source() -> SourceRow {
         security_status: 2,
         priority: 3,
         responsible_agency: "H57.08".into(),
+        ack_level: 0,
     };
     let limits = SourceLimits {
         record_bytes_max: 1_000_001,
@@ -71,6 +72,17 @@ fn source() -> SourceRow {
         version: 13,
         created_us: 1_795_000_000_000_014,
     }
+}
+
+fn source_at_site() -> SourceRow {
+    let agreement = Agreement {
+        dataset: "payment".into(),
+        modes: vec![Mode::Realtime.into()],
+        form: Form::Raw.into(),
+        ack_level: AckLevel::Site.into(),
+        ..Agreement::default()
+    };
+    SourceRow { source: "tinh-01".into(), agreements: vec![agreement], ..SourceRow::default() }
 }
 
 fn source_key() -> SourceKeyRow {
@@ -279,7 +291,7 @@ fn boot() -> BootNode {
     }
 }
 
-fn of_version_2() -> [(&'static str, Op); 16] {
+fn of_version_2() -> [(&'static str, Op); 17] {
     let boot_of_a_site = BootNode { sites_address: "n1:9445".into(), ..boot() };
     let rotating = ClusterRow { pending_cluster_key_id: id(7), ..cluster() };
     let removal = RemoveNode { node: id(1), approval: id(2), replicas_min: 3 };
@@ -321,6 +333,7 @@ fn of_version_2() -> [(&'static str, Op); 16] {
         ("put_settings", Op::PutSettings(put_settings())),
         ("enter_backup", Op::EnterBackup(backup)),
         ("put_group.standby", Op::PutGroup(group_with_a_standby())),
+        ("put_source.site", Op::PutSource(source_at_site())),
         ("put_layout", Op::PutLayout(LayoutRow { version: 0, time_us: 0, ..layout() })),
         ("put_layout.held", Op::PutLayout(layout_that_is_held())),
         ("settle_left", Op::SettleLeft(settled)),
@@ -346,6 +359,7 @@ fn rows_of_meta() {
     golden.message("SettingsRow", &settings());
     golden.message("NodeRow/sites", &node_of_a_site());
     golden.message("GroupRow/standby", &group_with_a_standby());
+    golden.message("SourceRow/site", &source_at_site());
     golden.message("LayoutRow", &layout());
     golden.message("LayoutRow/held", &layout_that_is_held());
     golden.close();

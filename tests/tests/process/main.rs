@@ -64,6 +64,7 @@ mod secrecy;
 mod source_certificate;
 mod sources;
 mod strangers;
+mod survival;
 mod tour;
 mod unfinished;
 mod wait;

@@ -17,14 +17,14 @@ use crate::readback::judge;
 use crate::sources::Source;
 use crate::wait::until;
 
-const PRIMARY: &str = "main";
-const STANDBY: &str = "b";
-const THIRD: &str = "c";
+pub(crate) const PRIMARY: &str = "main";
+pub(crate) const STANDBY: &str = "b";
+pub(crate) const THIRD: &str = "c";
 const SOURCES: usize = 3;
 const ALIVE: u64 = 20;
-const PROMOTE: [&str; 5] = ["site", "promote", STANDBY, "--yes", "--reason"];
+pub(crate) const PROMOTE: [&str; 5] = ["site", "promote", STANDBY, "--yes", "--reason"];
 /// The primary is silent for a lease, then the standby waits for its right to end.
-const PROMOTED_WITHIN: Duration = Duration::from_secs(150);
+pub(crate) const PROMOTED_WITHIN: Duration = Duration::from_secs(150);
 
 // holds: ING-1, ING-2, ING-3, ING-4, RAFT-1, LED-1
 // fault: F27
@@ -196,7 +196,6 @@ async fn stands_by(cluster: &mut Cluster, load: &Load) -> Result<()> {
     })
     .await?;
     cluster.fulfilled().await?;
-    load.moves(ALIVE).await?;
     // Its context learns every address.
     cluster.dtm(&["cluster", "status"]).await?;
     until("a register that confirms the primary", crate::cluster::WITHIN, async || {
@@ -205,7 +204,13 @@ async fn stands_by(cluster: &mut Cluster, load: &Load) -> Result<()> {
         ensure!(told["register"]["primary"] == PRIMARY, "{told}");
         Ok(())
     })
-    .await?;
+    .await
+}
+
+/// Nobody takes over while the primary lives.
+async fn stands_by(cluster: &mut Cluster, load: &Load) -> Result<()> {
+    three_places(cluster).await?;
+    load.moves(ALIVE).await?;
     until("a refusal while the primary lives", crate::cluster::WITHIN, async || {
         let by_mistake = [&PROMOTE[..], &["by mistake"]].concat();
         cluster.dtm_fails(&by_mistake, "may still acknowledge").await

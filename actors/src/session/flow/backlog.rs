@@ -119,17 +119,26 @@ impl Flow {
             Some(Answer::Refusal(refusal)) if !past(&refusal) => {
                 Err(opener::unexpected(&self.stream, &Some(Answer::Refusal(refusal))))
             }
-            Some(Answer::Done(_) | Answer::Refusal(_)) => {
+            Some(known @ (Answer::Done(_) | Answer::Refusal(_))) => {
                 self.next = self.next.max(through + 1);
                 self.acked_through = self.acked_through.max(through);
-                let ack = ingest::Ack {
+                // Nothing is stored of what is lost: it waits for no other site. Where the declaration
+                // came twice, its entry lies below the one that is told next.
+                let index = match known {
+                    Answer::Done(done) => done.offset,
+                    _ => self.site.last_index(),
+                };
+                self.site.acked(self.acked_through, index);
+                let mut ack = ingest::Ack {
                     acked_through: self.acked_through,
                     group: self.group.0,
                     incarnation: self.deps.incarnation.0,
                     token: self.token(self.acked_through),
                     ..ingest::Ack::default()
                 };
-                self.push(Response::Ack(ack))
+                self.site.tell(&mut ack);
+                self.push(Response::Ack(ack))?;
+                self.acknowledge()
             }
             other => Err(opener::unexpected(&self.stream, &other)),
         }

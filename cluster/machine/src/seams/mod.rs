@@ -2,7 +2,7 @@
 //! one contract suite (`tests/contract`).
 //!
 //! ```text
-//!  actors ── Proposer, ReadView ──> cluster          machine ── StateRead ──> storage
+//!  actors ── Proposer, ReadView, SiteCopies ──> cluster    machine ── StateRead ──> storage
 //!  cluster ── StateStore, RecordStore ──> storage    everyone ── Clock, Entropy
 //! ```
 
@@ -11,6 +11,7 @@ mod entropy;
 mod proposer;
 mod read_view;
 mod record_store;
+mod site_copies;
 mod state_store;
 
 pub use clock::{Clock, ManualClock};
@@ -18,4 +19,5 @@ pub use entropy::{Entropy, SeededEntropy};
 pub use proposer::{ProposeError, Proposer, Reply};
 pub use read_view::{Freshness, GroupView, LeaderHint, ReadError, ReadView};
 pub use record_store::{RecordError, RecordStore};
+pub use site_copies::{OneSite, SiteCopies};
 pub use state_store::{MemoryStateStore, StateBatch, StateError, StateOp, StateRead, StateStore};

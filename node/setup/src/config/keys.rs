@@ -209,6 +209,8 @@ config! {
         quarantine_records_max: u64 = "10_000", 0..=10_000_000, "records", Live;
         /// Bytes of refused records kept for one source; beyond it they are only counted.
         quarantine_bytes_max: u64 = "67_108_864", 0..=(16 * GIB), "bytes", Live;
+        /// Where an agreement asks for acks at level `site`: how long they may wait for the standby without progress. Then the stream ends as `outcome-unknown`, and its client opens it again and goes on from the cursor. The standby's lag has to stay well below.
+        site_ack_within_ms: u64 = "10_000", 1_000..=600_000, "ms", Start;
         /// Disk that the log leaves free. Where a new segment would take of it, what this node leads is refused as `disk-full`.
         disk_reserved_bytes: u64 = "268_435_456", (64 * MIB)..=(64 * GIB), "bytes", Node;
     }

@@ -85,6 +85,11 @@ impl AdminDoor {
                 let what = Told::new("refused.agreement").with("dataset", &agreement.dataset);
                 return Err(told(ErrorCode::InvalidArgument, &what));
             }
+            if dtm_types::command::AckLevel::try_from(agreement.ack_level).is_err() {
+                let what = Told::new("session.unknown_value").with("field", "ack_level");
+                let what = what.with("value", agreement.ack_level);
+                return Err(told(ErrorCode::InvalidArgument, &what));
+            }
             // 0 = as the data set says.
             if agreement.security_status.max(agreement.priority) > LABEL_MAX {
                 let what = Told::new("refused.labels").with("max", LABEL_MAX);

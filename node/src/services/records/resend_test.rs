@@ -7,7 +7,7 @@ use std::time::Duration;
 use dtm_actors::{Contract, Defaults, Deps, Full};
 use dtm_catalog::{CompiledSchema, Definition};
 use dtm_machine::MemoryGroups;
-use dtm_machine::seams::{Proposer, Reply};
+use dtm_machine::seams::{OneSite, Proposer, Reply};
 use dtm_storage::keys::{Keyring, Master};
 use dtm_storage::vfs::RealVfs;
 use dtm_types::command::command::Op as CommandOp;
@@ -67,6 +67,7 @@ fn request() -> OpenRequest {
         mode: Mode::Realtime,
         ids_by_sequence: true,
         defaults: Defaults::default(),
+        acks_at_site: false,
     };
     OpenRequest {
         stream: StreamKey::parse("tinh-01", "resend.1-1-0-0").expect("allowed names"),
@@ -88,6 +89,7 @@ async fn a_call_that_is_broken_off_gives_its_stream_back() {
     let proposer = Arc::new(Mute { groups, batches: AtomicUsize::new(0) });
     let deps = Deps {
         proposer: Arc::clone(&proposer) as _,
+        copies: Arc::new(OneSite),
         vault: Arc::new(vault(folder.path())),
         treatment: Arc::new(Full),
         clock,

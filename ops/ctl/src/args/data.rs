@@ -77,6 +77,10 @@ pub struct SourceArgs {
     /// Priority of messages that do not say; without it as the data set says.
     #[arg(long, value_enum)]
     pub priority: Option<SendPriority>,
+    /// Where records have to be before they are acknowledged; without it on a majority of the
+    /// group's replicas. `site` needs a layout with a standby, and waits for it.
+    #[arg(long, value_enum)]
+    pub ack_level: Option<SendAckLevel>,
     /// A limit of its own, in place of the nodes' (docs/config.md, `limits`): record_bytes_max,
     /// frame_bytes_max, in_flight_bytes_max, streams_open_max, stream_names_max,
     /// quarantine_records_max or quarantine_bytes_max. Repeatable; 0 gives the nodes' back. Holds
@@ -151,6 +155,15 @@ pub enum SendPriority {
     Normal,
     /// Before the others.
     High,
+}
+
+/// Where records have to be before they are acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SendAckLevel {
+    /// On disk on a majority of the group's replicas.
+    Majority = 1,
+    /// Also on disk on a majority of them at the standby.
+    Site,
 }
 
 /// `dtm source key`.
@@ -251,6 +264,11 @@ pub struct AgentArgs {
     /// Folder of the sealed spool: of this cluster, source, data set, stream and input alone.
     #[arg(long)]
     pub spool: PathBuf,
+    /// Bytes that the spool may take on disk; then nothing more is taken until acks make room. Where
+    /// the cluster has a standby, records stay until that has them too: as much as comes while its
+    /// line is cut.
+    #[arg(long, default_value_t = 1 << 30, value_parser = clap::value_parser!(u64).range(1 << 24..))]
+    pub spool_bytes: u64,
     /// Seconds without a change after which a file is taken.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub settle: u64,

@@ -60,6 +60,7 @@ pub(crate) async fn run(args: &AgentArgs, globals: &Globals) -> Result<(), Failu
         config.publisher.ids = IdPolicy::MessageId;
     }
     config.accept_loss = args.accept_loss;
+    config.spool.spool_bytes_max = args.spool_bytes;
     config.cluster = Some(cluster_mark(&context)?);
     config.settle = Duration::from_secs(args.settle);
     config.delimiter = args.delimiter;
@@ -194,8 +195,12 @@ fn document(report: Report, lang: Lang) -> Value {
         Report::Unsendable { file, line, reason } => {
             json!({ "unsendable": file, "line": line, "rule": reason.key(), "reason": reason.text(lang) })
         }
-        Report::SpoolFull { bytes, spool_bytes_max } => {
-            json!({ "spool_full": bytes, "spool_bytes_max": spool_bytes_max })
+        Report::SpoolFull { bytes, site_bytes, spool_bytes_max } => {
+            let site = site_bytes.to_string();
+            let reason =
+                (site_bytes > 0).then(|| render(lang, "agent.spool_waits", &[("site", &site)]));
+            json!({ "spool_full": bytes, "spool_bytes_max": spool_bytes_max,
+                    "waits_for_site": site_bytes, "reason": reason })
         }
         Report::Publisher(event) => publisher(event),
     }
@@ -302,7 +307,7 @@ mod tests {
     #[test]
     fn a_report_is_one_line_in_one_write() {
         let mut writes = Writes::default();
-        let spool_full = || Report::SpoolFull { bytes: 7, spool_bytes_max: 9 };
+        let spool_full = || Report::SpoolFull { bytes: 7, site_bytes: 3, spool_bytes_max: 9 };
         for _ in 0..2 {
             tell_to(&mut writes, spool_full(), Lang::En).expect("written");
         }
@@ -311,6 +316,8 @@ mod tests {
             let (last, text) = line.split_last().expect("not empty");
             let read: Value = serde_json::from_slice(text).expect("JSON");
             assert_eq!((*last, &read["spool_full"]), (b'\n', &json!(7)));
+            assert_eq!(read["waits_for_site"], 3);
+            assert!(read["reason"].as_str().is_some_and(|told| told.contains("the standby")));
         }
     }
 }

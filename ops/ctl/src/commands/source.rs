@@ -122,7 +122,7 @@ async fn show(remote: &Remote, printer: &Printer<'_>, source: &str) -> Result<()
     let agreements = detail.source.iter().flat_map(|source| &source.agreements);
     printer.raw("");
     printer.table(
-        &["dataset", "modes", "form", "security", "priority"],
+        &["dataset", "modes", "form", "security", "priority", "ack_level"],
         agreements.map(source_row::told).collect(),
         &Value::Null,
     );
@@ -319,7 +319,8 @@ fn to_json(detail: &SourceDetail) -> Value {
     let agreements = source.agreements.iter().map(|a| {
         let modes: Vec<_> = a.modes.iter().filter_map(|m| Mode::try_from(*m).ok()).map(|m| m.as_str_name()).collect();
         json!({ "dataset": a.dataset, "modes": modes, "form": a.form().as_str_name(), "refuse_raw": a.refuse_raw,
-                "security_status": a.security_status, "priority": a.priority })
+                "security_status": a.security_status, "priority": a.priority,
+                "ack_level": source_row::ack_level(a) })
     });
     let limits = source.limits.unwrap_or_default().named();
     let limits: serde_json::Map<_, _> =

@@ -1,7 +1,7 @@
 //! The row of a source as `dtm source add` asks for it: a new one, or a present one with what was
 //! named changed in it.
 
-use dtm_types::command::{Agreement, SourceRow};
+use dtm_types::command::{AckLevel, Agreement, SourceRow};
 use dtm_types::format::{Form, Mode};
 
 use crate::args::{SendForm, SendMode, SourceArgs, SourceLimit};
@@ -45,7 +45,7 @@ pub(super) fn row(args: &SourceArgs, present: Option<SourceRow>) -> SourceRow {
     row
 }
 
-/// An agreement for people: data set, modes, form, security status and priority.
+/// An agreement for people: data set, modes, form, security status, priority and ack level.
 pub(super) fn told(agreement: &Agreement) -> Vec<String> {
     let modes = agreement.modes.iter().filter_map(|mode| Mode::try_from(*mode).ok());
     let modes: Vec<_> = modes.map(|mode| small(mode.as_str_name(), "MODE_")).collect();
@@ -59,7 +59,13 @@ pub(super) fn told(agreement: &Agreement) -> Vec<String> {
         form,
         label(agreement.security_status, "public internal restricted"),
         label(agreement.priority, "low normal high"),
+        ack_level(agreement).to_owned(),
     ]
+}
+
+/// As the option has it.
+pub(super) fn ack_level(agreement: &Agreement) -> &'static str {
+    if agreement.ack_level() == AckLevel::Site { "site" } else { "majority" }
 }
 
 /// The name as the options of `dtm source add` have it.
@@ -105,6 +111,9 @@ fn change(agreement: &mut Agreement, args: &SourceArgs) {
     if let Some(priority) = args.priority {
         agreement.priority = priority as u32;
     }
+    if let Some(level) = args.ack_level {
+        agreement.ack_level = level as i32;
+    }
 }
 
 #[cfg(test)]
@@ -137,7 +146,7 @@ mod tests {
         let asked = "--title T --agency A --dataset a,b --mode batch --form masked --refuse-raw \
                      --security restricted";
         let mut present = row(&args(asked), None);
-        let shown = ["a", "batch", "masked, refuse-raw", "restricted", "-"];
+        let shown = ["a", "batch", "masked, refuse-raw", "restricted", "-", "majority"];
         assert_eq!(told(&present.agreements[0]), shown);
         present.version = 7;
         present.group = 3;
@@ -148,6 +157,9 @@ mod tests {
         assert_eq!(suspended, SourceRow { suspended: true, ..present.clone() });
         let resumed = row(&args("--update --suspend=false"), Some(suspended));
         assert_eq!(resumed, present);
+        let safe = row(&args("--update --ack-level site"), Some(present.clone()));
+        assert!(safe.agreements.iter().all(|of| ack_level(of) == "site"), "{safe:?}");
+        assert_eq!(safe.agreements[0].ack_level(), AckLevel::Site);
 
         let changed = row(&args("--update --dataset b,c --priority high"), Some(present.clone()));
         let [kept, new] = &changed.agreements[..] else { panic!("{changed:?}") };

@@ -182,6 +182,8 @@ pub enum Report {
     SpoolFull {
         /// Bytes in the spool.
         bytes: u64,
+        /// Of those, of records that are acked and wait until the standby has them.
+        site_bytes: u64,
         /// `spool_bytes_max`.
         spool_bytes_max: u64,
     },
@@ -356,10 +358,10 @@ impl Intake {
                     self.tell(Report::Taken { file: file.to_owned(), through });
                     return Ok(true);
                 }
-                Err(spool::Error::Full { bytes, spool_bytes_max }) => {
+                Err(spool::Error::Full { bytes, site_bytes, spool_bytes_max }) => {
                     if !told {
                         told = true;
-                        self.tell(Report::SpoolFull { bytes, spool_bytes_max });
+                        self.tell(Report::SpoolFull { bytes, site_bytes, spool_bytes_max });
                     }
                     tokio::select! {
                         () = self.stop.cancelled() => return Ok(false),

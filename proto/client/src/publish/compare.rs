@@ -85,7 +85,7 @@ async fn answer(session: &mut Session) -> Result<Option<u64>, crate::Error> {
     // Ends with the session: the caller bounds the wait.
     while let Some(event) = session.next_event().await? {
         match event {
-            SessionEvent::Ack(_) => return Ok(None),
+            SessionEvent::Ack(ack) if !ack.only_site => return Ok(None),
             SessionEvent::Rewind(rewind) if rewind.reason() == RewindReason::Conflict => {
                 return Ok(Some(rewind.conflict_sequence));
             }

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use bytes::Bytes;
-use dtm_proto::ingest::{Defaults, IdPolicy, Open, RefusedRecord};
+use dtm_proto::ingest::{AckLevel, Defaults, IdPolicy, Open, RefusedRecord};
 use dtm_types::format::{Form, Mode};
 use std::fmt;
 use std::sync::Arc;
@@ -41,6 +41,9 @@ pub struct PublisherConfig {
     /// Bytes of records that are held in all, where acked ones are kept until another site has
     /// them. Default 8 MiB.
     pub held_bytes_max: usize,
+    /// Where records have to be before they are acked. The agreement may ask for more. Default: a
+    /// majority of the group's replicas.
+    pub ack_level: AckLevel,
     /// A frame is cut at this size. Default 256 KiB.
     pub frame_bytes_max: usize,
     /// Frames in flight below which a frame goes out at once, however small. Default 1: what comes
@@ -82,6 +85,7 @@ impl PublisherConfig {
             ack_token: Bytes::new(),
             unacked_bytes_max: 2 << 20,
             held_bytes_max: 8 << 20,
+            ack_level: AckLevel::Majority,
             frame_bytes_max: 256 << 10,
             eager_frames: 1,
             frame_bytes_min: 64 << 10,
@@ -103,6 +107,7 @@ impl PublisherConfig {
             mode: self.mode.into(),
             form: self.form.into(),
             ids: self.ids.into(),
+            ack_level: self.ack_level.into(),
             defaults: self.defaults.clone(),
             client: concat!("dtm-client/", env!("CARGO_PKG_VERSION")).into(),
             ..Open::default()
@@ -184,7 +189,7 @@ pub enum Event {
 pub struct Progress {
     /// Everything up to here is on disk on a majority.
     pub acked_through: u64,
-    /// Everything up to here is also on another site; 0 = there is none.
+    /// Everything up to here is also at the site that stands by; 0 = there is none, or not known.
     pub site_through: u64,
     /// Incarnation of the last answer.
     pub incarnation: u64,
@@ -205,8 +210,17 @@ pub struct Snapshot {
     pub next_sequence: u64,
     /// Highest acked sequence.
     pub acked_through: u64,
+    /// Another site holds copies: what is acked is held until that has it.
+    pub site_copies: bool,
+    /// Highest sequence that it has.
+    pub site_through: u64,
     /// Bytes of records held.
     pub held_bytes: u64,
+    /// Of those, of records that are acked and that it does not have.
+    pub waits_for_site_bytes: u64,
+    /// Acked records that were let go before it had them, for want of room (`held_bytes_max`); a
+    /// spool lets none go.
+    pub let_go: u64,
     /// Records sent, resends included.
     pub records_sent: u64,
     /// Frames sent, resends included.

@@ -13,7 +13,7 @@ use crate::backoff::Backoff;
 use crate::{Endpoint, Error, Session};
 use dtm_proto::ingest::{Open, Window};
 use dtm_types::ErrorCode;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -157,6 +157,8 @@ impl Driver {
     /// A session, after as many attempts as it takes; `None` when there is nothing left to do.
     async fn connect(&mut self, advised: Option<String>) -> Result<Option<Session>, Error> {
         self.route.begin(advised);
+        // Nodes that live in an earlier life of the cluster than this client saw.
+        let mut left_behind = BTreeSet::new();
         loop {
             if self.nothing_left() {
                 return Ok(None);
@@ -182,15 +184,22 @@ impl Driver {
             {
                 continue;
             }
-            if !error.retryable() {
+            // A site that another took over from is up again: the others are of the life that goes on.
+            let is_behind = error.code() == Some(ErrorCode::WrongIncarnation);
+            if is_behind {
+                left_behind.insert(self.route.address().to_owned());
+            }
+            let is_elsewhere = is_behind && left_behind.len() < self.endpoint.seeds().len();
+            if !error.retryable() && !is_elsewhere {
                 return Err(error);
             }
-            let is_away = matches!(
-                error,
-                Error::Connect { .. }
-                    | Error::OutcomeUnknown { .. }
-                    | Error::Rejected { grpc: tonic::Code::Unavailable, .. }
-            );
+            let is_away = is_behind
+                || matches!(
+                    error,
+                    Error::Connect { .. }
+                        | Error::OutcomeUnknown { .. }
+                        | Error::Rejected { grpc: tonic::Code::Unavailable, .. }
+                );
             if !self.route.failed() || !is_away {
                 self.pause(error).await;
             }

@@ -86,6 +86,11 @@ impl Memory {
         self.bytes - self.acked_bytes
     }
 
+    /// Bytes that are acked and wait until the standby has them.
+    pub(crate) fn waits_for_site(&self) -> usize {
+        self.acked_bytes
+    }
+
     /// The cluster holds less than it acked: what lies above `acked_through` is unacked again.
     pub(crate) fn unack(&mut self, acked_through: u64) {
         while self.acked_frames > 0
@@ -98,8 +103,10 @@ impl Memory {
     }
 
     /// Notes an ack and forgets what lies at or below `release`, frame by frame: a frame that is
-    /// acked in part stays. Where more than `bytes_max` are held then, the oldest acked ones go.
-    pub(crate) fn release(&mut self, release: u64, acked_through: u64, bytes_max: usize) {
+    /// acked in part stays. Where more than `bytes_max` are held then, the oldest acked ones go: how
+    /// many records of those another site does not have.
+    pub(crate) fn release(&mut self, release: u64, acked_through: u64, bytes_max: usize) -> u64 {
+        let mut let_go = 0;
         while let Some(frame) = self.frames.get(self.acked_frames)
             && frame.last_sequence() <= acked_through
         {
@@ -116,7 +123,10 @@ impl Memory {
             self.bytes -= gone.bytes();
             self.acked_bytes -= gone.bytes();
             self.acked_frames -= 1;
+            let_go +=
+                (gone.last_sequence() + 1).saturating_sub(gone.first_sequence().max(release + 1));
         }
+        let_go
     }
 }
 
@@ -139,7 +149,7 @@ mod tests {
         assert_eq!((memory.first_held(), memory.next_sequence()), (10, 20));
         let frame = memory.frame_from(11, MAX).expect("held");
         assert_eq!((frame.first_sequence(), frame.last_sequence()), (11, 12));
-        memory.release(13, 13, usize::MAX);
+        assert_eq!(memory.release(13, 13, usize::MAX), 0);
         assert_eq!(memory.first_held(), 13, "a frame acked in part stays whole");
         assert!(memory.frame_from(12, MAX).is_none());
         assert_eq!(memory.frame_from(19, MAX).map(|f| f.last_sequence()), Some(19));
@@ -154,10 +164,10 @@ mod tests {
         for _ in 0..10 {
             memory.push(&record(100));
         }
-        memory.release(0, 4, usize::MAX);
+        assert_eq!(memory.release(0, 4, usize::MAX), 0);
         assert_eq!(memory.first_held(), 1, "another site lacks them");
         let unacked = memory.unacked_bytes();
-        memory.release(0, 4, 0);
+        assert_eq!(memory.release(2, 4, 0), 2, "two of them it has");
         assert_eq!((memory.first_held(), memory.bytes()), (5, unacked));
     }
 }

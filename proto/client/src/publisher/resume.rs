@@ -8,6 +8,9 @@
 //!      (mended from what    were lost on the        else wrote: end
 //!      is held, or told)    way are counted
 //! ```
+//! Where another site took over, in a later life of the cluster, its cursor is where its copy ended:
+//! what it lacks is sent again, which is why acked records stay until that site has them. What an
+//! earlier life said of the other site says nothing of now.
 
 use super::config::Event;
 use super::driver::{Driver, Loss};
@@ -40,7 +43,7 @@ impl Driver {
                 state.store = Store::Memory(Memory::new(next, self.config.frame_bytes_max));
             }
         }
-        self.shared.progress.send_modify(|progress| progress.incarnation = opened.incarnation);
+        self.take_site(&opened);
         self.tell(Event::Connected {
             node: opened.node.clone(),
             address: session.address().clone(),
@@ -53,6 +56,22 @@ impl Driver {
         Ok(())
     }
 
+    /// What the open tells of the other site, before anything goes by it.
+    fn take_site(&mut self, opened: &Opened) {
+        let through = opened.site_through.min(opened.next_sequence.saturating_sub(1));
+        let before = self.shared.progress.borrow().incarnation;
+        let mut state = self.shared.lock();
+        let known = if before == opened.incarnation { state.site_through } else { 0 };
+        state.site_copies = opened.site_copies || through > 0;
+        state.site_through = known.max(through);
+        let through = state.site_through;
+        drop(state);
+        self.shared.progress.send_modify(|progress| {
+            progress.incarnation = opened.incarnation;
+            progress.site_through = through;
+        });
+    }
+
     fn go_on_from(&mut self, opened: &Opened) -> Result<(), Error> {
         let next = opened.next_sequence;
         let (ours, acked) = {
@@ -62,8 +81,9 @@ impl Driver {
         if next > ours {
             return Err(self.ahead(next - 1, ours - 1));
         }
-        if next > acked + 1 {
-            // The acks were lost on the way, the records were not.
+        if next > acked {
+            // Acks may have been lost on the way, the records were not; and the other site may have
+            // more than was told.
             self.acked(next - 1, None);
         }
         self.send_from(next);
@@ -83,6 +103,7 @@ impl Driver {
             // Not held now, whatever was said once: waiters wait until it is acked again. What
             // the next open shows (`progress`) stays as it was said.
             state.acked_through = next - 1;
+            state.site_through = state.site_through.min(next - 1);
             state.store.unack(next - 1);
         }
         drop(state);

@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(crate) send_next: u64,
     pub(crate) acked_through: u64,
     pub(crate) site_through: u64,
+    /// Another site holds copies: what is acked stays until that has it.
+    pub(crate) site_copies: bool,
     pub(crate) record_bytes_max: u64,
     /// The driver sleeps until this many bytes wait; 0 = it is awake.
     pub(crate) wake_bytes: usize,
@@ -54,6 +56,7 @@ impl Shared {
             send_next: 0,
             acked_through: config.acked_through,
             site_through: 0,
+            site_copies: false,
             record_bytes_max: RECORD_BYTES_MAX,
             wake_bytes: 0,
             lost_confirmed: None,
@@ -169,12 +172,20 @@ impl Shared {
             next_sequence: state.store.next_sequence(),
             acked_through: state.acked_through,
             held_bytes: state.store.bytes() as u64,
+            site_copies: state.site_copies,
+            site_through: state.site_through,
+            waits_for_site_bytes: state.store.waits_for_site(),
             ..state.counters.clone()
         }
     }
 }
 
 impl State {
+    /// Through which sequence records may go, of those that are acked through `acked`.
+    pub(crate) fn releasable(&self, acked: u64) -> u64 {
+        if self.site_copies { acked.min(self.site_through) } else { acked }
+    }
+
     /// Everything that was taken is acked.
     pub(crate) fn all_acked(&self) -> bool {
         self.store.next_sequence() <= self.acked_through + 1

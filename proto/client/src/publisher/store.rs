@@ -88,22 +88,35 @@ impl Store {
     /// What lies above `acked_through` is unacked again.
     pub(crate) fn unack(&mut self, acked_through: u64) {
         match self {
-            Self::Unknown | Self::Spool(_) => {}
+            Self::Unknown => {}
+            Self::Spool(queue) => queue.unack(acked_through),
             Self::Memory(memory) => memory.unack(acked_through),
         }
     }
 
-    /// Forgets what lies at or below `release`: acked and, where there is another site, there too.
-    /// What is left to do on disk, where there is anything.
-    #[must_use]
-    pub(crate) fn release(&mut self, release: u64, ack: Ack, bytes_max: usize) -> Option<Released> {
+    /// Bytes that are acked and wait until the standby has them.
+    pub(crate) fn waits_for_site(&self) -> u64 {
         match self {
-            Self::Unknown => None,
-            Self::Memory(memory) => {
-                memory.release(release, ack.acked_through, bytes_max);
-                None
-            }
-            Self::Spool(queue) => queue.release(release, ack),
+            Self::Unknown => 0,
+            Self::Memory(memory) => memory.waits_for_site() as u64,
+            Self::Spool(queue) => queue.waits_for_site(),
+        }
+    }
+
+    /// Forgets what lies at or below `release`: acked and, where there is another site, there too.
+    /// How many records went that another site does not have, for want of room; what is left to do on
+    /// disk, where there is anything.
+    #[must_use]
+    pub(crate) fn release(
+        &mut self,
+        release: u64,
+        ack: Ack,
+        bytes_max: usize,
+    ) -> (u64, Option<Released>) {
+        match self {
+            Self::Unknown => (0, None),
+            Self::Memory(memory) => (memory.release(release, ack.acked_through, bytes_max), None),
+            Self::Spool(queue) => (0, queue.release(release, ack)),
         }
     }
 }

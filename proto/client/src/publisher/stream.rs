@@ -239,9 +239,11 @@ impl Driver {
         if ack.acked_through > given {
             return Some(Exit::Failed(self.ahead(ack.acked_through, given)));
         }
-        self.backoff.reset();
-        self.rewinds = 0;
-        self.last_progress = Instant::now();
+        if !ack.only_site {
+            self.backoff.reset();
+            self.rewinds = 0;
+            self.last_progress = Instant::now();
+        }
         self.acked(ack.acked_through, Some(ack));
         None
     }
@@ -265,17 +267,18 @@ impl Driver {
             // A rewind may have been overtaken by this ack: what it covers is not sent again.
             state.send_next = state.send_next.max(through + 1);
             if let Some(ack) = &ack {
+                state.site_copies = ack.site_copies || ack.site_through > 0;
                 state.site_through = state.site_through.max(ack.site_through);
                 state.counters.duplicates += u64::from(ack.duplicates);
                 state.counters.unverified += ack.unverified;
             }
             // Only what this ack covers: an ack of an earlier life proves nothing about now.
-            let mut release = through;
-            if state.site_through > 0 {
-                release = release.min(state.site_through);
-            }
+            let release = state.releasable(through);
             let noted = Ack { acked_through: through, ..ack.clone().unwrap_or_default() };
-            state.store.release(release, noted, self.config.held_bytes_max)
+            let (let_go, released) =
+                state.store.release(release, noted, self.config.held_bytes_max);
+            state.counters.let_go += let_go;
+            released
         };
         // Senders do not wait for the disk: their lock is free again.
         if let Some(Err(error)) = released.map(Released::clean) {
@@ -286,9 +289,11 @@ impl Driver {
             if let Some(ack) = ack {
                 progress.site_through = progress.site_through.max(ack.site_through);
                 progress.incarnation = ack.incarnation;
-                progress.group = ack.group;
-                progress.offset = ack.offset;
-                progress.leaf_index = ack.leaf_index;
+                if !ack.only_site {
+                    progress.group = ack.group;
+                    progress.offset = ack.offset;
+                    progress.leaf_index = ack.leaf_index;
+                }
                 if !ack.token.is_empty() {
                     progress.token = ack.token;
                 }

@@ -233,6 +233,9 @@ mod tests {
             tree_head: Bytes::from_static(&[8; 9]),
             duplicates: 9,
             unverified: 10,
+            // Not noted.
+            site_copies: false,
+            only_site: false,
         };
         let made = ack.encode_to_vec();
         let kept = golden("spool-acked.bin", &made);

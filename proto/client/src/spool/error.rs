@@ -32,10 +32,14 @@ pub enum Error {
         what: &'static str,
     },
     /// No room: nothing was taken.
-    #[error("the spool is full: {bytes} bytes, spool_bytes_max = {spool_bytes_max}")]
+    #[error(
+        "the spool is full: {bytes} bytes, spool_bytes_max = {spool_bytes_max}{}", waits(.site_bytes)
+    )]
     Full {
         /// Bytes on disk.
         bytes: u64,
+        /// Of those, of records that are acked and wait until the standby has them.
+        site_bytes: u64,
         /// The limit.
         spool_bytes_max: u64,
     },
@@ -51,6 +55,13 @@ pub enum Error {
         /// Its size.
         bytes: u64,
     },
+}
+
+fn waits(site_bytes: &u64) -> String {
+    match site_bytes {
+        0 => String::new(),
+        _ => format!(", {site_bytes} of them acked and waiting for the standby"),
+    }
 }
 
 impl Error {

@@ -11,7 +11,7 @@
 //!
 //! Invariants: a record is *taken* when [`Spool::append`] has returned, that is after fsync. Taken
 //! records keep their sequence for good. A block leaves the folder, with its whole file, only
-//! after the ack that covers it. The last file always stays: it holds the next sequence and the
+//! after the ack that covers it; where the cluster has a standby, once that has it too. The last file always stays: it holds the next sequence and the
 //! mark. A torn tail was never taken and is cut; anything else that does not read is damage and
 //! stops the spool: it is never taken for a tail.
 
@@ -186,6 +186,7 @@ impl Spool {
         if index.unreleased() && (full || index.blocks.len() >= BLOCKS_MAX) {
             return Err(Error::Full {
                 bytes: index.disk_bytes,
+                site_bytes: index.waits_for_site(),
                 spool_bytes_max: self.config.spool_bytes_max,
             });
         }

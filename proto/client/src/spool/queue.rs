@@ -49,12 +49,21 @@ pub(crate) struct Index {
     pub(crate) disk_bytes: u64,
     pub(crate) next: u64,
     pub(crate) acked: Ack,
+    /// Through which sequence the cluster holds the stream, as it told last: less than was acked once
+    /// where another site took over.
+    pub(crate) covered: u64,
 }
 
 impl Index {
     /// Whether acks could still make room.
     pub(crate) fn unreleased(&self) -> bool {
         !self.blocks.is_empty()
+    }
+
+    /// Bytes of blocks that are acked and wait until the standby has them.
+    pub(crate) fn waits_for_site(&self) -> u64 {
+        let acked = self.blocks.iter().take_while(|block| block.last() <= self.covered);
+        acked.map(|block| u64::from(block.bytes)).sum()
     }
 }
 
@@ -94,6 +103,16 @@ impl SpoolQueue {
 
     pub(crate) fn bytes(&self) -> usize {
         self.index.lock().disk_bytes as usize
+    }
+
+    /// What lies above `acked_through` is not held by the cluster any more.
+    pub(crate) fn unack(&mut self, acked_through: u64) {
+        self.index.lock().covered = acked_through;
+    }
+
+    /// Bytes that are acked and wait until the standby has them.
+    pub(crate) fn waits_for_site(&self) -> u64 {
+        self.index.lock().waits_for_site()
     }
 
     /// The frame from `sequence` on, of at most `bytes_max` bytes but at least one record.
@@ -144,6 +163,9 @@ impl SpoolQueue {
         let mut removed = Vec::new();
         let acked = {
             let mut index = self.index.lock();
+            index.covered = index.covered.max(ack.acked_through);
+            // What only the connection is about is not noted.
+            let ack = Ack { site_copies: false, only_site: false, ..ack };
             if ack.acked_through > index.acked.acked_through && !ack.token.is_empty() {
                 index.acked = ack;
             } else {

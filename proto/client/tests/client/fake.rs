@@ -50,6 +50,8 @@ pub(crate) enum Fault {
     ConflictInside(u64),
     /// The ack covers all but this many records of each frame until the next one.
     AckLess(u64),
+    /// After the frame the other site is told to have everything, and nothing else.
+    SiteHas(u64),
 }
 
 /// One stream.
@@ -77,7 +79,10 @@ pub(crate) struct World {
     /// Counted as held already.
     pub(crate) double_payload: Option<Vec<u8>>,
     pub(crate) window: Option<Window>,
+    /// Another site holds copies and is so many records behind.
     pub(crate) site_lag: Option<u64>,
+    /// Life of the cluster, less one.
+    pub(crate) promotions: u64,
     pub(crate) connections: u64,
     /// Other content is answered as a conflict, as the server does; else it is a fault of the client.
     pub(crate) answers_conflicts: bool,
@@ -215,7 +220,8 @@ fn opening(world: &Mutex<World>, open: Open) -> Result<(Vec<Fault>, Opened, u64)
     let mut world = world.lock();
     let faults = world.script.pop_front().unwrap_or_default();
     world.connections += 1;
-    let window = world.window;
+    let (window, site_copies) = (world.window, world.site_lag.is_some());
+    let incarnation = 1 + world.promotions;
     let acked = open.acked_through;
     let may_redirect = open.may_redirect;
     world.opens.push(open);
@@ -239,7 +245,8 @@ fn opening(world: &Mutex<World>, open: Open) -> Result<(Vec<Fault>, Opened, u64)
         session: held.session,
         next_sequence: held.cursor + 1,
         window,
-        incarnation: 1,
+        incarnation,
+        site_copies,
         leader_address: leader.unwrap_or_default(),
         loss_from: if held.cursor < acked { held.cursor + 1 } else { 0 },
         loss_to: if held.cursor < acked { acked } else { 0 },
@@ -344,6 +351,18 @@ async fn one_frame(
                 Reconnect { address: address.clone(), after_ms: 1000, reason: "drain".into() };
             say(out, Answer::Reconnect(advice)).await?;
         }
+        if matches!(fault, Fault::SiteHas(n) if *n == number) {
+            let through = world.lock().streams[stream].cursor;
+            let ack = Ack {
+                acked_through: through,
+                site_through: through,
+                site_copies: true,
+                only_site: true,
+                incarnation: 1,
+                ..Ack::default()
+            };
+            say(out, Answer::Ack(ack)).await?;
+        }
     }
     Ok(())
 }
@@ -424,7 +443,7 @@ fn store(
     world.largest_frame = world.largest_frame.max(size);
     let refuse = world.refuse_payload.clone();
     let (answers_conflicts, keeps_silent) = (world.answers_conflicts, world.keeps_silent);
-    let site_lag = world.site_lag;
+    let (site_lag, incarnation) = (world.site_lag, 1 + world.promotions);
     let held = world.streams.get_mut(stream).unwrap();
     if held.session != session {
         return Err(Status::aborted("superseded"));
@@ -459,7 +478,8 @@ fn store(
     answers.push(Answer::Ack(Ack {
         acked_through,
         site_through: site_lag.map_or(0, |lag| acked_through.saturating_sub(lag)),
-        incarnation: 1,
+        site_copies: site_lag.is_some(),
+        incarnation,
         token: vec![7; 8].into(),
         ..Ack::default()
     }));

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod agent;
+mod failover;
 mod fake;
 mod publish;
 mod publisher;

@@ -13,7 +13,7 @@ pub(crate) fn record(number: u64) -> Record {
     Record { payload: format!("{{\"n\":{number}}}").into_bytes().into(), ..Record::default() }
 }
 
-fn endpoint(fakes: &[&Fake]) -> Endpoint {
+pub(crate) fn endpoint(fakes: &[&Fake]) -> Endpoint {
     Endpoint::plaintext(fakes.iter().map(|fake| fake.address.clone()))
         .unwrap()
         .with_connect_timeout(Duration::from_secs(2))
@@ -30,9 +30,9 @@ pub(crate) fn config() -> PublisherConfig {
     config
 }
 
-type Events = Arc<Mutex<Vec<Event>>>;
+pub(crate) type Events = Arc<Mutex<Vec<Event>>>;
 
-fn watched(config: PublisherConfig) -> (PublisherConfig, Events) {
+pub(crate) fn watched(config: PublisherConfig) -> (PublisherConfig, Events) {
     let events: Events = Arc::default();
     let sink = events.clone();
     (config.on_event(move |event| sink.lock().push(event)), events)

@@ -304,6 +304,9 @@ pub struct Agreement {
     pub priority: u32,
     #[prost(string, tag = "8")]
     pub responsible_agency: ::prost::alloc::string::String,
+    /// Where records have to be before they are acked.
+    #[prost(enumeration = "AckLevel", tag = "9")]
+    pub ack_level: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MaskRule {
@@ -930,6 +933,38 @@ impl ActorKind {
             "ACTOR_KIND_NODE" => Some(Self::Node),
             "ACTOR_KIND_OPERATOR" => Some(Self::Operator),
             "ACTOR_KIND_SOURCE" => Some(Self::Source),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AckLevel {
+    /// MAJORITY.
+    Unspecified = 0,
+    /// On disk on a majority of the group's replicas.
+    Majority = 1,
+    /// Also on disk on a majority of them at the site that stands by.
+    Site = 2,
+}
+impl AckLevel {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ACK_LEVEL_UNSPECIFIED",
+            Self::Majority => "ACK_LEVEL_MAJORITY",
+            Self::Site => "ACK_LEVEL_SITE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ACK_LEVEL_UNSPECIFIED" => Some(Self::Unspecified),
+            "ACK_LEVEL_MAJORITY" => Some(Self::Majority),
+            "ACK_LEVEL_SITE" => Some(Self::Site),
             _ => None,
         }
     }

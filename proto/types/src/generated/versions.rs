@@ -372,6 +372,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (6, 1, 0, false),
         (7, 1, 0, false),
         (8, 1, 0, false),
+        (9, 2, 0, false),
     ],
     // dtm.command.v1.SourceLimits
     &[
