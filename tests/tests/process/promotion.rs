@@ -187,8 +187,8 @@ async fn goes_back(cluster: &mut Cluster, lines: &mut Vec<Arc<Line>>) -> Result<
     kept.map(|_| ()).context("nothing is left behind by a planned change")
 }
 
-/// The second site stands by, the third decides with them; nobody takes over while the primary lives.
-async fn stands_by(cluster: &mut Cluster, load: &Load) -> Result<()> {
+/// The second site stands by, the third decides with them.
+pub(crate) async fn three_places(cluster: &Cluster) -> Result<()> {
     let sites = ["--primary", PRIMARY, "--standby", STANDBY, "--arbiter", THIRD];
     // Once a node of each site runs.
     until("a layout with three places", crate::cluster::WITHIN, async || {
