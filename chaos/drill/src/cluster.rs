@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use dtm_client::admin::Admin;
 use dtm_client::{Endpoint, TlsFiles};
 use dtm_proto::admin::{ClusterStatusRequest, ClusterStatusResponse, GroupStatus};
+use dtm_scenario::{ClusterPlan, LayoutAsked};
 use tokio::process::Command;
 
 use crate::ground::Ground;
@@ -19,16 +20,18 @@ const COMMAND_WITHIN: Duration = Duration::from_secs(120);
 /// Longest wait for one look.
 const LOOK_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks.
-const EVERY: Duration = Duration::from_millis(200);
+pub(crate) const EVERY: Duration = Duration::from_millis(200);
 /// Longest wait of the founding for a state.
 pub(crate) const WITHIN: Duration = Duration::from_secs(120);
-/// Replicas of a group.
+/// Replicas of a group that vote.
 const REPLICAS: usize = 3;
+/// Groups of a cluster over sites: seven processes on one machine have enough to do.
+const GROUPS_OF_SITES: &str = "6";
 
 /// The cluster said no.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Refused(String);
+pub(crate) struct Refused(pub(crate) String);
 
 /// Some nodes and how to talk to them.
 pub(crate) struct Cluster {
@@ -38,6 +41,10 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Node>,
     /// What they stand on. Behind the nodes: it goes after them.
     pub(crate) ground: Ground,
+    /// Its sites, and the lines between.
+    pub(crate) plan: ClusterPlan,
+    /// How replicas are to lie over them now.
+    pub(crate) layout: LayoutAsked,
 }
 
 impl Cluster {
@@ -49,50 +56,85 @@ impl Cluster {
         dtm: &Path,
         home: &Path,
         ground: Ground,
-        count: usize,
+        plan: &ClusterPlan,
     ) -> Result<Self> {
-        let mut cluster =
-            Self { dtm: dtm.to_owned(), home: home.to_owned(), nodes: Vec::new(), ground };
-        cluster.place_node()?;
-        let mut init = cluster.node_arguments("init", 0);
-        init.extend(["--name", "drill", "--operator", "admin"].map(str::to_owned));
-        cluster.dtm(&init).await?;
+        let mut cluster = Self {
+            dtm: dtm.to_owned(),
+            home: home.to_owned(),
+            nodes: Vec::new(),
+            ground,
+            plan: plan.clone(),
+            layout: LayoutAsked::default(),
+        };
+        for (site, of) in plan.sites.iter().enumerate() {
+            for _ in 0..of.nodes {
+                cluster.place_node(site)?;
+            }
+        }
+        cluster.found().await?;
         cluster.start_node(0)?;
         cluster.settled(WITHIN).await?;
-        for _ in 1..count {
-            cluster.add_node().await?;
-        }
-        cluster.settled(WITHIN).await?;
+        cluster.assemble().await?;
         Ok(cluster)
     }
 
-    fn place_node(&mut self) -> Result<usize> {
+    async fn found(&mut self) -> Result<()> {
+        let mut init = self.node_arguments("init", 0);
+        init.extend(["--name", "drill", "--operator", "admin"].map(str::to_owned));
+        if self.plan.sites.len() > 1 {
+            init.extend(["--groups", GROUPS_OF_SITES].map(str::to_owned));
+        }
+        self.dtm(&init).await?;
+        self.nodes[0].has_joined = true;
+        Ok(())
+    }
+
+    fn place_node(&mut self, site: usize) -> Result<usize> {
         let at = self.nodes.len();
         let listen = self.ground.listen(at)?;
-        self.nodes.push(Node::new(format!("n{}", at + 1), listen, &self.home));
+        self.ground.stand(at, site)?;
+        let mut node = Node::new(format!("n{}", at + 1), site, listen, &self.home);
+        if let Some(address) = self.ground.sites_address(at, &self.plan) {
+            node.environment.push(("DTM__NODE__SITES".to_owned(), address.to_string()));
+        }
+        self.nodes.push(node);
         Ok(at)
     }
 
-    /// One more node joins, with an address and a token; the groups are not waited for.
+    /// One more node joins at a site, with an address and a token; the groups are not waited for.
     ///
     /// # Errors
     /// What the commands or the process said.
-    pub(crate) async fn add_node(&mut self) -> Result<usize> {
-        let made = self.dtm(&["-o", "json", "cluster", "token"]).await?;
+    pub(crate) async fn add_node(&mut self, site: usize) -> Result<usize> {
+        let at = self.place_node(site)?;
+        self.join(at).await?;
+        Ok(at)
+    }
+
+    /// A node that has its place joins, and its process starts.
+    ///
+    /// # Errors
+    /// What the commands or the process said.
+    pub(crate) async fn join(&mut self, at: usize) -> Result<()> {
+        let mut token = vec!["-o", "json", "cluster", "token"];
+        let site = self.plan.sites[self.nodes[at].site].name.clone();
+        if self.plan.sites.len() > 1 {
+            token.extend(["--site", &site]);
+        }
+        let made = self.dtm(&token).await?;
         let made: serde_json::Value = serde_json::from_str(&made).context("cluster token")?;
         let file = self.home.join("join.token");
         std::fs::write(&file, made["token"].as_str().context("cluster token")?)?;
-        let known = self.nodes.iter().find(|node| node.is_up()).context("no node is up")?;
-        let address = known.listen.grpc.to_string();
-        let at = self.place_node()?;
+        let known = self.nodes.iter().find(|node| node.is_up() && !node.is_over);
+        let address = known.context("no node is up")?.listen.grpc.to_string();
         let mut join = self.node_arguments("join", at);
         join.extend(["--address".to_owned(), address]);
         join.extend(["--token-file".to_owned(), file.display().to_string()]);
         let joined = self.dtm(&join).await;
         std::fs::remove_file(&file)?;
         joined?;
-        self.start_node(at)?;
-        Ok(at)
+        self.nodes[at].has_joined = true;
+        self.start_node(at)
     }
 
     fn node_arguments(&self, verb: &str, at: usize) -> Vec<String> {
@@ -106,7 +148,10 @@ impl Cluster {
             ("--peers", node.listen.peers.to_string()),
         ];
         let head = ["cluster".to_owned(), verb.to_owned()].into_iter();
-        head.chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value])).collect()
+        let has_sites = self.plan.sites.len() > 1;
+        let site = has_sites.then(|| ("--site", self.plan.sites[node.site].name.clone()));
+        let pairs = pairs.into_iter().chain(site);
+        head.chain(pairs.flat_map(|(name, value)| [name.to_owned(), value])).collect()
     }
 
     /// Starts a node's process.
@@ -148,9 +193,15 @@ impl Cluster {
         String::from_utf8(output.stdout).context("dtm writes UTF-8")
     }
 
-    /// The nodes that are not lost.
+    /// The nodes of the cluster as it is now: not lost, not of a life that is over.
     pub(crate) fn present(&self) -> Vec<usize> {
-        (0..self.nodes.len()).filter(|at| !self.nodes[*at].is_lost).collect()
+        (0..self.nodes.len()).filter(|at| self.nodes[*at].is_present()).collect()
+    }
+
+    /// Those of them that hold records and serve sources: not of a third place.
+    pub(crate) fn doors(&self) -> Vec<usize> {
+        let third = self.plan.third();
+        self.present().into_iter().filter(|at| Some(self.nodes[*at].site) != third).collect()
     }
 
     /// gRPC addresses of these.
@@ -187,7 +238,8 @@ impl Cluster {
     /// # Errors
     /// No node is up, or certificates that cannot be used.
     pub(crate) fn admin(&self) -> Result<Admin> {
-        let up: Vec<usize> = (0..self.nodes.len()).filter(|at| self.nodes[*at].is_up()).collect();
+        let up: Vec<usize> =
+            self.present().into_iter().filter(|at| self.nodes[*at].is_up()).collect();
         ensure!(!up.is_empty(), "no node is up");
         let kept = self.home.join("operator");
         let files = TlsFiles {
@@ -210,8 +262,8 @@ impl Cluster {
         Ok(tokio::time::timeout(LOOK_WITHIN, status).await.context("no node answers")??)
     }
 
-    /// Waits until every node that is not lost answers and every group has a leader and all its
-    /// voters.
+    /// Waits until every node of the cluster answers, every group has a leader and all its voters,
+    /// and replicas lie over the sites as the layout says, not behind.
     ///
     /// # Errors
     /// What is missing at the end; a node that ended by itself.
@@ -219,8 +271,9 @@ impl Cluster {
         if !self.home.join("operator/admin.key").exists() {
             self.keep_operator()?;
         }
-        let count = self.present().len();
-        self.until(within, "a settled cluster", |status| unsettled(status, count)).await
+        let (end, count) = (Instant::now() + within, self.present().len());
+        self.until(within, "a settled cluster", |status| unsettled(status, count)).await?;
+        self.laid_out(end.saturating_duration_since(Instant::now())).await
     }
 
     /// Waits until each group's replicas were seen with one ledger root at one size.
@@ -230,12 +283,17 @@ impl Cluster {
     pub(crate) async fn ledgers_agree(&mut self, within: Duration) -> Result<usize> {
         let mut level = std::collections::BTreeMap::new();
         let mut differs = None;
-        let nodes = self.present().len();
+        let (nodes, is_laid) = (self.present().len(), self.is_laid());
         let agreed = self
             .until(within, "equal ledgers", |status| {
                 for group in &status.groups {
                     let known = level.entry(group.group).or_insert(false);
-                    let replicas = if group.group == 0 { nodes } else { nodes.min(REPLICAS) };
+                    let replicas = match group.group {
+                        // Copies at another site too, which are members.
+                        _ if is_laid => group.replicas.len().max(REPLICAS),
+                        0 => nodes,
+                        _ => nodes.min(REPLICAS),
+                    };
                     match roots(group, replicas) {
                         Some(true) => *known = true,
                         Some(false) => differs = Some(group.group),
@@ -262,7 +320,7 @@ impl Cluster {
     ) -> Result<()> {
         let end = Instant::now() + within;
         loop {
-            self.nodes.iter_mut().try_for_each(Node::check)?;
+            self.check()?;
             let lacks = match self.status().await {
                 Ok(status) => match missing(&status) {
                     None => return Ok(()),
@@ -273,6 +331,14 @@ impl Cluster {
             ensure!(Instant::now() < end, "no {what} within {} s: {lacks}", within.as_secs());
             tokio::time::sleep(EVERY).await;
         }
+    }
+
+    /// An error when a node ended by itself that belongs to the cluster.
+    ///
+    /// # Errors
+    /// The end of its log.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.nodes.iter_mut().filter(|node| node.is_present()).try_for_each(Node::check)
     }
 
     /// The node that leads a group.
@@ -302,7 +368,7 @@ fn unsettled(status: &ClusterStatusResponse, count: usize) -> Option<String> {
         return Some(format!("{up} of {count} nodes"));
     }
     status.groups.iter().find_map(|group| {
-        let wanted = if group.group == 0 { count } else { count.min(REPLICAS) };
+        let wanted = count.min(REPLICAS);
         let healthy = group.replicas.iter().filter(|r| r.voter && r.health == "healthy").count();
         let lacks = group.leader_node.is_empty() || healthy < wanted;
         lacks.then(|| format!("group {}: {healthy} of {wanted} healthy voters", group.group))
