@@ -145,19 +145,20 @@ impl Drilled {
     }
 
     fn promote(&mut self, site: &str, force: bool, within: Duration) -> Result<String> {
-        let set = |load: &Option<Load>, may| load.iter().for_each(|load| load.may_lose(may));
         // The new site acks before the command returns.
-        set(&self.load, true);
+        if let Some(load) = &self.load {
+            load.may_lose(true);
+        }
         let promoted = self.runtime.block_on(self.cluster.promote(site, force, within));
-        if promoted.is_err() {
-            set(&self.load, false);
+        if let (Some(load), Err(_)) = (&self.load, &promoted) {
+            load.may_lose(false);
         }
         promoted
     }
 
     /// For longer than a lease every ack comes from one site, and no node of a life that is over lets
     /// anybody in.
-    fn one_writer(&mut self) -> Result<String> {
+    fn one_writer(&self) -> Result<String> {
         let (began, mut asked) = (clock::now(), 0);
         let load = self.load.as_ref().context("there is no load")?;
         let nodes = &self.cluster.nodes;

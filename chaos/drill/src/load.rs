@@ -232,7 +232,8 @@ impl Load {
         publish(&admin).await?;
         let nodes = cluster.doors();
         let named = nodes.iter().map(|at| (cluster.nodes[*at].listen.grpc.to_string(), *at));
-        let (doors, may_lose) = (Arc::new(named.collect()), Arc::new(AtomicBool::new(false)));
+        let doors: Arc<BTreeMap<String, usize>> = Arc::new(named.collect());
+        let may_lose = Arc::new(AtomicBool::new(false));
         let permits = Arc::new(Semaphore::new(AT_ONCE));
         let mut opening = JoinSet::new();
         for number in 1..=sources {
