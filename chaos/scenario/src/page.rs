@@ -175,6 +175,12 @@ impl UnixMs {
 }
 
 impl Drill {
+    /// What it is held on: layout with sites, and the lines between several.
+    #[must_use]
+    pub fn cluster_told(&self, lang: Lang) -> Vec<(String, String)> {
+        stands(&self.cluster, lang)
+    }
+
     /// Each target: its key in the file, its words, and what it asks for.
     #[must_use]
     pub fn targets_told(&self, lang: Lang) -> Vec<[String; 3]> {
