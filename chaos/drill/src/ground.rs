@@ -8,8 +8,8 @@
 //!              n3 ── 198.18.2.1 ┤ delayed and made to lose by itself
 //!              sources ─────────┘ and the operator
 //! ```
-//! Nodes of different sites of the drill's cluster are as far from each other as it says; sources and
-//! the operator are near to all.
+//! Nodes of different sites of the drill's cluster are as far from each other as it says; sources
+//! and the operator are near to all.
 //! Owner of the state: this process; all of it is gone with it.
 
 use std::collections::BTreeMap;

@@ -156,8 +156,8 @@ impl Drilled {
         promoted
     }
 
-    /// For longer than a lease every ack comes from one site, and no node of a life that is over lets
-    /// anybody in.
+    /// For longer than a lease every ack comes from one site, and no node of a life that is over
+    /// lets anybody in.
     fn one_writer(&self) -> Result<String> {
         let (began, mut asked) = (clock::now(), 0);
         let load = self.load.as_ref().context("there is no load")?;

@@ -13,7 +13,7 @@ use crate::history::Ack;
 use crate::load::Load;
 use crate::readback::Found;
 
-/// A silence of this length, while records wait, is one: the gaps of a cluster that acks are shorter.
+/// A silence of this length, while records wait, is one: a cluster that acks has shorter gaps.
 pub(crate) const SILENCE: Duration = Duration::from_secs(3);
 
 /// The first fault of a whole site.
@@ -47,8 +47,8 @@ impl SiteFault {
     /// What came of it.
     ///
     /// # Errors
-    /// A record that is lost though another node acked it, or an ack while nobody could ack: no loss
-    /// of a site explains that.
+    /// A record that is lost though another node acked it, or an ack while nobody could ack: no
+    /// loss of a site explains that.
     pub(crate) fn measures(&self, load: &Load, found: &Found) -> Result<SiteMeasures, String> {
         let acks = load.acks_after(self.at);
         if let Some(late) = self.broken_silence(&acks) {

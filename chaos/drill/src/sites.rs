@@ -37,7 +37,7 @@ impl Cluster {
             self.join(at).await?;
         }
         if self.plan.sites.len() > 1 {
-            // The operator's context learns every address; that not all is in place yet, it says too.
+            // The operator's context learns every address. That not all is in place it says too.
             let _unhealthy = self.dtm(&["cluster", "status"]).await;
         }
         self.settled(if self.is_laid() { LAID_WITHIN } else { WITHIN }).await

@@ -1,4 +1,4 @@
-//! The cluster that a drill is held on: its sites, how replicas lie over them, and the lines between.
+//! The cluster that a drill is held on: sites, how replicas lie over them, and the lines between.
 //!
 //! ```toml
 //! [cluster]
