@@ -241,13 +241,21 @@ impl Cluster {
         let up: Vec<usize> =
             self.present().into_iter().filter(|at| self.nodes[*at].is_up()).collect();
         ensure!(!up.is_empty(), "no node is up");
+        self.admin_at(&up)
+    }
+
+    /// Administration through these nodes.
+    ///
+    /// # Errors
+    /// Certificates that cannot be used.
+    pub(crate) fn admin_at(&self, nodes: &[usize]) -> Result<Admin> {
         let kept = self.home.join("operator");
         let files = TlsFiles {
             certificate: Some(kept.join("admin.pem")),
             key: Some(kept.join("admin.key")),
             ..self.source_files()
         };
-        let endpoint = Endpoint::new(self.addresses(&up), &files)?;
+        let endpoint = Endpoint::new(self.addresses(nodes), &files)?;
         Ok(Admin::new(endpoint.with_connect_timeout(Duration::from_secs(2))))
     }
 

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use dtm_proto::admin::{LayoutLack, SiteDetail, SiteStatusRequest, SiteStatusResponse};
+use dtm_proto::admin::{
+    LayoutLack, PrimacyRequest, SiteDetail, SiteStatusRequest, SiteStatusResponse,
+};
 use dtm_scenario::{Layout, LayoutAsked};
 
 use crate::cluster::{Cluster, EVERY, Refused, WITHIN};
@@ -136,6 +138,14 @@ impl Cluster {
             ensure!(Instant::now() < end, "the layout is not fulfilled: {lacks}");
             tokio::time::sleep(EVERY).await;
         }
+    }
+
+    /// What a node says of its right to acknowledge; None: it does not answer.
+    pub(crate) async fn may_acknowledge(&self, at: usize) -> Result<Option<bool>> {
+        let admin = self.admin_at(&[at])?;
+        let asked = admin.call(|mut client| async move { client.primacy(PrimacyRequest {}).await });
+        let answer = tokio::time::timeout(Duration::from_secs(2), asked).await;
+        Ok(answer.ok().and_then(Result::ok).map(|told| told.may_acknowledge))
     }
 
     async fn site_status(&self) -> Result<SiteStatusResponse> {
