@@ -401,10 +401,11 @@ impl Drilled {
         }
     }
 
-    /// The first fault of a whole site is what the drill measures.
+    /// The first loss of a whole site is what the drill measures, else the first cut.
     fn note_site_fault(&mut self, who: &Who, nodes: &[usize], is_loss: bool) {
-        if let Who::Site(_) = who {
-            self.site_fault.get_or_insert_with(|| SiteFault::new(nodes.to_vec(), is_loss));
+        let is_known = self.site_fault.as_ref().is_some_and(|fault| fault.is_loss || !is_loss);
+        if matches!(who, Who::Site(_)) && !is_known {
+            self.site_fault = Some(SiteFault::new(nodes.to_vec(), is_loss));
         }
     }
 

@@ -12,6 +12,8 @@ use crate::cluster::{Cluster, EVERY, Refused, WITHIN};
 
 /// Replicas move over the lines between sites, on a machine that carries all the nodes.
 const LAID_WITHIN: Duration = Duration::from_secs(300);
+/// Longer than a node waits for a majority of meta that is not there.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Between two times that a promotion is asked for.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// A copy that is further behind is not settled; some entries are always on their way.
@@ -144,7 +146,7 @@ impl Cluster {
     pub(crate) async fn may_acknowledge(&self, at: usize) -> Result<Option<bool>> {
         let admin = self.admin_at(&[at])?;
         let asked = admin.call(|mut client| async move { client.primacy(PrimacyRequest {}).await });
-        let answer = tokio::time::timeout(Duration::from_secs(2), asked).await;
+        let answer = tokio::time::timeout(ANSWER_WITHIN, asked).await;
         Ok(answer.ok().and_then(Result::ok).map(|told| told.may_acknowledge))
     }
 
@@ -152,7 +154,7 @@ impl Cluster {
         let admin = self.admin()?;
         let asked =
             admin.call(|mut client| async move { client.site_status(SiteStatusRequest {}).await });
-        Ok(tokio::time::timeout(Duration::from_secs(10), asked).await.context("no answer")??)
+        Ok(tokio::time::timeout(ANSWER_WITHIN, asked).await.context("no answer")??)
     }
 }
 
