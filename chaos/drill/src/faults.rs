@@ -405,7 +405,7 @@ impl Drilled {
     fn note_site_fault(&mut self, who: &Who, nodes: &[usize], is_loss: bool) {
         let is_known = self.site_fault.as_ref().is_some_and(|fault| fault.is_loss || !is_loss);
         if matches!(who, Who::Site(_)) && !is_known {
-            self.site_fault = Some(SiteFault::new(nodes.to_vec(), is_loss));
+            self.site_fault = Some(SiteFault::new(nodes.to_vec(), is_loss, self.load.as_ref()));
         }
     }
 

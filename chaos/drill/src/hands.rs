@@ -44,7 +44,8 @@ pub(crate) struct Drilled {
     pub(crate) facts: Vec<(String, String)>,
     /// The first fault of a whole site.
     pub(crate) site_fault: Option<SiteFault>,
-    load: Option<Load>,
+    /// The sources that send.
+    pub(crate) load: Option<Load>,
     scale: Scale,
     next: u64,
 }
@@ -181,7 +182,7 @@ impl Drilled {
         if let Some(silent) = over.iter().find(|at| answers[**at] == 0) {
             bail!("{} runs and does not answer", nodes[*silent].name);
         }
-        let acked = load.acks_after(began).into_iter().filter_map(|ack| ack.node);
+        let acked = load.acks_after(began).into_iter().filter_map(|(_, ack)| ack.node);
         let mut sites: Vec<&str> =
             acked.map(|at| self.cluster.plan.sites[nodes[at].site].name.as_str()).collect();
         let count = sites.len();

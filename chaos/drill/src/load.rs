@@ -298,10 +298,18 @@ impl Load {
         self.sources.iter().filter_map(|source| source.history.lock().last_ack()).max()
     }
 
-    /// All acks after a moment.
-    pub(crate) fn acks_after(&self, moment: Instant) -> Vec<Ack> {
-        let of = |source: &Arc<Source>| source.history.lock().acks_after(moment).to_vec();
-        self.sources.iter().flat_map(of).collect()
+    /// Records that each source has sent.
+    pub(crate) fn sent(&self) -> Vec<u64> {
+        self.sources.iter().map(|source| source.history.lock().sent_count()).collect()
+    }
+
+    /// All acks after a moment, with the place of their source.
+    pub(crate) fn acks_after(&self, moment: Instant) -> Vec<(usize, Ack)> {
+        let of = |(at, source): (usize, &Arc<Source>)| {
+            let history = source.history.lock();
+            history.acks_after(moment).iter().map(|ack| (at, *ack)).collect::<Vec<_>>()
+        };
+        self.sources.iter().enumerate().flat_map(of).collect()
     }
 
     /// Whether any record waits for its ack.

@@ -1,7 +1,7 @@
 //! What a fault of a whole site came to: who still acked, since when others do, what is lost.
 //!
 //! ```text
-//!  acks of the site ──┬──────▶ fault            first ack of another node
+//!  acks of the site ──┬──────▶ fault            first ack of another node, for what came after it
 //!       oldest ack that is lost │◀── RPO ──▶│◀──────── first ack ───────▶│
 //!  a site that must stop:       │◀── last ack ──▶│  silence until it is healed
 //! ```
@@ -25,6 +25,8 @@ pub(crate) struct SiteFault {
     pub(crate) nodes: Vec<usize>,
     /// Its processes ended: else the site is only cut off.
     pub(crate) is_loss: bool,
+    /// What each source had sent by then.
+    sent: Vec<u64>,
     /// When it was taken back.
     pub(crate) healed: Option<Instant>,
     /// The last ack before nobody acked any more, where that was waited for.
@@ -40,8 +42,10 @@ pub(crate) struct SiteMeasures {
 }
 
 impl SiteFault {
-    pub(crate) fn new(nodes: Vec<usize>, is_loss: bool) -> Self {
-        Self { at: crate::clock::now(), nodes, is_loss, healed: None, last_ack: None }
+    /// One that is made now, under this load.
+    pub(crate) fn new(nodes: Vec<usize>, is_loss: bool, load: Option<&Load>) -> Self {
+        let sent = load.map(Load::sent).unwrap_or_default();
+        Self { at: crate::clock::now(), nodes, is_loss, sent, healed: None, last_ack: None }
     }
 
     /// What came of it.
@@ -81,14 +85,19 @@ impl SiteFault {
         Ok(oldest)
     }
 
-    fn first_elsewhere(&self, acks: &[Ack]) -> Option<Instant> {
-        let elsewhere = |ack: &&Ack| ack.node.is_some_and(|node| !self.nodes.contains(&node));
-        acks.iter().filter(elsewhere).map(|ack| ack.at).min()
+    /// Of a record that was sent after the fault: another node may still pass on what the lost site
+    /// had committed.
+    fn first_elsewhere(&self, acks: &[(usize, Ack)]) -> Option<Instant> {
+        let is_elsewhere = |ack: &Ack| ack.node.is_some_and(|node| !self.nodes.contains(&node));
+        let is_new =
+            |source: usize, ack: &Ack| self.sent.get(source).is_none_or(|sent| ack.through > *sent);
+        let acks = acks.iter().filter(|(source, ack)| is_elsewhere(ack) && is_new(*source, ack));
+        acks.map(|(_, ack)| ack.at).min()
     }
 
-    fn broken_silence(&self, acks: &[Ack]) -> Option<Instant> {
+    fn broken_silence(&self, acks: &[(usize, Ack)]) -> Option<Instant> {
         let (last, healed) = (self.last_ack?, self.healed?);
-        acks.iter().map(|ack| ack.at).find(|at| *at > last && *at < healed)
+        acks.iter().map(|(_, ack)| ack.at).find(|at| *at > last && *at < healed)
     }
 }
 
@@ -104,16 +113,23 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     fn fault() -> SiteFault {
-        SiteFault::new(vec![0, 1, 2], true)
+        SiteFault { sent: vec![8, 20], ..SiteFault::new(vec![0, 1, 2], true, None) }
     }
 
     #[test]
-    fn the_first_ack_is_one_of_another_node() {
+    fn the_first_ack_is_one_of_another_node_for_what_was_sent_after_the_fault() {
         let fault = fault();
-        let ack = |ms, node| Ack { through: 1, at: fault.at + MS(ms), node };
-        let acks = [ack(3, Some(1)), ack(40, None), ack(900, Some(5)), ack(700, Some(4))];
+        let ack =
+            |source, through, ms, node| (source, Ack { through, at: fault.at + MS(ms), node });
+        let acks = [
+            ack(0, 9, 3, Some(1)),
+            ack(0, 9, 40, None),
+            ack(1, 20, 50, Some(4)),
+            ack(0, 9, 900, Some(5)),
+            ack(1, 21, 700, Some(4)),
+        ];
         assert_eq!(fault.first_elsewhere(&acks), Some(fault.at + MS(700)));
-        assert_eq!(fault.first_elsewhere(&acks[..2]), None);
+        assert_eq!(fault.first_elsewhere(&acks[..3]), None);
     }
 
     #[test]
@@ -131,7 +147,7 @@ mod tests {
     #[test]
     fn an_ack_between_the_last_and_the_heal_breaks_the_silence() {
         let mut fault = fault();
-        let ack = |ms| Ack { through: 1, at: fault.at + MS(ms), node: Some(0) };
+        let ack = |ms| (0, Ack { through: 1, at: fault.at + MS(ms), node: Some(0) });
         let acks = [ack(9_000), ack(15_000), ack(26_000)];
         fault.last_ack = Some(fault.at + MS(9_000));
         fault.healed = Some(fault.at + MS(20_000));
