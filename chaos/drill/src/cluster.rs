@@ -1,5 +1,6 @@
 //! The cluster of a drill: made, joined and administered with the same commands as any other.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use dtm_client::admin::Admin;
 use dtm_client::{Endpoint, TlsFiles};
-use dtm_proto::admin::{ClusterStatusRequest, ClusterStatusResponse, GroupStatus};
+use dtm_proto::admin::{ClusterStatusRequest, ClusterStatusResponse, GroupStatus, ReplicaStatus};
 use dtm_scenario::{ClusterPlan, LayoutAsked};
 use tokio::process::Command;
 
@@ -289,29 +290,34 @@ impl Cluster {
     /// # Errors
     /// Two roots at one size, at once; groups that were never level.
     pub(crate) async fn ledgers_agree(&mut self, within: Duration) -> Result<usize> {
-        let mut level = std::collections::BTreeMap::new();
+        let mut level = BTreeMap::new();
         let mut differs = None;
         let (nodes, is_laid) = (self.present().len(), self.is_laid());
+        let names = self.present().into_iter().map(|at| self.nodes[at].name.clone());
+        let names: BTreeSet<String> = names.collect();
         let agreed = self
             .until(within, "equal ledgers", |status| {
+                let mut lacks = None;
                 for group in &status.groups {
                     let known = level.entry(group.group).or_insert(false);
-                    let replicas = match group.group {
+                    let replicas = replicas_on(status, group, &names);
+                    let wanted = match group.group {
                         // Copies at another site too, which are members.
                         _ if is_laid => group.replicas.len().max(REPLICAS),
                         0 => nodes,
                         _ => nodes.min(REPLICAS),
                     };
-                    match roots(group, replicas) {
+                    match roots(&replicas, wanted) {
                         Some(true) => *known = true,
                         Some(false) => differs = Some(group.group),
                         None => {}
                     }
+                    if !*known {
+                        lacks.get_or_insert_with(|| sizes(group.group, wanted, &replicas));
+                    }
                 }
-                let open = level.iter().filter(|(_, known)| !**known).map(|(group, _)| *group);
-                let open: Vec<u32> = open.collect();
-                let is_over = differs.is_some() || (open.is_empty() && !level.is_empty());
-                (!is_over).then(|| format!("groups {open:?} are not level"))
+                let is_over = differs.is_some() || (lacks.is_none() && !level.is_empty());
+                (!is_over).then(|| lacks.unwrap_or_else(|| "there are no groups".to_owned()))
             })
             .await;
         if let Some(group) = differs {
@@ -383,17 +389,39 @@ fn unsettled(status: &ClusterStatusResponse, count: usize) -> Option<String> {
     })
 }
 
+/// The replicas of a group that nodes of the cluster hold and answer for, by name of the node: a node
+/// of a life that is over still tells of its own.
+fn replicas_on<'s>(
+    status: &'s ClusterStatusResponse,
+    group: &'s GroupStatus,
+    names: &BTreeSet<String>,
+) -> Vec<(&'s str, &'s ReplicaStatus)> {
+    let nodes = status.nodes.iter().filter_map(|node| node.node.as_ref());
+    let names: BTreeMap<_, _> = nodes
+        .filter(|node| names.contains(&node.name))
+        .map(|node| (&node.node, node.name.as_str()))
+        .collect();
+    let answered = group.replicas.iter().filter(|replica| !replica.ledger_root.is_empty());
+    answered.filter_map(|replica| Some((*names.get(&replica.node)?, replica))).collect()
+}
+
 /// Whether the replicas of a group agree; none = they are not all there at one size.
-fn roots(group: &GroupStatus, all: usize) -> Option<bool> {
-    let replicas: Vec<_> = group.replicas.iter().filter(|r| !r.ledger_root.is_empty()).collect();
-    let (first, rest) = replicas.split_first()?;
-    let differ = replicas.iter().enumerate().any(|(at, a)| {
-        let same_size = replicas[..at].iter().filter(|b| a.ledger_size == b.ledger_size);
-        same_size.into_iter().any(|b| a.ledger_root != b.ledger_root)
+fn roots(replicas: &[(&str, &ReplicaStatus)], all: usize) -> Option<bool> {
+    let ((_, first), rest) = replicas.split_first()?;
+    let differ = replicas.iter().enumerate().any(|(at, (_, a))| {
+        let mut same_size = replicas[..at].iter().filter(|(_, b)| a.ledger_size == b.ledger_size);
+        same_size.any(|(_, b)| a.ledger_root != b.ledger_root)
     });
     if differ {
         return Some(false);
     }
-    let level = replicas.len() >= all && rest.iter().all(|r| r.ledger_size == first.ledger_size);
-    level.then_some(true)
+    let is_first = |(_, replica): &(&str, &ReplicaStatus)| replica.ledger_size == first.ledger_size;
+    (replicas.len() >= all && rest.iter().all(is_first)).then_some(true)
+}
+
+/// Why a group is not level.
+fn sizes(group: u32, wanted: usize, replicas: &[(&str, &ReplicaStatus)]) -> String {
+    let each = replicas.iter().map(|(node, replica)| format!("{node} {}", replica.ledger_size));
+    let each = each.collect::<Vec<_>>().join(", ");
+    format!("group {group}: {} of {wanted} replicas answer: {each}", replicas.len())
 }
