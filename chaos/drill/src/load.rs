@@ -121,18 +121,19 @@ impl Source {
         }
     }
 
-    /// Sends at its pace until told to stop, then waits for the last acks.
+    /// Sends at its pace until told to stop, then waits for the last acks. `phase`: which part of a
+    /// record is due at once, so that not all sources send in the same moment.
     async fn run(
         self: Arc<Self>,
         publisher: Publisher,
-        rate: f64,
+        (rate, phase): (f64, f64),
         bytes: usize,
         mut stop: watch::Receiver<bool>,
     ) {
         let mut acks = publisher.acked();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut due, mut last, mut end) = (0.0, clock::now(), None);
+        let (mut due, mut last, mut end) = (phase, clock::now(), None);
         loop {
             tokio::select! {
                 _ = acks.changed() => {
@@ -266,8 +267,9 @@ impl Load {
         };
         let rate = records_per_second as f64 / sources as f64;
         let bytes = usize::try_from(record_bytes)?;
-        for (source, publisher) in opened {
-            let run = source.clone().run(publisher, rate, bytes, load.stop.subscribe());
+        for (at, (source, publisher)) in opened.into_iter().enumerate() {
+            let pace = (rate, at as f64 / sources as f64);
+            let run = source.clone().run(publisher, pace, bytes, load.stop.subscribe());
             load.tasks.spawn(run);
             load.sources.push(source);
         }
