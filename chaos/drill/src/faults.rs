@@ -8,10 +8,12 @@ use anyhow::{Context, Result, bail, ensure};
 use dtm_faultfs::{CutStyle, Effect, Op, Rule, RuleId};
 use dtm_scenario::{DiskFault, Network, Who};
 use dtm_wansim::nemesis::{Starved, Victim};
-use dtm_wansim::{Ppm, Settings, SiteId};
+use dtm_wansim::{Counts, Ppm, Settings, SiteId};
 
+use crate::clock;
 use crate::ground::Ground;
 use crate::hands::Drilled;
+use crate::loss::SiteFault;
 
 /// A step, and what takes it back.
 type Step = (String, Option<Undo>);
@@ -52,14 +54,38 @@ pub(crate) struct Way {
     from: SiteId,
     to: SiteId,
     was: Settings,
-    /// Packets that faults had met before.
-    met: u64,
+    /// As the step made it.
+    is: Settings,
+    /// What it had done until then.
+    before: Counts,
+}
+
+impl Way {
+    /// Packets that what the step changed has met. A line that is late and loses by itself does so
+    /// before and after.
+    fn met(&self, now: Counts) -> u64 {
+        let Self { was, is, before, .. } = self;
+        if is.is_cut && !was.is_cut {
+            return now.cut - before.cut;
+        }
+        let is_late = (is.delay, is.jitter) != (was.delay, was.jitter);
+        let is_narrow = is.bytes_per_second != was.bytes_per_second;
+        let met = [
+            (is_late || is_narrow, now.delayed - before.delayed),
+            (is_narrow, now.queue_full - before.queue_full),
+            (is.loss != was.loss, now.lost - before.lost),
+            (is.duplicate != was.duplicate, now.duplicated - before.duplicated),
+            (is.reorder != was.reorder, now.reordered - before.reordered),
+        ];
+        met.iter().filter(|(is_changed, _)| *is_changed).map(|(_, packets)| packets).sum()
+    }
 }
 
 impl Drilled {
     pub(crate) fn kill(&mut self, who: &Who, within: Duration) -> Result<Step> {
         let nodes = self.resolve(who, within)?;
         let told = self.told(&nodes)?;
+        self.note_site_fault(who, &nodes, true);
         // All at once: no node may see another one's end and act on it.
         for at in &nodes {
             self.cluster.nodes[*at].strike()?;
@@ -82,10 +108,11 @@ impl Drilled {
         Ok((told, Some(Undo::Start(nodes))))
     }
 
-    pub(crate) fn start(&mut self, who: &Who) -> Result<Step> {
+    pub(crate) fn start(&mut self, who: &Who, within: Duration) -> Result<Step> {
         let nodes = match who {
             Who::Node(name) => vec![self.named(name)?],
-            Who::All | Who::Site(_) => self.cluster.present(),
+            Who::All => self.standing(None),
+            Who::Site(_) => self.resolve(who, within)?,
             Who::Leader(_) | Who::Follower(_) => bail!("who leads or follows runs already"),
         };
         self.start_again(&nodes)?;
@@ -135,18 +162,29 @@ impl Drilled {
         both: bool,
         within: Duration,
     ) -> Result<Step> {
+        if let Who::Site(_) = from {
+            let nodes = self.resolve(from, within)?;
+            self.note_site_fault(from, &nodes, false);
+        }
         self.change_ways(from, to, both, within, |settings| settings.is_cut = true)
     }
 
     pub(crate) fn impair(&mut self, network: &Network, within: Duration) -> Result<Step> {
         let Network { from, to, both, .. } = network;
         self.change_ways(from, to, *both, within, |settings| {
-            settings.delay = network.delay;
-            settings.jitter = network.jitter;
-            settings.loss = Ppm::new(network.loss_ppm);
-            settings.duplicate = Ppm::new(network.duplicate_ppm);
-            settings.reorder = Ppm::new(network.reorder_ppm);
-            settings.bytes_per_second = network.bytes_per_second;
+            // What the step does not name stays as the line is.
+            if !(network.delay + network.jitter).is_zero() {
+                (settings.delay, settings.jitter) = (network.delay, network.jitter);
+            }
+            let shares = [
+                (&mut settings.loss, network.loss_ppm),
+                (&mut settings.duplicate, network.duplicate_ppm),
+                (&mut settings.reorder, network.reorder_ppm),
+            ];
+            for (share, ppm) in shares.into_iter().filter(|(_, ppm)| *ppm > 0) {
+                *share = Ppm::new(ppm);
+            }
+            settings.bytes_per_second = network.bytes_per_second.or(settings.bytes_per_second);
         })
     }
 
@@ -173,9 +211,10 @@ impl Drilled {
         }
         let mut changed = Vec::new();
         for (from, to) in ways {
-            let way = Way { from, to, was: wan.settings(from, to)?, met: met(wan, from, to)? };
+            let was = wan.settings(from, to)?;
             wan.change(from, to, &change)?;
-            changed.push(way);
+            let is = wan.settings(from, to)?;
+            changed.push(Way { from, to, was, is, before: wan.counts(from, to)? });
         }
         let told = format!("{} | {}", self.names(&from), self.names(&to));
         Ok((told, Some(Undo::Ways(changed))))
@@ -262,15 +301,16 @@ impl Drilled {
         self.command(&["cluster", "remove", name, "--yes", "--reason", "drill"])?;
         self.cluster.nodes[at].kill();
         self.cluster.nodes[at].is_lost = true;
-        let new = self.runtime.block_on(self.cluster.add_node())?;
+        let site = self.cluster.nodes[at].site;
+        let new = self.runtime.block_on(self.cluster.add_node(site))?;
         Ok(format!("{name} → {}", self.cluster.nodes[new].name))
     }
 
     pub(crate) fn join(&mut self, name: &str, site: &str) -> Result<String> {
-        ensure!(site == "main", "there is no site {site}: this cluster has one, main");
+        let site = self.cluster.plan.site(site).with_context(|| format!("no site {site}"))?;
         let next = format!("n{}", self.cluster.nodes.len() + 1);
         ensure!(name == next, "the next node of this cluster is called {next}");
-        self.runtime.block_on(self.cluster.add_node())?;
+        self.runtime.block_on(self.cluster.add_node(site))?;
         Ok(next)
     }
 
@@ -321,7 +361,10 @@ impl Drilled {
                 for way in ways.iter().rev() {
                     let wan = self.cluster.ground.wan()?;
                     wan.change(way.from, way.to, |settings| *settings = way.was)?;
-                    packets += met(wan, way.from, way.to)?.saturating_sub(way.met);
+                    packets += way.met(wan.counts(way.from, way.to)?);
+                }
+                if let Some(fault) = self.site_fault.as_mut().filter(|fault| !fault.is_loss) {
+                    fault.healed.get_or_insert_with(clock::now);
                 }
                 self.met("Gói tin · Packets", packets);
             }
@@ -358,6 +401,14 @@ impl Drilled {
         }
     }
 
+    /// The first loss of a whole site is what the drill measures, else the first cut.
+    fn note_site_fault(&mut self, who: &Who, nodes: &[usize], is_loss: bool) {
+        let is_known = self.site_fault.as_ref().is_some_and(|fault| fault.is_loss || !is_loss);
+        if matches!(who, Who::Site(_)) && !is_known {
+            self.site_fault = Some(SiteFault::new(nodes.to_vec(), is_loss, self.load.as_ref()));
+        }
+    }
+
     fn start_again(&mut self, nodes: &[usize]) -> Result<()> {
         for at in nodes {
             let node = &self.cluster.nodes[*at];
@@ -383,13 +434,6 @@ impl Drilled {
     fn command(&self, arguments: &[&str]) -> Result<String> {
         self.runtime.block_on(self.cluster.dtm(arguments))
     }
-}
-
-/// Packets that faults of a direction have met.
-fn met(wan: &dtm_wansim::Wan, from: SiteId, to: SiteId) -> Result<u64> {
-    let counts = wan.counts(from, to)?;
-    let dtm_wansim::Counts { cut, delayed, lost, duplicated, reordered, queue_full, .. } = counts;
-    Ok(cut + delayed + lost + duplicated + reordered + queue_full)
 }
 
 fn remove_all(folder: &std::path::Path) -> Result<()> {

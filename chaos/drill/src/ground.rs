@@ -8,6 +8,8 @@
 //!              n3 ── 198.18.2.1 ┤ delayed and made to lose by itself
 //!              sources ─────────┘ and the operator
 //! ```
+//! Nodes of different sites of the drill's cluster are as far from each other as it says; sources
+//! and the operator are near to all.
 //! Owner of the state: this process; all of it is gone with it.
 
 use std::collections::BTreeMap;
@@ -17,9 +19,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use dtm_faultfs::{FaultFs, Options};
-use dtm_scenario::{Action, DiskFault, Drill};
+use dtm_scenario::{Action, ClusterPlan, DiskFault, Drill, LinkQuality};
 use dtm_wansim::nemesis::TurnedClock;
-use dtm_wansim::{Namespace, NodeId, Plan, SiteId, Wan};
+use dtm_wansim::{Namespace, NodeId, Plan, Ppm, Settings, SiteId, Wan};
 
 use crate::node::Listen;
 
@@ -28,6 +30,8 @@ use crate::node::Listen;
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// Ports of nodes that have an address of their own.
 const OWN_PORTS: [u16; 3] = [8443, 9443, 9444];
+/// There nodes of other sites connect.
+const SITES_PORT: u16 = 9445;
 
 /// What a drill needs of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +49,7 @@ pub(crate) struct Needs {
 impl Needs {
     /// Of a drill's steps.
     pub(crate) fn of(drill: &Drill) -> Self {
-        let mut needs = Self::default();
+        let mut needs = Self { network: drill.cluster.sites.len() > 1, ..Self::default() };
         for step in &drill.steps {
             match &step.action {
                 Action::Cut { .. } | Action::Network(_) => needs.network = true,
@@ -70,15 +74,18 @@ pub(crate) struct Ground {
     disks: BTreeMap<usize, FaultFs>,
     clocks: BTreeMap<usize, TurnedClock>,
     listens: Vec<Listen>,
+    link: LinkQuality,
+    /// The site of each node that stands.
+    sites: BTreeMap<usize, usize>,
 }
 
 impl Ground {
-    /// Builds it for so many nodes and those that join.
+    /// Builds it for the nodes of a cluster and those that join.
     ///
     /// # Errors
     /// What this machine lacks, and how to have it.
-    pub(crate) fn build(home: &Path, needs: Needs, nodes: usize) -> Result<Self> {
-        let count = nodes + needs.joining;
+    pub(crate) fn build(home: &Path, needs: Needs, plan: &ClusterPlan) -> Result<Self> {
+        let count = plan.nodes() + needs.joining;
         let mut ground = Self {
             needs,
             home: home.to_owned(),
@@ -86,6 +93,8 @@ impl Ground {
             disks: BTreeMap::new(),
             clocks: BTreeMap::new(),
             listens: Vec::new(),
+            link: plan.link,
+            sites: BTreeMap::new(),
         };
         if needs.network {
             // A place for each node, and one for the sources.
@@ -134,6 +143,30 @@ impl Ground {
     /// When the drill joins more nodes than it said.
     pub(crate) fn listen(&self, at: usize) -> Result<Listen> {
         self.listens.get(at).copied().with_context(|| format!("there is no place for n{}", at + 1))
+    }
+
+    /// A node stands at a site from now on: as far from those of other sites as the lines say.
+    ///
+    /// # Errors
+    /// When the drill joins more nodes than it said.
+    pub(crate) fn stand(&mut self, at: usize, site: usize) -> Result<()> {
+        let far = self.sites.iter().filter(|(_, other)| **other != site).map(|(node, _)| *node);
+        let far: Vec<usize> = far.collect();
+        self.sites.insert(at, site);
+        if self.link == LinkQuality::default() || far.is_empty() {
+            return Ok(());
+        }
+        let (wan, link) = (self.wan()?, self.link);
+        for other in far {
+            wan.change_both(Self::place(at), Self::place(other), |way| *way = quality(link))?;
+        }
+        Ok(())
+    }
+
+    /// Where nodes of other sites reach a node; None: the cluster has one site.
+    pub(crate) fn sites_address(&self, at: usize, plan: &ClusterPlan) -> Option<SocketAddr> {
+        let listen = self.listens.get(at).filter(|_| plan.sites.len() > 1)?;
+        Some(SocketAddr::new(listen.grpc.ip(), SITES_PORT))
     }
 
     /// Where a process of a node runs, and by which clock.
@@ -197,6 +230,16 @@ impl Ground {
     }
 }
 
+/// A way between two sites.
+fn quality(link: LinkQuality) -> Settings {
+    let ms = std::time::Duration::from_millis;
+    Settings {
+        jitter: ms(link.jitter_ms),
+        bytes_per_second: link.bytes_per_second,
+        ..Settings::wan(ms(link.delay_ms), Ppm::new(link.loss_ppm))
+    }
+}
+
 fn listen(address: IpAddr, ports: [u16; 3]) -> Listen {
     let [https, grpc, peers] = ports.map(|port| SocketAddr::new(address, port));
     Listen { https, grpc, peers }
@@ -234,5 +277,6 @@ mod tests {
         assert!(needs("clock-jump").clocks);
         let loss = needs("node-loss");
         assert_eq!((loss.joining, loss.disks), (1, false), "a lost disk is only removed");
+        assert!(needs("site-loss").network && !needs("leader-kill").network, "sites are apart");
     }
 }

@@ -11,12 +11,15 @@ use tokio::runtime::Runtime;
 use crate::cluster::{Cluster, Refused};
 use crate::faults::Undo;
 use crate::load::{ACK_TIMEOUT, Load, RECORD_BYTES_MAX};
-use crate::readback;
+use crate::loss::{SILENCE, SiteFault, SiteMeasures, secs};
+use crate::{clock, readback};
 
 /// Longest wait for the state in which is measured, and for the reading then.
 const MEASURE_WITHIN: Duration = Duration::from_secs(300);
-/// The one site of the cluster.
-const SITE: &str = "main";
+/// Longer than the right of a primary to acknowledge.
+const ONE_WRITER_FOR: Duration = Duration::from_secs(12);
+/// Between two looks at the acks.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What the command line says instead of the drill.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,7 +42,10 @@ pub(crate) struct Drilled {
     pub(crate) idle: Vec<String>,
     /// What the report says beside the measurements.
     pub(crate) facts: Vec<(String, String)>,
-    load: Option<Load>,
+    /// The first fault of a whole site.
+    pub(crate) site_fault: Option<SiteFault>,
+    /// The sources that send.
+    pub(crate) load: Option<Load>,
     scale: Scale,
     next: u64,
 }
@@ -56,6 +62,7 @@ impl Drilled {
             undo: BTreeMap::new(),
             idle: Vec::new(),
             facts,
+            site_fault: None,
             load: None,
             scale,
             next: 0,
@@ -72,7 +79,7 @@ impl Drilled {
             Action::Wait(until) => Ok((self.wait(*until, within)?, None)),
             Action::Kill(who) => self.kill(who, within),
             Action::Stop(who) => self.stop(who, within),
-            Action::Start(who) => self.start(who),
+            Action::Start(who) => self.start(who, within),
             Action::Pause(who) => self.pause(who, within),
             Action::Starve { who, cpu_ppm } => self.starve(who, *cpu_ppm, within),
             Action::Clock { who, by_ms } => self.turn_clock(who, *by_ms, within),
@@ -85,8 +92,12 @@ impl Drilled {
             Action::Join { name, site } => Ok((self.join(name, site)?, None)),
             Action::RotateKey => Ok((self.rotate_key()?, None)),
             Action::RollingRestart => Ok((self.rolling_restart(within)?, None)),
+            Action::Promote { site, force } => Ok((self.promote(site, *force, within)?, None)),
+            Action::Layout(asked) => {
+                self.runtime.block_on(self.cluster.lay_out(asked))?;
+                Ok((action.details(), None))
+            }
             Action::Heal(_)
-            | Action::Promote { .. }
             | Action::Failback
             | Action::Backup
             | Action::Restore
@@ -127,19 +138,89 @@ impl Drilled {
                 let found = self.runtime.block_on(read)?;
                 let wrong = [found.lost_ranges, found.wrong].concat();
                 ensure!(wrong.is_empty(), "{} of {}: {}", found.lost, found.read, few(&wrong));
-                Ok(format!("{} records on {} nodes", found.read, self.cluster.present().len()))
+                Ok(format!("{} records on {} nodes", found.read, self.cluster.doors().len()))
             }
-            Until::OneWriter => bail!("it takes several sites; this cluster has one"),
+            Until::OneWriter => self.one_writer(),
+            Until::Silent => self.silent(within),
+        }
+    }
+
+    fn promote(&mut self, site: &str, force: bool, within: Duration) -> Result<String> {
+        // The new site acks before the command returns.
+        if let Some(load) = &self.load {
+            load.may_lose(true);
+        }
+        let promoted = self.runtime.block_on(self.cluster.promote(site, force, within));
+        if let (Some(load), Err(_)) = (&self.load, &promoted) {
+            load.may_lose(false);
+        }
+        promoted
+    }
+
+    /// For longer than a lease every ack comes from one site, and no node of a life that is over
+    /// lets anybody in.
+    fn one_writer(&self) -> Result<String> {
+        let began = clock::now();
+        let load = self.load.as_ref().context("there is no load")?;
+        let nodes = &self.cluster.nodes;
+        let is_asked = |at: &usize| nodes[*at].is_over && nodes[*at].is_up();
+        let over: Vec<usize> = (0..nodes.len()).filter(is_asked).collect();
+        let source = load.sources.first().context("the load has no sources")?;
+        let mut answers = vec![0; nodes.len()];
+        while began.elapsed() < ONE_WRITER_FOR {
+            for at in &over {
+                let name = &nodes[*at].name;
+                let may = self.runtime.block_on(self.cluster.may_acknowledge(*at))?;
+                ensure!(may != Some(true), "{name} says that it may acknowledge");
+                let is_in = self.runtime.block_on(source.is_let_in(&self.cluster, *at))?;
+                ensure!(!is_in, "{name} opens a stream in a life that is over");
+                answers[*at] += u32::from(may.is_some());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        // A node that never answers would acknowledge nothing in any case.
+        if let Some(silent) = over.iter().find(|at| answers[**at] == 0) {
+            bail!("{} runs and does not answer", nodes[*silent].name);
+        }
+        let acked = load.acks_after(began).into_iter().filter_map(|(_, ack)| ack.node);
+        let mut sites: Vec<&str> =
+            acked.map(|at| self.cluster.plan.sites[nodes[at].site].name.as_str()).collect();
+        let count = sites.len();
+        sites.sort_unstable();
+        sites.dedup();
+        let [site] = sites[..] else { bail!("acks come from {} sites: {sites:?}", sites.len()) };
+        let mut told = format!("{count} acks in {} s, all from {site}", ONE_WRITER_FOR.as_secs());
+        if !over.is_empty() {
+            let times: u32 = answers.iter().sum();
+            told += &format!("; {} asked {times} times, let nobody in", self.names(&over));
+        }
+        Ok(told)
+    }
+
+    /// Nobody acks any more, though records wait.
+    fn silent(&mut self, within: Duration) -> Result<String> {
+        let end = clock::now() + within;
+        let fault = self.site_fault.as_mut().context("no fault of a site came before")?;
+        let load = self.load.as_ref().context("there is no load")?;
+        loop {
+            let last = load.last_ack().context("nothing was acked at all")?;
+            if load.is_owed() && last.elapsed() >= SILENCE {
+                fault.last_ack = Some(last);
+                let after = last.saturating_duration_since(fault.at);
+                return Ok(format!("the last ack came {:.3} s after the fault", secs(after)));
+            }
+            ensure!(clock::now() < end, "acks go on {} s after the step began", within.as_secs());
+            std::thread::sleep(LOOK_EVERY);
         }
     }
 
     /// Whom a step is about: nodes that are not lost.
     pub(crate) fn resolve(&mut self, who: &Who, within: Duration) -> Result<Vec<usize>> {
         let nodes = match who {
-            Who::All => self.cluster.present(),
+            Who::All => self.standing(None),
             Who::Site(site) => {
-                ensure!(site == SITE, "there is no site {site}: this cluster has one, {SITE}");
-                self.cluster.present()
+                let at = self.cluster.plan.site(site);
+                self.standing(Some(at.with_context(|| format!("there is no site {site}"))?))
             }
             Who::Node(name) => vec![self.named(name)?],
             Who::Leader(group) => {
@@ -148,7 +229,8 @@ impl Drilled {
             Who::Follower(group) => {
                 let leader = self.runtime.block_on(self.cluster.leader(*group, within))?;
                 let nodes = &self.cluster.nodes;
-                let up = (0..nodes.len()).find(|at| *at != leader && nodes[*at].is_up());
+                let follows = |at: &usize| *at != leader && nodes[*at].is_up();
+                let up = self.cluster.present().into_iter().find(follows);
                 vec![up.with_context(|| format!("no node follows in group {group}"))?]
             }
         };
@@ -157,6 +239,13 @@ impl Drilled {
             bail!("{} is lost", self.cluster.nodes[*lost].name);
         }
         Ok(nodes)
+    }
+
+    /// Nodes that are not lost, also those of a life that is over: of one site, or all.
+    pub(crate) fn standing(&self, site: Option<usize>) -> Vec<usize> {
+        let nodes = self.cluster.nodes.iter().enumerate();
+        let stand = nodes.filter(|(_, node)| node.has_joined && !node.is_lost);
+        stand.filter(|(_, node)| site.is_none_or(|of| node.site == of)).map(|(at, _)| at).collect()
     }
 
     /// The node of this name, lost or not.
@@ -190,12 +279,22 @@ impl Drilled {
         let read = readback::all(&self.cluster, &load.sources, MEASURE_WITHIN);
         let found = self.runtime.block_on(read)?;
         let (waits, trouble) = (load.waits(), load.trouble());
-        let nodes = self.cluster.present().len();
+        let nodes = self.cluster.doors().len();
+        let resent = load.resent();
+        let site = match &self.site_fault {
+            Some(fault) => fault.measures(load, &found).map_err(Error::msg),
+            None => Ok(SiteMeasures::default()),
+        };
         self.fact("Gửi · Sent", &waits.sent.to_string());
         self.fact("Đọc lại · Read back", &format!("{} ({nodes} nodes)", found.read));
         let longest = format!("{:.3} s", waits.longest.as_secs_f64());
         self.fact("Nguồn chờ lâu nhất · Longest wait of a source", &longest);
+        if resent > 0 {
+            let name = "Nguồn gửi lại sau khi chuyển · Sent again by sources after the promotion";
+            self.fact(name, &resent.to_string());
+        }
         ensure!(found.wrong.is_empty(), "{}", few(&found.wrong));
+        let site = site?;
         if let Some(trouble) = trouble {
             bail!(trouble);
         }
@@ -209,6 +308,9 @@ impl Drilled {
             ack_gap_p50_ms: ms(waits.p50),
             ack_gap_p99_ms: ms(waits.p99),
             availability_ppm: Some(waits.served_ppm),
+            rpo_ms: site.rpo.and_then(ms),
+            first_ack_ms: site.first_ack.and_then(ms),
+            last_ack_ms: site.last_ack.and_then(ms),
         })
     }
 }

@@ -5,7 +5,7 @@
 //!  acked:    everything up to `acked_through`
 //!  waiting:  a record was handed over and no ack has come since: its silence is measured
 //! ```
-//! Pure: time comes in. Memory: 16 bytes a record.
+//! Pure: time comes in. Memory: 16 bytes a record, 40 an ack.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -26,11 +26,24 @@ pub(crate) fn digest(payload: &[u8]) -> Digest {
     half
 }
 
+/// An ack, as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ack {
+    /// Everything up to here.
+    pub(crate) through: u64,
+    /// When.
+    pub(crate) at: Instant,
+    /// From which node; None: the session was gone when it was looked at.
+    pub(crate) node: Option<usize>,
+}
+
 /// The records of one stream, from sequence 1.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     sent: Vec<Digest>,
     acked_through: u64,
+    /// Those that acked more than the one before.
+    acks: Vec<Ack>,
     pending: VecDeque<(u64, Instant)>,
     last_ack: Option<Instant>,
     longest: Duration,
@@ -48,8 +61,8 @@ impl History {
         self.pending.push_back((sequence, now));
     }
 
-    /// Notes an ack.
-    pub(crate) fn acked(&mut self, through: u64, now: Instant) {
+    /// Notes an ack of a node.
+    pub(crate) fn acked(&mut self, through: u64, now: Instant, node: Option<usize>) {
         let oldest = self.pending.front().copied();
         while self.pending.front().is_some_and(|(sequence, _)| *sequence <= through) {
             self.pending.pop_front();
@@ -60,7 +73,27 @@ impl History {
             self.silence(since, now);
             self.last_ack = Some(now);
         }
-        self.acked_through = self.acked_through.max(through.min(self.sent.len() as u64));
+        let through = through.min(self.sent.len() as u64);
+        if through > self.acked_through {
+            self.acked_through = through;
+            self.acks.push(Ack { through, at: now, node });
+        }
+    }
+
+    /// The ack that covered a record first.
+    pub(crate) fn ack_of(&self, sequence: u64) -> Option<Ack> {
+        let at = self.acks.partition_point(|ack| ack.through < sequence);
+        self.acks.get(at).copied()
+    }
+
+    /// All acks after a moment.
+    pub(crate) fn acks_after(&self, moment: Instant) -> &[Ack] {
+        &self.acks[self.acks.partition_point(|ack| ack.at <= moment)..]
+    }
+
+    /// When the last ack came.
+    pub(crate) fn last_ack(&self) -> Option<Instant> {
+        self.acks.last().map(|ack| ack.at)
     }
 
     /// Nothing more is waited for: what still waits has waited until now.
@@ -205,7 +238,7 @@ mod tests {
         for sequence in 1..=5 {
             history.sent(sequence, [sequence as u8; 16], start());
         }
-        history.acked(4, start());
+        history.acked(4, start(), Some(0));
         history
     }
 
@@ -243,19 +276,38 @@ mod tests {
         let begun = start();
         let mut history = History::default();
         history.sent(1, [0; 16], begun);
-        history.acked(1, begun + MS(40));
+        history.acked(1, begun + MS(40), None);
         // Nothing waits for ten seconds: nobody is out of service.
         history.sent(2, [0; 16], begun + MS(10_000));
         history.sent(3, [0; 16], begun + MS(10_500));
-        history.acked(2, begun + MS(10_900));
+        history.acked(2, begun + MS(10_900), None);
         assert_eq!((history.longest(), history.out()), (MS(900), MS(0)));
         // The third waits since 10.5 s, but there was an ack at 10.9 s.
-        history.acked(3, begun + MS(12_400));
+        history.acked(3, begun + MS(12_400), None);
         assert_eq!((history.longest(), history.out()), (MS(1_500), MS(1_500)));
         history.sent(4, [0; 16], begun + MS(13_000));
         history.end(begun + MS(15_000));
         assert_eq!((history.longest(), history.out()), (MS(2_000), MS(3_500)));
         assert_eq!((history.sent_count(), history.acked_count()), (4, 3));
+    }
+
+    #[test]
+    fn each_ack_is_known_by_what_it_covered_when_and_who() {
+        let begun = start();
+        let mut history = History::default();
+        for sequence in 1..=6 {
+            history.sent(sequence, [0; 16], begun);
+        }
+        history.acked(2, begun + MS(10), Some(1));
+        history.acked(2, begun + MS(20), Some(1));
+        history.acked(9, begun + MS(30), Some(4));
+        let (first, second) = (begun + MS(10), begun + MS(30));
+        let ack = |through, at, node| Some(Ack { through, at, node: Some(node) });
+        assert_eq!(history.ack_of(1), ack(2, first, 1));
+        assert_eq!(history.ack_of(3), ack(6, second, 4), "no more than was sent");
+        assert_eq!(history.ack_of(7), None);
+        assert_eq!(history.acks_after(first).len(), 1, "what came at that moment is before it");
+        assert_eq!(history.last_ack(), Some(second));
     }
 
     #[test]

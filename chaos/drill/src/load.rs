@@ -6,8 +6,10 @@
 //! ```
 //! Back-pressure: a record that the client does not take is not made.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use dtm_client::admin::Admin;
@@ -20,7 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::cluster::Cluster;
-use crate::history::{History, digest, quantile};
+use crate::history::{Ack, History, digest, quantile};
 
 /// The data set that drills send, and the name of each source's stream.
 pub(crate) const DATASET: &str = "drill";
@@ -38,6 +40,8 @@ pub(crate) const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// Sources that are registered, and streams that are opened, at once.
 const AT_ONCE: usize = 8;
+/// A node that serves opens a stream in less.
+const PROBE_WITHIN: Duration = Duration::from_secs(3);
 /// Longest wait for the last acks.
 const ACKS_WITHIN: Duration = Duration::from_secs(90);
 
@@ -50,6 +54,14 @@ pub(crate) struct Source {
     pub(crate) history: Mutex<History>,
     /// What it was told that must not be: refusals, losses, conflicts, an end.
     trouble: Mutex<Option<String>>,
+    /// Which node has which address.
+    doors: Arc<BTreeMap<String, usize>>,
+    /// A site is promoted: what it does not hold is lost, or sent again.
+    may_lose: Arc<AtomicBool>,
+    /// What the client said it cannot send again, until it was told to go on without.
+    given_up: Mutex<Option<(u64, u64)>>,
+    /// Records that it sent again.
+    resent: Mutex<u64>,
 }
 
 impl Source {
@@ -74,11 +86,28 @@ impl Source {
         let mut config =
             PublisherConfig::new(&self.code, DATASET, DATASET).on_event(move |event| match event {
                 Event::Connected { .. } | Event::Disconnected { .. } | Event::Retrying { .. } => {}
+                Event::LossDetected { from, to } if source.may_lose.load(Ordering::SeqCst) => {
+                    *source.given_up.lock() = Some((from, to));
+                }
+                Event::LossMended { from, to } if source.may_lose.load(Ordering::SeqCst) => {
+                    *source.resent.lock() += to - from + 1;
+                }
                 other => source.trouble(format!("{other:?}")),
             });
         config.ack_timeout = ACK_TIMEOUT;
         config.backoff_max = BACKOFF_MAX;
         Publisher::open(endpoint, config).await.with_context(|| self.code.clone())
+    }
+
+    /// Whether a node by itself opens a stream, which nobody else uses.
+    ///
+    /// # Errors
+    /// Certificate files that cannot be used.
+    pub(crate) async fn is_let_in(&self, cluster: &Cluster, at: usize) -> Result<bool> {
+        let stream = format!("probe-{}", cluster.nodes[at].name);
+        let mut config = PublisherConfig::new(&self.code, stream, DATASET);
+        config.open_timeout = Some(PROBE_WITHIN);
+        Ok(Publisher::open(self.endpoint(cluster, &[at])?, config).await.is_ok())
     }
 
     fn record(&self, sequence: u64, bytes: usize) -> Record {
@@ -92,28 +121,34 @@ impl Source {
         }
     }
 
-    /// Sends at its pace until told to stop, then waits for the last acks.
+    /// Sends at its pace until told to stop, then waits for the last acks. `phase`: which part of a
+    /// record is due at once, so that not all sources send in the same moment.
     async fn run(
         self: Arc<Self>,
         publisher: Publisher,
-        rate: f64,
+        (rate, phase): (f64, f64),
         bytes: usize,
         mut stop: watch::Receiver<bool>,
     ) {
         let mut acks = publisher.acked();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut due, mut last, mut end) = (0.0, clock::now(), None);
+        let (mut due, mut last, mut end) = (phase, clock::now(), None);
         loop {
             tokio::select! {
                 _ = acks.changed() => {
                     let through = acks.borrow_and_update().acked_through;
-                    self.history.lock().acked(through, clock::now());
+                    let node = self.doors.get(&publisher.snapshot().address).copied();
+                    self.history.lock().acked(through, clock::now(), node);
                 }
                 _ = tick.tick() => {
                     let now = clock::now();
                     due = (due + rate * (now - last).as_secs_f64()).min(DUE_MAX);
                     last = now;
+                    // The loss counts; what comes after it goes on.
+                    if let Some((from, to)) = self.given_up.lock().take() {
+                        publisher.confirm_lost(from, to);
+                    }
                     while end.is_none() && due >= 1.0 && self.send(&publisher, bytes) {
                         due -= 1.0;
                     }
@@ -176,9 +211,10 @@ pub(crate) struct Waits {
 pub(crate) struct Load {
     /// Who sends.
     pub(crate) sources: Vec<Arc<Source>>,
+    may_lose: Arc<AtomicBool>,
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
-    began: std::time::Instant,
+    began: Instant,
     took: Duration,
 }
 
@@ -195,16 +231,20 @@ impl Load {
     ) -> Result<Self> {
         let admin = cluster.admin()?;
         publish(&admin).await?;
-        let nodes = cluster.present();
+        let nodes = cluster.doors();
+        let named = nodes.iter().map(|at| (cluster.nodes[*at].listen.grpc.to_string(), *at));
+        let doors: Arc<BTreeMap<String, usize>> = Arc::new(named.collect());
+        let may_lose = Arc::new(AtomicBool::new(false));
         let permits = Arc::new(Semaphore::new(AT_ONCE));
         let mut opening = JoinSet::new();
         for number in 1..=sources {
             let (admin, permits) = (admin.clone(), permits.clone());
             let (files, seeds) = (cluster.source_files(), cluster.addresses(&nodes));
+            let knows = (Arc::clone(&doors), Arc::clone(&may_lose));
             opening.spawn(async move {
                 let _permit = permits.acquire_owned().await?;
                 let code = format!("src-{number:03}");
-                let source = Arc::new(register(&admin, code).await?);
+                let source = Arc::new(register(&admin, code, knows).await?);
                 let endpoint = Endpoint::new(seeds, &files)?
                     .with_credential(source.credential.clone())
                     .with_connect_timeout(Duration::from_secs(2));
@@ -219,6 +259,7 @@ impl Load {
         opened.sort_by(|(a, _), (b, _)| a.code.cmp(&b.code));
         let mut load = Self {
             sources: Vec::new(),
+            may_lose,
             tasks: JoinSet::new(),
             stop: watch::Sender::new(false),
             began: clock::now(),
@@ -226,8 +267,9 @@ impl Load {
         };
         let rate = records_per_second as f64 / sources as f64;
         let bytes = usize::try_from(record_bytes)?;
-        for (source, publisher) in opened {
-            let run = source.clone().run(publisher, rate, bytes, load.stop.subscribe());
+        for (at, (source, publisher)) in opened.into_iter().enumerate() {
+            let pace = (rate, at as f64 / sources as f64);
+            let run = source.clone().run(publisher, pace, bytes, load.stop.subscribe());
             load.tasks.spawn(run);
             load.sources.push(source);
         }
@@ -241,6 +283,43 @@ impl Load {
         }
         self.took = clock::now() - self.began;
         while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Whether a site is being promoted or was: sources then hear of what it does not hold.
+    pub(crate) fn may_lose(&self, may: bool) {
+        self.may_lose.store(may, Ordering::SeqCst);
+    }
+
+    /// Records that had been acked and were sent again, since the promoted site lacked them.
+    pub(crate) fn resent(&self) -> u64 {
+        self.sources.iter().map(|source| *source.resent.lock()).sum()
+    }
+
+    /// When the last ack of any source came.
+    pub(crate) fn last_ack(&self) -> Option<Instant> {
+        self.sources.iter().filter_map(|source| source.history.lock().last_ack()).max()
+    }
+
+    /// Records that each source has sent.
+    pub(crate) fn sent(&self) -> Vec<u64> {
+        self.sources.iter().map(|source| source.history.lock().sent_count()).collect()
+    }
+
+    /// All acks after a moment, with the place of their source.
+    pub(crate) fn acks_after(&self, moment: Instant) -> Vec<(usize, Ack)> {
+        let of = |(at, source): (usize, &Arc<Source>)| {
+            let history = source.history.lock();
+            history.acks_after(moment).iter().map(|ack| (at, *ack)).collect::<Vec<_>>()
+        };
+        self.sources.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// Whether any record waits for its ack.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.sources.iter().any(|source| {
+            let history = source.history.lock();
+            history.sent_count() > history.acked_count()
+        })
     }
 
     /// What any source was told that must not be.
@@ -289,7 +368,10 @@ async fn publish(admin: &Admin) -> Result<()> {
     Ok(())
 }
 
-async fn register(admin: &Admin, code: String) -> Result<Source> {
+/// Which node has which address, and whether a site was promoted.
+type Knows = (Arc<BTreeMap<String, usize>>, Arc<AtomicBool>);
+
+async fn register(admin: &Admin, code: String, knows: Knows) -> Result<Source> {
     let agreement = Agreement {
         dataset: DATASET.to_owned(),
         modes: vec![Mode::Realtime.into()],
@@ -322,5 +404,15 @@ async fn register(admin: &Admin, code: String) -> Result<Source> {
     });
     let key = issued.await.with_context(|| code.clone())?.key;
     let credential = Credential::source_key(&key)?;
-    Ok(Source { code, credential, history: Mutex::default(), trouble: Mutex::default() })
+    let (doors, may_lose) = knows;
+    Ok(Source {
+        code,
+        credential,
+        history: Mutex::default(),
+        trouble: Mutex::default(),
+        doors,
+        may_lose,
+        given_up: Mutex::default(),
+        resent: Mutex::default(),
+    })
 }

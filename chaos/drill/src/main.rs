@@ -20,12 +20,14 @@ mod ground;
 mod hands;
 mod history;
 mod load;
+mod loss;
 mod node;
 mod readback;
 mod results;
 mod say;
 mod settings;
 mod show;
+mod sites;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -70,13 +72,13 @@ fn run_all(settings: &Settings, drills: &[Drill]) -> Result<bool> {
     let stop = Arc::new(AtomicBool::new(false));
     watch_signals(stop.clone())?;
     let mut ends = Vec::new();
-    for drill in drills {
+    for drill in drills.iter().map(|drill| settings.sized(drill)) {
         if stop.load(Ordering::SeqCst) {
             break;
         }
         eprintln!("{}: {}", drill.name, drill.title.of(settings.lang));
         let began = clock::Wall.now();
-        let end = match run_one(settings, drill, &dtm, &stop) {
+        let end = match run_one(settings, &drill, &dtm, &stop) {
             Ok(report) => {
                 let path = results.keep(&report)?;
                 let shown = settings.results.join(&path).display().to_string();
@@ -85,7 +87,7 @@ fn run_all(settings: &Settings, drills: &[Drill]) -> Result<bool> {
             }
             Err(error) => {
                 let why = format!("{error:#}");
-                LatestDrill::not_run(&drill.name, &drill.title, began, why)
+                LatestDrill::not_run(&drill, began, why)
             }
         };
         results.note(end.clone())?;
@@ -117,7 +119,7 @@ fn run_one(
 
 fn drill_in(settings: &Settings, drill: &Drill, dtm: &Path, stop: &AtomicBool) -> Result<Report> {
     let scratch = tempfile::Builder::new().prefix("dtm-drill-").tempdir().context("scratch")?;
-    let ground = Ground::build(scratch.path(), Needs::of(drill), settings.nodes)?;
+    let ground = Ground::build(scratch.path(), Needs::of(drill), &drill.cluster)?;
     let outside = ground.outside().cloned();
     if let Some(outside) = &outside {
         outside.join()?;
@@ -131,7 +133,7 @@ fn drill_in(settings: &Settings, drill: &Drill, dtm: &Path, stop: &AtomicBool) -
         });
     }
     let runtime = runtime.build()?;
-    let started = Cluster::start(dtm, scratch.path(), ground, settings.nodes);
+    let started = Cluster::start(dtm, scratch.path(), ground, &drill.cluster);
     let cluster = runtime.block_on(started).context("the cluster does not come up");
     let cluster = cluster.inspect_err(|_| keep_logs(settings, drill, scratch.path()))?;
     let mut drilled = Drilled::new(runtime, cluster, settings.scale());

@@ -41,17 +41,42 @@ pub(crate) struct Node {
     pub(crate) folder: PathBuf,
     /// What it says.
     pub(crate) log: PathBuf,
+    /// Of which site of the drill's cluster.
+    pub(crate) site: usize,
+    /// It was founded or joined.
+    pub(crate) has_joined: bool,
     /// It will not come back.
     pub(crate) is_lost: bool,
+    /// It lives in a life of the cluster that is over, since another site was promoted.
+    pub(crate) is_over: bool,
+    /// Settings as `DTM__SECTION__KEY`.
+    pub(crate) environment: Vec<(String, String)>,
     child: Option<Child>,
     is_paused: bool,
 }
 
 impl Node {
     /// One that does not run.
-    pub(crate) fn new(name: String, listen: Listen, home: &Path) -> Self {
+    pub(crate) fn new(name: String, site: usize, listen: Listen, home: &Path) -> Self {
         let (folder, log) = (home.join(&name), home.join(format!("{name}.log")));
-        Self { name, listen, folder, log, is_lost: false, child: None, is_paused: false }
+        Self {
+            name,
+            listen,
+            folder,
+            log,
+            site,
+            has_joined: false,
+            is_lost: false,
+            is_over: false,
+            environment: Vec::new(),
+            child: None,
+            is_paused: false,
+        }
+    }
+
+    /// It belongs to the cluster as it is now.
+    pub(crate) fn is_present(&self) -> bool {
+        self.has_joined && !self.is_lost && !self.is_over
     }
 
     /// Starts its process; `prepare` says where and under which clock.
@@ -64,6 +89,7 @@ impl Node {
             .arg("--config")
             .arg(self.folder.join("dtm.toml"))
             .env("DTM_LANG", "en")
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -24,13 +24,15 @@ pub(crate) struct Found {
     pub(crate) lost: u64,
     /// Which, on which node.
     pub(crate) lost_ranges: Vec<String>,
+    /// Source and sequence of each.
+    pub(crate) lost_records: BTreeSet<(String, u64)>,
     /// What is there and should not be: doubled, out of order, never sent.
     pub(crate) wrong: Vec<String>,
     /// Records that were held against what was sent, over all nodes.
     pub(crate) read: u64,
 }
 
-/// Reads all sources from all nodes that are not lost; what was acked when it began must be there.
+/// Reads all sources from all nodes of the cluster that hold records; what was acked when it began must be there.
 ///
 /// # Errors
 /// What a node said, or that it took longer than `within`.
@@ -41,7 +43,7 @@ pub(crate) async fn all(
 ) -> Result<Found> {
     let permits = Arc::new(Semaphore::new(AT_ONCE));
     let mut reads = JoinSet::new();
-    for at in cluster.present() {
+    for at in cluster.doors() {
         for source in sources {
             let reader = Reader::new(source.endpoint(cluster, &[at])?);
             let (source, permits) = (source.clone(), permits.clone());
@@ -70,10 +72,10 @@ pub(crate) async fn all(
 
 fn sum(found: &[(String, String, Findings, u64)]) -> Found {
     let mut all = Found::default();
-    let mut lost = BTreeSet::new();
     for (source, node, findings, read) in found {
         all.read += read;
-        lost.extend(findings.lost.iter().map(|sequence| (source, *sequence)));
+        let lost = findings.lost.iter().map(|sequence| (source.clone(), *sequence));
+        all.lost_records.extend(lost);
         let on = |range: String| format!("{source}/{DATASET} {range} ({node})");
         all.lost_ranges.extend(ranges(&findings.lost).into_iter().map(on));
         for (what, sequences) in [
@@ -85,7 +87,7 @@ fn sum(found: &[(String, String, Findings, u64)]) -> Found {
             all.wrong.extend(wrong);
         }
     }
-    all.lost = lost.len() as u64;
+    all.lost = all.lost_records.len() as u64;
     all
 }
 

@@ -88,7 +88,7 @@ fn stamp(unix_ms: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use dtm_scenario::{Titles, UnixMs};
+    use dtm_scenario::{BOOK, Drill, UnixMs};
 
     use super::*;
 
@@ -96,18 +96,20 @@ mod tests {
     fn the_newest_run_of_each_drill_is_kept_beside_all_reports() {
         let home = tempfile::tempdir().unwrap();
         let results = Results::open(&home.path().join("a/b")).unwrap();
-        let titles = Titles { vi: "Một".to_owned(), en: "One".to_owned() };
+        let one = BOOK.iter().find(|entry| entry.name == "pause").unwrap();
+        let one = Drill::parse(one.text).unwrap();
         for why in ["first", "second"] {
-            let drill = LatestDrill::not_run("one", &titles, UnixMs(0), why.to_owned());
-            results.note(drill).unwrap();
+            results.note(LatestDrill::not_run(&one, UnixMs(0), why.to_owned())).unwrap();
         }
         let read = |name: &str| fs::read_to_string(home.path().join("a/b").join(name)).unwrap();
         let latest = Latest::from_json(&read("latest.json")).unwrap();
         assert_eq!(latest.drills.len(), 1);
         assert_eq!(latest.drills[0].not_run.as_deref(), Some("second"));
-        assert!(read("latest.en.md").contains("second") && read("latest.vi.md").contains("Một"));
+        assert!(
+            read("latest.en.md").contains("second") && read("latest.vi.md").contains(&one.title.vi)
+        );
         fs::write(home.path().join("a/b/latest.json"), "{").unwrap();
-        let drill = LatestDrill::not_run("one", &titles, UnixMs(0), String::new());
+        let drill = LatestDrill::not_run(&one, UnixMs(0), String::new());
         let error = format!("{:#}", results.note(drill).unwrap_err());
         assert!(error.contains("latest.json"), "{error}");
         assert_eq!(stamp(1_763_800_000_000), "20251122-152640");

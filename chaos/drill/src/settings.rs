@@ -26,9 +26,9 @@ pub(crate) struct Settings {
     /// The `dtm` binary; default: beside this one.
     #[arg(long, env = "DTM_BIN")]
     dtm: Option<PathBuf>,
-    /// Nodes of the cluster.
-    #[arg(long, default_value_t = 3, value_parser = nodes)]
-    pub(crate) nodes: usize,
+    /// Nodes of the cluster, where a drill is held at one site; 3 where neither says.
+    #[arg(long, value_parser = nodes)]
+    nodes: Option<usize>,
     /// Sources of each load, instead of what the drill says.
     #[arg(long, env = "DRILL_SOURCES", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     sources: Option<u64>,
@@ -66,6 +66,16 @@ impl Settings {
             read(named, &text)
         });
         each.collect()
+    }
+
+    /// A drill with as many nodes as were asked for. Sites have the nodes that it says: its layout
+    /// rests on them.
+    pub(crate) fn sized(&self, drill: &Drill) -> Drill {
+        let mut drill = drill.clone();
+        if let (Some(nodes), [site]) = (self.nodes, &mut drill.cluster.sites[..]) {
+            site.nodes = nodes;
+        }
+        drill
     }
 
     /// What the loads are instead of what the drills say.
@@ -112,6 +122,12 @@ mod tests {
         assert_eq!(of(&["pause", "leader-kill"]).unwrap()[1].name, "leader-kill");
         let unknown = format!("{:#}", of(&["leader-kil"]).unwrap_err());
         assert!(unknown.contains("leader-kil") && unknown.contains("power-loss"), "{unknown}");
+        let five = Settings::try_parse_from(["dtm-drill", "--nodes", "5"]).unwrap();
+        let nodes = |name: &str| {
+            let entry = BOOK.iter().find(|entry| entry.name == name).unwrap();
+            five.sized(&Drill::parse(entry.text).unwrap()).cluster.nodes()
+        };
+        assert_eq!((nodes("pause"), nodes("site-loss")), (5, 7));
         let missing = format!("{:#}", of(&["no/such.toml"]).unwrap_err());
         assert!(missing.contains("no/such.toml"), "{missing}");
     }

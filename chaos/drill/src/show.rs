@@ -10,15 +10,18 @@ pub(crate) fn verdict(drill: &LatestDrill) -> String {
         return say::text("drill.latest.not-run", &[("why", why)]);
     }
     let key = if drill.pass { "drill.latest.passed" } else { "drill.latest.failed" };
-    let missed: Vec<String> = drill.targets.iter().filter(|t| !t.pass).map(target).collect();
+    // What was missed, and the targets of the product.
+    let shown = drill.targets.iter().filter(|t| !t.pass || t.id.is_some());
+    let shown: Vec<String> = shown.map(target).collect();
     let verdict = say::text(key, &[]);
-    if missed.is_empty() { verdict } else { format!("{verdict}: {}", missed.join("; ")) }
+    if shown.is_empty() { verdict } else { format!("{verdict}: {}", shown.join("; ")) }
 }
 
 fn target(target: &dtm_scenario::LatestTarget) -> String {
     let unknown = || say::text("drill.page.unknown", &[]);
     let value = target.value.map_or_else(unknown, |value| value.to_string());
-    format!("{} {value} / {}", target.target, target.gate)
+    let id = target.id.as_ref().map(|id| format!("{id} ")).unwrap_or_default();
+    format!("{id}{} {value} / {}", target.target, target.gate)
 }
 
 /// All drills of a run.

@@ -190,15 +190,36 @@ fn a_drill_without_targets_is_refused_with_its_line_and_what_to_do() {
     assert!(!run.results().exists());
 }
 
+// Nothing is started: no cluster is so, or a step names a site that is not there.
+#[test]
+fn a_cluster_that_cannot_be_is_refused_with_its_place() {
+    let run = Run::new();
+    let rest = |cluster: &str, who: &str| {
+        format!(
+            "[targets]\nrto = \"1m\"\n[cluster]\n{cluster}\n[[step]]\ndo = \"kill\"\nwho = {who}\n"
+        )
+    };
+    for (cluster, who, words) in [
+        ("layout = \"ring\"", "\"all\"", "line 6: cluster.layout"),
+        ("layout = \"stretched\"", "\"all\"", "takes three sites"),
+        ("sites = [\"a:3\", \"b:3\"]", "\"site:c\"", "line 9: step.who: there is no site c"),
+    ] {
+        let output = run.drill("nowhere", &rest(cluster, who));
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(said(&output).contains(words), "{words} is not in {}", said(&output));
+    }
+    assert!(!run.results().exists());
+}
+
 // What the machine or this version cannot do is not passed, and the reason stands in the results.
 #[test]
 fn a_drill_that_cannot_be_run_is_not_passed_and_says_why() {
     let run = Run::new();
-    let output = run.drill("sites", "[targets]\nrto = \"1m\"\n[[step]]\ndo = \"failback\"\n");
+    let output = run.drill("back", "[targets]\nrto = \"1m\"\n[[step]]\ndo = \"failback\"\n");
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let latest = run.latest();
     assert!(!latest.pass && latest.report.is_none(), "{latest:?}");
     let why = latest.not_run.expect("why");
-    assert!(why.contains("failback (line 5)") && why.contains("several sites"), "{why}");
+    assert!(why.contains("failback (line 5)") && why.contains("no failback"), "{why}");
     assert!(said(&output).contains(&why));
 }

@@ -7,6 +7,7 @@ use toml::de::DeValue;
 
 use crate::Error;
 use crate::fields::{Fields, flag, jump_ms, name, number, percent, time, word as word_of};
+use crate::plan::{Laid, LayoutAsked};
 
 /// Whom a step is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +47,11 @@ pub enum Until {
     ReadBack,
     /// The ledgers of all replicas, and of original and standby, agree.
     LedgersAgree,
-    /// Exactly one site acks.
+    /// Exactly one site acks: for longer than a lease every ack comes from one, and no node of a
+    /// life of the cluster that is over opens a stream.
     OneWriter,
+    /// Nobody acks any more, though records wait.
+    Silent,
 }
 
 /// What a disk does.
@@ -190,6 +194,8 @@ pub enum Action {
         /// Though the primary still answers.
         force: bool,
     },
+    /// Another layout of the sites.
+    Layout(LayoutAsked),
     /// The old primary takes its role back.
     Failback,
     /// Makes a backup.
@@ -208,7 +214,7 @@ const GROUP_MAX: u64 = 255;
 
 impl Action {
     /// The words of `do`, in the order of the manual.
-    pub const WORDS: [&'static str; 22] = [
+    pub const WORDS: [&'static str; 23] = [
         "load",
         "wait",
         "kill",
@@ -225,6 +231,7 @@ impl Action {
         "replace",
         "join",
         "promote",
+        "layout",
         "failback",
         "backup",
         "restore",
@@ -253,6 +260,7 @@ impl Action {
             Self::Replace(_) => "replace",
             Self::Join { .. } => "join",
             Self::Promote { .. } => "promote",
+            Self::Layout(_) => "layout",
             Self::Failback => "failback",
             Self::Backup => "backup",
             Self::Restore => "restore",
@@ -288,6 +296,10 @@ impl Action {
             Self::Heal(step) => step.clone().unwrap_or_default(),
             Self::Join { name, site } => format!("{name}, {site}"),
             Self::Promote { site, .. } => site.clone(),
+            Self::Layout(asked) => {
+                let sites: Vec<&str> = asked.sites().collect();
+                format!("{} {}", asked.layout.word(), sites.join(", ")).trim_end().to_owned()
+            }
             Self::Failback
             | Self::Backup
             | Self::Restore
@@ -315,7 +327,9 @@ impl Action {
     }
 
     /// Reads the keys that belong to a word.
-    pub(crate) fn read(fields: &mut Fields<'_>) -> Result<Self, Error> {
+    pub(crate) fn read(fields: &mut Fields<'_>, laid: &Laid<'_>) -> Result<Self, Error> {
+        let who = |value: &DeValue<'_>| who(value, laid);
+        let site = |value: &DeValue<'_>| laid.site(&name(value)?);
         let word = fields.required("do", |value| {
             let known = Self::WORDS.into_iter().find(|word| value.as_str() == Some(word));
             known.ok_or_else(|| Told::new("drill.one-of").with("allowed", Self::WORDS.join(", ")))
@@ -346,19 +360,20 @@ impl Action {
                 to: fields.required("to", who)?,
                 both: fields.optional("both", flag)?.unwrap_or(true),
             },
-            "network" => Self::Network(network(fields)?),
+            "network" => Self::Network(network(fields, who)?),
             "disk" => Self::Disk { who: fields.required("who", who)?, fault: disk(fields)? },
             "heal" => Self::Heal(fields.optional("step", name)?),
             "drain" => Self::Drain(fields.required("who", who)?),
             "replace" => Self::Replace(fields.required("who", who)?),
             "join" => Self::Join {
                 name: fields.required("name", name)?,
-                site: fields.required("site", name)?,
+                site: fields.required("site", site)?,
             },
             "promote" => Self::Promote {
-                site: fields.required("site", name)?,
+                site: fields.required("site", |value| laid.promotable(value))?,
                 force: fields.optional("force", flag)?.unwrap_or(false),
             },
+            "layout" => Self::Layout(LayoutAsked::read(fields, laid)?),
             "failback" => Self::Failback,
             "backup" => Self::Backup,
             "restore" => Self::Restore,
@@ -374,12 +389,16 @@ const UNTIL: &[(&str, Until)] = &[
     ("read-back", Until::ReadBack),
     ("ledgers-agree", Until::LedgersAgree),
     ("one-writer", Until::OneWriter),
+    ("silent", Until::Silent),
 ];
 
-fn network(fields: &mut Fields<'_>) -> Result<Network, Error> {
+fn network(
+    fields: &mut Fields<'_>,
+    who: impl Fn(&DeValue<'_>) -> Result<Who, Told>,
+) -> Result<Network, Error> {
     let network = Network {
-        from: fields.required("from", who)?,
-        to: fields.required("to", who)?,
+        from: fields.required("from", &who)?,
+        to: fields.required("to", &who)?,
         both: fields.optional("both", flag)?.unwrap_or(true),
         delay: fields.optional("delay", time)?.unwrap_or_default(),
         jitter: fields.optional("jitter", time)?.unwrap_or_default(),
@@ -422,7 +441,7 @@ fn disk(fields: &mut Fields<'_>) -> Result<DiskFault, Error> {
 }
 
 /// `leader`, `leader:7`, `follower`, `node:n1`, `site:a`, `all`.
-fn who(value: &DeValue<'_>) -> Result<Who, Told> {
+fn who(value: &DeValue<'_>, laid: &Laid<'_>) -> Result<Who, Told> {
     let parsed = value.as_str().and_then(|text| {
         let (kind, rest) = text.split_once(':').map_or((text, None), |(k, rest)| (k, Some(rest)));
         let group = || match rest {
@@ -439,10 +458,14 @@ fn who(value: &DeValue<'_>) -> Result<Who, Told> {
             _ => None,
         }
     });
-    parsed.ok_or_else(|| {
+    let parsed = parsed.ok_or_else(|| {
         Told::new("drill.one-of").with(
             "allowed",
             "leader, leader:GROUP, follower, follower:GROUP, node:NAME, site:NAME, all",
         )
-    })
+    })?;
+    if let Who::Site(site) = &parsed {
+        laid.site(site)?;
+    }
+    Ok(parsed)
 }

@@ -12,7 +12,7 @@ pub struct BookEntry {
 macro_rules! book {
     ($($name:literal),* $(,)?) => {
         /// The drills that come with the product, in the order in which they are run. Each runs on
-        /// a cluster of one site that `dtm-drill` starts itself.
+        /// a cluster that `dtm-drill` starts itself: of one site, or of the sites that it names.
         pub const BOOK: &[BookEntry] = &[$(BookEntry {
             name: $name,
             text: include_str!(concat!("../../drills/", $name, ".toml")),
@@ -31,6 +31,10 @@ book![
     "slow-disk",
     "clock-jump",
     "key-rotation",
+    "site-cut",
+    "site-isolated",
+    "site-loss",
+    "stretched-loss",
 ];
 
 #[cfg(test)]
@@ -43,7 +47,9 @@ mod tests {
         for entry in BOOK {
             let drill = Drill::parse(entry.text).unwrap_or_else(|e| panic!("{}: {e}", entry.name));
             assert_eq!(drill.name, entry.name);
-            assert_eq!(drill.targets.rpo_records, Some(0), "{}", entry.name);
+            // A copy that is not waited for may lack the last moments, and nothing before.
+            let is_behind = entry.name == "site-loss" && drill.targets.rpo_ms == Some(5_000);
+            assert!(is_behind || drill.targets.rpo_records == Some(0), "{}", entry.name);
             assert!(drill.targets.rto_ms.is_some(), "{}", entry.name);
             assert_eq!(drill.lacking(), None, "{}", entry.name);
         }
@@ -51,10 +57,10 @@ mod tests {
 
     #[test]
     fn what_this_version_cannot_run_is_told_with_its_line() {
-        let text = include_str!("../drills/site-loss.toml");
+        let text = include_str!("../drills/site-failback.toml");
         let drill = Drill::parse(text).unwrap_or_else(|error| panic!("{error}"));
-        let lacking = drill.lacking().expect("no sites yet").to_string();
-        let line = 1 + text.lines().position(|line| line == "do = \"promote\"").unwrap();
+        let lacking = drill.lacking().expect("no failback yet").to_string();
+        let line = 1 + text.lines().position(|line| line == "do = \"failback\"").unwrap();
         assert!(lacking.contains(&format!("line {}", line - 1)), "{lacking}");
         let steps = drill.steps_told(dtm_types::text::Lang::En);
         assert_eq!(steps[0][3], "site:a <-> site:b");

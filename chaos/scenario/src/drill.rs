@@ -8,7 +8,8 @@ use toml::de::DeTable;
 
 use crate::action::Action;
 use crate::fields::{Fields, TIME_MAX, name, number, percent, refuse_at, text, time, word};
-use crate::{Error, Until};
+use crate::plan::Laid;
+use crate::{ClusterPlan, Error, Until};
 
 /// A title in both languages.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,21 @@ pub struct Targets {
     pub ack_gap_p50_ms: Option<u64>,
     /// Longest wait between two acks of a source, of which 99 % of the sources stay below.
     pub ack_gap_p99_ms: Option<u64>,
+    /// Longest time before the loss of a site of which acked records may be lost (RPO as a time).
+    pub rpo_ms: Option<u64>,
+    /// Longest time from the loss of a site to the first ack of another node.
+    pub first_ack_ms: Option<u64>,
+    /// Longest time from a fault after which nobody may ack to the last ack.
+    pub last_ack_ms: Option<u64>,
+}
+
+/// A target of the product that a target of a drill is: `rto` is `P19`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetId {
+    /// The key in the drill's file.
+    pub target: String,
+    /// Under which the product's targets list it.
+    pub id: String,
 }
 
 /// What a step should come to.
@@ -85,6 +101,10 @@ pub struct Drill {
     pub title: Titles,
     /// What it is judged by.
     pub targets: Targets,
+    /// Which of them are targets of the product.
+    pub ids: Vec<TargetId>,
+    /// What it is held on.
+    pub cluster: ClusterPlan,
     /// In order.
     pub steps: Vec<Step>,
 }
@@ -116,7 +136,11 @@ impl Drill {
         let drill_name = fields.required("name", name)?;
         let title = titles(&mut fields)?;
         let title = title.ok_or_else(|| fields.refuse("title", Told::new("drill.missing")))?;
-        let targets = targets(&mut fields)?;
+        let (targets, ids) = targets(&mut fields)?;
+        let cluster = match fields.table("cluster")? {
+            None => ClusterPlan::default(),
+            Some(table) => ClusterPlan::read(table)?,
+        };
         let tables = fields.tables("step")?;
         if tables.is_empty() || tables.len() > STEPS_MAX {
             let why = Told::new("drill.steps").with("most", STEPS_MAX);
@@ -124,11 +148,17 @@ impl Drill {
         }
         fields.finish()?;
         let mut steps: Vec<Step> = Vec::with_capacity(tables.len());
+        let mut laid = Laid::new(&cluster);
         for table in tables {
-            let step = read_step(table, &steps)?;
+            let step = read_step(table, &steps, &laid)?;
+            match &step.action {
+                Action::Layout(asked) if step.expect == Expect::Done => laid.put(asked),
+                Action::Promote { site, .. } if step.expect == Expect::Done => laid.promoted(site),
+                _ => {}
+            }
             steps.push(step);
         }
-        Ok(Self { name: drill_name, title, targets, steps })
+        Ok(Self { name: drill_name, title, targets, ids, cluster, steps })
     }
 
     /// Whether a production cluster asks for a second approval first.
@@ -152,7 +182,7 @@ fn titles(fields: &mut Fields<'_>) -> Result<Option<Titles>, Error> {
     Ok(Some(titles))
 }
 
-fn targets(fields: &mut Fields<'_>) -> Result<Targets, Error> {
+fn targets(fields: &mut Fields<'_>) -> Result<(Targets, Vec<TargetId>), Error> {
     let none = Told::new("drill.no-targets");
     let Some(mut table) = fields.table("targets")? else {
         return Err(fields.refuse("targets", none));
@@ -164,17 +194,51 @@ fn targets(fields: &mut Fields<'_>) -> Result<Targets, Error> {
         availability_ppm: table.optional("availability_percent", percent)?,
         ack_gap_p50_ms: table.optional("ack_gap_p50", time)?.map(ms),
         ack_gap_p99_ms: table.optional("ack_gap_p99", time)?.map(ms),
+        rpo_ms: table.optional("rpo", time)?.map(ms),
+        first_ack_ms: table.optional("first_ack", time)?.map(ms),
+        last_ack_ms: table.optional("last_ack", time)?.map(ms),
     };
+    let ids = ids(&mut table, &targets)?;
     let place = table.refuse("", none);
     // A key that is misspelt is named first.
     table.finish()?;
-    if targets == Targets::default() { Err(place) } else { Ok(targets) }
+    if targets == Targets::default() { Err(place) } else { Ok((targets, ids)) }
 }
 
-fn read_step(mut fields: Fields<'_>, before: &[Step]) -> Result<Step, Error> {
+/// `ids = { rto = "P19" }`: only targets that the drill has.
+fn ids(table: &mut Fields<'_>, targets: &Targets) -> Result<Vec<TargetId>, Error> {
+    let Some(mut named) = table.table("ids")? else { return Ok(Vec::new()) };
+    let mut ids = Vec::new();
+    for target in targets.named() {
+        if let Some(id) = named.optional(target, text)? {
+            ids.push(TargetId { target: target.to_owned(), id });
+        }
+    }
+    named.finish()?;
+    Ok(ids)
+}
+
+impl Targets {
+    /// The keys of those that are asked for.
+    fn named(&self) -> impl Iterator<Item = &'static str> {
+        let all = [
+            ("rpo_records", self.rpo_records.is_some()),
+            ("rto", self.rto_ms.is_some()),
+            ("availability_percent", self.availability_ppm.is_some()),
+            ("ack_gap_p50", self.ack_gap_p50_ms.is_some()),
+            ("ack_gap_p99", self.ack_gap_p99_ms.is_some()),
+            ("rpo", self.rpo_ms.is_some()),
+            ("first_ack", self.first_ack_ms.is_some()),
+            ("last_ack", self.last_ack_ms.is_some()),
+        ];
+        all.into_iter().filter(|(_, asked)| *asked).map(|(key, _)| key)
+    }
+}
+
+fn read_step(mut fields: Fields<'_>, before: &[Step], laid: &Laid<'_>) -> Result<Step, Error> {
     const EXPECT: &[(&str, Expect)] = &[("done", Expect::Done), ("refused", Expect::Refused)];
     let line = fields.line();
-    let action = Action::read(&mut fields)?;
+    let action = Action::read(&mut fields, laid)?;
     let step = Step {
         id: fields.optional("id", name)?,
         title: titles(&mut fields)?,

@@ -11,6 +11,12 @@ fn with(step: &str) -> String {
     format!("{HEAD}[[step]]\n{step}\n")
 }
 
+/// On three sites: the step begins with line 9.
+fn over_sites(step: &str) -> String {
+    let sites = "[cluster]\nlayout = \"standby\"\nsites = [\"a:3\", \"b:3\", \"c:1\"]\n";
+    format!("{HEAD}{sites}[[step]]\n{step}\n")
+}
+
 #[test]
 fn the_examples_are_read() {
     let read = |text| Drill::parse(text).unwrap_or_else(|error| panic!("{error}"));
@@ -19,7 +25,7 @@ fn the_examples_are_read() {
     assert_eq!(kill.steps[2].action, Action::Kill(Who::Leader(0)));
     assert_eq!(kill.steps[2].lasts, Some(Duration::from_secs(15)));
     assert_eq!((kill.steps[2].line, kill.is_destructive()), (21, true));
-    let site = read(include_str!("../drills/site-loss.toml"));
+    let site = read(include_str!("../drills/site-failback.toml"));
     let Action::Network(network) = &site.steps[0].action else { panic!("{:?}", site.steps[0]) };
     let Network { loss_ppm, delay, both, .. } = network;
     assert_eq!((*loss_ppm, *delay, *both), (5_000, Duration::from_millis(20), true));
@@ -50,6 +56,7 @@ fn every_kind_of_step_is_read() {
         "do = \"replace\"\nwho = \"node:n1\"",
         "do = \"join\"\nname = \"n9\"\nsite = \"a\"",
         "do = \"promote\"\nsite = \"b\"",
+        "do = \"layout\"\nkind = \"standby\"\nprimary = \"a\"\nstandby = \"b\"",
         "do = \"failback\"",
         "do = \"backup\"",
         "do = \"restore\"",
@@ -58,7 +65,7 @@ fn every_kind_of_step_is_read() {
         "do = \"rolling-restart\"\nwithin = \"20m\"",
     ];
     for (step, word) in steps.iter().zip(Action::WORDS) {
-        let drill = Drill::parse(&with(step)).unwrap_or_else(|error| panic!("{step}: {error}"));
+        let drill = Drill::parse(&over_sites(step)).unwrap_or_else(|e| panic!("{step}: {e}"));
         assert_eq!(drill.steps[0].action.word(), word);
         assert!(is_held(&format!("drill.do.{word}")), "{word}");
     }
@@ -91,7 +98,7 @@ fn what_is_wrong_is_named_with_line_key_and_what_is_allowed() {
             "step.cpu_percent",
             "0 to 100",
         ),
-        (with("do = \"network\"\nfrom = \"site:a\"\nto = \"site:b\""), 5, "step", "jitter"),
+        (with("do = \"network\"\nfrom = \"leader\"\nto = \"all\""), 5, "step", "jitter"),
         (with("do = \"disk\"\nwho = \"all\"\nfault = \"gone\""), 8, "step.fault", "power-cut"),
         (with("do = \"heal\"\nstep = \"x\""), 5, "step.step", "no step before"),
         (with("do = \"backup\"\nid = \"A\""), 7, "step.id", "small letters"),
@@ -111,7 +118,7 @@ fn what_is_wrong_is_named_with_line_key_and_what_is_allowed() {
             "at least one target",
         ),
         (with("").replace("rto = \"1s\"", ""), 3, "targets", "proves nothing"),
-        (with("").replace("rto", "rpo"), 4, "targets.rpo", "rpo_records, rto"),
+        (with("").replace("rto", "rtx"), 4, "targets.rtx", "rpo_records, rto"),
         (with("do = \"backup\"").replace(", en = \"b\"", ""), 2, "title.en", "missing"),
         (
             with("do = \"backup\"\n").replace("name = \"x\"", "name = \"x\"\nfoo = 1"),
@@ -129,6 +136,51 @@ fn what_is_wrong_is_named_with_line_key_and_what_is_allowed() {
         assert!(told.contains(words), "{told} lacks {words}");
         assert_ne!(error.told(Lang::Vi), told);
     }
+}
+
+#[test]
+fn steps_name_sites_that_are_there_and_promote_what_stands_by() {
+    let single = over_sites("do = \"promote\"\nsite = \"b\"").replace("standby", "single");
+    let two = over_sites("do = \"promote\"\nsite = \"b\"").replace(", \"c:1\"", "");
+    let put = "do = \"layout\"\nkind = \"single\"\n[[step]]\ndo = \"promote\"\nsite = \"b\"";
+    let again = "do = \"promote\"\nsite = \"b\"\n[[step]]\ndo = \"promote\"\nsite = \"b\"";
+    let layout = |rest: &str| over_sites(&format!("do = \"layout\"\nkind = {rest}"));
+    let wrong = [
+        (over_sites("do = \"kill\"\nwho = \"site:d\""), 10, "step.who", "a, b, c"),
+        (over_sites("do = \"cut\"\nfrom = \"site:a\"\nto = \"site:x\""), 11, "step.to", "site x"),
+        (over_sites("do = \"join\"\nname = \"n8\"\nsite = \"main\""), 11, "step.site", "main"),
+        (with("do = \"stop\"\nwho = \"site:a\""), 7, "step.who", "main"),
+        (over_sites("do = \"promote\"\nsite = \"a\""), 10, "step.site", "primary"),
+        (single, 10, "step.site", "single"),
+        (two, 10, "step.site", "third"),
+        (over_sites(put), 13, "step.site", "single"),
+        (over_sites(again), 13, "step.site", "primary"),
+        (layout("\"stretched\"\nprimary = \"a\""), 8, "step.kind", "stretched"),
+        (layout("\"standby\"\nprimary = \"a\"\nstandby = \"a\""), 8, "step.kind", "once"),
+        (layout("\"single\"\nprimary = \"a\""), 8, "step.kind", "single"),
+        (layout("\"ring\""), 10, "step.kind", "stretched"),
+    ];
+    for (file, line, key, words) in wrong {
+        let error = Drill::parse(&file).expect_err(&file);
+        let told = error.told(Lang::En);
+        assert_eq!((error.line, error.key.as_str()), (line, key), "{told}\n{file}");
+        assert!(told.contains(words), "{told} lacks {words}");
+        assert_ne!(error.told(Lang::Vi), told);
+    }
+}
+
+#[test]
+fn a_target_of_the_product_is_named_and_only_one_that_the_drill_has() {
+    let of = |ids: &str| {
+        with("do = \"backup\"").replace("rto = \"1s\"", &format!("rto = \"1s\"\nids = {ids}"))
+    };
+    let drill = Drill::parse(&of("{ rto = \"P19\" }")).unwrap_or_else(|error| panic!("{error}"));
+    let id = TargetId { target: "rto".to_owned(), id: "P19".to_owned() };
+    assert_eq!(drill.ids, [id]);
+    assert!(drill.targets_told(Lang::En)[0][1].ends_with("(P19)"));
+    let error = Drill::parse(&of("{ rpo = \"P18\" }")).expect_err("it has no such target");
+    assert_eq!((error.line, error.key.as_str()), (5, "ids.rpo"));
+    assert!(error.told(Lang::En).contains("allowed are: rto"), "{error}");
 }
 
 #[test]

@@ -118,7 +118,7 @@ pub(crate) fn refuse_at(text: &str, at: usize, key: &str, why: Told) -> Error {
     Error { line: before.matches('\n').count() + 1, key: key.to_owned(), why }
 }
 
-fn expected(key: &'static str) -> Told {
+pub(crate) fn expected(key: &'static str) -> Told {
     Told::new("drill.expected").with_told("what", Told::new(key))
 }
 
@@ -134,11 +134,14 @@ pub(crate) fn text(value: &DeValue<'_>) -> Result<String, Told> {
 
 /// A name of small letters, digits and dashes.
 pub(crate) fn name(value: &DeValue<'_>) -> Result<String, Told> {
-    let is_name = |text: &&str| {
-        (1..=64).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    };
-    value.as_str().filter(is_name).map(str::to_owned).ok_or_else(|| expected("drill.is.name"))
+    let named = value.as_str().filter(|text| is_name(text));
+    named.map(str::to_owned).ok_or_else(|| expected("drill.is.name"))
+}
+
+/// Whether it is one.
+pub(crate) fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// A whole number within bounds.

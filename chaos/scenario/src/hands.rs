@@ -54,6 +54,12 @@ pub struct Measured {
     pub ack_gap_p99_ms: Option<u64>,
     /// Share of the time in service, in millionths.
     pub availability_ppm: Option<u32>,
+    /// How long before a site was lost the oldest of the lost records was acked; 0: none is lost.
+    pub rpo_ms: Option<u64>,
+    /// From the loss of a site to the first ack of another node.
+    pub first_ack_ms: Option<u64>,
+    /// From a fault after which nobody may ack to the last ack.
+    pub last_ack_ms: Option<u64>,
 }
 
 /// What a run needs done.

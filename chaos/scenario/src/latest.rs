@@ -6,7 +6,7 @@ use dtm_types::text::{Lang, render};
 use serde::{Deserialize, Serialize};
 
 use crate::page::{markdown, percent, seconds, time};
-use crate::{Judged, Measured, Report, Titles, UnixMs, Verdict};
+use crate::{ClusterPlan, Drill, Judged, Measured, Report, Titles, UnixMs, Verdict};
 
 /// The newest run of a drill.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct LatestDrill {
     pub name: String,
     /// For people.
     pub title: Titles,
+    /// Its layout and the nodes of each site: `standby 3 + 3 + 1`; None in old results.
+    #[serde(default)]
+    pub layout: Option<String>,
     /// Whether it passed. One that could not be run did not.
     pub pass: bool,
     /// Why it could not be run on this machine; None: it was run.
@@ -36,6 +39,9 @@ pub struct LatestDrill {
 pub struct LatestTarget {
     /// Its key in the drill's file.
     pub target: String,
+    /// Under which the product's targets list it, where they do: `P19`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// What was measured; None: it is not known, which is a miss.
     pub value: Option<u64>,
     /// What was asked for.
@@ -48,6 +54,7 @@ impl From<&Judged> for LatestTarget {
     fn from(judged: &Judged) -> Self {
         Self {
             target: judged.target.clone(),
+            id: judged.id.clone(),
             value: judged.measured,
             gate: judged.wanted,
             pass: judged.holds,
@@ -62,6 +69,7 @@ impl LatestDrill {
         Self {
             name: report.name.clone(),
             title: report.title.clone(),
+            layout: report.cluster.as_ref().map(ClusterPlan::told),
             pass: report.verdict == Verdict::Passed,
             not_run: None,
             began: report.began,
@@ -74,10 +82,11 @@ impl LatestDrill {
 
     /// Of a drill that this machine cannot run.
     #[must_use]
-    pub fn not_run(name: &str, title: &Titles, began: UnixMs, why: String) -> Self {
+    pub fn not_run(drill: &Drill, began: UnixMs, why: String) -> Self {
         Self {
-            name: name.to_owned(),
-            title: title.clone(),
+            name: drill.name.clone(),
+            title: drill.title.clone(),
+            layout: Some(drill.cluster.told()),
             pass: false,
             not_run: Some(why),
             began,
@@ -134,6 +143,7 @@ impl Latest {
         let mut page = format!("# {}\n\n", text("drill.latest.title"));
         let heads = [
             "drill.page.name",
+            "drill.page.layout",
             "drill.page.began",
             "drill.page.outcome",
             "drill.measured.acked",
@@ -176,7 +186,8 @@ impl LatestDrill {
             shown(measured.ack_gap_p99_ms, seconds),
             shown(measured.availability_ppm.map(u64::from), percent),
         ];
-        let mut line = vec![named, time(self.began), outcome];
+        let layout = self.layout.clone().unwrap_or_default();
+        let mut line = vec![named, layout, time(self.began), outcome];
         line.extend(values.into_iter().map(Option::unwrap_or_default));
         line
     }
@@ -195,6 +206,7 @@ mod tests {
     fn report(verdict: Verdict) -> Report {
         let judged = Judged {
             target: "rto".to_owned(),
+            id: Some("P19".to_owned()),
             wanted: 2_000,
             measured: Some(1_100),
             holds: verdict == Verdict::Passed,
@@ -203,6 +215,7 @@ mod tests {
             version: 1,
             name: "leader-kill".to_owned(),
             title: Titles { vi: "Giết".to_owned(), en: "Kill".to_owned() },
+            cluster: Some(ClusterPlan::default()),
             facts: Vec::new(),
             began: UnixMs(1_763_800_000_000),
             ended: UnixMs(1_763_800_060_000),
@@ -219,18 +232,20 @@ mod tests {
     fn each_drill_stands_once_with_value_gate_and_pass() {
         let mut latest = Latest::default();
         latest.put(LatestDrill::ran(&report(Verdict::TargetsMissed), "leader-kill/1.json".into()));
-        let titles = Titles { vi: "Đĩa".to_owned(), en: "Disk".to_owned() };
+        let disk = "name = \"disk\"\ntitle = { vi = \"Đĩa\", en = \"Disk\" }\n[targets]\n\
+                    rto = \"1s\"\n[[step]]\ndo = \"rolling-restart\"\n";
+        let disk = Drill::parse(disk).unwrap_or_else(|error| panic!("{error}"));
         let why = "no /dev/fuse".to_owned();
-        latest.put(LatestDrill::not_run("disk", &titles, UnixMs(0), why));
+        latest.put(LatestDrill::not_run(&disk, UnixMs(0), why));
         latest.put(LatestDrill::ran(&report(Verdict::Passed), "leader-kill/2.json".into()));
         assert_eq!(Latest::from_json(&latest.json()).expect("its own"), latest);
         let [kill, disk] = &latest.drills[..] else { panic!("{latest:?}") };
-        let target =
-            LatestTarget { target: "rto".to_owned(), value: Some(1_100), gate: 2_000, pass: true };
+        let (target, id) = ("rto".to_owned(), Some("P19".to_owned()));
+        let target = LatestTarget { target, id, value: Some(1_100), gate: 2_000, pass: true };
         assert!(kill.pass && kill.targets == [target], "{kill:?}");
         assert!(!disk.pass && disk.verdict.is_none(), "what did not run did not pass");
         let (vi, en) = (latest.markdown(Lang::Vi), latest.markdown(Lang::En));
-        for words in ["[Giết](leader-kill/2.vi.md)", "1.100 s", "no /dev/fuse"] {
+        for words in ["[Giết](leader-kill/2.vi.md)", "1.100 s", "no /dev/fuse", "single 3"] {
             assert!(vi.contains(words), "{words} is not in\n{vi}");
         }
         assert!(en.contains("[Kill](leader-kill/2.en.md)") && !en.contains("drill."), "{en}");

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::{Offset, TimeZone};
 
 use crate::report::judge;
-use crate::{Action, Drill, Judged, Measured, Report, StepReport, UnixMs, Until};
+use crate::{Action, ClusterPlan, Drill, Judged, Measured, Report, StepReport, UnixMs};
 
 /// Hours before UTC of the times on pages: Vietnam's.
 const HOURS_AHEAD: i8 = 7;
@@ -98,6 +98,9 @@ impl Report {
             (text("drill.page.began"), time(self.began)),
             (text("drill.page.ended"), time(self.ended)),
         ];
+        if let Some(cluster) = &self.cluster {
+            facts.extend(stands(cluster, lang));
+        }
         facts.extend(self.facts.iter().cloned());
         if let Some(why) = &self.measured_not {
             facts.push((text("drill.page.measured-not"), why.clone()));
@@ -172,6 +175,12 @@ impl UnixMs {
 }
 
 impl Drill {
+    /// What it is held on: layout with sites, and the lines between several.
+    #[must_use]
+    pub fn cluster_told(&self, lang: Lang) -> Vec<(String, String)> {
+        stands(&self.cluster, lang)
+    }
+
     /// Each target: its key in the file, its words, and what it asks for.
     #[must_use]
     pub fn targets_told(&self, lang: Lang) -> Vec<[String; 3]> {
@@ -211,9 +220,7 @@ impl Drill {
     #[must_use]
     pub fn lacking(&self) -> Option<Told> {
         let why = |action: &Action| match action {
-            Action::Promote { .. } | Action::Failback | Action::Wait(Until::OneWriter) => {
-                Some(Told::new("drill.lacking.sites"))
-            }
+            Action::Failback => Some(Told::new("drill.lacking.failback")),
             Action::Backup | Action::Restore => Some(Told::new("drill.lacking.backup")),
             Action::RotateCertificates => Some(Told::new("drill.lacking.certificates")),
             _ => None,
@@ -239,12 +246,38 @@ fn target(judged: &Judged, lang: Lang) -> Vec<String> {
     };
     let unknown = render(lang, "drill.page.unknown", &[]);
     let holds = if judged.holds { "drill.page.yes" } else { "drill.page.no" };
+    let target = render(lang, &format!("drill.target.{}", judged.target), &[]);
+    let id = judged.id.as_ref().map(|id| format!(" ({id})"));
     vec![
-        render(lang, &format!("drill.target.{}", judged.target), &[]),
+        target + &id.unwrap_or_default(),
         shown(judged.wanted),
         judged.measured.map_or(unknown, shown),
         render(lang, holds, &[]),
     ]
+}
+
+/// The sites and the lines between them.
+fn stands(cluster: &ClusterPlan, lang: Lang) -> Vec<(String, String)> {
+    let text = |key: &str| render(lang, key, &[]);
+    let sites = cluster.sites.iter().map(|site| format!("{} {}", site.name, site.nodes));
+    let sites = sites.collect::<Vec<_>>().join(" + ");
+    let layout = format!("{} ({sites})", cluster.layout.word());
+    let mut facts = vec![(text("drill.page.layout"), layout)];
+    if cluster.sites.len() > 1 {
+        let link = cluster.link;
+        let (delay, round_trip) = (link.delay_ms.to_string(), (2 * link.delay_ms).to_string());
+        let (jitter, loss) = (link.jitter_ms.to_string(), percent(link.loss_ppm.into()));
+        let rate = link.bytes_per_second.map(|rate| format!(", {rate} B/s")).unwrap_or_default();
+        let values = [
+            ("delay", &*delay),
+            ("round_trip", &*round_trip),
+            ("jitter", &*jitter),
+            ("loss", &*loss),
+            ("rate", &*rate),
+        ];
+        facts.push((text("drill.page.link"), render(lang, "drill.page.link-is", &values)));
+    }
+    facts
 }
 
 fn measured(report: &Report, lang: Lang) -> Vec<Vec<String>> {
@@ -253,7 +286,10 @@ fn measured(report: &Report, lang: Lang) -> Vec<Vec<String>> {
     let lines = [
         ("acked", measured.acked.map(number)),
         ("lost", measured.lost.map(number)),
+        ("rpo", measured.rpo_ms.map(seconds)),
         ("rto", measured.rto_ms.map(seconds)),
+        ("first-ack", measured.first_ack_ms.map(seconds)),
+        ("last-ack", measured.last_ack_ms.map(seconds)),
         ("ack-gap-p50", measured.ack_gap_p50_ms.map(seconds)),
         ("ack-gap-p99", measured.ack_gap_p99_ms.map(seconds)),
         ("availability", measured.availability_ppm.map(|ppm| percent(ppm.into()))),

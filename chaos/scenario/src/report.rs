@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Drill, Expect, Measured, Targets, Titles, UnixMs};
+use crate::{ClusterPlan, Drill, Expect, Measured, Targets, Titles, UnixMs};
 
 /// What became of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +73,9 @@ pub struct Healing {
 pub struct Judged {
     /// The key of the target in the file.
     pub target: String,
+    /// Under which the product's targets list it, where they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// What was asked for.
     pub wanted: u64,
     /// What was measured; None: it is not known, which is a miss.
@@ -106,6 +109,9 @@ pub struct Report {
     pub name: String,
     /// The drill's title.
     pub title: Titles,
+    /// Its sites, how replicas lie over them, and the lines between; None in old reports.
+    #[serde(default)]
+    pub cluster: Option<ClusterPlan>,
     /// What is known of the cluster.
     pub facts: Vec<(String, String)>,
     /// When it began.
@@ -144,22 +150,38 @@ impl Report {
 
 /// Holds what was measured against the targets.
 pub(crate) fn judge(drill: &Drill, measured: &Measured) -> Vec<Judged> {
-    let Targets { rpo_records, rto_ms, availability_ppm, ack_gap_p50_ms, ack_gap_p99_ms } =
-        drill.targets;
+    let Targets {
+        rpo_records,
+        rto_ms,
+        availability_ppm,
+        ack_gap_p50_ms,
+        ack_gap_p99_ms,
+        rpo_ms,
+        first_ack_ms,
+        last_ack_ms,
+    } = drill.targets;
+    let id_of = |target: &str| {
+        let listed = drill.ids.iter().find(|listed| listed.target == target);
+        listed.map(|listed| listed.id.clone())
+    };
     let at_most = |target: &str, wanted: Option<u64>, measured: Option<u64>| {
         let holds = |wanted| measured.is_some_and(|measured| measured <= wanted);
-        let target = target.to_owned();
-        wanted.map(|wanted| Judged { target, wanted, measured, holds: holds(wanted) })
+        let (id, target) = (id_of(target), target.to_owned());
+        wanted.map(|wanted| Judged { target, id, wanted, measured, holds: holds(wanted) })
     };
     let availability = availability_ppm.map(|wanted| Judged {
         target: "availability_percent".to_owned(),
+        id: id_of("availability_percent"),
         wanted: wanted.into(),
         measured: measured.availability_ppm.map(u64::from),
         holds: measured.availability_ppm.is_some_and(|measured| measured >= wanted),
     });
     let judged = [
         at_most("rpo_records", rpo_records, measured.lost),
+        at_most("rpo", rpo_ms, measured.rpo_ms),
         at_most("rto", rto_ms, measured.rto_ms),
+        at_most("first_ack", first_ack_ms, measured.first_ack_ms),
+        at_most("last_ack", last_ack_ms, measured.last_ack_ms),
         at_most("ack_gap_p50", ack_gap_p50_ms, measured.ack_gap_p50_ms),
         at_most("ack_gap_p99", ack_gap_p99_ms, measured.ack_gap_p99_ms),
         availability,

@@ -49,6 +49,7 @@ pub fn run(drill: &Drill, hands: &mut dyn Hands, clock: &dyn Clock, stop: &Atomi
         version: 1,
         name: drill.name.clone(),
         title: drill.title.clone(),
+        cluster: Some(drill.cluster.clone()),
         facts: run.hands.facts(),
         began,
         ended: clock.now(),

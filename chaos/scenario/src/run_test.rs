@@ -75,6 +75,8 @@ impl Hands for Fake<'_> {
 const DRILL: &str = r#"
 name = "three"
 title = { vi = "Ba bước", en = "Three steps" }
+[cluster]
+sites = ["a:3", "b:3"]
 [targets]
 rpo_records = 0
 rto = "5s"

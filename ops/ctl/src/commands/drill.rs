@@ -53,7 +53,8 @@ fn list(printer: &Printer<'_>, globals: &Globals) {
         ]);
         documents.push(json!({
             "name": drill.name, "title": drill.title, "targets": drill.targets,
-            "steps": drill.steps.len(), "destructive": drill.is_destructive(),
+            "cluster": drill.cluster, "steps": drill.steps.len(),
+            "destructive": drill.is_destructive(),
         }));
     }
     printer.table(&["name", "title", "targets", "steps"], rows, &json!(documents));
@@ -87,11 +88,15 @@ fn show(printer: &Printer<'_>, globals: &Globals, named: &str, toml: bool) -> Re
     if printer.is_json() {
         printer.json(&json!({
             "name": drill.name, "title": drill.title, "targets": drill.targets, "steps": steps,
-            "longest_seconds": drill.longest().as_secs(),
+            "cluster": drill.cluster, "longest_seconds": drill.longest().as_secs(),
         }));
         return Ok(());
     }
-    printer.raw(&format!("{}: {}\n", drill.name, drill.title.of(globals.lang)));
+    printer.raw(&format!("{}: {}", drill.name, drill.title.of(globals.lang)));
+    for (name, value) in drill.cluster_told(globals.lang) {
+        printer.raw(&format!("{name}: {value}"));
+    }
+    printer.raw("");
     let targets = targets.into_iter().map(|[_, target, wanted]| vec![target, wanted]).collect();
     printer.table(&["target", "wanted"], targets, &json!({}));
     printer.raw("");
