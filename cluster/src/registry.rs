@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::group::Group;
 use crate::log_store::{LogError, ReplicaLog, wait_flushed};
 use crate::network::Links;
-use crate::promotion::{Promotion, read_plan};
+use crate::promotion::{Kept, Promotion};
 use crate::snapshot::StateProvider;
 use crate::supervise::{Down, SOON};
 use crate::type_config::{PeerNode, Vote};
@@ -42,11 +42,14 @@ pub(crate) struct Registry {
     is_open: AtomicBool,
     /// No group runs: the node takes part in going over to the next life.
     promotion: OnceLock<Arc<Promotion>>,
+    /// The plan that this node keeps.
+    kept: Arc<Kept>,
 }
 
 impl Registry {
     pub(crate) fn new(config: ClusterConfig, deps: Deps, links: Arc<Links>) -> Arc<Self> {
         let groups = RwLock::new(BTreeMap::new());
+        let kept = Arc::new(Kept::open(config.plan.as_deref()));
         Arc::new(Self {
             config,
             deps,
@@ -58,6 +61,7 @@ impl Registry {
             mending: Mutex::default(),
             is_open: AtomicBool::new(false),
             promotion: OnceLock::new(),
+            kept,
         })
     }
 
@@ -71,11 +75,14 @@ impl Registry {
         self.promotion.get().ok_or_else(|| Status::unavailable(cause))
     }
 
-    /// The plan of a life, where this node keeps it. Blocking.
+    /// The plan of a life, where this node keeps it for good.
     pub(crate) fn plan_of(&self, incarnation: u64) -> Option<wire::PromotionPlan> {
-        let kept = read_plan(self.config.plan.as_deref()?);
-        let kept = kept.inspect_err(|error| tracing::warn!(%error, "the plan is not read"));
-        kept.ok().flatten().filter(|plan| plan.incarnation == incarnation)
+        self.kept.of(incarnation)
+    }
+
+    /// The plan that this node keeps.
+    pub(crate) fn kept(&self) -> &Arc<Kept> {
+        &self.kept
     }
 
     pub(crate) fn group(&self, group: GroupId) -> Option<Arc<Group>> {
