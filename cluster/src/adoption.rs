@@ -14,7 +14,7 @@ use crate::log_store::{IndexRange, LogEntry, LogPosition, ReplicaLog, wait_flush
 use crate::network::entries;
 
 /// Answers asked for while one range is mended.
-pub(crate) const ASKS_MAX: usize = 100_000;
+const ASKS_MAX: usize = 100_000;
 
 /// A replica that is asked for its entries.
 pub(crate) trait EntrySource: Send + Sync {
@@ -50,6 +50,44 @@ impl Adoption<'_> {
     /// Our own entry at an index, when it can be read.
     fn own(&self, index: u64) -> Option<LogEntry> {
         self.log.read(index..index + 1, 1).ok()?.pop()
+    }
+
+    /// Fills one gap from logs that hold the entry behind it, and so the same below it; what none of
+    /// them gives stays a gap.
+    ///
+    /// # Errors
+    /// Of our log.
+    pub(crate) async fn fill(
+        &self,
+        sources: &[&dyn EntrySource],
+        gap: IndexRange,
+    ) -> Result<(), Error> {
+        let behind = self.own(gap.to + 1).map(|entry| (entry.index, entry.term));
+        let last = self.log.marks().last.filter(|last| last.index == gap.to);
+        let Some((index, term)) = behind.or(last.map(|last| (last.index, last.term))) else {
+            return Ok(());
+        };
+        let next = wire::LogId { term, leader: 0, index };
+        let mut from = gap.from;
+        for source in sources {
+            for _ in 0..ASKS_MAX {
+                let (to, next) = (gap.to, Some(next));
+                let asked = wire::EntriesRequest { from, to, next, ..Default::default() };
+                let Ok(answer) = source.ask(asked).await else { break };
+                let is_dense = answer.entries.iter().zip(from..).all(|(e, at)| e.index == at);
+                if !answer.holds_next || answer.entries.is_empty() || !is_dense {
+                    break;
+                }
+                let count = answer.entries.len() as u64;
+                from += count;
+                metrics::counter!("dtm_cluster_entries_repaired_total").increment(count);
+                wait_flushed(|done| self.log.store_records(answer.entries, done)).await?;
+                if from > gap.to {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Makes our log agree with another one above what is applied: keeps what is the same, fills
@@ -135,12 +173,23 @@ impl Adoption<'_> {
         if self.log.marks().last.is_some_and(|last| last.index >= first) {
             self.cut(first.checked_sub(1)).await?;
         }
+        let last = self.log.marks().last;
+        if let Some(last) = last.filter(|last| last.index.checked_add(1) != Some(first)) {
+            let hole = format!("our log ends at {}, what follows begins at {first}", last.index);
+            return Err(Error::Waiting(hole));
+        }
         metrics::counter!("dtm_cluster_entries_repaired_total").increment(entries.len() as u64);
         Ok(wait_flushed(|done| self.log.append(entries, done)).await?)
     }
 
     async fn cut(&self, keep: Option<u64>) -> Result<(), Error> {
-        let last = self.log.marks().last;
+        let marks = self.log.marks();
+        let purged = marks.purged.map_or(0, |purged| purged.index);
+        if keep.unwrap_or(0) < purged {
+            let cause = format!("it contradicts our log at or below {purged}, which is committed");
+            return Err(Error::Waiting(cause));
+        }
+        let last = marks.last;
         tracing::warn!(
             group = self.group.0,
             ?keep,

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::group::Group;
 use crate::log_store::{LogError, ReplicaLog, wait_flushed};
 use crate::network::Links;
-use crate::promotion::{Promotion, read_plan};
+use crate::promotion::{Kept, Promotion};
 use crate::snapshot::StateProvider;
 use crate::standby::Standby;
 use crate::supervise::{Down, SOON};
@@ -44,12 +44,15 @@ pub(crate) struct Registry {
     /// No group runs: the node takes part in going over to the next life.
     promotion: OnceLock<Arc<Promotion>>,
     standby: Standby,
+    /// The plan that this node keeps.
+    kept: Arc<Kept>,
 }
 
 impl Registry {
     pub(crate) fn new(config: ClusterConfig, deps: Deps, links: Arc<Links>) -> Arc<Self> {
         let groups = RwLock::new(BTreeMap::new());
         let standby = Standby::new(config.voters_max);
+        let kept = Arc::new(Kept::open(config.plan.as_deref()));
         Arc::new(Self {
             config,
             deps,
@@ -62,6 +65,7 @@ impl Registry {
             is_open: AtomicBool::new(false),
             promotion: OnceLock::new(),
             standby,
+            kept,
         })
     }
 
@@ -75,11 +79,14 @@ impl Registry {
         self.promotion.get().ok_or_else(|| Status::unavailable(cause))
     }
 
-    /// The plan of a life, where this node keeps it. Blocking.
+    /// The plan of a life, where this node keeps it for good.
     pub(crate) fn plan_of(&self, incarnation: u64) -> Option<wire::PromotionPlan> {
-        let kept = read_plan(self.config.plan.as_deref()?);
-        let kept = kept.inspect_err(|error| tracing::warn!(%error, "the plan is not read"));
-        kept.ok().flatten().filter(|plan| plan.incarnation == incarnation)
+        self.kept.of(incarnation)
+    }
+
+    /// The plan that this node keeps.
+    pub(crate) fn kept(&self) -> &Arc<Kept> {
+        &self.kept
     }
 
     pub(crate) fn group(&self, group: GroupId) -> Option<Arc<Group>> {

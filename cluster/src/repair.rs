@@ -21,15 +21,15 @@ use dtm_types::{GroupId, ReplicaId};
 use futures::future::BoxFuture;
 use tonic::Status;
 
-use crate::adoption::{self, ASKS_MAX, Adoption, EntrySource};
+use crate::adoption::{self, Adoption, EntrySource};
 use crate::applied::Applied;
 use crate::convert;
-use crate::log_store::{IndexRange, LogEntry, ReplicaLog, wait_flushed};
+use crate::log_store::{IndexRange, ReplicaLog};
 use crate::missing::Missing;
 use crate::network::{Link, Links, entries};
 use crate::ranges::Ranges;
 use crate::state_machine::read_applied;
-use crate::type_config::{LogId, Membership, Payload, PeerNode};
+use crate::type_config::{Membership, Payload, PeerNode};
 
 const LEADER_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -71,7 +71,7 @@ impl Repair<'_> {
             return Err(Error::VoteLost);
         }
         let (applied, membership) = read_applied(&**self.store)?;
-        self.leave_to_rows(applied, &damage.missing).await?;
+        leave_to_rows(self.group, self.log, self.store).await?;
         let applied = applied.map(|applied| applied.index);
         let others = self.others(applied.unwrap_or(0), membership.membership());
         for range in self.missing() {
@@ -91,28 +91,6 @@ impl Repair<'_> {
 
     fn missing(&self) -> Vec<IndexRange> {
         self.log.marks().recovering.map(|damage| damage.missing).unwrap_or_default()
-    }
-
-    /// What the rows hold the log need not: it is purged, its bundles come later.
-    async fn leave_to_rows(
-        &self,
-        applied: Option<LogId>,
-        missing: &[IndexRange],
-    ) -> Result<(), Error> {
-        let Some(applied) = applied else { return Ok(()) };
-        let mut lost = Ranges::default();
-        for range in missing {
-            lost.insert(range.from, range.to.min(applied.index));
-        }
-        if lost.is_empty() {
-            return Ok(());
-        }
-        // Also makes the rows durable, which the purge relies on (ING-1).
-        let applied_here = Arc::new(Applied::new());
-        let note = Missing::load(self.group, Arc::clone(self.store), applied_here)?;
-        note.add_durably(&lost).await?;
-        self.log.purge_to(convert::position(&applied)).map_err(io::Error::other)?;
-        Ok(())
     }
 
     /// Members by the rows and by what the log still shows above them.
@@ -151,39 +129,14 @@ impl Repair<'_> {
         entries::ask(&self.link(peer), request).await
     }
 
-    /// Our own entry at an index, when it can be read.
-    fn own(&self, index: u64) -> Option<LogEntry> {
-        self.log.read(index..index + 1, 1).ok()?.pop()
-    }
-
     /// Fills one gap from peers that hold the entry behind it.
     async fn fill(&self, others: &Others, range: IndexRange) -> Result<(), Error> {
-        let behind = self.own(range.to + 1);
-        let behind = behind.map(|entry| (entry.index, entry.term));
-        let last = self.log.marks().last.filter(|last| last.index == range.to);
-        let Some((index, term)) = behind.or(last.map(|last| (last.index, last.term))) else {
-            return Ok(());
-        };
-        let next = wire::LogId { term, leader: 0, index };
-        let mut from = range.from;
-        for (&replica, peer) in &others.nodes {
-            for _ in 0..ASKS_MAX {
-                let left = IndexRange { from, to: range.to };
-                let Ok(answer) = self.ask(replica, peer, left, Some(next)).await else { break };
-                let is_dense = answer.entries.iter().zip(from..).all(|(e, at)| e.index == at);
-                if !answer.holds_next || answer.entries.is_empty() || !is_dense {
-                    break;
-                }
-                from += answer.entries.len() as u64;
-                let count = answer.entries.len() as u64;
-                metrics::counter!("dtm_cluster_entries_repaired_total").increment(count);
-                wait_flushed(|done| self.log.store_records(answer.entries, done)).await?;
-                if from > range.to {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
+        let of = |(&replica, peer)| Replica { repair: self, replica, peer };
+        let replicas: Vec<Replica<'_>> = others.nodes.iter().map(of).collect();
+        let sources: Vec<&dyn EntrySource> =
+            replicas.iter().map(|replica| replica as &dyn EntrySource).collect();
+        let adoption = Adoption { group: self.group, log: self.log };
+        Ok(adoption.fill(&sources, range).await?)
     }
 
     /// Whose log is to be ours.
@@ -216,6 +169,28 @@ impl Repair<'_> {
         let best = best.map(|(_, replica, peer)| (replica, peer));
         best.ok_or_else(|| Error::Waiting("no other voter holds this log".to_owned()))
     }
+}
+
+/// What the rows hold the log need not: what is damaged there is purged, its bundles come later. The
+/// rows are on disk then.
+pub(crate) async fn leave_to_rows(
+    group: GroupId,
+    log: &Arc<dyn ReplicaLog>,
+    store: &Arc<dyn StateStore>,
+) -> io::Result<()> {
+    let (Some(applied), _) = read_applied(&**store)? else { return Ok(()) };
+    let damage = log.marks().recovering.unwrap_or_default();
+    let mut lost = Ranges::default();
+    for range in damage.missing {
+        lost.insert(range.from, range.to.min(applied.index));
+    }
+    if lost.is_empty() {
+        return Ok(());
+    }
+    // Also makes the rows durable, which the purge relies on (ING-1).
+    let note = Missing::load(group, Arc::clone(store), Arc::new(Applied::new()))?;
+    note.add_durably(&lost).await?;
+    log.purge_to(convert::position(&applied)).map_err(io::Error::other)
 }
 
 /// Another replica, asked for its entries.

@@ -185,25 +185,15 @@ impl Restoring {
         if machine.applied_index() > self.last.index {
             return Err(refused(format!("its rows are beyond entry {}", self.last.index)));
         }
-        let bundle = bundle_of(&machine, opening);
-        let voters = vec![opening.members.keys().copied().collect::<BTreeSet<u64>>()];
-        let membership = Membership::new(voters, opening.members.clone());
-        let membership = membership.map_err(|error| refused(error.to_string()))?;
+        let Entered { membership, bundle, mut batch } =
+            enter(self.group, &mut machine, &*self.store, end, opening)?;
         let payload = convert::payload_to_bytes(&Payload::Membership(membership.clone()));
         let entry = |index, payload| {
             let LogPosition { term, leader, .. } = self.position(index);
             LogEntry { index, term, leader, payload }
         };
-        self.put_entries(vec![entry(end - 1, payload), entry(end, bundle.clone())]).await?;
+        self.put_entries(vec![entry(end - 1, payload), entry(end, bundle)]).await?;
         self.note_lacking().await?;
-        let mut batch = StateBatch::default();
-        let committed = [Committed { index: end, bundle: Some(bundle) }];
-        let outcomes = machine.apply(&*self.store, &committed, &mut batch);
-        for outcome in outcomes.map_err(|error| refused(error.to_string()))?.into_iter().flatten() {
-            if let Some(outcome::Result::Refusal(refusal)) = outcome.result {
-                return Err(refused(refusal.detail));
-            }
-        }
         let log_id = |index| Some(convert::log_id_of(self.position(index)));
         let membership = StoredMembership::new(log_id(end - 1), membership);
         batch.put(APPLIED_KEY, applied_row(log_id(end), &membership));
@@ -232,6 +222,65 @@ impl Restoring {
         let added = note.add_durably(&lacking.into_iter().collect::<Ranges>()).await;
         added.map_err(|error| self.failed(error))
     }
+}
+
+/// What an opening comes to: the two entries, and what they make of the rows.
+struct Entered {
+    membership: Membership,
+    bundle: Bytes,
+    batch: StateBatch,
+}
+
+/// Applies an opening as entry `end`; nothing is written.
+fn enter(
+    group: GroupId,
+    machine: &mut Machine,
+    store: &dyn StateStore,
+    end: u64,
+    opening: &Opening,
+) -> Result<Entered, Error> {
+    let refused = |what: String| Error::Refused(format!("group {group}: {what}"));
+    let voters = vec![opening.members.keys().copied().collect::<BTreeSet<u64>>()];
+    let membership = Membership::new(voters, opening.members.clone());
+    let membership = membership.map_err(|error| refused(error.to_string()))?;
+    let bundle = bundle_of(machine, opening);
+    let (mut batch, entry) = (StateBatch::default(), Some(bundle.clone()));
+    let outcomes = machine.apply(store, &[Committed { index: end, bundle: entry }], &mut batch);
+    let outcomes = outcomes.map_err(|error| refused(chain(&error)))?.into_iter().flatten();
+    for (at, outcome) in (1..).zip(outcomes) {
+        if let Some(outcome::Result::Refusal(refusal)) = outcome.result {
+            let what = format!("command {at} of what opens the life is refused");
+            return Err(refused(format!("{what}: {}", refusal.detail)));
+        }
+    }
+    Ok(Entered { membership, bundle, batch })
+}
+
+/// Whether [`Restoring::finish`] would end with this opening on rows that end at entry `last`. Nothing
+/// is written.
+///
+/// # Errors
+/// [`Error::Refused`] with what would stand against it.
+pub(crate) fn try_out(
+    log: &dyn ReplicaLog,
+    store: &dyn StateStore,
+    last: u64,
+    opening: &Opening,
+) -> Result<(), Error> {
+    let group = store.group();
+    let refused = |what: String| Error::Refused(format!("group {group}: {what}"));
+    let mut machine = Machine::load(group, store).map_err(|error| refused(chain(&error)))?;
+    let applied = machine.applied_index();
+    if applied > last {
+        return Err(refused(format!("its rows are at {applied}, beyond entry {last}")));
+    }
+    let entered = enter(group, &mut machine, store, last + 2, opening)?;
+    let (bytes, bytes_max) = (entered.bundle.len(), log.payload_bytes_max());
+    if bytes > bytes_max {
+        let what = format!("what opens the life has {bytes} bytes, the log takes {bytes_max}");
+        return Err(refused(what));
+    }
+    Ok(())
 }
 
 fn bundle_of(machine: &Machine, opening: &Opening) -> Bytes {

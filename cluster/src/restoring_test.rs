@@ -124,3 +124,29 @@ async fn what_is_not_whole_is_not_restored() {
     let refused = refused.expect_err("apply refuses it");
     assert!(matches!(refused, Error::Refused(_)), "{refused}");
 }
+
+// A plan is followed at every start: what apply refuses is found before there is one.
+#[tokio::test]
+async fn an_opening_is_tried_on_the_rows_and_changes_nothing() {
+    let (logs, states, before) = (MemoryLogs::default(), MemoryStates::default(), before());
+    let begun = Restoring::begin(&logs, &states, GROUP, REPLICA, before.last).await;
+    let restoring = begun.expect("an empty disk");
+    restoring.put_rows(before.rows.clone()).expect("memory");
+    let log = logs.open(GROUP, REPLICA).expect("memory");
+    let rows = || restoring.store().scan(&[], crate::snapshot::ROWS_TO, 1_000).expect("memory");
+    let held = rows();
+    let tried = |opening: &Opening, last| try_out(&*log, restoring.store(), last, opening);
+    let refused = |result: Result<(), Error>| result.expect_err("refused").to_string();
+
+    let right = opening([genesis(2, Some(before.ledger))]);
+    tried(&right, 2).expect("apply takes it");
+    let wrong = opening([command(Op::RaiseVersion(RaiseVersion { version: 9 }))]);
+    assert!(refused(tried(&wrong, 2)).contains("command 1 of what opens the life is refused"));
+    let other = opening([genesis(2, Some((before.ledger.0 + 1, before.ledger.1)))]);
+    assert!(refused(tried(&other, 2)).contains("genesis"));
+    assert!(refused(tried(&right, 1)).contains("beyond entry 1"));
+    assert_eq!(rows(), held);
+    // What was tried is what is done.
+    restoring.put_entries(before.entries.clone()).await.expect("memory");
+    restoring.finish(&right).await.expect("it ends");
+}

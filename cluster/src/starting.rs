@@ -6,8 +6,11 @@
 //!    hello to the nodes noted beside the rows; nothing is open
 //!
 //!  a later start is known, a log lacks what was on it, or the node was removed: refused, no vote
-//!  off for over 10 minutes: vet waits for the live leader of meta or for all of them
+//!  off for over 10 minutes: vet waits for the live leader of meta or for all of them, unless every
+//!                           replica here is one that only follows
 //! ```
+//! A replica that follows gives no vote: nothing that it may have forgotten counts. The nodes of a site
+//! that stands by hold only such ones, and start when all voters are gone with the other site.
 //! Opening mends the end of the log and the rows, and so changes a disk: hence the first question.
 
 use std::collections::BTreeMap;
@@ -73,7 +76,7 @@ pub fn ask_first<'a>(
         let others = noted.into_iter().filter(|peer| peer.node != own.node);
         let voters = others.map(|peer| (peer.node, peer)).collect();
         let (boot_counter, hello) = (config.boot_counter, wire::HelloRequest::default());
-        let vetting = Vetting { own, boot_counter, links, voters, hello };
+        let vetting = Vetting { own, boot_counter, links, voters, may_vote: true, hello };
         vetting.judge_start(&vetting.ask_all(FIRST_TIMEOUT).await, &mut false)
     })
 }
@@ -84,6 +87,8 @@ pub(crate) struct Vetting {
     boot_counter: u64,
     links: Arc<Links>,
     voters: BTreeMap<NodeId, PeerNode>,
+    /// Of a replica on this disk a vote may count.
+    may_vote: bool,
     hello: wire::HelloRequest,
 }
 
@@ -95,7 +100,9 @@ impl Vetting {
         deps: &Deps,
         links: &Arc<Links>,
     ) -> Result<Self, Error> {
-        let (mut voters, mut positions) = (BTreeMap::new(), Vec::new());
+        let (mut voters, mut positions, mut may_vote) = (BTreeMap::new(), Vec::new(), false);
+        // Of several replicas of a group the newest is started.
+        let newest: BTreeMap<GroupId, ReplicaId> = deps.logs.replicas().into_iter().collect();
         for (group, replica) in deps.logs.replicas() {
             let rows = deps.states.open(group)?;
             // Rows that are lost or damaged are rebuilt later and must not hold up the other groups:
@@ -110,7 +117,11 @@ impl Vetting {
             positions.extend(position(group, replica, &*log));
             // Rows lag behind the log: a membership may be in its tail only.
             let tail = memberships(&*log, applied.map_or(0, |applied| applied.index + 1));
-            for membership in tail.iter().chain([stored.membership()]) {
+            let only_follows = applied.is_some()
+                && tail.is_whole
+                && follows(replica, tail.found.last().unwrap_or(stored.membership()));
+            may_vote |= newest.get(&group) == Some(&replica) && !only_follows;
+            for membership in tail.found.iter().chain([stored.membership()]) {
                 let named = membership.voter_ids().filter_map(|id| membership.get_node(&id));
                 voters.extend(named.map(|peer| (peer.node, peer.clone())));
             }
@@ -125,13 +136,14 @@ impl Vetting {
         voters.remove(&own.node);
         let (boot_counter, links) = (config.boot_counter, Arc::clone(links));
         let hello = wire::HelloRequest { replicas: positions, running: false };
-        Ok(Self { own, boot_counter, links, voters, hello })
+        Ok(Self { own, boot_counter, links, voters, may_vote, hello })
     }
 
     /// Returns when this node may vote. Waits without a bound where the disk was off for longer than
-    /// [`TRUSTED_AWAY`] (`None`: nobody knows) and too few answer: the caller may drop it.
+    /// [`TRUSTED_AWAY`] (`None`: nobody knows), a vote from here may count, and too few answer: the
+    /// caller may drop it.
     pub(crate) async fn finish(mut self, away: Option<Duration>) -> Result<(), Error> {
-        let is_trusted = away.is_some_and(|away| away <= TRUSTED_AWAY);
+        let is_trusted = !self.may_vote || away.is_some_and(|away| away <= TRUSTED_AWAY);
         let (mut is_said, mut is_needed) = (false, false);
         loop {
             let answers = self.ask_all(HELLO_TIMEOUT).await;
@@ -170,6 +182,7 @@ impl Vetting {
                 boot_counter: config.boot_counter,
                 links: Arc::clone(registry.links()),
                 voters,
+                may_vote: true,
                 hello: wire::HelloRequest { replicas: Vec::new(), running: true },
             };
             let answers = vetting.ask_all(HELLO_TIMEOUT).await;
@@ -279,23 +292,41 @@ fn position(
     })
 }
 
+/// Whether a replica is a member that gives no vote.
+fn follows(replica: ReplicaId, membership: &Membership) -> bool {
+    let is_voter = membership.voter_ids().any(|voter| voter == replica.0);
+    membership.get_node(&replica.0).is_some() && !is_voter
+}
+
+/// Memberships of a log.
+struct Tail {
+    found: Vec<Membership>,
+    /// Everything was read.
+    is_whole: bool,
+}
+
 /// Memberships in a log from an index on. What cannot be read is left to repair.
-fn memberships(log: &dyn ReplicaLog, from: u64) -> Vec<Membership> {
+fn memberships(log: &dyn ReplicaLog, from: u64) -> Tail {
     let marks = log.marks();
     let mut next = marks.purged.map_or(from, |purged| from.max(purged.index + 1));
     let end = marks.last.map_or(0, |last| last.index + 1);
-    let mut found = Vec::new();
+    let mut tail = Tail { found: Vec::new(), is_whole: marks.recovering.is_none() };
     while next < end {
         let entries = log.read(next..end, READ_BYTES_MAX).unwrap_or_default();
-        let Some(last) = entries.last() else { break };
+        let Some(last) = entries.last() else {
+            tail.is_whole = false;
+            break;
+        };
         next = last.index + 1;
-        let payloads = entries.into_iter().map(|entry| convert::payload_from_bytes(entry.payload));
-        found.extend(payloads.filter_map(|payload| match payload {
-            Ok(Payload::Membership(membership)) => Some(membership),
-            _ => None,
-        }));
+        for payload in entries.into_iter().map(|entry| convert::payload_from_bytes(entry.payload)) {
+            match payload {
+                Ok(Payload::Membership(membership)) => tail.found.push(membership),
+                Ok(_) => {}
+                Err(_) => tail.is_whole = false,
+            }
+        }
     }
-    found
+    tail
 }
 
 /// Keeps the roster at what meta says, as applied here. Runs until it is dropped.
@@ -347,7 +378,49 @@ impl Condemned {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use bytes::Bytes;
+
     use super::*;
+    use crate::log_store::{LogEntry, MemoryLog};
+
+    // The last membership counts, and one that cannot be read may be any.
+    #[test]
+    fn a_replica_follows_where_its_last_membership_says_so() {
+        let membership = |voters: &[u64]| {
+            let nodes: BTreeMap<u64, PeerNode> =
+                [1, 2, 3].map(|id| (id, PeerNode::default())).into();
+            let voters: BTreeSet<u64> = voters.iter().copied().collect();
+            Membership::new(vec![voters], nodes).expect("nodes are known")
+        };
+        let (standing_by, voting) = (membership(&[1]), membership(&[1, 2]));
+        assert!(follows(ReplicaId(2), &standing_by) && !follows(ReplicaId(2), &voting));
+        assert!(!follows(ReplicaId(4), &standing_by), "no member at all");
+
+        let log = MemoryLog::new();
+        let of = |index, payload: &Payload| LogEntry {
+            index,
+            term: 1,
+            leader: 1,
+            payload: convert::payload_to_bytes(payload),
+        };
+        let entries = vec![
+            of(1, &Payload::Membership(voting)),
+            of(2, &Payload::Membership(standing_by)),
+            of(3, &Payload::Blank),
+        ];
+        log.append(entries, Box::new(|_| {})).expect("memory");
+        let tail = memberships(&log, 1);
+        assert!(tail.is_whole && follows(ReplicaId(2), tail.found.last().expect("two")));
+        let first = memberships(&log, 4);
+        assert!(first.is_whole && first.found.is_empty());
+
+        let garbage =
+            LogEntry { payload: Bytes::from_static(&[0xff; 9]), ..of(4, &Payload::Blank) };
+        log.append(vec![garbage], Box::new(|_| {})).expect("memory");
+        assert!(!memberships(&log, 1).is_whole);
+    }
 
     // holds: LIVE-1
     #[test]

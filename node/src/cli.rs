@@ -65,7 +65,10 @@ impl Error {
             Self::Pki(error) | Self::Restore(restore::Error::Pki(error)) => {
                 in_words(error.told(), error, globals)
             }
-            Self::Restore(error) => dtm_types::chain(error),
+            Self::Restore(error) => match error.told() {
+                Some(told) => told.of(globals.lang),
+                None => dtm_types::chain(error),
+            },
             Self::Join(error) => in_words(error.told(), error, globals),
         }
     }

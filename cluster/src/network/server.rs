@@ -314,7 +314,8 @@ impl PeerService for PeerServer {
                 let heads =
                     if newest_only { vec![group.applied.head()] } else { group.applied.heads() };
                 let heads = heads.iter().map(crate::roots::head_to_wire).collect();
-                Some(wire::GroupHeads { target: Some(target), heads })
+                let cause = String::new();
+                Some(wire::GroupHeads { target: Some(target), heads, cause })
             })
             .collect();
         Ok(Response::new(wire::HeadsResponse { groups }))
@@ -353,8 +354,9 @@ impl PeerService for PeerServer {
     ) -> Result<Response<wire::StandResponse>, Status> {
         self.guard.check(&request)?.listed()?;
         let (promotion, asked) = (Arc::clone(self.registry.promotion()?), request.into_inner());
-        let stood = tokio::task::spawn_blocking(move || promotion.stand(&asked)).await;
-        stood.map_err(stopped)?.map(Response::new)
+        // Goes on when the caller is gone: a log is not left half-way behind its rows.
+        let stood = tokio::spawn(async move { promotion.stand(&asked).await });
+        stood.await.map_err(stopped)?.map(Response::new)
     }
 
     async fn level(
@@ -373,9 +375,8 @@ impl PeerService for PeerServer {
         request: Request<wire::PlanOfRequest>,
     ) -> Result<Response<wire::PlanOfResponse>, Status> {
         self.guard.check_of_any_life(&request)?;
-        let (registry, asked) = (Arc::clone(&self.registry), request.into_inner());
-        let read = tokio::task::spawn_blocking(move || registry.plan_of(asked.incarnation)).await;
-        Ok(Response::new(wire::PlanOfResponse { plan: read.map_err(stopped)? }))
+        let plan = self.registry.plan_of(request.get_ref().incarnation);
+        Ok(Response::new(wire::PlanOfResponse { plan }))
     }
 
     async fn positions(

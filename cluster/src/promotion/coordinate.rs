@@ -1,40 +1,28 @@
 //! The one node that draws the plan up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use dtm_machine::reads;
 use dtm_proto::cluster as wire;
-use dtm_types::command::admin::Op as Action;
-use dtm_types::command::command::Op;
-use dtm_types::command::{
-    Actor, ActorKind, Admin, ClusterRow, Command, Genesis, GroupRow, LayoutKind, LayoutRow,
-    ReplicaRow,
-};
-use dtm_types::{GroupId, NodeId, chain, format};
-use prost::Message;
+use dtm_types::{GroupId, NodeId, chain};
 use tokio::time::Instant;
 
+use super::holdings::{Due, Ends, Levelled, Stands, ends, is_damaged, of_life};
 use super::{ANSWER_WITHIN, PAUSE, Promotion};
-use crate::convert;
 use crate::error::Error;
 use crate::network::answered;
-use crate::type_config::{LogId, PeerNode};
+use crate::type_config::PeerNode;
 
 /// With a majority of the site's nodes there, the others are waited for this long.
 const GRACE: Duration = Duration::from_secs(10);
 /// Bringing the replicas of one node to their ends; it is asked again then.
 const LEVEL_WITHIN: Duration = Duration::from_secs(600);
 
-/// What each node of the site holds of each group.
-type Stands = BTreeMap<NodeId, (PeerNode, Vec<wire::ReplicaStand>)>;
-/// The ledger of each group at its end, and the members that hold it.
-type Levelled = BTreeMap<GroupId, (wire::Head, BTreeMap<NodeId, PeerNode>)>;
-
 impl Promotion {
-    /// Draws the plan up and keeps it. Waits for a majority of the site's nodes.
+    /// Draws the plan up and keeps it. Waits for a majority of the site's nodes, and of each group's
+    /// replicas there.
     pub(super) async fn coordinate(self: Arc<Self>) -> Result<(), Error> {
         let (mut majority_since, mut told) = (None, String::new());
         loop {
@@ -61,249 +49,152 @@ impl Promotion {
         majority_since: &mut Option<Instant>,
     ) -> Result<wire::PromotionPlan, Error> {
         let nodes = self.nodes()?;
-        let stands = self.stands(&nodes).await;
-        if stands.len() * 2 <= nodes.len() {
-            *majority_since = None;
-            let waiting = format!("{} of {} nodes of the site answer", stands.len(), nodes.len());
-            return Err(Error::Refused(waiting));
+        // Where this node has drawn it up before and lost it, others may go by it already.
+        let (kept, stands) = tokio::join!(self.plan_of_others(), self.stands(&nodes));
+        if let Some(plan) = kept? {
+            tracing::warn!(life = plan.incarnation, "the plan was drawn up before: it is kept");
+            return Ok(plan);
         }
-        let since = *majority_since.get_or_insert_with(Instant::now);
-        if stands.len() < nodes.len() && since.elapsed() < GRACE {
-            let waiting = format!("{} of {} nodes of the site are here", stands.len(), nodes.len());
-            return Err(Error::Refused(waiting));
+        are_there(&nodes, &stands, majority_since)?;
+        // Meta first: its rows say of which groups the site has which replicas.
+        let mut ends_of_all = ends(&stands, |_, target| GroupId(target.group).is_meta());
+        let mut levelled = self.level_all(&stands, &ends_of_all).await?;
+        if !levelled.members(GroupId::META).contains(&self.own.node) {
+            let mut causes = levelled.causes(GroupId::META);
+            let own = stands.get(&self.own.node).into_iter().flat_map(|(_, own)| own);
+            let meta = own.filter(|of| of.target.is_some_and(|t| GroupId(t.group).is_meta()));
+            causes.extend(meta.map(|meta| meta.unfit.as_str()));
+            return Err(Error::Refused(format!("meta is not whole on this node; {causes}")));
         }
-        let ends = ends(&stands)?;
-        let levelled = self.level_all(&stands, &ends).await?;
-        self.plan(&ends, &levelled)
+        let unread = |error| Error::Refused(format!("meta is not read: {error}"));
+        let rows = reads::groups(self.meta()?).map_err(unread)?;
+        let due = Due::read(&self.order.site, &rows, &self.nodes()?)?;
+        due.are_here(&stands)?;
+        let others = ends(&stands, |node, target| {
+            !GroupId(target.group).is_meta() && due.knows(node, target)
+        });
+        levelled.extend(self.level_all(&stands, &others).await?);
+        ends_of_all.extend(others);
+        due.are_whole(&stands, &levelled)?;
+        levelled.tell();
+        let plan = self.draw(&ends_of_all, &levelled)?;
+        self.try_out(&plan)?;
+        Ok(plan)
     }
 
-    /// What the nodes say that they hold; who does not answer is left out.
+    /// What the nodes say that they hold; who does not answer is left out, and who lives in another
+    /// life than this node: what it holds is of another history.
     async fn stands(&self, nodes: &[PeerNode]) -> Stands {
-        let incarnation = self.order.next.0;
+        let (incarnation, own) = (self.order.next.0, self.links.guard().own().0);
         let asked = nodes.iter().map(async |peer| {
             let request = wire::StandRequest { incarnation };
             let answer = if peer.node == self.own.node {
-                self.stand(&request).ok()
+                self.stand(&request).await.ok()
             } else {
                 let link = self.links.to(peer.node, &peer.peer_address);
                 let (mut client, request) = (link.control(), link.guard().stamp(request));
                 let what = || format!("what {} holds", peer.node);
                 answered(ANSWER_WITHIN, what, client.stand(request)).await.ok()
             };
-            answer.map(|answer| (peer.node, (peer.clone(), answer.replicas)))
+            Some((peer.clone(), answer?))
         });
-        futures::future::join_all(asked).await.into_iter().flatten().collect()
+        let answers = futures::future::join_all(asked).await.into_iter().flatten().collect();
+        let (stands, strangers) = of_life(answers, own);
+        for (node, life) in strangers {
+            if self.strangers.lock().insert(node) {
+                tracing::warn!(%node, life, own, "what it holds is of another life: it is left out");
+            }
+        }
+        stands
     }
 
-    /// Brings every replica to its end. A node that cannot be is no member of what it lacks.
+    /// Brings every replica to its end. One that cannot be is no member of its group. A source that is
+    /// damaged is mended alone, and who holds what is asked anew then.
     async fn level_all(&self, stands: &Stands, ends: &Ends) -> Result<Levelled, Error> {
-        let asked = stands.values().map(async |(peer, replicas)| {
+        let damaged: Ends = ends
+            .iter()
+            .filter(|(_, end)| is_damaged(stands, end))
+            .map(|(group, end)| (*group, end.clone()))
+            .collect();
+        if damaged.is_empty() {
+            return self.level_on(stands, ends, |_, _| true).await;
+        }
+        let is_source = |node: NodeId, end: &wire::GroupEnd| {
+            let source = end.source.as_ref().and_then(|source| source.node.as_ref());
+            source.is_some_and(|source| source.node == node.0[..])
+        };
+        let mended = self.level_on(stands, &damaged, is_source).await?;
+        let names: Vec<String> = damaged.keys().map(ToString::to_string).collect();
+        let causes: String = damaged.keys().map(|group| mended.causes(*group)).collect();
+        Err(Error::Refused(format!(
+            "groups {}: what holds the most is damaged, and mended first; {causes}",
+            names.join(", ")
+        )))
+    }
+
+    /// Asks the nodes for which `is_asked` holds.
+    async fn level_on(
+        &self,
+        stands: &Stands,
+        ends: &Ends,
+        is_asked: impl Fn(NodeId, &wire::GroupEnd) -> bool,
+    ) -> Result<Levelled, Error> {
+        let asked = stands.values().map(|(peer, replicas)| {
             let fit = replicas.iter().filter(|replica| replica.unfit.is_empty());
             let fit: BTreeSet<u32> =
                 fit.filter_map(|replica| Some(replica.target.as_ref()?.group)).collect();
-            let of_groups = ends.iter().filter(|(group, _)| fit.contains(&group.0));
-            let ends = of_groups.map(|(_, end)| end.clone()).collect();
-            let request = wire::LevelRequest { incarnation: self.order.next.0, ends };
-            let answer = if peer.node == self.own.node {
-                self.level(request).await
-            } else {
-                let link = self.links.to(peer.node, &peer.peer_address);
-                let (mut client, request) = (link.control(), link.guard().stamp(request));
-                let answer = tokio::time::timeout(LEVEL_WITHIN, client.level(request)).await;
-                let late = |_| tonic::Status::deadline_exceeded("no answer in time");
-                answer.map_err(late).flatten().map(tonic::Response::into_inner)
-            };
-            (peer, answer)
+            let ends = ends.values().filter(|end| fit.contains(&end.group));
+            let ends: Vec<_> = ends.filter(|end| is_asked(peer.node, end)).cloned().collect();
+            let groups: Vec<u32> = ends.iter().map(|end| end.group).collect();
+            async move { (peer, groups, self.level_at(peer, ends).await) }
         });
-        let mut levelled = Levelled::new();
-        for (peer, answer) in futures::future::join_all(asked).await {
+        let mut levelled = Levelled::default();
+        for (peer, groups, answer) in futures::future::join_all(asked).await {
             match answer {
-                Ok(answer) => take_heads(&mut levelled, peer, answer.groups)?,
-                Err(status) => {
-                    let cause = status.message();
-                    tracing::warn!(node = %peer.node, cause, "it does not go over now");
-                }
-            }
-        }
-        let of_own =
-            |(_, members): &(_, BTreeMap<NodeId, PeerNode>)| members.contains_key(&self.own.node);
-        if !levelled.get(&GroupId::META).is_some_and(of_own) {
-            return Err(Error::Refused("meta is not whole on this node".to_owned()));
-        }
-        for (group, end) in ends {
-            let holders = stands.values().filter(|(_, replicas)| {
-                replicas.iter().any(|of| of.target.as_ref().is_some_and(|t| t.group == group.0))
-            });
-            let (holders, members) =
-                (holders.count(), levelled.get(group).map_or(0, |(_, members)| members.len()));
-            if members * 2 <= holders {
-                let last = end.last.as_ref().map_or(0, |last| last.index);
-                return Err(Error::Refused(format!(
-                    "group {group}: {members} of {holders} replicas hold everything through {last}"
-                )));
+                Ok(answer) => levelled.take(peer, answer.groups)?,
+                Err(status) => groups
+                    .into_iter()
+                    .for_each(|group| levelled.refused(peer, GroupId(group), status.message())),
             }
         }
         Ok(levelled)
     }
 
-    fn plan(&self, ends: &Ends, levelled: &Levelled) -> Result<wire::PromotionPlan, Error> {
-        let survivor = self.survivors.get(&GroupId::META);
-        let store = survivor.expect("it was just levelled").store();
-        let unread = |error| Error::Refused(format!("meta is not read: {error}"));
-        let cluster = reads::cluster(store).map_err(unread)?;
-        let cluster = cluster.ok_or_else(|| Error::Refused("meta has no cluster".to_owned()))?;
-        let rows = reads::groups(store).map_err(unread)?;
-        let previous = self.links.guard().own().0;
-        let mut rows: BTreeMap<u32, GroupRow> =
-            rows.into_iter().map(|row| (row.group, row)).collect();
-        if let Some(group) = rows.keys().find(|group| !levelled.contains_key(&GroupId(**group))) {
-            return Err(Error::Refused(format!("no node of the site holds group {group}")));
-        }
-        let (mut groups, mut actions) = (Vec::new(), Vec::new());
-        let layout = reads::layout(store).map_err(unread)?;
-        let next = ClusterRow { incarnation: self.order.next.0, ..cluster.clone() };
-        actions.push(Action::PutCluster(next));
-        for (group, (head, nodes)) in levelled {
-            let Some(row) = rows.get_mut(&group.0) else { continue };
-            row.replicas.iter_mut().for_each(|replica| replica.removed = true);
-            let mut members = Vec::new();
-            for (node, peer) in nodes {
-                let replica = row.next_replica_id;
-                row.next_replica_id += 1;
-                let node = Bytes::copy_from_slice(&node.0);
-                let of = ReplicaRow { replica, node, confirmed: true, ..ReplicaRow::default() };
-                row.replicas.push(of);
-                members.push(wire::Member { replica, node: Some(convert::node_to_wire(peer)) });
-            }
-            actions.push(Action::PutGroup(row.clone()));
-            let genesis = self.genesis(*group, &cluster, previous, head);
-            groups.push(wire::PlannedGroup {
-                group: group.0,
-                last: ends.get(group).and_then(|end| end.last),
-                leader: members.first().map_or(0, |member| member.replica),
-                members,
-                commands: vec![self.command(
-                    *group,
-                    0,
-                    Op::Genesis(Genesis { genesis: Some(genesis) }),
-                )],
-            });
-        }
-        let meta = groups.iter_mut().find(|planned| GroupId(planned.group).is_meta());
-        let meta = meta.ok_or_else(|| Error::Refused("no plan without meta".to_owned()))?;
-        let of = |action| Admin { op: Some(action), ..Admin::default() };
-        let mut admins: Vec<Admin> = actions.into_iter().map(of).collect();
-        admins.extend(self.swapped(layout));
-        let numbered = (1..).zip(admins);
-        let command = |(at, admin)| self.command(GroupId::META, at, Op::Admin(admin));
-        meta.commands.extend(numbered.map(command));
-        Ok(wire::PromotionPlan {
-            cluster_id: cluster.cluster_id,
-            incarnation: self.order.next.0,
-            previous,
-            site: self.order.site.clone(),
-            coordinator: Bytes::copy_from_slice(&self.own.node.0),
-            stamp_us: self.order.stamp_us,
-            groups,
-        })
-    }
-
-    /// Primary and standby change places.
-    fn swapped(&self, layout: LayoutRow) -> Option<Admin> {
-        let expected_version = Some(layout.version);
-        let swapped = LayoutRow {
-            primary: layout.other.clone(),
-            other: layout.primary.clone(),
-            incarnation: self.order.next.0,
-            ..layout
-        };
-        let has_standby = swapped.kind() == LayoutKind::Standby;
-        let op = Some(Action::PutLayout(swapped));
-        has_standby.then(|| Admin { op, expected_version, ..Admin::default() })
-    }
-
-    /// The leaf that opens the next life of a group's ledger, and names where the one before ended.
-    fn genesis(
+    async fn level_at(
         &self,
-        group: GroupId,
-        cluster: &ClusterRow,
-        previous: u64,
-        head: &wire::Head,
-    ) -> format::Genesis {
-        format::Genesis {
-            cluster_id: cluster.cluster_id.clone(),
-            group: group.0,
-            incarnation: self.order.next.0,
-            cause: self.order.cause.clone(),
-            previous_incarnation: previous,
-            previous_size: head.ledger_size,
-            previous_root: head.ledger_root.clone(),
+        peer: &PeerNode,
+        ends: Vec<wire::GroupEnd>,
+    ) -> Result<wire::LevelResponse, tonic::Status> {
+        if ends.is_empty() {
+            return Ok(wire::LevelResponse::default());
         }
-    }
-
-    /// Encoded. Its request id is of life, group and place, so that it needs no chance.
-    fn command(&self, group: GroupId, at: u32, op: Op) -> Bytes {
-        let id = Bytes::copy_from_slice(&self.own.node.0);
-        let actor = Actor { kind: ActorKind::Node.into(), id };
-        let mut request_id = self.order.next.0.to_be_bytes().to_vec();
-        request_id.extend_from_slice(&group.0.to_be_bytes());
-        request_id.extend_from_slice(&at.to_be_bytes());
-        let command = Command { request_id: request_id.into(), actor: Some(actor), op: Some(op) };
-        command.encode_to_vec().into()
+        let request = wire::LevelRequest { incarnation: self.order.next.0, ends };
+        if peer.node == self.own.node {
+            return self.level(request).await;
+        }
+        let link = self.links.to(peer.node, &peer.peer_address);
+        let (mut client, request) = (link.control(), link.guard().stamp(request));
+        let answer = tokio::time::timeout(LEVEL_WITHIN, client.level(request)).await;
+        let late = |_| tonic::Status::deadline_exceeded("no answer in time");
+        answer.map_err(late).flatten().map(tonic::Response::into_inner)
     }
 }
 
-/// Where each group ends, and who holds all of it.
-type Ends = BTreeMap<GroupId, wire::GroupEnd>;
-
-/// The highest last entry of each group among those that are here.
-fn ends(stands: &Stands) -> Result<Ends, Error> {
-    let mut ends: BTreeMap<GroupId, (LogId, wire::GroupEnd)> = BTreeMap::new();
-    let mut unfit = BTreeMap::new();
-    for (peer, replicas) in stands.values() {
-        for replica in replicas {
-            let Some(target) = &replica.target else { continue };
-            let group = GroupId(target.group);
-            if !replica.unfit.is_empty() {
-                unfit.insert(group, format!("node {}: {}", peer.node, replica.unfit));
-                continue;
-            }
-            let Some(last) = replica.last.map(convert::log_id_from_wire) else { continue };
-            if ends.get(&group).is_none_or(|(known, _)| *known < last) {
-                let node = Some(convert::node_to_wire(peer));
-                let source = Some(wire::Member { replica: target.replica, node });
-                let end = wire::GroupEnd { group: group.0, last: replica.last, source };
-                ends.insert(group, (last, end));
-            }
-        }
-    }
-    match unfit.into_iter().find(|(group, _)| !ends.contains_key(group)) {
-        Some((group, cause)) => Err(Error::Refused(format!("group {group}: {cause}"))),
-        None => Ok(ends.into_iter().map(|(group, (_, end))| (group, end)).collect()),
-    }
-}
-
-/// A node holds these groups to their ends. RAFT-1: the same entries make the same ledger.
-fn take_heads(
-    levelled: &mut Levelled,
-    peer: &PeerNode,
-    groups: Vec<wire::GroupHeads>,
+/// A majority of the site's nodes, and the others too unless they are late.
+fn are_there(
+    nodes: &[PeerNode],
+    stands: &Stands,
+    majority_since: &mut Option<Instant>,
 ) -> Result<(), Error> {
-    for of in groups {
-        let Some((target, head)) = of.target.zip(of.heads.into_iter().next()) else { continue };
-        let group = GroupId(target.group);
-        let (known, members) =
-            levelled.entry(group).or_insert_with(|| (head.clone(), BTreeMap::new()));
-        let same = (known.index, known.ledger_size, &known.ledger_root)
-            == (head.index, head.ledger_size, &head.ledger_root);
-        if !same {
-            metrics::counter!("dtm_raft1_alarms_total", "group" => group.to_string()).increment(1);
-            return Err(Error::Refused(format!(
-                "RAFT-1: group {group} has another ledger on node {} at entry {}",
-                peer.node, head.index
-            )));
-        }
-        members.insert(peer.node, peer.clone());
+    if stands.len() * 2 <= nodes.len() {
+        *majority_since = None;
+        let waiting = format!("{} of {} nodes of the site answer", stands.len(), nodes.len());
+        return Err(Error::Refused(waiting));
+    }
+    let since = *majority_since.get_or_insert_with(Instant::now);
+    if stands.len() < nodes.len() && since.elapsed() < GRACE {
+        let waiting = format!("{} of {} nodes of the site are here", stands.len(), nodes.len());
+        return Err(Error::Refused(waiting));
     }
     Ok(())
 }

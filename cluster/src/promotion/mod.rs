@@ -4,10 +4,13 @@
 //! ```text
 //!  decided elsewhere: life n is over, this site begins n + 1, node C draws the plan up
 //!  every node of the site starts without its groups
+//!    C ──plan of n + 1──▶ each: whoever keeps one already has the only one
 //!    C ──stand──▶ each: which replicas, which last entries            a majority of the site's nodes
-//!    C: a group ends at the highest last entry among them
-//!    C ──level──▶ each: fetch up to there, apply everything           same ledger at the same index
-//!    C: the plan (members, what opens the life), on its disk before anybody else has it
+//!    meta first, then the groups that its rows tell of, with the replicas that they give to the site
+//!      C: a group ends at the highest last entry among them           a majority of those replicas
+//!      C ──level──▶ each: fetch up to there, apply everything         same ledger at the same index
+//!    C: the plan (members, what opens the life), tried on its own rows, and on its disk before anybody
+//!       else has it
 //!    each ──plan of n + 1──▶ the others of the site, until one keeps it; on its own disk
 //!  each, at its next start and before anything else runs: follow the plan
 //!    old replica:  nothing above the end, entries are records         (survivor)
@@ -22,12 +25,15 @@
 //! it: its new replicas have new ids.
 
 mod coordinate;
+mod draw;
 pub(crate) mod file;
 mod follow;
+mod holdings;
+mod kept;
 mod survivor;
 mod waiting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,15 +45,19 @@ use futures::future::BoxFuture;
 use tonic::Status;
 
 use crate::adoption::EntrySource;
+use crate::applied::Head;
 use crate::convert;
 use crate::error::Error;
 use crate::lifecycle::Starting;
 use crate::log_store::ReplicaLog;
 use crate::network::{Links, answered, entries};
+use crate::roots::head_to_wire;
+use crate::runtime::off_thread;
 use crate::type_config::{PeerNode, peer_of};
 
 pub use file::{read_plan, write_plan};
 pub use follow::{Followed, follow};
+pub(crate) use kept::Kept;
 use survivor::Survivor;
 pub use waiting::Waiting;
 
@@ -82,6 +92,9 @@ pub(crate) struct Promotion {
     links: Arc<Links>,
     own: PeerNode,
     keep: KeepPlan,
+    kept: Arc<Kept>,
+    /// Nodes of another life, of which it was told.
+    strangers: parking_lot::Mutex<BTreeSet<NodeId>>,
     /// One levelling at a time.
     levelling: tokio::sync::Mutex<()>,
 }
@@ -144,6 +157,8 @@ impl Promotion {
             links: Arc::clone(starting.registry().links()),
             own: config.node.clone(),
             keep,
+            kept: Arc::clone(starting.registry().kept()),
+            strangers: parking_lot::Mutex::default(),
             levelling: tokio::sync::Mutex::new(()),
         });
         promotion.links.learn(&promotion.rows()?);
@@ -152,10 +167,7 @@ impl Promotion {
 
     /// The nodes of the cluster, by meta's rows here.
     fn rows(&self) -> Result<Vec<NodeRow>, Error> {
-        let meta = self.survivors.get(&GroupId::META);
-        let meta =
-            meta.ok_or_else(|| Error::Refused("this node holds nothing of meta".to_owned()))?;
-        reads::nodes(meta.store()).map_err(|error| Error::Refused(chain(&error)))
+        reads::nodes(self.meta()?).map_err(|error| Error::Refused(chain(&error)))
     }
 
     /// Those of the site that begins the next life.
@@ -198,10 +210,25 @@ impl Promotion {
         Err(Status::failed_precondition(cause))
     }
 
-    pub(crate) fn stand(&self, asked: &wire::StandRequest) -> Result<wire::StandResponse, Status> {
+    pub(crate) async fn stand(
+        &self,
+        asked: &wire::StandRequest,
+    ) -> Result<wire::StandResponse, Status> {
         self.same_life(asked.incarnation)?;
-        let replicas = self.survivors.values().map(|survivor| survivor.stand()).collect();
-        Ok(wire::StandResponse { replicas, version_max: u32::from(self.version_max) })
+        let (mut replicas, life) = (Vec::new(), self.links.guard().own().0);
+        for survivor in self.survivors.values() {
+            let settled = survivor.settle(life).await;
+            let here = Arc::clone(survivor);
+            let stand = off_thread(move || here.stand()).await;
+            let mut stand = stand.map_err(|error| Status::internal(error.to_string()))?;
+            // One that is not in order holds up its own group alone.
+            if let Err(error) = settled {
+                stand.unfit = chain(&error);
+            }
+            replicas.push(stand);
+        }
+        let version_max = u32::from(self.version_max);
+        Ok(wire::StandResponse { replicas, version_max, life })
     }
 
     pub(crate) async fn level(
@@ -209,35 +236,46 @@ impl Promotion {
         asked: wire::LevelRequest,
     ) -> Result<wire::LevelResponse, Status> {
         self.same_life(asked.incarnation)?;
-        let refused = |error: Error| Status::failed_precondition(chain(&error));
         let _one_at_a_time = self.levelling.lock().await;
         let mut groups = Vec::new();
         for end in asked.ends {
             let Some(survivor) = self.survivors.get(&GroupId(end.group)) else { continue };
-            let last = end.last.ok_or_else(|| Status::invalid_argument("no end"))?;
-            let last = convert::position(&convert::log_id_from_wire(last));
-            let source = self.source(end.group, end.source)?;
-            let source = source.as_ref().map(|source| source as &dyn EntrySource);
-            let head = survivor.level(source, last).await.map_err(refused)?;
             let target = wire::Target { group: end.group, replica: survivor.replica.0 };
-            let head = wire::Head {
-                index: head.index,
-                ledger_size: head.ledger_size,
-                ledger_root: head.ledger_root.to_vec().into(),
-                group_time_us: head.group_time_us,
-            };
-            groups.push(wire::GroupHeads { target: Some(target), heads: vec![head] });
+            let of = wire::GroupHeads { target: Some(target), ..wire::GroupHeads::default() };
+            // One group that cannot be brought to its end holds up no other.
+            groups.push(match self.level_one(survivor, end).await {
+                Ok(head) => wire::GroupHeads { heads: vec![head_to_wire(&head)], ..of },
+                Err(error) => wire::GroupHeads { cause: chain(&error), ..of },
+            });
         }
         Ok(wire::LevelResponse { groups })
     }
 
-    /// Nobody, where this node is the one that holds all of the group.
-    fn source(&self, group: u32, source: Option<wire::Member>) -> Result<Option<Peer>, Status> {
-        let member = source.ok_or_else(|| Status::invalid_argument("no source"))?;
+    async fn level_one(&self, survivor: &Survivor, end: wire::GroupEnd) -> Result<Head, Error> {
+        let malformed = |what: &str| Error::Refused(format!("group {}: {what}", end.group));
+        let last = end.last.ok_or_else(|| malformed("no end"))?;
+        let last = convert::position(&convert::log_id_from_wire(last));
+        let source = end.source.ok_or_else(|| malformed("no source"))?;
+        let source = self.peer(end.group, source)?;
+        let source = source.as_ref().map(|source| source as &dyn EntrySource);
+        let others = end.others.into_iter().map(|member| self.peer(end.group, member));
+        let others = others.collect::<Result<Vec<_>, _>>()?;
+        let others: Vec<&dyn EntrySource> =
+            others.iter().flatten().map(|other| other as &dyn EntrySource).collect();
+        let head = survivor.level((source, &others), last, self.links.guard().own().0).await?;
+        if survivor.group.is_meta() {
+            // Nodes that came in last are heard from now on.
+            self.links.learn(&self.rows()?);
+        }
+        Ok(head)
+    }
+
+    /// A replica that is asked for entries; nobody, where it is the one of this node.
+    fn peer(&self, group: u32, member: wire::Member) -> Result<Option<Peer>, Error> {
         let target = wire::Target { group, replica: member.replica };
-        let peer = member.node.ok_or_else(|| Status::invalid_argument("no source"))?;
-        let peer = convert::node_from_wire(peer)
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let malformed = |what: String| Error::Refused(format!("group {group}: {what}"));
+        let peer = member.node.ok_or_else(|| malformed("a member without a node".to_owned()))?;
+        let peer = convert::node_from_wire(peer).map_err(|error| malformed(error.to_string()))?;
         let links = Arc::clone(&self.links);
         Ok((peer.node != self.own.node).then(|| Peer { links, peer, target }))
     }
@@ -266,11 +304,15 @@ impl Promotion {
         is_named && plan.previous == self.links.guard().own().0
     }
 
+    /// Given to others once it is durable here, not before.
     async fn keep_plan(&self, plan: wire::PromotionPlan) -> Result<(), Error> {
-        let keep = Arc::clone(&self.keep);
-        let kept = tokio::task::spawn_blocking(move || keep(&plan)).await;
+        let (keep, kept) = (Arc::clone(&self.keep), plan.clone());
+        let written = tokio::task::spawn_blocking(move || keep(&kept)).await;
         let failed = |cause: String| Error::Refused(format!("the plan is not kept: {cause}"));
-        kept.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
+        let written = written.map_err(|error| failed(error.to_string()))?;
+        written.map_err(|error| failed(error.to_string()))?;
+        self.kept.set(plan);
+        Ok(())
     }
 }
 

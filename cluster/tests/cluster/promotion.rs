@@ -11,9 +11,14 @@ use dtm_cluster::{
 use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, ReadView};
 use dtm_testkit::bind;
+use dtm_types::command::command::Op;
+use dtm_types::command::{Admin, Command, LayoutKind, LayoutRow, NodeRow, admin};
 use dtm_types::{GroupId, Incarnation, NodeId};
+use prost::Message;
 
-use crate::harness::{Cluster, Disk, PATIENCE, command, propose, until, until_async};
+use crate::harness::{
+    Cluster, Disk, PATIENCE, admin_command, command, propose, until, until_async,
+};
 use crate::replication::texts;
 use crate::storage::Storage;
 
@@ -95,11 +100,6 @@ async fn all(node: &ClusterNode, group: GroupId) -> Vec<String> {
 // fault: F27
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_site_goes_on_in_the_next_life_with_all_that_it_holds() {
-    let in_sites = |config: &mut ClusterConfig| {
-        let site = if config.node.node == NodeId([1; 16]) { "a" } else { "b" };
-        site.clone_into(&mut config.node.site);
-        (config.flush_interval_ms, config.log_entries_kept) = (200, 8);
-    };
     let mut cluster = Cluster::start_with(3, |_| Storage::disk(), in_sites).await;
     cluster.form(GROUPS).await;
     for number in 0..60 {
@@ -234,19 +234,143 @@ async fn rejoins(disk: &Disk) {
     }
 }
 
-/// Both nodes of the standby take part and follow the plan.
-async fn goes_over_as_a_whole(cluster: &Cluster) {
-    let order = || Order {
+fn order(cluster: &Cluster) -> Order {
+    Order {
         next: Incarnation(2),
         site: "b".to_owned(),
         coordinator: cluster.disks[1].config.node.node,
         cause: "promotion: site a is lost".to_owned(),
         stamp_us: crate::harness::START_US + 1_000_000,
-    };
-    let [one, other] = STANDBY.map(|at| goes_over(&cluster.disks[at], order()));
+    }
+}
+
+/// Both nodes of the standby take part and follow the plan.
+async fn goes_over_as_a_whole(cluster: &Cluster) {
+    let [one, other] = STANDBY.map(|at| goes_over(&cluster.disks[at], order(cluster)));
     tokio::join!(one, other);
     for at in STANDBY {
         let followed = follows(&cluster.disks[at]).await;
         assert_eq!((followed.members.len(), followed.left.len()), (3, 0), "{followed:?}");
+    }
+}
+
+fn in_sites(config: &mut ClusterConfig) {
+    let site = if config.node.node == NodeId([1; 16]) { "a" } else { "b" };
+    site.clone_into(&mut config.node.site);
+    (config.flush_interval_ms, config.log_entries_kept) = (200, 8);
+}
+
+// The node that drew the plan up loses it when the other one keeps it already.
+//
+// holds: RAFT-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_is_one_plan_of_a_life_though_its_author_loses_it() {
+    let mut cluster = Cluster::start_with(3, |_| Storage::disk(), in_sites).await;
+    cluster.form(GROUPS).await;
+    for at in [0, 1, 2] {
+        cluster.kill(at).await;
+    }
+    let plan = |at: usize| read_plan(&plan_of(&cluster.disks[at])).expect("reads");
+    let [one, other] = STANDBY.map(|at| goes_over(&cluster.disks[at], order(&cluster)));
+    tokio::join!(one, other);
+    let first = plan(1).expect("kept");
+    assert_eq!(plan(2).as_ref(), Some(&first));
+
+    std::fs::remove_file(plan_of(&cluster.disks[1])).expect("lost");
+    let later = || Order { stamp_us: order(&cluster).stamp_us + 7, ..order(&cluster) };
+    let [one, other] = STANDBY.map(|at| goes_over(&cluster.disks[at], later()));
+    tokio::join!(one, other);
+    assert_eq!(plan(1), Some(first), "not drawn up anew");
+}
+
+// What opens the life would be refused at every start of every node: it is found while there is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_plan_is_kept_that_cannot_be_followed() {
+    let mut cluster = Cluster::start_with(3, |_| Storage::disk(), in_sites).await;
+    cluster.form(GROUPS).await;
+    let [primary, other] = ["a", "c"].map(str::to_owned);
+    let third = NodeRow {
+        node: vec![9; 16].into(),
+        name: "n9".to_owned(),
+        site: "c".to_owned(),
+        ..NodeRow::default()
+    };
+    let layout =
+        LayoutRow { kind: LayoutKind::Standby.into(), primary, other, ..LayoutRow::default() };
+    let put = Admin {
+        expected_version: Some(0),
+        op: Some(admin::Op::PutLayout(layout)),
+        ..Default::default()
+    };
+    let put = Command { op: Some(Op::Admin(put)), ..Command::default() }.encode_to_vec();
+    for command in [admin_command(admin::Op::PutNode(third)), put.into()] {
+        propose(cluster.node(0), GroupId::META, command).await.expect("an outcome");
+    }
+    until_async("the layout is known at the standby", async || {
+        let view = cluster.node(1).view(GroupId::META, Freshness::Current).await.ok()?;
+        (reads::layout(&*view.state).ok()?.version == 1).then_some(())
+    })
+    .await;
+    for at in [0, 1, 2] {
+        cluster.kill(at).await;
+    }
+    let [one, other] = STANDBY.map(|at| goes_over(&cluster.disks[at], order(&cluster)));
+    let over = async { tokio::join!(one, other) };
+    let over = tokio::time::timeout(std::time::Duration::from_secs(6), over).await;
+    assert!(over.is_err(), "site b is in no layout");
+    for at in STANDBY {
+        assert_eq!(read_plan(&plan_of(&cluster.disks[at])).expect("reads"), None);
+    }
+}
+
+// A standby whose disks were off for long starts although every voter is gone with the other site; one
+// whose vote may count waits for them.
+//
+// holds: LIVE-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_only_follows_waits_for_nobody() {
+    let sites = |config: &mut ClusterConfig| {
+        let site = if config.node.node == NodeId([4; 16]) { "b" } else { "a" };
+        site.clone_into(&mut config.node.site);
+        config.flush_interval_ms = 100;
+    };
+    let mut cluster = Cluster::start_with(4, |_| Storage::memory(), sites).await;
+    cluster.form(GROUPS).await;
+    let [primary, other] = ["a", "b"].map(str::to_owned);
+    let kind = LayoutKind::Standby.into();
+    let layout = LayoutRow { kind, primary, other, ..LayoutRow::default() };
+    let put = Admin {
+        expected_version: Some(0),
+        op: Some(admin::Op::PutLayout(layout)),
+        ..Default::default()
+    };
+    let put = Command { op: Some(Op::Admin(put)), ..Command::default() }.encode_to_vec();
+    propose(cluster.node(0), GroupId::META, put.into()).await.expect("an outcome");
+    until("the node of the standby only follows", || {
+        let status = cluster.node(3).status();
+        let own = NodeId([4; 16]);
+        let follows = |group: &dtm_cluster::GroupStatus| {
+            let mut own = group.replicas.iter().filter(|replica| replica.node == own);
+            own.next().is_some_and(|replica| !replica.is_voter)
+        };
+        (status.len() as u32 == GROUPS + 1 && status.iter().all(follows)).then_some(())
+    })
+    .await;
+    // Rows that were on no disk yet would say nothing of members.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    for at in 0..4 {
+        cluster.kill(at).await;
+    }
+    for (at, waits) in [(3, false), (0, true)] {
+        let disk = &cluster.disks[at];
+        let (logs, states) = disk.storage.open(disk.config.node.node).await;
+        let clock = Arc::clone(&disk.clock) as _;
+        let tls = Arc::clone(&disk.tls);
+        let deps = Deps { logs, states, tls, clock, sites: None, acceptor: None };
+        let listener = bind(&disk.config.node.peer_address).await;
+        let starting = ClusterNode::listen(disk.config.clone(), deps, listener).expect("listens");
+        let vetted = tokio::time::timeout(std::time::Duration::from_secs(8), starting.vet(None));
+        assert_eq!(vetted.await.is_err(), waits, "node {at}");
+        starting.stop().await;
     }
 }

@@ -14,6 +14,7 @@
 //! A node of another site than the primary acknowledges nothing. What a node was told it keeps
 //! (`DATA/primacy`): a start goes by it until it was told anew.
 
+mod consult;
 mod drive;
 mod order;
 mod port;
@@ -31,6 +32,7 @@ use dtm_types::command::{LayoutKind, LayoutRow};
 use dtm_types::{Incarnation, NodeId};
 use parking_lot::{Mutex, RwLock};
 
+pub(crate) use consult::Contradiction;
 pub(crate) use promote::Refused;
 pub(crate) use right::Rightful;
 pub(crate) use watch::watch;

@@ -17,8 +17,8 @@ use dtm_storage::vfs::RealVfs;
 use dtm_types::command::admin::Op as Action;
 use dtm_types::command::command::Op;
 use dtm_types::command::{
-    Actor, ActorKind, Admin, ClusterRow, Command, Genesis, GroupRow, NodeRow, RemoveNode,
-    ReplicaRow,
+    Actor, ActorKind, Admin, ClusterRow, Command, Genesis, GroupRow, LayoutKind, LayoutRow,
+    NodeRow, RemoveNode, ReplicaRow,
 };
 use dtm_types::format;
 use dtm_types::{GroupId, NodeId, ReplicaId};
@@ -202,9 +202,16 @@ fn genesis(opened: &Opened, part: &GroupPart) -> Op {
     Op::Genesis(Genesis { genesis: Some(genesis) })
 }
 
-/// What meta of the backup says of cluster, nodes and groups.
+/// Refuses where the life behind that of the backup may have been lived: a promotion begins one without
+/// a word to whoever makes backups.
+pub(super) fn one_life(opened: &Opened) -> Result<(), Error> {
+    Meta::read(opened)?.has_one_life(opened.newest().incarnation)
+}
+
+/// What meta of the backup says of cluster, sites, nodes and groups.
 struct Meta {
     cluster: ClusterRow,
+    layout: LayoutRow,
     nodes: Vec<NodeRow>,
     groups: BTreeMap<u32, GroupRow>,
 }
@@ -213,7 +220,7 @@ impl Meta {
     fn read(opened: &Opened) -> Result<Self, Error> {
         let (newest, key) = opened.chain.last().expect("a chain has an end");
         let store = MemoryStateStore::new(GroupId::META);
-        let wanted = [table::CLUSTER, table::NODE, table::GROUP];
+        let wanted = [table::CLUSTER, table::LAYOUT, table::NODE, table::GROUP];
         dtm_backup::read_rows(&opened.target, newest, GroupId::META, key, &mut |rows| {
             let mut batch = StateBatch::default();
             let rows = rows
@@ -226,7 +233,8 @@ impl Meta {
         let cluster = reads::cluster(&store)?;
         let cluster = cluster.ok_or(Error::Differs { group: GroupId::META, what })?;
         let groups = reads::groups(&store)?.into_iter().map(|row| (row.group, row)).collect();
-        Ok(Self { cluster, nodes: reads::nodes(&store)?, groups })
+        let (layout, nodes) = (reads::layout(&store)?, reads::nodes(&store)?);
+        Ok(Self { cluster, layout, nodes, groups })
     }
 
     fn row_of(&self, group: GroupId) -> Result<&GroupRow, Error> {
@@ -237,6 +245,22 @@ impl Meta {
     /// An id that no replica of the group ever had.
     fn fresh_replica(&self, group: GroupId) -> Result<ReplicaId, Error> {
         Ok(ReplicaId(self.row_of(group)?.next_replica_id))
+    }
+
+    fn has_one_life(&self, of: u64) -> Result<(), Error> {
+        match self.layout.kind() {
+            LayoutKind::Standby => Err(Error::LifeUnnamed { of }),
+            _ => Ok(()),
+        }
+    }
+
+    /// One node is left, at one site: what the backup says of sites is over, and with it the register
+    /// that its layout named.
+    fn one_site(&self) -> Option<Admin> {
+        let is_single = matches!(self.layout.kind(), LayoutKind::Unspecified | LayoutKind::Single);
+        let single = LayoutRow { kind: LayoutKind::Single.into(), ..LayoutRow::default() };
+        let (op, expected_version) = (Some(Action::PutLayout(single)), Some(self.layout.version));
+        (!is_single).then(|| Admin { op, expected_version, ..Admin::default() })
     }
 
     /// The next life of the cluster: its nodes are gone for good, this one holds a replica of each
@@ -265,7 +289,35 @@ impl Meta {
             row.next_replica_id += 1;
             actions.push(Action::PutGroup(row));
         }
-        let of = |op| Op::Admin(Admin { op: Some(op), ..Admin::default() });
-        Ok(actions.into_iter().map(of).collect())
+        let of = |op| Admin { op: Some(op), ..Admin::default() };
+        let admins = actions.into_iter().map(of).chain(self.one_site());
+        Ok(admins.map(Op::Admin).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta(kind: LayoutKind) -> Meta {
+        let layout = LayoutRow { kind: kind.into(), version: 4, ..LayoutRow::default() };
+        let (cluster, nodes) = (ClusterRow::default(), Vec::new());
+        Meta { cluster, layout, nodes, groups: BTreeMap::new() }
+    }
+
+    #[test]
+    fn after_a_standby_the_life_is_named_and_one_site_is_left() {
+        let standby = meta(LayoutKind::Standby);
+        assert!(matches!(standby.has_one_life(3), Err(Error::LifeUnnamed { of: 3 })));
+        for kind in [LayoutKind::Standby, LayoutKind::Stretched] {
+            let put = meta(kind).one_site().expect("it is put");
+            let Some(Action::PutLayout(row)) = put.op else { panic!("{put:?}") };
+            assert_eq!((row.kind(), put.expected_version), (LayoutKind::Single, Some(4)));
+            assert!(row.primary.is_empty() && row.seats.is_empty());
+        }
+        for kind in [LayoutKind::Unspecified, LayoutKind::Single, LayoutKind::Stretched] {
+            assert!(meta(kind).has_one_life(3).is_ok());
+        }
+        assert!(meta(LayoutKind::Single).one_site().is_none());
     }
 }

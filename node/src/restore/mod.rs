@@ -22,6 +22,7 @@ use dtm_identity::Identity;
 use dtm_seal::DataKey;
 use dtm_storage::keys::{Keyring, Master};
 use dtm_storage::vfs::RealVfs;
+use dtm_types::text::Told;
 use dtm_types::{BackupId, GroupId, Incarnation, NodeId};
 use rustls_pki_types::CertificateDer;
 use tokio::runtime::Handle;
@@ -45,7 +46,8 @@ pub struct Options {
     pub keyring: PathBuf,
     /// The master key that opens it.
     pub master: PathBuf,
-    /// The life that begins; `None` = the one behind that of the backup.
+    /// The life that begins; `None` = the one behind that of the backup, which a cluster with a standby
+    /// may have had already.
     pub incarnation: Option<u64>,
 }
 
@@ -114,6 +116,15 @@ pub enum Error {
         /// That of the backup.
         of: u64,
     },
+    /// A promotion may have begun lives that the backup does not know.
+    #[error(
+        "the backup is of a cluster with a standby, of incarnation {of}: name one above all that this \
+         cluster ever had (--incarnation)"
+    )]
+    LifeUnnamed {
+        /// That of the backup.
+        of: u64,
+    },
     /// A file.
     #[error("{path}: {source}")]
     File {
@@ -122,6 +133,16 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+}
+
+impl Error {
+    /// What people are told in their language, where that is.
+    pub fn told(&self) -> Option<Told> {
+        match self {
+            Self::LifeUnnamed { of } => Some(Told::new("refused.restore.standby").with("of", of)),
+            _ => None,
+        }
+    }
 }
 
 /// What is opened before anything is written.
@@ -153,6 +174,9 @@ pub fn restore(
     pki::refuse_existing(&options.node.folder)?;
     options.node.check_hosts()?;
     let opened = open(options)?;
+    if options.incarnation.is_none() {
+        groups::one_life(&opened)?;
+    }
     let made = make(options, &opened, now_us, runtime, progress);
     if made.is_err() {
         // Nothing of it was here before.

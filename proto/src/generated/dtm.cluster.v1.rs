@@ -587,6 +587,9 @@ pub struct GroupHeads {
     /// Newest last; the last one is the applied index.
     #[prost(message, repeated, tag = "2")]
     pub heads: ::prost::alloc::vec::Vec<Head>,
+    /// Why there is none, of a replica that was to be brought to its end.
+    #[prost(string, tag = "3")]
+    pub cause: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Head {
@@ -673,9 +676,12 @@ pub struct StandResponse {
     /// Highest version of a bundle that this node applies.
     #[prost(uint32, tag = "2")]
     pub version_max: u32,
+    /// The life that this node lives in: what it holds is of that life.
+    #[prost(uint64, tag = "3")]
+    pub life: u64,
 }
 /// A replica that does not run, with all that it holds.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplicaStand {
     #[prost(message, optional, tag = "1")]
     pub target: ::core::option::Option<Target>,
@@ -689,6 +695,12 @@ pub struct ReplicaStand {
     /// Why it cannot go over; empty = it can.
     #[prost(string, tag = "5")]
     pub unfit: ::prost::alloc::string::String,
+    /// Which entries are lacking.
+    #[prost(message, repeated, tag = "6")]
+    pub absent: ::prost::alloc::vec::Vec<IndexRange>,
+    /// Entries above the applied one cannot be read: none can be had from here before they are mended.
+    #[prost(bool, tag = "7")]
+    pub damaged: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LevelRequest {
@@ -698,7 +710,7 @@ pub struct LevelRequest {
     pub ends: ::prost::alloc::vec::Vec<GroupEnd>,
 }
 /// Where a group ends, and a replica that holds all of it.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GroupEnd {
     #[prost(uint32, tag = "1")]
     pub group: u32,
@@ -706,10 +718,13 @@ pub struct GroupEnd {
     pub last: ::core::option::Option<LogId>,
     #[prost(message, optional, tag = "3")]
     pub source: ::core::option::Option<Member>,
+    /// The other replicas that answer: a source that is damaged is mended from them.
+    #[prost(message, repeated, tag = "4")]
+    pub others: ::prost::alloc::vec::Vec<Member>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LevelResponse {
-    /// Of each group that the receiver holds, what is applied at its end.
+    /// Of each group that the receiver holds, what is applied at its end, or why it is not there.
     #[prost(message, repeated, tag = "1")]
     pub groups: ::prost::alloc::vec::Vec<GroupHeads>,
 }

@@ -2,9 +2,9 @@
 
 use dtm_types::command::admin::Op;
 use dtm_types::command::{
-    AckLevel, Admin, Agreement, ApprovalRow, ApprovalState, BootNode, ClusterRow, DatasetRow, DenyApproval,
-    EnterBackup, GrantApproval, GroupRow, JoinTokenRow, LayoutKind, LayoutRow, LayoutSeat,
-    LeftAction, MaskRule, NodeRow, OperatorRow, PutSettings, RemoveNode, ReplicaRow,
+    AckLevel, Admin, Agreement, ApprovalRow, ApprovalState, BootNode, ClusterRow, DatasetRow,
+    DenyApproval, EnterBackup, GrantApproval, GroupRow, JoinTokenRow, LayoutKind, LayoutRow,
+    LayoutSeat, LeftAction, MaskRule, NodeRow, OperatorRow, PutSettings, RemoveNode, ReplicaRow,
     RequestApproval, ResendQuarantined, RevokeOperator, RevokeSourceCertificate, RevokeSourceKey,
     RotateClusterKey, Setting, SettingChange, SettingsRow, SettleLeft, SourceCertificateRow,
     SourceKeyRow, SourceLimits, SourceRow, TransferLeader, UseJoinToken,

@@ -8,11 +8,10 @@ use super::{Context, done, refused};
 use crate::leaves;
 use crate::machine::ApplyError;
 
-/// Groups at this version may go on from an origin of a life before.
-const LIVES_FOLLOW: u32 = 2;
-
 /// The very first leaf is a genesis; any later one opens a later life of the cluster, and names how
-/// many leaves, and which root, the one before left here.
+/// many leaves, and which root, the one before left here. At whatever version the group is: who begins a
+/// life writes this itself behind what it holds, and nobody gets it by a log that older software reads. A
+/// group that was not raised in time would else never go on.
 pub(crate) fn apply(ctx: &mut Context<'_, '_>, command: Genesis) -> Result<Outcome, ApplyError> {
     let Some(genesis) = command.genesis else {
         return Ok(refused(RefusalKind::Malformed, "genesis without content"));
@@ -31,8 +30,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, command: Genesis) -> Result<Outco
 
 fn follows(ctx: &Context<'_, '_>, genesis: &format::Genesis) -> bool {
     let frontier = &ctx.mirror.frontier;
-    ctx.mirror.head.format_version >= LIVES_FOLLOW
-        && genesis.previous_incarnation > 0
+    genesis.previous_incarnation > 0
         && genesis.incarnation > genesis.previous_incarnation
         && genesis.previous_size == frontier.size()
         && genesis.previous_root == frontier.root()[..]

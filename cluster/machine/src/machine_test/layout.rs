@@ -1,7 +1,7 @@
 //! The layout: one row, what it may be, and what a replica that stands by keeps.
 
 use dtm_types::command::{
-    GroupRow, LayoutKind, LayoutRow, LayoutSeat, NodeRow, RaiseVersion, ReplicaRow,
+    GroupRow, LayoutKind, LayoutRow, LayoutSeat, NodeRow, RaiseVersion, RemoveNode, ReplicaRow,
 };
 use dtm_types::format::Leaf;
 
@@ -58,6 +58,55 @@ fn a_layout_is_one_row_and_one_leaf_in_the_same_entry() {
     assert_eq!(group.lay(row(LayoutKind::Single, ["", "", ""]), Some(2)).expect("back").0, 3);
     let swapped = row(LayoutKind::Standby, ["b", "a", ""]);
     assert_eq!(group.lay(swapped, Some(3)).expect("by way of one site").0, 4);
+}
+/// Meta in its first life with a standby, `b` behind `a`.
+fn with_standby(sites: &[&str]) -> Group {
+    let mut group = raised(sites);
+    group.lay(row(LayoutKind::Standby, ["a", "b", "c"]), Some(0)).expect("taken");
+    group
+}
+
+impl Group {
+    fn begin_life(&mut self, incarnation: u64) {
+        let old = reads::cluster(&self.store).expect("rows").expect("a row");
+        let next = ClusterRow { incarnation, ..old };
+        let put = self.one(admin_op(admin::Op::PutCluster(next), None)).result;
+        assert!(matches!(put, Some(Answer::Done(_))), "{put:?}");
+    }
+
+    fn remove_nodes(&mut self, first: u8) {
+        let node = vec![first; 16].into();
+        let remove = RemoveNode { node, ..RemoveNode::default() };
+        let removed = self.one(admin_op(admin::Op::RemoveNode(remove), None)).result;
+        assert!(matches!(removed, Some(Answer::Done(_))), "{removed:?}");
+    }
+}
+
+// What opens the life of a promotion says what was decided, whatever the rows said before and whoever is
+// left; nothing else may name a life.
+#[test]
+fn what_opens_a_life_names_the_primary_that_was_decided() {
+    let of_life = |incarnation, sites| LayoutRow { incarnation, ..row(LayoutKind::Standby, sites) };
+    for sites in [["b", "a", "c"], ["a", "b", "c"]] {
+        let mut group = with_standby(&["a", "b", "c"]);
+        let early = group.lay(of_life(2, sites), Some(1)).expect_err("its life has not begun");
+        assert!(early.detail.contains("only a promotion"), "{early:?}");
+        group.begin_life(2);
+        let other = group.lay(of_life(2, ["b", "c", "a"]), Some(1)).expect_err("other sites");
+        assert!(other.detail.contains("only a promotion"), "{other:?}");
+        let single = LayoutRow { incarnation: 2, ..LayoutRow::default() };
+        let single = LayoutRow { kind: LayoutKind::Single.into(), ..single };
+        assert!(group.lay(single, Some(1)).is_err(), "a promotion keeps the standby");
+        let unnamed = group.lay(row(LayoutKind::Standby, ["b", "a", "c"]), Some(1));
+        assert!(unnamed.is_err(), "without its life it is an operator's");
+        // The third site was removed meanwhile: it has no node any more.
+        group.remove_nodes(3);
+        assert_eq!(group.lay(of_life(2, sites), Some(1)).expect("taken").0, 2);
+        let held = reads::layout(&group.store).expect("rows");
+        assert_eq!([&*held.primary, &*held.other, &*held.arbiter], sites);
+        assert_eq!(held.incarnation, 2);
+        assert!(group.lay(of_life(2, sites), Some(2)).is_err(), "once a life");
+    }
 }
 
 #[test]

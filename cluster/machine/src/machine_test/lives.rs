@@ -63,10 +63,13 @@ fn a_later_life_names_exactly_what_the_one_before_left() {
 }
 
 #[test]
-fn before_version_2_a_group_has_one_life() {
+fn a_group_that_was_never_raised_goes_on_in_a_later_life_too() {
     let mut group = meta();
     let genesis = next_life(&group);
-    assert_eq!(refusal(begin(&mut group, genesis)).kind(), RefusalKind::Exists);
+    let Some(Answer::Done(done)) = begin(&mut group, genesis.clone()).result else { panic!() };
+    assert_eq!(leaf(&group, done.leaf_index).genesis, Some(genesis));
+    let raised = group.one(Op::RaiseVersion(RaiseVersion { version: 2 })).result;
+    assert!(matches!(raised, Some(Answer::Done(_))), "it is raised in the new life: {raised:?}");
 }
 
 // holds: SEC-2

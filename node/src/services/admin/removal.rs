@@ -15,8 +15,9 @@ use dtm_cluster::HeldUp;
 use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_proto::admin as wire;
+use dtm_register::Seat;
 use dtm_types::command::admin::Op;
-use dtm_types::command::{NodeRow, RemoveNode};
+use dtm_types::command::{LayoutRow, NodeRow, RemoveNode};
 use dtm_types::text::Told;
 use dtm_types::{ErrorCode, NodeId};
 use serde_json::json;
@@ -26,6 +27,7 @@ use tonic::{Code, Request, Status};
 use super::approvals::{APPROVALS, Deed};
 use super::cluster::node_id;
 use super::{AdminDoor, Asker};
+use crate::primacy::has_register;
 use crate::services::status::{internal, status, status_with, told};
 
 /// A group may be electing when it is looked at: so often it is looked again.
@@ -57,6 +59,8 @@ impl AdminDoor {
             self.act(asker, Op::RemoveNode(op), None, json!({"node": node.to_string()})).await?;
             return Ok(wire::RemoveNodeResponse {});
         }
+        let layout = reads::layout(meta.state.as_ref()).map_err(internal)?;
+        self.holds_no_place(&row, &layout)?;
         self.can_do_without(node).await?;
         let (op, detail) = self.with_approval(&asker, &row, &asked.approval).await?;
         self.empty(&asker, &row, node).await?;
@@ -109,6 +113,15 @@ impl AdminDoor {
         });
         op.approval = approved.id;
         Ok((op, detail))
+    }
+
+    /// Refuses where the node has a seat in the decision which site is primary: with it gone, one more
+    /// place that is lost would be one too many, and no command gives its seat to another node.
+    fn holds_no_place(&self, row: &NodeRow, layout: &LayoutRow) -> Result<(), Status> {
+        let decided = self.0.primacy.decision().map(|decision| decision.seats).unwrap_or_default();
+        let Some(place) = place_of(row, layout, &decided) else { return Ok(()) };
+        let what = Told::new("refused.removes_place").with("node", &row.name);
+        Err(told(ErrorCode::InvalidArgument, &what.with("site", place)))
     }
 
     /// Refuses where a group would lose its majority.
@@ -175,6 +188,17 @@ impl AdminDoor {
     }
 }
 
+/// The place whose acceptor runs on a node, in the layout in force or in what was decided under it.
+fn place_of(row: &NodeRow, layout: &LayoutRow, decided: &[Seat]) -> Option<String> {
+    if !has_register(layout) {
+        return None;
+    }
+    let named = layout.seats.iter().find(|seat| seat.node == row.node);
+    let named = named.map(|seat| seat.place.clone());
+    let decided = decided.iter().find(|seat| row.node == seat.node.0[..]);
+    named.or_else(|| decided.map(|seat| seat.place.clone()))
+}
+
 /// For an entry of its own, beside that of the removal.
 pub(super) fn of_its_own(asker: &Asker) -> Asker {
     Asker { request_id: Bytes::new(), ..asker.clone() }
@@ -195,10 +219,32 @@ fn listed(held_up: &[HeldUp], rows: &[NodeRow]) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
+    use dtm_register::AcceptorId;
     use dtm_types::GroupId;
+    use dtm_types::command::{LayoutKind, LayoutSeat};
     use dtm_types::text::{Lang, render};
 
     use super::*;
+
+    #[test]
+    fn a_node_with_a_seat_is_known_while_the_layout_is_in_force() {
+        let row = |byte: u8| NodeRow { node: vec![byte; 16].into(), ..NodeRow::default() };
+        let seat = |place: &str, byte: u8| LayoutSeat {
+            place: place.to_owned(),
+            node: vec![byte; 16].into(),
+            acceptor: vec![byte; 16].into(),
+        };
+        let seats = vec![seat("a", 1), seat("b", 2), seat("c", 3)];
+        let standby = LayoutRow { kind: LayoutKind::Standby.into(), seats, ..LayoutRow::default() };
+        assert_eq!(place_of(&row(3), &standby, &[]).as_deref(), Some("c"));
+        assert_eq!(place_of(&row(4), &standby, &[]), None);
+        // One that took a seat later is in the decision alone.
+        let (place, node) = ("c".to_owned(), NodeId([4; 16]));
+        let later = [Seat { place, node, acceptor: AcceptorId([4; 16]) }];
+        assert_eq!(place_of(&row(4), &standby, &later).as_deref(), Some("c"));
+        let single = LayoutRow { kind: LayoutKind::Single.into(), ..LayoutRow::default() };
+        assert_eq!(place_of(&row(4), &single, &later), None, "given up");
+    }
 
     #[test]
     fn the_refusal_names_groups_and_silent_nodes_in_both_languages() {

@@ -14,6 +14,7 @@ use serde_json::json;
 use tonic::{Request, Status};
 
 use super::AdminDoor;
+use crate::primacy::Contradiction;
 use crate::services::status::{internal, told};
 
 impl AdminDoor {
@@ -42,6 +43,10 @@ impl AdminDoor {
             arbiter: asked.arbiter.clone(),
             ..LayoutRow::default()
         };
+        if has_register {
+            let held = self.0.primacy.goes_with(&self.0, &row).await;
+            held.map_err(|contradiction| self.contradicted(&contradiction))?;
+        }
         let kind = row.kind().as_str_name();
         let detail = json!({"kind": kind, "primary": row.primary, "other": row.other,
             "arbiter": row.arbiter});
@@ -106,6 +111,24 @@ impl AdminDoor {
             })?);
         }
         Ok(seats)
+    }
+
+    /// The register over these seats does not go with the layout that was asked for.
+    fn contradicted(&self, contradiction: &Contradiction) -> Status {
+        match contradiction {
+            Contradiction::Decided(held) => {
+                let places: Vec<&str> = held.seats.iter().map(|seat| seat.place.as_str()).collect();
+                let what = Told::new("refused.layout.register");
+                let what = what.with("primary", &held.primary).with("standby", &held.standby);
+                let what = what.with("life", held.incarnation).with("own", self.0.primacy.own());
+                told(ErrorCode::AlreadyExists, &what.with("places", places.join(", ")))
+            }
+            Contradiction::Silent { places } => {
+                let places = if places.is_empty() { "-".to_owned() } else { places.join(", ") };
+                let what = Told::new("refused.layout.places").with("places", places);
+                told(ErrorCode::Unavailable, &what)
+            }
+        }
     }
 }
 

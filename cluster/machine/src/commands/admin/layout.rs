@@ -14,7 +14,8 @@ const HOLD_US_MAX: i64 = 300_000_000;
 /// there was none.
 ///
 /// While replicas stand by, the primary stays: to take over is another matter than to move voters, since
-/// the old primary may be gone.
+/// the old primary may be gone. The command that opens the life of a promotion may name the two sites in
+/// either order, and whether they still have nodes is not asked: what was decided elsewhere stands.
 pub(super) fn put(ctx: &mut Context<'_, '_>, asked: LayoutRow, expected: Option<u64>) -> Decision {
     let old: LayoutRow = ctx.rows.row(&[table::LAYOUT])?.unwrap_or_default();
     let next = old.version.checked_add(1).filter(|_| expected == Some(old.version));
@@ -30,9 +31,12 @@ pub(super) fn put(ctx: &mut Context<'_, '_>, asked: LayoutRow, expected: Option<
     let cluster: ClusterRow = ctx.rows.row(&[table::CLUSTER])?.unwrap_or_default();
     let stays = asked.kind() == LayoutKind::Single || asked.primary == old.primary;
     // What opens a life comes after the row that names it, in the same bundle.
+    let (sites, swapped) = ((&old.primary, &old.other), (&old.other, &old.primary));
     let opens_life = asked.incarnation > old.incarnation
         && asked.incarnation == cluster.incarnation
-        && (&asked.primary, &asked.other) == (&old.other, &old.primary);
+        && asked.kind() == LayoutKind::Standby
+        && old.kind() == LayoutKind::Standby
+        && [sites, swapped].contains(&(&asked.primary, &asked.other));
     if asked.incarnation > 0 && !opens_life {
         return Ok(Err(refused(RefusalKind::Malformed, "only a promotion names its life")));
     }
@@ -48,7 +52,7 @@ pub(super) fn put(ctx: &mut Context<'_, '_>, asked: LayoutRow, expected: Option<
         .into_iter()
         .filter(|s| !s.is_empty())
         .collect();
-    if named.iter().filter(has_node).count() < named.len() {
+    if !opens_life && named.iter().filter(has_node).count() < named.len() {
         return Ok(Err(refused(RefusalKind::NotFound, "a site of the layout has no node")));
     }
     let kind = match asked.kind() {
