@@ -13,6 +13,7 @@ mod found;
 mod grpc;
 pub(crate) mod life;
 pub(crate) mod lives;
+mod over;
 mod run;
 mod settings;
 mod sites;

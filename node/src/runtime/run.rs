@@ -5,29 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtm_actors::{AckTimes, Contracts, Deps as SessionDeps, KeyVault, SourcesHandle, Treatment};
-use dtm_cluster::{
-    ClusterNode, DbStates, Deps as ClusterDeps, NodeLogs, Order, PeerTls, QuicSites, Starting,
-    StateProvider,
-};
-use dtm_machine::reads;
-use dtm_machine::seams::{Clock, Entropy, StateError};
+use dtm_cluster::{ClusterNode, DbStates, Deps as ClusterDeps, NodeLogs, PeerTls, QuicSites};
+use dtm_machine::seams::{Clock, Entropy};
 use dtm_storage::keys::Keyring;
 use dtm_storage::log::NodeLog;
 use dtm_storage::state::Owner;
-use dtm_types::command::{ClusterRow, LayoutRow, NodeRow};
-use dtm_types::{GroupId, Incarnation, NodeId};
+use dtm_types::Incarnation;
+use dtm_types::command::{ClusterRow, NodeRow};
 use tokio_util::sync::CancellationToken;
 
-use super::admit::{Start, Started, counted, founded, last_start, stamping, start};
+use super::admit::{Started, founded, last_start};
 use super::beside::Beside;
 use super::grpc::serve_grpc;
 use super::lives::Lives;
+use super::over::{Found, begin, primacy};
 use super::settings::{LEAVE_WITHIN, cluster_config, cluster_row, open_log, own_row, state_config};
 use super::{NodeVault, boot, life, sites};
 use crate::config::Config;
 use crate::http::{self, Console, Pages};
 use crate::pki::{self, Genesis};
-use crate::primacy::{Primacy, Rightful, has_register};
+use crate::primacy::{Primacy, Rightful};
 use crate::seams::Seams;
 use crate::services::{Live, PeerCalls, Room, Settings, Shared, limits};
 use crate::shell::{RenderMetrics, Shell};
@@ -203,23 +200,15 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
     let primacy = primacy(&data, &config, node, incarnation, &states, (&clock, &entropy))?;
     let deps = cluster_deps(logs, &states, tls, &clock, (sites.as_ref(), &primacy));
     let starting = ClusterNode::listen(cluster_config, deps, shell.peers.into_tcp())?;
-    if let Some(order) = lives.order(incarnation)? {
-        // A start that peers hear of is counted: the next one would be taken for an old copy.
-        let _stamping = stamping(counted(last, &data, &clock)?, &data, &clock);
-        let layout = layout(&states).unwrap_or_default();
-        let going_over = going_over(&lives, &starting, (&primacy, &layout), order);
-        return again(&starting, going_over, &shell.shutdown).await;
-    }
+    let (data, clock) = (&data, &clock);
+    let found = Found { data, lives: &lives, own: incarnation, last, states: &states, clock };
     let Started { cluster, stamping } =
-        match start(starting, last, &data, &clock, &shell.shutdown).await? {
-            Start::Runs(started) => started,
-            Start::Stopped => return Ok(Ended::Stopped),
-            Start::Over(starting, life) => {
-                return again(&starting, lives.agree(&starting, life), &shell.shutdown).await;
-            }
+        match begin(starting, found, &primacy, &shell.shutdown).await? {
+            Ok(started) => started,
+            Err(ended) => return Ok(ended),
         };
     if let (true, Some(genesis)) = (founding, &genesis) {
-        bootstrap(&cluster, cluster_row(genesis, cluster_id, &keyring), &row, &data).await?;
+        bootstrap(&cluster, cluster_row(genesis, cluster_id, &keyring), &row, data).await?;
     }
     let (ack_times, clock) = (Arc::new(AckTimes::default()), cluster.clock());
     let groups = Arc::new(Rightful::new(cluster.clone(), Arc::clone(&primacy)));
@@ -350,57 +339,6 @@ async fn bootstrap(
 ) -> Result<(), Error> {
     cluster.bootstrap_single(first, row.clone()).await?;
     founded(data)
-}
-
-/// Takes part in going over, until it is done or another decision is to be followed.
-async fn going_over(
-    lives: &Lives,
-    starting: &Starting,
-    (primacy, layout): (&Arc<Primacy>, &LayoutRow),
-    order: Order,
-) -> Result<(), Error> {
-    let newer = primacy.newer_order(starting, layout, &order);
-    tokio::select! {
-        over = lives.go_over(starting, order.clone()) => over,
-        newer = newer => {
-            let kept = lives.command(&newer);
-            kept.map_err(|source| Error::File { path: lives.promotion(), source })
-        }
-    }
-}
-
-/// No group runs until this node knows how it goes on in the next life, at its next start.
-async fn again(
-    starting: &Starting,
-    preparing: impl Future<Output = Result<(), Error>>,
-    shutdown: &CancellationToken,
-) -> Result<Ended, Error> {
-    let over = shutdown.run_until_cancelled(preparing).await;
-    starting.stop().await;
-    over.transpose().map(|over| over.map_or(Ended::Stopped, |()| Ended::Again))
-}
-
-/// What this node knows of which site is primary. Rows that cannot be read name no layout: then the
-/// right is needed until they can.
-fn primacy(
-    data: &Path,
-    config: &Config,
-    node: NodeId,
-    own: Incarnation,
-    states: &DbStates,
-    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
-) -> Result<Arc<Primacy>, Error> {
-    let layout = layout(states);
-    // Rows may be older than what was acknowledged: who took part in a register asks it first.
-    let took_part = data.join("register").exists();
-    let is_needed = layout.map_or(true, |layout| took_part || has_register(&layout));
-    let seams = (Arc::clone(clock), Arc::clone(entropy));
-    Ok(Primacy::open(data, (node, &config.node.site), own, is_needed, seams)?)
-}
-
-/// The layout, as the rows here tell.
-fn layout(states: &DbStates) -> Result<LayoutRow, StateError> {
-    StateProvider::open(states, GroupId::META).and_then(|meta| reads::layout(&*meta))
 }
 
 /// Whether the founding of the cluster is still to be done, or to be completed, on this node.
