@@ -180,20 +180,19 @@ pub enum Ended {
 pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<Ended, Error> {
     let (config, data) = (shell.loaded.config.clone(), shell.loaded.config.node.data.clone());
     let (cluster_id, node) = shell.material.node();
-    let (genesis, last) = (Genesis::read(&data)?, last_start(&data)?);
-    let (lives, incarnation) = (Lives::of(&data), own_life(&data)?);
+    let (genesis, last, lives) = (Genesis::read(&data)?, last_start(&data)?, Lives::of(&data));
     let (clock, entropy) = of_system();
     let mut row = own_row(&config, node, last.counter + 1, &shell);
     let tls = (seams.peers)(node, Peers::new(Arc::clone(&shell.material)));
     let sites = sites::open(&shell, &tls, &clock, &mut row)?;
-    let mut cluster_config = cluster_config(&config, cluster_id, &row, node, incarnation);
+    let mut cluster_config = cluster_config(&config, cluster_id, &row, node, own_life(&data)?);
     // First whatever may refuse this folder: then nothing was written.
     dtm_cluster::ask_first(&cluster_config, &tls, &clock, &data.join("state")).await?;
     let log = open_log(&data, &config, cluster_id, node)?;
     let founding = is_founding(&data, genesis.is_some(), &log)?;
     let (keyring, owner) = (Arc::new(keyring), Owner { cluster: cluster_id, node });
     let states = DbStates::open(&data.join("state"), owner, &state_config(&config))?;
-    let incarnation = lives.follow(incarnation, node, &log, &states).await?;
+    let incarnation = lives.follow(cluster_config.incarnation, node, &log, &states).await?;
     (cluster_config.incarnation, cluster_config.plan) = (incarnation, Some(lives.plan()));
     let vault = (seams.vault)(vault(&keyring, &entropy, genesis.is_some())?);
     let logs = lives.logs(incarnation, &log)?;
