@@ -161,10 +161,13 @@ fn both(one: &[wire::IndexRange], other: &[wire::IndexRange]) -> Vec<wire::Index
     one.iter().flat_map(|one| other.iter().filter_map(move |other| common(one, other))).collect()
 }
 
+/// Its last entry, whether it is whole, and who it is.
+type Holder = ((LogId, bool), wire::Member);
+
 /// Where groups end: at the highest last entry among the replicas that count. Of several that hold it
 /// one that is whole is the source.
 pub(super) fn ends(stands: &Stands, counts: impl Fn(NodeId, &wire::Target) -> bool) -> Ends {
-    let mut holders: BTreeMap<GroupId, Vec<((LogId, bool), wire::Member)>> = BTreeMap::new();
+    let mut holders: BTreeMap<GroupId, Vec<Holder>> = BTreeMap::new();
     for (peer, replicas) in stands.values() {
         for replica in replicas.iter().filter(|replica| replica.unfit.is_empty()) {
             let target = replica.target.filter(|target| counts(peer.node, target));
@@ -175,7 +178,7 @@ pub(super) fn ends(stands: &Stands, counts: impl Fn(NodeId, &wire::Target) -> bo
             holders.entry(GroupId(target.group)).or_default().push((worth, member));
         }
     }
-    let end = |(group, mut holders): (GroupId, Vec<((LogId, bool), wire::Member)>)| {
+    let end = |(group, mut holders): (GroupId, Vec<Holder>)| {
         holders.sort_by(|(one, _), (other, _)| other.cmp(one));
         let mut holders = holders.into_iter();
         let ((last, _), source) = holders.next()?;

@@ -44,14 +44,14 @@ async fn a_standby_takes_over_and_the_old_primary_comes_back() -> Result<()> {
     holds_everything(&cluster, STANDBY).await?;
 
     // What is acknowledged now only the primary has.
-    standby.iter().try_for_each(|at| cluster.nodes[*at].pause())?;
+    standby.iter().for_each(|at| cluster.nodes[*at].kill());
     let late = at_streams(&cluster, &lines, "late").await?;
     late.moves(ALIVE).await?;
     let late = late.finish().await?;
     for at in 0..NODES {
         cluster.nodes[at].kill();
     }
-    cluster.resume(&standby)?;
+    standby.iter().try_for_each(|at| cluster.start_node(*at))?;
     let lost = Instant::now();
     until("a promotion", PROMOTED_WITHIN, async || {
         cluster.dtm(&[&PROMOTE[..], &["the primary is lost"]].concat()).await.map(|_| ())
