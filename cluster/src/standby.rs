@@ -213,12 +213,8 @@ pub(crate) async fn listen(registry: Arc<Registry>, elsewhere: Arc<Elsewhere>) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            Some((node, told)) = answers.next() => {
+            Some(node) = answers.next() => {
                 asked.remove(&node);
-                let told: Vec<wire::SitePosition> = told;
-                for told in told {
-                    standby.board.learn(from_wire(told));
-                }
                 continue;
             }
             _ = tick.tick() => {}
@@ -245,16 +241,15 @@ pub(crate) async fn listen(registry: Arc<Registry>, elsewhere: Arc<Elsewhere>) {
     }
 }
 
-async fn ask(
-    registry: &Registry,
-    leader: PeerNode,
-    known: Vec<wire::SitePosition>,
-) -> (NodeId, Vec<wire::SitePosition>) {
+async fn ask(registry: &Registry, leader: PeerNode, known: Vec<wire::SitePosition>) -> NodeId {
     let link = registry.links().to(leader.node, &leader.peer_address);
     let request = link.guard().stamp(wire::SiteThroughRequest { known });
     let (mut client, what) = (link.control(), || format!("the standby, of {}", leader.node));
     let answer = answered(LEADER_ANSWERS_WITHIN, what, client.site_through(request)).await;
-    (leader.node, answer.map(|answer| answer.groups).unwrap_or_default())
+    for told in answer.map(|answer| answer.groups).unwrap_or_default() {
+        registry.standby().board.learn(from_wire(told));
+    }
+    leader.node
 }
 
 /// What this node, where it leads them, knows of the groups that are asked about.

@@ -45,7 +45,7 @@ async fn beside(index: u64, within: Duration) -> (Arc<Other>, SourcesHandle, Arc
     let (groups, clock) = groups();
     let other = Arc::new(Other(AtomicU64::new(index)));
     let limits = Limits { site_ack_within: within, ..Limits::default() };
-    let copies = (Arc::clone(&other) as _, limits);
+    let copies: (Arc<dyn SiteCopies>, Limits) = (Arc::clone(&other) as _, limits);
     let time = Arc::clone(&clock);
     let sources = node_beside(Arc::new(groups), time as _, Arc::new(Full), copies).await;
     (other, sources, clock)
