@@ -132,6 +132,70 @@ until = "ledgers-agree"
     }
 }
 
+// Three sites behind a router. The primary that reaches neither other place stops acknowledging when
+// its right ends, and goes on when it reaches them again.
+//
+// holds: ING-1, ING-2, ING-3, ING-4
+// fault: F27
+#[test]
+fn a_primary_that_is_cut_off_stops_and_the_report_says_layout_and_lines() {
+    if let Err(why) = dtm_wansim::can_run() {
+        return dtm_wansim::did_not_run(&why);
+    }
+    let run = Run::new();
+    let output = run.drill(
+        "short-isolated",
+        r#"
+[cluster]
+layout = "standby"
+sites = ["a:3", "b:1", "c:1"]
+delay = "10ms"
+loss_percent = 0.5
+
+[targets]
+rpo_records = 0
+last_ack = "12s"
+ids = { last_ack = "T1" }
+
+[[step]]
+do = "load"
+sources = 6
+records_per_second = 60
+
+[[step]]
+id = "alone"
+do = "cut"
+from = "site:a"
+to = "all"
+after = "2s"
+
+[[step]]
+do = "wait"
+until = "silent"
+
+[[step]]
+do = "heal"
+step = "alone"
+
+[[step]]
+do = "wait"
+until = "settled"
+"#,
+    );
+    assert!(output.status.success(), "{}\n{}", output.status, said(&output));
+    let latest = run.latest();
+    assert_eq!(latest.layout.as_deref(), Some("standby 3 + 1 + 1"));
+    let target = &latest.targets[1];
+    assert_eq!((target.target.as_str(), target.id.as_deref()), ("last_ack", Some("T1")));
+    // The right holds for 10 s from the last time that it was confirmed, a second before at most.
+    assert!(target.value.is_some_and(|ms| (5_000..=12_000).contains(&ms)), "{target:?}");
+    let (report, page) = run.report(&latest);
+    assert!(report.healed.iter().all(|healing| healing.failed.is_none()));
+    for words in ["standby (a 3 + b 1 + c 1)", "each way 10 ms late", "(T1)"] {
+        assert!(page.contains(words), "{words} is not in\n{page}");
+    }
+}
+
 // The third step names a node that does not exist: the rest is not tried, the paused node goes on,
 // what was acked is read back all the same, and the report says what was done.
 #[test]
