@@ -82,7 +82,7 @@ pub fn run_with(loaded: Loaded, seams: Seams) -> LocalBoxFuture<'static, Result<
         let keyring = keyring::open(&loaded.config)?;
         belonging::check(&loaded.config, &keyring)?;
         let shell = Shell::start(loaded).await?;
-        Ok(runtime::run(shell, keyring, seams).await?)
+        Ok(Box::pin(runtime::run(shell, keyring, seams)).await?)
     })
 }
 

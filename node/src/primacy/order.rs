@@ -37,10 +37,9 @@ impl Primacy {
                 Some(known) => known,
                 None => continue,
             };
-            if known.incarnation > order.next && known.primary == self.site {
-                if let Some(newer) = order_of(&known) {
-                    return newer;
-                }
+            let is_newer = known.incarnation > order.next && known.primary == self.site;
+            if let Some(newer) = order_of(&known).filter(|_| is_newer) {
+                return newer;
             }
             let waiting = starting.waiting_for(order).await;
             if waiting.is_coordinator_there || order.coordinator == self.node {
