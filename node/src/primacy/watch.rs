@@ -170,6 +170,7 @@ impl Primacy {
             let Some(life) = shared.cluster.later_life().await else {
                 return Err(format!("life {next} begins at site {primary}: this one is over"));
             };
+            Lives::of(&self.data).note_over(life).map_err(|error| error.to_string())?;
             tracing::warn!(%life, "the cluster lives at site {primary}: starting again, to rejoin it");
             shared.goes_over.cancel();
             return Ok(());

@@ -20,7 +20,7 @@ use dtm_cluster::{
     write_plan,
 };
 use dtm_storage::log::NodeLog;
-use dtm_types::{Incarnation, NodeId};
+use dtm_types::{ClusterId, Incarnation, NodeId};
 
 use super::life;
 use super::run::Error;
@@ -105,6 +105,21 @@ impl Lives {
             "this node went over to another life"
         );
         Ok(next)
+    }
+
+    /// At its next start this node compares what it holds with a later life, and runs no group before.
+    /// Durable when it returns.
+    pub(crate) fn note_over(&self, life: Incarnation) -> io::Result<()> {
+        let (cluster, previous) = (ClusterId::default(), Incarnation(0));
+        let asked = Agreement { cluster, next: life, previous, replicas: Vec::new() };
+        asked.write(&self.file("rejoin"))
+    }
+
+    /// The later life that was noted and that this node did not compare itself with yet.
+    pub(super) fn over(&self, own: Incarnation) -> Result<Option<Incarnation>, Error> {
+        let noted = Agreement::read(&self.file("rejoin")).map_err(self.failed("rejoin"))?;
+        let noted = noted.filter(|noted| noted.previous == Incarnation(0) && noted.next > own);
+        Ok(noted.map(|noted| noted.next))
     }
 
     async fn rejoin(

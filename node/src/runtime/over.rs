@@ -43,6 +43,10 @@ pub(super) async fn begin(
         let going_over = going_over(lives, &starting, (primacy, &layout), order);
         return again(&starting, going_over, shutdown).await.map(Err);
     }
+    if let Some(life) = lives.over(own)? {
+        let _stamping = stamping(counted(last, data, clock)?, data, clock);
+        return again(&starting, lives.agree(&starting, life), shutdown).await.map(Err);
+    }
     match start(starting, last, data, clock, shutdown).await? {
         Start::Runs(started) => Ok(Ok(started)),
         Start::Stopped => Ok(Err(Ended::Stopped)),
