@@ -129,6 +129,10 @@ impl Starting {
     /// Of the log.
     pub async fn agree(&self, life: Incarnation) -> Result<Agreement, Error> {
         let (deps, links, mut life) = (self.deps(), self.registry().links(), life);
+        // How nodes are reached, those of other sites too.
+        if let Ok(rows) = deps.states.open(GroupId::META).and_then(|meta| reads::nodes(&*meta)) {
+            links.learn(&rows);
+        }
         let peers = peers(deps.states.as_ref(), self.config().node.node);
         let (cluster, previous) = (self.config().cluster, links.guard().own());
         let mut replicas = Vec::new();
