@@ -22,8 +22,8 @@ impl Search {
         Self { same: 0, other: last + 1 }
     }
 
-    /// What to compare next, ascending; nothing where it is found. The highest comes first to mind:
-    /// most often all of a log went over.
+    /// What to compare next, ascending; nothing where it is found. The highest is
+    /// always among them: most often all of a log went over.
     pub(super) fn probes(&self) -> Vec<u64> {
         let between = self.other - self.same - 1;
         let count = between.min(PROBES_MAX);
