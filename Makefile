@@ -35,7 +35,7 @@ sim: build
 # The micro benches run each step once, so that they do not rot.
 test: build
 	@ops/bootstrap.sh tests
-	RUST_TEST_THREADS=$(or $(RUST_TEST_THREADS),4) cargo test $(CARGO_FLAGS) --workspace
+	RUST_TEST_THREADS=$(or $(RUST_TEST_THREADS),4) cargo test $(CARGO_FLAGS) --workspace --no-fail-fast
 	cargo test $(CARGO_FLAGS) --workspace --bench micro
 
 # What is #[ignore]d stays so: processes of other tests, and a measurement that is run alone.

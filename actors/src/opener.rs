@@ -26,6 +26,9 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// Between two looks at the other site.
 const SITE_PAUSE: Duration = Duration::from_millis(10);
+/// Longest that an open is held for the other site. Clients give an open up after a few times this long
+/// and turn to another node: what they wait for is an answer, not silence.
+const OPEN_WAITS_MAX: Duration = Duration::from_secs(1);
 
 /// Proposes one command and waits for its outcome, which may take for ever: a leader that has lost
 /// its followers waits for them. Cancel-safe: the outcome is then lost, its effect is not.
@@ -127,7 +130,7 @@ pub(crate) async fn open_session(
     }
 }
 
-/// Waits until the other site has the group through this index.
+/// Waits until the other site has the group through this index, for [`OPEN_WAITS_MAX`] at most.
 ///
 /// # Errors
 /// [`Error::SiteBehind`] where it has not in time.
@@ -136,7 +139,7 @@ pub(crate) async fn wait_for_site(
     (stream, group): (&StreamKey, GroupId),
     index: u64,
 ) -> Result<(), Error> {
-    let within = deps.limits.site_ack_within;
+    let within = deps.limits.site_ack_within.min(OPEN_WAITS_MAX);
     let deadline = tokio::time::Instant::now() + within;
     while deps.copies.through(group).is_none_or(|held| held < index) {
         if tokio::time::Instant::now() >= deadline {

@@ -164,6 +164,15 @@ impl Primacy {
         Since::Taken { known_at: self.now() }
     }
 
+    /// The primary site, where a register decides on it and it is another than this node's.
+    pub(crate) fn primary_elsewhere(&self) -> Option<String> {
+        if !self.state.read().is_needed {
+            return None;
+        }
+        let primary = self.decision()?.primary;
+        (primary != self.site).then(|| primary.to_string())
+    }
+
     /// Why it may not.
     pub(crate) fn why_not(&self) -> String {
         match self.decision() {

@@ -173,6 +173,12 @@ impl Shared {
             return Err(told_with(ErrorCode::Unavailable, &what, instead.as_slice()));
         };
         let leader_address = (!leader.is_self).then_some(leader.address);
+        if let Some(site) = self.primacy.primary_elsewhere() {
+            // Nothing is acknowledged here: a client that were let in would only wait.
+            let what = Told::new("refused.primary_elsewhere").with("site", site);
+            let instead = leader_address.map(|address| (LEADER_ADDRESS, address));
+            return Err(told_with(ErrorCode::Unavailable, &what, instead.as_slice()));
+        }
         if let (true, Some(leader)) = (open.may_redirect, &leader_address) {
             let values = [(LEADER_ADDRESS, leader.clone())];
             return Err(status_with(ErrorCode::NotLeader, format!("group {group}"), &values));

@@ -122,7 +122,10 @@ pub(crate) async fn three_places(cluster: &Cluster) -> Result<()> {
     .await?;
     cluster.fulfilled().await?;
     // Its context learns every address.
-    cluster.dtm(&["cluster", "status"]).await?;
+    until("a cluster that is healthy", crate::cluster::WITHIN, async || {
+        cluster.dtm(&["cluster", "status"]).await.map(|_| ())
+    })
+    .await?;
     until("a register that confirms the primary", crate::cluster::WITHIN, async || {
         let told = cluster.dtm(&["-o", "json", "site", "status"]).await?;
         let told: serde_json::Value = serde_json::from_str(&told)?;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use dtm_client::{Event, Publisher, PublisherConfig, Spool, SpoolConfig};
+use dtm_client::{Event, Publisher, PublisherConfig, Session, Spool, SpoolConfig};
+use dtm_proto::ingest::Open;
 use dtm_types::command::AckLevel;
 use parking_lot::Mutex;
 
@@ -170,7 +171,7 @@ async fn what_was_acknowledged_outlives_a_standby_that_was_behind() -> Result<()
 // holds: ING-1, ING-2, ING-3, ING-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ack_at_level_site_waits_for_the_standby() -> Result<()> {
-    let (mut cluster, standby, _) = of_three_places().await?;
+    let (mut cluster, standby, third) = of_three_places().await?;
     let mut row = source_row("safe", &["notes"]);
     row.agreements[0].ack_level = AckLevel::Site.into();
     let source = Arc::new(cluster.register(row).await?);
@@ -193,6 +194,14 @@ async fn an_ack_at_level_site_waits_for_the_standby() -> Result<()> {
     .await?;
     let held = sender.publisher.snapshot();
     ensure!(held.acked_through < 2 * RECORDS, "it never becomes less: {held:?}");
+    // A place that acknowledges nothing says so at once, also to who cannot go elsewhere.
+    let there = cluster.endpoint_at(&source, &[third])?;
+    let (source_code, dataset) = (source.code.clone(), "notes".to_owned());
+    let open = Open { source: source_code, stream: "beside".into(), dataset, ..Open::default() };
+    let waits = (Duration::from_secs(2), Duration::from_secs(3));
+    let at = cluster.nodes[third].grpc.to_string();
+    let refused = Session::open_within(&there, &at, open, waits).await.err().context("opened")?;
+    ensure!(refused.to_string().contains(&format!("site {PRIMARY} is the primary")), "{refused}");
     cluster.resume(&standby)?;
     sender.acked(WITHIN).await?;
     let held = sender.publisher.snapshot();

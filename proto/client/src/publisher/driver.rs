@@ -159,6 +159,8 @@ impl Driver {
         self.route.begin(advised);
         // Nodes that live in an earlier life of the cluster than this client saw.
         let mut left_behind = BTreeSet::new();
+        // The most telling error of this turn.
+        let mut telling: Option<Error> = None;
         loop {
             if self.nothing_left() {
                 return Ok(None);
@@ -200,18 +202,21 @@ impl Driver {
                         | Error::OutcomeUnknown { .. }
                         | Error::Rejected { grpc: tonic::Code::Unavailable, .. }
                 );
-            if !self.route.failed() || !is_away {
-                self.pause(error).await;
+            let asked = match &error {
+                Error::Rejected { retry_after, .. } => *retry_after,
+                _ => None,
+            };
+            telling = telling.take().filter(|held| says(held) > says(&error)).or(Some(error));
+            if (!self.route.failed() || !is_away)
+                && let Some(error) = telling.take()
+            {
+                self.pause(error, asked).await;
             }
         }
     }
 
-    /// Waits before the next attempt.
-    async fn pause(&mut self, error: Error) {
-        let asked = match &error {
-            Error::Rejected { retry_after, .. } => *retry_after,
-            _ => None,
-        };
+    /// Waits before the next attempt, at least as long as the server asked for.
+    async fn pause(&mut self, error: Error, asked: Option<Duration>) {
         let after = self.backoff.next(asked);
         self.shared.lock().last_failure = Some(error.clone());
         self.tell(Event::Retrying { error, after });
@@ -235,6 +240,16 @@ impl Driver {
     fn nothing_left(&self) -> bool {
         let state = self.shared.lock();
         state.closing == Some(false) && state.store.next_sequence() > 0 && state.all_acked()
+    }
+}
+
+/// How much an error says of why there is no session: a node that is silent, one that has nobody to
+/// ask, one that knows.
+fn says(error: &Error) -> u8 {
+    match error {
+        Error::Rejected { code: Some(ErrorCode::Unavailable), .. } => 1,
+        Error::Rejected { .. } => 2,
+        _ => 0,
     }
 }
 
