@@ -20,6 +20,14 @@ pub enum Error {
     /// The state refused.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A file beside log and rows.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// No majority of the group's voters answers its leader: nothing is confirmed meanwhile.
     #[error("{}", no_majority(.answering, .voters))]
     NoMajority {
@@ -139,6 +147,7 @@ impl Error {
             Self::NoMajority { .. } | Self::Moved { .. } => true,
             Self::Timeout(_) | Self::Raft { .. } | Self::Propose(_) => true,
             Self::State(_)
+            | Self::File { .. }
             | Self::Settings(_)
             | Self::OtherReplica { .. }
             | Self::Recovering { .. }

@@ -1,8 +1,8 @@
 //! A node's life in the cluster: start, bootstrap, stop.
 
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,6 +57,8 @@ pub struct Starting {
     deps: Deps,
     /// Nodes to which a connection ended.
     lost: mpsc::Receiver<NodeId>,
+    /// Every other node that is known on this disk, read at first use.
+    peers: OnceLock<Vec<PeerNode>>,
 }
 
 impl Starting {
@@ -90,6 +92,12 @@ impl Starting {
 
     pub(crate) fn config(&self) -> &ClusterConfig {
         &self.node.config
+    }
+
+    /// Every other node that is known on this disk. Blocking at first use.
+    pub(crate) fn peers(&self) -> &[PeerNode] {
+        let own = self.config().node.node;
+        self.peers.get_or_init(|| crate::rejoining::peers_on_disk(&self.deps, own))
     }
 
     pub(crate) fn deps(&self) -> &Deps {
@@ -209,7 +217,7 @@ impl ClusterNode {
                 }
             });
         }
-        Ok(Starting { node, deps, lost })
+        Ok(Starting { node, deps, lost, peers: OnceLock::new() })
     }
 
     /// Waits until it shows that this start must not go on: a later start of this node is known, or

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dtm_types::GroupId;
 use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::applied::Applied;
@@ -13,6 +14,7 @@ use crate::missing::Missing;
 use crate::raft::GroupRaft;
 use crate::rebuild;
 use crate::registry::Registry;
+use crate::runtime::off_thread;
 use crate::type_config::TypeConfig;
 
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -27,11 +29,11 @@ pub(crate) async fn run(registry: Arc<Registry>, flush_interval: Duration, entri
         since_flush += tick;
         let groups = registry.groups();
         groups.iter().for_each(|group| group.release_memory());
+        note_peers(&registry, &mut noted).await;
         if since_flush < flush_interval {
             continue;
         }
         since_flush = Duration::ZERO;
-        note_peers(&registry, &mut noted).await;
         for group in groups {
             if let Err(error) = group.maintain(entries_kept).await {
                 let cause = dtm_types::chain(&error);
@@ -53,6 +55,14 @@ async fn note_peers(registry: &Registry, noted: &mut Vec<u8>) {
         Ok(note) => *noted = note,
         Err(error) => tracing::warn!(%error, "the other nodes could not be noted"),
     }
+}
+
+/// How the other nodes are reached: the note, and meta's rows as they are now. Durable when it returns.
+pub(crate) async fn keep_way(registry: &Registry) -> std::io::Result<()> {
+    note_peers(registry, &mut Vec::new()).await;
+    let Some(meta) = registry.group(GroupId::META) else { return Ok(()) };
+    let store = Arc::clone(&meta.store);
+    off_thread(move || store.flush()).await?.map_err(std::io::Error::other)
 }
 
 impl Group {

@@ -292,6 +292,25 @@ fn position(
     })
 }
 
+/// Every node that the groups on this disk name, by their logs and by their rows, which lag behind and
+/// may not be there at all. Blocking. What cannot be read names nobody.
+pub(crate) fn members_on_disk(deps: &Deps) -> Vec<PeerNode> {
+    let mut named = Vec::new();
+    for (group, replica) in deps.logs.replicas() {
+        let rows = deps.states.open(group).ok();
+        let (applied, stored) = rows.and_then(|rows| read_applied(&*rows).ok()).unwrap_or_default();
+        let nodes_of = |membership: &Membership| -> Vec<PeerNode> {
+            membership.nodes().map(|(_, peer)| peer.clone()).collect()
+        };
+        named.extend(nodes_of(stored.membership()));
+        if let Ok(log) = deps.logs.open(group, replica) {
+            let tail = memberships(&*log, applied.map_or(0, |applied| applied.index + 1));
+            named.extend(tail.found.iter().flat_map(nodes_of));
+        }
+    }
+    named
+}
+
 /// Whether a replica is a member that gives no vote.
 fn follows(replica: ReplicaId, membership: &Membership) -> bool {
     let is_voter = membership.voter_ids().any(|voter| voter == replica.0);

@@ -31,13 +31,21 @@ impl Clock for SystemClock {
 
 /// Goes on while the machine is suspended, unlike `std::time::Instant`: else group time would lag
 /// behind the clocks for as long as the pause was.
-fn since_boot_us() -> i64 {
+pub(crate) fn since_boot_us() -> i64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the call writes one timespec, which lives here.
     #[allow(unsafe_code)]
     let failed = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
     assert!(failed == 0, "every Linux since 2.6.39 has this clock");
     time.tv_sec * 1_000_000 + time.tv_nsec / 1_000
+}
+
+/// Which clock [`since_boot_us`] reads: that of one run of the machine, as seen from one time namespace.
+pub(crate) fn boot_clock() -> Option<String> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    // Absent on kernels without time namespaces.
+    let namespace = std::fs::read_link("/proc/self/ns/time").unwrap_or_default();
+    Some(format!("{}/{}", boot.trim(), namespace.display()))
 }
 
 /// The operating system's randomness. Without it the process ends: no key is made of less.

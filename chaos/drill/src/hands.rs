@@ -93,15 +93,16 @@ impl Drilled {
             Action::RotateKey => Ok((self.rotate_key()?, None)),
             Action::RollingRestart => Ok((self.rolling_restart(within)?, None)),
             Action::Promote { site, force } => Ok((self.promote(site, *force, within)?, None)),
+            Action::Failback { site } => {
+                Ok((self.runtime.block_on(self.cluster.fail_back(site, within))?, None))
+            }
             Action::Layout(asked) => {
                 self.runtime.block_on(self.cluster.lay_out(asked))?;
                 Ok((action.details(), None))
             }
-            Action::Heal(_)
-            | Action::Failback
-            | Action::Backup
-            | Action::Restore
-            | Action::RotateCertificates => bail!("{} cannot be done here", action.word()),
+            Action::Heal(_) | Action::Backup | Action::Restore | Action::RotateCertificates => {
+                bail!("{} cannot be done here", action.word())
+            }
         }
     }
 
@@ -142,6 +143,7 @@ impl Drilled {
             }
             Until::OneWriter => self.one_writer(),
             Until::Silent => self.silent(within),
+            Until::Rejoined => self.runtime.block_on(self.cluster.rejoined(within)),
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use dtm_proto::admin::{
-    LayoutLack, PrimacyRequest, SiteDetail, SiteStatusRequest, SiteStatusResponse,
+    LayoutLack, PrimacyRequest, PrimacyResponse, SiteDetail, SiteStatusRequest, SiteStatusResponse,
 };
 use dtm_scenario::{Layout, LayoutAsked};
 
@@ -94,12 +94,30 @@ impl Cluster {
         force: bool,
         within: Duration,
     ) -> Result<String> {
-        let at = self.plan.site(site).context("no such site")?;
         let mut words = vec!["-o", "json", "--yes", "site", "promote", site, "--reason", "drill"];
         words.extend(force.then_some("--force"));
+        self.change_primary(&words, site, within).await
+    }
+
+    /// As [`Cluster::promote`], of a primary that runs and hands over.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn fail_back(&mut self, site: &str, within: Duration) -> Result<String> {
+        let words = ["-o", "json", "--yes", "site", "failback", site, "--reason", "drill"];
+        self.change_primary(&words, site, within).await
+    }
+
+    async fn change_primary(
+        &mut self,
+        words: &[&str],
+        site: &str,
+        within: Duration,
+    ) -> Result<String> {
+        let at = self.plan.site(site).context("no such site")?;
         let (end, mut times) = (Instant::now() + within, 1);
         let said = loop {
-            let refused = match self.dtm(&words).await {
+            let refused = match self.dtm(words).await {
                 Ok(said) => break said,
                 Err(error) if error.is::<Refused>() => error,
                 Err(error) => return Err(error),
@@ -111,15 +129,44 @@ impl Cluster {
             tokio::time::sleep(ASK_EVERY).await;
         };
         let said: serde_json::Value = serde_json::from_str(&said).context("site promote")?;
+        // Nodes of other sites rejoin by themselves; until that was waited for they count for nothing,
+        // and neither does the standby that they are to be.
         for node in &mut self.nodes {
             node.is_over = node.site != at;
         }
-        // The new life waits for its own standby, which does not come back in a drill.
         self.layout = LayoutAsked::default();
         Ok(format!(
             "{site}: life {} after {} ms, asked {times} times",
             said["life"], said["took_ms"]
         ))
+    }
+
+    /// Waits until every node that runs lives in the life in force, whose sites are then those of the
+    /// layout.
+    pub(crate) async fn rejoined(&mut self, within: Duration) -> Result<String> {
+        let end = Instant::now() + within;
+        loop {
+            self.check()?;
+            let up: Vec<usize> =
+                (0..self.nodes.len()).filter(|at| self.nodes[*at].is_up()).collect();
+            let mut told = Vec::new();
+            for at in &up {
+                told.extend(self.primacy(*at).await?);
+            }
+            let newest = told.iter().map(|told| told.incarnation.max(told.life)).max();
+            let there = told.iter().filter(|told| Some(told.life) == newest).count();
+            let is_whole = there == up.len() && told.iter().all(|told| told.number > 0);
+            if let (true, Some(last)) = (is_whole, told.last()) {
+                up.iter().for_each(|at| self.nodes[*at].is_over = false);
+                let arbiter = self.planned().arbiter;
+                let (primary, standby) = (last.primary.clone(), last.standby.clone());
+                self.layout = LayoutAsked { layout: Layout::Standby, primary, standby, arbiter };
+                return Ok(format!("{there} nodes, life {}", last.life));
+            }
+            let count = up.len();
+            ensure!(Instant::now() < end, "{there} of {count} nodes live in life {newest:?}");
+            tokio::time::sleep(EVERY).await;
+        }
     }
 
     /// Waits until replicas and leaders are where the layout has them and no copy is behind.
@@ -144,10 +191,14 @@ impl Cluster {
 
     /// What a node says of its right to acknowledge; None: it does not answer.
     pub(crate) async fn may_acknowledge(&self, at: usize) -> Result<Option<bool>> {
+        Ok(self.primacy(at).await?.map(|told| told.may_acknowledge))
+    }
+
+    async fn primacy(&self, at: usize) -> Result<Option<PrimacyResponse>> {
         let admin = self.admin_at(&[at])?;
         let asked = admin.call(|mut client| async move { client.primacy(PrimacyRequest {}).await });
         let answer = tokio::time::timeout(ANSWER_WITHIN, asked).await;
-        Ok(answer.ok().and_then(Result::ok).map(|told| told.may_acknowledge))
+        Ok(answer.ok().and_then(Result::ok))
     }
 
     async fn site_status(&self) -> Result<SiteStatusResponse> {

@@ -279,11 +279,12 @@ fn a_cluster_that_cannot_be_is_refused_with_its_place() {
 #[test]
 fn a_drill_that_cannot_be_run_is_not_passed_and_says_why() {
     let run = Run::new();
-    let output = run.drill("back", "[targets]\nrto = \"1m\"\n[[step]]\ndo = \"failback\"\n");
+    let output =
+        run.drill("renewed", "[targets]\nrto = \"1m\"\n[[step]]\ndo = \"rotate-certificates\"\n");
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let latest = run.latest();
     assert!(!latest.pass && latest.report.is_none(), "{latest:?}");
     let why = latest.not_run.expect("why");
-    assert!(why.contains("failback (line 5)") && why.contains("no failback"), "{why}");
+    assert!(why.contains("rotate-certificates (line 5)") && why.contains("renews"), "{why}");
     assert!(said(&output).contains(&why));
 }

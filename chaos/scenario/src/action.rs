@@ -52,6 +52,8 @@ pub enum Until {
     OneWriter,
     /// Nobody acks any more, though records wait.
     Silent,
+    /// Every node that runs lives in the life of the cluster that is in force.
+    Rejoined,
 }
 
 /// What a disk does.
@@ -196,8 +198,11 @@ pub enum Action {
     },
     /// Another layout of the sites.
     Layout(LayoutAsked),
-    /// The old primary takes its role back.
-    Failback,
+    /// A standby becomes primary while all sites run, without a loss.
+    Failback {
+        /// Which.
+        site: String,
+    },
     /// Makes a backup.
     Backup,
     /// Restores the newest backup into an empty cluster.
@@ -261,7 +266,7 @@ impl Action {
             Self::Join { .. } => "join",
             Self::Promote { .. } => "promote",
             Self::Layout(_) => "layout",
-            Self::Failback => "failback",
+            Self::Failback { .. } => "failback",
             Self::Backup => "backup",
             Self::Restore => "restore",
             Self::RotateCertificates => "rotate-certificates",
@@ -295,13 +300,12 @@ impl Action {
             Self::Disk { who, fault } => format!("{who} {}", fault.word()),
             Self::Heal(step) => step.clone().unwrap_or_default(),
             Self::Join { name, site } => format!("{name}, {site}"),
-            Self::Promote { site, .. } => site.clone(),
+            Self::Promote { site, .. } | Self::Failback { site } => site.clone(),
             Self::Layout(asked) => {
                 let sites: Vec<&str> = asked.sites().collect();
                 format!("{} {}", asked.layout.word(), sites.join(", ")).trim_end().to_owned()
             }
-            Self::Failback
-            | Self::Backup
+            Self::Backup
             | Self::Restore
             | Self::RotateCertificates
             | Self::RotateKey
@@ -374,7 +378,9 @@ impl Action {
                 force: fields.optional("force", flag)?.unwrap_or(false),
             },
             "layout" => Self::Layout(LayoutAsked::read(fields, laid)?),
-            "failback" => Self::Failback,
+            "failback" => {
+                Self::Failback { site: fields.required("site", |value| laid.promotable(value))? }
+            }
             "backup" => Self::Backup,
             "restore" => Self::Restore,
             "rotate-certificates" => Self::RotateCertificates,
@@ -390,6 +396,7 @@ const UNTIL: &[(&str, Until)] = &[
     ("ledgers-agree", Until::LedgersAgree),
     ("one-writer", Until::OneWriter),
     ("silent", Until::Silent),
+    ("rejoined", Until::Rejoined),
 ];
 
 fn network(

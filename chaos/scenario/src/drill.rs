@@ -153,7 +153,11 @@ impl Drill {
             let step = read_step(table, &steps, &laid)?;
             match &step.action {
                 Action::Layout(asked) if step.expect == Expect::Done => laid.put(asked),
-                Action::Promote { site, .. } if step.expect == Expect::Done => laid.promoted(site),
+                Action::Promote { site, .. } | Action::Failback { site }
+                    if step.expect == Expect::Done =>
+                {
+                    laid.promoted(site);
+                }
                 _ => {}
             }
             steps.push(step);

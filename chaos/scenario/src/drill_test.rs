@@ -57,7 +57,7 @@ fn every_kind_of_step_is_read() {
         "do = \"join\"\nname = \"n9\"\nsite = \"a\"",
         "do = \"promote\"\nsite = \"b\"",
         "do = \"layout\"\nkind = \"standby\"\nprimary = \"a\"\nstandby = \"b\"",
-        "do = \"failback\"",
+        "do = \"failback\"\nsite = \"b\"",
         "do = \"backup\"",
         "do = \"restore\"",
         "do = \"rotate-certificates\"",

@@ -220,7 +220,6 @@ impl Drill {
     #[must_use]
     pub fn lacking(&self) -> Option<Told> {
         let why = |action: &Action| match action {
-            Action::Failback => Some(Told::new("drill.lacking.failback")),
             Action::Backup | Action::Restore => Some(Told::new("drill.lacking.backup")),
             Action::RotateCertificates => Some(Told::new("drill.lacking.certificates")),
             _ => None,

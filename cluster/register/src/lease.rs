@@ -63,6 +63,8 @@ pub enum Since {
     Taken {
         /// When it knew that the decision is chosen, by its own clock: after the last answer.
         known_at: Duration,
+        /// For how long it had known it then: a process that was started again meanwhile.
+        waited: Duration,
     },
 }
 
@@ -92,7 +94,9 @@ impl Lease {
     pub fn new(site: &str, decision: &Decision, time: LeaseTime, since: Since) -> Self {
         let not_before = match since {
             Since::Resumed => Duration::ZERO,
-            Since::Taken { known_at } => known_at.saturating_add(time.promotion_wait()),
+            Since::Taken { known_at, waited } => {
+                known_at.saturating_add(time.promotion_wait().saturating_sub(waited))
+            }
         };
         Self {
             site: site.to_owned(),

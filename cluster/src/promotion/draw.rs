@@ -53,6 +53,8 @@ impl Promotion {
         for (group, head, nodes) in levelled.groups() {
             let Some(row) = rows.get_mut(&group.0) else { continue };
             row.replicas.iter_mut().for_each(|replica| replica.removed = true);
+            // The life that ends may have given out ids that are not in the rows here.
+            row.next_replica_id = row.next_replica_id.max(self.order.next.first_replica_id());
             let mut members = Vec::new();
             for (node, peer) in nodes {
                 let replica = row.next_replica_id;

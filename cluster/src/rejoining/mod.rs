@@ -31,6 +31,7 @@ use dtm_machine::reads;
 use dtm_proto::cluster as wire;
 use dtm_types::{ClusterId, GroupId, Incarnation, NodeId, ReplicaId};
 
+use crate::config::Deps;
 use crate::convert;
 use crate::error::Error;
 use crate::lifecycle::{ClusterNode, Starting};
@@ -38,6 +39,7 @@ use crate::log_store::{LogPosition, ReplicaLog};
 use crate::network::{Links, answered, entries};
 use crate::rebuild;
 use crate::snapshot::StateProvider;
+use crate::starting::members_on_disk;
 use crate::type_config::{PeerNode, peer_of};
 use search::Search;
 
@@ -118,8 +120,7 @@ impl Starting {
     /// The life that is in force, where it is later than this node's and counts on this node: asked
     /// of every node that is known here, once.
     pub async fn later_life(&self) -> Option<Incarnation> {
-        let peers = peers(self.deps().states.as_ref(), self.config().node.node);
-        later_life(self.registry().links(), &peers).await
+        later_life(self.registry().links(), self.peers()).await
     }
 
     /// Finds how far the replicas on this disk go with a later life. No group runs meanwhile. Waits
@@ -133,7 +134,7 @@ impl Starting {
         if let Ok(rows) = deps.states.open(GroupId::META).and_then(|meta| reads::nodes(&*meta)) {
             links.learn(&rows);
         }
-        let peers = peers(deps.states.as_ref(), self.config().node.node);
+        let peers = self.peers();
         let (cluster, previous) = (self.config().cluster, links.guard().own());
         let mut replicas = Vec::new();
         let mut pending = deps.logs.replicas();
@@ -141,14 +142,14 @@ impl Starting {
         while let Some((group, replica)) = pending.last().copied() {
             let opened = deps.logs.open(group, replica);
             let log = opened.map_err(|source| Error::Log { group, source })?;
-            match agree_on(links, &peers, life, group, &log).await {
+            match agree_on(links, peers, life, group, &log).await {
                 Ok(last) => {
                     pending.pop();
                     replicas.push((group, replica, last));
                     continue;
                 }
                 Err(Unagreed::Changed) => {
-                    life = later_life(links, &peers).await.map_or(life, |later| later.max(life));
+                    life = later_life(links, peers).await.map_or(life, |later| later.max(life));
                     (replicas, pending) = (Vec::new(), deps.logs.replicas());
                 }
                 Err(Unagreed::Waiting(cause)) if cause != told => {
@@ -166,19 +167,34 @@ impl Starting {
 impl ClusterNode {
     /// As [`Starting::later_life`], of a node whose groups run.
     pub async fn later_life(&self) -> Option<Incarnation> {
-        let peers = peers(self.registry().states().as_ref(), self.config().node.node);
-        later_life(self.registry().links(), &peers).await
+        let (registry, own) = (self.registry(), self.config().node.node);
+        let peers = known(registry.known_peers(), registry.states().as_ref(), own);
+        later_life(registry.links(), &peers).await
+    }
+
+    /// Puts down how the other nodes are reached, for a start that runs no groups: rows are not on
+    /// disk as soon as they are applied. Durable when it returns.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub async fn keep_way(&self) -> io::Result<()> {
+        crate::maintain::keep_way(self.registry()).await
     }
 }
 
-/// Every other node that is known on this disk.
-fn peers(states: &dyn StateProvider, own: NodeId) -> Vec<PeerNode> {
+/// Every other node that is known on a disk where no group runs. Blocking.
+pub(crate) fn peers_on_disk(deps: &Deps, own: NodeId) -> Vec<PeerNode> {
+    known(members_on_disk(deps), deps.states.as_ref(), own)
+}
+
+/// Members of groups, and the nodes that are noted and listed; of what they say of one the newest.
+fn known(members: Vec<PeerNode>, states: &dyn StateProvider, own: NodeId) -> Vec<PeerNode> {
     let noted = rebuild::decode_peers(&states.noted_peers());
     let rows = states.open(GroupId::META).and_then(|meta| reads::nodes(&*meta));
     let rows = rows.unwrap_or_default();
     let listed = rows.iter().filter(|row| !row.removed).filter_map(peer_of);
     let known: BTreeMap<NodeId, PeerNode> =
-        noted.into_iter().chain(listed).map(|peer| (peer.node, peer)).collect();
+        members.into_iter().chain(noted).chain(listed).map(|peer| (peer.node, peer)).collect();
     known.into_values().filter(|peer| peer.node != own).collect()
 }
 
@@ -200,7 +216,8 @@ async fn ask_all(
         async move {
             let mut client = link.control();
             let what = || format!("positions from {}", peer.node);
-            answered(ANSWER_WITHIN, what, client.positions(request)).await.ok()
+            let told = answered(ANSWER_WITHIN, what, client.positions(request)).await;
+            told.inspect_err(|error| tracing::debug!(%error, "a node does not tell its life")).ok()
         }
     });
     futures::future::join_all(asked).await.into_iter().flatten().collect()
@@ -233,7 +250,11 @@ async fn agree_on(
         }
         // Who does not vote may hold less than what went over.
         if !of_life().any(|told| told.votes) {
-            let cause = format!("no voter of group {group} answers in life {life}");
+            let (asked, answered) = (peers.len(), answers.len());
+            let cause = format!(
+                "no voter of group {group} answers in life {life}: {answered} of {asked} known nodes \
+                 answer"
+            );
             return Err(Unagreed::Waiting(cause));
         }
         let told = of_life().flat_map(|told| told.positions.iter().copied());

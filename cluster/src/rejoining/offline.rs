@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use dtm_machine::seams::StateError;
 use dtm_storage::log::NodeLog;
 use dtm_types::{GroupId, ReplicaId, chain};
 
@@ -37,7 +38,8 @@ pub struct Rejoined {
 ///
 /// # Errors
 /// [`Error::Refused`] where a log does not hold what was agreed: nothing was changed, it is to be
-/// agreed anew.
+/// agreed anew. Any other: it may be half done, and is to be called again as it was, since a log that was
+/// cut does not go on in the life that is over.
 pub async fn rejoin(
     agreement: &Agreement,
     log: &Arc<NodeLog>,
@@ -45,7 +47,7 @@ pub async fn rejoin(
     lineage: &Path,
     left: &Path,
 ) -> Result<Rejoined, Error> {
-    let failed = |error: std::io::Error| Error::Refused(error.to_string());
+    let failed = |source| Error::File { path: lineage.to_owned(), source };
     let mut line = Lineage::read(lineage).map_err(failed)?;
     let before = NodeLogs::new(Arc::clone(log), agreement.previous).with_lineage(line.clone());
     let (mut ending, mut rejoined) = (Vec::new(), Rejoined::default());
@@ -102,8 +104,9 @@ impl Ending {
         Ok(Self { group, replica, log, last, head })
     }
 
-    fn refused(&self, error: &dyn std::error::Error) -> Error {
-        Error::Refused(format!("group {}: {}", self.group, chain(error)))
+    fn in_log(&self, error: &dyn std::error::Error) -> Error {
+        let cause = format!("its log cannot be cut: {}", chain(error));
+        Error::State(StateError { group: self.group, cause, is_disk_full: false })
     }
 
     /// The log holds the last entry that was agreed about.
@@ -123,7 +126,7 @@ impl Ending {
         // Rows that are damaged say nothing of it.
         let applied = read_applied(&*rows).ok().and_then(|(applied, _)| applied);
         let head = LeftHead { applied: applied.map_or(0, |applied| applied.index), ..self.head };
-        let failed = |error: std::io::Error| self.refused(&error);
+        let failed = |source| Error::File { path: folder.to_owned(), source };
         let Some(mut writer) = LeftWriter::create(folder, &head).map_err(failed)? else {
             return Ok(0);
         };
@@ -156,16 +159,15 @@ impl Ending {
     async fn cut(&self) -> Result<(), Error> {
         let purged = self.log.marks().purged;
         let keep = self.last.into_iter().chain(purged).max_by_key(|of| of.index);
-        let failed = |error: &dyn std::error::Error| self.refused(error);
         let index = keep.map(|keep| keep.index);
         let cut = wait_flushed(|done| self.log.truncate_after(index, done)).await;
-        cut.map_err(|error| failed(&error))?;
+        cut.map_err(|error| self.in_log(&error))?;
         if let Some(keep) =
             keep.filter(|keep| purged.is_none_or(|purged| purged.index < keep.index))
         {
-            self.log.purge_to(keep).map_err(|error| failed(&error))?;
+            self.log.purge_to(keep).map_err(|error| self.in_log(&error))?;
         }
         let synced = wait_flushed(|done| self.log.append(Vec::new(), done)).await;
-        synced.map_err(|error| failed(&error))
+        synced.map_err(|error| self.in_log(&error))
     }
 }

@@ -20,6 +20,7 @@ mod order;
 mod port;
 mod promote;
 mod right;
+mod taken;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -146,6 +147,7 @@ impl Primacy {
             return false;
         }
         let since = self.since(decision);
+        self.note_taken(decision);
         state.told_at = self.now();
         match &mut state.lease {
             Some(lease) => lease.follow(decision, since),
@@ -161,7 +163,18 @@ impl Primacy {
         if is_resumed || decision.number == 1 {
             return Since::Resumed;
         }
-        Since::Taken { known_at: self.now() }
+        let waited = taken::ago(&self.data, decision.incarnation).unwrap_or_default();
+        Since::Taken { known_at: self.now(), waited }
+    }
+
+    /// The wait for the old right to end goes on over the start that this decision asks for.
+    fn note_taken(&self, decision: &Decision) {
+        if decision.primary != self.site || decision.incarnation <= self.own {
+            return;
+        }
+        if let Err(error) = taken::note(&self.data, decision.incarnation) {
+            tracing::warn!(%error, "the wait for the old right begins anew at the next start");
+        }
     }
 
     /// The primary site, where a register decides on it and it is another than this node's.

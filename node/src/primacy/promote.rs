@@ -33,6 +33,16 @@ pub(crate) enum Refused {
         /// The site that can be promoted.
         standby: String,
     },
+    /// This site never entered the life in force: what was acknowledged in that one it does not hold.
+    #[error("site {site} lives in life {own}, life {known} is in force")]
+    Outlived {
+        /// The site.
+        site: String,
+        /// The life of its nodes.
+        own: u64,
+        /// The one in force.
+        known: u64,
+    },
     /// The primary may hold the right to acknowledge.
     #[error("site {site} may still acknowledge")]
     PrimaryLives {
@@ -57,12 +67,13 @@ pub(crate) enum Refused {
 
 impl Primacy {
     /// Decides that this node's site becomes primary in the next life; this node draws its plan up.
-    /// Unless `forced`, only where a majority of the places did not hear the primary for a lease.
+    /// Unless `forced`, only where a majority of the places did not hear the primary for a lease. A life
+    /// that this site did not enter is given up only by its number: where it never began.
     pub(crate) async fn promote(
         self: &Arc<Self>,
         shared: &Shared,
         (by, reason): (String, String),
-        forced: bool,
+        (forced, given_up): (bool, u64),
     ) -> Result<(), Refused> {
         let known = self.decision().ok_or(Refused::NoStandby)?;
         let mut read = Proposer::read_from(self.proposer_id(), &known);
@@ -77,6 +88,11 @@ impl Primacy {
         }
         if known.standby != self.site {
             return Err(Refused::OtherSite { standby: known.standby });
+        }
+        let in_force = known.incarnation;
+        if self.own < in_force && in_force.0 != given_up {
+            let (site, own) = (self.site.clone(), self.own.0);
+            return Err(Refused::Outlived { site, own, known: in_force.0 });
         }
         if !forced {
             self.is_silent(&shared.cluster, &known).await?;

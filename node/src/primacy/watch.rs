@@ -170,16 +170,25 @@ impl Primacy {
             let Some(life) = shared.cluster.later_life().await else {
                 return Err(format!("life {next} begins at site {primary}: this one is over"));
             };
+            keep_way(shared).await;
             Lives::of(&self.data).note_over(life).map_err(|error| error.to_string())?;
             tracing::warn!(%life, "the cluster lives at site {primary}: starting again, to rejoin it");
             shared.goes_over.cancel();
             return Ok(());
         }
         let order = order_of(&decision).ok_or("the decision names nobody who draws the plan up")?;
+        keep_way(shared).await;
         Lives::of(&self.data).command(&order).map_err(|error| error.to_string())?;
         tracing::warn!(next = order.next.0, "this site goes over to the next life: starting again");
         shared.goes_over.cancel();
         Ok(())
+    }
+}
+
+/// The next start runs no groups, and has to know whom to ask. It finds less where the disk is full.
+async fn keep_way(shared: &Shared) {
+    if let Err(error) = shared.cluster.keep_way().await {
+        tracing::warn!(%error, "how other nodes are reached is not kept");
     }
 }
 

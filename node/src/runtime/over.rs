@@ -94,8 +94,9 @@ pub(super) fn primacy(
     states: &DbStates,
     (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
 ) -> Result<Arc<Primacy>, Error> {
-    // Rows may be older than what was acknowledged: who took part in a register asks it first.
-    let took_part = data.join("register").exists();
+    // Rows may be older than what was acknowledged, and a node that rejoined has none: who took part in a
+    // register, or in a change of lives, asks it first.
+    let took_part = ["register", "primacy", "lineage"].iter().any(|of| data.join(of).exists());
     let is_needed = layout(states).map_or(true, |layout| took_part || has_register(&layout));
     let seams = (Arc::clone(clock), Arc::clone(entropy));
     Ok(Primacy::open(data, (node, &config.node.site), own, is_needed, seams)?)

@@ -57,12 +57,20 @@ impl Shared {
         let others = rows.iter().filter(|row| row.node != self.node.0.as_slice());
         let asked =
             others.map(|row| async move { (row.node.clone(), self.peers.local_status(row).await) });
-        let answers: BTreeMap<Bytes, Option<wire::LocalStatusResponse>> =
+        let mut answers: BTreeMap<Bytes, Option<wire::LocalStatusResponse>> =
             futures::future::join_all(asked).await.into_iter().collect();
-        for answer in answers.values().flatten() {
-            merge(&mut groups, &answer.groups);
+        let of_this_life = |life: u64| [0, self.incarnation.0].contains(&life);
+        for answer in answers.values_mut().flatten() {
+            if of_this_life(answer.incarnation) {
+                merge(&mut groups, &answer.groups);
+            } else if let Some(node) = &mut answer.node {
+                node.stopped_reason = of_another_life(answer.incarnation, self.incarnation.0);
+            }
         }
-        let silent = answers.iter().filter(|(_, answer)| answer.is_none());
+        let is_silent = |answer: &Option<wire::LocalStatusResponse>| {
+            answer.as_ref().is_none_or(|answer| !of_this_life(answer.incarnation))
+        };
+        let silent = answers.iter().filter(|(_, answer)| is_silent(answer));
         let silent: BTreeSet<Bytes> = silent.map(|(node, _)| node.clone()).collect();
         add_silent(&mut groups, &self.members(state)?, &silent);
         let led = led_by(&groups);
@@ -212,6 +220,11 @@ impl Shared {
             status(ErrorCode::KeyMissing, "the keyring of this node holds no issuing certificate")
         })
     }
+}
+
+/// Its replicas are not those of this life, and count for nothing in it.
+fn of_another_life(life: u64, own: u64) -> String {
+    format!("it lives in life {life} of the cluster, this is life {own}; it rejoins by itself")
 }
 
 fn lag_to_wire(lag: &dtm_cluster::ReplicaLag) -> wire::ReplicaLag {

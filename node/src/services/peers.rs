@@ -190,6 +190,7 @@ impl NodeService for NodeDoor {
         Ok(Response::new(wire::LocalStatusResponse {
             node: Some(self.0.local_node()),
             groups: self.0.local_groups(),
+            incarnation: self.0.incarnation.0,
         }))
     }
 

@@ -66,6 +66,9 @@ pub struct LocalStatusResponse {
     /// With this node's own replica only.
     #[prost(message, repeated, tag = "2")]
     pub groups: ::prost::alloc::vec::Vec<GroupStatus>,
+    /// The life of the cluster that the node lives in; 0 = it does not tell.
+    #[prost(uint64, tag = "3")]
+    pub incarnation: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AdoptClusterKeyRequest {
@@ -917,6 +920,10 @@ pub struct SiteDetail {
     /// Of each group that is led at another site and has replicas here, the furthest behind.
     #[prost(message, repeated, tag = "8")]
     pub lags: ::prost::alloc::vec::Vec<SiteLag>,
+    /// Entries that the replicas here lack, all groups together. Absent where it is not known of every
+    /// group: no leader told, or a replica here is mended or fetches records.
+    #[prost(uint64, optional, tag = "9")]
+    pub behind: ::core::option::Option<u64>,
 }
 /// How far a group's replicas at a site are behind what is committed, as its leader sees them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1022,6 +1029,10 @@ pub struct PromoteSiteRequest {
     /// it does not.
     #[prost(int64, tag = "4")]
     pub held_until_us: i64,
+    /// The life in force, where the site did not enter it and what was acknowledged in it is given up: for a
+    /// life that never began. 0 = none is.
+    #[prost(uint64, tag = "5")]
+    pub given_up_life: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HandOverRequest {

@@ -68,6 +68,15 @@ number_id! {
     SessionId(u64)
 }
 
+impl Incarnation {
+    /// Replica ids of a life begin here, so that none is one of another life: a site that is cut off goes
+    /// on giving out ids that the life after it does not know of.
+    #[must_use]
+    pub fn first_replica_id(self) -> u64 {
+        self.0.saturating_mul(1 << 32)
+    }
+}
+
 impl GroupId {
     /// The group that holds sources, data sets, operators, nodes and placement.
     pub const META: Self = Self(0);

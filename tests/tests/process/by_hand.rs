@@ -135,7 +135,7 @@ async fn contexts_are_kept(cluster: &Cluster) -> Result<()> {
     cluster.dtm(&["context", "use", name]).await?;
     cluster.dtm(&["context", "remove", &second]).await?;
     ensure!(list().await? == before, "{:?}", list().await?);
-    cluster.dtm(&["cluster", "status"]).await?;
+    cluster.healthy().await?;
     cluster.dtm_fails(&["context", "remove", &second], &second).await
 }
 
@@ -144,7 +144,7 @@ async fn contexts_are_kept(cluster: &Cluster) -> Result<()> {
 async fn a_lost_node_and_a_lost_majority_are_seen() -> Result<()> {
     let mut cluster = Cluster::beside().await?;
     // From here on the operator's context knows every node.
-    cluster.dtm(&["cluster", "status"]).await?;
+    cluster.healthy().await?;
     cluster.nodes[0].kill();
     until("the others lead", WITHIN, async || {
         let (code, status) = status(&cluster).await?;

@@ -418,6 +418,15 @@ impl Cluster {
             .with_connect_timeout(Duration::from_secs(2)))
     }
 
+    /// Waits until the command line calls the cluster healthy: leaders move home for a while after a
+    /// node came back.
+    pub(crate) async fn healthy(&self) -> Result<()> {
+        until("a cluster that is healthy", WITHIN, async || {
+            self.dtm(&["cluster", "status"]).await.map(|_| ())
+        })
+        .await
+    }
+
     /// Nothing is kept of it.
     pub(crate) fn passed(mut self) {
         self.nodes.clear();

@@ -4,13 +4,17 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use dtm_types::bundle;
+use bytes::Bytes;
 use dtm_types::command::AppendBatch;
 use dtm_types::command::command::Op;
-use dtm_types::format::HeaderA;
+use dtm_types::format::{EntryBody, HeaderA};
+use dtm_types::{StreamKey, bundle};
 use prost::Message;
 
 use super::LeftFile;
+
+/// Bytes of one resend tag.
+const TAG_BYTES: usize = 16;
 
 /// Batches of one stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,12 +25,34 @@ pub struct LeftStream {
     pub bytes: u64,
     /// When the first and the last batch were sealed, Unix microseconds.
     pub sealed_us: (i64, i64),
+    /// Resend tags of each batch, 16 bytes a record, from this sequence on.
+    pub tags: Vec<(u64, Bytes)>,
+    /// Requests that opened it, in their order, counted as apply counts them: a request that is there
+    /// twice in a row opened one session.
+    pub opens: Vec<Bytes>,
+    /// Its session before the first of these.
+    pub before: u64,
 }
 
 impl LeftStream {
     /// Records that the ranges hold.
     pub fn records(&self) -> u64 {
         self.ranges.iter().map(|(from, to)| to - from + 1).sum()
+    }
+
+    fn open(&mut self, request: &Bytes) {
+        if request.is_empty() || self.opens.last() != Some(request) {
+            // A copy: a slice would hold the whole entry.
+            self.opens.push(Bytes::copy_from_slice(request));
+        }
+    }
+
+    fn batch(&mut self, header: &HeaderA, body: &EntryBody) {
+        self.add(header, body.sealed.len() as u64);
+        self.tags.push((header.first_sequence, Bytes::copy_from_slice(&body.resend_tags)));
+        // A batch that came too late is of an earlier session.
+        let before = header.session.saturating_sub(self.opens.len() as u64);
+        self.before = self.before.max(before);
     }
 
     fn add(&mut self, header: &HeaderA, bytes: u64) {
@@ -62,13 +88,14 @@ pub struct LeftCommand {
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeftSummary {
-    /// By source and stream.
+    /// By source and stream; those without a batch are left out.
     pub streams: BTreeMap<(String, String), LeftStream>,
     /// Administration: to be done again by hand where it is wanted.
     pub commands: Vec<LeftCommand>,
     /// Entries of any kind.
     pub entries: u64,
-    /// Entries that could not be read when they were left, or that do not decode.
+    /// Entries that could not be read when they were left, and what in them does not decode or is no
+    /// whole batch.
     pub unread: u64,
 }
 
@@ -93,13 +120,24 @@ impl LeftSummary {
             }
         }
         summary.unread += file.unread();
+        summary.streams.retain(|_, stream| !stream.ranges.is_empty());
         Ok(summary)
     }
 
     fn take(&mut self, index: u64, bundle: &dtm_types::command::Bundle) {
         for command in &bundle.commands {
             match &command.op {
-                Some(Op::AppendBatch(append)) => self.batch(append),
+                Some(Op::AppendBatch(append)) => match whole(append) {
+                    Some((header, body)) => {
+                        let key = (header.source.clone(), header.stream.clone());
+                        self.streams.entry(key).or_default().batch(&header, body);
+                    }
+                    None => self.unread += 1,
+                },
+                Some(Op::OpenSession(open)) => {
+                    let key = (open.source.clone(), open.stream.clone());
+                    self.streams.entry(key).or_default().open(&command.request_id);
+                }
                 Some(Op::Admin(admin)) => {
                     let kind = admin.op.as_ref().map(|op| kind(&format!("{op:?}")));
                     let (kind, time_us) = (kind.unwrap_or_default(), bundle.time_us);
@@ -109,16 +147,18 @@ impl LeftSummary {
             }
         }
     }
+}
 
-    fn batch(&mut self, append: &AppendBatch) {
-        let header = append.body.as_ref().map(|body| HeaderA::decode(body.header_a.clone()));
-        let Some((Ok(header), body)) = header.zip(append.body.as_ref()) else {
-            self.unread += 1;
-            return;
-        };
-        let key = (header.source.clone(), header.stream.clone());
-        self.streams.entry(key).or_default().add(&header, body.sealed.len() as u64);
-    }
+/// A batch whose sequences and tags agree with its count: apply stores no other.
+fn whole(append: &AppendBatch) -> Option<(HeaderA, &EntryBody)> {
+    let body = append.body.as_ref()?;
+    let header = HeaderA::decode(body.header_a.clone()).ok()?;
+    let (first, last) = (header.first_sequence, header.last_sequence);
+    let is_whole = (1..=last).contains(&first)
+        && last <= StreamKey::SEQUENCE_MAX
+        && last - first + 1 == u64::from(header.count)
+        && body.resend_tags.len() == header.count as usize * TAG_BYTES;
+    is_whole.then_some((header, body))
 }
 
 /// `PutSource(…)` as `put_source`.
@@ -136,6 +176,8 @@ fn kind(told: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use dtm_types::command::{Bundle, Command, OpenSession};
+
     use super::*;
 
     #[test]
@@ -149,6 +191,74 @@ mod tests {
         }
         assert_eq!(stream.ranges, [(10, 39), (50, 50)]);
         assert_eq!((stream.records(), stream.bytes, stream.sealed_us), (31, 600, (1, 9)));
+    }
+
+    fn append(session: u64, first_sequence: u64, tags: &[u8]) -> Op {
+        let count = (tags.len() / TAG_BYTES) as u32;
+        let last_sequence = first_sequence + u64::from(count) - 1;
+        let (source, stream) = ("a".to_owned(), "s".to_owned());
+        let header = HeaderA {
+            source,
+            stream,
+            session,
+            first_sequence,
+            last_sequence,
+            count,
+            ..HeaderA::default()
+        };
+        let body = EntryBody {
+            header_a: header.encode_to_vec().into(),
+            resend_tags: Bytes::copy_from_slice(tags),
+            ..EntryBody::default()
+        };
+        Op::AppendBatch(AppendBatch { body: Some(body), ..AppendBatch::default() })
+    }
+
+    fn open() -> Op {
+        let (source, stream) = ("a".to_owned(), "s".to_owned());
+        Op::OpenSession(OpenSession { source, stream, ..OpenSession::default() })
+    }
+
+    fn summary(ops: Vec<(&'static str, Op)>) -> LeftSummary {
+        let command = |(id, op): (&'static str, Op)| Command {
+            request_id: Bytes::from_static(id.as_bytes()),
+            op: Some(op),
+            ..Command::default()
+        };
+        let commands = ops.into_iter().map(command).collect();
+        let mut summary = LeftSummary::default();
+        summary.take(1, &Bundle { commands, ..Bundle::default() });
+        summary
+    }
+
+    /// The session before is that of the stream where nothing was repeated and nothing came late.
+    #[test]
+    fn an_open_that_was_sent_twice_counts_once() {
+        let tags = [7; 2 * TAG_BYTES];
+        let summary = summary(vec![
+            ("one", open()),
+            ("one", open()),
+            // Of the session that the open had ended.
+            ("late", append(4, 10, &tags)),
+            ("two", append(5, 10, &tags)),
+            ("three", open()),
+            ("four", append(6, 12, &tags)),
+        ]);
+        let stream = &summary.streams[&("a".to_owned(), "s".to_owned())];
+        assert_eq!(stream.opens, ["one", "three"]);
+        assert_eq!(stream.before, 4);
+        assert_eq!(stream.ranges, [(10, 13)]);
+        let firsts: Vec<_> = stream.tags.iter().map(|(first, _)| *first).collect();
+        assert_eq!(firsts, [10, 10, 12]);
+        assert_eq!(summary.unread, 0);
+    }
+
+    #[test]
+    fn a_batch_that_is_not_whole_is_told_as_unread() {
+        let Op::AppendBatch(mut cut) = append(1, 10, &[7; 2 * TAG_BYTES]) else { panic!("one") };
+        cut.body.as_mut().expect("a body").resend_tags = Bytes::from_static(&[7; TAG_BYTES]);
+        let summary = summary(vec![("one", Op::AppendBatch(cut))]);
+        assert_eq!((summary.unread, summary.streams.len()), (1, 0));
     }
 
     #[test]

@@ -84,7 +84,11 @@ impl Site {
     fn learn(&mut self, decision: &Decision, now: u64, bug: Bug) {
         let has_waited = self.marker == decision.incarnation.0 || bug == Bug::NoPromotionWait;
         let known_at = self.own(now);
-        let since = if has_waited { Since::Resumed } else { Since::Taken { known_at } };
+        let since = if has_waited {
+            Since::Resumed
+        } else {
+            Since::Taken { known_at, waited: Duration::ZERO }
+        };
         match &mut self.lease {
             Some(lease) => lease.follow(decision, since),
             None => {

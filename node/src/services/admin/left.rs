@@ -11,7 +11,7 @@ use dtm_types::text::Told;
 use serde_json::json;
 use tonic::{Request, Status};
 
-use super::AdminDoor;
+use super::{AdminDoor, Asker};
 use crate::left::{self, Left};
 use crate::services::status::{internal, told};
 
@@ -21,7 +21,7 @@ impl AdminDoor {
         request: Request<wire::LeftBehindRequest>,
     ) -> Result<wire::LeftBehindResponse, Status> {
         self.0.allow(&request, Operation::LeftBehind, None).await?;
-        let all = left::all(&self.0).await?;
+        let all = left::all(&self.0, false).await?;
         Ok(wire::LeftBehindResponse {
             node: self.0.row.name.clone(),
             site: self.0.row.site.clone(),
@@ -29,7 +29,8 @@ impl AdminDoor {
         })
     }
 
-    /// It is entered before anything is removed, so that no decision goes without a leaf.
+    /// What was sent again is removed file by file, where the life in force has all of it; the rest
+    /// stays until it is given up.
     pub(super) async fn settle_left(
         &self,
         request: Request<wire::SettleLeftRequest>,
@@ -40,47 +41,82 @@ impl AdminDoor {
             return Err(told(ErrorCode::InvalidArgument, &Told::new("refused.left.reason")));
         }
         let action = asked.action();
-        let mut all = left::all(&self.0).await?;
-        match action {
+        let resends = match action {
             LeftAction::Unspecified => {
                 return Err(told(ErrorCode::InvalidArgument, &Told::new("refused.left.action")));
             }
-            LeftAction::Resent => {
-                for left in &all {
-                    left::resend(&self.0, left.path.clone()).await?;
-                }
-                all = left::all(&self.0).await?;
-            }
-            LeftAction::Discarded => {}
-        }
+            LeftAction::Resent => true,
+            LeftAction::Discarded => false,
+        };
+        let all = left::all(&self.0, resends).await?;
         let records: u64 = all.iter().map(Left::records).sum();
         let lacking: u64 = all.iter().map(Left::lacking_records).sum();
-        let streams = all.iter().flat_map(streams_of).filter(|stream| stream.lacking > 0).collect();
+        let streams = all.iter().flat_map(|left| lacking_of(left, resends)).collect();
         let answer =
             wire::SettleLeftResponse { records, present: records - lacking, lacking: streams };
-        if all.is_empty() || action == LeftAction::Resent && lacking > 0 {
-            return Ok(answer);
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|left| !resends || left.is_there());
+        for left in &kept {
+            tracing::warn!(
+                file = %left.path.display(),
+                lacking = left.lacking_records(),
+                unverified = left.unverified_records(),
+                unread = left.summary.unread,
+                changes = left.summary.commands.len(),
+                "what was left behind is kept"
+            );
         }
-        let paths: Vec<_> = all.iter().map(|left| left.path.clone()).collect();
+        if !gone.is_empty() {
+            self.remove_left(asker, action, &gone).await?;
+        }
+        Ok(answer)
+    }
+
+    /// It is entered before anything is removed, so that no decision goes without a leaf.
+    async fn remove_left(
+        &self,
+        asker: Asker,
+        action: LeftAction,
+        gone: &[Left],
+    ) -> Result<(), Status> {
+        let records: u64 = gone.iter().map(Left::records).sum();
+        let lacking: u64 = gone.iter().map(Left::lacking_records).sum();
+        let unverified: u64 = gone.iter().map(Left::unverified_records).sum();
+        let paths: Vec<_> = gone.iter().map(|left| left.path.clone()).collect();
         let hashed = paths.clone();
         let digest = tokio::task::spawn_blocking(move || left::digest(&hashed)).await;
         let digest = digest.map_err(internal)?.map_err(internal)?;
         let settled = SettleLeft {
             node: Bytes::copy_from_slice(&self.0.node.0),
-            incarnation: all.iter().map(|left| left.head.incarnation.0).max().unwrap_or_default(),
+            incarnation: gone.iter().map(|left| left.head.incarnation.0).max().unwrap_or_default(),
             action: action.into(),
-            entries: all.iter().map(|left| left.summary.entries).sum(),
+            entries: gone.iter().map(|left| left.summary.entries).sum(),
             records,
             present: records - lacking,
             digest: Bytes::copy_from_slice(&digest),
         };
-        let detail = json!({"node": self.0.row.name, "records": records, "lacking": lacking});
+        let detail = json!({"node": self.0.row.name, "records": records, "lacking": lacking,
+            "unverified": unverified});
         self.act(asker, Op::SettleLeft(settled), None, detail).await?;
         let removed =
             tokio::task::spawn_blocking(move || paths.iter().try_for_each(std::fs::remove_file));
-        removed.await.map_err(internal)?.map_err(internal)?;
-        Ok(answer)
+        removed.await.map_err(internal)?.map_err(internal)
     }
+}
+
+/// Streams with records that the life in force is not known to have. A file that is kept though it has
+/// none of these is named in their place, with what of it could not be read.
+fn lacking_of(left: &Left, resends: bool) -> Vec<wire::LeftStream> {
+    let mut lacking: Vec<_> = streams_of(left).filter(|stream| stream.lacking > 0).collect();
+    if resends && lacking.is_empty() && !left.is_there() {
+        let name = left.path.file_name().unwrap_or_default();
+        lacking.push(wire::LeftStream {
+            stream: format!("left/{}", name.to_string_lossy()),
+            lacking: left.summary.unread,
+            ..wire::LeftStream::default()
+        });
+    }
+    lacking
 }
 
 fn to_wire(left: &Left) -> wire::LeftReplica {
@@ -102,8 +138,8 @@ fn to_wire(left: &Left) -> wire::LeftReplica {
 }
 
 fn streams_of(left: &Left) -> impl Iterator<Item = wire::LeftStream> + '_ {
-    let of = left.summary.streams.iter().zip(&left.lacking);
-    of.map(|(((source, stream), left), lacking)| wire::LeftStream {
+    let of = left.summary.streams.iter().zip(&left.missing);
+    of.map(|(((source, stream), left), missing)| wire::LeftStream {
         source: source.clone(),
         stream: stream.clone(),
         ranges: left.ranges.iter().map(|&(from, to)| SequenceRange { from, to }).collect(),
@@ -111,6 +147,6 @@ fn streams_of(left: &Left) -> impl Iterator<Item = wire::LeftStream> + '_ {
         bytes: left.bytes,
         first_us: left.sealed_us.0,
         last_us: left.sealed_us.1,
-        lacking: lacking.iter().map(|(from, to)| to - from + 1).sum(),
+        lacking: missing.lacking,
     })
 }

@@ -53,7 +53,11 @@ impl AdminDoor {
             return Err(told(ErrorCode::NotSupported, &Told::new("refused.promote.forced")));
         }
         let why = (caller.to_string(), context.reason);
-        let promoted = self.0.primacy.promote(&self.0, why, asked.forced).await;
+        if asked.held_until_us > 0 {
+            self.holds_everything(&asked.site).await?;
+        }
+        let how = (asked.forced, asked.given_up_life);
+        let promoted = self.0.primacy.promote(&self.0, why, how).await;
         promoted.map_err(|refused| refusal(&refused))?;
         tracing::warn!(by = %caller, site = asked.site, "administrative action: promotion of a site");
         Ok(wire::PromoteSiteResponse { primacy: Some(self.told_of_primacy()) })
@@ -79,6 +83,19 @@ impl AdminDoor {
         let row = LayoutRow { held_until_us, incarnation: 0, ..layout };
         self.act(asker, Op::PutLayout(row), expected, detail).await?;
         Ok(wire::HandOverResponse { held_until_us })
+    }
+
+    /// At a planned change nothing is left behind, as far as the leaders of the primary know.
+    async fn holds_everything(&self, site: &str) -> Result<(), Status> {
+        let known = self.site_status_now().await?;
+        let of = known.sites.iter().find(|of| of.site == site);
+        let behind = of.and_then(|of| of.behind).filter(|_| known.lacks.is_empty());
+        if behind == Some(0) {
+            return Ok(());
+        }
+        let what = Told::new("refused.promote.behind").with("site", site);
+        let entries = behind.map_or_else(|| "-".to_owned(), |entries| entries.to_string());
+        Err(told(ErrorCode::Unavailable, &what.with("entries", entries)))
     }
 
     pub(super) async fn primacy(
@@ -112,6 +129,10 @@ fn refusal(refused: &Refused) -> Status {
         Refused::OtherSite { standby } => {
             let what = Told::new("refused.promote.other").with("site", standby);
             told(ErrorCode::InvalidArgument, &what)
+        }
+        Refused::Outlived { site, own, known } => {
+            let what = Told::new("refused.promote.outlived").with("site", site);
+            told(ErrorCode::WrongIncarnation, &what.with("own", own).with("life", known))
         }
         Refused::PrimaryLives { site, heard, silent, young } => {
             let what = Told::new("refused.promote.lives").with("site", site);

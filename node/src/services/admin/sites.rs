@@ -1,6 +1,6 @@
 //! How replicas lie over sites: what is decided, and how far the cluster is with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dtm_identity::Operation;
 use dtm_machine::reads;
@@ -16,6 +16,9 @@ use tonic::{Request, Status};
 use super::AdminDoor;
 use crate::primacy::Contradiction;
 use crate::services::status::{internal, told};
+
+/// What a replica says of itself that lacks nothing of what it applied.
+const HEALTHY: &str = "healthy";
 
 impl AdminDoor {
     pub(super) async fn put_layout(
@@ -59,6 +62,11 @@ impl AdminDoor {
         request: Request<wire::SiteStatusRequest>,
     ) -> Result<wire::SiteStatusResponse, Status> {
         self.0.allow(&request, Operation::SiteStatus, None).await?;
+        self.site_status_now().await
+    }
+
+    /// The layout, and how far the cluster is with it.
+    pub(super) async fn site_status_now(&self) -> Result<wire::SiteStatusResponse, Status> {
         let status = self.0.status().await?;
         let meta = self.0.directory.meta(self.0.view()).await?;
         let plan = Plan::read(meta.state.as_ref()).map_err(internal)?;
@@ -166,6 +174,8 @@ fn sites(plan: &Plan, status: &wire::ClusterStatusResponse) -> Vec<wire::SiteDet
             detail.nodes_reachable += u32::from(node.reachable);
         }
     }
+    // Sites where a replica does not hold what its log says that it has.
+    let mut unwhole = BTreeSet::new();
     let site_of = |node: &[u8]| plan.site(NodeId::from_slice(node).unwrap_or_default());
     for group in &status.groups {
         if let Some(detail) = all.get_mut(site_of(&group.leader_node)) {
@@ -173,6 +183,7 @@ fn sites(plan: &Plan, status: &wire::ClusterStatusResponse) -> Vec<wire::SiteDet
         }
         for replica in &group.replicas {
             if let Some(detail) = all.get_mut(site_of(&replica.node)) {
+                unwhole.extend((replica.health != HEALTHY).then(|| detail.site.clone()));
                 detail.voters += u32::from(replica.voter);
                 detail.learners += u32::from(!replica.voter);
             }
@@ -183,12 +194,21 @@ fn sites(plan: &Plan, status: &wire::ClusterStatusResponse) -> Vec<wire::SiteDet
             }
         }
     }
+    for detail in all.values_mut() {
+        detail.behind = behind(detail, plan.groups().len(), !unwhole.contains(&detail.site));
+    }
     // The layout's own first, in its order.
     let place =
         |role: &str| ["primary", "standby", "arbiter"].iter().position(|known| *known == role);
     let mut sites: Vec<wire::SiteDetail> = all.into_values().collect();
     sites.sort_by_key(|detail| place(&detail.role).unwrap_or(usize::MAX));
     sites
+}
+
+/// Entries that a site lacks of all groups; nothing where the leader of one of them did not tell.
+fn behind(detail: &wire::SiteDetail, groups: usize, is_whole: bool) -> Option<u64> {
+    let is_known = is_whole && groups > 0 && detail.lags.len() == groups;
+    is_known.then(|| detail.lags.iter().map(|lag| lag.entries).sum())
 }
 
 fn role(layout: &Layout, site: &str) -> &'static str {
@@ -245,6 +265,12 @@ mod tests {
     #[test]
     fn the_replica_furthest_behind_counts_for_its_site() {
         let lag = |entries, lag_ms| wire::ReplicaLag { entries, lag_ms, ..Default::default() };
+        let mut site = wire::SiteDetail::default();
+        add_lag(&mut site.lags, 1, &lag(3, 40));
+        add_lag(&mut site.lags, 2, &lag(4, 40));
+        assert_eq!(behind(&site, 2, true), Some(7));
+        assert_eq!(behind(&site, 3, true), None, "nobody told of the third group");
+        assert_eq!(behind(&site, 2, false), None, "a replica still fetches");
         let mut lags = Vec::new();
         add_lag(&mut lags, 1, &lag(3, 40));
         add_lag(&mut lags, 1, &lag(90, 10));

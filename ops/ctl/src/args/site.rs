@@ -31,6 +31,10 @@ pub struct PromoteArgs {
     /// Also where the primary may still acknowledge. Not on a cluster of production.
     #[arg(long)]
     pub force: bool,
+    /// The life in force, where this site did not enter it: what was acknowledged in it is given up. For a
+    /// life that never began.
+    #[arg(long, value_name = "LIFE", default_value_t = 0, hide_default_value = true)]
+    pub give_up_life: u64,
 }
 
 /// `dtm site failback`.

@@ -52,6 +52,7 @@ pub(super) async fn promote(
             site: site.to_owned(),
             forced: args.force,
             held_until_us: 0,
+            given_up_life: args.give_up_life,
         };
         decide(&mut client, &endpoint, request).await?;
     }
@@ -111,6 +112,7 @@ async fn hand_over(
                 site: site.to_owned(),
                 forced: false,
                 held_until_us,
+                given_up_life: 0,
             };
             match decide(client, endpoint, request).await {
                 Ok(()) => return Ok(()),
@@ -125,17 +127,16 @@ async fn hand_over(
     }
 }
 
-/// Entries that a site lacks, all groups together; nothing where the layout is not fulfilled, so that
-/// some group has no copy there.
+/// Entries that a site lacks, all groups together; nothing where that is not known of every group, or the
+/// layout is not fulfilled, so that some group has no copy there.
 async fn behind(
     client: &mut AdminServiceClient<Channel>,
     endpoint: &Endpoint,
     site: &str,
 ) -> Result<Option<u64>, Failure> {
     let told = client.site_status(endpoint.request(SiteStatusRequest {})).await?.into_inner();
-    let found = told.sites.iter().find(|of| of.site == site && !of.lags.is_empty());
-    let found = found.filter(|_| told.lacks.is_empty() && told.meta_current);
-    Ok(found.map(|of| of.lags.iter().map(|lag| lag.entries).sum()))
+    let found = told.sites.iter().find(|of| of.site == site).and_then(|of| of.behind);
+    Ok(found.filter(|_| told.lacks.is_empty() && told.meta_current))
 }
 
 fn context(globals: &Globals) -> Context {
