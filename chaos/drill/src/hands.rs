@@ -141,7 +141,7 @@ impl Drilled {
                 ensure!(wrong.is_empty(), "{} of {}: {}", found.lost, found.read, few(&wrong));
                 Ok(format!("{} records on {} nodes", found.read, self.cluster.doors().len()))
             }
-            Until::OneWriter => self.one_writer(),
+            Until::OneWriter => self.one_writer(within),
             Until::Silent => self.silent(within),
             Until::Rejoined => self.runtime.block_on(self.cluster.rejoined(within)),
         }
@@ -161,7 +161,7 @@ impl Drilled {
 
     /// For longer than a lease every ack comes from one site, and no node of a life that is over
     /// lets anybody in.
-    fn one_writer(&self) -> Result<String> {
+    fn one_writer(&self, within: Duration) -> Result<String> {
         let began = clock::now();
         let load = self.load.as_ref().context("there is no load")?;
         let nodes = &self.cluster.nodes;
@@ -169,7 +169,11 @@ impl Drilled {
         let over: Vec<usize> = (0..nodes.len()).filter(is_asked).collect();
         let source = load.sources.first().context("the load has no sources")?;
         let mut answers = vec![0; nodes.len()];
-        while began.elapsed() < ONE_WRITER_FOR {
+        // A node that finds out how it goes on in a later life does not answer meanwhile.
+        let have_answered = |answers: &[u32]| over.iter().all(|at| answers[*at] > 0);
+        while began.elapsed() < ONE_WRITER_FOR
+            || !have_answered(&answers) && began.elapsed() < within
+        {
             for at in &over {
                 let name = &nodes[*at].name;
                 let may = self.runtime.block_on(self.cluster.may_acknowledge(*at))?;

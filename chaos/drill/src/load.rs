@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use dtm_client::admin::Admin;
-use dtm_client::{Credential, Endpoint, Event, Form, Mode, Publisher, PublisherConfig, Record};
+use dtm_client::{
+    Credential, Endpoint, Event, Form, Mode, Publisher, PublisherConfig, Record, Session,
+};
 use dtm_proto::admin::{IssueSourceKeyRequest, PublishDatasetRequest, PutSourceRequest};
+use dtm_proto::ingest::Open;
 use dtm_types::command::{Agreement, SourceRow};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
@@ -104,10 +107,13 @@ impl Source {
     /// # Errors
     /// Certificate files that cannot be used.
     pub(crate) async fn is_let_in(&self, cluster: &Cluster, at: usize) -> Result<bool> {
+        // Not by a publisher, which goes where the node sends it.
         let stream = format!("probe-{}", cluster.nodes[at].name);
-        let mut config = PublisherConfig::new(&self.code, stream, DATASET);
-        config.open_timeout = Some(PROBE_WITHIN);
-        Ok(Publisher::open(self.endpoint(cluster, &[at])?, config).await.is_ok())
+        let (source, dataset) = (self.code.clone(), DATASET.to_owned());
+        let open = Open { source, stream, dataset, ..Open::default() };
+        let (endpoint, waits) = (self.endpoint(cluster, &[at])?, (PROBE_WITHIN, PROBE_WITHIN));
+        let address = cluster.nodes[at].listen.grpc.to_string();
+        Ok(Session::open_within(&endpoint, &address, open, waits).await.is_ok())
     }
 
     fn record(&self, sequence: u64, bytes: usize) -> Record {
