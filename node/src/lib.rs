@@ -3,16 +3,15 @@
 //!
 //! ```text
 //!  main ─▶ cli ─▶ config ─▶ pki files ─▶ tls listeners ─▶ gRPC services, HTTPS pages
-//!                                 └─▶ telemetry (logs, metrics), doctor
+//!                                 └─▶ telemetry (logs, metrics)
 //! ```
 //! openraft and RocksDB are not named here; services reach groups through `dtm_cluster`. Parts are
 //! replaced at [`seams`], for measuring and for tests only.
 
-pub use dtm_setup::{config, pki, tls};
+pub use dtm_setup::{config, doctor, pki, tls};
 
 mod belonging;
 pub mod cli;
-pub mod doctor;
 pub mod handover;
 pub mod http;
 pub mod join;

@@ -59,10 +59,8 @@ fn certificate(role: Role, cluster: ClusterId) -> PeerInfo {
         days: 9,
     };
     let mut chain = authority.issuing.sign(&request.der, &subject, NOW_US).expect("signed");
-    PeerInfo {
-        address: SocketAddr::from(([127, 0, 0, 1], 1)),
-        certificate: Some(Arc::new(chain.swap_remove(0))),
-    }
+    let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    PeerInfo::new(address, Some(Arc::new(chain.swap_remove(0))))
 }
 
 fn row(info: &PeerInfo, role: Role) -> OperatorRow {

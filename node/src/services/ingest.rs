@@ -24,7 +24,7 @@ use tonic_types::StatusExt;
 
 use self::codec::{HoldsTooMuch, Inbound};
 pub(crate) use self::server::IngestServer;
-use super::arrivals::{Inlet, TooLate};
+use super::arrivals::{Inlet, NotRead};
 use super::rights::{Entered, Terms};
 use super::shared::Shared;
 use super::status::{
@@ -209,8 +209,8 @@ fn unread(
     session: &SessionHandle,
     stream: &StreamKey,
 ) -> Option<dtm_actors::Error> {
-    if let Some(late) = too_late(broken, stream) {
-        return Some(late);
+    if let Some(why) = not_read(broken, stream) {
+        return Some(why);
     }
     if let Some(found) = held_too_much(broken) {
         return Some(session.frame_holds_too_much(found));
@@ -223,11 +223,11 @@ fn unread(
     }
 }
 
-/// A request that was begun and not completed in time.
-fn too_late(refused: &Status, stream: &StreamKey) -> Option<dtm_actors::Error> {
-    let within_ms = refused.source()?.downcast_ref::<TooLate>()?.within_ms;
-    let bound = Bound { name: "request_within_ms", value: within_ms, of: BoundOf::Node };
-    let (stream, found) = (stream.clone(), within_ms.saturating_add(1));
+/// A request that was begun and not completed in time, or had no room to wait in.
+fn not_read(refused: &Status, stream: &StreamKey) -> Option<dtm_actors::Error> {
+    let (name, value) = refused.source()?.downcast_ref::<NotRead>()?.limit();
+    let bound = Bound { name, value, of: BoundOf::Node };
+    let (stream, found) = (stream.clone(), value.saturating_add(1));
     Some(dtm_actors::Error::Limit { stream, code: ErrorCode::Overloaded, bound, found })
 }
 

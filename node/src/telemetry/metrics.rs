@@ -56,6 +56,7 @@ metrics! {
     Gauge "dtm_sessions_open" [""] "streams": "Streams open on this node.";
     Counter "dtm_streams_cut_total" ["cause"] "streams": "Streams ended by this node because their right is gone or was changed (revoked) or cannot be known here (cut-off).";
     Counter "dtm_requests_late_total" [""] "calls": "Calls ended because a request of theirs was begun and not completed within `limits.request_within_ms`.";
+    Counter "dtm_requests_crowded_total" [""] "calls": "Calls ended because too many requests of their connection waited for room within `limits.arriving_bytes_max` already.";
     Counter "dtm_reads_ended_total" ["cause"] "reads": "Reads ended by this node because their caller took nothing while others waited for the room of its answers (stalled).";
     Counter "dtm_sessions_failed_total" ["code"] "streams": "Streams that this node ended with an error, by error code.";
     Counter "dtm_sessions_crashed_total" [""] "streams": "Sessions that panicked; their clients reconnect and resume. Anything above 0 is a bug.";

@@ -199,7 +199,7 @@ config! {
         source_in_flight_bytes_max: u64 = "67_108_864", MIB..=(64 * GIB), "bytes", Live;
         /// The same over all streams of the node.
         node_in_flight_bytes_max: u64 = "268_435_456", MIB..=(64 * GIB), "bytes", Start;
-        /// Room for requests that have begun and are not complete, on this node; a source has half of it. Calls that are read before it is known who asks have a quarter beside it, an address half of that. A request is read when there is room for all of it.
+        /// Room for requests that have begun and are not complete, on this node; a source has half of it. Calls that are read before it is known who asks have a quarter beside it, an address half of that. A request is read when there is room for all of it; three of a connection wait for it, further ones are refused meanwhile (`overloaded`).
         arriving_bytes_max: u64 = "134_217_728", (4 * MIB)..=(64 * GIB), "bytes", Start;
         /// A request that has begun and has its room is complete by then, or its call ends (`overloaded`). The slowest line that carries a frame of `frame_bytes_max` is this quick.
         request_within_ms: u64 = "30_000", 1_000..=3_600_000, "ms", Start;

@@ -32,7 +32,7 @@ impl TlsIo {
         let certificate = wired.certificate.map(Arc::new);
         Self {
             stream: wired.io,
-            info: PeerInfo { address, certificate },
+            info: PeerInfo::new(address, certificate),
             silent_until: Some(Box::pin(tokio::time::sleep(silence))),
             _slot: slot,
         }

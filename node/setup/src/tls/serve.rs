@@ -26,6 +26,9 @@ const STREAMS_MAX: u32 = 1_024;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// The same for one stream.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Requests of one connection that may be left unread at once: one window less than a connection's
+/// holds, or those that are read would get nothing. Said in the setting `limits.arriving_bytes_max`.
+pub(super) const UNREAD_MAX: usize = (CONNECTION_WINDOW_BYTES / STREAM_WINDOW_BYTES - 1) as usize;
 /// Header list of one request.
 const HEADER_BYTES_MAX: u32 = 32 * 1024;
 /// Open pages and probes get this long to finish at the end.

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use dtm_types::ErrorCode;
+use futures::FutureExt;
 use hyper::body::Frame;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 use tonic::body::Body;
@@ -20,11 +22,44 @@ use crate::services::status::{internal, status_with};
 /// Before each message: whether it is compressed, and its length in four bytes.
 const HEADER_BYTES: usize = 5;
 
-/// A message was begun and not completed in time: the source of the status that says so.
+/// Why a message is not read to its end: the source of the status that says so.
 #[derive(Debug, thiserror::Error)]
-#[error("request_within_ms = {within_ms}: a request was begun and not completed by then")]
-pub(crate) struct TooLate {
-    pub(crate) within_ms: u64,
+pub(crate) enum NotRead {
+    #[error("request_within_ms = {0}: a request was begun and not completed by then")]
+    TooLate(u64),
+    #[error(
+        "arriving_bytes_max = {0}: as many requests of this connection as may wait for room already \
+         do; send fewer or smaller ones at once, or over more connections"
+    )]
+    NoRoom(u64),
+}
+
+impl NotRead {
+    /// The setting behind it, and its value.
+    pub(crate) fn limit(&self) -> (&'static str, u64) {
+        match self {
+            Self::TooLate(within_ms) => ("request_within_ms", *within_ms),
+            Self::NoRoom(bytes) => ("arriving_bytes_max", *bytes),
+        }
+    }
+
+    fn status(self) -> Status {
+        let (name, value) = self.limit();
+        let values = [("limit", name.to_owned()), ("value", value.to_string())];
+        let mut status = status_with(ErrorCode::Overloaded, &self, &values);
+        status.set_source(Arc::new(self));
+        status
+    }
+}
+
+/// What a call's messages are held against.
+pub(super) struct Bounds {
+    pub(super) message_bytes_max: usize,
+    pub(super) within: Duration,
+    /// The setting that all room comes from.
+    pub(super) arriving_bytes_max: u64,
+    /// Places among the requests of its connection that wait for room.
+    pub(super) unread: Arc<Semaphore>,
 }
 
 /// Where in the body it stands.
@@ -45,8 +80,7 @@ impl At {
 pub(super) struct Arriving {
     body: Body,
     inlet: Arc<Inlet>,
-    message_bytes_max: usize,
-    within: Duration,
+    bounds: Bounds,
     at: At,
     /// Came and was not passed on: a piece of the size that HTTP/2 carries at once.
     held: Bytes,
@@ -56,14 +90,9 @@ pub(super) struct Arriving {
 type Passed = Option<Result<Frame<Bytes>, Status>>;
 
 impl Arriving {
-    pub(super) fn new(
-        body: Body,
-        inlet: Arc<Inlet>,
-        message_bytes_max: usize,
-        within: Duration,
-    ) -> Self {
+    pub(super) fn new(body: Body, inlet: Arc<Inlet>, bounds: Bounds) -> Self {
         let (at, held) = (At::BETWEEN, Bytes::new());
-        Self { body, inlet, message_bytes_max, within, at, held, late: None }
+        Self { body, inlet, bounds, at, held, late: None }
     }
 
     /// What of the bytes that came may be passed on; nothing where more have to come.
@@ -113,7 +142,8 @@ impl Arriving {
         // The message before is decoded: nobody waits holding room.
         drop(self.inlet.taken());
         // Too large: refused by its header.
-        let taken = if bytes > self.message_bytes_max { None } else { Some(share.try_take(bytes)) };
+        let taken =
+            if bytes > self.bounds.message_bytes_max { None } else { Some(share.try_take(bytes)) };
         match taken {
             Some(Some(_)) | None if !is_split => {
                 *self.inlet.taken.lock() = taken.flatten();
@@ -121,10 +151,14 @@ impl Arriving {
             }
             taken => {
                 self.held.advance(more);
-                let share = Arc::clone(share);
                 let room: Pin<Box<dyn Future<Output = Taken> + Send>> = match taken.flatten() {
                     Some(taken) => Box::pin(std::future::ready(taken)),
-                    None => Box::pin(share.take(bytes.min(self.message_bytes_max))),
+                    None => {
+                        let unread = Arc::clone(&self.bounds.unread);
+                        let place = unread.try_acquire_owned().map_err(|_| self.no_room())?;
+                        let room = Arc::clone(share).take(bytes.min(self.bounds.message_bytes_max));
+                        Box::pin(room.inspect(|_| drop(place)))
+                    }
                 };
                 self.at = At::Waiting(header, bytes, room);
             }
@@ -133,7 +167,14 @@ impl Arriving {
     }
 
     fn of(&self, bytes: usize) -> At {
-        At::Message(bytes, Instant::now() + self.within)
+        At::Message(bytes, Instant::now() + self.bounds.within)
+    }
+
+    /// What waits is left unread and holds its connection's window: more of it would leave nothing
+    /// to the requests that have room, and so nobody's would ever be given back.
+    fn no_room(&self) -> Status {
+        metrics::counter!("dtm_requests_crowded_total").increment(1);
+        NotRead::NoRoom(self.bounds.arriving_bytes_max).status()
     }
 
     /// Whether the message that has begun is too late.
@@ -144,14 +185,9 @@ impl Arriving {
             late.as_mut().reset(deadline);
         }
         ready!(late.as_mut().poll(context));
-        let within_ms = u64::try_from(self.within.as_millis()).unwrap_or(u64::MAX);
-        let error = TooLate { within_ms };
-        let limit = ("limit", "request_within_ms".to_owned());
-        let values = [limit, ("value", within_ms.to_string())];
-        let mut status = status_with(ErrorCode::Overloaded, &error, &values);
-        status.set_source(Arc::new(error));
+        let within_ms = u64::try_from(self.bounds.within.as_millis()).unwrap_or(u64::MAX);
         metrics::counter!("dtm_requests_late_total").increment(1);
-        Poll::Ready(Some(Err(status)))
+        Poll::Ready(Some(Err(NotRead::TooLate(within_ms).status())))
     }
 }
 

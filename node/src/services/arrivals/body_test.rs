@@ -14,15 +14,26 @@ const PATIENCE: Duration = Duration::from_millis(50);
 type Wire = mpsc::Sender<&'static [u8]>;
 
 fn call(arrivals: &Arrivals, sender: &str) -> (Wire, Body, Arc<Inlet>) {
+    call_of(&connection(), arrivals, sender)
+}
+
+/// One that has just been made.
+fn connection() -> PeerInfo {
+    PeerInfo::new(([127, 0, 0, 1], 1).into(), None)
+}
+
+fn call_of(from: &PeerInfo, arrivals: &Arrivals, sender: &str) -> (Wire, Body, Arc<Inlet>) {
     let (wire, mut pieces) = mpsc::channel::<&'static [u8]>(16);
     let pieces = futures::stream::poll_fn(move |context| pieces.poll_recv(context));
     let frames = futures::StreamExt::map(pieces, |piece| {
         Ok::<_, Status>(Frame::data(bytes::Bytes::from_static(piece)))
     });
     let body = Body::new(http_body_util::StreamBody::new(frames));
-    let (body, inlet) = arrivals.wait_for_sender(body, 1 << 20);
+    let mut request = http::Request::new(body);
+    request.extensions_mut().insert(from.clone());
+    let (request, inlet) = arrivals.wait_for_sender(request, 1 << 20);
     inlet.enter(arrivals.share(sender.to_owned()));
-    (wire, body, inlet)
+    (wire, request.into_body(), inlet)
 }
 
 fn room_of(kib: u64) -> Arrivals {
@@ -117,4 +128,40 @@ async fn a_message_that_is_not_completed_ends_its_call() {
     wire.try_send(&[0, 0, 0, 0, 1, 1, 0]).expect("open");
     assert_eq!(data(&mut body).await.len(), 6);
     assert!(tokio::time::timeout(WITHIN * 2, body.frame()).await.is_err());
+}
+
+// holds: LIVE-1
+#[tokio::test]
+async fn a_connection_whose_requests_wait_keeps_a_part_of_its_window() {
+    let arrivals = room_of(4);
+    let connection = connection();
+    let first = call_of(&connection, &arrivals, "a");
+    first.0.try_send(&[0, 0, 0, 0x0b, 0xb8]).expect("open");
+    let (_, mut reading, inlet) = first;
+    assert_eq!(data(&mut reading).await.len(), 5);
+    // As many as the connection has places, and one more.
+    let places = connection.unread.available_permits();
+    let mut waiting = Vec::new();
+    for _ in 0..places {
+        let (wire, mut body, inlet) = call_of(&connection, &arrivals, "a");
+        wire.try_send(&[0, 0, 0, 0x0b, 0xb8]).expect("open");
+        assert!(waits(&mut body).await);
+        waiting.push((wire, body, inlet));
+    }
+    let (wire, mut body, _inlet) = call_of(&connection, &arrivals, "a");
+    wire.try_send(&[0, 0, 0, 0x0b, 0xb8]).expect("open");
+    let crowded = tokio::time::timeout(WITHIN, body.frame()).await.expect("at once");
+    let status = crowded.expect("a status").expect_err("no place");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("arriving_bytes_max = 8192"), "{status}");
+    // Another connection of the sender has places of its own.
+    let (wire, mut elsewhere, _inlet) = call(&arrivals, "a");
+    wire.try_send(&[0, 0, 0, 0x0b, 0xb8]).expect("open");
+    assert!(waits(&mut elsewhere).await);
+    // Who gets room gives its place back.
+    drop((reading, inlet));
+    assert_eq!(data(&mut waiting[0].1).await.len(), 5);
+    assert_eq!(connection.unread.available_permits(), 1);
+    drop(waiting);
+    assert_eq!(connection.unread.available_permits(), places);
 }

@@ -7,7 +7,8 @@
 //!                          ◀───────────────── given back ◀───────────────────┘ or too late
 //! ```
 //! A sender is a source from the first byte of a `Publish` call on, and an address for every other
-//! call. What waits for room is not read: HTTP/2's windows then hold its sender up.
+//! call. What waits for room is not read: HTTP/2's windows then hold its sender up. No more calls of
+//! a connection wait at once than leave those with room a part of its window: more are refused.
 
 mod body;
 #[cfg(test)]
@@ -21,14 +22,13 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 
-use self::body::Arriving;
-pub(crate) use self::body::TooLate;
+pub(crate) use self::body::NotRead;
+use self::body::{Arriving, Bounds};
 use crate::tls::PeerInfo;
 
 /// Bytes of one permit of a semaphore, whose counter is 32 bits wide.
 const UNIT_BYTES: usize = 1_024;
-/// The share of a sender: one part in so many of all room. Windows of 64 streams fit into it, so that
-/// streams that wait do not stop those of their own connection that have room.
+/// The share of a sender: one part in so many of all room.
 const SHARES: usize = 2;
 /// Room for calls of whom nobody knows: one part in so many.
 const STRANGERS: usize = 4;
@@ -43,6 +43,7 @@ pub(crate) struct Arrivals {
     /// Senders with open calls.
     senders: Mutex<HashMap<String, Weak<Share>>>,
     within: Duration,
+    bytes_max: u64,
 }
 
 /// One count of bytes.
@@ -109,12 +110,13 @@ impl Share {
 impl Arrivals {
     /// Of `limits.arriving_bytes_max`; a message is complete after `limits.request_within_ms`.
     pub(crate) fn new(bytes_max: u64, within_ms: u64) -> Self {
-        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        let bytes = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         Self {
-            node: Room::new(bytes_max),
-            strangers: Room::new(bytes_max / STRANGERS),
+            node: Room::new(bytes),
+            strangers: Room::new(bytes / STRANGERS),
             senders: Mutex::default(),
             within: Duration::from_millis(within_ms),
+            bytes_max,
         }
     }
 
@@ -146,12 +148,21 @@ impl Arrivals {
     /// [`Inlet::enter`]. Messages over `message_bytes_max` are refused by whoever decodes them.
     pub(crate) fn wait_for_sender(
         &self,
-        body: Body,
+        request: http::Request<Body>,
         message_bytes_max: usize,
-    ) -> (Body, Arc<Inlet>) {
+    ) -> (http::Request<Body>, Arc<Inlet>) {
         let inlet = Arc::<Inlet>::default();
-        let arriving = Arriving::new(body, Arc::clone(&inlet), message_bytes_max, self.within);
-        (Body::new(arriving), inlet)
+        let unread = request.extensions().get::<PeerInfo>().map(|peer| Arc::clone(&peer.unread));
+        let bounds = Bounds {
+            message_bytes_max,
+            within: self.within,
+            arriving_bytes_max: self.bytes_max,
+            // A call without a connection is one of its own.
+            unread: unread.unwrap_or_else(|| Arc::new(Semaphore::new(1))),
+        };
+        let request =
+            request.map(|body| Body::new(Arriving::new(body, Arc::clone(&inlet), bounds)));
+        (request, inlet)
     }
 
     /// A call that is decoded before anybody knows who asks.
@@ -159,11 +170,9 @@ impl Arrivals {
         let address = request.extensions().get::<PeerInfo>().map(|peer| peer.address.ip());
         let sender = address.map_or_else(String::new, |ip| format!("address {ip}"));
         let share = self.share_of(&self.strangers, sender);
-        request.map(|body| {
-            let (body, inlet) = self.wait_for_sender(body, usize::MAX);
-            inlet.enter(share);
-            body
-        })
+        let (request, inlet) = self.wait_for_sender(request, usize::MAX);
+        inlet.enter(share);
+        request
     }
 }
 

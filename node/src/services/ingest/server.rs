@@ -45,9 +45,7 @@ impl IngestServer {
                 let frame = usize::try_from(limits.frame_bytes_max).unwrap_or(usize::MAX);
                 let message = frame.saturating_add(MESSAGE_SLACK_BYTES);
                 let mut grpc = Grpc::new(codec).max_decoding_message_size(message);
-                let (parts, body) = request.into_parts();
-                let (body, inlet) = door.0.room.arrivals.wait_for_sender(body, message);
-                let request = http::Request::from_parts(parts, body);
+                let (request, inlet) = door.0.room.arrivals.wait_for_sender(request, message);
                 let publish = service_fn(|asked: Request<Streaming<Inbound>>| {
                     let (door, inlet) = (Arc::clone(&door), Arc::clone(&inlet));
                     async move { door.publish(asked, inlet).await }

@@ -119,7 +119,7 @@ fn nodes_of_another_release_or_without_an_answer_are_told() {
 
 #[test]
 fn the_unit_file_fits_what_is_looked_at_here() {
-    const UNIT: &str = include_str!("../../ops/systemd/dtm.service");
+    const UNIT: &str = include_str!("../../../ops/systemd/dtm.service");
     let value = |key: &str| {
         let mut lines = UNIT.lines().filter_map(|line| line.split_once('='));
         lines.find(|(name, _)| *name == key).map(|(_, value)| value).expect("it is set")
