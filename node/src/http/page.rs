@@ -20,7 +20,7 @@ use super::{Overview, Today};
 /// How often the browser asks again, seconds.
 const REFRESH_SECONDS: u32 = 5;
 
-const STYLE: &str = include_str!("../../templates/page.css");
+const STYLE: &str = dtm_ctl::PAGE_STYLE;
 
 /// The stylesheet is allowed by its digest, so that no other style and no script can run.
 static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {

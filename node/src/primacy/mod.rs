@@ -16,6 +16,8 @@
 
 mod consult;
 mod drive;
+#[cfg(test)]
+mod mod_test;
 mod order;
 mod port;
 mod promote;
@@ -30,6 +32,7 @@ use std::time::Duration;
 use dtm_machine::seams::{Clock, Entropy};
 use dtm_register::{Acceptor, AcceptorId, Decision, FileKeep, Lease, LeaseTime, Since};
 use dtm_types::command::{LayoutKind, LayoutRow};
+use dtm_types::text::Told;
 use dtm_types::{Incarnation, NodeId};
 use parking_lot::{Mutex, RwLock};
 
@@ -184,6 +187,18 @@ impl Primacy {
         }
         let primary = self.decision()?.primary;
         (primary != self.site).then(|| primary.to_string())
+    }
+
+    /// Why what is entered in meta here may be left behind: the other site goes on, in the next life,
+    /// from what it holds.
+    pub(crate) fn leaves_behind(&self) -> Option<Told> {
+        let state = self.state.read();
+        let decision = state.lease.as_ref().filter(|_| state.is_needed)?.decision();
+        if decision.incarnation > self.own {
+            return Some(Told::new("refused.life_over").with("life", decision.incarnation));
+        }
+        let hands_over = self.hands_over(&state);
+        hands_over.then(|| Told::new("refused.handing_over").with("site", &decision.standby))
     }
 
     /// Why it may not.

@@ -91,12 +91,18 @@ fn check(action: &Action) -> Result<(), Status> {
     at_most("reason", &action.reason, REASON_BYTES_MAX)
 }
 
-/// Carries out one action: committed in meta, with its leaf, or refused.
+/// Carries out one action: committed in meta, with its leaf, or refused. What another site may go on
+/// without, a life later, is neither begun nor told as done; the layout that says so is.
 ///
 /// # Errors
 /// The status that the caller sees; `OUTCOME_UNKNOWN` where it may have been committed.
 pub(crate) async fn act(shared: &Shared, actor: Actor, action: Action) -> Result<Done, Status> {
     check(&action)?;
+    let is_held_back = actor.kind == ActorKind::Operator && !matches!(action.op, Op::PutLayout(_));
+    let left = || shared.primacy.leaves_behind().filter(|_| is_held_back);
+    if let Some(why) = left() {
+        return Err(told(ErrorCode::Unavailable, &why));
+    }
     let request_id = match RequestId::from_slice(&action.request_id) {
         Some(id) => id,
         None => RequestId(shared.entropy.id16()),
@@ -111,6 +117,9 @@ pub(crate) async fn act(shared: &Shared, actor: Actor, action: Action) -> Result
     let outcome = propose(shared, GroupId::META, request_id, &actor, Command::Admin(admin)).await?;
     match outcome.result {
         Some(Answer::Done(done)) => {
+            if let Some(why) = left() {
+                return Err(told(ErrorCode::OutcomeUnknown, &why));
+            }
             tracing::info!(request_id = %request_id, actor = %actor.name, leaf = done.leaf_index, "administrative action");
             Ok(done)
         }

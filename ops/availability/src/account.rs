@@ -108,7 +108,7 @@ fn percent(part: i64, whole: i64) -> f64 {
 }
 
 /// Each minute of these that a probe saw.
-fn minutes(range: Range<i64>, probes: &[Vec<Line>]) -> BTreeMap<i64, Minute> {
+pub(crate) fn minutes(range: Range<i64>, probes: &[Vec<Line>]) -> BTreeMap<i64, Minute> {
     let mut all: BTreeMap<i64, Minute> = BTreeMap::new();
     for lines in probes {
         let seen = lines.iter().filter_map(|line| match line {

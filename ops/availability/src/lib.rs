@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  Minute (one line of a probe's file) ─▶ State (up, partial, interrupted) ─▶ Account of a Period
+//!                                                                           └▶ Board of now
 //! ```
 //! Pure: no clock, files or network; who probes keeps the lines and names the present minute.
 //!
@@ -16,10 +17,12 @@
 //!   been an interruption.
 
 mod account;
+mod board;
 mod minute;
 mod period;
 
 pub use account::{Account, Interruption, account};
+pub use board::{Board, Now};
 pub use minute::{Function, Line, Maintenance, Minute, State};
 pub use period::Period;
 

@@ -30,6 +30,9 @@ use std::pin::Pin;
 
 use args::{Cli, Command};
 
+/// The stylesheet of the pages: those of a node and those of the board.
+pub const PAGE_STYLE: &str = include_str!("../templates/page.css");
+
 /// Carries out a command that talks to a cluster, or manages contexts.
 ///
 /// # Errors

@@ -90,6 +90,28 @@ impl Probe {
         Ok(())
     }
 
+    /// Has the board written, and checks that it says what the account says.
+    async fn stands_on_the_board(&self, cluster: &Cluster) -> Result<()> {
+        let out = cluster.path("board");
+        let mut command = cluster.source_command(&self.source)?;
+        command.args(["availability", "board", "--once", "--title", "DTM thử nghiệm", "--data"]);
+        command.arg(&self.data).arg("--out").arg(&out);
+        command.arg("--drills").arg(cluster.path("drills"));
+        let output = command.output().await?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let board: Value = serde_json::from_slice(&std::fs::read(out.join("board.json"))?)?;
+        ensure!(board["now"] == "interrupted", "{board}");
+        let one = &board["year"]["interruptions"][0];
+        let from = one["from"].as_str().context("an interruption")?;
+        for (file, word) in [("index.html", "GIÁN ĐOẠN"), ("en.html", "INTERRUPTED")] {
+            let page = std::fs::read_to_string(out.join(file))?;
+            for part in ["<h1>DTM thử nghiệm</h1>", word, from, "site-loss"] {
+                ensure!(page.contains(part), "{file} lacks {part}: {page}");
+            }
+        }
+        Ok(())
+    }
+
     /// What the program was told.
     fn told(&self) -> String {
         std::fs::read_to_string(&self.told).unwrap_or_default()
@@ -147,6 +169,8 @@ async fn sees_what_is_away(cluster: &mut Cluster, probe: &Probe) -> Result<()> {
     println!("an interruption is recorded after {:.1?}", begun.elapsed());
     let account = probe.account(cluster).await?;
     ensure!(account["interruptions"][0]["planned"][0] == "the end of everything", "{account}");
+    // With all of the cluster away.
+    probe.stands_on_the_board(cluster).await?;
     cluster.go_on().await?;
     for at in 0..cluster.nodes.len() {
         cluster.start_node(at)?;
@@ -180,7 +204,7 @@ async fn are_at(cluster: &Cluster, version: u32, held: usize) -> Result<()> {
 
 // A probe watches from outside: none of it is an interruption. Then nodes go away for good.
 //
-// covers: AV-2
+// covers: AV-2, AV-12
 // holds: ING-1, ING-2, ING-3, ING-4
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_upgrade_fails_no_ack() -> Result<()> {

@@ -175,8 +175,10 @@ async fn settles_what_was_left(cluster: &Cluster, late: &[Arc<Line>]) -> Result<
 async fn goes_back(cluster: &mut Cluster, lines: &mut Vec<Arc<Line>>) -> Result<()> {
     let begun = Instant::now();
     let back = ["site", "failback", PRIMARY, "--yes", "--reason", "it is mended"];
-    let done = cluster.dtm(&back).await?;
-    println!("{done} after {:.1?}", begun.elapsed());
+    let (done, acts) = tokio::join!(cluster.dtm(&back), administers(cluster));
+    let done = done?;
+    let acts = acts?;
+    println!("{done} after {:.1?}, {} actions meanwhile", begun.elapsed(), acts.len());
     let after = at_streams(cluster, lines, "back").await?;
     after.moves(ALIVE).await?;
     println!("acknowledged after {:.1?}", begun.elapsed());
@@ -192,9 +194,32 @@ async fn goes_back(cluster: &mut Cluster, lines: &mut Vec<Arc<Line>>) -> Result<
     cluster.fulfilled().await?;
     holds_everything(cluster, STANDBY).await?;
     judge(cluster, lines).await.context("after the way back")?;
+    for code in acts {
+        let shown = cluster.dtm(&["source", "show", &code]).await;
+        shown.with_context(|| format!("{code} was entered, and is left behind"))?;
+    }
     let lacking = lacking(cluster, &cluster.present()).await?;
     ensure!(lacking.values().all(|count| *count == 0), "left by a planned change: {lacking:?}");
     Ok(())
+}
+
+/// Registers sources while sites change, until it was refused and done again; those that were told as
+/// entered.
+async fn administers(cluster: &Cluster) -> Result<Vec<String>> {
+    let (mut entered, mut refused) = (Vec::new(), 0);
+    let begun = Instant::now();
+    while begun.elapsed() < PROMOTED_WITHIN {
+        let code = format!("change-{}-{refused}", entered.len());
+        match cluster.add_source(&code, &["notes"]).await {
+            Ok(_) => entered.push(code),
+            Err(_) => refused += 1,
+        }
+        if refused > 0 && entered.last().is_some_and(|code| !code.ends_with("-0")) {
+            return Ok(entered);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    anyhow::bail!("{} entered, {refused} refused", entered.len())
 }
 
 /// The second site stands by, the third decides with them.

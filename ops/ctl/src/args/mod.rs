@@ -9,7 +9,7 @@ mod drill;
 mod site;
 
 pub use approval::ApprovalCommand;
-pub use availability::{AvailabilityCommand, ProbeArgs};
+pub use availability::{AvailabilityCommand, BoardArgs, ProbeArgs};
 pub use backup::{BackupCommand, RestoreArgs};
 pub use data::{
     AgentArgs, DatasetCommand, PublishArgs, QuarantineCommand, ReadArgs, RecordsCommand, SendForm,

@@ -142,7 +142,7 @@ fn check(printer: &Printer<'_>, globals: &Globals, files: &[&Path]) -> Result<()
 }
 
 /// All reports below a folder of results: `RESULTS/NAME/TIME.json`. None where there is no folder.
-fn register(results: &Path, globals: &Globals) -> Result<Vec<Past>, Failure> {
+pub(super) fn register(results: &Path, globals: &Globals) -> Result<Vec<Past>, Failure> {
     let mut past = Vec::new();
     let folders = match fs::read_dir(results) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(past),
@@ -171,7 +171,7 @@ fn register(results: &Path, globals: &Globals) -> Result<Vec<Past>, Failure> {
 }
 
 /// The drills that have to be held: those named, else the book and whatever was ever run.
-fn wanted(named: &[String], past: &[Past]) -> Vec<String> {
+pub(super) fn wanted(named: &[String], past: &[Past]) -> Vec<String> {
     if !named.is_empty() {
         return named.to_vec();
     }

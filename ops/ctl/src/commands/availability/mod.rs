@@ -1,5 +1,6 @@
-//! `dtm availability probe|report|maintenance`.
+//! `dtm availability probe|report|board|maintenance`.
 
+mod board;
 mod journal;
 mod page;
 mod probe;
@@ -24,6 +25,7 @@ pub(crate) async fn run(command: &AvailabilityCommand, globals: &Globals) -> Res
     match command {
         AvailabilityCommand::Probe(args) => probe::run(args, globals).await,
         AvailabilityCommand::Report { period, data } => report(&printer, period.as_deref(), data),
+        AvailabilityCommand::Board(args) => board::run(args, globals).await,
         AvailabilityCommand::Maintenance { data, from, to, what } => {
             let maintenance =
                 Maintenance { from: minute_at(from)?, to: minute_at(to)?, reason: what.clone() };
