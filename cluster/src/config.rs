@@ -9,10 +9,10 @@ use dtm_types::{ClusterId, Incarnation, NodeId, bundle};
 
 use crate::error::Error;
 use crate::log_store::LogProvider;
-use crate::network::{PeerTls, SiteLines};
 use crate::queue::QueueConfig;
 use crate::snapshot::StateProvider;
 use crate::type_config::PeerNode;
+use dtm_peers::{PeerTls, SiteLines};
 
 /// Who this node is and how its groups behave.
 #[derive(Clone, Debug)]

@@ -20,11 +20,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
-use crate::network::{Link, OriginGuard};
+use crate::network::Link;
 use crate::queue::{CommandQueue, Item};
 use crate::registry::Registry;
 use crate::requests;
 use crate::shares::{COMMANDS_MAX, Shares};
+use dtm_peers::OriginGuard;
 
 /// One message takes this much, unless a single command is larger.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;

@@ -72,6 +72,7 @@ pub use applied::Head;
 pub use config::{AcceptorPort, ClusterConfig, Deps, Timing};
 pub use copying::GroupCopy;
 pub use dtm_clocks::ClockStatus;
+pub use dtm_peers::{BoxIo, LineTls, PeerIo, PeerTls, QuicSites, SiteLines};
 pub use error::Error;
 pub use lag::ReplicaLag;
 pub use lifecycle::{ClusterNode, Starting};
@@ -80,7 +81,6 @@ pub use log_store::{
     Lineage, LogDamage, LogEntry, LogError, LogMarks, LogPosition, LogProvider, MemoryLog,
     MemoryLogs, NodeLogs, ReplicaLog, Scrubbed,
 };
-pub use network::{BoxIo, LineTls, PeerIo, PeerTls, QuicSites, SiteLines};
 pub use promotion::{Followed, KeepPlan, Order, Over, Waiting, follow, read_plan, write_plan};
 pub use rejoining::{Agreement, Rejoined, rejoin};
 pub use removal::HeldUp;

@@ -28,9 +28,7 @@ use crate::elsewhere::Elsewhere;
 use crate::error::Error;
 use crate::lag::{self, Lags};
 use crate::maintain;
-use crate::network::{
-    self, Incoming, Links, OriginGuard, OtherSites, Presence, SignsOfLife, Way, answered,
-};
+use crate::network::{self, Links, SignsOfLife, answered};
 use crate::pace::Pace;
 use crate::parts::Parts;
 use crate::registry::Registry;
@@ -39,6 +37,7 @@ use crate::starting::{Condemned, Vetting, watch_roster};
 use crate::supervise;
 use crate::type_config::{PeerNode, peer_of};
 use crate::{roots, scrub, takeover};
+use dtm_peers::{Incoming, OriginGuard, OtherSites, Presence, Way};
 
 /// This node's groups, served to its peers.
 pub struct ClusterNode {
@@ -182,7 +181,7 @@ impl ClusterNode {
         let guard = OriginGuard::new(cluster, node, config.incarnation, config.boot_counter);
         let (presence, lost) = Presence::new();
         let clocks = Clocks::new(node, Arc::clone(&deps.clock), config.clock_offset_max_ms);
-        let sites = OtherSites::new(deps.sites.clone(), &config.node);
+        let sites = OtherSites::new(deps.sites.clone(), config.node.node, &config.node.site);
         let (tls, sites_too) = (Arc::clone(&deps.tls), Arc::clone(&sites));
         let way = Way { tls, presence: Arc::clone(&presence), sites };
         let copies = Pace::new(config.copy_bytes_per_second);

@@ -31,13 +31,14 @@ use crate::config::{ClusterConfig, Deps};
 use crate::convert;
 use crate::error::Error;
 use crate::log_store::{READ_BYTES_MAX, ReplicaLog};
-use crate::network::{Links, OriginGuard, OtherSites, PeerTls, Presence, Way};
+use crate::network::Links;
 use crate::pace::Pace;
 use crate::rebuild;
 use crate::registry::Registry;
 use crate::state_machine::read_applied;
 use crate::states::noted_peers;
 use crate::type_config::{Membership, Payload, PeerNode};
+use dtm_peers::{OriginGuard, OtherSites, PeerTls, Presence, Way};
 
 /// A node that was off for longer waits for the leader of meta or for all other voters.
 pub const TRUSTED_AWAY: Duration = Duration::from_secs(600);
@@ -71,7 +72,7 @@ pub fn ask_first<'a>(
         let (presence, _) = Presence::new();
         let clocks = Clocks::new(own.node, clock, config.clock_offset_max_ms);
         // Lines are not open yet: what does not answer over TCP is asked again once they are.
-        let sites = OtherSites::new(None, &own);
+        let sites = OtherSites::new(None, own.node, &own.site);
         let links = Links::new(Way { tls, presence, sites }, guard, clocks, Pace::new(0));
         let others = noted.into_iter().filter(|peer| peer.node != own.node);
         let voters = others.map(|peer| (peer.node, peer)).collect();

@@ -11,12 +11,12 @@ use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::origin::Peer;
 use super::server::{ANSWERS_MAX, Answers, find, invalid, stopped};
 use crate::convert;
 use crate::log_store::ReplicaLog;
 use crate::registry::Registry;
 use crate::type_config::TypeConfig;
+use dtm_peers::Peer;
 
 /// The asker has given up long before: what it asked is not kept longer than this.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);

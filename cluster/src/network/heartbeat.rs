@@ -14,9 +14,9 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use super::link::Link;
-use super::origin::OriginGuard;
 use crate::convert;
 use crate::type_config::TypeConfig;
+use dtm_peers::OriginGuard;
 
 const PENDING_MAX: usize = 256;
 const BATCHES_MAX: usize = 16;

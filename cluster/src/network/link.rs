@@ -15,13 +15,13 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::heartbeat::HeartbeatHub;
 use super::matched::MatchedLogs;
-use super::origin::OriginGuard;
-use super::presence::Presence;
-use super::tls::{Connector, Way};
 use crate::clocks::Clocks;
 use crate::error::Error;
 use crate::forward::Forwarder;
 use crate::pace::Pace;
+use dtm_peers::OriginGuard;
+use dtm_peers::Presence;
+use dtm_peers::{Connector, Way};
 
 /// Largest peer message, bytes.
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;

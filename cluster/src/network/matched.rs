@@ -23,8 +23,8 @@ use dtm_types::NodeId;
 use openraft::raft::{StreamAppendError, StreamAppendResult};
 use parking_lot::Mutex;
 
-use super::origin::OriginGuard;
 use crate::type_config::TypeConfig;
+use dtm_peers::OriginGuard;
 
 /// A log that no longer holds what its replica held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

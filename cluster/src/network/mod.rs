@@ -3,39 +3,23 @@
 //! bulk data. To a peer of another site each kind of traffic and each group has a lane of its own.
 //!
 //! ```text
-//!  factory ── client, heartbeat ── link (two channels) ── tls ──> tls ── server ── registry, groups
+//!  factory ── client, heartbeat ── link (two channels) ──> server ── registry, groups
 //! ```
-
-#[macro_use]
-mod through;
 
 mod appends;
 mod client;
 pub(crate) mod entries;
 mod factory;
-mod handshakes;
 mod heartbeat;
 mod hello;
 mod link;
 mod matched;
-mod origin;
-mod presence;
-mod roster;
 mod server;
-mod sites;
 pub(crate) mod snapshot;
-mod tls;
 
 pub(crate) use appends::{answer_to_wire, append_request_from_wire};
 pub(crate) use client::{answer_from_wire, append_request_to_wire};
 pub(crate) use entries::{answer as entries_answer, entry_from_wire, entry_to_wire};
 pub(crate) use factory::Factory;
 pub(crate) use link::{Link, Links, answered};
-pub(crate) use origin::OriginGuard;
-pub(crate) use presence::Presence;
 pub(crate) use server::{SignsOfLife, answer_transfer, answer_vote, serve};
-pub(crate) use sites::OtherSites;
-pub use sites::{LineTls, QuicSites, SiteLines};
-pub(crate) use tls::Incoming;
-pub(crate) use tls::Way;
-pub use tls::{BoxIo, PeerIo, PeerTls};

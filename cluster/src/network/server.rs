@@ -18,9 +18,7 @@ use super::appends::{append_answers, heartbeats};
 use super::entries;
 use super::hello;
 use super::link;
-use super::origin::{OriginGuard, Peer};
 use super::snapshot;
-use super::tls::PeerStream;
 use crate::clocks::Standing;
 use crate::convert;
 use crate::elsewhere;
@@ -29,6 +27,8 @@ use crate::group::Group;
 use crate::raft::GroupRaft;
 use crate::registry::Registry;
 use crate::standby;
+use dtm_peers::PeerStream;
+use dtm_peers::{OriginGuard, Peer};
 
 const STREAMS_MAX: u32 = 1024;
 pub(super) const ANSWERS_MAX: usize = 64;

@@ -22,7 +22,6 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::origin::OriginGuard;
 use super::tls::{BoxIo, PeerStream, PeerTls};
-use crate::type_config::PeerNode;
 
 /// Lanes that the server has not taken yet.
 const LANES_MAX: usize = 64;
@@ -123,27 +122,28 @@ impl dtm_sites::SiteTls for LineTls {
 }
 
 /// Which peers are of other sites, as meta says.
-pub(crate) struct OtherSites {
+pub struct OtherSites {
     lines: Option<Arc<dyn SiteLines>>,
-    own: PeerNode,
+    own: (NodeId, String),
     /// Their addresses, and what ends connections that were made the other way.
     away: RwLock<BTreeMap<NodeId, String>>,
     ways: RwLock<BTreeMap<NodeId, CancellationToken>>,
 }
 
 impl OtherSites {
-    pub(crate) fn new(lines: Option<Arc<dyn SiteLines>>, own: &PeerNode) -> Arc<Self> {
+    /// `own` stands at `site` until meta says otherwise; without `lines` every peer is reached over TCP.
+    pub fn new(lines: Option<Arc<dyn SiteLines>>, own: NodeId, site: &str) -> Arc<Self> {
         let (away, ways) = (RwLock::default(), RwLock::default());
-        Arc::new(Self { lines, own: own.clone(), away, ways })
+        Arc::new(Self { lines, own: (own, site.to_owned()), away, ways })
     }
 
     /// Takes over what meta says now. Connections to a node that is reached another way than before
     /// are cut; their calls are tried again.
-    pub(crate) fn learn(&self, rows: &[NodeRow]) {
+    pub fn learn(&self, rows: &[NodeRow]) {
         let Some(lines) = &self.lines else { return };
         // Where a node stands is the word of the operator who let it in, not of its configuration.
-        let own = rows.iter().find(|row| row.node == self.own.node.0[..]);
-        let own_site = own.map_or(&self.own.site, |row| &row.site);
+        let own = rows.iter().find(|row| row.node == self.own.0.0[..]);
+        let own_site = own.map_or(&self.own.1, |row| &row.site);
         let is_away =
             |row: &&NodeRow| !row.removed && row.site != *own_site && !row.sites_address.is_empty();
         let of = |row: &NodeRow| Some((NodeId::from_slice(&row.node)?, row.sites_address.clone()));
@@ -164,12 +164,12 @@ impl OtherSites {
     }
 
     /// Whether a node is reached over a line.
-    pub(crate) fn is_away(&self, node: NodeId) -> bool {
+    pub fn is_away(&self, node: NodeId) -> bool {
         self.away.read().contains_key(&node)
     }
 
     /// A lane to a node that [is away](OtherSites::is_away).
-    pub(crate) async fn open(&self, node: NodeId, lane: Lane) -> io::Result<BoxIo> {
+    pub async fn open(&self, node: NodeId, lane: Lane) -> io::Result<BoxIo> {
         match &self.lines {
             Some(lines) => lines.open(node, lane).await,
             None => Err(io::Error::new(io::ErrorKind::NotConnected, "this node has no lines")),
@@ -178,18 +178,14 @@ impl OtherSites {
 
     /// Cancelled when a node is reached another way than now. To be asked for before a connection is
     /// made; `None` where that never changes.
-    pub(crate) fn way(&self, node: NodeId) -> Option<CancellationToken> {
+    pub fn way(&self, node: NodeId) -> Option<CancellationToken> {
         self.lines.as_ref()?;
         Some(self.ways.write().entry(node).or_default().clone())
     }
 
     /// Takes the lanes that peers open until there are no more; those for copies apart, since their
     /// rate is bounded and they answer late. Returns where each is given out.
-    pub(crate) fn serve(
-        &self,
-        guard: &Arc<OriginGuard>,
-        stop: &CancellationToken,
-    ) -> Option<[Lanes; 2]> {
+    pub fn serve(&self, guard: &Arc<OriginGuard>, stop: &CancellationToken) -> Option<[Lanes; 2]> {
         let lines = Arc::clone(self.lines.as_ref()?);
         let ((others, first), (copies, second)) =
             (mpsc::channel(LANES_MAX), mpsc::channel(LANES_MAX));
@@ -213,13 +209,13 @@ impl OtherSites {
 }
 
 /// A connection whose streams never end by themselves: it is cut here.
-pub(super) struct Ending {
+pub(crate) struct Ending {
     stream: BoxIo,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Ending {
-    pub(super) fn over(stream: BoxIo, cut: CancellationToken) -> BoxIo {
+    pub(crate) fn over(stream: BoxIo, cut: CancellationToken) -> BoxIo {
         Box::new(Self { stream, ended: Box::pin(cut.cancelled_owned()) })
     }
 }

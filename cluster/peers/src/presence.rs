@@ -24,7 +24,7 @@ const LOOKS_MS: [u64; 6] = [0, 10, 20, 50, 100, 200];
 const LOOK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What the connections of this node say about its peers.
-pub(crate) struct Presence {
+pub struct Presence {
     ended: mpsc::Sender<NodeId>,
     state: Mutex<State>,
 }
@@ -44,13 +44,13 @@ struct Away {
 
 impl Presence {
     /// With the receiver of nodes to which a connection ended.
-    pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<NodeId>) {
+    pub fn new() -> (Arc<Self>, mpsc::Receiver<NodeId>) {
         let (ended, receiver) = mpsc::channel(ENDED_MAX);
         (Arc::new(Self { ended, state: Mutex::default() }), receiver)
     }
 
     /// A connection was made and its certificate checked. It is told when it ends.
-    pub(crate) fn watch(self: &Arc<Self>, node: NodeId, stream: BoxIo) -> BoxIo {
+    pub fn watch(self: &Arc<Self>, node: NodeId, stream: BoxIo) -> BoxIo {
         if let Some(Away { address, .. }) = self.state.lock().away.remove(&node) {
             tracing::info!(%node, address, "a node is back");
         }
@@ -58,13 +58,13 @@ impl Presence {
     }
 
     /// True from the moment its port refused until it is connected again.
-    pub(crate) fn is_gone(&self, node: NodeId) -> bool {
+    pub fn is_gone(&self, node: NodeId) -> bool {
         self.state.lock().away.get(&node).is_some_and(|away| away.gone)
     }
 
     /// Looks whether anything listens there. True when nothing does; bounded to about a second,
     /// and false at once where a look is under way.
-    pub(crate) async fn look(&self, node: NodeId, address: &str) -> bool {
+    pub async fn look(&self, node: NodeId, address: &str) -> bool {
         if !self.state.lock().looking.insert(node) {
             return false;
         }

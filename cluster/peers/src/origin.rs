@@ -19,7 +19,7 @@ const HEADER: &str = "dtm-origin-bin";
 
 /// A peer whose call was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Peer {
+pub struct Peer {
     node: NodeId,
     listing: Listing,
 }
@@ -27,7 +27,7 @@ pub(crate) struct Peer {
 impl Peer {
     /// A node that meta does not list yet is heard only in meta, where its row comes from; one that
     /// was removed, only in groups that still name it, as `names` says.
-    pub(crate) fn may(&self, group: u32, names: impl FnOnce(NodeId) -> bool) -> Result<(), Status> {
+    pub fn may(&self, group: u32, names: impl FnOnce(NodeId) -> bool) -> Result<(), Status> {
         match self.listing {
             Listing::Listed => Ok(()),
             Listing::Unlisted if GroupId(group).is_meta() => Ok(()),
@@ -41,7 +41,7 @@ impl Peer {
     }
 
     /// For calls that are about no group.
-    pub(crate) fn listed(&self) -> Result<(), Status> {
+    pub fn listed(&self) -> Result<(), Status> {
         self.may(u32::MAX, |_| false)
     }
 }
@@ -57,7 +57,7 @@ fn refuse(cause: &'static str, status: Status) -> Status {
 
 /// Stamps what leaves and checks what comes in.
 #[derive(Debug)]
-pub(crate) struct OriginGuard {
+pub struct OriginGuard {
     cluster: ClusterId,
     node: NodeId,
     boot_counter: u64,
@@ -69,26 +69,24 @@ pub(crate) struct OriginGuard {
 }
 
 impl OriginGuard {
-    pub(crate) fn new(
-        cluster: ClusterId,
-        node: NodeId,
-        own: Incarnation,
-        boot_counter: u64,
-    ) -> Arc<Self> {
+    /// Of one start of this node; `boot_counter` numbers it.
+    pub fn new(cluster: ClusterId, node: NodeId, own: Incarnation, boot_counter: u64) -> Arc<Self> {
         let (seen, roster) = (AtomicU64::new(own.0), Roster::default());
         Arc::new(Self { cluster, node, boot_counter, own, seen, roster })
     }
 
     /// The life that this node lives in.
-    pub(crate) fn own(&self) -> Incarnation {
+    pub fn own(&self) -> Incarnation {
         self.own
     }
 
-    pub(crate) fn roster(&self) -> &Roster {
+    /// Who is heard.
+    pub fn roster(&self) -> &Roster {
         &self.roster
     }
 
-    pub(crate) fn stamp<T>(&self, message: T) -> Request<T> {
+    /// A call that says whose it is.
+    pub fn stamp<T>(&self, message: T) -> Request<T> {
         let origin = Origin {
             cluster_id: Bytes::copy_from_slice(&self.cluster.0),
             incarnation: self.own.0,
@@ -103,7 +101,7 @@ impl OriginGuard {
 
     /// The peer that speaks, when cluster, incarnation and certificate agree, meta did not remove it
     /// (or a group here still names it) and no later start of it is known.
-    pub(crate) fn check<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
+    pub fn check<T>(&self, request: &Request<T>) -> Result<Peer, Status> {
         let (certificate, origin) = self.identify(request)?;
         let line = certificate.line();
         match self.roster.hear(line, origin.boot_counter) {
@@ -116,12 +114,12 @@ impl OriginGuard {
     }
 
     /// Like [`OriginGuard::check`] for a node that asks what is known of it: nothing is remembered.
-    pub(crate) fn check_hello<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+    pub fn check_hello<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
         Ok(self.identify(request)?.0.line().node())
     }
 
     /// Like [`OriginGuard::check_hello`], also for a node that lives in another life of the cluster.
-    pub(crate) fn check_of_any_life<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+    pub fn check_of_any_life<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
         Ok(self.identify_in_any(request)?.0.line().node())
     }
 

@@ -95,15 +95,15 @@ fn count_refused(cause: &'static str) {
 
 /// Who is at the other end, by certificate.
 #[derive(Clone, Debug)]
-pub(crate) struct PeerCertificate(Arc<Line>);
+pub struct PeerCertificate(Arc<Line>);
 
 impl PeerCertificate {
-    pub(crate) fn new(line: Arc<Line>) -> Self {
+    pub fn new(line: Arc<Line>) -> Self {
         Self(line)
     }
 
     /// The connection.
-    pub(crate) fn line(&self) -> &Line {
+    pub fn line(&self) -> &Line {
         &self.0
     }
 }
@@ -114,7 +114,7 @@ fn h2_only(alpn: &mut Vec<Vec<u8>>) {
 
 /// Connects to one node at whatever address it has now, or over a line where it is of another site.
 #[derive(Clone)]
-pub(crate) struct Connector {
+pub struct Connector {
     node: NodeId,
     /// What the connection is for, where the node is of another site.
     lane: Lane,
@@ -124,14 +124,18 @@ pub(crate) struct Connector {
 
 /// What all connectors of a node stand on.
 #[derive(Clone)]
-pub(crate) struct Way {
-    pub(crate) tls: Arc<dyn PeerTls>,
-    pub(crate) presence: Arc<Presence>,
-    pub(crate) sites: Arc<OtherSites>,
+pub struct Way {
+    /// Certificates.
+    pub tls: Arc<dyn PeerTls>,
+    /// What was heard of each peer, and when.
+    pub presence: Arc<Presence>,
+    /// Peers that are reached over a line.
+    pub sites: Arc<OtherSites>,
 }
 
 impl Connector {
-    pub(crate) fn new(
+    /// A way to one node for one kind of traffic; `address` is asked at each connection.
+    pub fn new(
         node: NodeId,
         lane: Lane,
         address: Arc<dyn Fn() -> String + Send + Sync>,
@@ -183,13 +187,14 @@ impl tower::Service<Uri> for Connector {
 }
 
 /// An accepted connection of a node: when this node stops, or hears the other no more, it is cut.
-pub(crate) struct PeerStream {
+pub struct PeerStream {
     stream: BoxIo,
     certificate: PeerCertificate,
 }
 
 impl PeerStream {
-    pub(super) fn new(stream: BoxIo, line: Arc<Line>) -> Self {
+    /// A connection that was accepted, until `line` is cut.
+    pub fn new(stream: BoxIo, line: Arc<Line>) -> Self {
         Self { stream, certificate: PeerCertificate::new(line) }
     }
 }
@@ -215,7 +220,7 @@ impl AsyncRead for PeerStream {
 writes_through!(PeerStream);
 
 /// Accepts, shakes hands, checks the certificate; yields what passed.
-pub(crate) struct Incoming {
+pub struct Incoming {
     tls: Arc<dyn PeerTls>,
     guard: Arc<OriginGuard>,
     listener: TcpListener,
@@ -227,7 +232,7 @@ pub(crate) struct Incoming {
 
 impl Incoming {
     /// Starts accepting until cancelled; at most [`HANDSHAKES_MAX`] handshakes at a time.
-    pub(crate) fn start(
+    pub fn start(
         listener: TcpListener,
         tls: Arc<dyn PeerTls>,
         guard: Arc<OriginGuard>,

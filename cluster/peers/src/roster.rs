@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 /// One accepted connection.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub struct Line {
     node: NodeId,
     /// The start of the peer that speaks here; 0 until its first call.
     boot_counter: AtomicU64,
@@ -31,14 +31,14 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub(crate) fn node(&self) -> NodeId {
+    pub fn node(&self) -> NodeId {
         self.node
     }
 }
 
 /// What meta says of a peer, and so in what it is heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Listing {
+pub enum Listing {
     /// Meta, as applied here, has it (or is not here to say so).
     Listed,
     /// Meta, as applied here, does not have it yet.
@@ -49,7 +49,7 @@ pub(crate) enum Listing {
 
 /// Why a peer is not heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unheard {
+pub enum Unheard {
     /// Meta says that the node was removed, and no group here names it.
     Removed,
     /// A later start of the node is known.
@@ -82,7 +82,7 @@ impl Known {
 
 /// The other nodes, as this one knows them.
 #[derive(Debug, Default)]
-pub(crate) struct Roster {
+pub struct Roster {
     inner: Mutex<Inner>,
 }
 
@@ -104,7 +104,7 @@ impl Inner {
 
 impl Roster {
     /// Takes over what meta says now.
-    pub(crate) fn learn(&self, rows: &[NodeRow]) {
+    pub fn learn(&self, rows: &[NodeRow]) {
         let mut inner = self.inner.lock();
         inner.is_loaded = !rows.is_empty();
         for row in rows {
@@ -118,19 +118,19 @@ impl Roster {
 
     /// Takes over whom the groups that run here name as members: to be said before the rows of meta
     /// are [learned](Roster::learn), so that nobody is cut who is needed.
-    pub(crate) fn note_members(&self, members: BTreeSet<NodeId>) {
+    pub fn note_members(&self, members: BTreeSet<NodeId>) {
         let mut inner = self.inner.lock();
         inner.members = members;
         inner.cut_stale();
     }
 
     /// Meta does not run here (any more): a node without a row may be a new one.
-    pub(crate) fn unload(&self) {
+    pub fn unload(&self) {
         self.inner.lock().is_loaded = false;
     }
 
     /// Registers an accepted connection; `cut` is cancelled when it is heard no more.
-    pub(crate) fn accept(&self, node: NodeId, cut: CancellationToken) -> Arc<Line> {
+    pub fn accept(&self, node: NodeId, cut: CancellationToken) -> Arc<Line> {
         let line = Arc::new(Line { node, boot_counter: AtomicU64::new(0), cut });
         let mut inner = self.inner.lock();
         let lines = &mut inner.nodes.entry(node).or_default().lines;
@@ -140,7 +140,7 @@ impl Roster {
     }
 
     /// A peer speaks under this start; in what it is heard.
-    pub(crate) fn hear(&self, line: &Line, boot_counter: u64) -> Result<Listing, Unheard> {
+    pub fn hear(&self, line: &Line, boot_counter: u64) -> Result<Listing, Unheard> {
         let mut inner = self.inner.lock();
         let (is_loaded, is_member) = (inner.is_loaded, inner.members.contains(&line.node));
         let known = inner.nodes.entry(line.node).or_default();
@@ -162,7 +162,7 @@ impl Roster {
     }
 
     /// Highest start of a node that was heard of, and whether it was removed.
-    pub(crate) fn of(&self, node: NodeId) -> (u64, bool) {
+    pub fn of(&self, node: NodeId) -> (u64, bool) {
         let inner = self.inner.lock();
         let known = inner.nodes.get(&node);
         known.map_or((0, false), |known| (known.boot_counter, known.removed == Some(true)))

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 /// The handshakes of a port.
-pub(super) struct Handshakes {
+pub(crate) struct Handshakes {
     handshakes_max: usize,
     open: Mutex<Open>,
 }
@@ -44,12 +44,12 @@ impl Open {
 }
 
 impl Handshakes {
-    pub(super) fn new(handshakes_max: usize) -> Arc<Self> {
+    pub(crate) fn new(handshakes_max: usize) -> Arc<Self> {
         Arc::new(Self { handshakes_max, open: Mutex::default() })
     }
 
     /// A place for one more; another one is given up where there is none.
-    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Handshake {
+    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Handshake {
         let mut open = self.open.lock();
         if open.count >= self.handshakes_max
             && let Some((crowded, oldest)) = open.first_to_go()
@@ -66,7 +66,7 @@ impl Handshakes {
 }
 
 /// A place that is given back when dropped.
-pub(super) struct Handshake {
+pub(crate) struct Handshake {
     all: Arc<Handshakes>,
     address: IpAddr,
     number: u64,
@@ -75,7 +75,7 @@ pub(super) struct Handshake {
 
 impl Handshake {
     /// Until another one takes its place. Cancel-safe.
-    pub(super) async fn given_up(&self) {
+    pub(crate) async fn given_up(&self) {
         self.given_up.cancelled().await;
     }
 }
