@@ -27,11 +27,12 @@ use super::status::{internal, told};
 use super::{Action, Actor, act};
 use crate::pki::{self, Issuing};
 
-/// How often it is looked whether this node's certificate is due, and what failed is tried again:
-/// what is due has a third of a year left.
+/// How often it is looked whether this node's certificate is due.
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
-/// The first look comes later than this: a node that starts has more to do.
-const FIRST_AFTER: Duration = Duration::from_secs(60);
+/// What failed is tried again after so long: each try leaves an entry where there is a majority.
+const AGAIN_AFTER: Duration = Duration::from_secs(600);
+/// The first look comes so long after the start, which has more to do.
+const FIRST_AFTER: Duration = Duration::from_secs(10);
 
 impl Shared {
     /// Gives this node a new key and certificate and takes them into use.
@@ -95,6 +96,14 @@ impl Shared {
         Identity::Node { cluster: self.cluster_id, node: self.node }
     }
 
+    async fn renew_in_time(&self) -> Result<(), Status> {
+        if !self.is_due()? {
+            return Ok(());
+        }
+        let reason = "its end comes near".to_owned();
+        self.renew_certificate(Actor::node(self), reason).await.map(|_| ())
+    }
+
     /// Whether this node is to renew its certificate by itself now.
     fn is_due(&self) -> Result<bool, Status> {
         let (own, percent) = (self.material.own(), self.config.tls.renew_left_percent);
@@ -121,17 +130,13 @@ pub(crate) async fn keep_certificate(shared: Arc<Shared>) {
     let mut pause = FIRST_AFTER;
     loop {
         tokio::time::sleep(pause).await;
-        pause = LOOK_EVERY;
-        let renewed = match shared.is_due() {
-            Ok(false) => continue,
-            Ok(true) => {
-                let (actor, reason) = (Actor::node(&shared), "its end comes near".to_owned());
-                shared.renew_certificate(actor, reason).await.map(|_| ())
+        pause = match shared.renew_in_time().await {
+            Ok(()) => LOOK_EVERY,
+            Err(error) => {
+                let error = error.message();
+                tracing::warn!(error, "this node's certificate is not renewed yet");
+                AGAIN_AFTER
             }
-            Err(error) => Err(error),
         };
-        if let Err(error) = renewed {
-            tracing::warn!(error = error.message(), "this node's certificate is not renewed yet");
-        }
     }
 }

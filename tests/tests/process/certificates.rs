@@ -11,6 +11,7 @@ use dtm_node::pki::{self, Issuing};
 use dtm_node::system::{OsEntropy, SystemClock};
 use dtm_storage::keys::{Keyring, Master};
 use dtm_storage::vfs::RealVfs;
+use dtm_types::DAY_US;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -45,11 +46,16 @@ fn issuing(cluster: &Cluster) -> Result<Issuing> {
 /// Signs a new key of the node and puts key and certificate in the place of the old ones; the new
 /// serial number.
 fn renew(cluster: &Cluster, issuing: &Issuing, at: usize) -> Result<Vec<u8>> {
+    renew_as_of(cluster, issuing, at, SystemClock::start().now_us())
+}
+
+/// The same, as if it had been done at another time.
+fn renew_as_of(cluster: &Cluster, issuing: &Issuing, at: usize, now_us: i64) -> Result<Vec<u8>> {
     let node = &cluster.nodes[at];
     let tls = node.folder.join("tls");
     let old = Issuing::facts(&pki::read_certificates(&tls.join("node.pem"))?)?;
     let request = pki::make_request(&node.name)?;
-    let (names, now_us) = ([node.host.to_string()], SystemClock::start().now_us());
+    let names = [node.host.to_string()];
     let chain = issuing.sign_node(&request.der, old.identity, &names, now_us)?;
     let serial = Issuing::facts(&chain)?.serial;
     ensure!(serial != old.serial, "a serial number is used once");
@@ -170,6 +176,45 @@ async fn an_operator_renews_every_node_while_streams_go_on() -> Result<()> {
     ensure!(shown(&cluster, 0, 1).await? == serials[0], "the renewal was not completed");
     judge(&cluster, &lines).await?;
     cluster.roots_agree().await?;
+    cluster.passed();
+    Ok(())
+}
+
+// Of a certificate of 397 days less than a third is left: the node renews it by itself. One with more
+// left stays.
+//
+// fault: F23
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_renews_its_certificate_by_itself_in_time() -> Result<()> {
+    let mut cluster = Cluster::beside().await?;
+    let issuing = issuing(&cluster)?;
+    let now_us = SystemClock::start().now_us();
+    for (at, days_ago) in [(1, 200), (2, 300)] {
+        cluster.nodes[at].stop().await?;
+        let aged = renew_as_of(&cluster, &issuing, at, now_us - days_ago * DAY_US)?;
+        cluster.start_node(at)?;
+        cluster.settled(NODES).await?;
+        if at == 1 {
+            // Longer than the first look after a start takes to come.
+            tokio::time::sleep(Duration::from_secs(15)).await;
+            ensure!(
+                shown(&cluster, at, 0).await? == aged,
+                "n2 was renewed with half its life left"
+            );
+            continue;
+        }
+        let tls = cluster.nodes[at].folder.join("tls/node.pem");
+        until("a certificate of today", TAKEN_WITHIN, async || {
+            let own = Issuing::facts(&pki::read_certificates(&tls)?)?;
+            ensure!(own.serial != aged && own.not_after_us > now_us + 396 * DAY_US, "{own:?}");
+            for (door, name) in DOORS.into_iter().enumerate() {
+                let shown = shown(&cluster, at, door).await?;
+                ensure!(shown == own.serial, "{name} still shows the old one");
+            }
+            Ok(())
+        })
+        .await?;
+    }
     cluster.passed();
     Ok(())
 }

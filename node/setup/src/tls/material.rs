@@ -305,7 +305,8 @@ pub async fn watch(
             () = tokio::time::sleep(interval) => {}
         }
         let now = stamps(&material.files);
-        if now == seen {
+        // In the middle of a renewal they are looked at again later: nobody waits here for its disk.
+        if now == seen || material.files_in_use.is_locked() {
             continue;
         }
         seen = now;
