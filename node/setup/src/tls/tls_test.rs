@@ -247,6 +247,9 @@ async fn a_renewed_pair_is_in_use_at_once_and_one_that_does_not_hold_changes_not
     let (address, material, _callers, _token) = open(&tls, Door::Grpc).await;
     assert!(material.is_issued_by(authority.issuing.certificate()));
     let mut before = shaken(address, "old.test", client(&authority, None)).await.expect("shakes");
+    // Who is silent after the handshake would be dropped.
+    before.write_all(b"hello").await.expect("written");
+    before.read_exact(&mut [0; 2]).await.expect("answered");
 
     let other = make_authority("theirs", now_us()).expect("made");
     assert!(!material.is_issued_by(other.issuing.certificate()));
@@ -269,7 +272,9 @@ async fn a_renewed_pair_is_in_use_at_once_and_one_that_does_not_hold_changes_not
     verdict(address, "renewed.test", client(&authority, None)).await.expect("at once");
     assert!(verdict(address, "old.test", client(&authority, None)).await.is_err());
     before.write_all(b"hello").await.expect("a connection of before goes on");
-    before.read_exact(&mut [0; 2]).await.expect("and is answered");
+    let mut answer = [0; 1];
+    let ended = tokio::time::timeout(Duration::from_millis(200), before.read(&mut answer)).await;
+    assert!(ended.is_err(), "it is open still: {ended:?}");
     assert_eq!(Material::load(&tls).expect("after a restart").own(), facts);
 }
 
