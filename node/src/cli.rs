@@ -190,7 +190,7 @@ async fn examine(args: &DoctorArgs, globals: &Globals, now_us: i64) -> Result<()
     };
     let asked = tokio::time::timeout(STATUS_WITHIN, asking).await;
     let late = |_| Err(Failure::Unreachable { tried: Vec::new() });
-    findings.extend(doctor::nodes(asked.unwrap_or_else(late), lang));
+    findings.extend(doctor::nodes(asked.unwrap_or_else(late), lang, now_us));
     let rows = findings.iter().map(|finding| {
         let verdict = match finding.verdict {
             Verdict::Ok => "doctor.verdict.ok",

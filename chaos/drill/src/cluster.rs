@@ -29,6 +29,9 @@ const REPLICAS: usize = 3;
 /// Groups of a cluster over sites: seven processes on one machine have enough to do.
 const GROUPS_OF_SITES: &str = "6";
 
+/// Folder of the backups, which every node writes to.
+pub(crate) const BACKUPS: &str = "backups";
+
 /// The cluster said no.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -80,7 +83,7 @@ impl Cluster {
     }
 
     async fn found(&mut self) -> Result<()> {
-        let mut init = self.node_arguments("init", 0);
+        let mut init = self.node_arguments(["cluster", "init"], 0);
         init.extend(["--name", "drill", "--operator", "admin"].map(str::to_owned));
         if self.plan.sites.len() > 1 {
             init.extend(["--groups", GROUPS_OF_SITES].map(str::to_owned));
@@ -95,6 +98,8 @@ impl Cluster {
         let listen = self.ground.listen(at)?;
         self.ground.stand(at, site)?;
         let mut node = Node::new(format!("n{}", at + 1), site, listen, &self.home);
+        let backups = self.path(BACKUPS).display().to_string();
+        node.environment.push(("DTM__BACKUP__FOLDER".to_owned(), backups));
         if let Some(address) = self.ground.sites_address(at, &self.plan) {
             node.environment.push(("DTM__NODE__SITES".to_owned(), address.to_string()));
         }
@@ -128,7 +133,7 @@ impl Cluster {
         std::fs::write(&file, made["token"].as_str().context("cluster token")?)?;
         let known = self.nodes.iter().find(|node| node.is_up() && !node.is_over);
         let address = known.context("no node is up")?.listen.grpc.to_string();
-        let mut join = self.node_arguments("join", at);
+        let mut join = self.node_arguments(["cluster", "join"], at);
         join.extend(["--address".to_owned(), address]);
         join.extend(["--token-file".to_owned(), file.display().to_string()]);
         let joined = self.dtm(&join).await;
@@ -138,7 +143,8 @@ impl Cluster {
         self.start_node(at)
     }
 
-    fn node_arguments(&self, verb: &str, at: usize) -> Vec<String> {
+    /// A command that makes a node's folder.
+    pub(crate) fn node_arguments(&self, command: [&str; 2], at: usize) -> Vec<String> {
         let node = &self.nodes[at];
         let pairs = [
             ("--folder", node.folder.display().to_string()),
@@ -148,7 +154,7 @@ impl Cluster {
             ("--grpc", node.listen.grpc.to_string()),
             ("--peers", node.listen.peers.to_string()),
         ];
-        let head = ["cluster".to_owned(), verb.to_owned()].into_iter();
+        let head = command.map(str::to_owned).into_iter();
         let has_sites = self.plan.sites.len() > 1;
         let site = has_sites.then(|| ("--site", self.plan.sites[node.site].name.clone()));
         let pairs = pairs.into_iter().chain(site);
@@ -194,6 +200,11 @@ impl Cluster {
         String::from_utf8(output.stdout).context("dtm writes UTF-8")
     }
 
+    /// A file or folder beside the nodes' own.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.home.join(name)
+    }
+
     /// The nodes of the cluster as it is now: not lost, not of a life that is over.
     pub(crate) fn present(&self) -> Vec<usize> {
         (0..self.nodes.len()).filter(|at| self.nodes[*at].is_present()).collect()
@@ -217,12 +228,15 @@ impl Cluster {
         TlsFiles { ca, certificate: None, key: None }
     }
 
-    /// Keeps what the operator needs outside of the first node's folder.
+    /// Keeps what the operator needs outside of the first node's folder, once.
     ///
     /// # Errors
     /// What the operating system said.
-    pub(crate) fn keep_operator(&self) -> Result<()> {
+    pub(crate) fn keep_operator_once(&self) -> Result<()> {
         let (first, kept) = (&self.nodes[0].folder, self.home.join("operator"));
+        if kept.join("admin.key").exists() {
+            return Ok(());
+        }
         std::fs::create_dir_all(&kept)?;
         for (from, name) in [
             ("tls/ca.pem", "ca.pem"),
@@ -277,9 +291,7 @@ impl Cluster {
     /// # Errors
     /// What is missing at the end; a node that ended by itself.
     pub(crate) async fn settled(&mut self, within: Duration) -> Result<()> {
-        if !self.home.join("operator/admin.key").exists() {
-            self.keep_operator()?;
-        }
+        self.keep_operator_once()?;
         let (end, count) = (Instant::now() + within, self.present().len());
         self.until(within, "a settled cluster", |status| unsettled(status, count)).await?;
         self.laid_out(end.saturating_duration_since(Instant::now())).await

@@ -431,14 +431,24 @@ impl Drilled {
         Ok(told.collect::<Result<Vec<_>>>()?.join(", "))
     }
 
-    fn command(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Result<String> {
         self.runtime.block_on(self.cluster.dtm(arguments))
     }
 }
 
-fn remove_all(folder: &std::path::Path) -> Result<()> {
+/// Removes what is in a folder.
+pub(crate) fn remove_all(folder: &std::path::Path) -> Result<()> {
+    remove_all_but(folder, None)
+}
+
+/// The same, but for what has this name.
+pub(crate) fn remove_all_but(folder: &std::path::Path, kept: Option<&str>) -> Result<()> {
     for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
+        let entry = entry?;
+        if kept.is_some_and(|kept| entry.file_name() == kept) {
+            continue;
+        }
+        let path = entry.path();
         let removed = if path.is_dir() {
             std::fs::remove_dir_all(&path)
         } else {

@@ -100,9 +100,10 @@ impl Drilled {
                 self.runtime.block_on(self.cluster.lay_out(asked))?;
                 Ok((action.details(), None))
             }
-            Action::Heal(_) | Action::Backup | Action::Restore | Action::RotateCertificates => {
-                bail!("{} cannot be done here", action.word())
-            }
+            Action::Backup => Ok((self.backup()?, None)),
+            Action::Restore => Ok((self.restore(within)?, None)),
+            Action::RotateCertificates => Ok((self.rotate_certificates(within)?, None)),
+            Action::Heal(_) => bail!("{} is not asked for", action.word()),
         }
     }
 

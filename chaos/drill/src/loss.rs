@@ -27,6 +27,9 @@ pub(crate) struct SiteFault {
     pub(crate) is_loss: bool,
     /// What each source had sent by then.
     sent: Vec<u64>,
+    /// Since when the same nodes live in the next life of the cluster: every node was lost, and a
+    /// backup was restored. None: other nodes go on.
+    pub(crate) reborn: Option<Instant>,
     /// When it was taken back.
     pub(crate) healed: Option<Instant>,
     /// The last ack before nobody acked any more, where that was waited for.
@@ -45,7 +48,8 @@ impl SiteFault {
     /// One that is made now, under this load.
     pub(crate) fn new(nodes: Vec<usize>, is_loss: bool, load: Option<&Load>) -> Self {
         let sent = load.map(Load::sent).unwrap_or_default();
-        Self { at: crate::clock::now(), nodes, is_loss, sent, healed: None, last_ack: None }
+        let at = crate::clock::now();
+        Self { at, nodes, is_loss, sent, reborn: None, healed: None, last_ack: None }
     }
 
     /// What came of it.
@@ -75,8 +79,8 @@ impl SiteFault {
     fn rpo(&self, lost: impl Iterator<Item = (String, Ack)>) -> Result<Duration, String> {
         let mut oldest = Duration::ZERO;
         for (named, ack) in lost {
-            if !ack.node.is_none_or(|node| self.nodes.contains(&node)) {
-                return Err(format!("{named} is lost, and the site that goes on acked it (ING-1)"));
+            if self.is_elsewhere(&ack) {
+                return Err(format!("{named} is lost, and who goes on acked it (ING-1)"));
             }
             // What was under way in the moment of the fault counts as a moment.
             let age = self.at.saturating_duration_since(ack.at).max(Duration::from_millis(1));
@@ -85,13 +89,21 @@ impl SiteFault {
         Ok(oldest)
     }
 
+    /// Whether it is one of who goes on: of another node, or of the next life of the same nodes.
+    fn is_elsewhere(&self, ack: &Ack) -> bool {
+        match self.reborn {
+            Some(since) => ack.at >= since,
+            None => ack.node.is_some_and(|node| !self.nodes.contains(&node)),
+        }
+    }
+
     /// Of a record that was sent after the fault: another node may still pass on what the lost site
     /// had committed.
     fn first_elsewhere(&self, acks: &[(usize, Ack)]) -> Option<Instant> {
-        let is_elsewhere = |ack: &Ack| ack.node.is_some_and(|node| !self.nodes.contains(&node));
         let is_new =
             |source: usize, ack: &Ack| self.sent.get(source).is_none_or(|sent| ack.through > *sent);
-        let acks = acks.iter().filter(|(source, ack)| is_elsewhere(ack) && is_new(*source, ack));
+        let acks =
+            acks.iter().filter(|(source, ack)| self.is_elsewhere(ack) && is_new(*source, ack));
         acks.map(|(_, ack)| ack.at).min()
     }
 
@@ -142,6 +154,22 @@ mod tests {
         assert_eq!(fault.rpo([of(20, 0), of(350, 2)].into_iter()), Ok(MS(350)));
         assert_eq!(fault.rpo([of(0, 0)].into_iter()), Ok(MS(1)));
         assert!(fault.rpo([of(20, 4)].into_iter()).is_err_and(|why| why.contains("ING-1")));
+    }
+
+    #[test]
+    fn after_a_restore_the_same_nodes_are_told_apart_by_the_time_of_their_acks() {
+        let mut fault = fault();
+        fault.reborn = Some(fault.at + MS(500));
+        let ack = |through, ms| (0, Ack { through, at: fault.at + MS(ms), node: Some(0) });
+        let acks = [ack(9, 20), ack(8, 600), ack(9, 700)];
+        assert_eq!(fault.first_elsewhere(&acks), Some(fault.at + MS(700)));
+        assert_eq!(fault.first_elsewhere(&acks[..2]), None);
+        let lost = |ms| {
+            let at = fault.at + MS(ms);
+            fault.rpo([(String::new(), Ack { through: 1, at, node: Some(0) })].into_iter())
+        };
+        assert_eq!(lost(20), Ok(MS(1)), "acked in the moment of the fault, by the life before");
+        assert!(lost(600).is_err_and(|why| why.contains("ING-1")));
     }
 
     #[test]

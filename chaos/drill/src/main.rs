@@ -13,6 +13,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "waits and measures by the machine's own clock")]
 
+mod certificates;
 mod clock;
 mod cluster;
 mod faults;
@@ -23,6 +24,7 @@ mod load;
 mod loss;
 mod node;
 mod readback;
+mod restore;
 mod results;
 mod say;
 mod settings;
@@ -108,9 +110,6 @@ fn run_one(
     dtm: &Path,
     stop: &Arc<AtomicBool>,
 ) -> Result<Report> {
-    if let Some(why) = drill.lacking() {
-        anyhow::bail!(why.of(settings.lang));
-    }
     std::thread::scope(|scope| {
         let run = scope.spawn(|| drill_in(settings, drill, dtm, stop));
         run.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the drill panicked")))

@@ -28,11 +28,16 @@ impl Run {
     }
 
     fn drill(&self, name: &str, rest: &str) -> Output {
+        self.drill_with(name, rest, &[])
+    }
+
+    fn drill_with(&self, name: &str, rest: &str, environment: &[(&str, &str)]) -> Output {
         let file = self.home.path().join(format!("{name}.toml"));
         let head = format!("name = \"{name}\"\ntitle = {{ vi = \"Ngắn\", en = \"Short\" }}\n");
         std::fs::write(&file, head + rest).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_dtm-drill"));
         command.arg(file).arg("--results").arg(self.results()).args(["--lang", "en"]);
+        command.envs(environment.iter().copied());
         command.output().unwrap()
     }
 
@@ -275,16 +280,113 @@ fn a_cluster_that_cannot_be_is_refused_with_its_place() {
     assert!(!run.results().exists());
 }
 
-// What the machine or this version cannot do is not passed, and the reason stands in the results.
+// What cannot be begun is not passed, and the reason stands in the results.
 #[test]
 fn a_drill_that_cannot_be_run_is_not_passed_and_says_why() {
     let run = Run::new();
-    let output =
-        run.drill("renewed", "[targets]\nrto = \"1m\"\n[[step]]\ndo = \"rotate-certificates\"\n");
+    let rest = "[targets]\nrto = \"1m\"\n[[step]]\ndo = \"rotate-key\"\n";
+    let output = run.drill_with("unbegun", rest, &[("DTM_BIN", "/bin/false")]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let latest = run.latest();
     assert!(!latest.pass && latest.report.is_none(), "{latest:?}");
     let why = latest.not_run.expect("why");
-    assert!(why.contains("rotate-certificates (line 5)") && why.contains("renews"), "{why}");
+    assert!(why.contains("the cluster does not come up: dtm cluster init"), "{why}");
     assert!(said(&output).contains(&why));
+}
+
+// Every node shows a new certificate at every port, and no source waits for it.
+//
+// holds: ING-1, ING-2, ING-3, ING-4
+// fault: F23
+#[test]
+fn renewed_certificates_are_on_every_port_and_nothing_is_lost() {
+    let run = Run::new();
+    let output = run.drill(
+        "short-renewal",
+        r#"
+[targets]
+rpo_records = 0
+rto = "10s"
+
+[[step]]
+do = "load"
+sources = 6
+records_per_second = 180
+
+[[step]]
+do = "rotate-certificates"
+after = "1s"
+
+[[step]]
+do = "wait"
+until = "read-back"
+"#,
+    );
+    assert!(output.status.success(), "{}\n{}", output.status, said(&output));
+    let (report, _) = run.report(&run.latest());
+    let told = &report.steps[1].told;
+    for node in ["n1", "n2", "n3"] {
+        assert!(told.contains(&format!("{node} https, grpc, peers: ")), "{told}");
+    }
+}
+
+// All nodes are lost with their disks under load; a backup begins the next life, and the report has
+// the exact list of what was acknowledged after it.
+//
+// holds: ING-2, ING-3, ING-4
+#[test]
+fn a_cluster_that_is_lost_goes_on_from_its_backup_and_the_report_lists_what_it_lacks() {
+    let run = Run::new();
+    let output = run.drill(
+        "short-restore",
+        r#"
+[targets]
+rpo = "60s"
+first_ack = "2m"
+
+[[step]]
+id = "load"
+do = "load"
+sources = 6
+records_per_second = 180
+
+[[step]]
+do = "backup"
+after = "2s"
+
+[[step]]
+do = "backup"
+after = "2s"
+
+[[step]]
+do = "restore"
+after = "3s"
+within = "5m"
+
+[[step]]
+do = "wait"
+for = "3s"
+
+[[step]]
+do = "heal"
+step = "load"
+within = "2m"
+
+[[step]]
+do = "wait"
+until = "ledgers-agree"
+"#,
+    );
+    assert!(output.status.success(), "{}\n{}", output.status, said(&output));
+    let latest = run.latest();
+    let measured = &latest.measured;
+    // Three seconds of acknowledged records came after the second backup began.
+    assert!(measured.lost.is_some_and(|lost| lost >= 180), "{measured:?}");
+    assert!(measured.rpo_ms.is_some_and(|ms| ms >= 2_500), "{measured:?}");
+    assert!(measured.first_ack_ms.is_some_and(|ms| ms > 0), "{measured:?}");
+    assert!(measured.lost_ranges.iter().any(|range| range.starts_with("src-001/drill ")));
+    let (report, _) = run.report(&latest);
+    let told = |step: usize| report.steps[step].told.as_str();
+    assert!(told(1).starts_with("full,") && told(2).starts_with("incremental,"), "{}", told(2));
+    assert!(told(3).contains("life 2"), "{}", told(3));
 }

@@ -203,11 +203,11 @@ pub enum Action {
         /// Which.
         site: String,
     },
-    /// Makes a backup.
+    /// Writes a backup, the first one full, later ones of what came since, and verifies the chain.
     Backup,
-    /// Restores the newest backup into an empty cluster.
+    /// Every node ends for good with its disk; the newest backup begins the cluster's next life.
     Restore,
-    /// Renews all certificates.
+    /// Renews the certificates of all nodes, one after the other.
     RotateCertificates,
     /// Begins a new cluster key.
     RotateKey,

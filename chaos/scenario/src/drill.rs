@@ -256,6 +256,17 @@ fn read_step(mut fields: Fields<'_>, before: &[Step], laid: &Laid<'_>) -> Result
     if step.action == Action::Wait(Until::Elapsed) && step.lasts.is_none() {
         return Err(fields.refuse("for", Told::new("drill.wait-for-what")));
     }
+    if step.action == Action::Restore {
+        let is_there = before.iter().any(|step| step.action == Action::Backup);
+        let why = match laid.plan.sites.len() {
+            1 if is_there => None,
+            1 => Some("drill.no-backup-before"),
+            _ => Some("drill.restore-one-site"),
+        };
+        if let Some(why) = why {
+            return Err(fields.refuse("do", Told::new(why)));
+        }
+    }
     let is_known = |id: &str| before.iter().any(|step| step.id.as_deref() == Some(id));
     if let Action::Heal(Some(id)) = &step.action
         && !is_known(id)

@@ -59,14 +59,15 @@ fn every_kind_of_step_is_read() {
         "do = \"layout\"\nkind = \"standby\"\nprimary = \"a\"\nstandby = \"b\"",
         "do = \"failback\"\nsite = \"b\"",
         "do = \"backup\"",
-        "do = \"restore\"",
+        "do = \"backup\"\n[[step]]\ndo = \"restore\"",
         "do = \"rotate-certificates\"",
         "do = \"rotate-key\"",
         "do = \"rolling-restart\"\nwithin = \"20m\"",
     ];
     for (step, word) in steps.iter().zip(Action::WORDS) {
-        let drill = Drill::parse(&over_sites(step)).unwrap_or_else(|e| panic!("{step}: {e}"));
-        assert_eq!(drill.steps[0].action.word(), word);
+        let file = if word == "restore" { with(step) } else { over_sites(step) };
+        let drill = Drill::parse(&file).unwrap_or_else(|e| panic!("{step}: {e}"));
+        assert_eq!(drill.steps.last().map(|step| step.action.word()), Some(word));
         assert!(is_held(&format!("drill.do.{word}")), "{word}");
     }
     let clock = Action::Clock { who: Who::Leader(0), by_ms: -3_600_000 };
@@ -101,6 +102,8 @@ fn what_is_wrong_is_named_with_line_key_and_what_is_allowed() {
         (with("do = \"network\"\nfrom = \"leader\"\nto = \"all\""), 5, "step", "jitter"),
         (with("do = \"disk\"\nwho = \"all\"\nfault = \"gone\""), 8, "step.fault", "power-cut"),
         (with("do = \"heal\"\nstep = \"x\""), 5, "step.step", "no step before"),
+        (with("do = \"restore\""), 5, "step.do", "writes a backup before"),
+        (over_sites("do = \"restore\""), 8, "step.do", "one site"),
         (with("do = \"backup\"\nid = \"A\""), 7, "step.id", "small letters"),
         (
             with("do = \"backup\"\nid = \"a\"\n[[step]]\ndo = \"backup\"\nid = \"a\""),

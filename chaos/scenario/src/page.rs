@@ -3,12 +3,12 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use dtm_types::text::{Lang, Told, render};
+use dtm_types::text::{Lang, render};
 use jiff::Timestamp;
 use jiff::tz::{Offset, TimeZone};
 
 use crate::report::judge;
-use crate::{Action, ClusterPlan, Drill, Judged, Measured, Report, StepReport, UnixMs};
+use crate::{ClusterPlan, Drill, Judged, Measured, Report, StepReport, UnixMs};
 
 /// Hours before UTC of the times on pages: Vietnam's.
 const HOURS_AHEAD: i8 = 7;
@@ -213,21 +213,6 @@ impl Drill {
             ]
         });
         told.collect()
-    }
-
-    /// What the runner of this version cannot do: the first step that asks for it, and why. None:
-    /// it can be run.
-    #[must_use]
-    pub fn lacking(&self) -> Option<Told> {
-        let why = |action: &Action| match action {
-            Action::Backup | Action::Restore => Some(Told::new("drill.lacking.backup")),
-            Action::RotateCertificates => Some(Told::new("drill.lacking.certificates")),
-            _ => None,
-        };
-        self.steps.iter().find_map(|step| {
-            let told = Told::new("drill.lacking").with("line", step.line);
-            Some(told.with("step", step.action.word()).with_told("why", why(&step.action)?))
-        })
     }
 }
 

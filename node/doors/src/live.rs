@@ -126,7 +126,10 @@ impl Shared {
     /// This node about itself.
     pub fn local_node(&self) -> wire::NodeStatus {
         let (clock, settings) = (self.cluster.clock_status(), self.settings.now());
+        let own = self.material.own();
         wire::NodeStatus {
+            certificate_serial: own.serial.into(),
+            certificate_not_after_us: own.not_after_us,
             node: Some(self.row.clone()),
             reachable: true,
             groups_led: 0,

@@ -11,13 +11,14 @@ use dtm_proto::admin::node_service_client::NodeServiceClient;
 use dtm_proto::admin::node_service_server::NodeService;
 use dtm_proto::records::{LookupResponse, QuarantineResponse, ReadResponse};
 use dtm_seal::{ClusterKey, Secret};
-use dtm_types::command::{NodeRow, SettingsRow};
+use dtm_types::command::{ActorKind, NodeRow, SettingsRow};
 use dtm_types::{ErrorCode, GroupId, KeyId, NodeId};
 use parking_lot::Mutex;
 use rustls_pki_types::ServerName;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
+use super::audit::Actor;
 use super::records::Answers;
 use super::settings::check_here;
 use super::shared::Shared;
@@ -92,6 +93,15 @@ impl PeerCalls {
         request: wire::DrainLocalRequest,
     ) -> Result<wire::DrainLocalResponse, Status> {
         self.of_row(row)?.drain_local(request).await.map(Response::into_inner)
+    }
+
+    /// Tells a node to renew its certificate.
+    pub async fn renew_certificate(
+        &self,
+        row: &NodeRow,
+        request: wire::RenewCertificateRequest,
+    ) -> Result<wire::RenewCertificateResponse, Status> {
+        self.of_row(row)?.renew_certificate(request).await.map(Response::into_inner)
     }
 
     fn of_row(&self, row: &NodeRow) -> Result<NodeServiceClient<Channel>, Status> {
@@ -228,6 +238,21 @@ impl NodeService for NodeDoor {
         let row = request.into_inner().row.unwrap_or_default();
         check_here(&self.0, &row)?;
         Ok(Response::new(wire::CheckSettingsResponse {}))
+    }
+
+    async fn renew_certificate(
+        &self,
+        request: Request<wire::RenewCertificateRequest>,
+    ) -> Result<Response<wire::RenewCertificateResponse>, Status> {
+        self.0.allow(&request, Operation::PeerCall, None).await?;
+        let asked = request.into_inner();
+        let who = asked.actor.unwrap_or_default();
+        if who.kind() != ActorKind::Operator || who.id.len() != 16 {
+            return Err(status(ErrorCode::InvalidArgument, "an operator's id has 16 bytes"));
+        }
+        let (name, address) = (asked.actor_name, asked.actor_address);
+        let actor = Actor { kind: ActorKind::Operator, id: who.id, name, address };
+        self.0.renew_certificate(actor, asked.reason).await.map(Response::new)
     }
 
     async fn drain_local(

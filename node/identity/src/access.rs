@@ -79,6 +79,8 @@ operations! {
     DrainNode = "drain a node"                  [No   Yes  No   No   No   No];
     /// Take a node out for good.
     RemoveNode = "remove a node"                [No   Yes  No   No   No   No];
+    /// Give a node that runs a new key and certificate.
+    RenewNodeCertificate = "renew a node's certificate" [No Yes No No No No];
     /// Register or change a source.
     PutSource = "register a source"             [No   Yes  No   No   No   No];
     /// See sources, keys' ids and streams.

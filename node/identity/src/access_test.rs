@@ -22,6 +22,7 @@ const DECLARED: &[(&str, &str)] = &[
     ("transfer leadership", "operator"),
     ("drain a node", "operator"),
     ("remove a node", "operator"),
+    ("renew a node's certificate", "operator"),
     ("register a source", "operator"),
     ("list sources", "operator approver auditor source:own"),
     ("issue a source key", "operator"),

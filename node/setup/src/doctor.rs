@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use dtm_ctl::Failure;
 use dtm_identity::Certificate;
-use dtm_proto::admin::ClusterStatusResponse;
+use dtm_proto::admin::{ClusterStatusResponse, NodeStatus};
 use dtm_storage::vfs::{RealVfs, Vfs};
 use dtm_types::DAY_US;
 use dtm_types::text::{Lang, Told, render};
@@ -124,7 +124,13 @@ pub fn examine(config: Option<&Config>, now_us: i64) -> Vec<Finding> {
 
 /// What the nodes of the cluster run, as one of them says: a cluster runs two releases only while it
 /// is upgraded.
-pub fn nodes(asked: Result<ClusterStatusResponse, Failure>, lang: Lang) -> Vec<Finding> {
+///
+/// `now_us`: by what the ends of their certificates are judged.
+pub fn nodes(
+    asked: Result<ClusterStatusResponse, Failure>,
+    lang: Lang,
+    now_us: i64,
+) -> Vec<Finding> {
     let own = env!("CARGO_PKG_VERSION");
     let status = match asked {
         Ok(status) => status,
@@ -137,8 +143,8 @@ pub fn nodes(asked: Result<ClusterStatusResponse, Failure>, lang: Lang) -> Vec<F
             return vec![Finding::new("nodes", Verdict::Warning, found, "reach_cluster")];
         }
     };
-    let told = |node: dtm_proto::admin::NodeStatus| {
-        let row = node.node.unwrap_or_default();
+    let told = |mut node: NodeStatus| {
+        let row = node.node.take().unwrap_or_default();
         let (name, software, max) = (&row.name, &row.software_version, row.version_max);
         let found = Told::new("doctor.found.node").with("name", name).with("software", software);
         let found = found.with("version", max);
@@ -149,6 +155,9 @@ pub fn nodes(asked: Result<ClusterStatusResponse, Failure>, lang: Lang) -> Vec<F
             let found = Told::new("doctor.found.node_clock").with_told("node", found);
             let found = found.with("offset", node.clock_offset_us / 1_000);
             (Verdict::Warning, found, "set_clock")
+        } else if let Some(days) = ends_soon(&node, now_us) {
+            let found = Told::new("doctor.found.node_certificate").with_told("node", found);
+            (Verdict::Warning, found.with("days", days), "renew_node")
         } else if !node.settings_unknown.is_empty() {
             let keys = node.settings_unknown.join(" ");
             let found = Told::new("doctor.found.node_settings").with_told("node", found);
@@ -162,6 +171,12 @@ pub fn nodes(asked: Result<ClusterStatusResponse, Failure>, lang: Lang) -> Vec<F
     };
     let sites = sites(&status);
     status.nodes.into_iter().map(told).chain(sites).collect()
+}
+
+/// Days that a node's certificate has left, where it is to be renewed.
+fn ends_soon(node: &NodeStatus, now_us: i64) -> Option<i64> {
+    let days = (node.certificate_not_after_us - now_us).div_euclid(DAY_US);
+    (node.certificate_not_after_us != 0 && days < RENEW_DAYS).then_some(days)
 }
 
 /// How far replicas at other sites are behind, as the leaders of their groups say; nothing where all

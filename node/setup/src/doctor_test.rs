@@ -101,11 +101,19 @@ fn nodes_of_another_release_or_without_an_answer_are_told() {
     behind.settings_unknown = vec!["groups.voters_max".to_owned()];
     let mut all = vec![node("n1", own, true), node("n2", "0.0.0", true)];
     all.extend([node("n3", own, false), astray, behind]);
+    for (name, days) in [("n6", 29), ("n7", 31)] {
+        let certificate_not_after_us = NOW_US + days * DAY_US;
+        all.push(dtm_proto::admin::NodeStatus {
+            certificate_not_after_us,
+            ..node(name, own, true)
+        });
+    }
     let status = ClusterStatusResponse { nodes: all, ..Default::default() };
-    let found = nodes(Ok(status), Lang::En);
+    let found = nodes(Ok(status), Lang::En, NOW_US);
     let verdicts: Vec<_> = found.iter().map(|finding| finding.verdict).collect();
     let warning = Verdict::Warning;
-    assert_eq!(verdicts, [Verdict::Ok, warning, warning, warning, warning]);
+    let ok = Verdict::Ok;
+    assert_eq!(verdicts, [ok, warning, warning, warning, warning, warning, ok]);
     assert!(found[1].found.to_string().contains("n2: dtm 0.0.0"), "{found:?}");
     assert_eq!(found[1].remedy, Remedy::Key("same_release"));
     assert_eq!(found[2].remedy, Remedy::Key("start_node"));
@@ -113,7 +121,9 @@ fn nodes_of_another_release_or_without_an_answer_are_told() {
     assert_eq!(found[3].remedy, Remedy::Key("set_clock"));
     assert!(found[4].found.to_string().contains("groups.voters_max"), "{found:?}");
     assert_eq!(found[4].remedy, Remedy::Key("take_settings"));
-    let nobody = nodes(Err(Failure::usage("cli.no_context", &[])), Lang::En);
+    assert!(found[5].found.to_string().contains("certificate has 29 days left"), "{found:?}");
+    assert_eq!(found[5].remedy, Remedy::Key("renew_node"));
+    let nobody = nodes(Err(Failure::usage("cli.no_context", &[])), Lang::En, NOW_US);
     assert_eq!(nobody[0].verdict, Verdict::Ok, "a machine that no cluster was shown to");
 }
 

@@ -12,8 +12,8 @@ use crate::pki::Genesis;
 use dtm_administration::keep_backups;
 use dtm_doors::primacy;
 use dtm_doors::{
-    Shared, follow_leaders, keep_cluster_key, keep_drained, keep_settings, watch_fences,
-    watch_rights,
+    Shared, follow_leaders, keep_certificate, keep_cluster_key, keep_drained, keep_settings,
+    watch_fences, watch_rights,
 };
 
 type Part = AbortOnDropHandle<()>;
@@ -45,6 +45,7 @@ impl Beside {
                 ("the watch over this node's row", part(keep_drained(shared()))),
                 ("the watch over the settings", part(keep_settings(shared()))),
                 ("the watch over the cluster key", part(keep_cluster_key(shared()))),
+                ("the watch over this node's certificate", part(keep_certificate(shared()))),
                 ("the schedule of backups", part(keep_backups(shared()))),
                 ("the watch over which site is primary", part(primacy::watch(shared()))),
             ],

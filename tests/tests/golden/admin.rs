@@ -3,11 +3,12 @@
 use dtm_types::command::admin::Op;
 use dtm_types::command::{
     AckLevel, Admin, Agreement, ApprovalRow, ApprovalState, BootNode, ClusterRow, DatasetRow,
-    DenyApproval, EnterBackup, GrantApproval, GroupRow, JoinTokenRow, LayoutKind, LayoutRow,
-    LayoutSeat, LeftAction, MaskRule, NodeRow, OperatorRow, PutSettings, RemoveNode, ReplicaRow,
-    RequestApproval, ResendQuarantined, RevokeOperator, RevokeSourceCertificate, RevokeSourceKey,
-    RotateClusterKey, Setting, SettingChange, SettingsRow, SettleLeft, SourceCertificateRow,
-    SourceKeyRow, SourceLimits, SourceRow, TransferLeader, UseJoinToken,
+    DenyApproval, EnterBackup, GrantApproval, GroupRow, IssueNodeCertificate, JoinTokenRow,
+    LayoutKind, LayoutRow, LayoutSeat, LeftAction, MaskRule, NodeRow, OperatorRow, PutSettings,
+    RemoveNode, ReplicaRow, RequestApproval, ResendQuarantined, RevokeOperator,
+    RevokeSourceCertificate, RevokeSourceKey, RotateClusterKey, Setting, SettingChange,
+    SettingsRow, SettleLeft, SourceCertificateRow, SourceKeyRow, SourceLimits, SourceRow,
+    TransferLeader, UseJoinToken,
 };
 use dtm_types::format::{Form, Mode};
 
@@ -291,7 +292,7 @@ fn boot() -> BootNode {
     }
 }
 
-fn of_version_2() -> [(&'static str, Op); 17] {
+fn of_version_2() -> [(&'static str, Op); 18] {
     let boot_of_a_site = BootNode { sites_address: "n1:9445".into(), ..boot() };
     let rotating = ClusterRow { pending_cluster_key_id: id(7), ..cluster() };
     let removal = RemoveNode { node: id(1), approval: id(2), replicas_min: 3 };
@@ -308,6 +309,12 @@ fn of_version_2() -> [(&'static str, Op); 17] {
     let granted = GrantApproval { id: approval.id.clone(), object_digest, reason: reason.clone() };
     let denied = DenyApproval { id: approval.id, reason };
     let rotate = RotateClusterKey { key_id: id(1), current: true };
+    let issue = IssueNodeCertificate {
+        node: id(1),
+        digest: digest(2),
+        serial: vec![3; 16].into(),
+        not_after_us: 1_788_000_000_000_000,
+    };
     let backup =
         EnterBackup { backup: id(1), parent: id(2), manifest_digest: digest(3), anchor_leaf: 400 };
     let settled = SettleLeft {
@@ -330,6 +337,7 @@ fn of_version_2() -> [(&'static str, Op); 17] {
         ("boot_node.sites", Op::BootNode(boot_of_a_site)),
         ("transfer_leader", Op::TransferLeader(TransferLeader { groups: vec![1, 300], to: id(2) })),
         ("rotate_cluster_key", Op::RotateClusterKey(rotate)),
+        ("issue_node_certificate", Op::IssueNodeCertificate(issue)),
         ("put_settings", Op::PutSettings(put_settings())),
         ("enter_backup", Op::EnterBackup(backup)),
         ("put_group.standby", Op::PutGroup(group_with_a_standby())),

@@ -2,7 +2,8 @@
 
 use dtm_types::NodeId;
 use dtm_types::command::{
-    GroupRow, NodeRow, RaiseVersion, RemoveNode, ReplicaRow, RotateClusterKey, TransferLeader,
+    GroupRow, IssueNodeCertificate, NodeRow, RaiseVersion, RemoveNode, ReplicaRow,
+    RotateClusterKey, TransferLeader,
 };
 use dtm_types::format::{Leaf, LeafKind};
 
@@ -88,6 +89,38 @@ fn a_transfer_of_leadership_is_a_leaf_and_changes_no_row() {
         .act(admin::Op::RemoveNode(RemoveNode { node: NODE.to_vec().into(), ..Default::default() }))
         .expect("removed");
     assert_eq!(group.act(transfer(&[0], NODE)), Err(RefusalKind::NotFound), "a removed node");
+}
+
+// holds: SEC-2
+#[test]
+fn a_certificate_of_a_node_is_a_leaf_with_its_serial_and_only_of_a_node_that_is_there() {
+    let mut group = raised();
+    let issue = |node: &[u8], digest: usize, serial: usize| {
+        admin::Op::IssueNodeCertificate(IssueNodeCertificate {
+            node: node.to_vec().into(),
+            digest: vec![0xab; digest].into(),
+            serial: vec![0x41; serial].into(),
+            not_after_us: 7,
+        })
+    };
+    assert_eq!(group.act(issue(&NODE, 32, 16)), Err(RefusalKind::NotFound), "an unknown node");
+    let row = NodeRow { node: NODE.to_vec().into(), ..NodeRow::default() };
+    group.act(admin::Op::PutNode(row)).expect("a node");
+    let (size, _) = group.machine.ledger_head();
+    for (node, digest, serial) in
+        [(&NODE[..15], 32, 16), (&NODE, 31, 16), (&NODE, 32, 0), (&NODE, 32, 21)]
+    {
+        let refused = group.act(issue(node, digest, serial));
+        assert_eq!(refused, Err(RefusalKind::Malformed), "{digest} {serial}");
+    }
+    assert_eq!(group.machine.ledger_head().0, size, "what is refused leaves nothing");
+    let leaf = group.act(issue(&NODE, 32, 3)).expect("entered");
+    let certificate = format!("certificate={}", "ab".repeat(32));
+    let node = format!("node={}", NodeId(NODE));
+    assert_eq!(group.told(leaf), [&*node, &*certificate, "serial=414141"]);
+    let gone = RemoveNode { node: NODE.to_vec().into(), ..Default::default() };
+    group.act(admin::Op::RemoveNode(gone)).expect("removed");
+    assert_eq!(group.act(issue(&NODE, 32, 3)), Err(RefusalKind::NotFound), "a removed node");
 }
 
 // holds: SEC-2

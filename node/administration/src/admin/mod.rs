@@ -3,6 +3,7 @@
 
 mod anchors;
 mod approvals;
+mod certificates;
 mod cluster;
 mod datasets;
 mod keys;
@@ -141,6 +142,7 @@ calls! {
     transfer_leader: TransferLeaderRequest -> TransferLeaderResponse;
     drain_node: DrainNodeRequest -> DrainNodeResponse;
     remove_node: RemoveNodeRequest -> RemoveNodeResponse;
+    renew_node_certificate: RenewNodeCertificateRequest -> RenewNodeCertificateResponse;
     put_source: PutSourceRequest -> PutSourceResponse;
     list_sources: ListSourcesRequest -> ListSourcesResponse;
     issue_source_key: IssueSourceKeyRequest -> IssueSourceKeyResponse;

@@ -3,8 +3,9 @@
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use dtm_storage::vfs::{RealVfs, rename_for_good};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
@@ -46,6 +47,37 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
         io::ErrorKind::AlreadyExists => Error::Exists { path: path.to_owned() },
         _ => Error::Io { what: "write", path: path.to_owned(), source },
     })
+}
+
+/// Replaces a file, or makes it, whole or not at all, by way of `NAME.new` beside it. Durable when it
+/// returns. A link is followed: what it names is replaced.
+///
+/// # Errors
+/// [`Error::Io`]; the file holds what it held, or the new content.
+pub(super) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let new = with_ending(&path, ".new");
+    remove(&new)?;
+    write(&new, content, mode)?;
+    rename_for_good(&RealVfs, &new, &path).map_err(failed("replace", &path))
+}
+
+/// Removes a file; one that is not there is removed already.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// The file of that name with an ending, in the same folder.
+pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
 }
 
 /// Certificates of a PEM file, in order; at least one.

@@ -73,6 +73,16 @@ impl Issuing {
         &self.certificate
     }
 
+    /// Its end, Unix microseconds; what it signs ends no later.
+    ///
+    /// # Errors
+    /// [`Error::Request`] where it is malformed.
+    pub fn not_after_us(&self) -> Result<i64, Error> {
+        let (_, own) = x509_parser::parse_x509_certificate(&self.certificate)
+            .map_err(|_| Error::Request("the issuing certificate is malformed"))?;
+        Ok(own.validity().not_after.timestamp().saturating_mul(1_000_000))
+    }
+
     /// Signs a PKCS#10 request (DER) of which only the key is taken. Returns the chain, the new
     /// certificate first.
     ///

@@ -16,6 +16,7 @@ mod files;
 mod genesis;
 mod init;
 mod issuing;
+mod renewal;
 
 pub use authority::{Authority, make_authority};
 pub use dtm_ctl::{Request, make_request, pem};
@@ -25,6 +26,7 @@ pub use genesis::Genesis;
 pub use init::{InitOptions, Initialised, MakeKeyring, cluster_init};
 pub use init::{refuse_existing, write_node};
 pub use issuing::{Issuing, Subject, peer_name};
+pub use renewal::{complete, is_due, replace_pair};
 
 use std::io;
 use std::path::PathBuf;
@@ -93,6 +95,9 @@ pub const ISSUING_DAYS: u32 = 1_825;
 /// Validity of a node's certificate.
 pub const NODE_DAYS: u32 = 397;
 
+#[cfg(test)]
+#[path = "renewal_test.rs"]
+mod renewal_tests;
 #[cfg(test)]
 #[path = "pki_test.rs"]
 mod tests;

@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use dtm_identity::Identity;
 use dtm_types::{ClusterId, NodeId};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{Door, Error, VERSIONS, provider};
+use super::{Door, Error, VERSIONS, is_issued_under, provider};
 use crate::config::Tls;
 use crate::pki;
 
@@ -30,10 +30,13 @@ const PUT_BACK_BOTH: &str =
 /// The node's certificates and the configurations made from them.
 pub struct Material {
     files: [PathBuf; 3],
+    /// Held while the files are written, so that nobody reads half of a renewal.
+    files_in_use: Mutex<()>,
     current: RwLock<Arc<Current>>,
 }
 
 struct Current {
+    leaf: CertificateDer<'static>,
     https: Arc<ServerConfig>,
     grpc: Arc<ServerConfig>,
     peers: Arc<ServerConfig>,
@@ -42,14 +45,17 @@ struct Current {
 }
 
 impl Material {
-    /// Reads the three files.
+    /// Reads the three files; a renewal that a crash cut off is completed first.
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
     pub fn load(tls: &Tls) -> Result<Arc<Self>, Error> {
         let files = [tls.certificate.clone(), tls.key.clone(), tls.ca.clone()];
-        let current = Current::read(&files)?;
-        Ok(Arc::new(Self { files, current: RwLock::new(Arc::new(current)) }))
+        if pki::complete(&tls.certificate, &tls.key)? {
+            tracing::warn!("a renewal of this node's certificate was cut off: completed");
+        }
+        let current = RwLock::new(Arc::new(Current::read(&files)?));
+        Ok(Arc::new(Self { files, files_in_use: Mutex::default(), current }))
     }
 
     /// Reads the files again and, where they hold, uses them from the next connection on. A node
@@ -58,7 +64,47 @@ impl Material {
     /// # Errors
     /// As [`Material::load`]; the old certificates stay in use.
     pub fn reload(&self) -> Result<(), Error> {
-        let next = Current::read(&self.files)?;
+        let _in_use = self.files_in_use.lock();
+        self.take(Current::read(&self.files)?)
+    }
+
+    /// Puts a renewed key (PEM) and its chain in the place of this node's files, durably, and uses
+    /// them from the next connection on. What does not hold is refused before anything is written.
+    /// Writes and syncs files: not for a runtime's thread.
+    ///
+    /// # Errors
+    /// As [`Material::reload`], or [`Error::File`] where they cannot be written; the old certificates
+    /// stay in use.
+    pub fn renew(&self, key_pem: &str, chain: &[CertificateDer<'static>]) -> Result<(), Error> {
+        let _in_use = self.files_in_use.lock();
+        let [certificate, key, ca] = &self.files;
+        let private = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
+            .map_err(|_| unusable(KEY, key, &"the new one is no private key (PEM)"))?;
+        let ca_chain = pki::read_certificates(ca).map_err(of_setting(CA))?;
+        let next = Current::of(&self.files, chain, &private, &ca_chain)?;
+        if !is_issued_under(chain, &ca_chain, next.own.not_before_us) {
+            return Err(unusable(CA, ca, &"the new certificate was not issued under it"));
+        }
+        self.check_same(&next)?;
+        pki::replace_pair(certificate, key, key_pem, chain)?;
+        self.take(next)
+    }
+
+    /// Whether this node's certificate was issued by this one.
+    pub fn is_issued_by(&self, issuing: &CertificateDer<'static>) -> bool {
+        let current = Arc::clone(&self.current.read());
+        let (own, above) = ([current.leaf.clone()], [issuing.clone()]);
+        is_issued_under(&own, &above, current.own.not_before_us)
+    }
+
+    fn take(&self, next: Current) -> Result<(), Error> {
+        self.check_same(&next)?;
+        *self.current.write() = Arc::new(next);
+        Ok(())
+    }
+
+    /// A node stays who it is.
+    fn check_same(&self, next: &Current) -> Result<(), Error> {
         let same = next.own.identity == self.current.read().own.identity;
         if !same {
             let what = format!(
@@ -74,7 +120,6 @@ impl Material {
                 remedy,
             });
         }
-        *self.current.write() = Arc::new(next);
         Ok(())
     }
 
@@ -102,6 +147,11 @@ impl Material {
         }
     }
 
+    /// Facts of the node's certificate that is in use now.
+    pub fn own(&self) -> dtm_identity::Certificate {
+        self.current.read().own.clone()
+    }
+
     /// End of the node's certificate, Unix microseconds.
     pub fn not_after_us(&self) -> i64 {
         self.current.read().own.not_after_us
@@ -112,24 +162,41 @@ impl Current {
     fn read(files: &[PathBuf; 3]) -> Result<Self, Error> {
         let [certificate, key, ca] = files;
         let chain = pki::read_certificates(certificate).map_err(of_setting(CERTIFICATE))?;
-        let own = node_certificate(certificate, &chain)?;
+        // What is wrong with the certificate is told before what is wrong with the others.
+        node_certificate(certificate, &chain)?;
         let ca_chain = pki::read_certificates(ca).map_err(of_setting(CA))?;
-        let roots = Arc::new(roots(ca, &ca_chain)?);
+        roots(ca, &ca_chain)?;
+        Self::of(files, &chain, &private_key(key)?, &ca_chain)
+    }
+
+    /// Of what the files hold, or are to hold.
+    fn of(
+        files: &[PathBuf; 3],
+        chain: &[CertificateDer<'static>],
+        private: &PrivateKeyDer<'static>,
+        ca_chain: &[CertificateDer<'static>],
+    ) -> Result<Self, Error> {
+        let [certificate, key, ca] = files;
+        let leaf =
+            chain.first().ok_or_else(|| unusable(CERTIFICATE, certificate, &"it is empty"))?;
+        let own = node_certificate(certificate, chain)?;
+        let roots = Arc::new(roots(ca, ca_chain)?);
         // A node that joins knows the root by its digest only: this door shows it.
-        let shown: Vec<_> = chain.iter().chain(&ca_chain).cloned().collect();
+        let shown: Vec<_> = chain.iter().chain(ca_chain).cloned().collect();
         let server = |door| {
-            let chain = if door == Door::Grpc { &shown } else { &chain };
-            server_config(door, chain, key, &roots, certificate)
+            let chain = if door == Door::Grpc { &shown } else { chain };
+            server_config(door, chain, (key, private), &roots, certificate)
         };
         let client = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(VERSIONS)
             .map_err(|e| unusable(CERTIFICATE, certificate, &e))?
             .with_root_certificates(Arc::clone(&roots))
-            .with_client_auth_cert(chain.clone(), private_key(key)?)
+            .with_client_auth_cert(chain.to_vec(), private.clone_key())
             .map_err(|e| key_refused(key, certificate, &e))?;
         let mut client = client;
         client.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self {
+            leaf: leaf.clone(),
             https: server(Door::Https)?,
             grpc: server(Door::Grpc)?,
             peers: server(Door::Peers)?,
@@ -198,7 +265,7 @@ pub(super) fn roots(
 fn server_config(
     door: Door,
     chain: &[CertificateDer<'static>],
-    key: &Path,
+    (key, private): (&Path, &PrivateKeyDer<'static>),
     roots: &Arc<RootCertStore>,
     certificate: &Path,
 ) -> Result<Arc<ServerConfig>, Error> {
@@ -212,7 +279,7 @@ fn server_config(
         .with_protocol_versions(VERSIONS)
         .map_err(|e| unusable(CERTIFICATE, certificate, &e))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain.to_vec(), private_key(key)?)
+        .with_single_cert(chain.to_vec(), private.clone_key())
         .map_err(|e| key_refused(key, certificate, &e))?;
     config.alpn_protocols = match door {
         Door::Https => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
@@ -238,7 +305,8 @@ pub async fn watch(
             () = tokio::time::sleep(interval) => {}
         }
         let now = stamps(&material.files);
-        if now == seen {
+        // In the middle of a renewal they are looked at again later: nobody waits here for its disk.
+        if now == seen || material.files_in_use.is_locked() {
             continue;
         }
         seen = now;

@@ -239,6 +239,46 @@ async fn certificates_are_replaced_while_connections_go_on() {
 }
 
 #[tokio::test]
+async fn a_renewed_pair_is_in_use_at_once_and_one_that_does_not_hold_changes_nothing() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let authority = make_authority("ours", now_us()).expect("made");
+    let held = issue(&authority, node(1), &["old.test"], now_us(), 30);
+    let tls = put(scratch.path(), &authority, &held);
+    let (address, material, _callers, _token) = open(&tls, Door::Grpc).await;
+    assert!(material.is_issued_by(authority.issuing.certificate()));
+    let mut before = shaken(address, "old.test", client(&authority, None)).await.expect("shakes");
+    // Who is silent after the handshake would be dropped.
+    before.write_all(b"hello").await.expect("written");
+    before.read_exact(&mut [0; 2]).await.expect("answered");
+
+    let other = make_authority("theirs", now_us()).expect("made");
+    assert!(!material.is_issued_by(other.issuing.certificate()));
+    let renewed = issue(&authority, node(1), &["renewed.test"], now_us(), 60);
+    for (why, (chain, request)) in [
+        ("another node", issue(&authority, node(2), &["renewed.test"], now_us(), 30)),
+        ("another root", issue(&other, node(1), &["renewed.test"], now_us(), 30)),
+        ("another key", (renewed.0.clone(), make_request("x").expect("made"))),
+    ] {
+        let refused = material.renew(&request.key_pem, &chain).expect_err(why).to_string();
+        assert!(refused.starts_with("tls."), "{why}: {refused}");
+        let key = fs::read_to_string(&tls.key).expect("a key");
+        assert_eq!(key, *held.1.key_pem, "{why}: nothing was written");
+    }
+    verdict(address, "old.test", client(&authority, None)).await.expect("still the old one");
+
+    material.renew(&renewed.1.key_pem, &renewed.0).expect("renewed");
+    let facts = pki::Issuing::facts(&renewed.0).expect("ours");
+    assert_eq!(material.own(), facts);
+    verdict(address, "renewed.test", client(&authority, None)).await.expect("at once");
+    assert!(verdict(address, "old.test", client(&authority, None)).await.is_err());
+    before.write_all(b"hello").await.expect("a connection of before goes on");
+    let mut answer = [0; 1];
+    let ended = tokio::time::timeout(Duration::from_millis(200), before.read(&mut answer)).await;
+    assert!(ended.is_err(), "it is open still: {ended:?}");
+    assert_eq!(Material::load(&tls).expect("after a restart").own(), facts);
+}
+
+#[tokio::test]
 async fn a_caller_that_says_nothing_after_its_handshake_is_dropped() {
     let scratch = tempfile::tempdir().expect("a folder");
     let authority = make_authority("ours", now_us()).expect("made");

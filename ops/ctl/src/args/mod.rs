@@ -6,6 +6,7 @@ mod availability;
 mod backup;
 mod data;
 mod drill;
+mod renew;
 mod site;
 
 pub use approval::ApprovalCommand;
@@ -16,6 +17,7 @@ pub use data::{
     SendMode, SourceArgs, SourceCommand, SourceKeyCommand, SourceLimit,
 };
 pub use drill::DrillCommand;
+pub use renew::RenewArgs;
 pub use site::{
     FailbackArgs, LayoutArgs, LayoutName, LeftArgs, LeftCommand, PromoteArgs, SiteCommand,
 };
@@ -237,6 +239,8 @@ pub enum ClusterCommand {
         #[arg(long)]
         check: bool,
     },
+    /// Give nodes that run a new key and certificate, one after the other, without a restart.
+    Renew(RenewArgs),
     /// Take a node out for good.
     Remove {
         /// Node (name or id).

@@ -1,4 +1,4 @@
-//! `dtm cluster token|status|transfer|drain|remove`.
+//! `dtm cluster token|status|transfer|drain|remove|upgrade`.
 
 use dtm_proto::admin::upgrade_obstacle::Reason as Obstacle;
 use dtm_proto::admin::{
@@ -29,6 +29,7 @@ pub(crate) async fn run(command: &ClusterCommand, globals: &Globals) -> Result<(
             let check = *check || *action == UpgradeAction::Status;
             upgrade(globals, &printer, check).await
         }
+        ClusterCommand::Renew(args) => super::renew::run(args, globals, &printer).await,
         ClusterCommand::Remove { node, approval } => {
             remove(globals, &printer, node, *approval).await
         }
@@ -67,7 +68,8 @@ async fn node_id(remote: &Remote, named: &str) -> Result<Vec<u8>, Failure> {
     }
 }
 
-fn node_of(status: &ClusterStatusResponse, named: &str) -> Result<Vec<u8>, Failure> {
+/// The same, where the status is known.
+pub(super) fn node_of(status: &ClusterStatusResponse, named: &str) -> Result<Vec<u8>, Failure> {
     if let Ok(id) = uuid::Uuid::parse_str(named) {
         return Ok(id.as_bytes().to_vec());
     }
@@ -369,6 +371,8 @@ fn to_json(status: &ClusterStatusResponse, troubles: &[String]) -> Value {
             "groups_led": node.groups_led, "sessions": node.sessions, "stopped_reason": node.stopped_reason,
             "disk_free_bytes": node.disk_free_bytes, "clock_offset_us": node.clock_offset_us,
             "clock_astray": node.clock_astray, "clock_spread_us": node.clock_spread_us,
+            "certificate_serial": hex::encode(&node.certificate_serial),
+            "certificate_until": time(node.certificate_not_after_us),
             "software_version": row.software_version, "boot_counter": row.boot_counter,
         })
     });

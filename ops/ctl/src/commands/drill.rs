@@ -102,9 +102,6 @@ fn show(printer: &Printer<'_>, globals: &Globals, named: &str, toml: bool) -> Re
     printer.raw("");
     let steps = steps.into_iter().map(|step| step.to_vec()).collect();
     printer.table(&["step", "line", "what", "details", "after", "lasts"], steps, &json!({}));
-    if let Some(lacking) = drill.lacking() {
-        printer.raw(&format!("\n{}", lacking.of(globals.lang)));
-    }
     Ok(())
 }
 
@@ -114,10 +111,7 @@ fn check(printer: &Printer<'_>, globals: &Globals, files: &[&Path]) -> Result<()
         let text = fs::read_to_string(path).map_err(Failure::file(path))?;
         let file = path.display().to_string();
         let (name, wrong, line) = match Drill::parse(&text) {
-            Ok(drill) => {
-                let lacking = drill.lacking().map(|lacking| lacking.of(globals.lang));
-                (Some(drill.name), lacking, None)
-            }
+            Ok(drill) => (Some(drill.name), None, None),
             Err(error) => (None, Some(error.told(globals.lang)), Some(error.line)),
         };
         match &wrong {

@@ -18,6 +18,7 @@ mod promote;
 pub(crate) mod publish;
 pub(crate) mod quarantine;
 pub(crate) mod records;
+mod renew;
 pub(crate) mod site;
 pub(crate) mod source;
 mod source_row;

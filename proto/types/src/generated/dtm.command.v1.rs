@@ -188,7 +188,7 @@ pub struct Admin {
     pub expected_version: ::core::option::Option<u64>,
     #[prost(
         oneof = "admin::Op",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 30, 31, 32, 40, 45, 50, 51"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 30, 31, 32, 40, 45, 50, 51"
     )]
     pub op: ::core::option::Option<admin::Op>,
 }
@@ -232,6 +232,8 @@ pub mod admin {
         TransferLeader(super::TransferLeader),
         #[prost(message, tag = "27")]
         RotateClusterKey(super::RotateClusterKey),
+        #[prost(message, tag = "28")]
+        IssueNodeCertificate(super::IssueNodeCertificate),
         #[prost(message, tag = "30")]
         RequestApproval(super::RequestApproval),
         #[prost(message, tag = "31")]
@@ -637,6 +639,23 @@ pub struct RotateClusterKey {
     /// the current one from here on.
     #[prost(bool, tag = "2")]
     pub current: bool,
+}
+/// The certificate of a node that runs is issued anew; entered before the node takes it into use. No row
+/// changes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IssueNodeCertificate {
+    /// 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub node: ::prost::bytes::Bytes,
+    /// 32 bytes: SHA-256 of the certificate (DER).
+    #[prost(bytes = "bytes", tag = "2")]
+    pub digest: ::prost::bytes::Bytes,
+    /// Serial number, big endian, at most 20 bytes.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub serial: ::prost::bytes::Bytes,
+    /// Its end, Unix microseconds.
+    #[prost(int64, tag = "4")]
+    pub not_after_us: i64,
 }
 /// A backup, entered twice: when it is begun, and when it was written and read back. No row changes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

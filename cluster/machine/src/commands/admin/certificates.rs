@@ -1,6 +1,10 @@
-//! Certificates that were issued to sources: each has a row, so that each can be revoked.
+//! Certificates that were issued: to sources, each with a row, so that each can be revoked; to nodes
+//! that run, each with its leaf (a node is cut off by its own row).
 
-use dtm_types::command::{RefusalKind, RevokeSourceCertificate, SourceCertificateRow};
+use dtm_types::NodeId;
+use dtm_types::command::{
+    IssueNodeCertificate, NodeRow, RefusalKind, RevokeSourceCertificate, SourceCertificateRow,
+};
 
 use super::{Decision, Effect};
 use crate::commands::{Context, refused};
@@ -44,6 +48,26 @@ pub(super) fn revoke(ctx: &mut Context<'_, '_>, revoke: &RevokeSourceCertificate
     ids.push("revoked".to_owned());
     ctx.rows.put_row(key, &row);
     Ok(Ok(Effect::on(ids)))
+}
+
+/// Says that a node is given a certificate anew. No row changes.
+pub(super) fn issue_to_node(ctx: &mut Context<'_, '_>, issue: &IssueNodeCertificate) -> Decision {
+    let is_whole =
+        issue.digest.len() == DIGEST_BYTES && (1..=SERIAL_BYTES_MAX).contains(&issue.serial.len());
+    let Some(id) = NodeId::from_slice(&issue.node).filter(|_| is_whole) else {
+        let what = "a node has an id of 16 bytes, its certificate a SHA-256 and a serial";
+        return Ok(Err(refused(RefusalKind::Malformed, what)));
+    };
+    let row: Option<NodeRow> = ctx.rows.row(&keys::by_id(table::NODE, &issue.node))?;
+    if row.is_none_or(|row| row.removed) {
+        return Ok(Err(refused(RefusalKind::NotFound, "no such node")));
+    }
+    let (certificate, serial) = (hex(&issue.digest), hex(&issue.serial));
+    Ok(Ok(Effect::on(vec![
+        format!("node={id}"),
+        format!("certificate={certificate}"),
+        format!("serial={serial}"),
+    ])))
 }
 
 fn ids(source: &str, digest: &[u8]) -> Vec<String> {
