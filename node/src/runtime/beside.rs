@@ -11,8 +11,8 @@ use super::found;
 use crate::pki::Genesis;
 use crate::primacy;
 use crate::services::{
-    Shared, follow_leaders, keep_backups, keep_cluster_key, keep_drained, keep_settings,
-    watch_fences, watch_rights,
+    Shared, enter_lines, follow_leaders, keep_backups, keep_cluster_key, keep_drained,
+    keep_settings, watch_fences, watch_rights,
 };
 
 type Part = AbortOnDropHandle<()>;
@@ -45,6 +45,7 @@ impl Beside {
                 ("the watch over the settings", part(keep_settings(shared()))),
                 ("the watch over the cluster key", part(keep_cluster_key(shared()))),
                 ("the schedule of backups", part(keep_backups(shared()))),
+                ("the entries about lines", part(enter_lines(shared()))),
                 ("the watch over which site is primary", part(primacy::watch(shared()))),
             ],
             founding,

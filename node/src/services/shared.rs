@@ -23,6 +23,7 @@ use crate::tls::Material;
 use super::ahead::Ahead;
 use super::arrivals::Arrivals;
 use super::directory::Directory;
+use super::lines::SiteLines;
 use super::peers::PeerCalls;
 use super::rights::{Entered, Rights};
 use super::settings::Settings;
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) primacy: Arc<Primacy>,
     /// Cancelled where this node is to end and be started again, in another life of the cluster.
     pub(crate) goes_over: CancellationToken,
+    /// Lines to other sites, where this node has them.
+    pub(crate) sites: Option<SiteLines>,
     pub(crate) settings: Settings,
     pub(crate) room: Room,
 }

@@ -137,13 +137,17 @@ metrics! {
     Counter "dtm_cluster_appends_turned_away_total" [""] "messages": "Appends of a leader turned away because the disk is full.";
     Gauge "dtm_sites_line_up" ["node"] "lines": "1 while there is a connection to a node of another site, else 0.";
     Gauge "dtm_sites_path" ["node"] "position": "Position of the path in use to that node, 0 for the first; -1 = cut.";
-    Gauge "dtm_sites_first_path_cut_seconds" ["node"] "seconds": "How long the first path to that node has been cut.";
+    Gauge "dtm_sites_first_path_cut_seconds" ["node"] "seconds": "How long the first path to that node has been cut, since the last good message over it.";
+    Gauge "dtm_sites_awaits_confirmation" ["node"] "lines": "1 while the second path to that node waits for `dtm site confirm`, else 0.";
+    Gauge "dtm_sites_contact" ["contact"] "contacts": "1; its label is whom to tell of a line that is cut (`sites.contact`). Not there where nobody is named.";
     Gauge "dtm_sites_rtt_seconds" ["node"] "seconds": "Round trip of the connection in use to that node.";
     Counter "dtm_sites_packets_lost_total" ["node"] "packets": "Packets to that node that were lost.";
     Counter "dtm_sites_sent_bytes_total" ["node"] "bytes": "Bytes sent to that node, headers of QUIC included.";
     Counter "dtm_sites_received_bytes_total" ["node"] "bytes": "Bytes received from that node, headers of QUIC included.";
     Counter "dtm_sites_cuts_total" ["node"] "cuts": "Times that no path to that node had a connection any more.";
     Counter "dtm_sites_switches_total" ["node"] "switches": "Changes of the path in use to that node, returns to the first included.";
+    Counter "dtm_sites_incidents_total" ["node"] "incidents": "Times that the first path to that node was cut for 30 seconds.";
+    Counter "dtm_sites_entries_lost_total" [""] "entries": "Entries about lines that were given up, since the ledger took none for too long.";
     Counter "dtm_sites_standby_ordered_total" ["node"] "orders": "Times that the standby channel was ordered: the first path was cut for the time of the rule.";
     Gauge "dtm_primacy_may_acknowledge" [""] "0 or 1": "1 while this node may acknowledge: always, but where a register decides which site is primary.";
     Counter "dtm_primacy_refused_total" [""] "commands": "Commands of sessions that were not proposed, because this node may not acknowledge.";

@@ -126,6 +126,7 @@ fn of_administration() -> Vec<Call> {
         "PromoteSite",
         "HandOver",
         "SettleLeft",
+        "ConfirmChannel",
     ];
     calls.extend(each(service, &changes, OPERATOR, &[]));
     calls.extend(each(service, &["GrantApproval", "DenyApproval"], "operator approver", &[]));
@@ -144,6 +145,7 @@ fn of_nodes() -> Vec<Call> {
         "ClusterKey",
         "DrainLocal",
         "CheckSettings",
+        "ConfirmLines",
         "ReadGroup",
         "LookupInGroup",
         "QuarantineOfGroup",

@@ -15,6 +15,7 @@ use tonic::{Request, Status};
 
 use super::AdminDoor;
 use crate::primacy::Contradiction;
+use crate::services::lines;
 use crate::services::status::{internal, told};
 
 /// What a replica says of itself that lacks nothing of what it applied.
@@ -77,6 +78,8 @@ impl AdminDoor {
             sites: sites(&plan, &status),
             lacks: lacks.iter().map(lack_to_wire).collect(),
             meta_current: status.meta_current,
+            lines: lines::with_names(&status.nodes),
+            contact: self.0.settings.now().running.sites.contact.clone(),
         })
     }
 }
