@@ -128,7 +128,7 @@ async fn dial(shared: &Shared, line: &Line, path: &Path, purpose: Use) -> Result
     let resolving = timeout(shared.settings.handshake, resolve(&path.remote, open.address));
     let remote = resolving.await.map_err(|_| Error::Late)??;
     let tls = &open.channel.tls;
-    let Socket::Quic { endpoint, .. } = &open.socket else {
+    let Socket::Quic { endpoint } = &open.socket else {
         let call = Call { local: open.address.ip(), remote, node: line.node, tls: Arc::clone(tls) };
         let called = tcp::call(call, purpose, &shared.settings, &shared.stop).await;
         return called.map(Wire::Tcp);

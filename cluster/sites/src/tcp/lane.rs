@@ -25,7 +25,14 @@ fn ended() -> io::Error {
 impl TcpLane {
     pub(super) fn new(io: Io, session: Arc<Session>) -> Self {
         let ended = Box::pin(session.token().cancelled_owned());
+        session.lane_begins();
         Self { io, session, ended }
+    }
+}
+
+impl Drop for TcpLane {
+    fn drop(&mut self) {
+        self.session.lane_ended();
     }
 }
 

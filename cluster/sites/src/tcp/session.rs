@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use dtm_types::NodeId;
@@ -40,6 +40,9 @@ pub(crate) struct Session {
     /// How further connections are made, where this end called.
     call: Option<Call>,
     handshake: Duration,
+    /// Lanes that are open, whoever opened them; the other end opens none beyond the bound.
+    lanes: AtomicU32,
+    lanes_max: u32,
     begun: Instant,
     round_trip_us: AtomicU64,
     sent_bytes: AtomicU64,
@@ -76,6 +79,8 @@ impl Session {
             next: AtomicU64::new(0),
             call,
             handshake: settings.handshake,
+            lanes: AtomicU32::new(0),
+            lanes_max: settings.lanes_max,
             begun: Instant::now(),
             round_trip_us: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
@@ -102,6 +107,14 @@ impl Session {
 
     pub(crate) async fn closed(&self) {
         self.ended.cancelled().await;
+    }
+
+    pub(super) fn lane_begins(&self) {
+        self.lanes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn lane_ended(&self) {
+        self.lanes.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(super) fn count(&self, sent: usize, received: usize) {
@@ -158,7 +171,10 @@ impl Session {
     /// more on its way than is taken.
     pub(super) fn arrive(&self, purpose: Purpose, io: Io) {
         let is_taken = match purpose {
-            Purpose::Lane => self.arrived.try_send(io).is_ok(),
+            Purpose::Lane => {
+                let has_room = self.lanes.load(Ordering::Relaxed) < self.lanes_max;
+                has_room && self.arrived.try_send(io).is_ok()
+            }
             Purpose::Wanted(number) => {
                 let waits = self.wanted.lock().remove(&number);
                 waits.is_some_and(|waits| waits.send(io).is_ok())
