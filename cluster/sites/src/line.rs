@@ -259,11 +259,16 @@ impl Line {
         }
     }
 
-    /// Ends all connections.
+    /// Ends all connections of a line that is kept no more; no alarm is raised for it.
     pub(crate) fn close(&self) {
         for live in self.state.lock().live.drain(..) {
             live.wire.close(VarInt::from_u32(0), b"stops");
         }
+        let node = || self.node.to_string();
+        metrics::gauge!("dtm_sites_line_up", "node" => node()).set(f64::NAN);
+        metrics::gauge!("dtm_sites_path", "node" => node()).set(f64::NAN);
+        metrics::gauge!("dtm_sites_first_path_cut_seconds", "node" => node()).set(0.0);
+        metrics::gauge!("dtm_sites_awaits_confirmation", "node" => node()).set(0.0);
     }
 
     /// Takes the figures of its connections over into the metrics.

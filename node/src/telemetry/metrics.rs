@@ -135,7 +135,7 @@ metrics! {
     Counter "dtm_cluster_scrubbed_bytes_total" [""] "bytes": "Bytes of sealed segments read again to find damage.";
     Counter "dtm_cluster_forward_streams_failed_total" [""] "streams": "Streams for forwarded commands that a leader's node did not open.";
     Counter "dtm_cluster_appends_turned_away_total" [""] "messages": "Appends of a leader turned away because the disk is full.";
-    Gauge "dtm_sites_line_up" ["node"] "lines": "1 while there is a connection to a node of another site, else 0.";
+    Gauge "dtm_sites_line_up" ["node"] "lines": "1 while there is a connection to a node of another site, else 0; not a number once no line is kept to it.";
     Gauge "dtm_sites_path" ["node"] "position": "Position of the path in use to that node, 0 for the first; -1 = cut.";
     Gauge "dtm_sites_first_path_cut_seconds" ["node"] "seconds": "How long the first path to that node has been cut, since the last good message over it.";
     Gauge "dtm_sites_awaits_confirmation" ["node"] "lines": "1 while the second path to that node waits for `dtm site confirm`, else 0.";
