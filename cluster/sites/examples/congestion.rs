@@ -18,7 +18,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dtm_machine::seams::ManualClock;
-use dtm_sites::{Channel, Congestion, Event, Events, Lane, LaneIo, Lines, Path, Settings, SiteTls};
+use dtm_sites::{
+    Channel, ChannelKind, Congestion, Event, Events, Lane, LaneIo, Lines, Path, Settings, SiteTls,
+};
 use dtm_types::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
@@ -47,7 +49,13 @@ fn lines(
 ) -> (Arc<Lines>, tokio::sync::mpsc::Receiver<dtm_sites::Arrived>) {
     let bind = SocketAddr::from(([127, 0, 0, 1], 0));
     let (name, credentials) = ("first".to_owned(), "key".to_owned());
-    let channel = Channel { name, bind, credentials, tls: ca.node(id) as Arc<dyn SiteTls> };
+    let channel = Channel {
+        name,
+        kind: ChannelKind::Quic,
+        bind,
+        credentials,
+        tls: ca.node(id) as Arc<dyn SiteTls>,
+    };
     let clock = Arc::new(ManualClock::default());
     Lines::bind(id, vec![channel], settings, (clock, Arc::new(Silent))).expect("loopback")
 }

@@ -24,6 +24,15 @@ pub enum Event {
         /// The path that ended last.
         path: usize,
     },
+    /// The first path has been cut for as long as makes it an incident ([`Settings::incident_after`]).
+    ///
+    /// [`Settings::incident_after`]: crate::Settings::incident_after
+    Interrupted {
+        /// The peer.
+        node: NodeId,
+        /// How long ago the last good message came over it: there the incident begins.
+        cut_for: Duration,
+    },
     /// Another path is in use than before.
     Switched {
         /// The peer.
@@ -32,6 +41,17 @@ pub enum Event {
         from: usize,
         /// The one now.
         to: usize,
+        /// How long ago the last good message came over the first one.
+        cut_for: Duration,
+    },
+    /// The first path works again, after an incident or after another one was in use.
+    Mended {
+        /// The peer.
+        node: NodeId,
+        /// The path that was in use last.
+        from: usize,
+        /// How long the first one was cut, since its last good message.
+        after: Duration,
     },
     /// The first path is in use again.
     Returned {
@@ -39,7 +59,7 @@ pub enum Event {
         node: NodeId,
         /// The one before.
         from: usize,
-        /// How long the first one was out of use.
+        /// How long the first one was cut, since its last good message.
         after: Duration,
     },
     /// The first path has been cut for the time of the rule; one confirmation is waited for.
@@ -66,7 +86,9 @@ impl Event {
         match self {
             Self::Up { node, .. }
             | Self::Cut { node, .. }
+            | Self::Interrupted { node, .. }
             | Self::Switched { node, .. }
+            | Self::Mended { node, .. }
             | Self::Returned { node, .. }
             | Self::ConfirmationAwaited { node, .. }
             | Self::StandbyOrdered { node, .. } => *node,

@@ -10,15 +10,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Connection, VarInt};
+use quinn::{Connection, Endpoint, VarInt};
 use tokio::time::{sleep, timeout};
 
 use crate::accept;
 use crate::error::Error;
 use crate::line::{Line, Live};
-use crate::lines::Shared;
+use crate::lines::{Shared, Socket};
 use crate::path::Path;
-use crate::tls::{self, Use};
+use crate::tcp::{self, Call};
+use crate::tls::{self, SiteTls, Use};
+use crate::wire::Wire;
 
 /// The certificate at the other end names somebody else.
 const WRONG_NODE: VarInt = VarInt::from_u32(2);
@@ -85,8 +87,8 @@ async fn call(shared: &Arc<Shared>, line: &Arc<Line>) -> bool {
             return false;
         }
         match dial(shared, line, &path, Use::Line).await {
-            Ok(connection) => {
-                take(shared, line, connection, at, path);
+            Ok(wire) => {
+                take(shared, line, wire, at, path);
                 return true;
             }
             Err(error) => {
@@ -97,9 +99,9 @@ async fn call(shared: &Arc<Shared>, line: &Arc<Line>) -> bool {
     false
 }
 
-fn take(shared: &Arc<Shared>, line: &Arc<Line>, connection: Connection, at: usize, path: Path) {
-    if line.install(shared, Live::new(connection.clone(), at, Some(path))) {
-        let serving = accept::lanes(Arc::clone(shared), Arc::clone(line), connection);
+fn take(shared: &Arc<Shared>, line: &Arc<Line>, wire: Wire, at: usize, path: Path) {
+    if line.install(shared, Live::new(wire.clone(), at, Some(path))) {
+        let serving = accept::lanes(Arc::clone(shared), Arc::clone(line), wire);
         shared.spawn(serving);
     }
 }
@@ -113,32 +115,28 @@ async fn go_back(shared: &Arc<Shared>, line: &Arc<Line>) {
         {
             let answered = timeout(shared.settings.return_after, probe.closed()).await.is_err();
             probe.close(PROBED, b"it works");
-            if answered && let Ok(connection) = dial(shared, line, &path, Use::Line).await {
-                return take(shared, line, connection, 0, path);
+            if answered && let Ok(wire) = dial(shared, line, &path, Use::Line).await {
+                return take(shared, line, wire, 0, path);
             }
         }
         sleep(backoff.pause()).await;
     }
 }
 
-async fn dial(
-    shared: &Shared,
-    line: &Line,
-    path: &Path,
-    purpose: Use,
-) -> Result<Connection, Error> {
-    let channel = shared.channels.get(path.channel).ok_or(Error::NoChannel(path.channel))?;
-    let tls = &*channel.channel.tls;
-    let calling = async {
-        let remote = resolve(&path.remote, channel.address).await?;
-        let config = tls::client(tls, purpose, &shared.transport)?;
-        let name = tls.server_name(line.node);
-        Ok(channel.endpoint.connect_with(config, remote, &name.to_str())?.await?)
+async fn dial(shared: &Shared, line: &Line, path: &Path, purpose: Use) -> Result<Wire, Error> {
+    let open = shared.channels.get(path.channel).ok_or(Error::NoChannel(path.channel))?;
+    let resolving = timeout(shared.settings.handshake, resolve(&path.remote, open.address));
+    let remote = resolving.await.map_err(|_| Error::Late)??;
+    let tls = &open.channel.tls;
+    let Socket::Quic { endpoint } = &open.socket else {
+        let call = Call { local: open.address.ip(), remote, node: line.node, tls: Arc::clone(tls) };
+        let called = tcp::call(call, purpose, &shared.settings, &shared.stop).await;
+        return called.map(Wire::Tcp);
     };
-    let called: Result<Connection, Error> =
-        timeout(shared.settings.handshake, calling).await.map_err(|_| Error::Late)?;
+    let calling = connect(shared, line, endpoint, (remote, &**tls, purpose));
+    let called = timeout(shared.settings.handshake, calling).await.map_err(|_| Error::Late)?;
     let connection = called?;
-    let named = tls::named(tls, &connection);
+    let named = tls::named(&**tls, &connection);
     if named != Some(line.node) {
         connection.close(WRONG_NODE, b"certificate");
         accept::count_refused("certificate");
@@ -146,7 +144,18 @@ async fn dial(
         tracing::warn!(%error, remote = path.remote, "line refused");
         return Err(error);
     }
-    Ok(connection)
+    Ok(Wire::Quic(connection))
+}
+
+async fn connect(
+    shared: &Shared,
+    line: &Line,
+    endpoint: &Endpoint,
+    (remote, tls, purpose): (SocketAddr, &dyn SiteTls, Use),
+) -> Result<Connection, Error> {
+    let config = tls::client(tls, purpose, &shared.transport)?;
+    let name = tls.server_name(line.node);
+    Ok(endpoint.connect_with(config, remote, &name.to_str())?.await?)
 }
 
 /// The first address of the family that the channel speaks.

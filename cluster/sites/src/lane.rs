@@ -9,11 +9,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use quinn::{RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::bucket::Bucket;
+use crate::wire::WireIo;
 
 /// Bytes of the name.
 pub(crate) const NAME_BYTES: usize = 6;
@@ -68,8 +68,7 @@ impl Lane {
 
 /// Bytes in both directions. Dropped, both are ended; the connection stays.
 pub struct LaneIo {
-    send: SendStream,
-    receive: RecvStream,
+    io: WireIo,
     rate: Option<Rate>,
 }
 
@@ -79,16 +78,14 @@ struct Rate {
 }
 
 impl LaneIo {
-    pub(crate) fn new(
-        lane: Lane,
-        (send, receive): (SendStream, RecvStream),
-        copies: Option<&Arc<Bucket>>,
-    ) -> Self {
-        // Refused only by a stream that has ended: its first use says so.
-        send.set_priority(lane.priority()).ok();
+    pub(crate) fn new(lane: Lane, io: WireIo, copies: Option<&Arc<Bucket>>) -> Self {
+        if let WireIo::Quic(send, _) = &io {
+            // Refused only by a stream that has ended: its first use says so.
+            send.set_priority(lane.priority()).ok();
+        }
         let copies = copies.filter(|_| matches!(lane, Lane::Copies(_)));
         let rate = copies.map(|bucket| Rate { bucket: Arc::clone(bucket), pause: None });
-        Self { send, receive, rate }
+        Self { io, rate }
     }
 }
 
@@ -114,7 +111,7 @@ impl AsyncRead for LaneIo {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        AsyncRead::poll_read(Pin::new(&mut self.receive), context, buffer)
+        Pin::new(&mut self.io).poll_read(context, buffer)
     }
 }
 
@@ -126,24 +123,24 @@ impl AsyncWrite for LaneIo {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let Some(rate) = &mut this.rate else {
-            return AsyncWrite::poll_write(Pin::new(&mut this.send), context, bytes);
+            return Pin::new(&mut this.io).poll_write(context, bytes);
         };
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
         let taken = ready!(rate.poll_take(context, bytes.len()));
-        let written = AsyncWrite::poll_write(Pin::new(&mut this.send), context, &bytes[..taken]);
+        let written = Pin::new(&mut this.io).poll_write(context, &bytes[..taken]);
         let used = if let Poll::Ready(Ok(written)) = &written { *written } else { 0 };
         rate.bucket.give_back(taken - used);
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.send), context)
+        Pin::new(&mut self.io).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_shutdown(Pin::new(&mut self.send), context)
+        Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dtm_types::NodeId;
 use parking_lot::Mutex;
-use quinn::{Connection, VarInt};
+use quinn::VarInt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use crate::events::{Event, Events};
 use crate::lines::Shared;
 use crate::path::Path;
 use crate::standby::{Said, Standby};
+use crate::wire::Wire;
 
 /// Connections to one peer; the oldest goes.
 const LIVE_MAX: usize = 4;
@@ -26,7 +27,7 @@ const REPLACED: VarInt = VarInt::from_u32(1);
 /// An open connection.
 #[derive(Clone)]
 pub(crate) struct Live {
-    pub(crate) connection: Connection,
+    pub(crate) wire: Wire,
     /// Position in the peer's list.
     pub(crate) path: usize,
     /// The way that was called; `None` where the peer called.
@@ -34,15 +35,17 @@ pub(crate) struct Live {
     since: Instant,
     /// What of it was counted: packets lost, bytes sent, bytes received.
     counted: [u64; 3],
+    /// Bytes received when that was looked at last.
+    heard: u64,
 }
 
 impl Live {
-    pub(crate) fn new(connection: Connection, path: usize, called: Option<Path>) -> Self {
-        Self { connection, path, called, since: Instant::now(), counted: [0; 3] }
+    pub(crate) fn new(wire: Wire, path: usize, called: Option<Path>) -> Self {
+        Self { wire, path, called, since: Instant::now(), counted: [0; 3], heard: 0 }
     }
 
     fn is_open(&self) -> bool {
-        self.connection.close_reason().is_none()
+        self.wire.is_open()
     }
 }
 
@@ -51,8 +54,12 @@ impl Live {
 pub struct LineState {
     /// The path in use; `None` = cut.
     pub path: Option<usize>,
-    /// How long the first path has been cut.
+    /// Paths that there are to the peer.
+    pub paths: usize,
+    /// How long the first path has been cut, since the last good message over it.
     pub first_cut_for: Option<Duration>,
+    /// The rule waits for the one confirmation.
+    pub awaits: bool,
     /// Round trip of the connection in use.
     pub round_trip: Option<Duration>,
     /// Share of the packets of the connection in use that were lost.
@@ -64,6 +71,10 @@ struct State {
     /// The newest last.
     live: Vec<Live>,
     standby: Standby,
+    /// When something was last heard over the first path, as far as that is looked at.
+    heard: Duration,
+    /// How long the first path was cut the last time.
+    mended_after: Duration,
     /// The path that was told as being in use.
     told: Option<usize>,
     last_path: usize,
@@ -84,11 +95,12 @@ pub(crate) struct Line {
 impl Line {
     pub(crate) fn new(shared: &Shared, node: NodeId) -> Arc<Self> {
         let now = shared.now();
-        let settings = &shared.settings;
         let state = State {
             paths: Vec::new(),
             live: Vec::new(),
-            standby: Standby::new(settings.standby, settings.standby_after, now),
+            standby: Standby::new(&shared.settings, now),
+            heard: now,
+            mended_after: Duration::ZERO,
             told: None,
             last_path: 0,
             down_since: now,
@@ -115,7 +127,7 @@ impl Line {
             for live in live {
                 match live.called.as_ref().map(|called| paths.iter().position(|p| p == called)) {
                     Some(Some(path)) => live.path = path,
-                    Some(None) => retire(shared, live.connection.clone()),
+                    Some(None) => retire(shared, live.wire.clone()),
                     None => {}
                 }
             }
@@ -127,10 +139,11 @@ impl Line {
         self.state.lock().paths.clone()
     }
 
-    /// The path that a call of the peer through this channel stands for.
+    /// The path that a call of the peer through this channel stands for; the channel's own position
+    /// where this node has no path through it.
     pub(crate) fn path_of(&self, channel: usize) -> usize {
         let state = self.state.lock();
-        state.paths.iter().position(|path| path.channel == channel).unwrap_or_default()
+        state.paths.iter().position(|path| path.channel == channel).unwrap_or(channel)
     }
 
     /// The connection that carries what is opened next.
@@ -148,7 +161,7 @@ impl Line {
             let is_mine = live.called.is_some();
             let answered = || state.live.iter().any(|o| o.called.is_none() && o.path <= live.path);
             if is_mine && !calls_first && answered() {
-                live.connection.close(REPLACED, b"both called");
+                live.wire.close(REPLACED, b"both called");
                 return false;
             }
             let both_called =
@@ -158,12 +171,12 @@ impl Line {
             } else {
                 if is_mine || !calls_first {
                     let replaced = state.live.iter().filter(mine);
-                    replaced.for_each(|old| retire(shared, old.connection.clone()));
+                    replaced.for_each(|old| retire(shared, old.wire.clone()));
                 }
                 state.live.push(live);
             }
             if state.live.len() > LIVE_MAX {
-                state.live.remove(0).connection.close(REPLACED, b"too many");
+                state.live.remove(0).wire.close(REPLACED, b"too many");
             }
         }
         self.settle(shared);
@@ -188,7 +201,21 @@ impl Line {
 
     /// Lets the two-hour rule speak where its time has come.
     pub(crate) fn apply_rule(&self, shared: &Shared) {
-        self.hear(shared, |standby| standby.tick(shared.now()));
+        // It says at most two things of one moment.
+        while self.hear(shared, |standby| standby.tick(shared.now())) {}
+    }
+
+    /// Looks whether anything came over the first path.
+    pub(crate) fn note_heard(&self, now: Duration) {
+        let mut state = self.state.lock();
+        let mut is_heard = false;
+        for live in state.live.iter_mut().filter(|live| live.path == 0) {
+            let received = live.wire.figures().received_bytes;
+            is_heard |= std::mem::replace(&mut live.heard, received) != received;
+        }
+        if is_heard {
+            state.heard = now;
+        }
     }
 
     /// The one confirmation; false where none is waited for.
@@ -201,6 +228,7 @@ impl Line {
         let Some(said) = ask(&mut state.standby) else { return false };
         let node = self.node;
         state.events.push_back(match said {
+            Said::Interrupted { cut_for } => Event::Interrupted { node, cut_for },
             Said::Awaited { cut_for } => Event::ConfirmationAwaited { node, cut_for },
             Said::Ordered { cut_for, confirmed } => {
                 Event::StandbyOrdered { node, cut_for, confirmed }
@@ -218,26 +246,34 @@ impl Line {
 
     pub(crate) fn state(&self, now: Duration) -> LineState {
         let current = self.current();
-        let packets = current.as_ref().map(|live| live.connection.stats().path);
-        let lost = packets.map(|path| path.lost_packets as f64 / path.sent_packets.max(1) as f64);
+        let figures = current.as_ref().map(|live| live.wire.figures());
+        let lost = figures.map(|of| of.packets_lost as f64 / of.packets_sent.max(1) as f64);
+        let state = self.state.lock();
         LineState {
             path: current.as_ref().map(|live| live.path),
+            paths: state.paths.len(),
             lost_share: lost.unwrap_or_default(),
-            first_cut_for: self.state.lock().standby.cut_for(now),
-            round_trip: current.map(|live| live.connection.rtt()),
+            first_cut_for: state.standby.cut_for(now),
+            awaits: state.standby.is_awaited(),
+            round_trip: current.map(|live| live.wire.round_trip()),
         }
     }
 
-    /// Ends all connections.
+    /// Ends all connections of a line that is kept no more; no alarm is raised for it.
     pub(crate) fn close(&self) {
         for live in self.state.lock().live.drain(..) {
-            live.connection.close(VarInt::from_u32(0), b"stops");
+            live.wire.close(VarInt::from_u32(0), b"stops");
         }
+        let node = || self.node.to_string();
+        metrics::gauge!("dtm_sites_line_up", "node" => node()).set(f64::NAN);
+        metrics::gauge!("dtm_sites_path", "node" => node()).set(f64::NAN);
+        metrics::gauge!("dtm_sites_first_path_cut_seconds", "node" => node()).set(0.0);
+        metrics::gauge!("dtm_sites_awaits_confirmation", "node" => node()).set(0.0);
     }
 
     /// Takes the figures of its connections over into the metrics.
     pub(crate) fn sample(&self, now: Duration) {
-        let LineState { path, first_cut_for, round_trip, .. } = self.state(now);
+        let LineState { path, first_cut_for, awaits, round_trip, .. } = self.state(now);
         let node = || self.node.to_string();
         let is_up = if path.is_some() { 1.0 } else { 0.0 };
         let cut_for = first_cut_for.unwrap_or_default().as_secs_f64();
@@ -245,6 +281,8 @@ impl Line {
         metrics::gauge!("dtm_sites_line_up", "node" => node()).set(is_up);
         metrics::gauge!("dtm_sites_path", "node" => node()).set(path.map_or(-1.0, |at| at as f64));
         metrics::gauge!("dtm_sites_first_path_cut_seconds", "node" => node()).set(cut_for);
+        let awaits = if awaits { 1.0 } else { 0.0 };
+        metrics::gauge!("dtm_sites_awaits_confirmation", "node" => node()).set(awaits);
         metrics::gauge!("dtm_sites_rtt_seconds", "node" => node()).set(round_trip);
         let [lost, sent, received] = self.state.lock().uncounted();
         metrics::counter!("dtm_sites_packets_lost_total", "node" => node()).increment(lost);
@@ -258,8 +296,8 @@ impl State {
     fn uncounted(&mut self) -> [u64; 3] {
         let mut more = [0; 3];
         for live in &mut self.live {
-            let stats = live.connection.stats();
-            let now = [stats.path.lost_packets, stats.udp_tx.bytes, stats.udp_rx.bytes];
+            let figures = live.wire.figures();
+            let now = [figures.packets_lost, figures.sent_bytes, figures.received_bytes];
             for ((more, now), counted) in more.iter_mut().zip(now).zip(&mut live.counted) {
                 *more += now.saturating_sub(*counted);
                 *counted = now;
@@ -271,7 +309,19 @@ impl State {
     fn settle(&mut self, node: NodeId, now: Duration) {
         self.live.retain(Live::is_open);
         let first_works = self.live.iter().any(|live| live.path == 0);
-        let after = self.standby.note(first_works, now);
+        let is_incident = self.standby.is_incident() || self.last_path != 0;
+        let is_mended = first_works && self.standby.cut_for(now).is_some();
+        if is_mended {
+            self.heard = now;
+        }
+        let cut_for = self.standby.note(first_works, self.heard, now);
+        if is_mended {
+            self.mended_after = cut_for;
+        }
+        if is_mended && is_incident {
+            let from = self.last_path;
+            self.events.push_back(Event::Mended { node, from, after: cut_for });
+        }
         let path = self.live.last().map(|live| live.path);
         if path == self.told {
             return;
@@ -282,8 +332,8 @@ impl State {
                 self.events.push_back(Event::Cut { node, path });
             }
             (None, Some(path)) => {
-                let cut_for = now.saturating_sub(self.down_since);
-                self.events.push_back(Event::Up { node, path, cut_for });
+                let down_for = now.saturating_sub(self.down_since);
+                self.events.push_back(Event::Up { node, path, cut_for: down_for });
             }
             _ => {}
         }
@@ -291,19 +341,19 @@ impl State {
         if let Some(to) = path.filter(|path| *path != self.last_path) {
             let from = std::mem::replace(&mut self.last_path, to);
             self.events.push_back(match to {
-                0 => Event::Returned { node, from, after },
-                _ => Event::Switched { node, from, to },
+                0 => Event::Returned { node, from, after: self.mended_after },
+                _ => Event::Switched { node, from, to, cut_for },
             });
         }
     }
 }
 
 /// Closes a connection once what runs on it had time to end.
-fn retire(shared: &Shared, connection: Connection) {
+fn retire(shared: &Shared, wire: Wire) {
     let drain = shared.settings.drain;
     tokio::spawn(async move {
         tokio::time::sleep(drain).await;
-        connection.close(REPLACED, b"another one took its place");
+        wire.close(REPLACED, b"another one took its place");
     });
 }
 
@@ -317,6 +367,9 @@ fn count(event: &Event) {
         Event::StandbyOrdered { .. } => {
             metrics::counter!("dtm_sites_standby_ordered_total", "node" => node).increment(1);
         }
-        Event::Up { .. } | Event::ConfirmationAwaited { .. } => {}
+        Event::Interrupted { .. } => {
+            metrics::counter!("dtm_sites_incidents_total", "node" => node).increment(1);
+        }
+        Event::Up { .. } | Event::Mended { .. } | Event::ConfirmationAwaited { .. } => {}
     }
 }

@@ -1,6 +1,6 @@
 //! The lines of this node to its peers in other sites.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,8 @@ use dtm_machine::seams::Clock;
 use dtm_types::NodeId;
 use parking_lot::Mutex;
 use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,8 +22,9 @@ use crate::events::Events;
 use crate::keep::keep;
 use crate::lane::{Lane, LaneIo};
 use crate::line::{Line, LineState};
-use crate::path::{Channel, Path, check_independent};
+use crate::path::{Channel, ChannelKind, Path, check_independent};
 use crate::settings::Settings;
+use crate::tcp;
 use crate::tls;
 
 /// Lanes of peers that nobody has taken yet.
@@ -45,9 +48,23 @@ pub struct Arrived {
 pub(crate) struct OpenChannel {
     pub(crate) channel: Channel,
     pub(crate) address: SocketAddr,
-    pub(crate) endpoint: Endpoint,
-    /// What each accepted connection begins with, but for its certificates.
-    pub(crate) server: ServerConfig,
+    pub(crate) socket: Socket,
+}
+
+/// What a channel calls through.
+pub(crate) enum Socket {
+    Quic {
+        endpoint: Endpoint,
+    },
+    /// Each call takes a socket of its own, at the channel's address.
+    Tcp,
+}
+
+/// What a channel hears calls with.
+enum Listening {
+    /// With what each accepted connection begins with, but for its certificates.
+    Quic(Endpoint, Box<ServerConfig>),
+    Tcp(TcpListener),
 }
 
 /// What all lines of a node have in common.
@@ -61,7 +78,7 @@ pub(crate) struct Shared {
     pub(crate) arrivals: mpsc::Sender<Arrived>,
     clock: Arc<dyn Clock>,
     lines: Mutex<HashMap<NodeId, Kept>>,
-    stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
 }
 
 struct Kept {
@@ -90,6 +107,21 @@ impl Shared {
         Arc::clone(&kept.line)
     }
 
+    fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.channels.iter().filter_map(|open| match &open.socket {
+            Socket::Quic { endpoint } => Some(endpoint),
+            Socket::Tcp => None,
+        })
+    }
+
+    /// Ends everything, sessions over TCP with it.
+    fn end(&self) {
+        self.stop.cancel();
+        for endpoint in self.endpoints() {
+            endpoint.close(VarInt::from_u32(0), b"stops");
+        }
+    }
+
     fn known(&self, node: NodeId) -> Option<Arc<Line>> {
         self.lines.lock().get(&node).map(|kept| Arc::clone(&kept.line))
     }
@@ -115,7 +147,8 @@ impl Lines {
         settings.check()?;
         let transport = settings.transport();
         let open = |channel| open(channel, &transport);
-        let channels = channels.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let opened = channels.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let (channels, listening): (Vec<_>, Vec<_>) = opened.into_iter().unzip();
         let copies = Bucket::new(settings.copies_bytes_per_second, Instant::now()).map(Arc::new);
         let (arrivals, arrived) = mpsc::channel(ARRIVED_MAX);
         let (lines, stop) = (Mutex::default(), CancellationToken::new());
@@ -131,8 +164,16 @@ impl Lines {
             lines,
             stop,
         });
-        for channel in 0..shared.channels.len() {
-            shared.spawn(accept::connections(Arc::clone(&shared), channel));
+        for (channel, listening) in listening.into_iter().enumerate() {
+            let by = Arc::clone(&shared);
+            match listening {
+                Listening::Quic(endpoint, base) => {
+                    shared.spawn(accept::connections(by, channel, (endpoint, *base)));
+                }
+                Listening::Tcp(listener) => {
+                    shared.spawn(tcp::connections(by, (channel, listener), Arc::default()));
+                }
+            }
         }
         shared.spawn(look(Arc::clone(&shared)));
         Ok((Arc::new(Self { shared }), arrived))
@@ -183,10 +224,11 @@ impl Lines {
             loop {
                 changes.mark_unchanged();
                 if let Some(live) = line.current()
-                    && let Ok((mut send, receive)) = live.connection.open_bi().await
-                    && send.write_all(&lane.to_bytes()).await.is_ok()
+                    && let Ok(mut io) = live.wire.open().await
+                    && io.write_all(&lane.to_bytes()).await.is_ok()
+                    && io.flush().await.is_ok()
                 {
-                    return LaneIo::new(lane, (send, receive), self.shared.copies.as_ref());
+                    return LaneIo::new(lane, io, self.shared.copies.as_ref());
                 }
                 // The sender lives as long as the line that is held here.
                 changes.changed().await.ok();
@@ -200,6 +242,23 @@ impl Lines {
         self.shared.known(node).is_some_and(|line| line.confirm(&self.shared))
     }
 
+    /// As [`Lines::confirm`], for all lines; how many waited for it.
+    pub fn confirm_all(&self) -> usize {
+        self.kept().filter(|line| line.confirm(&self.shared)).count()
+    }
+
+    /// What the lines to all peers that have paths are doing, by node.
+    pub fn states(&self) -> BTreeMap<NodeId, LineState> {
+        let now = self.shared.now();
+        self.kept().map(|line| (line.node, line.state(now))).collect()
+    }
+
+    fn kept(&self) -> impl Iterator<Item = Arc<Line>> {
+        let lines = self.shared.lines.lock();
+        let kept = lines.values().filter(|kept| kept.keeper.is_some());
+        kept.map(|kept| Arc::clone(&kept.line)).collect::<Vec<_>>().into_iter()
+    }
+
     /// What the line to a peer is doing; `None` where there is none.
     pub fn state(&self, node: NodeId) -> Option<LineState> {
         self.shared.known(node).map(|line| line.state(self.shared.now()))
@@ -207,36 +266,54 @@ impl Lines {
 
     /// Ends all lines and tells the peers, within a bounded time.
     pub async fn close(&self) {
-        self.shared.stop.cancel();
-        for open in &self.shared.channels {
-            open.endpoint.close(VarInt::from_u32(0), b"stops");
-        }
-        for open in &self.shared.channels {
-            timeout(CLOSE_TIMEOUT, open.endpoint.wait_idle()).await.ok();
+        self.shared.end();
+        for endpoint in self.shared.endpoints() {
+            timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await.ok();
         }
     }
 }
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        self.shared.stop.cancel();
-        for open in &self.shared.channels {
-            open.endpoint.close(VarInt::from_u32(0), b"stops");
-        }
+        self.shared.end();
     }
 }
 
-fn open(channel: Channel, transport: &Arc<TransportConfig>) -> Result<OpenChannel, Error> {
-    let server = tls::base(&*channel.tls, transport)?;
-    let bind = || {
-        let socket = std::net::UdpSocket::bind(channel.bind)?;
-        let (config, server) = (EndpointConfig::default(), Some(server.clone()));
-        let endpoint = Endpoint::new(config, server, socket, Arc::new(TokioRuntime))?;
-        Ok((endpoint.local_addr()?, endpoint))
+fn open(
+    channel: Channel,
+    transport: &Arc<TransportConfig>,
+) -> Result<(OpenChannel, Listening), Error> {
+    let bound = match channel.kind {
+        ChannelKind::Quic => {
+            let base = tls::base(&*channel.tls, transport)?;
+            listen_quic(channel.bind, base)
+        }
+        ChannelKind::Tcp => listen_tcp(channel.bind),
     };
-    let (address, endpoint) =
-        bind().map_err(|source| Error::Bind { channel: channel.name.clone(), source })?;
-    Ok(OpenChannel { channel, address, endpoint, server })
+    match bound {
+        Ok((address, socket, listening)) => {
+            Ok((OpenChannel { channel, address, socket }, listening))
+        }
+        Err(source) => Err(Error::Bind { channel: channel.name.clone(), source }),
+    }
+}
+
+fn listen_quic(
+    bind: SocketAddr,
+    base: ServerConfig,
+) -> std::io::Result<(SocketAddr, Socket, Listening)> {
+    let socket = std::net::UdpSocket::bind(bind)?;
+    let (config, server) = (EndpointConfig::default(), Some(base.clone()));
+    let endpoint = Endpoint::new(config, server, socket, Arc::new(TokioRuntime))?;
+    let listening = Listening::Quic(endpoint.clone(), Box::new(base));
+    Ok((endpoint.local_addr()?, Socket::Quic { endpoint }, listening))
+}
+
+fn listen_tcp(bind: SocketAddr) -> std::io::Result<(SocketAddr, Socket, Listening)> {
+    let listener = std::net::TcpListener::bind(bind)?;
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    Ok((listener.local_addr()?, Socket::Tcp, Listening::Tcp(listener)))
 }
 
 /// Lets the two-hour rule speak, and takes figures.
@@ -247,7 +324,10 @@ async fn look(shared: Arc<Shared>) {
         interval.tick().await;
         let lines: Vec<_> =
             shared.lines.lock().values().map(|kept| Arc::clone(&kept.line)).collect();
-        lines.iter().for_each(|line| line.apply_rule(&shared));
+        for line in &lines {
+            line.note_heard(shared.now());
+            line.apply_rule(&shared);
+        }
         if look % LOOKS_A_SAMPLE == 0 {
             lines.iter().for_each(|line| line.sample(shared.now()));
         }

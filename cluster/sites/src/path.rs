@@ -7,11 +7,22 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::tls::SiteTls;
 
-/// A UDP socket of this node with the credentials that are shown through it. Calls leave and arrive
+/// What a channel speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelKind {
+    /// QUIC over UDP.
+    Quic,
+    /// TLS over TCP: a connection a lane.
+    Tcp,
+}
+
+/// A socket of this node with the credentials that are shown through it. Calls leave and arrive
 /// through it.
 pub struct Channel {
     /// Its name in logs.
     pub name: String,
+    /// What is spoken through it; its peers have to speak the same.
+    pub kind: ChannelKind,
     /// Where it is bound; port 0 lets the system choose.
     pub bind: SocketAddr,
     /// What tells its credentials from those of other channels, such as the path of the key.
@@ -22,7 +33,11 @@ pub struct Channel {
 
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "channel {} at {} with {}", self.name, self.bind, self.credentials)
+        write!(
+            f,
+            "channel {} ({:?}) at {} with {}",
+            self.name, self.kind, self.bind, self.credentials
+        )
     }
 }
 

@@ -62,6 +62,9 @@ pub struct Settings {
     pub standby: StandbyRule,
     /// How long the first path is cut before the rule speaks.
     pub standby_after: Duration,
+    /// How long the first path is cut before that is an incident. What ends sooner, as the restart of
+    /// a node, is none.
+    pub incident_after: Duration,
 }
 
 impl Default for Settings {
@@ -82,6 +85,7 @@ impl Default for Settings {
             drain: Duration::from_secs(5),
             standby: StandbyRule::AtOnce,
             standby_after: Duration::from_secs(2 * 3_600),
+            incident_after: Duration::from_secs(30),
         }
     }
 }
@@ -108,6 +112,9 @@ impl Settings {
         let (shortest, longest) = self.backoff;
         if shortest.is_zero() || shortest > longest {
             return refuse("backoff is not from a shorter pause to a longer one");
+        }
+        if self.incident_after < self.idle || self.incident_after > Duration::from_secs(30) {
+            return refuse("incident_after is not from idle to 30 s");
         }
         if self.lanes_max == 0 || self.handshake.is_zero() || self.standby_after.is_zero() {
             return refuse("lanes_max, handshake or standby_after is zero");

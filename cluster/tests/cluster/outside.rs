@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dtm_cluster::{LineTls, PeerTls, QuicSites, SiteLines};
 use dtm_machine::seams::Clock;
-use dtm_sites::{Channel, Event, Events, Lines, Settings};
+use dtm_sites::{Channel, ChannelKind, Event, Events, Lines, Settings};
 use dtm_testkit::{fresh_address, until};
 use dtm_types::NodeId;
 
@@ -62,6 +62,7 @@ impl Outside {
     ) -> Arc<dyn SiteLines> {
         let channel = || Channel {
             name: "first".to_owned(),
+            kind: ChannelKind::Quic,
             bind: self.bind,
             credentials: "key".to_owned(),
             tls: Arc::new(LineTls(Arc::clone(tls))),

@@ -143,6 +143,7 @@ impl Shared {
             settings_version: settings.row.version,
             settings_pending: settings.pending.clone(),
             settings_unknown: settings.not_taken.clone(),
+            lines: self.local_lines(),
         }
     }
 

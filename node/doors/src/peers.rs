@@ -104,6 +104,17 @@ impl PeerCalls {
         self.of_row(row)?.renew_certificate(request).await.map(Response::into_inner)
     }
 
+    /// Tells a node that the second channel was confirmed; how many of its lines waited for it, `None`
+    /// where it does not answer in time.
+    pub async fn confirm_lines(&self, row: &NodeRow) -> Option<u32> {
+        let call = async {
+            let mut client = self.of_row(row).ok()?;
+            let answer = client.confirm_lines(wire::ConfirmLinesRequest {}).await.ok()?;
+            Some(answer.into_inner().lines)
+        };
+        tokio::time::timeout(PATIENCE, call).await.ok().flatten()
+    }
+
     fn of_row(&self, row: &NodeRow) -> Result<NodeServiceClient<Channel>, Status> {
         let node =
             NodeId::from_slice(&row.node).ok_or_else(|| internal("a node id has 16 bytes"))?;
@@ -253,6 +264,14 @@ impl NodeService for NodeDoor {
         let (name, address) = (asked.actor_name, asked.actor_address);
         let actor = Actor { kind: ActorKind::Operator, id: who.id, name, address };
         self.0.renew_certificate(actor, asked.reason).await.map(Response::new)
+    }
+
+    async fn confirm_lines(
+        &self,
+        request: Request<wire::ConfirmLinesRequest>,
+    ) -> Result<Response<wire::ConfirmLinesResponse>, Status> {
+        self.0.allow(&request, Operation::PeerCall, None).await?;
+        Ok(Response::new(wire::ConfirmLinesResponse { lines: self.0.confirm_lines() }))
     }
 
     async fn drain_local(

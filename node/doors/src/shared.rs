@@ -23,6 +23,7 @@ use dtm_setup::tls::Material;
 use super::ahead::Ahead;
 use super::arrivals::Arrivals;
 use super::directory::Directory;
+use super::lines::SiteLines;
 use super::peers::PeerCalls;
 use super::rights::{Entered, Rights};
 use super::settings::Settings;
@@ -78,6 +79,8 @@ pub struct Shared {
     pub primacy: Arc<Primacy>,
     /// Cancelled where this node is to end and be started again, in another life of the cluster.
     pub goes_over: CancellationToken,
+    /// Lines to other sites, where this node has them.
+    pub sites: Option<SiteLines>,
     /// What the cluster sets.
     pub settings: Settings,
     /// What calls take.

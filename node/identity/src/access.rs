@@ -125,6 +125,8 @@ operations! {
     PutLayout = "lay replicas out over sites"   [No   Yes  No   No   No   No];
     /// See sites, their replicas and how far these are behind.
     SiteStatus = "see the status of sites"      [No   Yes  Yes  Yes  No   No];
+    /// Say the one word that the second channel between sites waits for.
+    ConfirmChannel = "confirm the second channel" [No Yes No   No   No   No];
     /// Make the standby primary.
     PromoteSite = "promote a site"              [No   Yes  No   No   No   No];
     /// See what a node held of a life that is over.

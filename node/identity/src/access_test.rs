@@ -45,6 +45,7 @@ const DECLARED: &[(&str, &str)] = &[
     ("write a backup", "operator"),
     ("lay replicas out over sites", "operator"),
     ("see the status of sites", "operator approver auditor"),
+    ("confirm the second channel", "operator"),
     ("promote a site", "operator"),
     ("see what was left behind", "operator approver auditor"),
     ("settle what was left behind", "operator"),

@@ -12,7 +12,7 @@ use crate::pki::Genesis;
 use dtm_administration::keep_backups;
 use dtm_doors::primacy;
 use dtm_doors::{
-    Shared, follow_leaders, keep_certificate, keep_cluster_key, keep_drained, keep_settings,
+    Shared, enter_lines, follow_leaders, keep_certificate, keep_cluster_key, keep_drained, keep_settings,
     watch_fences, watch_rights,
 };
 
@@ -47,6 +47,7 @@ impl Beside {
                 ("the watch over the cluster key", part(keep_cluster_key(shared()))),
                 ("the watch over this node's certificate", part(keep_certificate(shared()))),
                 ("the schedule of backups", part(keep_backups(shared()))),
+                ("the entries about lines", part(enter_lines(shared()))),
                 ("the watch over which site is primary", part(primacy::watch(shared()))),
             ],
             founding,

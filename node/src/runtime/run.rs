@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtm_actors::{AckTimes, Contracts, Deps as SessionDeps, KeyVault, SourcesHandle, Treatment};
-use dtm_cluster::{ClusterNode, DbStates, Deps as ClusterDeps, NodeLogs, PeerTls, QuicSites};
+use dtm_cluster::{ClusterNode, DbStates, Deps as ClusterDeps, NodeLogs, PeerTls};
 use dtm_machine::seams::{Clock, Entropy};
 use dtm_storage::keys::Keyring;
 use dtm_storage::log::NodeLog;
@@ -31,7 +31,7 @@ use dtm_doors::lives::{self, Lives};
 use dtm_doors::primacy::{Primacy, Rightful};
 use dtm_doors::system::{OsEntropy, SystemClock};
 use dtm_doors::vault::NodeVault;
-use dtm_doors::{Live, PeerCalls, Room, Settings, Shared, limits};
+use dtm_doors::{Live, PeerCalls, Room, Settings, Shared, SiteLines, limits};
 
 /// How long connections may take to end.
 const DOORS_END: Duration = Duration::from_secs(10);
@@ -211,9 +211,8 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         bootstrap(&cluster, cluster_row(genesis, cluster_id, &keyring), &row, data).await?;
     }
     let (ack_times, clock) = (Arc::new(AckTimes::default()), cluster.clock());
-    let groups = Arc::new(Rightful::new(cluster.clone(), Arc::clone(&primacy)));
-    let (treated, time) = ((&vault, seams.treatment), (&clock, &entropy));
-    let deps = session_deps((&config, incarnation), groups, treated, time, &ack_times);
+    let (treated, time) = ((&vault, seams.treatment), (&clock, &entropy, &ack_times));
+    let deps = session_deps((&config, incarnation), (&cluster, &primacy), treated, time);
     let sources = SourcesHandle::start(deps).await?;
     let shared = Arc::new(Shared {
         cluster_id,
@@ -240,6 +239,7 @@ pub(crate) async fn run(shell: Shell, keyring: Keyring, seams: Seams) -> Result<
         settings: Settings::new(shell.loaded),
         primacy,
         goes_over: CancellationToken::new(),
+        sites: sites.clone(),
         config,
     });
     let (cluster, beside) = (shared.cluster.clone(), Beside::start(&shared, stamping, genesis));
@@ -254,14 +254,14 @@ fn cluster_deps(
     states: &DbStates,
     tls: Arc<dyn PeerTls>,
     clock: &Arc<dyn Clock>,
-    (sites, primacy): (Option<&Arc<QuicSites>>, &Arc<Primacy>),
+    (sites, primacy): (Option<&SiteLines>, &Arc<Primacy>),
 ) -> ClusterDeps {
     ClusterDeps {
         logs: Arc::new(logs),
         states: Arc::new(states.clone()),
         tls,
         clock: Arc::clone(clock),
-        sites: sites.map(|sites| Arc::clone(sites) as _),
+        sites: sites.map(|sites| Arc::clone(&sites.peers) as _),
         acceptor: Some(Arc::clone(primacy) as _),
     }
 }
@@ -269,11 +269,11 @@ fn cluster_deps(
 /// What the sessions stand on.
 fn session_deps(
     (config, incarnation): (&Config, Incarnation),
-    groups: Arc<Rightful<ClusterNode>>,
+    (cluster, primacy): (&Arc<ClusterNode>, &Arc<Primacy>),
     (vault, treatment): (&Arc<dyn KeyVault>, Arc<dyn Treatment>),
-    (clock, entropy): (&Arc<dyn Clock>, &Arc<dyn Entropy>),
-    ack_times: &Arc<AckTimes>,
+    (clock, entropy, ack_times): (&Arc<dyn Clock>, &Arc<dyn Entropy>, &Arc<AckTimes>),
 ) -> SessionDeps {
+    let groups = Arc::new(Rightful::new(Arc::clone(cluster), Arc::clone(primacy)));
     SessionDeps {
         proposer: Arc::clone(&groups) as _,
         copies: groups,
@@ -302,7 +302,7 @@ struct Doors {
 /// no planned stop, since it has no right to lead or to hand over anything.
 async fn until_ended(
     cluster: Arc<ClusterNode>,
-    sites: Option<Arc<QuicSites>>,
+    sites: Option<SiteLines>,
     goes_over: CancellationToken,
     served: impl Future<Output = Result<(), Error>>,
 ) -> Result<Ended, Error> {
@@ -315,7 +315,7 @@ async fn until_ended(
     };
     if let Some(sites) = sites {
         // Else other sites would take this node for silent.
-        sites.lines().close().await;
+        sites.peers.lines().close().await;
     }
     ended.map(|()| if goes_over.is_cancelled() { Ended::Again } else { Ended::Stopped })
 }

@@ -24,6 +24,14 @@ pub struct RenewCertificateResponse {
     #[prost(int64, tag = "4")]
     pub former_not_after_us: i64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmLinesRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmLinesResponse {
+    /// Lines that waited for it.
+    #[prost(uint32, tag = "1")]
+    pub lines: u32,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CheckSettingsRequest {
     #[prost(message, optional, tag = "1")]
@@ -162,7 +170,7 @@ pub struct ClusterStatusResponse {
     #[prost(bool, tag = "5")]
     pub meta_current: bool,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeStatus {
     #[prost(message, optional, tag = "1")]
     pub node: ::core::option::Option<::dtm_types::command::NodeRow>,
@@ -204,6 +212,30 @@ pub struct NodeStatus {
     /// Keys that its software does not know, or whose value it cannot take.
     #[prost(string, repeated, tag = "22")]
     pub settings_unknown: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Its lines to nodes of other sites.
+    #[prost(message, repeated, tag = "30")]
+    pub lines: ::prost::alloc::vec::Vec<LineStatus>,
+}
+/// What a node says of its line to a node of another site. Channels by position, 0 = the first.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LineStatus {
+    /// 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub peer: ::prost::bytes::Bytes,
+    /// The channel in use; absent = the line is cut.
+    #[prost(uint32, optional, tag = "2")]
+    pub channel: ::core::option::Option<u32>,
+    /// Channels that lead to the peer.
+    #[prost(uint32, tag = "3")]
+    pub channels: u32,
+    /// How long ago the last good message came over the first channel, where it is cut.
+    #[prost(uint64, optional, tag = "4")]
+    pub first_cut_ms: ::core::option::Option<u64>,
+    /// The second channel waits for one confirmation.
+    #[prost(bool, tag = "5")]
+    pub awaits: bool,
+    #[prost(uint64, tag = "6")]
+    pub round_trip_us: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GroupStatus {
@@ -943,6 +975,40 @@ pub struct SiteStatusResponse {
     pub lacks: ::prost::alloc::vec::Vec<LayoutLack>,
     #[prost(bool, tag = "4")]
     pub meta_current: bool,
+    /// Lines between sites, as the nodes that answer see them: both ends tell.
+    #[prost(message, repeated, tag = "5")]
+    pub lines: ::prost::alloc::vec::Vec<SiteLine>,
+    /// Whom to tell of a line that is cut (sites.contact of the node that answers).
+    #[prost(string, tag = "6")]
+    pub contact: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SiteLine {
+    /// Names of the node that says so and of its peer, with their sites.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub site: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub peer: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub peer_site: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "5")]
+    pub status: ::core::option::Option<LineStatus>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmChannelRequest {
+    #[prost(message, optional, tag = "1")]
+    pub context: ::core::option::Option<Context>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConfirmChannelResponse {
+    /// Lines that waited for it.
+    #[prost(uint32, tag = "1")]
+    pub lines: u32,
+    /// Nodes that did not answer: their lines wait on.
+    #[prost(string, repeated, tag = "2")]
+    pub silent: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SiteDetail {
@@ -2320,6 +2386,32 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("dtm.admin.v1.AdminService", "SiteStatus"));
             self.inner.unary(req, path, codec).await
         }
+        /// The one confirmation that the second channel waits for, where sites.standby is `confirmed`: for all
+        /// lines of the nodes that answer.
+        pub async fn confirm_channel(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ConfirmChannelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ConfirmChannelResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.admin.v1.AdminService/ConfirmChannel",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.admin.v1.AdminService", "ConfirmChannel"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2605,6 +2697,15 @@ pub mod admin_service_server {
             request: tonic::Request<super::SiteStatusRequest>,
         ) -> std::result::Result<
             tonic::Response<super::SiteStatusResponse>,
+            tonic::Status,
+        >;
+        /// The one confirmation that the second channel waits for, where sites.standby is `confirmed`: for all
+        /// lines of the nodes that answer.
+        async fn confirm_channel(
+            &self,
+            request: tonic::Request<super::ConfirmChannelRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ConfirmChannelResponse>,
             tonic::Status,
         >;
     }
@@ -4364,6 +4465,51 @@ pub mod admin_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/dtm.admin.v1.AdminService/ConfirmChannel" => {
+                    #[allow(non_camel_case_types)]
+                    struct ConfirmChannelSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ConfirmChannelRequest>
+                    for ConfirmChannelSvc<T> {
+                        type Response = super::ConfirmChannelResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ConfirmChannelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::confirm_channel(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ConfirmChannelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -5355,6 +5501,31 @@ pub mod node_service_client {
                 .insert(GrpcMethod::new("dtm.admin.v1.NodeService", "RenewCertificate"));
             self.inner.unary(req, path, codec).await
         }
+        /// An operator confirmed the second channel: lines of the receiver that wait for it take it.
+        pub async fn confirm_lines(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ConfirmLinesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ConfirmLinesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.admin.v1.NodeService/ConfirmLines",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.admin.v1.NodeService", "ConfirmLines"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -5459,6 +5630,14 @@ pub mod node_service_server {
             request: tonic::Request<super::RenewCertificateRequest>,
         ) -> std::result::Result<
             tonic::Response<super::RenewCertificateResponse>,
+            tonic::Status,
+        >;
+        /// An operator confirmed the second channel: lines of the receiver that wait for it take it.
+        async fn confirm_lines(
+            &self,
+            request: tonic::Request<super::ConfirmLinesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ConfirmLinesResponse>,
             tonic::Status,
         >;
     }
@@ -5976,6 +6155,51 @@ pub mod node_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RenewCertificateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.admin.v1.NodeService/ConfirmLines" => {
+                    #[allow(non_camel_case_types)]
+                    struct ConfirmLinesSvc<T: NodeService>(pub Arc<T>);
+                    impl<
+                        T: NodeService,
+                    > tonic::server::UnaryService<super::ConfirmLinesRequest>
+                    for ConfirmLinesSvc<T> {
+                        type Response = super::ConfirmLinesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ConfirmLinesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as NodeService>::confirm_lines(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ConfirmLinesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

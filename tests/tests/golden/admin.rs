@@ -3,8 +3,9 @@
 use dtm_types::command::admin::Op;
 use dtm_types::command::{
     AckLevel, Admin, Agreement, ApprovalRow, ApprovalState, BootNode, ClusterRow, DatasetRow,
-    DenyApproval, EnterBackup, GrantApproval, GroupRow, IssueNodeCertificate, JoinTokenRow,
-    LayoutKind, LayoutRow, LayoutSeat, LeftAction, MaskRule, NodeRow, OperatorRow, PutSettings,
+    DenyApproval, EnterBackup, EnterLine, GrantApproval, GroupRow, IssueNodeCertificate,
+    JoinTokenRow, LayoutKind, LayoutRow, LayoutSeat, LeftAction, LineChange, MaskRule, NodeRow,
+    OperatorRow, PutSettings,
     RemoveNode, ReplicaRow, RequestApproval, ResendQuarantined, RevokeOperator,
     RevokeSourceCertificate, RevokeSourceKey, RotateClusterKey, Setting, SettingChange,
     SettingsRow, SettleLeft, SourceCertificateRow, SourceKeyRow, SourceLimits, SourceRow,
@@ -317,6 +318,14 @@ fn of_version_2() -> [(&'static str, Op); 18] {
     };
     let backup =
         EnterBackup { backup: id(1), parent: id(2), manifest_digest: digest(3), anchor_leaf: 400 };
+    let line = EnterLine {
+        peer: id(1),
+        change: LineChange::Switched.into(),
+        from: 300,
+        to: 301,
+        since_us: 1_700_000_000_000_001,
+        cut_for_ms: 8_001,
+    };
     let settled = SettleLeft {
         node: id(1),
         incarnation: 300,
@@ -345,6 +354,7 @@ fn of_version_2() -> [(&'static str, Op); 18] {
         ("put_layout", Op::PutLayout(LayoutRow { version: 0, time_us: 0, ..layout() })),
         ("put_layout.held", Op::PutLayout(layout_that_is_held())),
         ("settle_left", Op::SettleLeft(settled)),
+        ("enter_line", Op::EnterLine(line)),
     ]
 }
 

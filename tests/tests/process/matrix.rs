@@ -127,6 +127,7 @@ fn of_administration() -> Vec<Call> {
         "PromoteSite",
         "HandOver",
         "SettleLeft",
+        "ConfirmChannel",
     ];
     calls.extend(each(service, &changes, OPERATOR, &[]));
     calls.extend(each(service, &["GrantApproval", "DenyApproval"], "operator approver", &[]));
@@ -146,6 +147,7 @@ fn of_nodes() -> Vec<Call> {
         "DrainLocal",
         "CheckSettings",
         "RenewCertificate",
+        "ConfirmLines",
         "ReadGroup",
         "LookupInGroup",
         "QuarantineOfGroup",

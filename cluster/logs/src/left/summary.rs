@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use bytes::Bytes;
-use dtm_types::command::AppendBatch;
+use dtm_types::command::admin::Op as Change;
 use dtm_types::command::command::Op;
+use dtm_types::command::{Admin, AppendBatch};
 use dtm_types::format::{EntryBody, HeaderA};
 use dtm_types::{StreamKey, bundle};
 use prost::Message;
@@ -138,7 +139,7 @@ impl LeftSummary {
                     let key = (open.source.clone(), open.stream.clone());
                     self.streams.entry(key).or_default().open(&command.request_id);
                 }
-                Some(Op::Admin(admin)) => {
+                Some(Op::Admin(admin)) if !is_note(admin) => {
                     let kind = admin.op.as_ref().map(|op| kind(&format!("{op:?}")));
                     let (kind, time_us) = (kind.unwrap_or_default(), bundle.time_us);
                     self.commands.push(LeftCommand { index, time_us, kind });
@@ -147,6 +148,11 @@ impl LeftSummary {
             }
         }
     }
+}
+
+/// What a node noted of its lines: nobody asked for it, and nothing is to be done again.
+fn is_note(admin: &Admin) -> bool {
+    matches!(&admin.op, Some(Change::EnterLine(entered)) if !entered.peer.is_empty())
 }
 
 /// A batch whose sequences and tags agree with its count: apply stores no other.
@@ -176,7 +182,7 @@ fn kind(told: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use dtm_types::command::{Bundle, Command, OpenSession};
+    use dtm_types::command::{Bundle, Command, EnterLine, OpenSession};
 
     use super::*;
 
@@ -251,6 +257,17 @@ mod tests {
         let firsts: Vec<_> = stream.tags.iter().map(|(first, _)| *first).collect();
         assert_eq!(firsts, [10, 10, 12]);
         assert_eq!(summary.unread, 0);
+    }
+
+    #[test]
+    fn what_a_node_noted_is_no_change_to_be_made_again() {
+        let entered = |peer: &'static [u8]| {
+            let entered = EnterLine { peer: Bytes::from_static(peer), ..EnterLine::default() };
+            Op::Admin(Admin { op: Some(Change::EnterLine(entered)), ..Admin::default() })
+        };
+        let summary = summary(vec![("note", entered(&[1; 16])), ("word", entered(&[]))]);
+        let kinds: Vec<&str> = summary.commands.iter().map(|command| &*command.kind).collect();
+        assert_eq!(kinds, ["enter_line"], "an operator's word is listed");
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! A later life of the cluster, and what the ledger tells of backups.
+//! A later life of the cluster, and what the ledger tells of backups and of lines between sites.
 
-use dtm_types::command::{EnterBackup, LeftAction, RaiseVersion, SettleLeft};
+use dtm_types::command::{
+    EnterBackup, EnterLine, LeftAction, LineChange, RaiseVersion, SettleLeft,
+};
 use dtm_types::format::Leaf;
 
 use crate::keys::{Key, table};
@@ -144,5 +146,42 @@ fn what_was_left_behind_is_settled_with_a_leaf() {
     ];
     for settled in malformed {
         assert_eq!(settle(settled), Err(RefusalKind::Malformed));
+    }
+}
+
+// holds: SEC-2
+#[test]
+fn what_happens_to_a_line_is_entered() {
+    let mut group = raised();
+    let switched = EnterLine {
+        peer: vec![1; 16].into(),
+        change: LineChange::Switched.into(),
+        from: 0,
+        to: 1,
+        since_us: 1_700_000_000_000_000,
+        cut_for_ms: 8_100,
+    };
+    let mut enter = |entered: EnterLine| {
+        let outcome = group.one(admin_op(admin::Op::EnterLine(entered), None));
+        match outcome.result {
+            Some(Answer::Done(done)) => Ok(leaf(&group, done.leaf_index).object_ids),
+            Some(Answer::Refusal(refusal)) => Err(refusal.kind()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let peer = "peer=01010101-0101-0101-0101-010101010101";
+    let of = ["from=0", "to=1", "since_us=1700000000000000", "cut_for_ms=8100"];
+    let ids = enter(switched.clone()).expect("entered");
+    assert_eq!(ids, [&["line=switched", peer], &of[..]].concat());
+    let all = EnterLine { change: LineChange::Confirmed.into(), ..EnterLine::default() };
+    assert_eq!(enter(all), Ok(vec!["line=confirmed".to_owned()]));
+    let malformed = [
+        EnterLine { peer: vec![1; 15].into(), ..switched.clone() },
+        EnterLine { peer: Bytes::new(), ..switched.clone() },
+        EnterLine { change: 0, ..switched.clone() },
+        EnterLine { change: 9, ..switched },
+    ];
+    for entered in malformed {
+        assert_eq!(enter(entered), Err(RefusalKind::Malformed));
     }
 }

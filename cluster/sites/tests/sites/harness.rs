@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use dtm_machine::seams::ManualClock;
-use dtm_sites::{Arrived, Channel, Event, Events, Lane, LaneIo, Lines, Path, Settings, SiteTls};
+use dtm_sites::{
+    Arrived, Channel, ChannelKind, Event, Events, Lane, LaneIo, Lines, Path, Settings, SiteTls,
+};
 use dtm_types::NodeId;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,7 +16,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::proxy::{self, Weather};
-use crate::tls::Ca;
+use crate::tcp;
+use crate::tls::{Ca, NodeTls};
 
 pub(crate) const A: NodeId = NodeId([1; 16]);
 pub(crate) const B: NodeId = NodeId([2; 16]);
@@ -75,10 +78,20 @@ pub(crate) fn node(
     channels: Vec<(SocketAddr, Arc<dyn SiteTls>)>,
     settings: Settings,
 ) -> Node {
+    let quic = |(bind, tls)| (ChannelKind::Quic, bind, tls);
+    node_of_kinds(id, channels.into_iter().map(quic).collect(), settings)
+}
+
+pub(crate) fn node_of_kinds(
+    id: NodeId,
+    channels: Vec<(ChannelKind, SocketAddr, Arc<dyn SiteTls>)>,
+    settings: Settings,
+) -> Node {
     let (heard, clock) = (Arc::new(Heard::default()), Arc::new(ManualClock::at(1 << 40)));
     let seams = (Arc::clone(&clock) as _, Arc::clone(&heard) as _);
-    let named = channels.into_iter().enumerate().map(|(at, (bind, tls))| Channel {
+    let named = channels.into_iter().enumerate().map(|(at, (kind, bind, tls))| Channel {
         name: format!("channel-{at}"),
+        kind,
         bind,
         credentials: format!("key-{at}"),
         tls,
@@ -92,26 +105,40 @@ pub(crate) struct Pair {
     pub(crate) a: Node,
     pub(crate) b: Node,
     pub(crate) weather: [Arc<Weather>; 2],
+    /// What A shows on each of its channels.
+    pub(crate) shown: [Arc<NodeTls>; 2],
 }
 
 pub(crate) async fn pair(settings: Settings) -> Pair {
+    pair_of([ChannelKind::Quic; 2], settings).await
+}
+
+pub(crate) async fn pair_of(kinds: [ChannelKind; 2], settings: Settings) -> Pair {
     let (ca, test) = (Ca::new(), fresh());
     let weather: [Arc<Weather>; 2] = Default::default();
     let of = |id: NodeId, host: u8| {
-        let tls = || ca.node(id) as Arc<dyn SiteTls>;
-        node(id, vec![(at(test, host), tls()), (at(test, host + 1), tls())], settings.clone())
+        let shown = [ca.node(id), ca.node(id)];
+        let channel = |index: usize| {
+            let tls = Arc::clone(&shown[index]) as Arc<dyn SiteTls>;
+            (kinds[index], at(test, host + index as u8), tls)
+        };
+        let node = node_of_kinds(id, vec![channel(0), channel(1)], settings.clone());
+        (node, shown)
     };
-    let (a, b) = (of(A, 1), of(B, 3));
+    let ((a, shown), (b, _)) = (of(A, 1), of(B, 3));
     for (own, node, peer, host) in [(&a, B, &b, 10), (&b, A, &a, 20)] {
         let mut paths = Vec::new();
         for (channel, target) in peer.lines.addresses().into_iter().enumerate() {
             let front = at(test, host + channel as u8);
-            let remote = proxy::start(front, target, &weather[channel], 7).await;
+            let remote = match kinds[channel] {
+                ChannelKind::Quic => proxy::start(front, target, &weather[channel], 7).await,
+                ChannelKind::Tcp => tcp::proxy(front, target, &weather[channel]).await,
+            };
             paths.push(Path { channel, remote: remote.to_string() });
         }
         own.lines.place(node, paths).expect("independent paths");
     }
-    Pair { a, b, weather }
+    Pair { a, b, weather, shown }
 }
 
 impl Pair {

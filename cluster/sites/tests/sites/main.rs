@@ -6,4 +6,5 @@ mod harness;
 mod lanes;
 mod paths;
 mod proxy;
+mod tcp;
 mod tls;

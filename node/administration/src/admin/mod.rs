@@ -8,6 +8,7 @@ mod cluster;
 mod datasets;
 mod keys;
 mod left;
+mod lines;
 mod operators;
 mod primacy;
 mod removal;
@@ -174,6 +175,7 @@ calls! {
     primacy: PrimacyRequest -> PrimacyResponse;
     put_layout: PutLayoutRequest -> PutLayoutResponse;
     site_status: SiteStatusRequest -> SiteStatusResponse;
+    confirm_channel: ConfirmChannelRequest -> ConfirmChannelResponse;
 }
 
 #[cfg(test)]

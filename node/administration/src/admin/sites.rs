@@ -14,6 +14,7 @@ use serde_json::json;
 use tonic::{Request, Status};
 
 use super::AdminDoor;
+use dtm_doors::lines;
 use dtm_doors::primacy::Contradiction;
 use dtm_doors::status::{internal, told};
 
@@ -77,6 +78,8 @@ impl AdminDoor {
             sites: sites(&plan, &status),
             lacks: lacks.iter().map(lack_to_wire).collect(),
             meta_current: status.meta_current,
+            lines: lines::with_names(&status.nodes),
+            contact: self.0.settings.now().running.sites.contact.clone(),
         })
     }
 }

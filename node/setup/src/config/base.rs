@@ -148,7 +148,8 @@ impl Base {
         ] {
             *file = folder.join(file.as_path());
         }
-        for file in [&mut config.sites.second_certificate, &mut config.sites.second_key] {
+        let sites = &mut config.sites;
+        for file in [&mut sites.second_certificate, &mut sites.second_key, &mut sites.second_ca] {
             // Empty is not named.
             if !file.as_os_str().is_empty() {
                 *file = folder.join(file.as_path());

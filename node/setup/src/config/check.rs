@@ -62,8 +62,9 @@ fn check_sites(config: &Config, need: &mut impl FnMut(bool, &[&str], Told, &'sta
         need(is_address(address), &[key], what, "config.remedy.sites_address");
     }
     let choices = [
-        ("sites.congestion", &sites.congestion, ["bbr", "cubic"]),
-        ("sites.standby", &sites.standby, ["at-once", "automatic"]),
+        ("sites.congestion", &sites.congestion, &["bbr", "cubic"][..]),
+        ("sites.standby", &sites.standby, &["at-once", "automatic", "confirmed"]),
+        ("sites.second_kind", &sites.second_kind, &["quic", "tcp"]),
     ];
     for (key, chosen, choices) in choices {
         let what = Told::new("config.choice").with("choices", choices.join(", "));

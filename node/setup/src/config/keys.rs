@@ -261,20 +261,26 @@ config! {
         lane_window_bytes: u64 = "4_194_304", 65_536..=(64 * MIB), "bytes", Start;
         /// The same over all lanes to a node, at least four times as much.
         line_window_bytes: u64 = "67_108_864", MIB..=GIB, "bytes", Start;
-        /// A second channel: another local UDP address, which must share nothing with the first. Empty: there is none.
+        /// A second channel: another local address, which must share nothing with the first. Empty: there is none.
         second_listen: String = "\"\"", 0..=64, "characters", Node;
-        /// Certificate chain of this node for the second channel (PEM), from the same root.
+        /// What the second channel speaks, the same on all nodes: `tcp` (TLS over TCP), which is of another kind than the first, or `quic` over UDP.
+        second_kind: String = "\"quic\"", 3..=4, "characters", Node;
+        /// Certificate chain of this node for the second channel (PEM).
         second_certificate: PathBuf = "\"\"", 0..=4096, "bytes", Node;
         /// Its private key (PEM), mode 0600.
         second_key: PathBuf = "\"\"", 0..=4096, "bytes", Node;
+        /// Root certificates of the second channel (PEM), of all nodes. Empty: those of `tls.ca`; one of its own makes the channels independent of one authority.
+        second_ca: PathBuf = "\"\"", 0..=4096, "bytes", Node;
         /// Where the other nodes are reached over the second channel, each as `NODE-ID=HOST:PORT`.
         second_peers: Vec<String> = "[]", 0..=256, "names", Node;
-        /// When the second channel is used: `at-once` after a cut of the first, `automatic` after `standby_after_ms`.
+        /// When the second channel is used: `at-once` after a cut of the first, `automatic` after `standby_after_ms`, `confirmed` after that and one `dtm site confirm`.
         standby: String = "\"at-once\"", 7..=9, "characters", Start;
-        /// How long the first channel is cut before the second is ordered, which is told in the log and counted: two hours by circular.
+        /// How long the first channel is cut, since the last good message over it, before the second is ordered, which is told in the log and the ledger and counted: two hours by circular.
         standby_after_ms: u64 = "7_200_000", 1_000..=86_400_000, "ms", Start;
         /// The first channel is used again once it has answered for so long.
         return_after_ms: u64 = "60_000", 1_000..=3_600_000, "ms", Start;
+        /// Whom to tell of a line between sites that is cut: named in the log, by `dtm site status` and in the alarm. Such as a duty desk with its telephone.
+        contact: String = "\"\"", 0..=200, "characters", Start;
         /// Replicas of a group at another site than its leader's that are further behind are told: in the log, in `dtm_sites_lagging`, by `dtm site status` and `dtm doctor`.
         lag_alarm_ms: u64 = "5_000", 200..=86_400_000, "ms", Start;
     }

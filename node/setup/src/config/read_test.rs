@@ -149,6 +149,9 @@ fn a_second_channel_that_shares_anything_with_the_first_is_refused() {
     let peers = format!("second_peers = [\"{node}=n2b.example:9446\"]\n");
     let config = of("10.0.0.1:9445", "10.1.0.1:9446", &peers).expect("independent");
     assert!(crate::config::second_peer(&config.sites.second_peers[0]).is_some());
+    assert_eq!((&*config.sites.second_kind, &*config.sites.standby), ("quic", "at-once"));
+    let chosen = "second_kind = \"tcp\"\nstandby = \"confirmed\"\nsecond_ca = \"second-ca.pem\"\n";
+    of("10.0.0.1:9445", "10.1.0.1:9446", chosen).expect("another kind, after one word");
     for (first, listen, more) in [
         ("10.0.0.1:9445", "10.0.0.1:9446", ""),
         ("0.0.0.0:9445", "10.1.0.1:9446", ""),
@@ -156,6 +159,8 @@ fn a_second_channel_that_shares_anything_with_the_first_is_refused() {
         ("n1.example:9445", "10.1.0.1:9446", ""),
         ("10.0.0.1:9445", "10.1.0.1:9446", "second_peers = [\"n2=n2b.example:9446\"]\n"),
         ("10.0.0.1:9445", "10.1.0.1:9446", "congestion = \"reno\"\n"),
+        ("10.0.0.1:9445", "10.1.0.1:9446", "second_kind = \"udp\"\n"),
+        ("10.0.0.1:9445", "10.1.0.1:9446", "standby = \"by-hand\"\n"),
         ("10.0.0.1:9445", "10.1.0.1:9446", "line_window_bytes = 1_048_576\n"),
     ] {
         let problems = of(first, listen, more).expect_err("refused");

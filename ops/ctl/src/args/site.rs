@@ -17,8 +17,12 @@ pub enum SiteCommand {
     /// What nodes of a site that was primary held beyond what the standby took over: list it, send it
     /// again, give it up.
     Left(LeftArgs),
-    /// The layout, and of each site nodes, replicas and how far these are behind. Exit code 10 where
-    /// the layout is not fulfilled or a site lags.
+    /// Say the one word that the second channel to other sites waits for, two hours after the first was
+    /// cut (`sites.standby` = "confirmed"). For every line that waits for it.
+    Confirm,
+    /// The layout, of each site nodes, replicas and how far these are behind, and the lines between sites.
+    /// Exit code 10 where the layout is not fulfilled, a site lags, or a line is cut or not over its first
+    /// channel.
     Status,
 }
 

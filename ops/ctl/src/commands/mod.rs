@@ -13,6 +13,7 @@ pub(crate) mod drill;
 pub(crate) mod key;
 pub(crate) mod ledger;
 mod left;
+mod lines;
 pub(crate) mod operator;
 mod promote;
 pub(crate) mod publish;

@@ -1,16 +1,16 @@
-//! `dtm site layout|status`.
+//! `dtm site layout|confirm|status`.
 
 use dtm_proto::admin::{
-    LackKind, LayoutLack, PrimacyRequest, PutLayoutRequest, SiteDetail, SiteStatusRequest,
-    SiteStatusResponse,
+    ConfirmChannelRequest, LackKind, LayoutLack, PrimacyRequest, PutLayoutRequest, SiteDetail,
+    SiteStatusRequest, SiteStatusResponse,
 };
 use dtm_types::command::{LayoutKind, LayoutRow};
 use serde_json::{Value, json};
 
-use super::promote;
 use super::text::group_name;
+use super::{lines, promote};
 use crate::args::{Globals, LayoutArgs, LayoutName, SiteCommand};
-use crate::{Exit, Failure, Printer, Remote};
+use crate::{Exit, Failure, Printer, Remote, confirm};
 
 pub(crate) async fn run(command: &SiteCommand, globals: &Globals) -> Result<(), Failure> {
     let printer = Printer::new(globals);
@@ -19,8 +19,22 @@ pub(crate) async fn run(command: &SiteCommand, globals: &Globals) -> Result<(), 
         SiteCommand::Promote(args) => super::promote::promote(globals, &printer, args).await,
         SiteCommand::Failback(args) => super::promote::failback(globals, &printer, args).await,
         SiteCommand::Left(args) => super::left::run(globals, &printer, args).await,
+        SiteCommand::Confirm => confirm_channel(globals, &printer).await,
         SiteCommand::Status => status(globals, &printer).await,
     }
+}
+
+async fn confirm_channel(globals: &Globals, printer: &Printer<'_>) -> Result<(), Failure> {
+    let remote = Remote::connect(globals).await?;
+    confirm(globals, "cli.confirm_channel", &[])?;
+    let request = ConfirmChannelRequest { context: remote.why() };
+    let done = remote.admin().confirm_channel(remote.request(request)).await?.into_inner();
+    let document = json!({ "lines": done.lines, "silent": done.silent });
+    printer.done("cli.channel_confirmed", &[("lines", &done.lines.to_string())], &document);
+    if !done.silent.is_empty() && !printer.is_json() {
+        printer.say("cli.channel_silent", &[("nodes", &done.silent.join(", "))]);
+    }
+    Ok(())
 }
 
 async fn layout(
@@ -77,6 +91,7 @@ async fn status(globals: &Globals, printer: &Printer<'_>) -> Result<(), Failure>
             status.sites.iter().map(|site| site_row(site, printer)).collect(),
             &Value::Null,
         );
+        lines::table(&status, printer);
         for trouble in &troubles {
             printer.raw(&format!("! {trouble}"));
         }
@@ -148,6 +163,7 @@ fn troubles(status: &SiteStatusResponse, printer: &Printer<'_>) -> Vec<String> {
             troubles.push(printer.text("cli.site_lags", &values));
         }
     }
+    troubles.extend(lines::troubles(status, printer));
     troubles
 }
 
@@ -191,7 +207,8 @@ fn document(status: &SiteStatusResponse, troubles: &[String]) -> Value {
         "layout": { "kind": kind_of(&row), "version": row.version, "primary": row.primary,
             "standby": row.other, "arbiter": row.arbiter },
         "fulfilled": status.lacks.is_empty(), "lacks": lacks.collect::<Vec<_>>(),
-        "sites": sites.collect::<Vec<_>>(),
+        "sites": sites.collect::<Vec<_>>(), "lines": lines::document(status),
+        "contact": status.contact,
         "meta_current": status.meta_current, "troubles": troubles,
     })
 }

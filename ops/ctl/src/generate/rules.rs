@@ -137,6 +137,30 @@ pub(super) const RULES: &[Rule] = &[
         runbook: "site-lag",
     },
     Rule {
+        name: "DtmLineCut",
+        expr: "dtm_sites_line_up == 0",
+        lasts: "15s",
+        severity: "critical",
+        text: "alert.line_cut",
+        runbook: "line-cut",
+    },
+    Rule {
+        name: "DtmSecondChannel",
+        expr: "dtm_sites_path > 0",
+        lasts: "",
+        severity: "warning",
+        text: "alert.second_channel",
+        runbook: "line-cut",
+    },
+    Rule {
+        name: "DtmChannelAwaits",
+        expr: "dtm_sites_awaits_confirmation == 1",
+        lasts: "",
+        severity: "critical",
+        text: "alert.channel_confirm",
+        runbook: "line-cut",
+    },
+    Rule {
         name: "DtmClearValues",
         expr: "increase(dtm_records_unmasked_total[10m]) > 0",
         lasts: "",
@@ -154,8 +178,11 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-/// Labels that the words of an alert name.
-const LABELS: [&str; 5] = ["group", "source", "code", "node", "site"];
+/// Labels, and what else, that the words of an alert name.
+const LABELS: [&str; 6] = ["group", "source", "code", "node", "site", "contact"];
+/// Whom the nodes name (`sites.contact`); nothing where they name nobody.
+const CONTACT: &str =
+    r#"{{ with query "dtm_sites_contact" }}{{ (first .).Labels.contact }}{{ end }}"#;
 
 /// A file for `rule_files` of Prometheus. The words are those of `lang`, the other language's stand
 /// beside them.
@@ -186,6 +213,7 @@ pub fn prometheus_rules(lang: Lang) -> String {
 fn words(rule: &Rule, lang: Lang) -> String {
     let placeholder = |label: &str| match label {
         "node" => "{{ $labels.instance }}".to_owned(),
+        "contact" => CONTACT.to_owned(),
         label => format!("{{{{ $labels.{label} }}}}"),
     };
     let values = LABELS.map(placeholder);

@@ -188,7 +188,7 @@ pub struct Admin {
     pub expected_version: ::core::option::Option<u64>,
     #[prost(
         oneof = "admin::Op",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 30, 31, 32, 40, 45, 50, 51"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 30, 31, 32, 40, 45, 50, 51, 55"
     )]
     pub op: ::core::option::Option<admin::Op>,
 }
@@ -248,6 +248,8 @@ pub mod admin {
         PutLayout(super::LayoutRow),
         #[prost(message, tag = "51")]
         SettleLeft(super::SettleLeft),
+        #[prost(message, tag = "55")]
+        EnterLine(super::EnterLine),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -588,6 +590,28 @@ pub struct SettleLeft {
     /// SHA-256 over what was kept, file by file.
     #[prost(bytes = "bytes", tag = "7")]
     pub digest: ::prost::bytes::Bytes,
+}
+/// What happened to the line between the node that says so and a node of another site, or that an operator
+/// confirms the standby channel. Changes no row.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EnterLine {
+    /// 16 bytes; empty = all lines that wait for the confirmation.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub peer: ::prost::bytes::Bytes,
+    #[prost(enumeration = "LineChange", tag = "2")]
+    pub change: i32,
+    /// Positions of the channels before and after, 0 = the first.
+    #[prost(uint32, tag = "3")]
+    pub from: u32,
+    #[prost(uint32, tag = "4")]
+    pub to: u32,
+    /// The last good message over the first channel, Unix microseconds by the clock of the node that says so:
+    /// the incident begins there. 0 where an operator confirms.
+    #[prost(int64, tag = "5")]
+    pub since_us: i64,
+    /// How long the first channel had been cut by then.
+    #[prost(uint64, tag = "6")]
+    pub cut_for_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LayoutSeat {
@@ -1020,6 +1044,49 @@ impl LayoutKind {
             "LAYOUT_KIND_SINGLE" => Some(Self::Single),
             "LAYOUT_KIND_STRETCHED" => Some(Self::Stretched),
             "LAYOUT_KIND_STANDBY" => Some(Self::Standby),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LineChange {
+    Unspecified = 0,
+    /// The first channel is cut, long enough for an incident.
+    Interrupted = 1,
+    /// Another channel is in use.
+    Switched = 2,
+    /// The first channel was cut for the time of the rule: the standby channel is ordered, by itself.
+    Ordered = 3,
+    /// The same, by one confirmation.
+    Confirmed = 4,
+    /// The first channel is in use again: the incident is over.
+    Returned = 5,
+}
+impl LineChange {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LINE_CHANGE_UNSPECIFIED",
+            Self::Interrupted => "LINE_CHANGE_INTERRUPTED",
+            Self::Switched => "LINE_CHANGE_SWITCHED",
+            Self::Ordered => "LINE_CHANGE_ORDERED",
+            Self::Confirmed => "LINE_CHANGE_CONFIRMED",
+            Self::Returned => "LINE_CHANGE_RETURNED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LINE_CHANGE_UNSPECIFIED" => Some(Self::Unspecified),
+            "LINE_CHANGE_INTERRUPTED" => Some(Self::Interrupted),
+            "LINE_CHANGE_SWITCHED" => Some(Self::Switched),
+            "LINE_CHANGE_ORDERED" => Some(Self::Ordered),
+            "LINE_CHANGE_CONFIRMED" => Some(Self::Confirmed),
+            "LINE_CHANGE_RETURNED" => Some(Self::Returned),
             _ => None,
         }
     }

@@ -100,14 +100,15 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (45, 2, 38, true),
         (50, 2, 39, true),
         (51, 2, 40, true),
+        (55, 2, 41, true),
     ],
     // dtm.command.v1.Genesis
     &[
-        (1, 1, 41, false),
+        (1, 1, 42, false),
     ],
     // dtm.command.v1.CountRefusals
     &[
-        (1, 1, 42, false),
+        (1, 1, 43, false),
     ],
     // dtm.command.v1.RewrapKeys
     &[
@@ -119,7 +120,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     ],
     // dtm.command.v1.Anchor
     &[
-        (1, 2, 43, false),
+        (1, 2, 44, false),
         (2, 2, 0, false),
     ],
     // dtm.format.v1.EntryBody
@@ -149,8 +150,8 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (5, 1, 0, false),
         (6, 1, 0, false),
         (7, 1, 0, false),
-        (8, 1, 44, false),
-        (9, 1, 45, false),
+        (8, 1, 45, false),
+        (9, 1, 46, false),
         (10, 1, 0, false),
         (11, 1, 0, false),
         (12, 1, 0, false),
@@ -231,7 +232,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     // dtm.command.v1.GroupRow
     &[
         (1, 1, 0, false),
-        (2, 1, 46, false),
+        (2, 1, 47, false),
         (3, 1, 0, false),
     ],
     // dtm.command.v1.ClusterRow
@@ -313,7 +314,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     ],
     // dtm.command.v1.PutSettings
     &[
-        (1, 2, 47, false),
+        (1, 2, 48, false),
         (2, 2, 0, false),
     ],
     // dtm.command.v1.EnterBackup
@@ -331,7 +332,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (4, 2, 0, false),
         (5, 2, 0, false),
         (6, 2, 0, false),
-        (7, 2, 48, false),
+        (7, 2, 49, false),
         (8, 2, 0, false),
         (9, 2, 0, false),
     ],
@@ -344,6 +345,15 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (5, 2, 0, false),
         (6, 2, 0, false),
         (7, 2, 0, false),
+    ],
+    // dtm.command.v1.EnterLine
+    &[
+        (1, 2, 0, false),
+        (2, 2, 0, false),
+        (3, 2, 0, false),
+        (4, 2, 0, false),
+        (5, 2, 0, false),
+        (6, 2, 0, false),
     ],
     // dtm.format.v1.Genesis
     &[
@@ -375,7 +385,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (1, 1, 0, false),
         (2, 1, 0, false),
         (3, 1, 0, false),
-        (4, 1, 49, false),
+        (4, 1, 50, false),
         (5, 1, 0, false),
         (6, 1, 0, false),
         (7, 1, 0, false),

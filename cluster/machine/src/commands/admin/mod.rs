@@ -8,6 +8,7 @@ mod cluster;
 mod datasets;
 mod layout;
 mod left;
+mod lines;
 mod nodes;
 mod operators;
 mod requests;
@@ -77,6 +78,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, admin: Admin) -> Result<Outcome, 
         Op::EnterBackup(backup) => backups::enter(ctx, &backup),
         Op::PutLayout(row) => layout::put(ctx, row, expected),
         Op::SettleLeft(settled) => left::settle(ctx, &settled),
+        Op::EnterLine(entered) => lines::enter(ctx, &entered),
     };
     let effect = match decision? {
         Ok(effect) => effect,
