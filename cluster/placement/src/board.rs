@@ -48,8 +48,9 @@ struct Known {
 impl SiteBoard {
     /// Takes over layout and replicas, as meta says.
     pub fn take(&self, plan: &Plan, voters_max: usize) {
-        let ingest = plan.groups().iter().filter(|row| !GroupId(row.group).is_meta());
-        let held = ingest
+        let held = plan
+            .groups()
+            .iter()
             .filter_map(|row| Some((GroupId(row.group), plan.copy_holders(row, voters_max)?)));
         let held: BTreeMap<GroupId, CopyHolders> = held.collect();
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);

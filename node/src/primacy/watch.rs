@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dtm_cluster::Order;
 use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, ReadView};
-use dtm_register::{AcceptorId, Act, Answer, Decision, Outcome, Proposer, Question, Says, Seat};
+use dtm_register::{AcceptorId, Answer, Decision, Outcome, Proposer, Question, Says, Seat};
 use dtm_types::command::{LayoutRow, LayoutSeat};
 use dtm_types::{GroupId, NodeId};
 
@@ -38,6 +38,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
 async fn round(shared: &Arc<Shared>) -> Result<(), String> {
     let primacy = &shared.primacy;
     let view = shared.cluster.view(GroupId::META, Freshness::Local).await;
+    let mut in_force = None;
     // A node without a replica of meta goes by what it knows.
     if let Ok(view) = view {
         let layout = reads::layout(view.state.as_ref()).map_err(|error| error.to_string())?;
@@ -48,6 +49,7 @@ async fn round(shared: &Arc<Shared>) -> Result<(), String> {
         if has_register(&layout) && primacy.decision().is_none() {
             primacy.find(shared, &layout).await?;
         }
+        in_force = Some(layout);
     }
     let Some(known) = primacy.decision().filter(|_| primacy.is_needed()) else { return Ok(()) };
     // What was decided is followed also where too few places confirm it now.
@@ -58,7 +60,11 @@ async fn round(shared: &Arc<Shared>) -> Result<(), String> {
         primacy.renew(shared, &known).await
     };
     primacy.follow(shared).await?;
-    renewed
+    renewed?;
+    if let Some(layout) = in_force {
+        primacy.attach(shared, &layout).await?;
+    }
+    primacy.withdraw(&shared.cluster).await
 }
 
 /// Whether meta, as a majority confirms it, has no layout with a register.
@@ -79,11 +85,7 @@ impl Primacy {
             }
             // One site founds it, so that a layout that was put in an old life founds nothing.
             Outcome::Empty if self.site == layout.primary => {
-                let act = Act {
-                    at_us: self.clock.now_us(),
-                    by: format!("node {}", self.node),
-                    reason: "layout with a standby".to_owned(),
-                };
+                let act = self.own_act("layout with a standby".to_owned());
                 let (primary, standby) = (&layout.primary, &layout.other);
                 let first = Decision::founded(self.own, (primary, standby), seats, act);
                 let founding = Proposer::found(self.proposer_id(), first);

@@ -11,6 +11,7 @@ mod auth;
 mod backup;
 mod cluster_key;
 mod confirm;
+mod depended;
 mod directory;
 mod drained;
 mod elsewhere;

@@ -3,11 +3,11 @@
 use dtm_types::command::admin::Op;
 use dtm_types::command::{
     AckLevel, Admin, Agreement, ApprovalRow, ApprovalState, BootNode, ClusterRow, DatasetRow,
-    DenyApproval, EnterBackup, GrantApproval, GroupRow, JoinTokenRow, LayoutKind, LayoutRow,
-    LayoutSeat, LeftAction, MaskRule, NodeRow, OperatorRow, PutSettings, RemoveNode, ReplicaRow,
-    RequestApproval, ResendQuarantined, RevokeOperator, RevokeSourceCertificate, RevokeSourceKey,
-    RotateClusterKey, Setting, SettingChange, SettingsRow, SettleLeft, SourceCertificateRow,
-    SourceKeyRow, SourceLimits, SourceRow, TransferLeader, UseJoinToken,
+    DenyApproval, DetachSite, EnterBackup, GrantApproval, GroupRow, JoinTokenRow, LayoutKind,
+    LayoutRow, LayoutSeat, LeftAction, MaskRule, NodeRow, OperatorRow, PutSettings, RemoveNode,
+    ReplicaRow, RequestApproval, ResendQuarantined, RevokeOperator, RevokeSourceCertificate,
+    RevokeSourceKey, RotateClusterKey, Setting, SettingChange, SettingsRow, SettleLeft,
+    SourceCertificateRow, SourceKeyRow, SourceLimits, SourceRow, TransferLeader, UseJoinToken,
 };
 use dtm_types::format::{Form, Mode};
 
@@ -291,7 +291,7 @@ fn boot() -> BootNode {
     }
 }
 
-fn of_version_2() -> [(&'static str, Op); 17] {
+fn of_version_2() -> [(&'static str, Op); 18] {
     let boot_of_a_site = BootNode { sites_address: "n1:9445".into(), ..boot() };
     let rotating = ClusterRow { pending_cluster_key_id: id(7), ..cluster() };
     let removal = RemoveNode { node: id(1), approval: id(2), replicas_min: 3 };
@@ -310,6 +310,7 @@ fn of_version_2() -> [(&'static str, Op); 17] {
     let rotate = RotateClusterKey { key_id: id(1), current: true };
     let backup =
         EnterBackup { backup: id(1), parent: id(2), manifest_digest: digest(3), anchor_leaf: 400 };
+    let detached = DetachSite { site: "da-nang".into(), layout: 300, approval: id(7) };
     let settled = SettleLeft {
         node: id(1),
         incarnation: 300,
@@ -337,6 +338,7 @@ fn of_version_2() -> [(&'static str, Op); 17] {
         ("put_layout", Op::PutLayout(LayoutRow { version: 0, time_us: 0, ..layout() })),
         ("put_layout.held", Op::PutLayout(layout_that_is_held())),
         ("settle_left", Op::SettleLeft(settled)),
+        ("detach_site", Op::DetachSite(detached)),
     ]
 }
 

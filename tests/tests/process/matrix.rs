@@ -123,6 +123,7 @@ fn of_administration() -> Vec<Call> {
         "PutSettings",
         "RollbackSettings",
         "PutLayout",
+        "DetachSite",
         "PromoteSite",
         "HandOver",
         "SettleLeft",

@@ -5,6 +5,7 @@ mod anchors;
 mod approvals;
 mod cluster;
 mod datasets;
+mod detach;
 mod keys;
 mod left;
 mod operators;
@@ -173,6 +174,7 @@ calls! {
     primacy: PrimacyRequest -> PrimacyResponse;
     put_layout: PutLayoutRequest -> PutLayoutResponse;
     site_status: SiteStatusRequest -> SiteStatusResponse;
+    detach_site: DetachSiteRequest -> DetachSiteResponse;
 }
 
 #[cfg(test)]

@@ -139,10 +139,19 @@ fn refusal(refused: &Refused) -> Status {
             let what = what.with("heard", ago(heard)).with("silent", all(silent));
             told(ErrorCode::Unavailable, &what.with("young", ago(young)))
         }
+        Refused::Detached { site } => {
+            let what = Told::new("refused.promote.detached").with("site", site);
+            told(ErrorCode::NotSupported, &what)
+        }
         Refused::Undecided { what, places } => {
             tracing::warn!(what, "a promotion was not decided");
             let what = Told::new("refused.promote.undecided").with("places", all(places));
             told(ErrorCode::QuorumNeeded, &what)
+        }
+        Refused::Unknown { what, places } => {
+            tracing::warn!(what, "whether a promotion was decided is not known");
+            let what = Told::new("refused.promote.unknown").with("places", all(places));
+            told(ErrorCode::OutcomeUnknown, &what)
         }
     }
 }
@@ -167,6 +176,7 @@ fn primacy_to_wire(primacy: &Primacy) -> wire::PrimacyResponse {
         number: decision.number,
         incarnation: decision.incarnation.0,
         seats: seats.collect(),
+        detached: !decision.is_attached(),
         primary: decision.primary,
         standby: decision.standby,
         by: decision.act.by,

@@ -17,7 +17,8 @@ pub use data::{
 };
 pub use drill::DrillCommand;
 pub use site::{
-    FailbackArgs, LayoutArgs, LayoutName, LeftArgs, LeftCommand, PromoteArgs, SiteCommand,
+    DetachArgs, FailbackArgs, LayoutArgs, LayoutName, LeftArgs, LeftCommand, PromoteArgs,
+    SiteCommand,
 };
 
 use std::net::SocketAddr;

@@ -1,6 +1,7 @@
 //! `dtm site`.
 
 use clap::{Args, Subcommand, ValueEnum};
+use dtm_types::ApprovalId;
 
 /// `dtm site`.
 #[derive(Debug, Subcommand)]
@@ -14,6 +15,9 @@ pub enum SiteCommand {
     /// Make a standby primary while the primary runs, without a loss: it stops acknowledging, the
     /// standby comes to hold everything, and takes over. Returns when it acknowledges.
     Failback(FailbackArgs),
+    /// Give a standby up that is gone: nothing waits for it any more, and it cannot be promoted. On a
+    /// cluster of production a second person approves it.
+    Detach(DetachArgs),
     /// What nodes of a site that was primary held beyond what the standby took over: list it, send it
     /// again, give it up.
     Left(LeftArgs),
@@ -43,6 +47,17 @@ pub struct FailbackArgs {
     /// The site that stands by, and is to be primary.
     #[arg(value_name = "SITE")]
     pub site: String,
+}
+
+/// `dtm site detach`.
+#[derive(Clone, Debug, Args)]
+pub struct DetachArgs {
+    /// The site that stands by.
+    #[arg(value_name = "SITE")]
+    pub site: String,
+    /// A second person's approval, where it is needed.
+    #[arg(long, value_name = "ID")]
+    pub approval: Option<ApprovalId>,
 }
 
 /// `dtm site left`.

@@ -230,7 +230,12 @@ pub(super) fn line(told: &PrimacyResponse, printer: &Printer<'_>) -> Option<Stri
     let (life, places) = (told.incarnation.to_string(), told.seats.len().to_string());
     let values = [("site", &*told.primary), ("life", &*life), ("places", &*places)];
     let by = [("by", &*told.by), ("reason", &*told.reason)];
-    Some(printer.text("cli.primacy_line", &[&values[..], &by[..]].concat()))
+    let line = printer.text("cli.primacy_line", &[&values[..], &by[..]].concat());
+    if !told.detached {
+        return Some(line);
+    }
+    let detached = printer.text("cli.primacy_detached", &[("standby", &*told.standby)]);
+    Some(format!("{line}\n{detached}"))
 }
 
 /// The same as a document.
@@ -241,6 +246,6 @@ pub(super) fn document(told: &PrimacyResponse) -> Value {
     let seats: Vec<_> = told.seats.iter().map(|seat| seat.place.clone()).collect();
     json!({ "decision": told.number, "life": told.incarnation, "primary": told.primary,
         "standby": told.standby, "by": told.by, "at_us": told.at_us, "reason": told.reason,
-        "places": seats, "asked_node_may_acknowledge": told.may_acknowledge,
+        "places": seats, "detached": told.detached, "asked_node_may_acknowledge": told.may_acknowledge,
         "why_not": told.why_not })
 }

@@ -1,16 +1,16 @@
-//! `dtm site layout|status`.
+//! `dtm site layout|detach|status`.
 
 use dtm_proto::admin::{
-    LackKind, LayoutLack, PrimacyRequest, PutLayoutRequest, SiteDetail, SiteStatusRequest,
-    SiteStatusResponse,
+    DetachSiteRequest, LackKind, LayoutLack, PrimacyRequest, PutLayoutRequest, SiteDetail,
+    SiteStatusRequest, SiteStatusResponse,
 };
 use dtm_types::command::{LayoutKind, LayoutRow};
 use serde_json::{Value, json};
 
 use super::promote;
 use super::text::group_name;
-use crate::args::{Globals, LayoutArgs, LayoutName, SiteCommand};
-use crate::{Exit, Failure, Printer, Remote};
+use crate::args::{DetachArgs, Globals, LayoutArgs, LayoutName, SiteCommand};
+use crate::{Exit, Failure, Printer, Remote, confirm};
 
 pub(crate) async fn run(command: &SiteCommand, globals: &Globals) -> Result<(), Failure> {
     let printer = Printer::new(globals);
@@ -18,6 +18,7 @@ pub(crate) async fn run(command: &SiteCommand, globals: &Globals) -> Result<(), 
         SiteCommand::Layout(args) => layout(globals, &printer, args).await,
         SiteCommand::Promote(args) => super::promote::promote(globals, &printer, args).await,
         SiteCommand::Failback(args) => super::promote::failback(globals, &printer, args).await,
+        SiteCommand::Detach(args) => detach(globals, &printer, args).await,
         SiteCommand::Left(args) => super::left::run(globals, &printer, args).await,
         SiteCommand::Status => status(globals, &printer).await,
     }
@@ -48,6 +49,26 @@ async fn layout(
     let document = json!({ "version": done.version, "kind": name(kind), "primary": args.primary,
         "standby": args.standby, "arbiter": args.arbiter });
     printer.done("cli.layout_put", &[("kind", name(kind)), ("version", &version)], &document);
+    Ok(())
+}
+
+async fn detach(
+    globals: &Globals,
+    printer: &Printer<'_>,
+    args: &DetachArgs,
+) -> Result<(), Failure> {
+    let site = args.site.as_str();
+    confirm(globals, "cli.confirm_detach", &[("site", site)])?;
+    let remote = Remote::connect(globals).await?;
+    let request = DetachSiteRequest {
+        context: remote.why(),
+        site: site.to_owned(),
+        approval: args.approval.map(|id| id.0.to_vec().into()).unwrap_or_default(),
+    };
+    let done = remote.admin().detach_site(remote.request(request)).await?.into_inner();
+    let version = done.version.to_string();
+    let document = json!({ "site": site, "version": done.version });
+    printer.done("cli.site_detached", &[("site", site), ("version", &version)], &document);
     Ok(())
 }
 

@@ -99,14 +99,15 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (45, 2, 37, true),
         (50, 2, 38, true),
         (51, 2, 39, true),
+        (60, 2, 40, true),
     ],
     // dtm.command.v1.Genesis
     &[
-        (1, 1, 40, false),
+        (1, 1, 41, false),
     ],
     // dtm.command.v1.CountRefusals
     &[
-        (1, 1, 41, false),
+        (1, 1, 42, false),
     ],
     // dtm.command.v1.RewrapKeys
     &[
@@ -118,7 +119,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     ],
     // dtm.command.v1.Anchor
     &[
-        (1, 2, 42, false),
+        (1, 2, 43, false),
         (2, 2, 0, false),
     ],
     // dtm.format.v1.EntryBody
@@ -148,8 +149,8 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (5, 1, 0, false),
         (6, 1, 0, false),
         (7, 1, 0, false),
-        (8, 1, 43, false),
-        (9, 1, 44, false),
+        (8, 1, 44, false),
+        (9, 1, 45, false),
         (10, 1, 0, false),
         (11, 1, 0, false),
         (12, 1, 0, false),
@@ -230,7 +231,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     // dtm.command.v1.GroupRow
     &[
         (1, 1, 0, false),
-        (2, 1, 45, false),
+        (2, 1, 46, false),
         (3, 1, 0, false),
     ],
     // dtm.command.v1.ClusterRow
@@ -305,7 +306,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     ],
     // dtm.command.v1.PutSettings
     &[
-        (1, 2, 46, false),
+        (1, 2, 47, false),
         (2, 2, 0, false),
     ],
     // dtm.command.v1.EnterBackup
@@ -323,7 +324,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (4, 2, 0, false),
         (5, 2, 0, false),
         (6, 2, 0, false),
-        (7, 2, 47, false),
+        (7, 2, 48, false),
         (8, 2, 0, false),
         (9, 2, 0, false),
     ],
@@ -336,6 +337,12 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (5, 2, 0, false),
         (6, 2, 0, false),
         (7, 2, 0, false),
+    ],
+    // dtm.command.v1.DetachSite
+    &[
+        (1, 2, 0, false),
+        (2, 2, 0, false),
+        (3, 2, 0, false),
     ],
     // dtm.format.v1.Genesis
     &[
@@ -367,7 +374,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (1, 1, 0, false),
         (2, 1, 0, false),
         (3, 1, 0, false),
-        (4, 1, 48, false),
+        (4, 1, 49, false),
         (5, 1, 0, false),
         (6, 1, 0, false),
         (7, 1, 0, false),

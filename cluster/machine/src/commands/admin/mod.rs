@@ -76,6 +76,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, admin: Admin) -> Result<Outcome, 
         Op::EnterBackup(backup) => backups::enter(ctx, &backup),
         Op::PutLayout(row) => layout::put(ctx, row, expected),
         Op::SettleLeft(settled) => left::settle(ctx, &settled),
+        Op::DetachSite(detach) => layout::detach(ctx, &detach),
     };
     let effect = match decision? {
         Ok(effect) => effect,
