@@ -8,6 +8,7 @@
 //!  watch   each second: found the register, ask, follow what was decided
 //!  promote what an operator of the standby asks for
 //!  raise   in two steps: what is cut off between them is not done later
+//!  split   a life that two people accepted without the places, and that the old primary hears of it
 //!  detach  a standby that is given up is never promoted, until a later layout names it
 //!  order   what a node that goes over follows, and who draws the plan up where that node is gone
 //!  right   put before the sessions' proposer: nothing is proposed, and nothing is acknowledged,
@@ -26,6 +27,7 @@ mod port;
 mod promote;
 mod raise;
 mod right;
+mod split;
 mod taken;
 mod watch;
 
@@ -70,6 +72,8 @@ struct State {
     told_at: Duration,
     /// The primary hands over until then, Unix microseconds.
     held_until_us: i64,
+    /// When this node was ordered to go over without the places.
+    split_at: Option<Duration>,
 }
 
 impl Primacy {

@@ -9,7 +9,7 @@ use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, ReadView};
 use dtm_register::{AcceptorId, Answer, Decision, Outcome, Proposer, Question, Says, Seat};
 use dtm_types::command::{LayoutRow, LayoutSeat};
-use dtm_types::{GroupId, NodeId};
+use dtm_types::{GroupId, Incarnation, NodeId};
 
 use super::{Primacy, has_register};
 use crate::runtime::lives::Lives;
@@ -22,10 +22,15 @@ pub(super) const READ_WITHIN: Duration = Duration::from_secs(4);
 
 /// Runs until it is dropped.
 pub(crate) async fn watch(shared: Arc<Shared>) {
+    tokio::join!(confirm(&shared), super::split::listen(&shared));
+}
+
+async fn confirm(shared: &Arc<Shared>) {
     let mut told = String::new();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let cause = round(&shared).await.err().unwrap_or_default();
+        shared.primacy.follow_split(shared).await;
+        let cause = round(shared).await.err().unwrap_or_default();
         if cause != told && !cause.is_empty() {
             tracing::warn!(cause, "whether this site may acknowledge is not confirmed");
         }
@@ -172,11 +177,7 @@ impl Primacy {
             let Some(life) = shared.cluster.later_life().await else {
                 return Err(format!("life {next} begins at site {primary}: this one is over"));
             };
-            keep_way(shared).await;
-            Lives::of(&self.data).note_over(life).map_err(|error| error.to_string())?;
-            tracing::warn!(%life, "the cluster lives at site {primary}: starting again, to rejoin it");
-            shared.goes_over.cancel();
-            return Ok(());
+            return rejoin(shared, life, primary).await;
         }
         let order = order_of(&decision).ok_or("the decision names nobody who draws the plan up")?;
         keep_way(shared).await;
@@ -187,8 +188,23 @@ impl Primacy {
     }
 }
 
+/// The cluster goes on in a later life, at another site: this node starts again, and compares what it
+/// holds.
+pub(super) async fn rejoin(
+    shared: &Shared,
+    life: Incarnation,
+    primary: &str,
+) -> Result<(), String> {
+    keep_way(shared).await;
+    let lives = Lives::of(&shared.primacy.data);
+    lives.note_over(life).map_err(|error| error.to_string())?;
+    tracing::warn!(%life, "the cluster lives at site {primary}: starting again, to rejoin it");
+    shared.goes_over.cancel();
+    Ok(())
+}
+
 /// The next start runs no groups, and has to know whom to ask. It finds less where the disk is full.
-async fn keep_way(shared: &Shared) {
+pub(super) async fn keep_way(shared: &Shared) {
     if let Err(error) = shared.cluster.keep_way().await {
         tracing::warn!(%error, "how other nodes are reached is not kept");
     }
@@ -201,6 +217,7 @@ pub(super) fn order_of(decision: &Decision) -> Option<Order> {
         coordinator: decision.coordinator?,
         cause: format!("promotion of site {}: {}", decision.primary, decision.act.reason),
         stamp_us: decision.act.at_us,
+        is_split: false,
     })
 }
 

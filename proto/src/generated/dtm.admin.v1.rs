@@ -1031,7 +1031,7 @@ pub struct BackupDone {
     #[prost(string, tag = "7")]
     pub folder: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PromoteSiteRequest {
     /// With a reason.
     #[prost(message, optional, tag = "1")]
@@ -1051,6 +1051,45 @@ pub struct PromoteSiteRequest {
     /// life that never began. 0 = none is.
     #[prost(uint64, tag = "5")]
     pub given_up_life: u64,
+    /// Without the places, where no two of them answer: by what two people signed. Sent to every node of the
+    /// site; each holds it against meta's rows on its own disk. The old primary may go on acknowledging.
+    #[prost(message, optional, tag = "6")]
+    pub split: ::core::option::Option<SplitRequest>,
+}
+/// What two people sign: `dtm_types::split` says over which bytes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SplitRequest {
+    /// 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The life that ends for the site, and the one that begins.
+    #[prost(uint64, tag = "2")]
+    pub life: u64,
+    #[prost(uint64, tag = "3")]
+    pub next: u64,
+    #[prost(string, tag = "4")]
+    pub site: ::prost::alloc::string::String,
+    /// 16 bytes: the node that draws the plan up.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub coordinator: ::prost::bytes::Bytes,
+    /// Unix microseconds.
+    #[prost(int64, tag = "6")]
+    pub made_us: i64,
+    #[prost(int64, tag = "7")]
+    pub expires_us: i64,
+    #[prost(string, tag = "8")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "9")]
+    pub signatures: ::prost::alloc::vec::Vec<SplitSignature>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SplitSignature {
+    /// Of the operator who signs (DER).
+    #[prost(bytes = "bytes", tag = "1")]
+    pub certificate: ::prost::bytes::Bytes,
+    /// ECDSA (ASN.1) with the hash of its curve, or Ed25519.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub signature: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HandOverRequest {
@@ -1198,6 +1237,11 @@ pub struct PrimacyResponse {
     /// The standby was detached: it cannot be promoted.
     #[prost(bool, tag = "14")]
     pub detached: bool,
+    /// 16 bytes each: the cluster, and the node that is asked.
+    #[prost(bytes = "bytes", tag = "15")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "16")]
+    pub node: ::prost::bytes::Bytes,
 }
 /// A place that takes part in the decision.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

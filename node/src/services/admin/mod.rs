@@ -15,6 +15,7 @@ mod settings;
 mod sites;
 mod source_limits;
 mod sources;
+mod split;
 mod upgrade;
 
 pub(crate) use datasets::dataset_row;

@@ -39,6 +39,13 @@ pub struct PromoteArgs {
     /// life that never began.
     #[arg(long, value_name = "LIFE", default_value_t = 0, hide_default_value = true)]
     pub give_up_life: u64,
+    /// Without the places, where no two of them answer. TWO SITES MAY ACKNOWLEDGE then: the old primary
+    /// goes on until it hears of this. Takes a request file that two people signed (dtm approval sign).
+    #[arg(long, requires = "request_file", conflicts_with = "force")]
+    pub accept_split: bool,
+    /// The request file; made where it is not there.
+    #[arg(long, value_name = "FILE", requires = "accept_split")]
+    pub request_file: Option<std::path::PathBuf>,
 }
 
 /// `dtm site failback`.

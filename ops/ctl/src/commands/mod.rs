@@ -21,6 +21,7 @@ pub(crate) mod records;
 pub(crate) mod site;
 pub(crate) mod source;
 mod source_row;
+mod split;
 mod text;
 
 pub use text::time;
