@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::approvals::add_person;
 use crate::cluster::{Cluster, NODES, WITHIN};
-use crate::promotion::{PROMOTE, PROMOTED_WITHIN, STANDBY, THIRD, three_places};
+use crate::promotion::{PROMOTE, PROMOTED_WITHIN, STANDBY, THIRD, life, three_places};
 use crate::sources::source_row;
 use crate::wait::until;
 
@@ -84,5 +84,62 @@ async fn is_detached_by_two(cluster: &Cluster) -> Result<()> {
     let told: serde_json::Value =
         serde_json::from_str(&cluster.dtm(&["-o", "json", "approval", "show", &id]).await?)?;
     ensure!(told["state"] == "used", "{told}");
+    Ok(())
+}
+
+// The primary stands still and the third place is lost: two of three places are gone. Two people sign, the
+// standby goes on in a life of its own; the primary hears of it when it goes on, and rejoins.
+//
+// holds: ING-1, SEC-2
+// fault: F27
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_split_is_accepted_by_two_people_and_the_old_primary_hears_of_it() -> Result<()> {
+    let mut cluster = Cluster::beside().await?;
+    let standby = [
+        cluster.add_node_with(&[], Some(STANDBY)).await?,
+        cluster.add_node_with(&[], Some(STANDBY)).await?,
+    ];
+    let third = cluster.add_node_with(&[], Some(THIRD)).await?;
+    three_places(&cluster).await?;
+    add_person(&cluster, "chi", "approver").await?;
+    cluster.register(source_row("before", &["notes"])).await?;
+
+    let file = cluster.path("split.json").display().to_string();
+    let split = ["--accept-split", "--request-file", &file];
+    let split = [&PROMOTE[..], &["two places are lost"], &split].concat();
+    cluster.dtm(&split).await?;
+    let sign = ["--yes", "approval", "sign", &file];
+    cluster.dtm(&sign).await?;
+    let alone = cluster.dtm(&split).await.err().context("one person did it")?;
+    ensure!(format!("{alone:#}").contains("it takes two"), "{alone:#}");
+    cluster.dtm(&[&["--context", "chi"][..], &sign].concat()).await?;
+    cluster.dtm_fails(&split, "two of the places answer").await?;
+
+    cluster.nodes[third].kill();
+    (0..NODES).try_for_each(|at| cluster.nodes[at].pause())?;
+    (0..NODES).chain([third]).for_each(|at| cluster.nodes[at].lost = true);
+    until("a life of its own", PROMOTED_WITHIN, async || cluster.dtm(&split).await.map(|_| ()))
+        .await?;
+    for at in standby {
+        let life = life(&cluster, at).await?;
+        ensure!(life > 1_000, "n{} lives in life {life}", at + 1);
+    }
+    cluster.dtm(&["source", "show", "before"]).await?;
+    cluster.register(source_row("after", &["notes"])).await?;
+
+    // Those that stood still go on: they hear of it, end by themselves, and rejoin.
+    cluster.start_node(third)?;
+    cluster.resume(&(0..NODES).collect::<Vec<_>>())?;
+    for at in (0..NODES).chain([third]) {
+        cluster.nodes[at].lost = false;
+        until("a node in the life that began", PROMOTED_WITHIN, async || {
+            let life = life(&cluster, at).await?;
+            ensure!(life > 1_000, "n{} lives in life {life}", at + 1);
+            Ok(())
+        })
+        .await?;
+    }
+    cluster.dtm(&["source", "show", "after"]).await?;
+    cluster.passed();
     Ok(())
 }
