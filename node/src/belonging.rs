@@ -18,7 +18,8 @@ use rustls_pki_types::CertificateDer;
 
 use crate::config::Config;
 use crate::pki::{self, Genesis, Issuing};
-use crate::{keyring, tls};
+use crate::tls;
+use dtm_doors::keyring;
 
 /// A certificate is valid from five minutes before it was made.
 const MADE_AFTER_US: i64 = 300_000_000;

@@ -18,7 +18,8 @@ use serde_json::json;
 use crate::config::Loaded;
 use crate::doctor::{self, Verdict};
 use crate::pki::{self, InitOptions};
-use crate::{config, join, keyring, precheck, restore, telemetry};
+use crate::{config, join, precheck, restore};
+use dtm_doors::{keyring, telemetry};
 
 /// How long `dtm doctor` waits for the cluster.
 const STATUS_WITHIN: Duration = Duration::from_secs(10);

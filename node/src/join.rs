@@ -21,12 +21,13 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use sha2::{Digest, Sha256};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::handover::Receiver;
-use crate::join_token::JoinToken;
+use crate::pki::make_request;
 use crate::pki::{self, InitOptions};
-use crate::runtime::life;
 use crate::tls::{client_pinned_to, connector};
-use crate::{keyring, pki::make_request};
+use dtm_administration::handover::Receiver;
+use dtm_doors::join_token::JoinToken;
+use dtm_doors::keyring;
+use dtm_doors::life;
 
 /// The whole call.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -59,7 +60,7 @@ pub enum Error {
     Pki(#[from] pki::Error),
     /// The keyring's handover.
     #[error(transparent)]
-    Handover(#[from] crate::handover::Error),
+    Handover(#[from] dtm_administration::handover::Error),
     /// The keyring.
     #[error(transparent)]
     Keyring(#[from] dtm_storage::keys::Error),

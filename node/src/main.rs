@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use dtm_ctl::args::{Cli, Command};
 use dtm_ctl::{Exit, Failure};
+use dtm_doors::system::SystemClock;
+use dtm_doors::telemetry;
 use dtm_machine::seams::Clock;
-use dtm_node::system::SystemClock;
-use dtm_node::{cli, config, serve, telemetry};
+use dtm_node::{cli, config, serve};
 use dtm_types::text::Lang;
 
 #[global_allocator]

@@ -17,11 +17,12 @@ use dtm_storage::log::{self, NodeLog};
 use dtm_storage::vfs::{RealVfs, Vfs};
 use dtm_types::text::Told;
 
+use crate::belonging;
 use crate::config::{Config, Problem, check_files};
 use crate::pki::Genesis;
 use crate::runtime::log_identity;
 use crate::tls::{self, Fault};
-use crate::{belonging, keyring, telemetry};
+use dtm_doors::{keyring, telemetry};
 
 /// Every problem of a configuration that reads; empty where the node would start.
 pub fn problems(path: &Path, config: &Config, now_us: i64) -> Vec<Problem> {

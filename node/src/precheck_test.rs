@@ -39,7 +39,7 @@ impl Made {
             production: false,
         };
         let keyring = |data: &Path, master: &Path, issuing: &pki::Issuing| {
-            let made = crate::keyring::create(data, master, issuing, now_us());
+            let made = dtm_doors::keyring::create(data, master, issuing, now_us());
             made.map_err(|e| pki::Error::Keyring(e.to_string()))
         };
         cluster_init(&options, made.now_us, &keyring).expect("made");

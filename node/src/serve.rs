@@ -8,7 +8,8 @@ use crate::config::{EXIT_CONFIG, Loaded};
 pub use crate::runtime::Ended;
 use crate::seams::Seams;
 use crate::shell::{self, Shell};
-use crate::{belonging, keyring, runtime, telemetry, tls};
+use crate::{belonging, runtime, tls};
+use dtm_doors::{keyring, telemetry};
 
 /// Why a node did not run to its planned end.
 #[derive(Debug, thiserror::Error)]

@@ -15,8 +15,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Loaded;
-use crate::telemetry;
 use crate::tls::{self, Door, ListenOptions, Listener, Material};
+use dtm_doors::telemetry;
 
 /// Renders `/metrics`.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dtm_doors::telemetry::{METRICS, MetricKind};
 use dtm_node::config::KEYS;
-use dtm_node::telemetry::{METRICS, MetricKind};
 use dtm_types::ErrorCode;
 
 fn docs() -> PathBuf {
@@ -94,7 +94,7 @@ fn the_page_of_requirements_names_what_tests_cover_and_nothing_else() {
 fn generated_pages_are_fresh() {
     for (name, text) in [
         ("config.md", dtm_node::config::markdown()),
-        ("metrics.md", dtm_node::telemetry::markdown()),
+        ("metrics.md", dtm_doors::telemetry::markdown()),
     ] {
         assert_eq!(page(name).trim_end(), text.trim_end(), "docs/{name} is stale: run make fix");
     }

@@ -79,12 +79,12 @@ fn state_store_on_rocksdb() {
 
 #[test]
 fn system_clock() {
-    clock::suite(&dtm_node::system::SystemClock::start());
+    clock::suite(&dtm_doors::system::SystemClock::start());
 }
 
 #[test]
 fn operating_systems_entropy() {
-    entropy::suite(&dtm_node::system::OsEntropy);
+    entropy::suite(&dtm_doors::system::OsEntropy);
 }
 
 #[test]

@@ -121,7 +121,7 @@ pub(crate) mod question {
         #[prost(message, tag = "1")]
         Prepare(super::Ballot),
         #[prost(message, tag = "2")]
-        Accept(super::Accepted),
+        Accept(Box<super::Accepted>),
         #[prost(message, tag = "3")]
         Confirm(super::Claim),
         #[prost(message, tag = "4")]

@@ -102,10 +102,10 @@ impl Question {
         use m::question::Asks;
         let asks = match self {
             Self::Prepare { ballot } => Asks::Prepare(ballot_out(ballot)),
-            Self::Accept { ballot, entry } => Asks::Accept(m::Accepted {
+            Self::Accept { ballot, entry } => Asks::Accept(Box::new(m::Accepted {
                 ballot: Some(ballot_out(ballot)),
                 entry: Some(entry_out(entry)),
-            }),
+            })),
             Self::Confirm(claim) => Asks::Confirm(m::Claim {
                 number: claim.number,
                 incarnation: claim.incarnation.0,
@@ -123,7 +123,7 @@ impl Question {
         Ok(match message.asks.ok_or(Malformed::Field("asks"))? {
             Asks::Prepare(ballot) => Self::Prepare { ballot: ballot_in(&ballot)? },
             Asks::Accept(accept) => {
-                let Accepted { ballot, entry } = accepted_in(accept)?;
+                let Accepted { ballot, entry } = accepted_in(*accept)?;
                 Self::Accept { ballot, entry }
             }
             Asks::Confirm(claim) => Self::Confirm(Claim {

@@ -27,11 +27,12 @@ use dtm_types::{BackupId, GroupId, Incarnation, NodeId};
 use rustls_pki_types::CertificateDer;
 use tokio::runtime::Handle;
 
+use crate::join;
 use crate::pki::{self, InitOptions};
 use crate::runtime::boot::Boot;
-use crate::runtime::life;
-use crate::system::OsEntropy;
-use crate::{join, keyring};
+use dtm_doors::keyring;
+use dtm_doors::life;
+use dtm_doors::system::OsEntropy;
 
 /// What to restore, and as what.
 #[derive(Clone, Debug)]

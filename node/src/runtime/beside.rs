@@ -9,10 +9,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::found;
 use crate::pki::Genesis;
-use crate::primacy;
-use crate::services::{
-    Shared, follow_leaders, keep_backups, keep_cluster_key, keep_drained, keep_settings,
-    watch_fences, watch_rights,
+use dtm_administration::keep_backups;
+use dtm_doors::primacy;
+use dtm_doors::{
+    Shared, follow_leaders, keep_cluster_key, keep_drained, keep_settings, watch_fences,
+    watch_rights,
 };
 
 type Part = AbortOnDropHandle<()>;

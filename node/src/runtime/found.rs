@@ -13,7 +13,9 @@ use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::pki::Genesis;
-use crate::services::{Action, Actor, Shared, act, dataset_row};
+use dtm_administration::dataset_row;
+use dtm_doors::Shared;
+use dtm_doors::audit::{Action, Actor, act};
 
 /// Writes the first operator and the built-in data sets.
 pub(super) async fn found(shared: &Arc<Shared>, genesis: &Genesis) -> Result<(), Status> {

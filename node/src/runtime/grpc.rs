@@ -16,13 +16,13 @@ use tonic_health::server::HealthReporter;
 use tower::util::{MapRequestLayer, MapResponseLayer};
 
 use super::settings::LEAVE_WITHIN;
-use crate::http::{LiveStatus, Readiness};
-use crate::services::{
-    AdminDoor, BackupDoor, IngestServer, JoinDoor, Live, NodeDoor, RecordsDoor, Shared,
-    TellTooLarge, metered, reflection,
-};
-use crate::telemetry::ContainCalls;
 use crate::tls;
+use dtm_administration::{AdminDoor, BackupDoor, JoinDoor};
+use dtm_doors::http::{LiveStatus, Readiness};
+use dtm_doors::telemetry::ContainCalls;
+use dtm_doors::{
+    IngestServer, Live, NodeDoor, RecordsDoor, Shared, TellTooLarge, metered, reflection,
+};
 
 /// Largest request of administration: a data set's definition of 1 MiB. It is decoded before anybody
 /// knows who asks.

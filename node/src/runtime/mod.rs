@@ -11,15 +11,11 @@ mod beside;
 pub(crate) mod boot;
 mod found;
 mod grpc;
-pub(crate) mod life;
-pub(crate) mod lives;
 mod over;
 mod run;
 mod settings;
 mod sites;
-mod vault;
 
 pub use run::Ended;
 pub(crate) use run::{Error, run};
 pub(crate) use settings::{log_identity, peer_node};
-pub(crate) use vault::NodeVault;

@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::admit::{Start, Started, counted, stamping, start};
 use super::boot::Boot;
-use super::lives::Lives;
 use super::run::{Ended, Error};
 use crate::config::Config;
-use crate::primacy::{Primacy, has_register};
+use dtm_doors::lives::{self, Lives};
+use dtm_doors::primacy::{Primacy, has_register};
 
 /// The disk of a node, as its start finds it.
 pub(super) struct Found<'a> {
@@ -62,13 +62,13 @@ async fn going_over(
     starting: &Starting,
     (primacy, layout): (&Arc<Primacy>, &LayoutRow),
     order: Order,
-) -> Result<(), Error> {
+) -> Result<(), lives::Error> {
     let newer = primacy.newer_order(starting, layout, &order);
     tokio::select! {
         over = lives.go_over(starting, order.clone()) => over,
         newer = newer => {
             let kept = lives.command(&newer);
-            kept.map_err(|source| Error::File { path: lives.promotion(), source })
+            kept.map_err(|source| lives::Error::File { path: lives.promotion(), source })
         }
     }
 }
@@ -76,12 +76,12 @@ async fn going_over(
 /// No group runs until this node knows how it goes on in the next life, at its next start.
 async fn again(
     starting: &Starting,
-    preparing: impl Future<Output = Result<(), Error>>,
+    preparing: impl Future<Output = Result<(), lives::Error>>,
     shutdown: &CancellationToken,
 ) -> Result<Ended, Error> {
     let over = shutdown.run_until_cancelled(preparing).await;
     starting.stop().await;
-    over.transpose().map(|over| over.map_or(Ended::Stopped, |()| Ended::Again))
+    Ok(over.transpose()?.map_or(Ended::Stopped, |()| Ended::Again))
 }
 
 /// What this node knows of which site is primary. Rows that cannot be read name no layout: then the

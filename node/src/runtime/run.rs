@@ -17,19 +17,21 @@ use tokio_util::sync::CancellationToken;
 use super::admit::{Started, founded, last_start};
 use super::beside::Beside;
 use super::grpc::serve_grpc;
-use super::lives::Lives;
 use super::over::{Found, begin, primacy};
 use super::settings::{LEAVE_WITHIN, cluster_config, cluster_row, open_log, own_row, state_config};
-use super::{NodeVault, boot, life, sites};
+use super::{boot, sites};
 use crate::config::Config;
-use crate::http::{self, Console, Pages};
 use crate::pki::{self, Genesis};
-use crate::primacy::{Primacy, Rightful};
 use crate::seams::Seams;
-use crate::services::{Live, PeerCalls, Room, Settings, Shared, limits};
 use crate::shell::{RenderMetrics, Shell};
-use crate::system::{OsEntropy, SystemClock};
 use crate::tls::{self, Peers};
+use dtm_doors::http::{self, Console, Pages};
+use dtm_doors::life;
+use dtm_doors::lives::{self, Lives};
+use dtm_doors::primacy::{Primacy, Rightful};
+use dtm_doors::system::{OsEntropy, SystemClock};
+use dtm_doors::vault::NodeVault;
+use dtm_doors::{Live, PeerCalls, Room, Settings, Shared, limits};
 
 /// How long connections may take to end.
 const DOORS_END: Duration = Duration::from_secs(10);
@@ -69,19 +71,9 @@ pub enum Error {
         /// Folder of the log.
         path: std::path::PathBuf,
     },
-    /// The log is of another life of the cluster than the folder says.
-    #[error(
-        "the log is of incarnation {found} of the cluster, {path} says {own} (without the file it is 1): \
-         put the file back that belongs to this log (docs/backup.md)"
-    )]
-    OtherLife {
-        /// The file that says so.
-        path: std::path::PathBuf,
-        /// What the log says.
-        found: Incarnation,
-        /// What the file says.
-        own: Incarnation,
-    },
+    /// The lives of the cluster on this disk.
+    #[error(transparent)]
+    Lives(lives::Error),
     /// Lines to other sites.
     #[error("the lines to other sites cannot be opened (node.sites, [sites]): {0}")]
     Sites(#[from] dtm_sites::Error),
@@ -151,7 +143,7 @@ impl Error {
             | Self::Pki(_)
             | Self::File { .. }
             | Self::LogGone { .. }
-            | Self::OtherLife { .. }
+            | Self::Lives(_)
             | Self::Sites(_)
             | Self::Tls(_)
             | Self::SecondCertificate { .. }
@@ -162,6 +154,15 @@ impl Error {
             | Self::Cluster(_)
             | Self::Sessions(_)
             | Self::Ended(_) => 1,
+        }
+    }
+}
+
+impl From<lives::Error> for Error {
+    fn from(error: lives::Error) -> Self {
+        match error {
+            lives::Error::Cluster(error) => Self::Cluster(error),
+            error => Self::Lives(error),
         }
     }
 }

@@ -15,11 +15,12 @@ use dtm_types::bundle::VERSION_MAX;
 use dtm_types::command::{ClusterRow, NodeRow};
 use dtm_types::{ClusterId, Incarnation, NodeId};
 
-use super::{Error, life};
+use super::Error;
 use crate::config::Config;
 use crate::pki::Genesis;
 use crate::shell::Shell;
 use crate::tls;
+use dtm_doors::life;
 
 /// A session that did not leave by then, at a planned stop, is cut off.
 pub(super) const LEAVE_WITHIN: Duration = Duration::from_millis(2_500);

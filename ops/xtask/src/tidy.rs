@@ -33,17 +33,19 @@ const LAYERS: &[(&str, u32)] = &[
     ("dtm-identity", 4),
     ("dtm-setup", 4),
     ("dtm-ctl", 4),
-    ("dtm", 5),
-    ("dtm-demo", 6),
-    ("dtm-drill", 6),
-    ("dtm-sim", 6),
-    ("dtm-xtask", 6),
-    ("dtm-tests", 6),
-    ("dtm-chaos", 6),
-    ("dtm-wansim", 6),
-    ("dtm-faultfs", 6),
-    ("dtm-testkit", 6),
-    ("dtm-benches", 6),
+    ("dtm-doors", 5),
+    ("dtm-administration", 6),
+    ("dtm", 7),
+    ("dtm-demo", 8),
+    ("dtm-drill", 8),
+    ("dtm-sim", 8),
+    ("dtm-xtask", 8),
+    ("dtm-tests", 8),
+    ("dtm-chaos", 8),
+    ("dtm-wansim", 8),
+    ("dtm-faultfs", 8),
+    ("dtm-testkit", 8),
+    ("dtm-benches", 8),
 ];
 
 /// Allowed inside one layer: (from, to).
@@ -65,7 +67,7 @@ const WITHIN: &[(&str, &str)] = &[
 ];
 
 /// Layer of what may import anything and is imported by nothing but its like.
-const OUTSIDE: u32 = 6;
+const OUTSIDE: u32 = 8;
 
 /// One foreign engine, one owner.
 const OWNERS: &[(&str, &str)] = &[
@@ -96,8 +98,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Lines of code of a crate: no tests, comments and blank lines.
 const CRATE_LINES_MAX: usize = 8_000;
 /// Crates past that, and how far they may go before they are split as their ADR says.
-const LARGE: &[(&str, usize, &str)] =
-    &[("dtm-cluster", 13_000, "docs/adr/0009"), ("dtm", 12_800, "docs/adr/0009")];
+const LARGE: &[(&str, usize, &str)] = &[("dtm-cluster", 13_000, "docs/adr/0009")];
 
 /// Words that tell of a workplace instead of the product. In halves, so that this file is clean.
 const BANNED: &[(&str, &str)] = &[("/wo", "rk/"), ("sub", "agent"), ("../", "shared")];

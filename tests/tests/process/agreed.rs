@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result, ensure};
 use dtm_client::{FrameBuilder, Record};
+use dtm_doors::system::SystemClock;
 use dtm_machine::seams::Clock;
-use dtm_node::system::SystemClock;
 use dtm_proto::ingest::RefusedRecord;
 use dtm_proto::records::StoredRecord;
 use dtm_types::command::Agreement;

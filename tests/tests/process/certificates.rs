@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use dtm_doors::system::{OsEntropy, SystemClock};
 use dtm_machine::seams::Clock as _;
 use dtm_node::pki::{self, Issuing};
-use dtm_node::system::{OsEntropy, SystemClock};
 use dtm_storage::keys::{Keyring, Master};
 use dtm_storage::vfs::RealVfs;
 use rustls::pki_types::pem::PemObject as _;

@@ -1,0 +1,476 @@
+//! The cluster as this node sees it: for `dtm cluster status` and the page.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dtm_machine::reads;
+use dtm_machine::seams::{Freshness, GroupView, ReadView, StateRead};
+use dtm_proto::admin as wire;
+use dtm_types::command::OperatorRow;
+use dtm_types::format::GroupHead;
+use dtm_types::{ErrorCode, GroupId};
+use tonic::Status;
+
+use super::cluster_key;
+use super::shared::Shared;
+use super::status::{internal, status};
+use super::today::today;
+use crate::http::{GroupLine, LiveStatus, NodeLine, Overview, Readiness, SourceLine};
+use dtm_setup::pki::Issuing;
+
+/// Sources on the page.
+const SOURCES_MAX: usize = 200;
+/// Streams counted of one source on the page.
+const STREAMS_MAX: usize = 64;
+/// How long the page waits for its sources, and `/readyz` for meta.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long meta may take to be confirmed before what is known here has to do.
+pub(crate) const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
+/// How long the page waits for the cluster: for meta, then for the other nodes.
+const STATUS_WITHIN: Duration = Duration::from_secs(5);
+/// Why a removed node is not ready.
+const REMOVED: &str = "removed from the cluster: stop it; it comes back only under a new id \
+                       (dtm cluster join)";
+/// Health of a replica whose node does not answer.
+const UNREACHABLE: &str = "unreachable";
+
+impl Shared {
+    /// Meta as it is now, or as this node knows it where no majority confirms it in time.
+    async fn meta_known(&self) -> Result<GroupView, Status> {
+        let now = self.directory.meta_now(self.view());
+        match tokio::time::timeout(CONFIRM_WITHIN, now).await {
+            Ok(Ok(meta)) => Ok(meta),
+            _ => self.directory.meta(self.view()).await,
+        }
+    }
+
+    /// Nodes, groups, replicas: this node's own view and what every other node says of itself.
+    pub async fn status(&self) -> Result<wire::ClusterStatusResponse, Status> {
+        let meta = self.meta_known().await?;
+        let state = meta.state.as_ref();
+        let mut rows = reads::nodes(state).map_err(internal)?;
+        rows.retain(|row| !row.removed);
+        let mut groups = self.local_groups();
+        let others = rows.iter().filter(|row| row.node != self.node.0.as_slice());
+        let asked =
+            others.map(|row| async move { (row.node.clone(), self.peers.local_status(row).await) });
+        let mut answers: BTreeMap<Bytes, Option<wire::LocalStatusResponse>> =
+            futures::future::join_all(asked).await.into_iter().collect();
+        let of_this_life = |life: u64| [0, self.incarnation.0].contains(&life);
+        for answer in answers.values_mut().flatten() {
+            if of_this_life(answer.incarnation) {
+                merge(&mut groups, &answer.groups);
+            } else if let Some(node) = &mut answer.node {
+                node.stopped_reason = of_another_life(answer.incarnation, self.incarnation.0);
+            }
+        }
+        let is_silent = |answer: &Option<wire::LocalStatusResponse>| {
+            answer.as_ref().is_none_or(|answer| !of_this_life(answer.incarnation))
+        };
+        let silent = answers.iter().filter(|(_, answer)| is_silent(answer));
+        let silent: BTreeSet<Bytes> = silent.map(|(node, _)| node.clone()).collect();
+        add_silent(&mut groups, &self.members(state)?, &silent);
+        let led = led_by(&groups);
+        let nodes = rows
+            .into_iter()
+            .map(|row| {
+                let mut status = match answers.get(&row.node) {
+                    None => self.local_node(),
+                    Some(Some(answer)) => answer.node.clone().unwrap_or_default(),
+                    Some(None) => wire::NodeStatus::default(),
+                };
+                status.reachable = !matches!(answers.get(&row.node), Some(None));
+                status.groups_led = led.get(&row.node).copied().unwrap_or_default();
+                wire::NodeStatus { node: Some(row), ..status }
+            })
+            .collect();
+        Ok(wire::ClusterStatusResponse {
+            cluster: reads::cluster(state).map_err(internal)?,
+            nodes,
+            groups,
+            answering_node: Bytes::copy_from_slice(&self.node.0),
+            meta_current: meta.current,
+        })
+    }
+
+    /// Who replicates each group: as its replica here knows it, else as meta does.
+    fn members(&self, state: &dyn StateRead) -> Result<Vec<wire::GroupStatus>, Status> {
+        let unreachable = |replica, node, voter| wire::ReplicaStatus {
+            replica,
+            node,
+            voter,
+            health: UNREACHABLE.to_owned(),
+            ..wire::ReplicaStatus::default()
+        };
+        let of = |group, replicas| wire::GroupStatus { group, replicas, ..Default::default() };
+        let here = self.cluster.status().into_iter().map(|group| {
+            let replicas = group
+                .replicas
+                .iter()
+                .map(|r| unreachable(r.replica.0, Bytes::copy_from_slice(&r.node.0), r.is_voter));
+            (group.group.0, replicas.collect::<Vec<_>>())
+        });
+        let mut members: BTreeMap<u32, Vec<_>> = here.collect();
+        members.retain(|_, replicas| !replicas.is_empty());
+        for row in reads::groups(state).map_err(internal)? {
+            let known = row.replicas.into_iter().filter(|r| r.confirmed && !r.removed);
+            let known = known.map(|r| unreachable(r.replica, r.node, true));
+            members.entry(row.group).or_insert_with(|| known.collect());
+        }
+        Ok(members.into_iter().map(|(group, replicas)| of(group, replicas)).collect())
+    }
+
+    /// This node about itself.
+    pub fn local_node(&self) -> wire::NodeStatus {
+        let (clock, settings) = (self.cluster.clock_status(), self.settings.now());
+        wire::NodeStatus {
+            node: Some(self.row.clone()),
+            reachable: true,
+            groups_led: 0,
+            sessions: u32::try_from(self.sources.sessions()).unwrap_or(u32::MAX),
+            stopped_reason: self.stopped().unwrap_or_default(),
+            disk_free_bytes: self.disk_free_bytes(),
+            meta_age_ms: self.rights.age_ms(self.clock.monotonic_us()),
+            clock_offset_us: clock.offset_us,
+            clock_astray: clock.is_astray,
+            clock_spread_us: clock.spread_us.unsigned_abs(),
+            settings_version: settings.row.version,
+            settings_pending: settings.pending.clone(),
+            settings_unknown: settings.not_taken.clone(),
+        }
+    }
+
+    /// The groups as this node sees them, each with this node's own replica.
+    pub fn local_groups(&self) -> Vec<wire::GroupStatus> {
+        self.cluster.status().into_iter().map(|group| self.group_status(&group)).collect()
+    }
+
+    fn group_status(&self, group: &dtm_cluster::GroupStatus) -> wire::GroupStatus {
+        let own = group.replicas.iter().find(|r| r.replica == group.replica);
+        let health = match (&group.recovering, &group.failure, &group.alarm) {
+            (Some(_), _, _) => "recovering",
+            (None, Some(_), _) => "stopped",
+            (None, None, Some(_)) => "differs",
+            (None, None, None) if group.missing_bundles > 0 => "fetching",
+            (None, None, None) => "healthy",
+        };
+        let counted = self.counters(group.group);
+        let replica = wire::ReplicaStatus {
+            replica: group.replica.0,
+            node: Bytes::copy_from_slice(&self.node.0),
+            voter: own.is_some_and(|r| r.is_voter),
+            last_index: group.last_index,
+            applied_index: group.head.index,
+            ledger_size: group.head.ledger_size,
+            ledger_root: Bytes::copy_from_slice(&group.head.ledger_root),
+            health: health.to_owned(),
+            records: counted.records,
+            refused: counted.refused,
+            day: counted.day,
+            day_records: counted.day_records,
+            day_refused: counted.day_refused,
+            day_from_us: counted.day_from_us,
+        };
+        wire::GroupStatus {
+            group: group.group.0,
+            term: group.term,
+            leader_node: group.leader.map(|n| Bytes::copy_from_slice(&n.0)).unwrap_or_default(),
+            replicas: vec![replica],
+            committed_index: group.head.index,
+            lags: group.lags.iter().map(lag_to_wire).collect(),
+        }
+    }
+
+    fn counters(&self, group: GroupId) -> GroupHead {
+        let view = futures::FutureExt::now_or_never(self.cluster.view(group, Freshness::Local));
+        let head = view.and_then(Result::ok).and_then(|view| reads::head(view.state.as_ref()).ok());
+        head.unwrap_or_default()
+    }
+
+    /// What of this node does not serve, while the others do: replicas, or the node for its clock.
+    fn degraded(&self) -> Option<String> {
+        let name = |group: dtm_cluster::GroupStatus| {
+            let cause = group.recovering.or(group.failure)?;
+            Some(format!("group {}: {cause}", group.group))
+        };
+        let mut bad: Vec<String> = self.cluster.status().into_iter().filter_map(name).collect();
+        let clock = self.cluster.clock_status();
+        if clock.is_astray {
+            bad.push(format!("the clock is {} ms off", clock.offset_us / 1_000));
+        }
+        (!bad.is_empty()).then(|| bad.join("; "))
+    }
+
+    /// First reason of the log's fail-stop latch.
+    pub fn stopped(&self) -> Option<String> {
+        self.log.stopped().map(|reason| reason.to_string())
+    }
+
+    /// Of the disk of the data folder; 0 where it cannot be asked.
+    pub fn disk_free_bytes(&self) -> u64 {
+        dtm_storage::vfs::Vfs::free_bytes(&dtm_storage::vfs::RealVfs, &self.config.node.data)
+            .unwrap_or_default()
+    }
+
+    /// The issuing certificate; every node holds it in its keyring.
+    pub fn issuing(&self) -> Result<Issuing, Status> {
+        crate::keyring::issuing(&self.keyring).ok_or_else(|| {
+            status(ErrorCode::KeyMissing, "the keyring of this node holds no issuing certificate")
+        })
+    }
+}
+
+/// Its replicas are not those of this life, and count for nothing in it.
+fn of_another_life(life: u64, own: u64) -> String {
+    format!("it lives in life {life} of the cluster, this is life {own}; it rejoins by itself")
+}
+
+fn lag_to_wire(lag: &dtm_cluster::ReplicaLag) -> wire::ReplicaLag {
+    wire::ReplicaLag {
+        replica: lag.replica.0,
+        site: lag.site.clone(),
+        entries: lag.entries,
+        lag_ms: u64::try_from(lag.behind.as_millis()).unwrap_or(u64::MAX),
+        late: lag.is_late,
+    }
+}
+
+/// Adds what another node says of its own replicas.
+fn merge(groups: &mut Vec<wire::GroupStatus>, more: &[wire::GroupStatus]) {
+    for other in more {
+        match groups.iter_mut().find(|g| g.group == other.group) {
+            None => groups.push(other.clone()),
+            Some(group) => {
+                if other.term > group.term || group.leader_node.is_empty() {
+                    group.term = group.term.max(other.term);
+                    group.leader_node = other.leader_node.clone();
+                }
+                group.committed_index = group.committed_index.max(other.committed_index);
+                group.replicas.extend(other.replicas.iter().cloned());
+                group.lags.extend(other.lags.iter().cloned());
+            }
+        }
+    }
+}
+
+/// Adds the replicas of nodes that do not answer, and takes such a node for no leader: nobody
+/// confirms it.
+fn add_silent(
+    groups: &mut Vec<wire::GroupStatus>,
+    members: &[wire::GroupStatus],
+    silent: &BTreeSet<Bytes>,
+) {
+    for known in members {
+        let lost = known.replicas.iter().filter(|replica| silent.contains(&replica.node)).cloned();
+        match groups.iter_mut().find(|group| group.group == known.group) {
+            Some(group) => group.replicas.extend(lost),
+            None => groups.push(wire::GroupStatus {
+                group: known.group,
+                replicas: lost.collect(),
+                ..wire::GroupStatus::default()
+            }),
+        }
+    }
+    for group in groups.iter_mut().filter(|group| silent.contains(&group.leader_node)) {
+        group.leader_node = Bytes::new();
+    }
+    groups.sort_by_key(|group| group.group);
+}
+
+/// Groups led by each node.
+fn led_by(groups: &[wire::GroupStatus]) -> BTreeMap<Bytes, u32> {
+    let mut led = BTreeMap::new();
+    for group in groups {
+        *led.entry(group.leader_node.clone()).or_default() += 1;
+    }
+    led
+}
+
+/// The page's view.
+pub struct Live {
+    /// The node that is looked at.
+    pub shared: Arc<Shared>,
+}
+
+#[async_trait]
+impl LiveStatus for Live {
+    async fn readiness(&self) -> Readiness {
+        let cluster = &self.shared.cluster;
+        if let Some(reason) = self.shared.stopped() {
+            return Readiness::NotReady { reason };
+        }
+        if self.shared.sources.is_draining() {
+            // A removed node is drained first, and may run on for a while.
+            let reason = if self.is_removed().await { REMOVED } else { "draining" };
+            return Readiness::NotReady { reason: reason.to_owned() };
+        }
+        let groups = std::iter::once(GroupId::META).chain(cluster.ingest_groups());
+        for group in groups {
+            if cluster.leader(group).is_none() {
+                return Readiness::NotReady { reason: format!("group {group} has no leader") };
+            }
+        }
+        let current = cluster.view(GroupId::META, Freshness::Current);
+        match tokio::time::timeout(PATIENCE, current).await {
+            Ok(Ok(meta)) => self.of_meta(meta.state.as_ref()),
+            Ok(Err(error)) => Readiness::NotReady { reason: error.to_string() },
+            Err(_) => Readiness::NotReady { reason: "meta does not answer in time".to_owned() },
+        }
+    }
+
+    async fn overview(&self) -> Overview {
+        let status = tokio::time::timeout(STATUS_WITHIN, self.shared.status());
+        let sources = tokio::time::timeout(PATIENCE, self.sources());
+        let (status, sources) = tokio::join!(status, sources);
+        let status = status.ok().and_then(Result::ok).unwrap_or_default();
+        let (sources, has_more_sources) = sources.ok().flatten().unwrap_or_default();
+        let now_us = self.shared.clock.monotonic_us();
+        let [ack_p50_ms, ack_p99_ms] = self.shared.ack_times.quantiles_ms(now_us, [0.5, 0.99]);
+        let name_of = |node: &Bytes| {
+            let found =
+                status.nodes.iter().filter_map(|n| n.node.as_ref()).find(|n| n.node == *node);
+            found.map(|n| n.name.clone()).unwrap_or_default()
+        };
+        let most = |pick: fn(&wire::ReplicaStatus) -> u64| -> u64 {
+            status.groups.iter().map(|g| g.replicas.iter().map(pick).max().unwrap_or(0)).sum()
+        };
+        Overview {
+            cluster: status.cluster.as_ref().map(|c| c.name.clone()).unwrap_or_default(),
+            node: self.shared.row.name.clone(),
+            nodes: status.nodes.iter().map(node_line).collect(),
+            groups: status.groups.iter().map(|g| group_line(g, name_of(&g.leader_node))).collect(),
+            sources,
+            has_more_sources,
+            records: most(|r| r.records),
+            refused: most(|r| r.refused),
+            today: today(&status.groups, self.shared.clock.now_us()),
+            ack_p50_ms,
+            ack_p99_ms,
+        }
+    }
+
+    async fn operator(&self, name: &str) -> Option<OperatorRow> {
+        let meta = self.shared.directory.meta(self.shared.view()).await.ok()?;
+        reads::operator(meta.state.as_ref(), name).ok().flatten()
+    }
+}
+
+impl Live {
+    /// Readiness of a node that meta is confirmed on.
+    fn of_meta(&self, meta: &dyn StateRead) -> Readiness {
+        if let Some(reason) = cluster_key::lack(&self.shared.keyring, meta) {
+            return Readiness::NotReady { reason };
+        }
+        let degraded = self.shared.degraded();
+        degraded.map_or(Readiness::Ready, |reason| Readiness::Degraded { reason })
+    }
+
+    /// Whether meta, as it is applied here, says that this node was removed.
+    async fn is_removed(&self) -> bool {
+        let shared = &self.shared;
+        let meta = tokio::time::timeout(PATIENCE, shared.directory.meta(shared.view())).await;
+        let Ok(Ok(meta)) = meta else { return false };
+        let own = reads::node(meta.state.as_ref(), shared.node).ok().flatten();
+        own.is_some_and(|row| row.removed)
+    }
+
+    /// The first sources, and whether there are more.
+    async fn sources(&self) -> Option<(Vec<SourceLine>, bool)> {
+        let shared = &self.shared;
+        let meta = shared.directory.meta(shared.view()).await.ok()?;
+        let mut rows = reads::sources(meta.state.as_ref(), None, SOURCES_MAX + 1).ok()?;
+        let has_more = rows.len() > SOURCES_MAX;
+        rows.truncate(SOURCES_MAX);
+        let mut lines = Vec::with_capacity(rows.len());
+        for row in rows {
+            let mut line = SourceLine {
+                source: row.source.clone(),
+                title_vi: row.title_vi,
+                title_en: row.title_en,
+                ..SourceLine::default()
+            };
+            let range = reads::streams_range(&row.source);
+            if let Ok(rows) = shared.rows(GroupId(row.group), Freshness::Local, range).await {
+                let streams =
+                    reads::streams(rows.as_ref(), &row.source, STREAMS_MAX).unwrap_or_default();
+                line.streams = u32::try_from(streams.len()).unwrap_or(u32::MAX);
+                line.records = streams.iter().map(|(_, c)| c.records).sum();
+                line.refused = streams.iter().map(|(_, c)| c.refused).sum();
+                line.reported = streams.iter().map(|(_, c)| c.reported).sum();
+                line.unmasked = streams.iter().map(|(_, c)| c.unmasked).sum();
+            }
+            lines.push(line);
+        }
+        Some((lines, has_more))
+    }
+}
+
+fn node_line(status: &wire::NodeStatus) -> NodeLine {
+    let row = status.node.clone().unwrap_or_default();
+    NodeLine {
+        name: row.name,
+        site: row.site,
+        zone: row.zone,
+        address: row.grpc_address,
+        reachable: status.reachable,
+        stopped: !status.stopped_reason.is_empty(),
+        draining: row.draining,
+        groups_led: status.groups_led,
+        sessions: status.sessions,
+    }
+}
+
+fn group_line(status: &wire::GroupStatus, leader: String) -> GroupLine {
+    GroupLine {
+        group: status.group,
+        leader,
+        term: status.term,
+        replicas_healthy: u32::try_from(
+            status.replicas.iter().filter(|r| r.health == "healthy").count(),
+        )
+        .unwrap_or(0),
+        replicas: u32::try_from(status.replicas.len()).unwrap_or(0),
+        committed: status.committed_index,
+        ledger_size: status.replicas.iter().map(|r| r.ledger_size).max().unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_of_a_silent_node_are_counted_and_it_leads_nothing() {
+        let node = |id: u8| Bytes::from(vec![id; 16]);
+        let replica = |id: u8, health: &str| wire::ReplicaStatus {
+            replica: id.into(),
+            node: node(id),
+            health: health.to_owned(),
+            ..wire::ReplicaStatus::default()
+        };
+        let group = |group, leader: Bytes, replicas| wire::GroupStatus {
+            group,
+            leader_node: leader,
+            replicas,
+            ..wire::GroupStatus::default()
+        };
+        let healthy = || vec![replica(1, "healthy"), replica(3, "healthy")];
+        let mut groups = vec![group(1, node(2), healthy()), group(2, node(3), healthy())];
+        let all = || (1..=3).map(|id| replica(id, UNREACHABLE)).collect::<Vec<_>>();
+        let members = [0, 1, 2].map(|id| group(id, Bytes::new(), all()));
+        add_silent(&mut groups, &members, &[node(2)].into());
+        let lost = vec![replica(2, UNREACHABLE)];
+        let three = || healthy().into_iter().chain(lost.clone()).collect::<Vec<_>>();
+        assert_eq!(
+            groups,
+            [
+                group(0, Bytes::new(), lost.clone()),
+                group(1, Bytes::new(), three()),
+                group(2, node(3), three()),
+            ]
+        );
+    }
+}
