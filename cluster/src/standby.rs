@@ -85,7 +85,7 @@ impl Standby {
         }
         match Plan::read(&*meta.store.freeze()) {
             Ok(plan) => {
-                self.board.take(&plan, self.voters_max);
+                self.board.take(&plan, self.voters_max, applied);
                 self.read_at.store(applied, Ordering::Release);
             }
             Err(error) => tracing::warn!(%error, "what the standby is to hold is not read"),
@@ -94,6 +94,11 @@ impl Standby {
 
     /// Looks at the copies of the groups that are led here.
     fn look(&self, registry: &Registry) {
+        let meta = self.board.position(GroupId::META).map_or(0, |position| position.index);
+        if self.board.settle(meta) {
+            // Who leads meta is asked until the standby has what changed.
+            self.board.through(GroupId::META);
+        }
         let (mut led, mut has_moved) = (self.led.lock(), false);
         let held = self.board.holders();
         led.retain(|id, _| held.iter().any(|(group, _)| group == id));
@@ -138,7 +143,7 @@ impl Standby {
 
 impl Group {
     /// On the leader: through which index a majority of its copies has everything.
-    fn look_at(&self, copies: &mut Copies, holders: &CopyHolders) -> Option<SitePosition> {
+    fn look_at(&self, copies: &mut Copies, holders: &[Arc<CopyHolders>]) -> Option<SitePosition> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         if metrics.state != ServerState::Leader {
@@ -152,8 +157,8 @@ impl Group {
             purged: index(&metrics.purged),
         };
         let matched = |replica| Some(replication.get(&replica)?.as_ref()?.index);
-        copies.see(&sight, holders, matched);
-        let index = copies.through(sight.committed, holders);
+        copies.see(&sight, &CopyHolders::of_all(holders), matched);
+        let index = copies.through_all(sight.committed, holders);
         Some(SitePosition { group: self.id, term: sight.term, index })
     }
 

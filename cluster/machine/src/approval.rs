@@ -23,8 +23,10 @@ pub const REASON_BYTES_MAX: usize = 512;
 
 /// Taking out a node whose groups then have fewer replicas than they are to have.
 pub const REMOVE_NODE: &str = "remove-node";
+/// Giving a standby up: what is acknowledged from then on is at one site.
+pub const DETACH_SITE: &str = "detach-site";
 /// Every kind that a request may have.
-pub const KINDS: [&str; 1] = [REMOVE_NODE];
+pub const KINDS: [&str; 2] = [REMOVE_NODE, DETACH_SITE];
 
 /// What is granted: SHA-256 over kind, a zero byte and object.
 pub fn digest(kind: &str, object: &str) -> [u8; 32] {
@@ -35,6 +37,11 @@ pub fn digest(kind: &str, object: &str) -> [u8; 32] {
 pub fn remove_node(row: &NodeRow) -> String {
     let id = NodeId::from_slice(&row.node).unwrap_or_default();
     format!("node={id} name={}", row.name)
+}
+
+/// The object of [`DETACH_SITE`]: the site, and the version of the layout that ends.
+pub fn detach_site(site: &str, layout: u64) -> String {
+    format!("site={site} layout={layout}")
 }
 
 /// Past its time without having been used.

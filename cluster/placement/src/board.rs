@@ -6,6 +6,11 @@
 //!                  through an ack asks; that makes the group wanted, and its leader is asked again
 //! ```
 //! In a cluster without a standby one flag is read.
+//!
+//! **Replicas that move.** A promotion counts a group's replicas by the rows of meta that the standby
+//! itself holds, and these may be behind the primary's. So a majority is counted of the replicas of now
+//! and of those of before, until meta is at the standby through the entry that changed them: whichever
+//! of these rows a promotion goes by, a majority of what it counts holds what was told.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,9 +40,13 @@ pub struct SiteBoard {
     groups: RwLock<BTreeMap<GroupId, Known>>,
 }
 
+/// Changes of a group's replicas that are not at the standby yet; beyond it the oldest are forgotten.
+const CHANGES_MAX: usize = 16;
+
 #[derive(Debug, Default)]
 struct Known {
-    holders: Arc<CopyHolders>,
+    /// Who holds copies, with the index of meta from which on it is so; the last is of now.
+    holders: Vec<(u64, Arc<CopyHolders>)>,
     /// Of the leader that told last.
     term: Mutex<u64>,
     index: AtomicU64,
@@ -46,16 +55,22 @@ struct Known {
 }
 
 impl SiteBoard {
-    /// Takes over layout and replicas, as meta says.
-    pub fn take(&self, plan: &Plan, voters_max: usize) {
-        let ingest = plan.groups().iter().filter(|row| !GroupId(row.group).is_meta());
-        let held = ingest
+    /// Takes over layout and replicas, as meta says through this index.
+    pub fn take(&self, plan: &Plan, voters_max: usize, index: u64) {
+        let held = plan
+            .groups()
+            .iter()
             .filter_map(|row| Some((GroupId(row.group), plan.copy_holders(row, voters_max)?)));
         let held: BTreeMap<GroupId, CopyHolders> = held.collect();
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         groups.retain(|group, _| held.contains_key(group));
         for (group, holders) in held {
-            groups.entry(group).or_default().holders = Arc::new(holders);
+            let known = &mut groups.entry(group).or_default().holders;
+            if known.last().is_none_or(|(_, last)| **last != holders) {
+                known.push((index, Arc::new(holders)));
+            }
+            let beyond = known.len().saturating_sub(CHANGES_MAX);
+            known.drain(..beyond);
         }
         drop(groups);
         self.has_standby.store(plan.layout().is_standby(), Ordering::Release);
@@ -101,10 +116,25 @@ impl SiteBoard {
         Some(SitePosition { group, term: *term, index: known.index.load(Ordering::Acquire) })
     }
 
-    /// The groups that the standby holds copies of, and who holds them.
-    pub fn holders(&self) -> Vec<(GroupId, Arc<CopyHolders>)> {
+    /// The standby has meta through this index: who held copies before what it says there counts no more.
+    /// Whether something is still to come.
+    pub fn settle(&self, meta_index: u64) -> bool {
+        if self.read().values().all(|known| known.holders.len() <= 1) {
+            return false;
+        }
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        for known in groups.values_mut() {
+            let there = known.holders.iter().rposition(|(index, _)| *index <= meta_index);
+            known.holders.drain(..there.unwrap_or(0));
+        }
+        groups.values().any(|known| known.holders.len() > 1)
+    }
+
+    /// The groups that the standby holds copies of, and who holds them: of each a majority counts.
+    pub fn holders(&self) -> Vec<(GroupId, Vec<Arc<CopyHolders>>)> {
         let groups = self.read();
-        groups.iter().map(|(group, known)| (*group, Arc::clone(&known.holders))).collect()
+        let of = |known: &Known| known.holders.iter().map(|(_, of)| Arc::clone(of)).collect();
+        groups.iter().map(|(group, known)| (*group, of(known))).collect()
     }
 
     /// The groups that somebody wanted to know about since this was asked last.
@@ -162,24 +192,24 @@ mod tests {
         let board = SiteBoard::default();
         assert!(!board.learn(told(1, 10)), "no copies yet");
         assert_eq!(board.through(GROUP), None);
-        board.take(&plan(LayoutKind::Standby, &[(1, 1, true), (2, 3, true)]), 3);
+        board.take(&plan(LayoutKind::Standby, &[(1, 1, true), (2, 3, true)]), 3, 1);
         assert_eq!((board.has_standby(), board.through(GROUP)), (true, Some(0)));
         assert!(board.learn(told(4, 10)) && !board.learn(told(4, 10)));
         assert!(!board.learn(told(3, 99)), "of an earlier term");
         assert_eq!(board.through(GROUP), Some(10));
         assert!(board.learn(told(5, 2)), "a new leader begins with less");
         assert_eq!(board.position(GROUP), Some(told(5, 2)));
-        board.take(&plan(LayoutKind::Single, &[(1, 1, true), (2, 3, true)]), 3);
+        board.take(&plan(LayoutKind::Single, &[(1, 1, true), (2, 3, true)]), 3, 1);
         assert_eq!((board.has_standby(), board.through(GROUP)), (false, None));
         // A standby that comes anew begins anew.
-        board.take(&plan(LayoutKind::Standby, &[(2, 3, true)]), 3);
+        board.take(&plan(LayoutKind::Standby, &[(2, 3, true)]), 3, 1);
         assert_eq!(board.through(GROUP), Some(0));
     }
 
     #[test]
     fn what_an_ack_asked_for_is_wanted_once() {
         let board = SiteBoard::default();
-        board.take(&plan(LayoutKind::Standby, &[(2, 3, true)]), 3);
+        board.take(&plan(LayoutKind::Standby, &[(2, 3, true)]), 3, 1);
         assert!(board.wanted().is_empty());
         board.through(GROUP);
         assert_eq!((board.wanted(), board.wanted()), (vec![GROUP], vec![]));
@@ -196,5 +226,39 @@ mod tests {
         assert_eq!(holders(&[(1, 1, true), (3, 3, false)]), None, "none confirmed");
         let one = holders(&[(1, 1, true), (3, 3, true), (4, 4, false)]).expect("one is");
         assert_eq!((one.replicas.len(), one.wanted), (1, 3), "three are to be there");
+    }
+
+    // Rows of the primary: one replica of three moves. Those of the standby may not say so yet.
+    //
+    // holds: ING-1
+    #[test]
+    fn a_majority_of_who_held_it_before_counts_until_the_standby_knows_of_the_move() {
+        use crate::copies::{Copies, Sight};
+
+        let board = SiteBoard::default();
+        board.take(&plan(LayoutKind::Standby, &[(2, 3, true), (3, 4, true), (4, 5, true)]), 3, 10);
+        let index = |board: &SiteBoard, matched: &[(u64, u64)]| {
+            let of = |replica| matched.iter().find(|known| known.0 == replica).map(|known| known.1);
+            let (_, all) = board.holders().remove(0);
+            let (mut copies, sight) =
+                (Copies::default(), Sight { term: 1, committed: 99, purged: 0 });
+            copies.see(&sight, &CopyHolders::of_all(&all), of);
+            for question in copies.to_ask(std::time::Duration::ZERO) {
+                copies.told(question, None, std::time::Duration::ZERO);
+            }
+            copies.through_all(99, &all)
+        };
+        assert_eq!(index(&board, &[(2, 50), (3, 50), (4, 20)]), 50);
+        assert!(!board.settle(5), "nothing is to come");
+        // Replica 4 is replaced by 5 on another node, which has more: 2 and 5 are a majority of now.
+        let moved = [(2, 3, true), (3, 4, true), (5, 2, true)];
+        let mut plan = plan(LayoutKind::Standby, &moved);
+        plan.nodes.get_mut(&node(2)).expect("a node").site = "b".to_owned();
+        board.take(&plan, 3, 20);
+        let matched = [(2, 80), (3, 50), (5, 80)];
+        assert!(board.settle(19), "the standby does not know");
+        assert_eq!(index(&board, &matched), 50, "replicas 3 and 4 would be a majority there");
+        assert!(!board.settle(20));
+        assert_eq!(index(&board, &matched), 80);
     }
 }

@@ -15,6 +15,7 @@
 //! and keeps it; what is told next holds for the replicas that there are then.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dtm_types::command::GroupRow;
@@ -36,6 +37,12 @@ pub struct CopyHolders {
 }
 
 impl CopyHolders {
+    /// All that stand in one of these.
+    pub fn of_all(all: &[Arc<Self>]) -> Self {
+        let replicas = all.iter().flat_map(|of| of.replicas.iter().copied()).collect();
+        Self { replicas, wanted: 0 }
+    }
+
     /// How many of them are more than half.
     fn majority(&self) -> usize {
         self.replicas.len().max(self.wanted) / 2 + 1
@@ -145,13 +152,18 @@ impl Copies {
         }
     }
 
-    /// Through which index a majority has everything on disk, of what is committed.
+    /// Through which index a majority of each of these has everything on disk, of what is committed.
+    pub fn through_all(&self, committed: u64, all: &[Arc<CopyHolders>]) -> u64 {
+        all.iter().map(|holders| self.through(committed, holders)).min().unwrap_or(0)
+    }
+
+    /// Through which index a majority of these has everything on disk, of what is committed.
     pub fn through(&self, committed: u64, holders: &CopyHolders) -> u64 {
-        let held = |copy: &Seen| {
-            let (lacks, _) = copy.lacks?;
+        let held = |(replica, copy): (&u64, &Seen)| {
+            let (lacks, _) = copy.lacks.filter(|_| holders.replicas.contains(replica))?;
             Some(copy.matched.min(lacks.saturating_sub(1)))
         };
-        let mut held: Vec<u64> = self.replicas.values().filter_map(held).collect();
+        let mut held: Vec<u64> = self.replicas.iter().filter_map(held).collect();
         held.sort_unstable_by(|a, b| b.cmp(a));
         held.get(holders.majority() - 1).map_or(0, |index| committed.min(*index))
     }

@@ -1,17 +1,27 @@
 //! What is decided, and which decision may follow which.
 //!
 //! ```text
-//!  number       1 ─────▶ 2 ─────────────▶ 3 ─────────────▶ 4 ─────────▶
-//!  cause        founded  promoted         acceptor         returned
-//!  incarnation  1        2                2  replaced      3
-//!  primary      north    south            south            north
-//!  seats        a b c    a b c            a b d            a b d
+//!  number       1 ─────▶ 2 ───────▶ 3 ───────▶ 4 ────────▶ 5 ───────▶ 6 ────────▶ 7
+//!  cause        founded  intended   promoted   acceptor    intended   withdrawn   detached
+//!  incarnation  1        1          2          2 replaced  2          2           2
+//!  primary      north    north      south      south       south      south       south
+//!  seats        a b c    a b c      a b c      a b d       a b d      a b d       a b d
 //! ```
 //! A decision that changes the primary raises the incarnation and keeps the seats; one that
 //! replaces an acceptor changes one seat and nothing else. So the seats of two neighbours differ by
 //! one at most, and a change of both kinds is two decisions.
+//!
+//! **A promotion is two decisions too**: an intent, which changes nothing, and right after it, by
+//! the node that intended it, the promotion. Whoever finds a decision that is perhaps chosen
+//! finishes it, however late; what is found of a promotion that was cut off is nearly always its
+//! intent, and that one is harmless. An intent that is not followed is withdrawn: the promotion
+//! that follows it, should it still be on its way, finds another decision and is lost.
+//!
+//! A standby that was *detached* is not promoted: what is acknowledged since does not wait for it.
+//! Only a later layout that names it attaches it again.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use dtm_types::{Incarnation, NodeId};
 
@@ -41,6 +51,21 @@ pub enum Cause {
     Returned,
     /// One acceptor was replaced; nothing else changed.
     AcceptorReplaced,
+    /// A node is about to raise the incarnation; nothing changed yet.
+    Intended,
+    /// What was intended is not done.
+    Withdrawn,
+    /// The standby is not waited for any more, and cannot be promoted.
+    Detached,
+    /// A standby that was detached stands by again.
+    Attached,
+}
+
+impl Cause {
+    /// Whether the next incarnation begins by it.
+    fn begins_life(self) -> bool {
+        matches!(self, Self::Promoted | Self::Forced | Self::Returned)
+    }
 }
 
 /// Who decided when, and why: for people and for the ledger. No rule reads it.
@@ -74,6 +99,10 @@ pub struct Decision {
     pub cause: Cause,
     /// By whom and when.
     pub act: Act,
+    /// The node that is about to raise the incarnation; of an intent alone.
+    pub intends: Option<NodeId>,
+    /// The version of the layout whose standby was detached; 0 = it is attached.
+    pub detached_layout: u64,
 }
 
 /// Why a decision cannot stand, or cannot follow another.
@@ -106,6 +135,10 @@ impl Decision {
     pub const REASON_BYTES_MAX: usize = 4_096;
     /// Most acceptors.
     pub const SEATS_MAX: usize = 7;
+    /// Who intended to raise the incarnation does it within that, by its own clock, or not at all.
+    pub const CARRIED_OUT_WITHIN: Duration = Duration::from_secs(5);
+    /// Who knows of an intent for so long, by its own clock, withdraws it.
+    pub const INTENT_LEFT_AFTER: Duration = Duration::from_secs(15);
 
     /// The first decision of a register, in the life that the cluster lives in.
     pub fn founded(
@@ -123,36 +156,68 @@ impl Decision {
             coordinator: None,
             cause: Cause::Founded,
             act,
+            intends: None,
+            detached_layout: 0,
         }
     }
 
-    /// The next decision: the standby becomes primary in the next incarnation, of which this node draws
-    /// up the plan.
+    /// The next decision, which changes nothing else.
+    fn noted(&self, cause: Cause, act: Act) -> Self {
+        let number = self.number.saturating_add(1);
+        Self { number, cause, act, intends: None, ..self.clone() }
+    }
+
+    /// The next decision: this node is about to raise the incarnation.
     #[must_use]
-    pub fn promoted(&self, cause: Cause, coordinator: Option<NodeId>, act: Act) -> Self {
+    pub fn intended(&self, node: NodeId, act: Act) -> Self {
+        Self { intends: Some(node), ..self.noted(Cause::Intended, act) }
+    }
+
+    /// The next decision after an intent that nobody carried out.
+    #[must_use]
+    pub fn withdrawn(&self, act: Act) -> Self {
+        self.noted(Cause::Withdrawn, act)
+    }
+
+    /// The next decision: the standby of this version of the layout is not waited for any more, and
+    /// cannot be promoted.
+    #[must_use]
+    pub fn detached(&self, layout: u64, act: Act) -> Self {
+        Self { detached_layout: layout, ..self.noted(Cause::Detached, act) }
+    }
+
+    /// The next decision: the standby that was detached stands by again.
+    #[must_use]
+    pub fn attached(&self, act: Act) -> Self {
+        Self { detached_layout: 0, ..self.noted(Cause::Attached, act) }
+    }
+
+    /// Whether its standby can be promoted.
+    pub fn is_attached(&self) -> bool {
+        self.detached_layout == 0
+    }
+
+    /// The next decision after an intent: the standby becomes primary in the next incarnation, of
+    /// which the node that intended it draws up the plan.
+    #[must_use]
+    pub fn promoted(&self, cause: Cause, act: Act) -> Self {
         Self {
-            number: self.number.saturating_add(1),
             incarnation: Incarnation(self.incarnation.0.saturating_add(1)),
             primary: self.standby.clone(),
             standby: self.primary.clone(),
-            seats: self.seats.clone(),
-            coordinator,
-            cause,
-            act,
+            coordinator: self.intends,
+            ..self.noted(cause, act)
         }
     }
 
-    /// The next decision: the same site begins another incarnation, of which this node draws up the
-    /// plan; that of the one before never was.
+    /// The next decision after an intent: the same site begins another incarnation, of which the
+    /// node that intended it draws up the plan; that of the one before never was.
     #[must_use]
-    pub fn begun_anew(&self, coordinator: NodeId, act: Act) -> Self {
+    pub fn begun_anew(&self, act: Act) -> Self {
         Self {
-            number: self.number.saturating_add(1),
             incarnation: Incarnation(self.incarnation.0.saturating_add(1)),
-            coordinator: Some(coordinator),
-            cause: Cause::Promoted,
-            act,
-            ..self.clone()
+            coordinator: self.intends,
+            ..self.noted(Cause::Promoted, act)
         }
     }
 
@@ -163,8 +228,7 @@ impl Decision {
         let at = self.seats.iter().position(|seat| seat.acceptor == gone)?;
         let mut seats = self.seats.clone();
         seats[at] = seat;
-        let number = self.number.saturating_add(1);
-        Some(Self { number, seats, cause: Cause::AcceptorReplaced, act, ..self.clone() })
+        Some(Self { seats, ..self.noted(Cause::AcceptorReplaced, act) })
     }
 
     /// Whether it can stand by itself: names, lengths, distinct seats.
@@ -187,6 +251,14 @@ impl Decision {
         {
             return fail("the name of who decided or the reason is too long");
         }
+        if self.intends.is_some() != (self.cause == Cause::Intended) {
+            return fail("an intent names its node, and nothing else does");
+        }
+        if (self.cause == Cause::Detached && self.is_attached())
+            || (self.cause == Cause::Attached && !self.is_attached())
+        {
+            return fail("a decision that detaches names the layout, one that attaches none");
+        }
         check_seats(&self.seats).or_else(fail)
     }
 
@@ -197,28 +269,69 @@ impl Decision {
         if self.number.checked_sub(1) != Some(before.number) {
             return fail("numbers rise by one");
         }
+        let follows = if self.cause == Cause::AcceptorReplaced {
+            self.replaces_one(before)
+        } else if self.seats != before.seats {
+            Err("only a decision that replaces an acceptor changes the seats")
+        } else if self.cause.begins_life() {
+            self.begins_life_after(before)
+        } else {
+            self.notes_after(before)
+        };
+        follows.or_else(fail)
+    }
+
+    /// What a decision that begins no life leaves as it is.
+    fn life(&self) -> (Incarnation, &str, &str, Option<NodeId>) {
+        (self.incarnation, &self.primary, &self.standby, self.coordinator)
+    }
+
+    fn replaces_one(&self, before: &Self) -> Result<(), &'static str> {
         let changed = self.seats.iter().zip(&before.seats).filter(|(new, old)| new != old).count();
-        if self.cause == Cause::AcceptorReplaced {
-            let life = |of: &Self| {
-                (of.incarnation, of.primary.clone(), of.standby.clone(), of.coordinator)
-            };
-            if life(self) != life(before) {
-                return fail("a decision that replaces an acceptor changes nothing else");
-            }
-            if self.seats.len() != before.seats.len() || changed != 1 {
-                return fail("one acceptor is replaced at a time");
-            }
-            let gone = before.seats.iter().find(|seat| !self.seats.contains(seat));
-            if gone.is_some_and(|gone| self.seat(gone.acceptor).is_some()) {
-                return fail("an acceptor moves with its file, under a new id");
-            }
-            return Ok(());
+        if self.life() != before.life() || self.detached_layout != before.detached_layout {
+            return Err("a decision that replaces an acceptor changes nothing else");
         }
-        if self.seats.len() != before.seats.len() || changed != 0 {
-            return fail("only a decision that replaces an acceptor changes the seats");
+        if self.seats.len() != before.seats.len() || changed != 1 {
+            return Err("one acceptor is replaced at a time");
         }
+        let gone = before.seats.iter().find(|seat| !self.seats.contains(seat));
+        if gone.is_some_and(|gone| self.seat(gone.acceptor).is_some()) {
+            return Err("an acceptor moves with its file, under a new id");
+        }
+        Ok(())
+    }
+
+    fn begins_life_after(&self, before: &Self) -> Result<(), &'static str> {
         if self.incarnation <= before.incarnation {
-            return fail("the incarnation rises");
+            return Err("the incarnation rises");
+        }
+        if before.intends.is_none() || self.coordinator != before.intends {
+            return Err("it follows the intent of the node that draws its plan up");
+        }
+        if !before.is_attached() || !self.is_attached() {
+            return Err("a standby that was detached is not promoted");
+        }
+        Ok(())
+    }
+
+    fn notes_after(&self, before: &Self) -> Result<(), &'static str> {
+        if self.life() != before.life() {
+            return Err("it changes neither sites nor incarnation");
+        }
+        match self.cause {
+            Cause::Detached if !before.is_attached() => {
+                return Err("the standby is detached already");
+            }
+            Cause::Attached if before.is_attached() => return Err("the standby is attached"),
+            Cause::Detached | Cause::Attached => return Ok(()),
+            Cause::Withdrawn if before.intends.is_none() => return Err("nothing was intended"),
+            Cause::Intended if !before.is_attached() => {
+                return Err("a standby that was detached is not promoted");
+            }
+            _ => {}
+        }
+        if self.detached_layout != before.detached_layout {
+            return Err("it neither detaches nor attaches");
         }
         Ok(())
     }

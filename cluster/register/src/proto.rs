@@ -36,6 +36,10 @@ pub(crate) enum Cause {
     Forced = 3,
     Returned = 4,
     AcceptorReplaced = 5,
+    Intended = 6,
+    Withdrawn = 7,
+    Detached = 8,
+    Attached = 9,
 }
 
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -60,6 +64,10 @@ pub(crate) struct Decision {
     pub(crate) by: String,
     #[prost(string, tag = "10")]
     pub(crate) reason: String,
+    #[prost(bytes = "vec", tag = "11")]
+    pub(crate) intends: Vec<u8>,
+    #[prost(uint64, tag = "12")]
+    pub(crate) detached_layout: u64,
 }
 
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -113,7 +121,7 @@ pub(crate) mod question {
         #[prost(message, tag = "1")]
         Prepare(super::Ballot),
         #[prost(message, tag = "2")]
-        Accept(super::Accepted),
+        Accept(Box<super::Accepted>),
         #[prost(message, tag = "3")]
         Confirm(super::Claim),
         #[prost(message, tag = "4")]

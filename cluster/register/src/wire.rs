@@ -102,10 +102,10 @@ impl Question {
         use m::question::Asks;
         let asks = match self {
             Self::Prepare { ballot } => Asks::Prepare(ballot_out(ballot)),
-            Self::Accept { ballot, entry } => Asks::Accept(m::Accepted {
+            Self::Accept { ballot, entry } => Asks::Accept(Box::new(m::Accepted {
                 ballot: Some(ballot_out(ballot)),
                 entry: Some(entry_out(entry)),
-            }),
+            })),
             Self::Confirm(claim) => Asks::Confirm(m::Claim {
                 number: claim.number,
                 incarnation: claim.incarnation.0,
@@ -123,7 +123,7 @@ impl Question {
         Ok(match message.asks.ok_or(Malformed::Field("asks"))? {
             Asks::Prepare(ballot) => Self::Prepare { ballot: ballot_in(&ballot)? },
             Asks::Accept(accept) => {
-                let Accepted { ballot, entry } = accepted_in(accept)?;
+                let Accepted { ballot, entry } = accepted_in(*accept)?;
                 Self::Accept { ballot, entry }
             }
             Asks::Confirm(claim) => Self::Confirm(Claim {
@@ -294,6 +294,10 @@ fn decision_out(decision: &Decision) -> m::Decision {
         Cause::Forced => m::Cause::Forced,
         Cause::Returned => m::Cause::Returned,
         Cause::AcceptorReplaced => m::Cause::AcceptorReplaced,
+        Cause::Intended => m::Cause::Intended,
+        Cause::Withdrawn => m::Cause::Withdrawn,
+        Cause::Detached => m::Cause::Detached,
+        Cause::Attached => m::Cause::Attached,
     };
     m::Decision {
         number: decision.number,
@@ -301,12 +305,25 @@ fn decision_out(decision: &Decision) -> m::Decision {
         primary: decision.primary.clone(),
         standby: decision.standby.clone(),
         seats: decision.seats.iter().map(seat_out).collect(),
-        coordinator: decision.coordinator.map(|node| node.0.to_vec()).unwrap_or_default(),
+        coordinator: some_node_out(decision.coordinator),
         cause: cause.into(),
         at_us: decision.act.at_us,
         by: decision.act.by.clone(),
         reason: decision.act.reason.clone(),
+        intends: some_node_out(decision.intends),
+        detached_layout: decision.detached_layout,
     }
+}
+
+fn some_node_out(node: Option<NodeId>) -> Vec<u8> {
+    node.map(|node| node.0.to_vec()).unwrap_or_default()
+}
+
+fn some_node_in(bytes: &[u8], field: &'static str) -> Result<Option<NodeId>, Malformed> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    NodeId::from_slice(bytes).map(Some).ok_or(Malformed::Field(field))
 }
 
 fn decision_in(decision: m::Decision) -> Result<Decision, Malformed> {
@@ -316,13 +333,11 @@ fn decision_in(decision: m::Decision) -> Result<Decision, Malformed> {
         Ok(m::Cause::Forced) => Cause::Forced,
         Ok(m::Cause::Returned) => Cause::Returned,
         Ok(m::Cause::AcceptorReplaced) => Cause::AcceptorReplaced,
+        Ok(m::Cause::Intended) => Cause::Intended,
+        Ok(m::Cause::Withdrawn) => Cause::Withdrawn,
+        Ok(m::Cause::Detached) => Cause::Detached,
+        Ok(m::Cause::Attached) => Cause::Attached,
         Ok(m::Cause::Unspecified) | Err(_) => return Err(Malformed::Field("cause")),
-    };
-    let coordinator = match decision.coordinator.len() {
-        0 => None,
-        _ => {
-            Some(NodeId::from_slice(&decision.coordinator).ok_or(Malformed::Field("coordinator"))?)
-        }
     };
     Ok(Decision {
         number: decision.number,
@@ -330,8 +345,10 @@ fn decision_in(decision: m::Decision) -> Result<Decision, Malformed> {
         primary: decision.primary,
         standby: decision.standby,
         seats: decision.seats.into_iter().map(seat_in).collect::<Result<_, _>>()?,
-        coordinator,
+        coordinator: some_node_in(&decision.coordinator, "coordinator")?,
         cause,
         act: Act { at_us: decision.at_us, by: decision.by, reason: decision.reason },
+        intends: some_node_in(&decision.intends, "intends")?,
+        detached_layout: decision.detached_layout,
     })
 }

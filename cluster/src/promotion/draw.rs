@@ -95,9 +95,15 @@ impl Promotion {
     }
 
     /// What the rows say of sites, made to say what was decided: the site of the order is primary, and
-    /// the other one of the two stands by. Nothing where they say so already.
+    /// the other one of the two stands by. Nothing where they say so already. Without the places that decide
+    /// there is one site.
     fn layout(&self, row: LayoutRow) -> Result<Option<Admin>, Error> {
         let site = &self.order.site;
+        if self.order.is_split && row.kind() == LayoutKind::Standby {
+            let single = LayoutRow { kind: LayoutKind::Single.into(), ..LayoutRow::default() };
+            let (op, expected_version) = (Some(Action::PutLayout(single)), Some(row.version));
+            return Ok(Some(Admin { op, expected_version, ..Admin::default() }));
+        }
         if row.kind() != LayoutKind::Standby || row.primary == *site {
             return Ok(None);
         }

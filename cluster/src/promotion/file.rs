@@ -44,6 +44,7 @@ impl Order {
             coordinator: NodeId::from_slice(&order.coordinator).unwrap_or_default(),
             cause: order.cause,
             stamp_us: order.stamp_us,
+            is_split: order.split,
         }))
     }
 
@@ -58,6 +59,7 @@ impl Order {
             coordinator: Bytes::copy_from_slice(&self.coordinator.0),
             cause: self.cause.clone(),
             stamp_us: self.stamp_us,
+            split: self.is_split,
         };
         write(path, &order)
     }
@@ -109,6 +111,7 @@ mod tests {
             coordinator: NodeId([3; 16]),
             cause: "site a is lost".to_owned(),
             stamp_us: 5,
+            is_split: true,
         };
         let file = folder.path().join("promotion");
         order.write(&file).expect("writes");

@@ -74,6 +74,9 @@ pub struct Order {
     pub cause: String,
     /// When, for what opens the life; microseconds.
     pub stamp_us: i64,
+    /// Two people accepted it without the places that decide: the life begins without a standby, and
+    /// nobody's right is asked of them.
+    pub is_split: bool,
 }
 
 /// Keeps the plan of a life. Durable when it returns.

@@ -172,6 +172,14 @@ impl ClusterNode {
         later_life(registry.links(), &peers).await
     }
 
+    /// The same of the nodes of one site only.
+    pub async fn later_life_at(&self, site: &str) -> Option<Incarnation> {
+        let (registry, own) = (self.registry(), self.config().node.node);
+        let mut peers = known(registry.known_peers(), registry.states().as_ref(), own);
+        peers.retain(|peer| peer.site == site);
+        later_life(registry.links(), &peers).await
+    }
+
     /// Puts down how the other nodes are reached, for a start that runs no groups: rows are not on
     /// disk as soon as they are applied. Durable when it returns.
     ///

@@ -250,6 +250,7 @@ fn order(cluster: &Cluster) -> Order {
         coordinator: cluster.disks[1].config.node.node,
         cause: "promotion: site a is lost".to_owned(),
         stamp_us: crate::harness::START_US + 1_000_000,
+        is_split: false,
     }
 }
 

@@ -18,6 +18,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 use tonic::Status;
 
+use super::depended;
 use super::shared::Shared;
 use super::status::{applied, at_most, internal, status, told};
 
@@ -98,16 +99,22 @@ fn check(action: &Action) -> Result<(), Status> {
 }
 
 /// Carries out one action: committed in meta, with its leaf, or refused. What another site may go on
-/// without, a life later, is neither begun nor told as done; the layout that says so is.
+/// without, a life later, is neither begun nor told as done; the layout that says so is. What others go by
+/// is told as done once the standby has it too.
 ///
 /// # Errors
 /// The status that the caller sees; `OUTCOME_UNKNOWN` where it may have been committed.
 pub async fn act(shared: &Shared, actor: Actor, action: Action) -> Result<Done, Status> {
     check(&action)?;
-    let is_held_back = actor.kind == ActorKind::Operator && !matches!(action.op, Op::PutLayout(_));
+    let is_operator = actor.kind == ActorKind::Operator;
+    let is_held_back = is_operator && !matches!(action.op, Op::PutLayout(_));
     let left = || shared.primacy.leaves_behind().filter(|_| is_held_back);
     if let Some(why) = left() {
         return Err(told(ErrorCode::Unavailable, &why));
+    }
+    let is_depended_on = is_operator && depended::is_depended_on(shared, &action.op).await?;
+    if is_depended_on {
+        depended::may_begin(shared).await?;
     }
     let request_id = match RequestId::from_slice(&action.request_id) {
         Some(id) => id,
@@ -123,6 +130,9 @@ pub async fn act(shared: &Shared, actor: Actor, action: Action) -> Result<Done, 
     let outcome = propose(shared, GroupId::META, request_id, &actor, Command::Admin(admin)).await?;
     match outcome.result {
         Some(Answer::Done(done)) => {
+            if is_depended_on {
+                depended::is_at_standby(shared, done.offset).await?;
+            }
             if let Some(why) = left() {
                 return Err(told(ErrorCode::OutcomeUnknown, &why));
             }

@@ -14,6 +14,7 @@ pub mod audit;
 pub mod auth;
 mod cluster_key;
 pub mod confirm;
+mod depended;
 pub mod directory;
 mod drained;
 pub mod elsewhere;

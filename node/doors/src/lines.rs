@@ -15,8 +15,8 @@ use serde_json::json;
 use tokio::time::sleep;
 use tonic::{Code, Status};
 
-use super::shared::Shared;
 use super::audit::{Action, Actor, act};
+use super::shared::Shared;
 
 /// Pause before an entry that the ledger did not take is tried again: just then it may be out of reach.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -24,6 +24,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// Lines to other sites.
 #[derive(Clone)]
 pub struct SiteLines {
+    /// The lines.
     pub peers: Arc<QuicSites>,
     /// What of them the ledger does not have yet.
     pub journal: Arc<Journal>,
@@ -91,7 +92,7 @@ impl Shared {
 }
 
 /// Lines with the names of their ends, as the nodes that answer see them.
-pub(super) fn with_names(nodes: &[wire::NodeStatus]) -> Vec<wire::SiteLine> {
+pub fn with_names(nodes: &[wire::NodeStatus]) -> Vec<wire::SiteLine> {
     let row_of = |id: &Bytes| -> Option<&NodeRow> {
         nodes.iter().filter_map(|node| node.node.as_ref()).find(|row| row.node == *id)
     };

@@ -79,7 +79,7 @@ pub fn at_most(field: &str, text: &str, max: usize) -> Result<(), Status> {
 }
 
 /// Why apply refuses, where a user meets it: its words, the same on every replica, and their text.
-const APPLIED: [(&str, &str); 37] = [
+const APPLIED: [(&str, &str); 39] = [
     ("the source exists", "apply.source_exists"),
     ("a source code is 1 to 64 of a-z 0-9 . - _", "refused.source_code"),
     ("a source's row is at most 256 KiB", "apply.source_row_max"),
@@ -117,6 +117,8 @@ const APPLIED: [(&str, &str); 37] = [
     ("a stretched layout names three sites", "apply.layout_stretched"),
     ("a layout with a standby names a primary and a standby site", "apply.layout_standby"),
     ("a layout names each site once", "apply.layout_twice"),
+    ("this site does not stand by", "apply.layout_no_standby"),
+    ("giving a standby up takes two people: detach its site", "apply.layout_detach"),
 ];
 
 /// What apply refused, in the user's language where it is one of the usual reasons.

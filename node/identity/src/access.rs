@@ -123,6 +123,8 @@ operations! {
     CreateBackup = "write a backup"             [No   Yes  No   No   No   No];
     /// Decide how replicas lie over sites.
     PutLayout = "lay replicas out over sites"   [No   Yes  No   No   No   No];
+    /// Give a standby up; by two people on a cluster of production, which apply sees to.
+    DetachSite = "detach a site"                [No   Yes  No   No   No   No];
     /// See sites, their replicas and how far these are behind.
     SiteStatus = "see the status of sites"      [No   Yes  Yes  Yes  No   No];
     /// Say the one word that the second channel between sites waits for.

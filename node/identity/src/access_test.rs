@@ -44,6 +44,7 @@ const DECLARED: &[(&str, &str)] = &[
     ("see the cluster's settings", "operator approver auditor"),
     ("write a backup", "operator"),
     ("lay replicas out over sites", "operator"),
+    ("detach a site", "operator"),
     ("see the status of sites", "operator approver auditor"),
     ("confirm the second channel", "operator"),
     ("promote a site", "operator"),

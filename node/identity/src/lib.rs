@@ -16,14 +16,18 @@ mod caller;
 mod certificate;
 mod confirm;
 mod identity;
+mod public_key;
 mod source_key;
+mod split;
 
 pub use access::{Decision, Operation, authorize, decide};
 pub use caller::{Caller, Credential, Role};
 pub use certificate::Certificate;
 pub use confirm::{confirm_credential, confirm_node, confirm_operator, confirm_source_key};
 pub use identity::{Identity, OPERATOR_NAME_BYTES_MAX, operator_name_is_valid};
+pub use public_key::{KeyKind, public_key};
 pub use source_key::{KEY_ID_BYTES, SECRET_BYTES, SourceKey};
+pub use split::{NotSigned, signed_by};
 
 use dtm_types::ErrorCode;
 use dtm_types::text::Told;

@@ -12,8 +12,8 @@ use crate::pki::Genesis;
 use dtm_administration::keep_backups;
 use dtm_doors::primacy;
 use dtm_doors::{
-    Shared, enter_lines, follow_leaders, keep_certificate, keep_cluster_key, keep_drained, keep_settings,
-    watch_fences, watch_rights,
+    Shared, enter_lines, follow_leaders, keep_certificate, keep_cluster_key, keep_drained,
+    keep_settings, watch_fences, watch_rights,
 };
 
 type Part = AbortOnDropHandle<()>;

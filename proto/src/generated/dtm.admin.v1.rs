@@ -956,6 +956,24 @@ pub struct PutLayoutRequest {
     #[prost(bool, tag = "7")]
     pub accept_split: bool,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DetachSiteRequest {
+    /// With a reason.
+    #[prost(message, optional, tag = "1")]
+    pub context: ::core::option::Option<Context>,
+    /// The site that stands by.
+    #[prost(string, tag = "2")]
+    pub site: ::prost::alloc::string::String,
+    /// 16 bytes: a second person's word, where it is needed; empty = it is asked for.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub approval: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DetachSiteResponse {
+    /// Of the layout.
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PutLayoutResponse {
     #[prost(uint64, tag = "1")]
@@ -1124,7 +1142,7 @@ pub struct BackupDone {
     #[prost(string, tag = "7")]
     pub folder: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PromoteSiteRequest {
     /// With a reason.
     #[prost(message, optional, tag = "1")]
@@ -1144,6 +1162,45 @@ pub struct PromoteSiteRequest {
     /// life that never began. 0 = none is.
     #[prost(uint64, tag = "5")]
     pub given_up_life: u64,
+    /// Without the places, where no two of them answer: by what two people signed. Sent to every node of the
+    /// site; each holds it against meta's rows on its own disk. The old primary may go on acknowledging.
+    #[prost(message, optional, tag = "6")]
+    pub split: ::core::option::Option<SplitRequest>,
+}
+/// What two people sign: `dtm_types::split` says over which bytes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SplitRequest {
+    /// 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The life that ends for the site, and the one that begins.
+    #[prost(uint64, tag = "2")]
+    pub life: u64,
+    #[prost(uint64, tag = "3")]
+    pub next: u64,
+    #[prost(string, tag = "4")]
+    pub site: ::prost::alloc::string::String,
+    /// 16 bytes: the node that draws the plan up.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub coordinator: ::prost::bytes::Bytes,
+    /// Unix microseconds.
+    #[prost(int64, tag = "6")]
+    pub made_us: i64,
+    #[prost(int64, tag = "7")]
+    pub expires_us: i64,
+    #[prost(string, tag = "8")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "9")]
+    pub signatures: ::prost::alloc::vec::Vec<SplitSignature>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SplitSignature {
+    /// Of the operator who signs (DER).
+    #[prost(bytes = "bytes", tag = "1")]
+    pub certificate: ::prost::bytes::Bytes,
+    /// ECDSA (ASN.1) with the hash of its curve, or Ed25519.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub signature: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HandOverRequest {
@@ -1288,6 +1345,14 @@ pub struct PrimacyResponse {
     /// The site of the node that is asked.
     #[prost(string, tag = "13")]
     pub site: ::prost::alloc::string::String,
+    /// The standby was detached: it cannot be promoted.
+    #[prost(bool, tag = "14")]
+    pub detached: bool,
+    /// 16 bytes each: the cluster, and the node that is asked.
+    #[prost(bytes = "bytes", tag = "15")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "16")]
+    pub node: ::prost::bytes::Bytes,
 }
 /// A place that takes part in the decision.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2412,6 +2477,32 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("dtm.admin.v1.AdminService", "ConfirmChannel"));
             self.inner.unary(req, path, codec).await
         }
+        /// The standby is given up: the places decide that it cannot be promoted any more, and the layout becomes
+        /// SINGLE. Acknowledged by a majority of meta. Two people on a cluster of production.
+        pub async fn detach_site(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DetachSiteRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DetachSiteResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.admin.v1.AdminService/DetachSite",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.admin.v1.AdminService", "DetachSite"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2706,6 +2797,15 @@ pub mod admin_service_server {
             request: tonic::Request<super::ConfirmChannelRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ConfirmChannelResponse>,
+            tonic::Status,
+        >;
+        /// The standby is given up: the places decide that it cannot be promoted any more, and the layout becomes
+        /// SINGLE. Acknowledged by a majority of meta. Two people on a cluster of production.
+        async fn detach_site(
+            &self,
+            request: tonic::Request<super::DetachSiteRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DetachSiteResponse>,
             tonic::Status,
         >;
     }
@@ -4495,6 +4595,51 @@ pub mod admin_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ConfirmChannelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.admin.v1.AdminService/DetachSite" => {
+                    #[allow(non_camel_case_types)]
+                    struct DetachSiteSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::DetachSiteRequest>
+                    for DetachSiteSvc<T> {
+                        type Response = super::DetachSiteResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DetachSiteRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::detach_site(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DetachSiteSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -757,6 +757,9 @@ pub struct PromotionOrder {
     /// Unix microseconds.
     #[prost(int64, tag = "5")]
     pub stamp_us: i64,
+    /// Two people accepted it without the places that decide: the life begins without a standby.
+    #[prost(bool, tag = "6")]
+    pub split: bool,
 }
 /// The next life of a cluster, group by group: what each of its first members does on its own disk. Kept
 /// in a file of a version byte, the message and a CRC32C of both.

@@ -10,6 +10,7 @@ mod ids;
 mod month;
 mod request_log;
 mod source_limits;
+pub mod split;
 pub mod text;
 mod version_of;
 

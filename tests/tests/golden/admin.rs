@@ -3,13 +3,12 @@
 use dtm_types::command::admin::Op;
 use dtm_types::command::{
     AckLevel, Admin, Agreement, ApprovalRow, ApprovalState, BootNode, ClusterRow, DatasetRow,
-    DenyApproval, EnterBackup, EnterLine, GrantApproval, GroupRow, IssueNodeCertificate,
-    JoinTokenRow, LayoutKind, LayoutRow, LayoutSeat, LeftAction, LineChange, MaskRule, NodeRow,
-    OperatorRow, PutSettings,
-    RemoveNode, ReplicaRow, RequestApproval, ResendQuarantined, RevokeOperator,
-    RevokeSourceCertificate, RevokeSourceKey, RotateClusterKey, Setting, SettingChange,
-    SettingsRow, SettleLeft, SourceCertificateRow, SourceKeyRow, SourceLimits, SourceRow,
-    TransferLeader, UseJoinToken,
+    DenyApproval, DetachSite, EnterBackup, EnterLine, GrantApproval, GroupRow,
+    IssueNodeCertificate, JoinTokenRow, LayoutKind, LayoutRow, LayoutSeat, LeftAction, LineChange,
+    MaskRule, NodeRow, OperatorRow, PutSettings, RemoveNode, ReplicaRow, RequestApproval,
+    ResendQuarantined, RevokeOperator, RevokeSourceCertificate, RevokeSourceKey, RotateClusterKey,
+    Setting, SettingChange, SettingsRow, SettleLeft, SourceCertificateRow, SourceKeyRow,
+    SourceLimits, SourceRow, TransferLeader, UseJoinToken,
 };
 use dtm_types::format::{Form, Mode};
 
@@ -326,6 +325,7 @@ fn of_version_2() -> [(&'static str, Op); 18] {
         since_us: 1_700_000_000_000_001,
         cut_for_ms: 8_001,
     };
+    let detached = DetachSite { site: "da-nang".into(), layout: 300, approval: id(7) };
     let settled = SettleLeft {
         node: id(1),
         incarnation: 300,
@@ -355,6 +355,7 @@ fn of_version_2() -> [(&'static str, Op); 18] {
         ("put_layout.held", Op::PutLayout(layout_that_is_held())),
         ("settle_left", Op::SettleLeft(settled)),
         ("enter_line", Op::EnterLine(line)),
+        ("detach_site", Op::DetachSite(detached)),
     ]
 }
 

@@ -12,7 +12,7 @@ use crate::cluster::{Cluster, NODES, WITHIN};
 use crate::wait::until;
 
 /// Adds an operator and a context of that name.
-async fn add_person(cluster: &Cluster, name: &str, role: &str) -> Result<()> {
+pub(crate) async fn add_person(cluster: &Cluster, name: &str, role: &str) -> Result<()> {
     let out = cluster.path("people");
     std::fs::create_dir_all(&out)?;
     let path = |file: String| out.join(file).display().to_string();

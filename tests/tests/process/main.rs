@@ -29,6 +29,7 @@ mod clustering;
 mod config_cluster;
 mod connections;
 mod damage;
+mod detach;
 mod disk_full;
 mod disturbance;
 mod drained;

@@ -124,6 +124,7 @@ fn of_administration() -> Vec<Call> {
         "PutSettings",
         "RollbackSettings",
         "PutLayout",
+        "DetachSite",
         "PromoteSite",
         "HandOver",
         "SettleLeft",

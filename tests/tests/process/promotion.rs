@@ -104,7 +104,7 @@ async fn holds_everything(cluster: &Cluster, name: &str) -> Result<()> {
 }
 
 /// The life that a node lives in.
-async fn life(cluster: &Cluster, at: usize) -> Result<u64> {
+pub(crate) async fn life(cluster: &Cluster, at: usize) -> Result<u64> {
     let admin = cluster.admin_at(&[at])?;
     let told = admin.call(|mut client| async move { client.primacy(PrimacyRequest {}).await });
     Ok(told.await?.life)

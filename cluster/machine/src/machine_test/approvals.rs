@@ -2,12 +2,14 @@
 
 use dtm_types::ApprovalId;
 use dtm_types::command::{
-    ApprovalRow, ApprovalState, DenyApproval, GrantApproval, NodeRow, OperatorRow, RaiseVersion,
-    RemoveNode, RequestApproval, RevokeOperator,
+    ApprovalRow, ApprovalState, DenyApproval, DetachSite, GrantApproval, LayoutKind, LayoutRow,
+    NodeRow, OperatorRow, RaiseVersion, RemoveNode, RequestApproval, RevokeOperator,
 };
 
 use super::*;
-use crate::approval::{self, HELD_MAX, OPEN_MAX, REMOVE_NODE, VALID_US_DEFAULT, VALID_US_MAX};
+use crate::approval::{
+    self, DETACH_SITE, HELD_MAX, OPEN_MAX, REMOVE_NODE, VALID_US_DEFAULT, VALID_US_MAX,
+};
 
 /// Operators by their byte, which is that of their certificate too.
 const AN: u8 = 1;
@@ -58,8 +60,13 @@ impl Meta {
 
     /// By the operator with this certificate.
     fn act(&mut self, who: u8, op: admin::Op) -> Answer {
+        self.act_on(who, op, None)
+    }
+
+    /// On a row of this version.
+    fn act_on(&mut self, who: u8, op: admin::Op, expected_version: Option<u64>) -> Answer {
         self.requests += 1;
-        let admin = Admin { op: Some(op), ..Admin::default() };
+        let admin = Admin { op: Some(op), expected_version, ..Admin::default() };
         let command = Command {
             request_id: [self.requests.to_be_bytes(); 2].concat().into(),
             actor: Some(Actor { kind: 2, id: vec![who; 16].into() }),
@@ -330,4 +337,86 @@ fn before_version_two_there_are_no_approvals() {
     for op in [ask(21, 13), grant(21, 13), deny(21)] {
         assert_eq!(meta.refused(AN, op).0, RefusalKind::Version);
     }
+}
+
+/// Two sites, the second of which stands by in version 1 of the layout.
+fn with_standby(production: bool) -> Meta {
+    let mut meta = Meta::new(production);
+    for (byte, site) in [(11, "a"), (12, "b")] {
+        meta.done(0, admin::Op::PutNode(NodeRow { site: site.to_owned(), ..node(byte) }));
+    }
+    let answer = meta.act_on(0, standby(), Some(0));
+    assert!(matches!(answer, Answer::Done(_)), "{answer:?}");
+    meta
+}
+
+fn standby() -> admin::Op {
+    admin::Op::PutLayout(LayoutRow {
+        kind: LayoutKind::Standby.into(),
+        primary: "a".to_owned(),
+        other: "b".to_owned(),
+        ..LayoutRow::default()
+    })
+}
+
+/// Of a site in this version of the layout, under an approval; 0 = none.
+fn detach(site: &str, layout: u64, id: u8) -> admin::Op {
+    let approval = if id == 0 { Bytes::new() } else { vec![id; 16].into() };
+    admin::Op::DetachSite(DetachSite { site: site.to_owned(), layout, approval })
+}
+
+// holds: SEC-2
+#[test]
+fn a_standby_of_production_is_given_up_by_two_people_alone() {
+    let mut meta = with_standby(true);
+    let single = LayoutRow { kind: LayoutKind::Single.into(), ..LayoutRow::default() };
+    let answer = meta.act_on(AN, admin::Op::PutLayout(single.clone()), Some(1));
+    let Answer::Refusal(refusal) = answer else { panic!("one person did it: {answer:?}") };
+    assert_eq!(refusal.kind(), RefusalKind::Approval);
+    assert!(refusal.detail.contains("detach"), "{refusal:?}");
+
+    assert!(meta.refused(AN, detach("b", 1, 0)).1.contains("second person"));
+    let object = approval::detach_site("b", 1);
+    let object_digest: Bytes = approval::digest(DETACH_SITE, &object).to_vec().into();
+    let asked = RequestApproval {
+        kind: DETACH_SITE.to_owned(),
+        object_digest: object_digest.clone(),
+        object,
+        ..request(21, 13)
+    };
+    meta.done(AN, admin::Op::RequestApproval(asked));
+    let id = Bytes::from(vec![21; 16]);
+    let reason = String::new();
+    let granted = GrantApproval { id: id.clone(), object_digest, reason };
+    assert!(meta.refused(AN, detach("b", 1, 21)).1.contains("not granted yet"));
+    meta.done(BINH, admin::Op::GrantApproval(granted));
+    assert_eq!(meta.refused(AN, detach("a", 1, 21)).0, RefusalKind::NotFound, "the primary");
+    assert_eq!(meta.refused(AN, detach("b", 2, 21)).0, RefusalKind::Version);
+    meta.done(AN, detach("b", 1, 21));
+    let held = reads::layout(&meta.group.store).expect("memory");
+    assert_eq!((held.kind(), held.version, &*held.other), (LayoutKind::Single, 2, ""));
+    assert_eq!(meta.row(21).state(), ApprovalState::Used);
+    let named = format!("approval={}", ApprovalId([21; 16]));
+    assert_eq!(leaf(&meta).object_ids, ["layout=2", "detached=b", &*named]);
+    assert_eq!(
+        meta.refused(AN, detach("b", 2, 21)).0,
+        RefusalKind::NotFound,
+        "it stands by no more"
+    );
+
+    // A layout of the next version is another object: what was granted for this one is used up.
+    let answer = meta.act_on(AN, standby(), Some(2));
+    assert!(matches!(answer, Answer::Done(_)), "to put a standby takes one person: {answer:?}");
+    assert!(meta.refused(AN, detach("b", 3, 21)).1.contains("was used"));
+    // What a node enters by itself, as a restore does, takes nobody's word.
+    let answer = meta.act_on(99, admin::Op::PutLayout(single), Some(3));
+    assert!(matches!(answer, Answer::Done(_)), "{answer:?}");
+}
+
+#[test]
+fn a_standby_of_a_cluster_that_is_not_marked_is_given_up_by_one_person() {
+    let mut meta = with_standby(false);
+    meta.done(AN, detach("b", 1, 0));
+    let held = reads::layout(&meta.group.store).expect("memory");
+    assert_eq!((held.kind(), held.version), (LayoutKind::Single, 2));
 }

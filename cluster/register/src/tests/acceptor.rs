@@ -102,7 +102,7 @@ fn a_promise_does_not_end_confirmations_and_an_acceptance_does() {
     let heard = acceptor.heard(at(5)).unwrap();
     let two = Some(Duration::from_secs(2));
     assert_eq!(heard, HeardOf { number: 1, ago: two, up_for: Duration::from_secs(5) });
-    let next = first.promoted(Cause::Promoted, None, act("fire"));
+    let next = promoted(&first, 7);
     acceptor.accept(ballot(5), &Entry::after(&first, next.clone())).unwrap();
     let says = acceptor.confirm(&claim(&first), at(6)).unwrap();
     assert_eq!(says, Says::Changed { accepted: Some(Box::new(next)) });
@@ -168,7 +168,15 @@ fn stored_bytes_stay_what_they_are() {
     };
     let golden = include_str!("golden_v1.txt");
     let mut lines = golden.lines().map(|line| line.split_once(' ').unwrap());
-    for (name, bytes) in [("state", state.encode()), ("decision", decision.encode_stored())] {
+    let later = Decision { cause: Cause::Intended, intends: Some(NodeId([0xe5; 16])), ..decision };
+    let later = Decision { detached_layout: 300, ..later };
+    let decision = everything().0;
+    let stored = [
+        ("state", state.encode()),
+        ("decision", decision.encode_stored()),
+        ("intended", later.encode_stored()),
+    ];
+    for (name, bytes) in stored {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(lines.next(), Some((name, hex.as_str())));
     }
@@ -179,6 +187,7 @@ fn stored_bytes_stay_what_they_are() {
     };
     assert_eq!(State::decode(&bytes("state")).unwrap(), state);
     assert_eq!(Decision::decode_stored(&bytes("decision")).unwrap(), decision);
+    assert_eq!(Decision::decode_stored(&bytes("intended")).unwrap(), later);
 }
 
 #[test]
@@ -215,31 +224,43 @@ fn messages_come_out_as_they_went_in() {
     assert_eq!(Question::decode(&greedy.encode()), Err(Malformed::Field("counter")));
 }
 
+/// By the intent of a node, and what was intended.
+fn promoted(known: &Decision, node: u8) -> Decision {
+    known.intended(NodeId([node; 16]), act("fire")).promoted(Cause::Promoted, act("fire"))
+}
+
 #[test]
 fn what_cannot_stand_or_follow_is_refused() {
     let first = founding();
-    let fine = first.promoted(Cause::Promoted, None, act("fire"));
-    assert_eq!(fine.check_after(&first), Ok(()));
+    let intent = first.intended(NodeId([7; 16]), act("fire"));
+    assert_eq!(intent.check_after(&first), Ok(()));
+    let fine = intent.promoted(Cause::Promoted, act("fire"));
+    assert_eq!(fine.check_after(&intent), Ok(()));
     let wrong = [
-        Decision { number: 3, ..fine.clone() },
+        Decision { number: 4, ..fine.clone() },
         Decision { incarnation: first.incarnation, ..fine.clone() },
         Decision { standby: fine.primary.clone(), ..fine.clone() },
         Decision { primary: String::new(), ..fine.clone() },
         Decision { seats: vec![seat(0), seat(1), seat(5)], ..fine.clone() },
         Decision { seats: vec![seat(0), seat(0), seat(1)], ..fine.clone() },
         Decision { cause: Cause::AcceptorReplaced, ..fine.clone() },
-        Decision { cause: Cause::Founded, ..fine },
+        Decision { cause: Cause::Founded, ..fine.clone() },
+        Decision { coordinator: Some(NodeId([8; 16])), ..fine.clone() },
+        Decision { intends: fine.coordinator, ..fine.clone() },
     ];
     for wrong in wrong {
-        assert!(wrong.check_after(&first).is_err(), "{wrong:?}");
+        assert!(wrong.check_after(&intent).is_err(), "{wrong:?}");
     }
+    let at_once = Decision { number: 2, ..fine };
+    assert!(at_once.check_after(&first).is_err(), "without an intent");
     let replaced = first.replaced(seat(2).acceptor, seat(5), act("disk")).unwrap();
     assert_eq!(replaced.check_after(&first), Ok(()));
     let two = Decision { seats: vec![seat(0), seat(4), seat(5)], ..replaced.clone() };
     let moved = crate::Seat { acceptor: seat(2).acceptor, ..seat(5) };
     let moved = Decision { seats: vec![seat(0), seat(1), moved], ..replaced.clone() };
-    let more = Decision { seats: vec![seat(0), seat(1), seat(2), seat(5)], ..replaced };
-    for wrong in [two, moved, more] {
+    let more = Decision { seats: vec![seat(0), seat(1), seat(2), seat(5)], ..replaced.clone() };
+    let detaching = Decision { detached_layout: 3, ..replaced };
+    for wrong in [two, moved, more, detaching] {
         assert!(wrong.check_after(&first).is_err(), "{wrong:?}");
     }
     assert!(first.replaced(seat(7).acceptor, seat(5), act("")).is_none());
@@ -248,11 +269,58 @@ fn what_cannot_stand_or_follow_is_refused() {
 // The node that was to draw up the plan is lost: the same site begins the incarnation after that one.
 #[test]
 fn a_life_that_never_began_is_followed_by_another_of_the_same_site() {
-    let taken = founding().promoted(Cause::Promoted, Some(NodeId([1; 16])), act("fire"));
-    let anew = taken.begun_anew(NodeId([4; 16]), act("node 1 is gone"));
-    assert_eq!(anew.check_after(&taken), Ok(()));
+    let taken = promoted(&founding(), 1);
+    let intent = taken.intended(NodeId([4; 16]), act("node 1 is gone"));
+    assert_eq!(intent.coordinator, taken.coordinator, "still of the life in force");
+    let anew = intent.begun_anew(act("node 1 is gone"));
+    assert_eq!(anew.check_after(&intent), Ok(()));
     assert_eq!((&anew.primary, &anew.standby), (&taken.primary, &taken.standby));
-    assert_eq!((anew.number, anew.incarnation), (3, Incarnation(3)));
+    assert_eq!((anew.number, anew.incarnation), (5, Incarnation(3)));
     assert_eq!(anew.coordinator, Some(NodeId([4; 16])));
     assert_eq!(anew.seats, taken.seats);
+}
+
+#[test]
+fn an_intent_that_was_withdrawn_leads_to_nothing() {
+    let intent = founding().intended(NodeId([7; 16]), act("fire"));
+    let late = intent.promoted(Cause::Promoted, act("fire"));
+    let withdrawn = intent.withdrawn(act("nobody carried it out"));
+    assert_eq!(withdrawn.check_after(&intent), Ok(()));
+    assert_eq!((withdrawn.number, withdrawn.incarnation), (late.number, Incarnation(1)));
+    assert!(late.check_after(&withdrawn).is_err());
+    let next = Decision { number: 4, ..late };
+    assert!(next.check_after(&withdrawn).is_err(), "the intent is over");
+    assert!(withdrawn.withdrawn(act("again")).check_after(&withdrawn).is_err());
+    // Somebody else's intent takes the place of one that was left.
+    let other = intent.intended(NodeId([9; 16]), act("again"));
+    assert_eq!(other.check_after(&intent), Ok(()));
+    let moved = Decision { primary: "south".into(), standby: "north".into(), ..intent };
+    assert!(moved.check_after(&founding()).is_err(), "an intent changes nothing");
+}
+
+#[test]
+fn a_standby_that_was_detached_is_not_promoted_until_it_is_attached() {
+    let first = founding();
+    let detached = first.detached(4, act("it burned"));
+    assert_eq!(detached.check_after(&first), Ok(()));
+    assert!(!detached.is_attached());
+    let (intent, again) =
+        (detached.intended(NodeId([7; 16]), act("x")), detached.detached(5, act("x")));
+    for wrong in [intent, again, first.attached(act("x")), first.detached(0, act("x"))] {
+        let before = if wrong.number == 2 { &first } else { &detached };
+        assert!(wrong.check_after(before).is_err(), "{wrong:?}");
+    }
+    // One that was intended before it is lost.
+    let intent = first.intended(NodeId([7; 16]), act("x"));
+    let detached_then = intent.detached(4, act("it burned"));
+    assert_eq!(detached_then.check_after(&intent), Ok(()));
+    let late = Decision { number: 4, ..intent.promoted(Cause::Promoted, act("x")) };
+    assert!(late.check_after(&detached_then).is_err());
+    let replaced = detached.replaced(seat(2).acceptor, seat(5), act("disk")).unwrap();
+    assert_eq!(replaced.check_after(&detached), Ok(()));
+    assert!(!replaced.is_attached());
+    let attached = replaced.attached(act("it is mended"));
+    assert_eq!(attached.check_after(&replaced), Ok(()));
+    let intent = attached.intended(NodeId([7; 16]), act("x"));
+    assert_eq!(intent.check_after(&attached), Ok(()));
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dtm_types::NodeId;
+
 use super::{act, founding, seat};
 use crate::{Cause, Lease, LeaseTime, Since};
 
@@ -46,7 +48,8 @@ fn the_standby_never_has_it() {
 fn who_takes_over_waits_for_the_lease_and_the_clocks() {
     let wait = LeaseTime::default().promotion_wait();
     assert_eq!(wait, at(10_700));
-    let next = founding().promoted(Cause::Promoted, None, act("fire"));
+    let intent = founding().intended(NodeId([7; 16]), act("fire"));
+    let next = intent.promoted(Cause::Promoted, act("fire"));
     // The wait goes on over a start of the process, and is not made shorter by one.
     for (waited, begins) in [(0, 15_700), (4_000, 11_700), (60_000, 5_000)] {
         let since = Since::Taken { known_at: at(5_000), waited: at(waited) };
@@ -89,7 +92,11 @@ fn it_goes_on_over_a_replaced_acceptor_and_ends_with_the_incarnation() {
     assert_eq!(lease.valid_until(), Some(at(11_000)), "acceptor 2 has no seat");
     lease.confirmed(seat(0).acceptor, asked);
     assert_eq!(lease.valid_until(), Some(at(14_000)));
-    let lost = replaced.promoted(Cause::Promoted, None, act("fire"));
+    // What is only intended ends nothing.
+    let intent = replaced.intended(NodeId([7; 16]), act("fire"));
+    lease.follow(&intent, Since::Resumed);
+    assert_eq!(lease.valid_until(), Some(at(14_000)));
+    let lost = intent.promoted(Cause::Promoted, act("fire"));
     lease.follow(&lost, Since::Resumed);
     assert_eq!(lease.valid_until(), None);
     lease.follow(&founding(), Since::Resumed);

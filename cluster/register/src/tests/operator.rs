@@ -1,7 +1,7 @@
 //! An operator: reads, promotes, replaces acceptors, at any moment and without asking whether it is
-//! wise.
+//! wise. The node that carries a promotion out for it may stand still between its two steps.
 
-use super::world::{End, Event, SECOND, World};
+use super::world::{Bug, End, Event, SECOND, World};
 use crate::{Answer, Cause, Decision, Outcome, Proposer, Step};
 
 pub(super) struct Operator {
@@ -9,6 +9,14 @@ pub(super) struct Operator {
     work: Option<Work>,
     /// Since healing: what it promoted.
     promoted: Option<Decision>,
+    /// What was intended, and is carried out then.
+    intent: Option<Intent>,
+}
+
+struct Intent {
+    chosen: Decision,
+    begun: u64,
+    wakes: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,11 +34,17 @@ struct Work {
     next: Option<Decision>,
     deadline: u64,
     again: bool,
+    begun: u64,
+}
+
+/// What was proposed, as long as it is an intent: nothing was sent by which it could take effect.
+fn only_intent(next: Option<&Decision>) -> Option<&Decision> {
+    next.filter(|next| next.cause == Cause::Intended)
 }
 
 impl Operator {
     pub(super) fn new(place: usize) -> Self {
-        Self { place, work: None, promoted: None }
+        Self { place, work: None, promoted: None, intent: None }
     }
 
     pub(super) fn next(&self) -> Option<&Decision> {
@@ -43,7 +57,10 @@ impl World {
         let pause = self.random.within(SECOND / 10, SECOND / 2);
         self.after(pause, Event::Operator(at));
         if self.is_healed && at > 0 {
-            self.operators[at].work = None;
+            self.operator_forgets(at);
+            return;
+        }
+        if self.operator_carries_out(at) {
             return;
         }
         if let Some(promoted) = &self.operators[at].promoted {
@@ -61,13 +78,13 @@ impl World {
         match &mut self.operators[at].work {
             None if self.is_healed || self.random.permille(250) => self.operator_begins(at),
             None => {}
-            // The process of the operator ends; what it sent goes on.
-            Some(_) if forgets => self.operators[at].work = None,
+            Some(_) if forgets => self.operator_forgets(at),
             Some(work) if now > work.deadline => {
                 let work = self.operators[at].work.take().expect("it is there");
                 let outcome = work.proposer.give_up();
                 self.stats.unknown += u64::from(matches!(outcome, Outcome::Unknown { .. }));
                 self.oracle.ended(&outcome, work.floor, work.next.as_ref());
+                self.operator_told(work.next.as_ref(), &outcome);
             }
             Some(work) => {
                 let again = std::mem::take(&mut work.again);
@@ -76,6 +93,45 @@ impl World {
                 self.ask(place, from, sends);
             }
         }
+    }
+
+    /// The process of the operator ends; what it sent goes on.
+    fn operator_forgets(&mut self, at: usize) {
+        self.operators[at].intent = None;
+        let work = self.operators[at].work.take();
+        if let Some(intent) = work.and_then(|work| only_intent(work.next.as_ref()).cloned()) {
+            self.oracle.given_up(&intent);
+        }
+    }
+
+    /// Whoever asked is told that it failed, where it did not come to its second step.
+    fn operator_told(&mut self, next: Option<&Decision>, outcome: &Outcome) {
+        if let Some(intent) = only_intent(next)
+            && !matches!(outcome, Outcome::Chosen(_))
+        {
+            self.oracle.given_up(intent);
+        }
+    }
+
+    /// The second step of a promotion, unless it comes too late. Whether there is one to be done.
+    fn operator_carries_out(&mut self, at: usize) -> bool {
+        let Some(intent) = &self.operators[at].intent else { return false };
+        if self.now < intent.wakes {
+            return true;
+        }
+        let intent = self.operators[at].intent.take().expect("it is there");
+        let within = u64::try_from(Decision::CARRIED_OUT_WITHIN.as_micros()).unwrap();
+        if self.now - intent.begun > within {
+            self.oracle.given_up(&intent.chosen);
+            if self.bug != Bug::SleepsOnIntents {
+                return true;
+            }
+        }
+        let next = intent.chosen.promoted(Cause::Promoted, intent.chosen.act.clone());
+        let id = self.proposer_id();
+        let change = Proposer::change(id, &intent.chosen, next.clone()).expect("it follows");
+        self.operator_works(at, Wish::Promote, change, Some(next));
+        true
     }
 
     fn operator_begins(&mut self, at: usize) {
@@ -109,7 +165,8 @@ impl World {
         let (tag, floor) = (self.tag(), self.oracle.newest_number());
         let deadline = self.now + self.random.within(SECOND, 8 * SECOND);
         let sends = proposer.again();
-        let work = Work { tag, wish, proposer, floor, next, deadline, again: false };
+        let begun = self.now;
+        let work = Work { tag, wish, proposer, floor, next, deadline, again: false, begun };
         let operator = &mut self.operators[at];
         operator.work = Some(work);
         let place = operator.place;
@@ -127,6 +184,7 @@ impl World {
             Step::Done(outcome) => {
                 let work = self.operators[at].work.take().expect("it is there");
                 self.oracle.ended(&outcome, work.floor, work.next.as_ref());
+                self.operator_told(work.next.as_ref(), &outcome);
                 self.operator_ended(at, &work, &outcome);
             }
         }
@@ -140,17 +198,25 @@ impl World {
         if let Some(next) = &work.next {
             if next.cause == Cause::AcceptorReplaced {
                 self.stats.replaced += 1;
+            } else if next.cause == Cause::Intended {
+                let stands_still = !self.is_healed && self.random.permille(200);
+                let pause = if stands_still { self.random.within(0, 40 * SECOND) } else { 0 };
+                let (begun, wakes) = (work.begun, self.now + pause);
+                self.stats.intents += 1;
+                self.operators[at].intent = Some(Intent { chosen: decision.clone(), begun, wakes });
+                self.operator_carries_out(at);
             } else if self.is_healed {
                 self.operators[at].promoted = Some(decision.clone());
             }
             return;
         }
+        let node = Self::node(self.operators[at].place);
         let next = match work.wish {
             Wish::Read => return,
-            Wish::Replace => self.replacement(decision).or_else(|| {
-                self.is_healed.then(|| decision.promoted(Cause::Promoted, None, self.reason()))
-            }),
-            Wish::Promote => Some(decision.promoted(Cause::Promoted, None, self.reason())),
+            Wish::Replace => self
+                .replacement(decision)
+                .or_else(|| self.is_healed.then(|| decision.intended(node, self.reason()))),
+            Wish::Promote => Some(decision.intended(node, self.reason())),
         };
         let id = self.proposer_id();
         if let Some(next) = next {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::entry::Entry;
-use crate::{AcceptorId, Ballot, Decision, Outcome};
+use crate::{AcceptorId, Act, Ballot, Cause, Decision, Outcome};
 
 /// What was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,6 +12,8 @@ pub(super) enum Broken {
     Agreement,
     /// A read or an operation said less than, or something else than, what was chosen.
     Lost,
+    /// A promotion took effect that somebody was told had failed.
+    Late,
     /// Two sites might acknowledge at one time.
     TwoPrimaries,
     /// It did not come back after everything had healed.
@@ -30,6 +32,8 @@ pub(super) struct Oracle {
     pub(super) chosen: BTreeMap<u64, Decision>,
     /// Proposed by operations that said that nothing of theirs can be chosen.
     never: Vec<Decision>,
+    /// Promotions that were given up, or told as failed, before their second step.
+    given_up: Vec<Act>,
     pub(super) violation: Option<Violation>,
 }
 
@@ -103,7 +107,24 @@ impl Oracle {
         }
     }
 
+    /// A promotion ended with its intent.
+    pub(super) fn given_up(&mut self, intent: &Decision) {
+        self.given_up.push(intent.act.clone());
+    }
+
+    /// Of decisions of this cause.
+    pub(super) fn count(&self, cause: Cause) -> u64 {
+        self.chosen.values().map(|decision| u64::from(decision.cause == cause)).sum()
+    }
+
     pub(super) fn finish(&mut self) {
+        let is_late = |decision: &&Decision| {
+            decision.cause == Cause::Promoted && self.given_up.contains(&decision.act)
+        };
+        if let Some(late) = self.chosen.values().find(is_late) {
+            let text = format!("told as failed, and done: {late:?}");
+            self.violated(Broken::Late, text);
+        }
         let found = self.never.iter().find(|next| self.chosen.get(&next.number) == Some(next));
         if let Some(next) = found {
             let text = format!("said to be never chosen: {next:?}");

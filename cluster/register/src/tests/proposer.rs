@@ -75,8 +75,16 @@ impl Table {
     }
 }
 
+fn intended(known: &Decision, why: &str) -> Decision {
+    known.intended(NodeId([7; 16]), act(why))
+}
+
+/// An intent where the newest is none, else what was intended.
 fn promoted(known: &Decision, why: &str) -> Decision {
-    known.promoted(Cause::Promoted, Some(NodeId([7; 16])), act(why))
+    match known.intends {
+        Some(_) => known.promoted(Cause::Promoted, act(why)),
+        None => intended(known, why),
+    }
 }
 
 #[test]

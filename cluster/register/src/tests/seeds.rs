@@ -18,6 +18,8 @@ fn nothing_breaks_in_any_seed() {
         all.events += stats.events;
         all.decisions += stats.decisions;
         all.replaced += stats.replaced;
+        all.intents += stats.intents;
+        all.withdrawn += stats.withdrawn;
         all.lost_disks += stats.lost_disks;
         all.crashes += stats.crashes;
         all.unknown += stats.unknown;
@@ -25,8 +27,8 @@ fn nothing_breaks_in_any_seed() {
         all.clear += stats.clear;
     }
     println!("{seeds} seeds: {all:?}");
-    for count in [all.decisions, all.replaced, all.lost_disks, all.crashes, all.unknown, all.clear]
-    {
+    let often = [all.decisions, all.replaced, all.intents, all.withdrawn, all.lost_disks];
+    for count in [&often[..], &[all.crashes, all.unknown, all.clear]].concat() {
         assert!(count > seeds / 4, "hardly anything happened: {all:?}");
     }
     assert!(all.looks_held > all.events / 10, "hardly anybody could acknowledge: {all:?}");
@@ -101,4 +103,14 @@ fn clocks_that_run_wrong_beyond_the_bound_are_noticed() {
 #[test]
 fn confirming_without_the_number_is_noticed() {
     caught(Bug::ConfirmsWithoutNumber, &[Broken::TwoPrimaries], 4_000);
+}
+
+#[test]
+fn carrying_out_what_was_told_as_failed_is_noticed() {
+    caught(Bug::SleepsOnIntents, &[Broken::Late], 1_000);
+}
+
+#[test]
+fn carrying_out_what_others_intended_is_noticed() {
+    caught(Bug::CarriesOutWhatOthersIntended, &[Broken::Late], 1_000);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::oracle::Broken;
 use super::world::{Bug, End, Event, OwnClock, SECOND, World};
 use crate::{
-    Answer, Asked, Decision, Lease, LeaseTime, Outcome, Proposer, Says, Send, Since, Step,
+    Answer, Asked, Cause, Decision, Lease, LeaseTime, Outcome, Proposer, Says, Send, Since, Step,
 };
 
 pub(super) struct Site {
@@ -17,6 +17,8 @@ pub(super) struct Site {
     pub(super) marker: u64,
     /// On its disk: where to ask.
     known: Option<Decision>,
+    /// By its own clock.
+    known_at: Duration,
     lease: Option<Lease>,
     reading: Option<Reading>,
     must_read: bool,
@@ -41,6 +43,7 @@ impl Site {
             clock,
             marker: 0,
             known: None,
+            known_at: Duration::ZERO,
             lease: None,
             reading: None,
             must_read: true,
@@ -96,6 +99,9 @@ impl Site {
                 self.lease = Some(Lease::new(self.name(), decision, time, since));
             }
         }
+        if self.known.as_ref() != Some(decision) {
+            self.known_at = known_at;
+        }
         self.known = Some(decision.clone());
         self.must_read = false;
     }
@@ -125,7 +131,26 @@ impl World {
         }
         if site.must_read {
             self.site_reads(at);
+        } else {
+            self.site_withdraws(at);
         }
+    }
+
+    /// What was intended and not carried out is withdrawn.
+    fn site_withdraws(&mut self, at: usize) {
+        let site = &self.sites[at];
+        let Some(known) = site.known.clone().filter(|known| known.intends.is_some()) else {
+            return;
+        };
+        let next = if self.bug == Bug::CarriesOutWhatOthersIntended {
+            known.promoted(Cause::Promoted, known.act.clone())
+        } else if site.own(self.now).saturating_sub(site.known_at) >= Decision::INTENT_LEFT_AFTER {
+            known.withdrawn(self.reason())
+        } else {
+            return;
+        };
+        let change = Proposer::change(self.proposer_id(), &known, next).expect("it follows");
+        self.site_works(at, change);
     }
 
     fn ask_for_lease(&mut self, at: usize) {
@@ -153,11 +178,15 @@ impl World {
             Some(known) => Proposer::read_from(id, known),
             None => Proposer::read(id, &self.told[0].seats),
         };
-        let tag = self.tag();
         if self.sites[at].failed_reads > 2 {
             let newest = self.told.iter().max_by_key(|told| told.number).expect("founded");
             proposer.also_ask(&newest.seats);
         }
+        self.site_works(at, proposer);
+    }
+
+    fn site_works(&mut self, at: usize, mut proposer: Proposer) {
+        let tag = self.tag();
         let sends = proposer.again();
         let floor = self.oracle.newest_number();
         self.sites[at].reading =
@@ -183,8 +212,11 @@ impl World {
     fn site_read(&mut self, at: usize, floor: u64, outcome: &Outcome) {
         self.oracle.ended(outcome, floor, None);
         let site = &mut self.sites[at];
-        let Outcome::Chosen(decision) = outcome else {
+        let (Outcome::Chosen(decision) | Outcome::Lost(decision) | Outcome::Overtaken(decision)) =
+            outcome
+        else {
             site.failed_reads += 1;
+            site.must_read = true;
             return;
         };
         site.failed_reads = 0;

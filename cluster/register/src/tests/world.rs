@@ -37,6 +37,8 @@ pub(super) enum Bug {
     ReusesProposerIds,
     ClocksBeyondTheBound,
     ConfirmsWithoutNumber,
+    SleepsOnIntents,
+    CarriesOutWhatOthersIntended,
 }
 
 /// Who asked.
@@ -126,6 +128,8 @@ pub(super) struct Stats {
     pub(super) events: u64,
     pub(super) decisions: u64,
     pub(super) replaced: u64,
+    pub(super) intents: u64,
+    pub(super) withdrawn: u64,
     pub(super) lost_disks: u64,
     pub(super) crashes: u64,
     pub(super) unknown: u64,
@@ -215,6 +219,7 @@ impl World {
         }
         self.oracle.finish();
         self.stats.decisions = self.oracle.newest_number();
+        self.stats.withdrawn = self.oracle.count(Cause::Withdrawn);
         (self.stats, self.oracle.violation)
     }
 
@@ -267,8 +272,11 @@ impl World {
 
     /// Where the guard says that a promotion takes nothing from anybody, nobody holds a lease.
     fn judge(&mut self) {
-        // A lease that outlived a replacement rests on the list before: the wait's part.
-        let newest = self.oracle.newest().filter(|d| d.cause != Cause::AcceptorReplaced).cloned();
+        // A lease that outlived a decision which changed no primary rests on the one before: the wait's
+        // part.
+        let newest = self.oracle.newest();
+        let newest =
+            newest.filter(|d| matches!(d.cause, Cause::Founded | Cause::Promoted)).cloned();
         let Some(newest) = newest.filter(|_| self.random.permille(100)) else {
             return;
         };

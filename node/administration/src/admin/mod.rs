@@ -6,6 +6,7 @@ mod approvals;
 mod certificates;
 mod cluster;
 mod datasets;
+mod detach;
 mod keys;
 mod left;
 mod lines;
@@ -16,6 +17,7 @@ mod settings;
 mod sites;
 mod source_limits;
 mod sources;
+mod split;
 mod upgrade;
 
 pub use datasets::dataset_row;
@@ -176,6 +178,7 @@ calls! {
     put_layout: PutLayoutRequest -> PutLayoutResponse;
     site_status: SiteStatusRequest -> SiteStatusResponse;
     confirm_channel: ConfirmChannelRequest -> ConfirmChannelResponse;
+    detach_site: DetachSiteRequest -> DetachSiteResponse;
 }
 
 #[cfg(test)]

@@ -47,6 +47,10 @@ impl AdminDoor {
         {
             return Err(told(ErrorCode::Unavailable, &Told::new("refused.promote.held")));
         }
+        if let Some(split) = &asked.split {
+            self.promote_by_split(split).await?;
+            return Ok(wire::PromoteSiteResponse { primacy: Some(self.told_of_primacy()) });
+        }
         let meta = self.0.directory.meta(self.0.view()).await?;
         let cluster = reads::cluster(meta.state.as_ref()).map_err(internal)?;
         if asked.forced && cluster.is_some_and(|cluster| cluster.production) {
@@ -108,7 +112,12 @@ impl AdminDoor {
 
     fn told_of_primacy(&self) -> wire::PrimacyResponse {
         let told = primacy_to_wire(&self.0.primacy);
-        wire::PrimacyResponse { site: self.0.row.site.clone(), ..told }
+        wire::PrimacyResponse {
+            site: self.0.row.site.clone(),
+            cluster_id: Bytes::copy_from_slice(&self.0.cluster_id.0),
+            node: Bytes::copy_from_slice(&self.0.node.0),
+            ..told
+        }
     }
 }
 
@@ -139,10 +148,19 @@ fn refusal(refused: &Refused) -> Status {
             let what = what.with("heard", ago(heard)).with("silent", all(silent));
             told(ErrorCode::Unavailable, &what.with("young", ago(young)))
         }
+        Refused::Detached { site } => {
+            let what = Told::new("refused.promote.detached").with("site", site);
+            told(ErrorCode::NotSupported, &what)
+        }
         Refused::Undecided { what, places } => {
             tracing::warn!(what, "a promotion was not decided");
             let what = Told::new("refused.promote.undecided").with("places", all(places));
             told(ErrorCode::QuorumNeeded, &what)
+        }
+        Refused::Unknown { what, places } => {
+            tracing::warn!(what, "whether a promotion was decided is not known");
+            let what = Told::new("refused.promote.unknown").with("places", all(places));
+            told(ErrorCode::OutcomeUnknown, &what)
         }
     }
 }
@@ -167,6 +185,7 @@ fn primacy_to_wire(primacy: &Primacy) -> wire::PrimacyResponse {
         number: decision.number,
         incarnation: decision.incarnation.0,
         seats: seats.collect(),
+        detached: !decision.is_attached(),
         primary: decision.primary,
         standby: decision.standby,
         by: decision.act.by,

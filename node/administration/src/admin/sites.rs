@@ -13,7 +13,7 @@ use dtm_types::{ErrorCode, NodeId};
 use serde_json::json;
 use tonic::{Request, Status};
 
-use super::AdminDoor;
+use super::{AdminDoor, Asker};
 use dtm_doors::lines;
 use dtm_doors::primacy::Contradiction;
 use dtm_doors::status::{internal, told};
@@ -35,7 +35,7 @@ impl AdminDoor {
                 reads::layout(meta.state.as_ref()).map_err(internal)?.version
             }
         };
-        self.may_lay_out(asked).await?;
+        self.may_lay_out(&asker, asked).await?;
         let sites = [&asked.primary, &asked.other, &asked.arbiter];
         let has_register = asked.kind() == LayoutKind::Standby && !asked.arbiter.is_empty();
         let seats = if has_register { self.seats(&sites).await? } else { Vec::new() };
@@ -86,19 +86,33 @@ impl AdminDoor {
 
 impl AdminDoor {
     /// A site that lost the right to acknowledge does not get it back by giving its standby up: that one
-    /// may be primary by now.
-    async fn may_lay_out(&self, asked: &wire::PutLayoutRequest) -> Result<(), Status> {
+    /// may be primary by now. Where it has the right, and gives the standby or the register up, the places
+    /// decide first that the standby is not promoted any more.
+    async fn may_lay_out(
+        &self,
+        asker: &Asker,
+        asked: &wire::PutLayoutRequest,
+    ) -> Result<(), Status> {
         let meta = self.0.directory.meta(self.0.view()).await?;
         let layout = reads::layout(meta.state.as_ref()).map_err(internal)?;
-        if !dtm_doors::primacy::has_register(&layout) || self.0.primacy.may_acknowledge() {
+        if !dtm_doors::primacy::has_register(&layout) {
             return Ok(());
+        }
+        let cluster = reads::cluster(meta.state.as_ref()).map_err(internal)?;
+        let is_production = cluster.is_some_and(|cluster| cluster.production);
+        let leaves = asked.kind() != LayoutKind::Standby;
+        if leaves && is_production && !asked.accept_split {
+            return Err(told(ErrorCode::ApprovalNeeded, &Told::new("apply.layout_detach")));
+        }
+        if self.0.primacy.may_acknowledge() {
+            let gives_up = leaves || asked.arbiter.is_empty();
+            return if gives_up { self.is_given_up(asker, &layout).await } else { Ok(()) };
         }
         if !asked.accept_split {
             let what = Told::new("refused.layout.no_right").with("primary", &layout.primary);
             return Err(told(ErrorCode::Unavailable, &what));
         }
-        let cluster = reads::cluster(meta.state.as_ref()).map_err(internal)?;
-        if cluster.is_some_and(|cluster| cluster.production) {
+        if is_production {
             return Err(told(ErrorCode::NotSupported, &Told::new("refused.layout.split")));
         }
         if asked.context.as_ref().is_none_or(|context| context.reason.trim().is_empty()) {

@@ -7,6 +7,9 @@
 //!                                             life is in force, a majority of the places said so
 //!  watch   each second: found the register, ask, follow what was decided
 //!  promote what an operator of the standby asks for
+//!  raise   in two steps: what is cut off between them is not done later
+//!  split   a life that two people accepted without the places, and that the old primary hears of it
+//!  detach  a standby that is given up is never promoted, until a later layout names it
 //!  order   what a node that goes over follows, and who draws the plan up where that node is gone
 //!  right   put before the sessions' proposer: nothing is proposed, and nothing is acknowledged,
 //!          without the right
@@ -15,13 +18,16 @@
 //! (`DATA/primacy`): a start goes by it until it was told anew.
 
 mod consult;
+mod detach;
 mod drive;
 #[cfg(test)]
 mod mod_test;
 mod order;
 mod port;
 mod promote;
+mod raise;
 mod right;
+mod split;
 mod taken;
 mod watch;
 
@@ -37,6 +43,7 @@ use dtm_types::{Incarnation, NodeId};
 use parking_lot::{Mutex, RwLock};
 
 pub use consult::Contradiction;
+pub use detach::NotDetached;
 pub use promote::Refused;
 pub use right::Rightful;
 pub use watch::watch;
@@ -65,6 +72,8 @@ struct State {
     told_at: Duration,
     /// The primary hands over until then, Unix microseconds.
     held_until_us: i64,
+    /// When this node was ordered to go over without the places.
+    split_at: Option<Duration>,
 }
 
 impl Primacy {
@@ -199,6 +208,15 @@ impl Primacy {
         }
         let hands_over = self.hands_over(&state);
         hands_over.then(|| Told::new("refused.handing_over").with("site", &decision.standby))
+    }
+
+    /// Why a node of the primary begins nothing that others go by: it does not have the right now, so
+    /// another site may be promoted, and go on without it.
+    pub(crate) fn has_no_right(&self) -> Option<Told> {
+        let decision = self.decision().filter(|_| self.is_needed())?;
+        let is_primary = decision.primary == self.site && decision.incarnation == self.own;
+        let lacks = is_primary && !self.is_handing_over() && !self.may_acknowledge();
+        lacks.then(|| Told::new("refused.no_right").with("site", &decision.primary))
     }
 
     /// Why it may not.

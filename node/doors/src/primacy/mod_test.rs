@@ -35,7 +35,10 @@ fn what_would_be_left_behind_is_not_entered() {
     assert_eq!(why(), None);
     // The other site goes on, and this one knows.
     let cause = dtm_register::Cause::Promoted;
-    primacy.adopt(&first.promoted(cause, None, act()));
+    let intent = first.intended(NodeId([2; 16]), act());
+    primacy.adopt(&intent);
+    assert_eq!(why(), None, "it is only intended");
+    primacy.adopt(&intent.promoted(cause, act()));
     assert!(why().is_some_and(|why| why.contains("life 2")), "{:?}", why());
     // Without a standby there is one life.
     primacy.goes_by(false, 0);

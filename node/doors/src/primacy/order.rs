@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtm_cluster::{ClusterNode, Order, Starting};
-use dtm_register::{Act, Decision, Outcome, Proposer};
+use dtm_register::{Decision, Outcome, Proposer};
 use dtm_types::command::LayoutRow;
 use tokio::time::Instant;
 
 use super::Primacy;
+use super::raise::Raised;
 use super::watch::{READ_WITHIN, order_of, seats_of};
 
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -87,15 +88,13 @@ impl Primacy {
             "the node that was to draw the plan up is gone: this one does, of the life after it"
         );
         let reason = format!("{}; {} is gone", known.act.reason, order.coordinator);
-        let act = Act { at_us: self.clock.now_us(), by: format!("node {}", self.node), reason };
-        let next = known.begun_anew(self.node, act);
-        let change = Proposer::change(self.proposer_id(), known, next).ok()?;
-        match self.drive(cluster, change, READ_WITHIN).await {
-            Outcome::Chosen(decision) | Outcome::Lost(decision) | Outcome::Overtaken(decision) => {
-                self.adopt(&decision);
+        let act = self.own_act(reason);
+        let next = |intent: &Decision| intent.begun_anew(intent.act.clone());
+        match self.raise(cluster, known, act, next).await.ok()? {
+            Raised::Done(decision) | Raised::Other(decision) => {
                 order_of(&decision).filter(|newer| newer.next > order.next)
             }
-            _ => None,
+            Raised::Not(_) | Raised::Unknown(_) => None,
         }
     }
 }

@@ -10,6 +10,7 @@ use dtm_register::{
 };
 
 use super::Primacy;
+use super::raise::Raised;
 use super::watch::{READ_WITHIN, words};
 use crate::Shared;
 
@@ -55,9 +56,23 @@ pub enum Refused {
         /// Places that started too lately to know.
         young: Vec<(String, Duration)>,
     },
-    /// The register did not decide, or nobody knows.
+    /// The site was detached: what was acknowledged since did not wait for it.
+    #[error("site {site} was detached")]
+    Detached {
+        /// The site.
+        site: String,
+    },
+    /// The register did not decide. Nothing was decided, and nothing will be by this call.
     #[error("the places did not decide: {what}")]
     Undecided {
+        /// In words.
+        what: String,
+        /// Places that did not answer.
+        places: Vec<String>,
+    },
+    /// Whether the register decided is not known.
+    #[error("whether the places decided is not known: {what}")]
+    Unknown {
         /// In words.
         what: String,
         /// Places that did not answer.
@@ -89,6 +104,9 @@ impl Primacy {
         if known.standby != self.site {
             return Err(Refused::OtherSite { standby: known.standby });
         }
+        if !known.is_attached() {
+            return Err(Refused::Detached { site: known.standby });
+        }
         let in_force = known.incarnation;
         if self.own < in_force && in_force.0 != given_up {
             let (site, own) = (self.site.clone(), self.own.0);
@@ -99,20 +117,23 @@ impl Primacy {
         }
         let act = Act { at_us: self.clock.now_us(), by, reason };
         let cause = if forced { Cause::Forced } else { Cause::Promoted };
-        let next = known.promoted(cause, Some(self.node), act);
-        let change = Proposer::change(self.proposer_id(), &known, next.clone());
-        let change = change
-            .map_err(|error| Refused::Undecided { what: error.to_string(), places: Vec::new() })?;
-        match self.drive(&shared.cluster, change, READ_WITHIN).await {
-            Outcome::Chosen(decision) if decision == next => {
-                self.adopt(&decision);
-                Ok(())
-            }
-            Outcome::Chosen(newer) | Outcome::Lost(newer) | Outcome::Overtaken(newer) => {
-                self.adopt(&newer);
+        let next = |intent: &Decision| intent.promoted(cause, intent.act.clone());
+        let raised = self.raise(&shared.cluster, &known, act, next).await;
+        let illegal = |what: dtm_register::Illegal| Refused::Undecided {
+            what: what.to_string(),
+            places: Vec::new(),
+        };
+        match raised.map_err(illegal)? {
+            Raised::Done(_) => Ok(()),
+            Raised::Other(newer) if newer.primary == self.site => {
                 Err(Refused::Already { site: newer.primary, life: newer.incarnation.0 })
             }
-            other => Err(undecided(&other)),
+            Raised::Other(newer) => Err(undecided(&Outcome::Lost(newer))),
+            Raised::Not(outcome) => Err(undecided(&outcome)),
+            Raised::Unknown(outcome) => {
+                let (what, places) = told_of(&outcome);
+                Err(Refused::Unknown { what, places })
+            }
         }
     }
 
@@ -143,10 +164,16 @@ impl Primacy {
 }
 
 fn undecided(outcome: &Outcome) -> Refused {
+    let (what, places) = told_of(outcome);
+    Refused::Undecided { what, places }
+}
+
+/// In words, and who did not answer.
+pub(super) fn told_of(outcome: &Outcome) -> (String, Vec<String>) {
     let missing = match outcome {
         Outcome::NoQuorum(missing) | Outcome::Unknown { missing, .. } => missing.as_slice(),
         _ => &[],
     };
     let places = missing.iter().map(|of| of.seat.place.clone()).collect();
-    Refused::Undecided { what: words(outcome), places }
+    (words(outcome), places)
 }

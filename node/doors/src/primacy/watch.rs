@@ -7,9 +7,9 @@ use bytes::Bytes;
 use dtm_cluster::Order;
 use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, ReadView};
-use dtm_register::{AcceptorId, Act, Answer, Decision, Outcome, Proposer, Question, Says, Seat};
+use dtm_register::{AcceptorId, Answer, Decision, Outcome, Proposer, Question, Says, Seat};
 use dtm_types::command::{LayoutRow, LayoutSeat};
-use dtm_types::{GroupId, NodeId};
+use dtm_types::{GroupId, Incarnation, NodeId};
 
 use super::{Primacy, has_register};
 use crate::Shared;
@@ -22,10 +22,15 @@ pub(crate) const READ_WITHIN: Duration = Duration::from_secs(4);
 
 /// Runs until it is dropped.
 pub async fn watch(shared: Arc<Shared>) {
+    tokio::join!(confirm(&shared), super::split::listen(&shared));
+}
+
+async fn confirm(shared: &Arc<Shared>) {
     let mut told = String::new();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let cause = round(&shared).await.err().unwrap_or_default();
+        shared.primacy.follow_split(shared).await;
+        let cause = round(shared).await.err().unwrap_or_default();
         if cause != told && !cause.is_empty() {
             tracing::warn!(cause, "whether this site may acknowledge is not confirmed");
         }
@@ -38,6 +43,7 @@ pub async fn watch(shared: Arc<Shared>) {
 async fn round(shared: &Arc<Shared>) -> Result<(), String> {
     let primacy = &shared.primacy;
     let view = shared.cluster.view(GroupId::META, Freshness::Local).await;
+    let mut in_force = None;
     // A node without a replica of meta goes by what it knows.
     if let Ok(view) = view {
         let layout = reads::layout(view.state.as_ref()).map_err(|error| error.to_string())?;
@@ -48,6 +54,7 @@ async fn round(shared: &Arc<Shared>) -> Result<(), String> {
         if has_register(&layout) && primacy.decision().is_none() {
             primacy.find(shared, &layout).await?;
         }
+        in_force = Some(layout);
     }
     let Some(known) = primacy.decision().filter(|_| primacy.is_needed()) else { return Ok(()) };
     // What was decided is followed also where too few places confirm it now.
@@ -58,7 +65,11 @@ async fn round(shared: &Arc<Shared>) -> Result<(), String> {
         primacy.renew(shared, &known).await
     };
     primacy.follow(shared).await?;
-    renewed
+    renewed?;
+    if let Some(layout) = in_force {
+        primacy.attach(shared, &layout).await?;
+    }
+    primacy.withdraw(&shared.cluster).await
 }
 
 /// Whether meta, as a majority confirms it, has no layout with a register.
@@ -79,11 +90,7 @@ impl Primacy {
             }
             // One site founds it, so that a layout that was put in an old life founds nothing.
             Outcome::Empty if self.site == layout.primary => {
-                let act = Act {
-                    at_us: self.clock.now_us(),
-                    by: format!("node {}", self.node),
-                    reason: "layout with a standby".to_owned(),
-                };
+                let act = self.own_act("layout with a standby".to_owned());
                 let (primary, standby) = (&layout.primary, &layout.other);
                 let first = Decision::founded(self.own, (primary, standby), seats, act);
                 let founding = Proposer::found(self.proposer_id(), first);
@@ -170,11 +177,7 @@ impl Primacy {
             let Some(life) = shared.cluster.later_life().await else {
                 return Err(format!("life {next} begins at site {primary}: this one is over"));
             };
-            keep_way(shared).await;
-            Lives::of(&self.data).note_over(life).map_err(|error| error.to_string())?;
-            tracing::warn!(%life, "the cluster lives at site {primary}: starting again, to rejoin it");
-            shared.goes_over.cancel();
-            return Ok(());
+            return rejoin(shared, life, primary).await;
         }
         let order = order_of(&decision).ok_or("the decision names nobody who draws the plan up")?;
         keep_way(shared).await;
@@ -185,8 +188,23 @@ impl Primacy {
     }
 }
 
+/// The cluster goes on in a later life, at another site: this node starts again, and compares what it
+/// holds.
+pub(super) async fn rejoin(
+    shared: &Shared,
+    life: Incarnation,
+    primary: &str,
+) -> Result<(), String> {
+    keep_way(shared).await;
+    let lives = Lives::of(&shared.primacy.data);
+    lives.note_over(life).map_err(|error| error.to_string())?;
+    tracing::warn!(%life, "the cluster lives at site {primary}: starting again, to rejoin it");
+    shared.goes_over.cancel();
+    Ok(())
+}
+
 /// The next start runs no groups, and has to know whom to ask. It finds less where the disk is full.
-async fn keep_way(shared: &Shared) {
+pub(super) async fn keep_way(shared: &Shared) {
     if let Err(error) = shared.cluster.keep_way().await {
         tracing::warn!(%error, "how other nodes are reached is not kept");
     }
@@ -199,6 +217,7 @@ pub(crate) fn order_of(decision: &Decision) -> Option<Order> {
         coordinator: decision.coordinator?,
         cause: format!("promotion of site {}: {}", decision.primary, decision.act.reason),
         stamp_us: decision.act.at_us,
+        is_split: false,
     })
 }
 

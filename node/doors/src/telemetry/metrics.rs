@@ -154,6 +154,7 @@ metrics! {
     Counter "dtm_primacy_untold_total" [""] "commands": "Outcomes that were not told, because the right to acknowledge ended meanwhile.";
     Gauge "dtm_sites_through_index" ["group"] "index": "Where the layout has a standby: through which index of the group's log a majority of the replicas there has everything on disk, by the group's leader. 0: not known.";
     Counter "dtm_site_acks_late_total" [""] "streams": "Streams at ack level `site` that were ended, or not opened, because the standby had made no progress for `limits.site_ack_within_ms`.";
+    Counter "dtm_site_actions_late_total" [""] "actions": "Changes of meta that others depend on and that were answered `outcome-unknown`, because the standby did not have them within `limits.site_ack_within_ms`.";
     Gauge "dtm_sites_lag_entries" ["group, site"] "entries": "Committed entries that the replica furthest behind at another site does not hold, by the group's leader.";
     Gauge "dtm_sites_lag_seconds" ["group, site"] "seconds": "Age of the oldest of them, as far back as that leader has led.";
     Gauge "dtm_sites_lagging" ["group, site"] "groups": "1 while that is above `sites.lag_alarm_ms`, else 0.";

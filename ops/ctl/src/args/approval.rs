@@ -22,6 +22,12 @@ pub enum ApprovalCommand {
         /// Approval.
         id: ApprovalId,
     },
+    /// Sign a request file with the key of this context, as one of two people: of `dtm site promote
+    /// --accept-split`. Connects to nothing.
+    Sign {
+        /// The file.
+        file: std::path::PathBuf,
+    },
     /// Say no, or take back a yes that was not used.
     Deny {
         /// Approval.

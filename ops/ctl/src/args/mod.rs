@@ -19,7 +19,8 @@ pub use data::{
 pub use drill::DrillCommand;
 pub use renew::RenewArgs;
 pub use site::{
-    FailbackArgs, LayoutArgs, LayoutName, LeftArgs, LeftCommand, PromoteArgs, SiteCommand,
+    DetachArgs, FailbackArgs, LayoutArgs, LayoutName, LeftArgs, LeftCommand, PromoteArgs,
+    SiteCommand,
 };
 
 use std::net::SocketAddr;

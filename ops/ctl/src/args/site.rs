@@ -1,6 +1,7 @@
 //! `dtm site`.
 
 use clap::{Args, Subcommand, ValueEnum};
+use dtm_types::ApprovalId;
 
 /// `dtm site`.
 #[derive(Debug, Subcommand)]
@@ -14,6 +15,9 @@ pub enum SiteCommand {
     /// Make a standby primary while the primary runs, without a loss: it stops acknowledging, the
     /// standby comes to hold everything, and takes over. Returns when it acknowledges.
     Failback(FailbackArgs),
+    /// Give a standby up that is gone: nothing waits for it any more, and it cannot be promoted. On a
+    /// cluster of production a second person approves it.
+    Detach(DetachArgs),
     /// What nodes of a site that was primary held beyond what the standby took over: list it, send it
     /// again, give it up.
     Left(LeftArgs),
@@ -39,6 +43,13 @@ pub struct PromoteArgs {
     /// life that never began.
     #[arg(long, value_name = "LIFE", default_value_t = 0, hide_default_value = true)]
     pub give_up_life: u64,
+    /// Without the places, where no two of them answer. TWO SITES MAY ACKNOWLEDGE then: the old primary
+    /// goes on until it hears of this. Takes a request file that two people signed (dtm approval sign).
+    #[arg(long, requires = "request_file", conflicts_with = "force")]
+    pub accept_split: bool,
+    /// The request file; made where it is not there.
+    #[arg(long, value_name = "FILE", requires = "accept_split")]
+    pub request_file: Option<std::path::PathBuf>,
 }
 
 /// `dtm site failback`.
@@ -47,6 +58,17 @@ pub struct FailbackArgs {
     /// The site that stands by, and is to be primary.
     #[arg(value_name = "SITE")]
     pub site: String,
+}
+
+/// `dtm site detach`.
+#[derive(Clone, Debug, Args)]
+pub struct DetachArgs {
+    /// The site that stands by.
+    #[arg(value_name = "SITE")]
+    pub site: String,
+    /// A second person's approval, where it is needed.
+    #[arg(long, value_name = "ID")]
+    pub approval: Option<ApprovalId>,
 }
 
 /// `dtm site left`.

@@ -1,4 +1,4 @@
-//! `dtm approval list|show|grant|deny`.
+//! `dtm approval list|show|grant|deny|sign`.
 
 use dtm_proto::admin::{
     ApprovalDetail, DenyApprovalRequest, GetApprovalRequest, GrantApprovalRequest,
@@ -14,8 +14,12 @@ use crate::{Failure, Printer, Remote, confirm};
 
 pub(crate) async fn run(command: &ApprovalCommand, globals: &Globals) -> Result<(), Failure> {
     let printer = Printer::new(globals);
+    if let ApprovalCommand::Sign { file } = command {
+        return super::split::sign(globals, &printer, file);
+    }
     let remote = Remote::connect(globals).await?;
     match command {
+        ApprovalCommand::Sign { .. } => Ok(()),
         ApprovalCommand::List { all } => list(&remote, &printer, *all).await,
         ApprovalCommand::Show { id } => {
             show(&fetch(&remote, *id).await?, &printer);

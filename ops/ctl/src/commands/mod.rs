@@ -23,6 +23,7 @@ mod renew;
 pub(crate) mod site;
 pub(crate) mod source;
 mod source_row;
+mod split;
 mod text;
 
 pub use text::time;

@@ -17,11 +17,11 @@ use crate::args::{FailbackArgs, Globals, PromoteArgs};
 use crate::{Exit, Failure, Printer, Remote, confirm};
 
 /// A node answers a small question within that.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// From the decision until the new primary acknowledges: its replicas are brought to one end, and the
 /// old right has to end.
-const BEGUN_WITHIN: Duration = Duration::from_secs(300);
-const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const BEGUN_WITHIN: Duration = Duration::from_secs(300);
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
 /// A primary that hands over has no right any more after that: its lease and what its nodes take to
 /// learn of it.
 const RIGHT_ENDS: Duration = Duration::from_secs(12);
@@ -39,6 +39,9 @@ pub(super) async fn promote(
     if globals.reason.trim().is_empty() {
         return Err(Failure::usage("cli.promote_reason", &[]));
     }
+    if let Some(file) = args.request_file.as_deref().filter(|_| args.accept_split) {
+        return super::split::promote(globals, printer, args, file).await;
+    }
     let site = args.site.as_str();
     confirm(globals, "cli.confirm_promote", &[("site", site)])?;
     let begun = Instant::now();
@@ -51,8 +54,8 @@ pub(super) async fn promote(
             context: Some(context(globals)),
             site: site.to_owned(),
             forced: args.force,
-            held_until_us: 0,
             given_up_life: args.give_up_life,
+            ..PromoteSiteRequest::default()
         };
         decide(&mut client, &endpoint, request).await?;
     }
@@ -110,9 +113,8 @@ async fn hand_over(
             let request = PromoteSiteRequest {
                 context: Some(context(globals)),
                 site: site.to_owned(),
-                forced: false,
                 held_until_us,
-                given_up_life: 0,
+                ..PromoteSiteRequest::default()
             };
             match decide(client, endpoint, request).await {
                 Ok(()) => return Ok(()),
@@ -139,7 +141,7 @@ async fn behind(
     Ok(found.filter(|_| told.lacks.is_empty() && told.meta_current))
 }
 
-fn context(globals: &Globals) -> Context {
+pub(super) fn context(globals: &Globals) -> Context {
     Context {
         reason: globals.reason.clone(),
         request_id: uuid::Uuid::now_v7().as_bytes().to_vec().into(),
@@ -192,7 +194,7 @@ async fn begins(
 }
 
 /// A node of a site that answers, and what it was told.
-async fn at_site(
+pub(super) async fn at_site(
     endpoint: &Endpoint,
     site: &str,
 ) -> Option<(AdminServiceClient<Channel>, PrimacyResponse)> {
@@ -209,7 +211,7 @@ async fn at_site(
     None
 }
 
-async fn told_by(
+pub(super) async fn told_by(
     endpoint: &Endpoint,
     address: &str,
 ) -> Option<(AdminServiceClient<Channel>, PrimacyResponse)> {
@@ -230,7 +232,12 @@ pub(super) fn line(told: &PrimacyResponse, printer: &Printer<'_>) -> Option<Stri
     let (life, places) = (told.incarnation.to_string(), told.seats.len().to_string());
     let values = [("site", &*told.primary), ("life", &*life), ("places", &*places)];
     let by = [("by", &*told.by), ("reason", &*told.reason)];
-    Some(printer.text("cli.primacy_line", &[&values[..], &by[..]].concat()))
+    let line = printer.text("cli.primacy_line", &[&values[..], &by[..]].concat());
+    if !told.detached {
+        return Some(line);
+    }
+    let detached = printer.text("cli.primacy_detached", &[("standby", &*told.standby)]);
+    Some(format!("{line}\n{detached}"))
 }
 
 /// The same as a document.
@@ -241,6 +248,6 @@ pub(super) fn document(told: &PrimacyResponse) -> Value {
     let seats: Vec<_> = told.seats.iter().map(|seat| seat.place.clone()).collect();
     json!({ "decision": told.number, "life": told.incarnation, "primary": told.primary,
         "standby": told.standby, "by": told.by, "at_us": told.at_us, "reason": told.reason,
-        "places": seats, "asked_node_may_acknowledge": told.may_acknowledge,
+        "places": seats, "detached": told.detached, "asked_node_may_acknowledge": told.may_acknowledge,
         "why_not": told.why_not })
 }

@@ -1,15 +1,15 @@
-//! `dtm site layout|confirm|status`.
+//! `dtm site layout|detach|confirm|status`.
 
 use dtm_proto::admin::{
-    ConfirmChannelRequest, LackKind, LayoutLack, PrimacyRequest, PutLayoutRequest, SiteDetail,
-    SiteStatusRequest, SiteStatusResponse,
+    ConfirmChannelRequest, DetachSiteRequest, LackKind, LayoutLack, PrimacyRequest,
+    PutLayoutRequest, SiteDetail, SiteStatusRequest, SiteStatusResponse,
 };
 use dtm_types::command::{LayoutKind, LayoutRow};
 use serde_json::{Value, json};
 
 use super::text::group_name;
 use super::{lines, promote};
-use crate::args::{Globals, LayoutArgs, LayoutName, SiteCommand};
+use crate::args::{DetachArgs, Globals, LayoutArgs, LayoutName, SiteCommand};
 use crate::{Exit, Failure, Printer, Remote, confirm};
 
 pub(crate) async fn run(command: &SiteCommand, globals: &Globals) -> Result<(), Failure> {
@@ -18,6 +18,7 @@ pub(crate) async fn run(command: &SiteCommand, globals: &Globals) -> Result<(), 
         SiteCommand::Layout(args) => layout(globals, &printer, args).await,
         SiteCommand::Promote(args) => super::promote::promote(globals, &printer, args).await,
         SiteCommand::Failback(args) => super::promote::failback(globals, &printer, args).await,
+        SiteCommand::Detach(args) => detach(globals, &printer, args).await,
         SiteCommand::Left(args) => super::left::run(globals, &printer, args).await,
         SiteCommand::Confirm => confirm_channel(globals, &printer).await,
         SiteCommand::Status => status(globals, &printer).await,
@@ -62,6 +63,26 @@ async fn layout(
     let document = json!({ "version": done.version, "kind": name(kind), "primary": args.primary,
         "standby": args.standby, "arbiter": args.arbiter });
     printer.done("cli.layout_put", &[("kind", name(kind)), ("version", &version)], &document);
+    Ok(())
+}
+
+async fn detach(
+    globals: &Globals,
+    printer: &Printer<'_>,
+    args: &DetachArgs,
+) -> Result<(), Failure> {
+    let site = args.site.as_str();
+    confirm(globals, "cli.confirm_detach", &[("site", site)])?;
+    let remote = Remote::connect(globals).await?;
+    let request = DetachSiteRequest {
+        context: remote.why(),
+        site: site.to_owned(),
+        approval: args.approval.map(|id| id.0.to_vec().into()).unwrap_or_default(),
+    };
+    let done = remote.admin().detach_site(remote.request(request)).await?.into_inner();
+    let version = done.version.to_string();
+    let document = json!({ "site": site, "version": done.version });
+    printer.done("cli.site_detached", &[("site", site), ("version", &version)], &document);
     Ok(())
 }
 

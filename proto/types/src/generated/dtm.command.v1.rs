@@ -188,7 +188,7 @@ pub struct Admin {
     pub expected_version: ::core::option::Option<u64>,
     #[prost(
         oneof = "admin::Op",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 30, 31, 32, 40, 45, 50, 51, 55"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 30, 31, 32, 40, 45, 50, 51, 55, 60"
     )]
     pub op: ::core::option::Option<admin::Op>,
 }
@@ -250,6 +250,8 @@ pub mod admin {
         SettleLeft(super::SettleLeft),
         #[prost(message, tag = "55")]
         EnterLine(super::EnterLine),
+        #[prost(message, tag = "60")]
+        DetachSite(super::DetachSite),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -612,6 +614,20 @@ pub struct EnterLine {
     /// How long the first channel had been cut by then.
     #[prost(uint64, tag = "6")]
     pub cut_for_ms: u64,
+}
+/// The standby is given up: the layout becomes SINGLE. On a cluster of production it takes an approval of
+/// kind `detach-site`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DetachSite {
+    /// The site that stands by.
+    #[prost(string, tag = "1")]
+    pub site: ::prost::alloc::string::String,
+    /// The version of the layout that ends.
+    #[prost(uint64, tag = "2")]
+    pub layout: u64,
+    /// 16 bytes; empty where none is needed.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub approval: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LayoutSeat {

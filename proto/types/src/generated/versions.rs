@@ -101,14 +101,15 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (50, 2, 39, true),
         (51, 2, 40, true),
         (55, 2, 41, true),
+        (60, 2, 42, true),
     ],
     // dtm.command.v1.Genesis
     &[
-        (1, 1, 42, false),
+        (1, 1, 43, false),
     ],
     // dtm.command.v1.CountRefusals
     &[
-        (1, 1, 43, false),
+        (1, 1, 44, false),
     ],
     // dtm.command.v1.RewrapKeys
     &[
@@ -120,7 +121,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     ],
     // dtm.command.v1.Anchor
     &[
-        (1, 2, 44, false),
+        (1, 2, 45, false),
         (2, 2, 0, false),
     ],
     // dtm.format.v1.EntryBody
@@ -150,8 +151,8 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (5, 1, 0, false),
         (6, 1, 0, false),
         (7, 1, 0, false),
-        (8, 1, 45, false),
-        (9, 1, 46, false),
+        (8, 1, 46, false),
+        (9, 1, 47, false),
         (10, 1, 0, false),
         (11, 1, 0, false),
         (12, 1, 0, false),
@@ -232,7 +233,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     // dtm.command.v1.GroupRow
     &[
         (1, 1, 0, false),
-        (2, 1, 47, false),
+        (2, 1, 48, false),
         (3, 1, 0, false),
     ],
     // dtm.command.v1.ClusterRow
@@ -314,7 +315,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
     ],
     // dtm.command.v1.PutSettings
     &[
-        (1, 2, 48, false),
+        (1, 2, 49, false),
         (2, 2, 0, false),
     ],
     // dtm.command.v1.EnterBackup
@@ -332,7 +333,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (4, 2, 0, false),
         (5, 2, 0, false),
         (6, 2, 0, false),
-        (7, 2, 49, false),
+        (7, 2, 50, false),
         (8, 2, 0, false),
         (9, 2, 0, false),
     ],
@@ -354,6 +355,12 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (4, 2, 0, false),
         (5, 2, 0, false),
         (6, 2, 0, false),
+    ],
+    // dtm.command.v1.DetachSite
+    &[
+        (1, 2, 0, false),
+        (2, 2, 0, false),
+        (3, 2, 0, false),
     ],
     // dtm.format.v1.Genesis
     &[
@@ -385,7 +392,7 @@ pub(crate) static MESSAGES: &[&[(u32, u8, usize, bool)]] = &[
         (1, 1, 0, false),
         (2, 1, 0, false),
         (3, 1, 0, false),
-        (4, 1, 50, false),
+        (4, 1, 51, false),
         (5, 1, 0, false),
         (6, 1, 0, false),
         (7, 1, 0, false),

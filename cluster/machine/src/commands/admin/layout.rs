@@ -1,9 +1,10 @@
 //! How replicas lie over sites: one row. The controller follows it; apply holds what no release may
 //! ever enter.
 
-use dtm_types::command::{ClusterRow, LayoutKind, LayoutRow, NodeRow, RefusalKind};
+use dtm_types::command::{ClusterRow, DetachSite, LayoutKind, LayoutRow, NodeRow, RefusalKind};
 
-use super::{Decision, Effect};
+use super::{Decision, Effect, approvals};
+use crate::approval;
 use crate::commands::{Context, refused};
 use crate::keys::{Key, table};
 
@@ -43,6 +44,11 @@ pub(super) fn put(ctx: &mut Context<'_, '_>, asked: LayoutRow, expected: Option<
     if old.kind() == LayoutKind::Standby && !stays && !opens_life {
         let what = "while replicas stand by the primary changes by a promotion alone";
         return Ok(Err(refused(RefusalKind::Malformed, what)));
+    }
+    let gives_up = old.kind() == LayoutKind::Standby && asked.kind() != LayoutKind::Standby;
+    if gives_up && cluster.production && approvals::is_by_operator(ctx)? {
+        let what = "giving a standby up takes two people: detach its site";
+        return Ok(Err(refused(RefusalKind::Approval, what)));
     }
     let nodes: Vec<NodeRow> = ctx.rows.rows(Key::of(table::NODE))?;
     let has_node = |site: &&&String| {
@@ -90,6 +96,34 @@ fn hold(ctx: &mut Context<'_, '_>, old: LayoutRow, asked: &LayoutRow, version: u
     ];
     let held_until_us = asked.held_until_us;
     let row = LayoutRow { version, time_us: ctx.group_time_us, held_until_us, ..old };
+    ctx.rows.put_row(vec![table::LAYOUT], &row);
+    Ok(Ok(Effect { version, ..Effect::on(ids) }))
+}
+
+/// The standby is given up: the layout has one site from then on. On a cluster of production it uses an
+/// approval of exactly this up.
+pub(super) fn detach(ctx: &mut Context<'_, '_>, asked: &DetachSite) -> Decision {
+    let old: LayoutRow = ctx.rows.row(&[table::LAYOUT])?.unwrap_or_default();
+    let next = old.version.checked_add(1).filter(|_| asked.layout == old.version);
+    let Some(version) = next else {
+        return Ok(Err(refused(RefusalKind::Version, "the layout was changed meanwhile")));
+    };
+    if old.kind() != LayoutKind::Standby || old.other != asked.site {
+        return Ok(Err(refused(RefusalKind::NotFound, "this site does not stand by")));
+    }
+    let cluster: ClusterRow = ctx.rows.row(&[table::CLUSTER])?.unwrap_or_default();
+    let mut ids = vec![format!("layout={version}"), format!("detached={}", old.other)];
+    if cluster.production {
+        let object = approval::detach_site(&asked.site, asked.layout);
+        let taken = approvals::take(ctx, &asked.approval, approval::DETACH_SITE, &object)?;
+        if let Err(refusal) = taken {
+            return Ok(Err(refusal));
+        }
+        ids.push(approvals::object_id(&asked.approval));
+    }
+    let (time_us, incarnation) = (ctx.group_time_us, cluster.incarnation);
+    let kind = LayoutKind::Single.into();
+    let row = LayoutRow { kind, version, time_us, incarnation, ..LayoutRow::default() };
     ctx.rows.put_row(vec![table::LAYOUT], &row);
     Ok(Ok(Effect { version, ..Effect::on(ids) }))
 }

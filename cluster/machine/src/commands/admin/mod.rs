@@ -79,6 +79,7 @@ pub(crate) fn apply(ctx: &mut Context<'_, '_>, admin: Admin) -> Result<Outcome, 
         Op::PutLayout(row) => layout::put(ctx, row, expected),
         Op::SettleLeft(settled) => left::settle(ctx, &settled),
         Op::EnterLine(entered) => lines::enter(ctx, &entered),
+        Op::DetachSite(detach) => layout::detach(ctx, &detach),
     };
     let effect = match decision? {
         Ok(effect) => effect,

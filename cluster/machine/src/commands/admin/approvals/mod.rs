@@ -15,6 +15,11 @@ pub(super) use decide::{deny, grant};
 pub(super) use request::request;
 pub(super) use take::take;
 
+/// Whether an operator in force sent the command: what nodes enter by themselves takes nobody's word.
+pub(super) fn is_by_operator(ctx: &Context<'_, '_>) -> Result<bool, ApplyError> {
+    acting(ctx).map(|who| who.is_some())
+}
+
 use dtm_types::command::{ApprovalRow, OperatorRow, Outcome, RefusalKind};
 use dtm_types::{ApprovalId, NodeId};
 
