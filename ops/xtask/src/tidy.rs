@@ -15,6 +15,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("dtm-types", 0),
     ("dtm-machine", 1),
     ("dtm-placement", 1),
+    ("dtm-compare", 1),
     ("dtm-ledger", 1),
     ("dtm-seal", 1),
     ("dtm-catalog", 1),
@@ -60,6 +61,7 @@ const WITHIN: &[(&str, &str)] = &[
     ("dtm-setup", "dtm-ctl"),
     ("dtm-machine", "dtm-ledger"),
     ("dtm-placement", "dtm-machine"),
+    ("dtm-compare", "dtm-machine"),
     ("dtm-machine", "dtm-seal"),
     ("dtm-machine", "dtm-catalog"),
 ];
@@ -81,6 +83,7 @@ const PURE: &[&str] = &[
     "dtm-types",
     "dtm-machine",
     "dtm-placement",
+    "dtm-compare",
     "dtm-ledger",
     "dtm-seal",
     "dtm-catalog",
