@@ -8,6 +8,8 @@ use dtm_types::bundle;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::compare::Comparison;
+
 /// Every so many entries a head is kept.
 const HEAD_STRIDE: u64 = 64;
 const HEADS_MAX: usize = 128;
@@ -36,6 +38,7 @@ pub(crate) struct Applied {
     alarm: Mutex<Option<String>>,
     /// True once the replica was stopped: an old state machine writes nothing more.
     closed: Mutex<bool>,
+    pub(crate) comparison: Comparison,
 }
 
 impl Applied {
@@ -48,6 +51,7 @@ impl Applied {
             failure: Mutex::new(None),
             alarm: Mutex::new(None),
             closed: Mutex::new(false),
+            comparison: Comparison::default(),
         }
     }
 

@@ -15,6 +15,7 @@ mod arbiter;
 mod backfill;
 mod bundler;
 mod clocks;
+mod compare;
 mod config;
 mod convert;
 mod copying;
@@ -69,6 +70,7 @@ mod type_config;
 mod suite_test;
 
 pub use applied::Head;
+pub use compare::RowsCompared;
 pub use config::{AcceptorPort, ClusterConfig, Deps, Timing};
 pub use copying::GroupCopy;
 pub use dtm_clocks::ClockStatus;

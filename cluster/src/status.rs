@@ -6,6 +6,7 @@ use dtm_types::{GroupId, NodeId, ReplicaId};
 use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::applied::Head;
+use crate::compare::RowsCompared;
 use crate::group::Group;
 use crate::lag::ReplicaLag;
 use crate::lifecycle::ClusterNode;
@@ -53,6 +54,8 @@ pub struct GroupStatus {
     pub replicas: Vec<ReplicaStatus>,
     /// On the leader: how far those at other sites are behind.
     pub lags: Vec<ReplicaLag>,
+    /// On the leader: what it found when it compared the rows of the replicas last.
+    pub compared: Option<RowsCompared>,
     /// A safety property that was seen broken (RAFT-1).
     pub alarm: Option<String>,
     /// Why the group does not serve here, where it has stopped.
@@ -97,6 +100,7 @@ impl Group {
             queued_bytes: self.bundler.queued_bytes(),
             replicas: replicas.collect(),
             lags,
+            compared: self.applied.comparison.told(),
             alarm: self.applied.alarm(),
             failure: self.applied.failure().or(stopped),
             recovering: None,
@@ -121,6 +125,7 @@ impl Down {
             queued_bytes: 0,
             replicas: Vec::new(),
             lags: Vec::new(),
+            compared: None,
             alarm: None,
             failure: None,
             recovering: Some(self.cause),

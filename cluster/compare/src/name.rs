@@ -140,10 +140,7 @@ mod tests {
             ),
             (keys::cursor(&stream), "cursor of tinh-01/main"),
             (keys::tags(&stream, 32), "resend tags of tinh-01/main, slot 1"),
-            (
-                keys::fingerprint(Month(24_312), &[0xab; 2]),
-                "fingerprint abab of month 2026-01",
-            ),
+            (keys::fingerprint(Month(24_312), &[0xab; 2]), "fingerprint abab of month 2026-01"),
             (keys::tile(1, 7), "hash 7 of tile level 1 of the ledger"),
             (keys::leaf(7), "leaf 7 of the ledger"),
             (keys::head(), "head of the group"),

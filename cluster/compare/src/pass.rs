@@ -154,8 +154,7 @@ impl Pass<'_> {
         loop {
             let asked = self.report.compared.iter();
             let asked = asked.map(async |&id| Some((id, replicas.list(id, range.clone()).await?)));
-            let pages: BTreeMap<u64, Page> =
-                join_all(asked).await.into_iter().flatten().collect();
+            let pages: BTreeMap<u64, Page> = join_all(asked).await.into_iter().flatten().collect();
             self.keep(&pages)?;
             let narrowed = narrow(&pages, &self.question.voters);
             narrowed.differences.into_iter().for_each(|found| self.report.enter(found));

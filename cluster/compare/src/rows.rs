@@ -104,15 +104,14 @@ pub fn digest(
 ///
 /// # Errors
 /// Of the rows.
-pub fn list(
-    state: &dyn StateRead,
-    range: &KeyRange,
-    rows_max: usize,
-) -> Result<Page, StateError> {
+pub fn list(state: &dyn StateRead, range: &KeyRange, rows_max: usize) -> Result<Page, StateError> {
     let rows = state.scan_within(&range.from, &range.to, rows_max.min(SCAN_ROWS), SCAN_BYTES)?;
-    let Some((last, _)) = rows.last() else { return Ok(Page { is_whole: true, ..Page::default() }) };
+    let Some((last, _)) = rows.last() else {
+        return Ok(Page { is_whole: true, ..Page::default() });
+    };
     let is_whole = state.scan(&behind(last), &range.to, 1)?.is_empty();
-    let hashed = |(key, value): (Bytes, Bytes)| RowHash { key, hash: Sha256::digest(&value).into() };
+    let hashed =
+        |(key, value): (Bytes, Bytes)| RowHash { key, hash: Sha256::digest(&value).into() };
     Ok(Page { rows: rows.into_iter().map(hashed).collect(), is_whole })
 }
 

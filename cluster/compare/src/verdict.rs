@@ -106,8 +106,9 @@ mod tests {
         let less = page(&[(1, 1), (3, 3)], true);
         let more = page(&[(1, 1), (2, 2), (3, 3), (4, 4)], true);
         let of = |odd: &Page, at: u64| {
-            let pages: Vec<(u64, Page)> =
-                (1..=4).map(|id| (id, if id == at { odd.clone() } else { right.clone() })).collect();
+            let pages: Vec<(u64, Page)> = (1..=4)
+                .map(|id| (id, if id == at { odd.clone() } else { right.clone() }))
+                .collect();
             told(&pages, &[1, 2, 3])
         };
         for at in [1, 3, 4] {

@@ -40,6 +40,11 @@ impl Peer {
         }
     }
 
+    /// Who speaks.
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// For calls that are about no group.
     pub(crate) fn listed(&self) -> Result<(), Status> {
         self.may(u32::MAX, |_| false)
