@@ -17,7 +17,7 @@ const FROZEN_FOR: Duration = Duration::from_secs(60);
 pub struct RowsCompared {
     /// At which applied index.
     pub index: u64,
-    /// How long ago it ended.
+    /// How long ago it began: what came to differ since may not have been seen.
     pub age: Duration,
     /// Rows of the leader.
     pub rows: u64,
@@ -40,7 +40,7 @@ pub(crate) struct Comparison {
     wanted: AtomicU64,
     frozen: Mutex<Option<Frozen>>,
     last: Mutex<Option<(RowsCompared, Instant)>>,
-    /// On the leader: since when it was not compared, as far as this leader knows.
+    /// On the leader: when the last whole comparison began, or since when it leads.
     since: Mutex<Option<Instant>>,
 }
 
@@ -97,21 +97,20 @@ impl Comparison {
         }
     }
 
-    /// Takes over what was found now.
-    pub(crate) fn tell(&self, found: RowsCompared) {
-        let now = Instant::now();
-        *self.since.lock() = Some(now);
-        *self.last.lock() = Some((found, now));
+    /// Takes over what a comparison found that has come to its end.
+    pub(crate) fn tell(&self, found: RowsCompared, began: Instant) {
+        *self.since.lock() = Some(began);
+        *self.last.lock() = Some((found, began));
     }
 
     /// What was found last, by the leader that this replica is; `None` before.
     pub(crate) fn told(&self) -> Option<RowsCompared> {
         let last = self.last.lock();
-        last.as_ref().map(|(found, at)| RowsCompared { age: at.elapsed(), ..found.clone() })
+        last.as_ref().map(|(found, began)| RowsCompared { age: began.elapsed(), ..found.clone() })
     }
 
-    /// How long the group was not compared, as far as this replica knows, which leads it or not. Who
-    /// leads no more forgets what was found: the next leader looks itself.
+    /// How old what a comparison may have overlooked can be, as far as this replica knows, which leads
+    /// the group or not. Who leads no more forgets what was found: the next leader looks itself.
     pub(crate) fn age(&self, is_leader: bool) -> Duration {
         let mut since = self.since.lock();
         if !is_leader {
@@ -167,7 +166,7 @@ mod tests {
         assert_eq!(comparison.age(true), Duration::ZERO);
         tokio::time::advance(hour).await;
         assert_eq!(comparison.age(true), hour, "never compared here");
-        comparison.tell(RowsCompared { index: 9, ..RowsCompared::default() });
+        comparison.tell(RowsCompared { index: 9, ..RowsCompared::default() }, Instant::now());
         tokio::time::advance(hour).await;
         assert_eq!(
             (comparison.age(true), comparison.told().map(|told| told.age)),

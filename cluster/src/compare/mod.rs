@@ -77,6 +77,9 @@ pub(crate) async fn sweep(registry: Arc<Registry>) {
             let comparison = &group.applied.comparison;
             comparison.sweep();
             let age = comparison.age(group.is_leader());
+            if registry.config().compare_bytes_per_second == 0 {
+                continue;
+            }
             let id = group.id.to_string();
             metrics::gauge!("dtm_compare_age_seconds", "group" => id.clone())
                 .set(age.as_secs_f64());
@@ -111,7 +114,7 @@ pub(crate) async fn run(registry: Arc<Registry>, every: Duration, bytes_per_seco
             }
         };
         let pause = if is_clean { every } else { every.min(AGAIN_AFTER) };
-        due.insert(group.id, Instant::now() + pause);
+        due.insert(group.id, now + pause);
     }
 }
 
@@ -124,13 +127,14 @@ async fn compare(
     let (members, configs) = group.members();
     let [voters] = &configs[..] else { return Err(Error::Changing) };
     let voters = voters.clone();
+    let began = Instant::now();
     let mut asking = Asking { group, members, pace, index: 0, rows: None };
     let replicas = asking.freeze().await?;
     let question = Question { own: group.replica.0, voters, replicas };
     let report = dtm_compare::pass(&asking, &question).await?;
     metrics::counter!("dtm_compare_bytes_total").increment(report.bytes);
     let named = asking.named(&report);
-    asking.tell(&report, &named);
+    asking.tell(&report, &named, began);
     asking.repair(registry, &question.voters, &report, &named).await;
     Ok(report)
 }
@@ -215,7 +219,7 @@ impl Asking<'_> {
         report.named.iter().map(|found| name(&found.key)).collect()
     }
 
-    fn tell(&self, report: &Report, named: &[String]) {
+    fn tell(&self, report: &Report, named: &[String], began: Instant) {
         let (group, index) = (self.group.id.0, self.index);
         for (found, name) in report.named.iter().zip(named) {
             let table = dtm_compare::table_name(&found.key);
@@ -226,7 +230,7 @@ impl Asking<'_> {
             tracing::error!(group, index, row = name, ?odd, "rows of replicas differ");
         }
         let absent = self.members.len().saturating_sub(report.compared.len());
-        self.group.applied.comparison.tell(RowsCompared {
+        let found = RowsCompared {
             index,
             age: Duration::ZERO,
             rows: report.rows,
@@ -235,7 +239,8 @@ impl Asking<'_> {
             differing: report.differing,
             undecided: report.undecided,
             named: named.to_vec(),
-        });
+        };
+        self.group.applied.comparison.tell(found, began);
     }
 
     fn seat(&self, replica: u64) -> String {
