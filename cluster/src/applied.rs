@@ -4,11 +4,10 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use dtm_compare::Comparison;
 use dtm_types::bundle;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-
-use crate::compare::Comparison;
 
 /// Every so many entries a head is kept.
 const HEAD_STRIDE: u64 = 64;

@@ -70,10 +70,10 @@ mod type_config;
 mod suite_test;
 
 pub use applied::Head;
-pub use compare::RowsCompared;
 pub use config::{AcceptorPort, ClusterConfig, Deps, Timing};
 pub use copying::GroupCopy;
 pub use dtm_clocks::ClockStatus;
+pub use dtm_compare::RowsCompared;
 pub use error::Error;
 pub use lag::ReplicaLag;
 pub use lifecycle::{ClusterNode, Starting};

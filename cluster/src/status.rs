@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use dtm_compare::RowsCompared;
 use dtm_types::{GroupId, NodeId, ReplicaId};
 use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::applied::Head;
-use crate::compare::RowsCompared;
 use crate::group::Group;
 use crate::lag::ReplicaLag;
 use crate::lifecycle::ClusterNode;

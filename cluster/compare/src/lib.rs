@@ -1,8 +1,10 @@
 //! Whether the replicas of a group hold the same rows at one applied index, and which rows they do
-//! not. Pure: the cluster crate freezes rows, asks nodes and has rows rebuilt.
+//! not. The cluster crate says who the members are, carries messages and has rows rebuilt.
 //!
 //! ```text
+//!  compare  one comparison, by the leader of the group
 //!  Aim      the index at which every replica freezes its rows
+//!  Comparison  what each replica keeps: its rows frozen there, what was found last
 //!  pass     goes over the leader's rows range by range
 //!    cut       the next range of its own rows, and their digest
 //!    digest    of the same range on every replica
@@ -20,16 +22,22 @@
 //! value has so many, nobody is: that is told, and nothing is repaired.
 
 mod aim;
+mod asking;
+mod kept;
 mod name;
 mod pass;
 mod rows;
 mod verdict;
+mod wire;
 
 #[cfg(test)]
 mod pass_test;
 
 pub use aim::{Aim, Kept};
+pub use asking::{Error, Found, Way, compare};
+pub use kept::{Comparison, RowsCompared};
 pub use name::{name, table_name};
-pub use pass::{Error, Question, Replicas, Report, pass};
+pub use pass::{Question, Replicas, Report, pass};
 pub use rows::{Cut, KeyRange, Page, ROWS_FROM, ROWS_TO, RangeDigest, RowHash, cut, digest, list};
 pub use verdict::{Difference, Narrowed, majority, narrow};
+pub use wire::{answer_digest, answer_kept, answer_list};

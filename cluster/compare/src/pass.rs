@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use dtm_machine::seams::StateError;
 use futures::future::{BoxFuture, join_all};
 
 use crate::rows::{Cut, KeyRange, Page, ROWS_FROM, RangeDigest};
@@ -17,8 +16,8 @@ const NARROWED_MAX: u64 = 10_000;
 
 /// The replicas of a group, each with its rows frozen at one applied index.
 pub trait Replicas: Send + Sync {
-    /// The next range of the asking replica's own rows.
-    fn cut(&self, from: Bytes) -> BoxFuture<'_, Result<Cut, StateError>>;
+    /// The next range of the asking replica's own rows; `None` where they do not read.
+    fn cut(&self, from: Bytes) -> BoxFuture<'_, Option<Cut>>;
 
     /// Of a range on a replica, the asking one among them; `None` where it does not answer or does
     /// not hold that index any more.
@@ -83,9 +82,9 @@ impl Report {
 /// Why nothing can be said.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Own rows do not read.
-    #[error(transparent)]
-    Rows(#[from] StateError),
+    /// Nothing to hold the others against.
+    #[error("own rows do not read")]
+    OwnRows,
     /// No majority of the voters answers.
     #[error("{answering} of {voters} voters hold their rows still: too few to know who is right")]
     TooFew {
@@ -106,7 +105,7 @@ pub async fn pass(replicas: &dyn Replicas, question: &Question) -> Result<Report
     let mut pass = Pass { replicas, question, report: Report { compared, ..Report::default() } };
     let mut from = Bytes::from_static(ROWS_FROM);
     loop {
-        let cut = replicas.cut(from).await?;
+        let cut = replicas.cut(from).await.ok_or(Error::OwnRows)?;
         pass.range(&cut).await?;
         pass.report.rows += cut.digest.rows;
         pass.report.bytes += cut.bytes;

@@ -5,11 +5,12 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use dtm_machine::keys;
-use dtm_machine::seams::{MemoryStateStore, StateBatch, StateError, StateRead, StateStore};
+use dtm_machine::seams::{MemoryStateStore, StateBatch, StateRead, StateStore};
 use dtm_types::GroupId;
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 
+use crate::pass::Error;
 use crate::*;
 
 const RANGE_BYTES: usize = 400;
@@ -72,8 +73,8 @@ impl Memory {
 }
 
 impl Replicas for Memory {
-    fn cut(&self, from: Bytes) -> BoxFuture<'_, Result<Cut, StateError>> {
-        ready(cut(&self.stores[&self.own], &from, RANGE_BYTES)).boxed()
+    fn cut(&self, from: Bytes) -> BoxFuture<'_, Option<Cut>> {
+        ready(cut(&self.stores[&self.own], &from, RANGE_BYTES).ok()).boxed()
     }
 
     fn digest(&self, replica: u64, range: KeyRange) -> BoxFuture<'_, Option<RangeDigest>> {

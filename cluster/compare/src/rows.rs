@@ -10,6 +10,8 @@ pub const ROWS_FROM: &[u8] = &[table::RAFT + 1];
 /// Above every key.
 pub const ROWS_TO: &[u8] = &[0xff; 64];
 
+/// Rows of one range, bytes.
+pub(crate) const RANGE_BYTES: usize = 1 << 20;
 /// Rows read in one scan.
 const SCAN_ROWS: usize = 16_384;
 /// Bytes read in one scan, unless a single row is larger.

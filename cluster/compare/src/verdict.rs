@@ -79,7 +79,10 @@ mod tests {
         Page { rows: rows.iter().map(row).collect(), is_whole }
     }
 
-    fn told(pages: &[(u64, Page)], voters: &[u64]) -> (Vec<(u8, Vec<u64>)>, Option<Vec<u8>>) {
+    /// First bytes of keys that differ with who is off, and where to go on.
+    type Told = (Vec<(u8, Vec<u64>)>, Option<Vec<u8>>);
+
+    fn told(pages: &[(u64, Page)], voters: &[u64]) -> Told {
         let pages = pages.iter().cloned().collect();
         let narrowed = narrow(&pages, &voters.iter().copied().collect());
         let of = |found: Difference| (found.key[0], found.odd.into_iter().collect());

@@ -35,7 +35,7 @@ pub struct RowsCompared {
 
 /// One replica's part in comparisons.
 #[derive(Default)]
-pub(crate) struct Comparison {
+pub struct Comparison {
     /// The index at which rows are to be frozen; 0 = none.
     wanted: AtomicU64,
     frozen: Mutex<Option<Frozen>>,
@@ -58,31 +58,31 @@ impl std::fmt::Debug for Comparison {
 
 impl Comparison {
     /// Rows are to be frozen when they are at this index.
-    pub(crate) fn want(&self, index: u64) {
+    pub fn want(&self, index: u64) {
         self.wanted.store(index, Ordering::Release);
     }
 
     /// Whether apply must stop for a moment behind this index.
-    pub(crate) fn wants(&self, index: u64) -> bool {
+    pub fn wants(&self, index: u64) -> bool {
         index != 0 && self.wanted.load(Ordering::Acquire) == index
     }
 
     /// The rows are at this index, and nothing writes them now: freezes them where that is wanted.
-    pub(crate) fn reached(&self, index: u64, store: &dyn StateStore) {
+    pub fn reached(&self, index: u64, store: &dyn StateStore) {
         if self.wants(index) {
             self.keep(index, store.freeze());
         }
     }
 
     /// Rows that are at this index. Those of another index are let go.
-    pub(crate) fn keep(&self, index: u64, rows: Arc<dyn StateRead>) {
+    pub fn keep(&self, index: u64, rows: Arc<dyn StateRead>) {
         *self.frozen.lock() = Some(Frozen { index, rows, asked: Instant::now() });
         // One that is wanted by now stays wanted.
         let _ = self.wanted.compare_exchange(index, 0, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// The rows as they were at an index, where they are kept still.
-    pub(crate) fn at(&self, index: u64) -> Option<Arc<dyn StateRead>> {
+    pub fn at(&self, index: u64) -> Option<Arc<dyn StateRead>> {
         let mut frozen = self.frozen.lock();
         let kept = frozen.as_mut().filter(|kept| kept.index == index)?;
         kept.asked = Instant::now();
@@ -90,7 +90,7 @@ impl Comparison {
     }
 
     /// Lets go what nobody asks about any more.
-    pub(crate) fn sweep(&self) {
+    pub fn sweep(&self) {
         let mut frozen = self.frozen.lock();
         if frozen.as_ref().is_some_and(|kept| kept.asked.elapsed() >= FROZEN_FOR) {
             *frozen = None;
@@ -98,20 +98,20 @@ impl Comparison {
     }
 
     /// Takes over what a comparison found that has come to its end.
-    pub(crate) fn tell(&self, found: RowsCompared, began: Instant) {
+    pub fn tell(&self, found: RowsCompared, began: Instant) {
         *self.since.lock() = Some(began);
         *self.last.lock() = Some((found, began));
     }
 
     /// What was found last, by the leader that this replica is; `None` before.
-    pub(crate) fn told(&self) -> Option<RowsCompared> {
+    pub fn told(&self) -> Option<RowsCompared> {
         let last = self.last.lock();
         last.as_ref().map(|(found, began)| RowsCompared { age: began.elapsed(), ..found.clone() })
     }
 
     /// How old what a comparison may have overlooked can be, as far as this replica knows, which leads
     /// the group or not. Who leads no more forgets what was found: the next leader looks itself.
-    pub(crate) fn age(&self, is_leader: bool) -> Duration {
+    pub fn age(&self, is_leader: bool) -> Duration {
         let mut since = self.since.lock();
         if !is_leader {
             *since = None;
