@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use dtm_compare::Comparison;
 use dtm_types::bundle;
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -36,6 +37,7 @@ pub(crate) struct Applied {
     alarm: Mutex<Option<String>>,
     /// True once the replica was stopped: an old state machine writes nothing more.
     closed: Mutex<bool>,
+    pub(crate) comparison: Comparison,
 }
 
 impl Applied {
@@ -48,6 +50,7 @@ impl Applied {
             failure: Mutex::new(None),
             alarm: Mutex::new(None),
             closed: Mutex::new(false),
+            comparison: Comparison::default(),
         }
     }
 

@@ -52,6 +52,11 @@ pub struct ClusterConfig {
     pub log_entries_kept: u64,
     /// Rate at which stored blocks are read again to find damage; 0 turns it off.
     pub scrub_bytes_per_second: u64,
+    /// How often the leader of a group compares the rows of its replicas, milliseconds.
+    pub compare_every_ms: u64,
+    /// Rate at which a node reads rows to compare those of the groups that it leads, and each replica
+    /// of them reads its own; 0 turns it off.
+    pub compare_bytes_per_second: u64,
     /// How often the controller of the meta leader looks at the cluster, milliseconds.
     pub control_interval_ms: u64,
     /// Whether replicas move from full nodes to empty ones, and apart over sites and zones.
@@ -88,6 +93,8 @@ impl ClusterConfig {
             flush_interval_ms: 10_000,
             log_entries_kept: 4_096,
             scrub_bytes_per_second: 4 << 20,
+            compare_every_ms: 900_000,
+            compare_bytes_per_second: 16 << 20,
             control_interval_ms: 1_000,
             rebalance: true,
             dead_after_ms: 1_800_000,

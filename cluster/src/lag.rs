@@ -1,5 +1,7 @@
 //! How far replicas at other sites are behind their groups: measured by each group's leader five
-//! times a second, for the status of sites, metrics and the alarm.
+//! times a second, for the status of sites, metrics and the alarm. Where the layout has a standby,
+//! also how many standby sets each group has: copies there that answer and are not late. One at least
+//! is an invariant, and its breach an alarm (P-20.1).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,6 +9,7 @@ use std::time::Duration;
 
 use dtm_placement::Course;
 use dtm_types::{GroupId, ReplicaId};
+use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -30,32 +33,49 @@ pub struct ReplicaLag {
     pub behind: Duration,
     /// That is more than is right.
     pub is_late: bool,
+    /// It answered its leader as lately as it may be behind.
+    pub answers: bool,
 }
 
 /// What was measured last, of the groups that are led here.
 #[derive(Debug, Default)]
-pub(crate) struct Lags(Mutex<BTreeMap<GroupId, Vec<ReplicaLag>>>);
+pub(crate) struct Lags(Mutex<Measured>);
+
+#[derive(Debug, Default)]
+struct Measured {
+    lags: BTreeMap<GroupId, Vec<ReplicaLag>>,
+    /// Where the layout has a standby.
+    sets: BTreeMap<GroupId, usize>,
+}
 
 impl Lags {
     /// Of a group; nothing where it is led elsewhere or all its replicas are at one site.
     pub(crate) fn of(&self, group: GroupId) -> Vec<ReplicaLag> {
-        self.0.lock().get(&group).cloned().unwrap_or_default()
+        self.0.lock().lags.get(&group).cloned().unwrap_or_default()
+    }
+
+    /// Standby sets of a group; `None` where it is led elsewhere or the layout has no standby.
+    pub(crate) fn standby_sets(&self, group: GroupId) -> Option<usize> {
+        self.0.lock().sets.get(&group).copied()
     }
 }
 
 /// What a measurement goes on from.
 struct Watch {
     began: Instant,
-    courses: BTreeMap<GroupId, Course>,
+    /// Of each group that is led here, since when.
+    courses: BTreeMap<GroupId, (Duration, Course)>,
     /// Groups and sites that have gauges, and whether they are told as lagging.
     shown: BTreeMap<(GroupId, String), bool>,
+    /// Groups that have gauges of standby sets, and whether they have none.
+    sets_shown: BTreeMap<GroupId, bool>,
     alarm: Duration,
 }
 
 /// Runs until it is dropped.
 pub(crate) async fn watch(registry: Arc<Registry>, lags: Arc<Lags>, alarm: Duration) {
     let (began, courses, shown) = (Instant::now(), BTreeMap::new(), BTreeMap::new());
-    let mut watch = Watch { began, courses, shown, alarm };
+    let mut watch = Watch { began, courses, shown, sets_shown: BTreeMap::new(), alarm };
     loop {
         tokio::time::sleep(EVERY).await;
         watch.measure(&registry, &lags);
@@ -68,16 +88,41 @@ impl Watch {
         let led: Vec<_> = registry.groups().into_iter().filter(|group| group.is_leader()).collect();
         let ids: BTreeSet<GroupId> = led.iter().map(|group| group.id).collect();
         self.courses.retain(|group, _| ids.contains(group));
-        let mut measured = BTreeMap::new();
+        let mut measured = Measured::default();
+        let standby = registry.standby().site();
         for group in led {
-            let course = self.courses.entry(group.id).or_default();
-            let found = group.lags(course, now, self.alarm);
+            let began = || (now, Course::default());
+            let (since, course) = self.courses.entry(group.id).or_insert_with(began);
+            let led_for = now.saturating_sub(*since);
+            let found = group.lags(course, now, led_for, self.alarm);
+            if let Some(site) = &standby {
+                measured.sets.insert(group.id, standby_sets(&found, site));
+            }
             if !found.is_empty() {
-                measured.insert(group.id, found);
+                measured.lags.insert(group.id, found);
             }
         }
-        self.show(&measured);
+        self.show(&measured.lags);
+        self.show_sets(&measured.sets);
         *lags.0.lock() = measured;
+    }
+
+    fn show_sets(&mut self, sets: &BTreeMap<GroupId, usize>) {
+        // What is led elsewhere now is told there.
+        for group in self.sets_shown.keys().filter(|group| !sets.contains_key(group)) {
+            set_gauges(*group, 0, false);
+        }
+        self.sets_shown.retain(|group, _| sets.contains_key(group));
+        for (&group, &count) in sets {
+            let has_none = count == 0;
+            set_gauges(group, count, has_none);
+            let had_none = self.sets_shown.insert(group, has_none).unwrap_or(false);
+            match (had_none, has_none) {
+                (false, true) => tracing::error!(%group, "no standby set is in time"),
+                (true, false) => tracing::warn!(%group, count, "standby sets are in time again"),
+                _ => {}
+            }
+        }
     }
 
     /// Of several replicas of a site the one that is furthest behind.
@@ -112,6 +157,18 @@ impl Watch {
     }
 }
 
+/// Copies at the site that stands by that answer and are not late.
+fn standby_sets(lags: &[ReplicaLag], site: &str) -> usize {
+    lags.iter().filter(|lag| lag.site == site && lag.answers && !lag.is_late).count()
+}
+
+fn set_gauges(group: GroupId, count: usize, has_none: bool) {
+    let group = group.to_string();
+    metrics::gauge!("dtm_sites_standby_sets", "group" => group.clone()).set(count as f64);
+    metrics::gauge!("dtm_sites_without_standby", "group" => group)
+        .set(f64::from(u8::from(has_none)));
+}
+
 fn gauges(group: GroupId, site: &str, entries: u64, behind: Duration, is_late: bool) {
     let (group, site, late) = (group.to_string(), site.to_owned(), f64::from(u8::from(is_late)));
     metrics::gauge!("dtm_sites_lag_entries", "group" => group.clone(), "site" => site.clone())
@@ -123,7 +180,13 @@ fn gauges(group: GroupId, site: &str, entries: u64, behind: Duration, is_late: b
 
 impl Group {
     /// On the leader: notes how far the group has committed, and how far others are behind that.
-    fn lags(&self, course: &mut Course, now: Duration, alarm: Duration) -> Vec<ReplicaLag> {
+    fn lags(
+        &self,
+        course: &mut Course,
+        now: Duration,
+        led_for: Duration,
+        alarm: Duration,
+    ) -> Vec<ReplicaLag> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let Some(committed) = &metrics.local_committed else { return Vec::new() };
@@ -136,11 +199,36 @@ impl Group {
         let matched = |replica: &u64| {
             replication.and_then(|all| all.get(replica).copied().flatten()).map_or(0, |id| id.index)
         };
+        // A leader that began a moment ago has not heard of all yet.
+        let heard = |replica: &u64| {
+            let heard =
+                metrics.heartbeat.as_ref().and_then(|all| all.get(replica).copied().flatten());
+            heard.map_or(led_for, |at| at.elapsed().min(led_for))
+        };
         let lag = |(replica, peer): (&u64, &crate::type_config::PeerNode)| {
             let (entries, behind) = course.behind(now, matched(replica));
+            let answers = heard(replica) <= alarm;
             let (replica, site) = (ReplicaId(*replica), peer.site.clone());
-            ReplicaLag { replica, site, entries, behind, is_late: behind > alarm }
+            ReplicaLag { replica, site, entries, behind, is_late: behind > alarm, answers }
         };
         elsewhere.map(lag).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standby_set_is_at_the_standby_answers_and_is_in_time() {
+        let lag = |site: &str, is_late, answers| {
+            let (replica, site, behind) = (ReplicaId(1), site.to_owned(), Duration::ZERO);
+            ReplicaLag { replica, site, entries: 0, behind, is_late, answers }
+        };
+        let sets = |lags: &[ReplicaLag]| standby_sets(lags, "b");
+        let (good, late, silent) =
+            (lag("b", false, true), lag("b", true, true), lag("b", false, false));
+        assert_eq!(sets(&[good.clone(), late.clone(), silent.clone(), good]), 2);
+        assert_eq!(sets(&[late, silent, lag("c", false, true)]), 0, "a third site is none");
     }
 }

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::arbiter;
 use crate::backfill;
 use crate::clocks::{self, ClockStatus, Clocks};
+use crate::compare;
 use crate::config::{ClusterConfig, Deps};
 use crate::elsewhere::Elsewhere;
 use crate::error::Error;
@@ -141,6 +142,11 @@ impl Starting {
             // What is turned off is not started: a part that returns ends the node.
             if let Some(rate) = NonZeroU64::new(node.config.scrub_bytes_per_second) {
                 node.parts.spawn("reading through the log", scrub::run(registry(), rate));
+            }
+            node.parts.spawn("rows kept to compare", compare::sweep(registry()));
+            if let Some(rate) = NonZeroU64::new(node.config.compare_bytes_per_second) {
+                let every = Duration::from_millis(node.config.compare_every_ms);
+                node.parts.spawn("the comparison of rows", compare::run(registry(), every, rate));
             }
             let maintaining =
                 maintain::run(registry(), flush_interval, node.config.log_entries_kept);

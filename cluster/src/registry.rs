@@ -39,6 +39,8 @@ pub(crate) struct Registry {
     /// While a replica is mended none of its group is replaced: its rows would get into the next
     /// one's. One lock a group, taken before `starting`.
     mending: Mutex<BTreeMap<GroupId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Groups whose rows here are not those of the others, and nodes whose rows are right.
+    distrusted: Mutex<BTreeMap<GroupId, BTreeSet<NodeId>>>,
     /// Replicas on disk were started: from then on this node reports and takes new ones.
     is_open: AtomicBool,
     /// No group runs: the node takes part in going over to the next life.
@@ -62,6 +64,7 @@ impl Registry {
             falls: Mutex::default(),
             starting: tokio::sync::Mutex::new(()),
             mending: Mutex::default(),
+            distrusted: Mutex::default(),
             is_open: AtomicBool::new(false),
             promotion: OnceLock::new(),
             standby,
@@ -340,6 +343,21 @@ impl Registry {
         self.set_down(group.id, group.replica, cause);
     }
 
+    /// The rows of a group here are rebuilt when its replica is mended next.
+    pub(crate) fn distrust(&self, group: GroupId, sources: BTreeSet<NodeId>) {
+        self.distrusted.lock().insert(group, sources);
+    }
+
+    /// From which nodes rows must be rebuilt; `None` where those here are believed.
+    pub(crate) fn distrusted(&self, group: GroupId) -> Option<BTreeSet<NodeId>> {
+        self.distrusted.lock().get(&group).cloned()
+    }
+
+    /// The rows of a group here were replaced as a whole.
+    pub(crate) fn trust(&self, group: GroupId) {
+        self.distrusted.lock().remove(&group);
+    }
+
     fn mending(&self, group: GroupId) -> Arc<tokio::sync::Mutex<()>> {
         Arc::clone(self.mending.lock().entry(group).or_default())
     }
@@ -406,6 +424,7 @@ impl Registry {
             running.stop().await;
         }
         self.down.lock().remove(&group);
+        self.trust(group);
         let (logs, states) = (Arc::clone(&self.deps.logs), Arc::clone(&self.deps.states));
         let held = held.to_vec();
         let forgotten = tokio::task::spawn_blocking(move || {

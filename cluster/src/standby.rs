@@ -92,6 +92,11 @@ impl Standby {
         }
     }
 
+    /// The site that stands by, as meta said last.
+    pub(crate) fn site(&self) -> Option<String> {
+        self.board.standby_site()
+    }
+
     /// Looks at the copies of the groups that are led here.
     fn look(&self, registry: &Registry) {
         let meta = self.board.position(GroupId::META).map_or(0, |position| position.index);

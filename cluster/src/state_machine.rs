@@ -76,6 +76,8 @@ impl StateMachine {
         self.applied.set_version(self.machine.version());
         let group_time_us = self.machine.group_time_us();
         let index = self.last_index();
+        // Before the index is seen: whoever waits for it finds the rows.
+        self.applied.comparison.reached(index, &*self.store);
         self.applied.publish(Head { index, ledger_size, ledger_root, group_time_us });
     }
 
@@ -253,9 +255,11 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             while let Some(item) = next.take() {
                 let (entry, responder) = item.map_err(|error| self.failed(error))?;
                 bytes += convert::payload_bytes(&entry.payload);
-                let is_head = Applied::is_kept_head(entry.log_id.index);
+                let index = entry.log_id.index;
+                let is_head = Applied::is_kept_head(index) || self.applied.comparison.wants(index);
                 chunk.push((entry, responder));
-                // Heads are kept at fixed indexes, so that replicas can compare them.
+                // Heads are kept at fixed indexes, rows frozen where a comparison wants them, so that
+                // replicas are held against each other at the same point.
                 if is_head || bytes >= READ_BYTES_MAX {
                     break;
                 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use dtm_compare::RowsCompared;
 use dtm_types::{GroupId, NodeId, ReplicaId};
 use openraft::async_runtime::watch::WatchReceiver;
 
@@ -53,6 +54,10 @@ pub struct GroupStatus {
     pub replicas: Vec<ReplicaStatus>,
     /// On the leader: how far those at other sites are behind.
     pub lags: Vec<ReplicaLag>,
+    /// On the leader, where the layout has a standby: copies there that answer and are not late.
+    pub standby_sets: Option<usize>,
+    /// On the leader: what it found when it compared the rows of the replicas last.
+    pub compared: Option<RowsCompared>,
     /// A safety property that was seen broken (RAFT-1).
     pub alarm: Option<String>,
     /// Why the group does not serve here, where it has stopped.
@@ -62,7 +67,7 @@ pub struct GroupStatus {
 }
 
 impl Group {
-    fn status(&self, lags: Vec<ReplicaLag>) -> GroupStatus {
+    fn status(&self, lags: Vec<ReplicaLag>, standby_sets: Option<usize>) -> GroupStatus {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
@@ -97,6 +102,8 @@ impl Group {
             queued_bytes: self.bundler.queued_bytes(),
             replicas: replicas.collect(),
             lags,
+            standby_sets,
+            compared: self.applied.comparison.told(),
             alarm: self.applied.alarm(),
             failure: self.applied.failure().or(stopped),
             recovering: None,
@@ -121,6 +128,8 @@ impl Down {
             queued_bytes: 0,
             replicas: Vec::new(),
             lags: Vec::new(),
+            standby_sets: None,
+            compared: None,
             alarm: None,
             failure: None,
             recovering: Some(self.cause),
@@ -132,7 +141,9 @@ impl ClusterNode {
     /// Every group with a replica on this node, ascending.
     pub fn status(&self) -> Vec<GroupStatus> {
         let running = self.registry().groups();
-        let status = |group: &Arc<Group>| group.status(self.lags().of(group.id));
+        let lags = self.lags();
+        let status =
+            |group: &Arc<Group>| group.status(lags.of(group.id), lags.standby_sets(group.id));
         let mut all: Vec<GroupStatus> = running.iter().map(status).collect();
         all.extend(self.registry().down().into_iter().map(|(group, down)| down.status(group)));
         all.sort_by_key(|status| status.group);

@@ -137,14 +137,23 @@ impl Registry {
             |error: repair::Error| Error::Recovering { group, replica, cause: error.to_string() };
         let purged = log.marks().purged.map_or(0, |purged| purged.index);
         let rows = check_rows(group, &*store);
+        let distrusted = self.distrusted(group);
         let is_whole = rows.as_ref().is_ok_and(|applied| *applied >= purged)
-            && self.states().damage(group).is_none();
+            && self.states().damage(group).is_none()
+            && distrusted.is_none();
         if !is_whole {
-            let why = rows.err().map_or_else(|| "behind the log".to_owned(), |e| e.to_string());
+            let known = if distrusted.is_some() { "not those of others" } else { "behind the log" };
+            let why = rows.err().map_or_else(|| known.to_owned(), |e| e.to_string());
             tracing::error!(group = group.0, why, "rows of a replica must be rebuilt");
-            let peers = self.peers_of(group);
+            let mut peers = self.peers_of(group);
+            let sources = distrusted.unwrap_or_default();
+            // Where all of them left meanwhile any other will do.
+            if peers.iter().any(|peer| sources.contains(&peer.node)) {
+                peers.retain(|peer| sources.contains(&peer.node));
+            }
             let links = self.links();
             rebuild::run(group, &log, self.deps(), links, &peers).await.map_err(recovering)?;
+            self.trust(group);
         }
         rebuild::follow_rows(group, &log, &store).await.map_err(recovering)?;
         let links = self.links();

@@ -105,6 +105,8 @@ impl Sandbox {
                 read_wait_ms: 3_000,
                 leader_wait_ms: 3_000,
                 queue_bytes_max: QUEUE_BYTES_MAX,
+                // What faulty rows do is seen by the checkers, and not mended before.
+                compare_bytes_per_second: 0,
                 ..ClusterConfig::new(CLUSTER, peer)
             };
             let at = nodes.len();

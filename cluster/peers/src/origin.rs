@@ -40,6 +40,11 @@ impl Peer {
         }
     }
 
+    /// Who speaks.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// For calls that are about no group.
     pub fn listed(&self) -> Result<(), Status> {
         self.may(u32::MAX, |_| false)

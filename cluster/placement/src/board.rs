@@ -36,6 +36,8 @@ pub struct SitePosition {
 #[derive(Debug, Default)]
 pub struct SiteBoard {
     has_standby: AtomicBool,
+    /// The site that stands by.
+    site: RwLock<Option<String>>,
     /// Of the groups that the standby holds copies of.
     groups: RwLock<BTreeMap<GroupId, Known>>,
 }
@@ -73,7 +75,10 @@ impl SiteBoard {
             known.drain(..beyond);
         }
         drop(groups);
-        self.has_standby.store(plan.layout().is_standby(), Ordering::Release);
+        let layout = plan.layout();
+        *self.site.write().unwrap_or_else(PoisonError::into_inner) =
+            layout.is_standby().then(|| layout.other.clone());
+        self.has_standby.store(layout.is_standby(), Ordering::Release);
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<GroupId, Known>> {
@@ -83,6 +88,11 @@ impl SiteBoard {
     /// Whether the layout has a standby.
     pub fn has_standby(&self) -> bool {
         self.has_standby.load(Ordering::Acquire)
+    }
+
+    /// The site that stands by; `None` where the layout has none.
+    pub fn standby_site(&self) -> Option<String> {
+        self.site.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Through which index the standby has a group; 0 = not known. `None` where it holds no copy.
@@ -194,6 +204,7 @@ mod tests {
         assert_eq!(board.through(GROUP), None);
         board.take(&plan(LayoutKind::Standby, &[(1, 1, true), (2, 3, true)]), 3, 1);
         assert_eq!((board.has_standby(), board.through(GROUP)), (true, Some(0)));
+        assert_eq!(board.standby_site().as_deref(), Some("b"));
         assert!(board.learn(told(4, 10)) && !board.learn(told(4, 10)));
         assert!(!board.learn(told(3, 99)), "of an earlier term");
         assert_eq!(board.through(GROUP), Some(10));
@@ -201,6 +212,7 @@ mod tests {
         assert_eq!(board.position(GROUP), Some(told(5, 2)));
         board.take(&plan(LayoutKind::Single, &[(1, 1, true), (2, 3, true)]), 3, 1);
         assert_eq!((board.has_standby(), board.through(GROUP)), (false, None));
+        assert_eq!(board.standby_site(), None);
         // A standby that comes anew begins anew.
         board.take(&plan(LayoutKind::Standby, &[(2, 3, true)]), 3, 1);
         assert_eq!(board.through(GROUP), Some(0));

@@ -20,6 +20,7 @@ use super::hello;
 use super::link;
 use super::snapshot;
 use crate::clocks::Standing;
+use crate::compare;
 use crate::convert;
 use crate::elsewhere;
 use crate::forward;
@@ -408,6 +409,17 @@ impl PeerService for PeerServer {
         let answered = tokio::task::spawn_blocking(move || acceptor.answer(from, &question)).await;
         let answer = answered.map_err(stopped)?.map_err(stopped)?;
         Ok(Response::new(wire::RegisterResponse { answer: answer.into() }))
+    }
+
+    async fn compare_rows(
+        &self,
+        request: Request<wire::CompareRowsRequest>,
+    ) -> Result<Response<wire::CompareRowsResponse>, Status> {
+        let peer = self.guard.check(&request)?;
+        let caller = peer.node();
+        let group = find(&self.registry, peer, request.get_ref().target)?;
+        let asked = request.into_inner();
+        compare::answer(&self.registry, group, caller, asked).await.map(Response::new)
     }
 
     async fn fetch_snapshot(

@@ -7,6 +7,7 @@ use rand as _;
 
 mod anchors;
 mod clocks;
+mod compare;
 mod crowded;
 mod damage;
 mod elsewhere;
@@ -20,5 +21,6 @@ mod proxy;
 mod replication;
 mod sites;
 mod snapshots;
+mod standby_sets;
 mod storage;
 mod stuck;

@@ -185,6 +185,8 @@ impl Shared {
             replicas: vec![replica],
             committed_index: group.head.index,
             lags: group.lags.iter().map(lag_to_wire).collect(),
+            standby_sets: group.standby_sets.map(small),
+            compared: group.compared.as_ref().map(|found| compared_to_wire(group.group, found)),
         }
     }
 
@@ -232,6 +234,24 @@ fn of_another_life(life: u64, own: u64) -> String {
     format!("it lives in life {life} of the cluster, this is life {own}; it rejoins by itself")
 }
 
+fn small(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn compared_to_wire(group: GroupId, found: &dtm_cluster::RowsCompared) -> wire::RowsCompared {
+    wire::RowsCompared {
+        group: group.0,
+        index: found.index,
+        age_ms: u64::try_from(found.age.as_millis()).unwrap_or(u64::MAX),
+        rows: found.rows,
+        replicas: small(found.replicas),
+        absent: small(found.absent),
+        differing: found.differing,
+        undecided: found.undecided,
+        named: found.named.clone(),
+    }
+}
+
 fn lag_to_wire(lag: &dtm_cluster::ReplicaLag) -> wire::ReplicaLag {
     wire::ReplicaLag {
         replica: lag.replica.0,
@@ -255,6 +275,8 @@ fn merge(groups: &mut Vec<wire::GroupStatus>, more: &[wire::GroupStatus]) {
                 group.committed_index = group.committed_index.max(other.committed_index);
                 group.replicas.extend(other.replicas.iter().cloned());
                 group.lags.extend(other.lags.iter().cloned());
+                group.standby_sets = group.standby_sets.or(other.standby_sets);
+                group.compared = group.compared.take().or_else(|| other.compared.clone());
             }
         }
     }

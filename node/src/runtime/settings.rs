@@ -38,6 +38,8 @@ pub(super) fn cluster_config(
     settings.sites_address = row.sites_address.clone();
     settings.version_max = version_max(config);
     settings.scrub_bytes_per_second = config.log.scrub_bytes_per_second;
+    settings.compare_every_ms = config.state.compare_every_ms;
+    settings.compare_bytes_per_second = config.state.compare_bytes_per_second;
     settings.timing = Timing {
         heartbeat_ms: config.raft.heartbeat_ms,
         election_min_ms: config.raft.election_min_ms,

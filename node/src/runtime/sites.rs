@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Error;
 use crate::config::{Config, Sites, Tls, host_and_port, second_peer};
-use crate::services::SiteLines;
 use crate::shell::Shell;
 use crate::tls::{self, Material, Peers};
+use dtm_doors::SiteLines;
 
 /// Opens the lines, and puts into the row where others reach them; none where `node.sites` is empty.
 pub(super) fn open(

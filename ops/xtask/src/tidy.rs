@@ -28,6 +28,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("dtm-peers", 2),
     ("dtm-clocks", 2),
     ("dtm-logs", 2),
+    ("dtm-compare", 2),
     ("dtm-register", 2),
     ("dtm-cluster", 2),
     ("dtm-actors", 3),
@@ -59,6 +60,7 @@ const WITHIN: &[(&str, &str)] = &[
     ("dtm-peers", "dtm-proto"),
     ("dtm-cluster", "dtm-clocks"),
     ("dtm-cluster", "dtm-logs"),
+    ("dtm-cluster", "dtm-compare"),
     ("dtm-cluster", "dtm-register"),
     ("dtm-logs", "dtm-storage"),
     ("dtm-client", "dtm-proto"),
@@ -66,6 +68,7 @@ const WITHIN: &[(&str, &str)] = &[
     ("dtm-setup", "dtm-ctl"),
     ("dtm-machine", "dtm-ledger"),
     ("dtm-placement", "dtm-machine"),
+    ("dtm-compare", "dtm-proto"),
     ("dtm-machine", "dtm-seal"),
     ("dtm-machine", "dtm-catalog"),
 ];

@@ -253,6 +253,40 @@ pub struct GroupStatus {
     /// By its leader: replicas at other sites than its own.
     #[prost(message, repeated, tag = "6")]
     pub lags: ::prost::alloc::vec::Vec<ReplicaLag>,
+    /// By its leader, where the layout has a standby: copies there that answer and are not late. None is
+    /// an alarm.
+    #[prost(uint32, optional, tag = "7")]
+    pub standby_sets: ::core::option::Option<u32>,
+    /// By its leader: what it found when it compared the rows of all replicas last. Absent before that.
+    #[prost(message, optional, tag = "8")]
+    pub compared: ::core::option::Option<RowsCompared>,
+}
+/// A comparison of the rows of a group's replicas at one applied index.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RowsCompared {
+    #[prost(uint32, tag = "1")]
+    pub group: u32,
+    #[prost(uint64, tag = "2")]
+    pub index: u64,
+    /// Since it began.
+    #[prost(uint64, tag = "3")]
+    pub age_ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub rows: u64,
+    #[prost(uint32, tag = "5")]
+    pub replicas: u32,
+    /// Members that were not compared: away, or too far behind.
+    #[prost(uint32, tag = "6")]
+    pub absent: u32,
+    /// Rows that were not the same everywhere; 0 = the replicas agree.
+    #[prost(uint64, tag = "7")]
+    pub differing: u64,
+    /// Of them those of which no value had a majority of the voters: nothing is repaired there.
+    #[prost(uint64, tag = "8")]
+    pub undecided: u64,
+    /// The first of them, in words.
+    #[prost(string, repeated, tag = "9")]
+    pub named: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplicaStatus {
@@ -999,6 +1033,12 @@ pub struct SiteStatusResponse {
     /// Whom to tell of a line that is cut (sites.contact of the node that answers).
     #[prost(string, tag = "6")]
     pub contact: ::prost::alloc::string::String,
+    /// Groups of which the standby has no set that answers and is not late, where the layout has one.
+    #[prost(uint32, repeated, tag = "7")]
+    pub without_standby: ::prost::alloc::vec::Vec<u32>,
+    /// Of each group, by its leader.
+    #[prost(message, repeated, tag = "8")]
+    pub compared: ::prost::alloc::vec::Vec<RowsCompared>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SiteLine {

@@ -862,6 +862,137 @@ pub struct RegisterResponse {
     #[prost(bytes = "bytes", tag = "1")]
     pub answer: ::prost::bytes::Bytes,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CompareRowsRequest {
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// Applied index at which rows are frozen.
+    #[prost(uint64, tag = "2")]
+    pub index: u64,
+    #[prost(oneof = "compare_rows_request::Ask", tags = "3, 4, 5, 6")]
+    pub ask: ::core::option::Option<compare_rows_request::Ask>,
+}
+/// Nested message and enum types in `CompareRowsRequest`.
+pub mod compare_rows_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Ask {
+        /// Freezes them, when the replica is there or comes there soon.
+        #[prost(message, tag = "3")]
+        Freeze(super::FreezeRows),
+        #[prost(message, tag = "4")]
+        Digest(super::KeyRange),
+        /// Keys and hashes of its first rows.
+        #[prost(message, tag = "5")]
+        List(super::KeyRange),
+        #[prost(message, tag = "6")]
+        Rebuild(super::RebuildRows),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FreezeRows {}
+/// Keys with from \<= key \< to.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyRange {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub from: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub to: ::prost::bytes::Bytes,
+}
+/// Refused unless the caller leads the group, as far as the receiver knows.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RebuildRows {
+    /// Nodes whose rows are right.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub sources: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// In words: the index and the first rows that differ.
+    #[prost(string, tag = "2")]
+    pub cause: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CompareRowsResponse {
+    #[prost(oneof = "compare_rows_response::Answer", tags = "1, 2, 3, 4")]
+    pub answer: ::core::option::Option<compare_rows_response::Answer>,
+}
+/// Nested message and enum types in `CompareRowsResponse`.
+pub mod compare_rows_response {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Answer {
+        #[prost(message, tag = "1")]
+        Frozen(super::FrozenRows),
+        #[prost(message, tag = "2")]
+        Digest(super::RangeDigest),
+        #[prost(message, tag = "3")]
+        List(super::RowHashes),
+        /// It is begun.
+        #[prost(message, tag = "4")]
+        Rebuild(super::RebuildRowsResponse),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FrozenRows {
+    #[prost(enumeration = "FrozenRowsState", tag = "1")]
+    pub state: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RangeDigest {
+    #[prost(uint64, tag = "1")]
+    pub rows: u64,
+    /// SHA-256 over lengths, keys and values in order.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub hash: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RowHashes {
+    #[prost(message, repeated, tag = "1")]
+    pub rows: ::prost::alloc::vec::Vec<RowHash>,
+    /// The range holds no more.
+    #[prost(bool, tag = "2")]
+    pub whole: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RowHash {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+    /// SHA-256 of the value.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub hash: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RebuildRowsResponse {}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum FrozenRowsState {
+    Unspecified = 0,
+    Kept = 1,
+    /// More than that is applied already.
+    Passed = 2,
+    /// The replica did not get there in time.
+    Behind = 3,
+}
+impl FrozenRowsState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FROZEN_ROWS_STATE_UNSPECIFIED",
+            Self::Kept => "FROZEN_ROWS_STATE_KEPT",
+            Self::Passed => "FROZEN_ROWS_STATE_PASSED",
+            Self::Behind => "FROZEN_ROWS_STATE_BEHIND",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FROZEN_ROWS_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "FROZEN_ROWS_STATE_KEPT" => Some(Self::Kept),
+            "FROZEN_ROWS_STATE_PASSED" => Some(Self::Passed),
+            "FROZEN_ROWS_STATE_BEHIND" => Some(Self::Behind),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod peer_service_client {
     #![allow(
@@ -1531,6 +1662,32 @@ pub mod peer_service_client {
                 .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "Register"));
             self.inner.unary(req, path, codec).await
         }
+        /// The leader of a group compares rows: the receiver freezes its rows at an applied index, says what
+        /// they are, and rebuilds them where they are not those of a majority of the voters.
+        pub async fn compare_rows(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CompareRowsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CompareRowsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dtm.cluster.v1.PeerService/CompareRows",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dtm.cluster.v1.PeerService", "CompareRows"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1723,6 +1880,15 @@ pub mod peer_service_server {
             request: tonic::Request<super::RegisterRequest>,
         ) -> std::result::Result<
             tonic::Response<super::RegisterResponse>,
+            tonic::Status,
+        >;
+        /// The leader of a group compares rows: the receiver freezes its rows at an applied index, says what
+        /// they are, and rebuilds them where they are not those of a majority of the voters.
+        async fn compare_rows(
+            &self,
+            request: tonic::Request<super::CompareRowsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CompareRowsResponse>,
             tonic::Status,
         >;
     }
@@ -2865,6 +3031,51 @@ pub mod peer_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RegisterSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dtm.cluster.v1.PeerService/CompareRows" => {
+                    #[allow(non_camel_case_types)]
+                    struct CompareRowsSvc<T: PeerService>(pub Arc<T>);
+                    impl<
+                        T: PeerService,
+                    > tonic::server::UnaryService<super::CompareRowsRequest>
+                    for CompareRowsSvc<T> {
+                        type Response = super::CompareRowsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CompareRowsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PeerService>::compare_rows(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CompareRowsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -70,7 +70,12 @@ impl StateRead for Frozen {
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StateError> {
-        let open = |options| self.snapshot.raw_iterator_opt(options);
+        // Whoever bounds the bytes reads all rows in turn (a snapshot, a backup, a comparison): what
+        // apply has in the cache stays there.
+        let open = |mut options: ReadOptions| {
+            options.fill_cache(bytes_max == usize::MAX);
+            self.snapshot.raw_iterator_opt(options)
+        };
         let rows = self.place.scan(&self.shared.engine, open, (from, to), (limit, bytes_max));
         self.shared.checked(rows)
     }

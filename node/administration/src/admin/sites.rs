@@ -80,6 +80,8 @@ impl AdminDoor {
             meta_current: status.meta_current,
             lines: lines::with_names(&status.nodes),
             contact: self.0.settings.now().running.sites.contact.clone(),
+            without_standby: without_standby(&status.groups),
+            compared: status.groups.iter().filter_map(|group| group.compared.clone()).collect(),
         })
     }
 }
@@ -222,6 +224,12 @@ fn sites(plan: &Plan, status: &wire::ClusterStatusResponse) -> Vec<wire::SiteDet
     sites
 }
 
+/// Groups of which their leader says so.
+fn without_standby(groups: &[wire::GroupStatus]) -> Vec<u32> {
+    let bare = groups.iter().filter(|group| group.standby_sets == Some(0));
+    bare.map(|group| group.group).collect()
+}
+
 /// Entries that a site lacks of all groups; nothing where the leader of one of them did not tell.
 fn behind(detail: &wire::SiteDetail, groups: usize, is_whole: bool) -> Option<u64> {
     let is_known = is_whole && groups > 0 && detail.lags.len() == groups;
@@ -295,6 +303,17 @@ mod tests {
         let told: Vec<_> =
             lags.iter().map(|lag| (lag.group, lag.entries, lag.lag_ms, lag.replicas)).collect();
         assert_eq!(told, [(1, 90, 40, 2), (2, 0, 0, 1)]);
+    }
+
+    #[test]
+    fn a_group_without_a_standby_set_is_named_where_there_is_to_be_one() {
+        let group = |group, standby_sets| wire::GroupStatus {
+            group,
+            standby_sets,
+            ..wire::GroupStatus::default()
+        };
+        let groups = [group(0, Some(2)), group(1, Some(0)), group(2, None)];
+        assert_eq!(without_standby(&groups), [1]);
     }
 
     #[test]

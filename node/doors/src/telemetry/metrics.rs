@@ -126,6 +126,12 @@ metrics! {
     Gauge "dtm_cluster_replicas_down" [""] "replicas": "Replicas of this node that neither vote nor serve while they are mended.";
     Counter "dtm_cluster_replicas_mended_total" [""] "replicas": "Replicas that were mended and run again.";
     Counter "dtm_cluster_entries_repaired_total" [""] "entries": "Log entries fetched from other replicas in place of damaged ones.";
+    Gauge "dtm_compare_age_seconds" ["group"] "seconds": "Since the last whole comparison of the rows of the group's replicas began, or since this node leads the group. 0 where another node leads it. A difference that is younger may not have been seen.";
+    Gauge "dtm_compare_differing_rows" ["group"] "rows": "Rows that the last comparison found not to be the same on all replicas, by the group's leader; 0 again once they are.";
+    Gauge "dtm_compare_absent_replicas" ["group"] "replicas": "Members of the group that the last comparison left out: away, or too far behind.";
+    Counter "dtm_compare_rows_differ_total" ["group, table"] "rows": "Rows that were found to differ and named in the log, by table (docs/formats.md).";
+    Counter "dtm_compare_repairs_total" ["group"] "replicas": "Replicas whose rows were ordered to be rebuilt, because they are not those of a majority of the voters.";
+    Counter "dtm_compare_bytes_total" [""] "bytes": "Bytes of rows that this node compared with those of other replicas, of groups that it leads.";
     Counter "dtm_cluster_states_rebuilt_total" [""] "replicas": "Rows rebuilt from another replica's snapshot.";
     Counter "dtm_cluster_snapshots_needless_total" [""] "snapshots": "Snapshots that came when the log held their last entry; nothing was installed.";
     Counter "dtm_cluster_snapshots_cut_total" [""] "snapshots": "Snapshots that were cut off; what they lacked is fetched later.";
@@ -158,6 +164,8 @@ metrics! {
     Gauge "dtm_sites_lag_entries" ["group, site"] "entries": "Committed entries that the replica furthest behind at another site does not hold, by the group's leader.";
     Gauge "dtm_sites_lag_seconds" ["group, site"] "seconds": "Age of the oldest of them, as far back as that leader has led.";
     Gauge "dtm_sites_lagging" ["group, site"] "groups": "1 while that is above `sites.lag_alarm_ms`, else 0.";
+    Gauge "dtm_sites_standby_sets" ["group"] "replicas": "Where the layout has a standby: copies of the group there that answer and are not late, by the group's leader.";
+    Gauge "dtm_sites_without_standby" ["group"] "groups": "1 where the layout has a standby and there is no such copy: the data have no standby set in time. Else 0.";
     Counter "dtm_sites_refused_total" ["cause"] "connections": "Connections and lanes between sites that were refused. Causes: certificate, handshake, handshakes, lane.";
     Counter "dtm_state_disk_full_total" [""] "tries": "Writes and flushes of rows refused because the disk is full.";
     Counter "dtm_state_moved_aside_total" [""] "folders": "Damaged folders of rows moved aside at a start.";

@@ -230,6 +230,10 @@ config! {
         block_cache_bytes: u64 = "134_217_728", (8 * MIB)..=(256 * GIB), "bytes", Node;
         /// Memory for rows that were not flushed, over all groups.
         write_buffer_bytes: u64 = "134_217_728", (8 * MIB)..=(64 * GIB), "bytes", Node;
+        /// How often the leader of a group compares the rows of all its replicas. A difference is found within this and twice what one comparison takes.
+        compare_every_ms: u64 = "900_000", 1_000..=86_400_000, "ms", Start;
+        /// How fast a node compares rows, over the groups that it leads; each replica of them reads its own as fast. A node that leads 20 GB of rows takes 20 minutes for them. 0 turns comparisons off.
+        compare_bytes_per_second: u64 = "16_777_216", 0..=GIB, "bytes per second", Start;
     }
     /// How the groups agree. Best the same on every node: let the cluster set it.
     raft: Raft {

@@ -2,7 +2,7 @@
 
 use dtm_proto::admin::{
     ConfirmChannelRequest, DetachSiteRequest, LackKind, LayoutLack, PrimacyRequest,
-    PutLayoutRequest, SiteDetail, SiteStatusRequest, SiteStatusResponse,
+    PutLayoutRequest, RowsCompared, SiteDetail, SiteStatusRequest, SiteStatusResponse,
 };
 use dtm_types::command::{LayoutKind, LayoutRow};
 use serde_json::{Value, json};
@@ -11,6 +11,11 @@ use super::text::group_name;
 use super::{lines, promote};
 use crate::args::{DetachArgs, Globals, LayoutArgs, LayoutName, SiteCommand};
 use crate::{Exit, Failure, Printer, Remote, confirm};
+
+/// Rows that differ and are named on one line.
+const ROWS_NAMED: usize = 3;
+/// A difference between replicas is found within this (P-20.3).
+const COMPARED_WITHIN_MS: u64 = 3_600_000;
 
 pub(crate) async fn run(command: &SiteCommand, globals: &Globals) -> Result<(), Failure> {
     let printer = Printer::new(globals);
@@ -185,7 +190,25 @@ fn troubles(status: &SiteStatusResponse, printer: &Printer<'_>) -> Vec<String> {
         }
     }
     troubles.extend(lines::troubles(status, printer));
+    for group in &status.without_standby {
+        troubles.push(printer.text("cli.no_standby_set", &[("group", &group_name(*group))]));
+    }
+    troubles.extend(status.compared.iter().filter_map(|found| compared_text(found, printer)));
     troubles
+}
+
+/// Why the rows of a group's replicas are not known to be the same now; `None` where they are.
+fn compared_text(found: &RowsCompared, printer: &Printer<'_>) -> Option<String> {
+    let group = group_name(found.group);
+    if found.differing > 0 {
+        let (count, index) = (found.differing.to_string(), found.index.to_string());
+        let rows = found.named.iter().take(ROWS_NAMED).cloned().collect::<Vec<_>>().join("; ");
+        let values = [("group", &*group), ("count", &*count), ("index", &*index), ("rows", &*rows)];
+        return Some(printer.text("cli.rows_differ", &values));
+    }
+    let minutes = (found.age_ms / 60_000).to_string();
+    let values = [("group", &*group), ("minutes", &*minutes)];
+    (found.age_ms > COMPARED_WITHIN_MS).then(|| printer.text("cli.rows_not_compared", &values))
 }
 
 fn lack_text(lack: &LayoutLack, printer: &Printer<'_>) -> String {
@@ -224,12 +247,18 @@ fn document(status: &SiteStatusResponse, troubles: &[String]) -> Value {
         json!({ "kind": kind, "site": lack.site, "group": lack.group, "found": lack.found,
             "wanted": lack.wanted })
     });
+    let compared = status.compared.iter().map(|found| {
+        json!({ "group": found.group, "index": found.index, "age_ms": found.age_ms,
+            "rows": found.rows, "replicas": found.replicas, "absent": found.absent,
+            "differing": found.differing, "undecided": found.undecided, "named": found.named })
+    });
     json!({
         "layout": { "kind": kind_of(&row), "version": row.version, "primary": row.primary,
             "standby": row.other, "arbiter": row.arbiter },
         "fulfilled": status.lacks.is_empty(), "lacks": lacks.collect::<Vec<_>>(),
         "sites": sites.collect::<Vec<_>>(), "lines": lines::document(status),
         "contact": status.contact,
+        "without_standby": status.without_standby, "compared": compared.collect::<Vec<_>>(),
         "meta_current": status.meta_current, "troubles": troubles,
     })
 }

@@ -83,6 +83,8 @@ pub(super) const PANELS: &[Panel] = &[
         queries: &[
             ("increase(dtm_ing1_alarms_total[1h])", "ING-1 {{instance}}"),
             ("increase(dtm_raft1_alarms_total[1h])", "RAFT-1 {{group}}"),
+            ("dtm_compare_differing_rows", "P-20.3 {{group}}"),
+            ("dtm_sites_without_standby", "P-20.1 {{group}}"),
         ],
     },
 ];
