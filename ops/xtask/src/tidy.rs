@@ -32,6 +32,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("dtm-actors", 3),
     ("dtm-identity", 4),
     ("dtm-setup", 4),
+    ("dtm-export", 4),
     ("dtm-ctl", 4),
     ("dtm", 5),
     ("dtm-demo", 6),

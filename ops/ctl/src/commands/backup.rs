@@ -1,4 +1,5 @@
-//! `dtm backup create|list|verify`. A restore makes a node: the binary carries it out.
+//! `dtm backup create|list|verify`. A restore makes a node and an export opens keys: the binary carries
+//! them out.
 
 use std::path::Path;
 
@@ -19,7 +20,7 @@ pub(crate) async fn run(command: &BackupCommand, globals: &Globals) -> Result<()
         BackupCommand::Create { full } => create(*full, globals, &printer).await,
         BackupCommand::List { folder } => list(folder, &printer),
         BackupCommand::Verify { folder, backup } => verify(folder, backup.as_deref(), &printer),
-        BackupCommand::Restore(_) => panic!("the binary restores"),
+        BackupCommand::Export(_) | BackupCommand::Restore(_) => panic!("the binary does it"),
     }
 }
 
@@ -167,9 +168,10 @@ fn of_folder(folder: &Path, error: dtm_backup::Error) -> Failure {
 
 /// The exit code of what is wrong with a backup.
 pub(crate) fn exit(error: &dtm_backup::Error) -> Exit {
-    use dtm_backup::Error::{Empty, Io, Taker, Unknown};
+    use dtm_backup::Error::{Empty, Io, Taker, TooEarly, TooLate, Unknown};
     match error {
         Io { .. } | Taker(_) | Unknown(_) | Empty => Exit::Failed,
+        TooEarly { .. } | TooLate { .. } => Exit::Failed,
         _ => Exit::Unverified,
     }
 }
@@ -198,6 +200,13 @@ pub(crate) fn tell(error: &dtm_backup::Error, lang: Lang) -> String {
         Error::Unfinished { backup } => render(lang, "cli.backup_unfinished", &[("name", backup)]),
         Error::Unknown(name) => render(lang, "cli.backup_unknown", &[("name", name)]),
         Error::Empty => render(lang, "cli.backup_none", &[]),
+        Error::TooLate { newest_us, .. } => {
+            render(lang, "cli.backup_too_late", &[("time", &exact(*newest_us))])
+        }
+        Error::TooEarly { group, first_us, .. } => {
+            let (group, first) = (group.to_string(), exact(*first_us));
+            render(lang, "cli.backup_too_early", &[("group", &group), ("time", &first)])
+        }
         Error::Chain { backup, parent, what } => {
             let (backup, parent) = (backup.to_string(), parent.to_string());
             let values = [("name", backup.as_str()), ("parent", parent.as_str()), ("what", *what)];
@@ -205,4 +214,10 @@ pub(crate) fn tell(error: &dtm_backup::Error, lang: Lang) -> String {
         }
         other => dtm_types::chain(other),
     }
+}
+
+/// A moment that can be given back as it is: cut to a second it would be another one.
+fn exact(time_us: i64) -> String {
+    jiff::Timestamp::from_microsecond(time_us)
+        .map_or_else(|_| time(time_us), |moment| moment.to_string())
 }

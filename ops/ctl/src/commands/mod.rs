@@ -23,4 +23,5 @@ pub(crate) mod source;
 mod source_row;
 mod text;
 
+pub use records::to_json as record_document;
 pub use text::time;
