@@ -51,7 +51,6 @@ impl Error {
         match self {
             Self::Config(_) => config::EXIT_CONFIG,
             Self::Failure(failure) => failure.exit() as u8,
-            Self::Restore(restore::Error::Differs { .. }) => Exit::Unverified as u8,
             Self::Pki(_) | Self::Join(_) | Self::Restore(_) => Exit::Failed as u8,
         }
     }

@@ -43,7 +43,7 @@ pub(super) async fn restore(
     let restored = restored.await.expect("it is not cancelled").map_err(of_restore)?;
     let printer = Printer::new(globals);
     let (config, backup) = (restored.config.display().to_string(), restored.backup.to_string());
-    let records: u64 = restored.groups.iter().map(|group| group.records).sum();
+    let records: u64 = restored.groups.iter().map(|group| group.found.records).sum();
     let beyond: u64 = restored.groups.iter().map(|group| group.beyond).sum();
     let (count, life) = (records.to_string(), restored.incarnation.to_string());
     let (cut, beyond) = (dtm_ctl::time(restored.anchor_us), beyond.to_string());
@@ -70,12 +70,13 @@ pub(super) async fn restore(
 }
 
 fn document(restored: &Restored, name: &str) -> Value {
-    let records: u64 = restored.groups.iter().map(|group| group.records).sum();
+    let records: u64 = restored.groups.iter().map(|group| group.found.records).sum();
     let ledgers = restored.groups.iter().map(|of| {
         json!({
-            "group": of.group.0, "index": of.index, "not_taken": of.beyond, "records": of.records,
-            "ledger_size": of.ledger_size, "ledger_root": hex::encode(of.ledger_root),
-            "state_sha256": hex::encode(of.state_digest),
+            "group": of.group.0, "index": of.index, "not_taken": of.beyond, "records": of.found.records,
+            "ledger_size": of.found.ledger_size,
+            "ledger_root": hex::encode(of.found.ledger_root),
+            "state_sha256": hex::encode(of.found.state_digest),
         })
     });
     json!({

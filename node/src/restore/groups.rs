@@ -5,28 +5,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dtm_backup::{Stand, StateDigest};
+use dtm_backup::{Meta, Stand, Then};
 use dtm_cluster::{DbStates, LogEntry, LogPosition, NodeLogs, Opening, Restoring};
-use dtm_ledger::Frontier;
-use dtm_machine::keys::{Key, table};
-use dtm_machine::reads;
-use dtm_machine::seams::{StateRead, StateStore};
 use dtm_storage::log::{LogConfig, NodeLog};
 use dtm_storage::state::{Owner, StateConfig};
 use dtm_storage::vfs::RealVfs;
 use dtm_types::command::command::Op;
 use dtm_types::command::{Actor, ActorKind, Command, Genesis, NodeRow};
-use dtm_types::format::{self, AnchoredGroup};
+use dtm_types::format;
 use dtm_types::{GroupId, NodeId};
 use prost::Message;
 use tokio::runtime::Handle;
 
-use super::meta::{Meta, Then};
 use super::{Error, Opened, RestoredGroup};
 use crate::runtime::{log_identity, peer_node};
-
-/// Rows looked at in one step.
-const ROWS_A_SCAN: usize = 4_096;
 
 /// Progress: bytes done, all bytes.
 type Progress<'a> = &'a mut dyn FnMut(u64, u64);
@@ -52,7 +44,7 @@ pub(super) fn fill(
     let mut filling = Filling {
         opened,
         runtime,
-        newest: Meta::newest(opened)?,
+        newest: Meta::newest(opened.chain())?,
         meta: None,
         tally: Tally { done: 0, all: bytes_of(opened), progress },
     };
@@ -135,47 +127,9 @@ impl Filling<'_> {
             let then = opened.until_us.map(|_| Then::of(store)).transpose()?;
             self.meta = Some((Meta::of(store)?, then));
         }
-        self.check(restoring.store(), group, stand)
-    }
-
-    /// The rows are those that were backed up, or those to which its entries lead, and the ledger in
-    /// them, made anew from its leaves, is the one that the backup has there and goes through the anchor.
-    fn check(
-        &self,
-        store: &dyn StateStore,
-        group: GroupId,
-        stand: &Stand,
-    ) -> Result<RestoredGroup, Error> {
         let then = self.meta.as_ref().and_then(|(_, then)| then.as_ref());
-        let anchor = self.opened.newest().anchor.as_ref().and_then(|leaf| leaf.anchor.as_ref());
-        let cut = || anchor.and_then(|a| a.groups.iter().find(|of| of.group == group.0));
-        let anchored = then.map_or_else(cut, |then| then.anchored(group));
-        let differs = |what: String| Error::Differs { group, what };
-        let mut digest = StateDigest::default();
-        each_row(store, (vec![0x01], vec![0xff; 64]), |key, value| {
-            digest.row(key, value);
-            Ok(())
-        })?;
-        let state_digest = digest.finish();
-        let (ledger_size, ledger_root) = ledger_of(store, group, anchored)?;
-        match self.opened.chain().cut(group, stand) {
-            Some(part) if state_digest[..] != part.state_digest[..] => {
-                return Err(differs("its rows are not those that the backup tells of".to_owned()));
-            }
-            Some(part) => {
-                if (ledger_size, &ledger_root[..]) != (part.ledger_size, &part.ledger_root[..]) {
-                    let what = "LED-1: its ledger is not the one of the backup";
-                    return Err(differs(what.to_owned()));
-                }
-            }
-            None => self.opened.chain().had(group, stand, &[(ledger_size, ledger_root)])?,
-        }
-        if let Some(then) = then.filter(|_| !group.is_meta()) {
-            expect_known(store, group, then)?;
-        }
-        let records = reads::head(store)?.records;
-        let Stand { index, beyond, .. } = *stand;
-        Ok(RestoredGroup { group, index, beyond, ledger_size, ledger_root, state_digest, records })
+        let found = chain.check(group, stand, restoring.store(), then)?;
+        Ok(RestoredGroup { group, index: stand.index, beyond: stand.beyond, found })
     }
 
     /// What begins the next life of a group, encoded.
@@ -212,63 +166,6 @@ impl Tally<'_> {
     }
 }
 
-/// Size and root of a ledger, from the hashes of its leaves; it goes through what was anchored.
-fn ledger_of(
-    store: &dyn StateStore,
-    group: GroupId,
-    anchored: Option<&AnchoredGroup>,
-) -> Result<(u64, [u8; 32]), Error> {
-    let differs = |what: &str| Error::Differs { group, what: what.to_owned() };
-    let mut frontier = Frontier::new();
-    let mut met = anchored.is_none_or(|anchored| anchored.ledger_size == 0);
-    each_row(store, Key::of(table::TILE).u8(0).range(), |_, value| {
-        let hash = value.try_into().map_err(|_| differs("a leaf of its ledger has no hash"))?;
-        frontier.append(hash);
-        if let Some(anchored) = anchored.filter(|of| of.ledger_size == frontier.size()) {
-            if frontier.root()[..] != anchored.ledger_root[..] {
-                return Err(differs("LED-1: its ledger does not go through the anchor"));
-            }
-            met = true;
-        }
-        Ok(())
-    })?;
-    if !met || reads::head(store)?.ledger_size != frontier.size() {
-        return Err(differs("LED-1: its ledger is not the one of the backup"));
-    }
-    Ok((frontier.size(), frontier.root()))
-}
-
-/// Every source that a group holds something of is known to meta. Their clocks may differ by as much as
-/// `raft.clock_offset_max_ms`, so that a source may be younger in meta than its first entry elsewhere.
-fn expect_known(store: &dyn StateStore, group: GroupId, then: &Then) -> Result<(), Error> {
-    each_row(store, Key::of(table::NAMES).range(), |key, _| {
-        let source = String::from_utf8_lossy(key[1..].strip_suffix(&[0]).unwrap_or(&key[1..]));
-        if then.knows_source(&source) {
-            return Ok(());
-        }
-        let what = format!(
-            "it holds source {source}, which meta learnt of after that moment by its own clock: name \
-             a moment a second later or earlier"
-        );
-        Err(Error::Differs { group, what })
-    })
-}
-
-fn each_row(
-    state: &dyn StateRead,
-    (mut from, to): (Vec<u8>, Vec<u8>),
-    mut take: impl FnMut(&[u8], &[u8]) -> Result<(), Error>,
-) -> Result<(), Error> {
-    loop {
-        let rows = state.scan(&from, &to, ROWS_A_SCAN)?;
-        let Some((last, _)) = rows.last() else { return Ok(()) };
-        from = [&last[..], &[0]].concat();
-        for (key, value) in &rows {
-            take(key, value)?;
-        }
-    }
-}
-
 /// The leaf that opens the next life of a group's ledger, and names where the one before ended.
 fn genesis(opened: &Opened, of: &RestoredGroup, life: u64) -> Op {
     let newest = opened.newest();
@@ -290,8 +187,8 @@ fn genesis(opened: &Opened, of: &RestoredGroup, life: u64) -> Op {
         incarnation: opened.incarnation.0,
         cause,
         previous_incarnation: life,
-        previous_size: of.ledger_size,
-        previous_root: Bytes::copy_from_slice(&of.ledger_root),
+        previous_size: of.found.ledger_size,
+        previous_root: Bytes::copy_from_slice(&of.found.ledger_root),
     };
     Op::Genesis(Genesis { genesis: Some(genesis) })
 }

@@ -16,7 +16,6 @@
 
 mod export;
 mod groups;
-mod meta;
 
 pub use export::{ExportOptions, export};
 
@@ -24,7 +23,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dtm_backup::{Folder, Manifest, OpenChain, Target};
+use dtm_backup::{Checked, Folder, Manifest, Meta, OpenChain, Target};
 use dtm_identity::Identity;
 use dtm_seal::DataKey;
 use dtm_storage::keys::{Keyring, Master};
@@ -88,14 +87,8 @@ pub struct RestoredGroup {
     pub index: u64,
     /// Entries of the backup behind that one: they are not taken.
     pub beyond: u64,
-    /// Leaves of its ledger.
-    pub ledger_size: u64,
-    /// Their root.
-    pub ledger_root: [u8; 32],
-    /// SHA-256 over its rows, as a backup of that moment would record it.
-    pub state_digest: dtm_backup::Digest,
-    /// Records that it holds.
-    pub records: u64,
+    /// What it is.
+    pub found: Checked,
 }
 
 /// Why a cluster was not restored.
@@ -122,17 +115,6 @@ pub enum Error {
     /// A group.
     #[error(transparent)]
     Group(#[from] dtm_cluster::Error),
-    /// Rows of a backup.
-    #[error("rows of the backup cannot be read: {0}")]
-    Rows(#[from] dtm_machine::seams::StateError),
-    /// What was restored is not what was backed up.
-    #[error("group {group}: {what}; nothing was restored")]
-    Differs {
-        /// The group.
-        group: GroupId,
-        /// How.
-        what: String,
-    },
     /// A life that was lived already.
     #[error(
         "incarnation {asked} was in use: backups of this cluster are here up to incarnation {of}, name a \
@@ -230,7 +212,10 @@ pub fn restore(
     options.node.check_hosts()?;
     let opened = open(options)?;
     if options.incarnation.is_none() {
-        meta::one_life(&opened)?;
+        let of = opened.newest().incarnation;
+        if Meta::newest(opened.chain())?.has_standby() {
+            return Err(Error::LifeUnnamed { of });
+        }
     }
     let made = make(options, &opened, now_us, runtime, progress);
     if made.is_err() {

@@ -20,9 +20,11 @@
 //! - the manifest is written when everything else is on stable storage and was read back from there.
 
 mod chain;
+mod checked;
 mod chunks;
 mod error;
 mod manifest;
+mod meta;
 mod moment;
 mod read;
 mod select;
@@ -35,9 +37,11 @@ mod backup_test;
 mod moment_test;
 
 pub use chain::{Found, chain, find, find_at, list};
+pub use checked::Checked;
 pub use chunks::{Entry, Kind, Row, StateDigest};
 pub use error::Error;
 pub use manifest::{FilePart, GroupPart, MANIFEST, Manifest};
+pub use meta::{Meta, Then};
 pub use moment::{OpenChain, Stand};
 pub use read::{open_manifest, read_entries, read_manifest, read_rows, verify};
 pub use select::{Batch, TakeBatch, Wanted};

@@ -4,10 +4,10 @@
 
 use bytes::Bytes;
 use dtm_machine::seams::{MemoryStateStore, SeededEntropy, StateBatch, StateRead, StateStore};
-use dtm_machine::{Committed, Machine};
+use dtm_machine::{Committed, Machine, keys};
 use dtm_seal::{DataKey, Secret};
 use dtm_types::command::command::Op;
-use dtm_types::command::{AppendBatch, Command, Genesis, OpenSession, PutKey};
+use dtm_types::command::{AppendBatch, Command, Genesis, OpenSession, PutKey, SourceRow};
 use dtm_types::format::{
     self, AnchoredGroup, EntryBody, HeaderA, HeaderB, KeyPurpose, Leaf, LedgerAnchor, WrappedKey,
 };
@@ -234,6 +234,50 @@ fn lived(target: &dyn Target) -> (Life, Vec<(Manifest, DataKey)>) {
     let third = life.back_up(target, 3, Some(&second), 14);
     let links = [first, second, third].into_iter().zip([key(1), key(2), key(3)]).collect();
     (life, links)
+}
+
+/// A meta that knows some sources and no anchor.
+fn meta(sources: &[&str]) -> Then {
+    let store = MemoryStateStore::new(GroupId::META);
+    let mut batch = StateBatch::default();
+    for source in sources {
+        let row = SourceRow { source: (*source).into(), ..SourceRow::default() };
+        batch.put(keys::named(keys::table::SOURCE, source), row.encode_to_vec());
+    }
+    store.write(&batch).unwrap();
+    Then::of(&store).unwrap()
+}
+
+#[test]
+fn what_was_put_together_is_held_against_the_chain_before_it_counts() {
+    let target = MemoryTarget::default();
+    let (life, links) = lived(&target);
+    let chain = OpenChain { target: &target, links: &links };
+    let both = meta(&["tinh-01", "tinh-02"]);
+    for second in 0..=18 {
+        let stand = chain.at(GROUP, at(second), 0, &mut |_| {}).unwrap();
+        let store = MemoryStateStore::new(GROUP);
+        chain.rows(GROUP, &stand, &store, &mut |_| {}).unwrap();
+        let checked = chain.check(GROUP, &stand, &store, Some(&both)).unwrap();
+        let was = &life.was[stand.index as usize];
+        assert_eq!((checked.ledger_size, checked.ledger_root), was.ledger);
+        // The anchor of the newest backup is held where no moment is asked for.
+        let whole = chain.check(GROUP, &stand, &store, None);
+        assert_eq!(whole.is_ok(), was.ledger.0 >= life.was[14].ledger.0, "at {second}: {whole:?}");
+        // A leaf that is another one, at a cut and between two.
+        let mut batch = StateBatch::default();
+        batch.put(keys::tile(0, was.ledger.0 - 1), vec![1; 32]);
+        store.write(&batch).unwrap();
+        assert!(chain.check(GROUP, &stand, &store, Some(&both)).is_err(), "at {second}");
+    }
+    let (_, rows) = restored(chain, at(9), 0);
+    let stand = chain.at(GROUP, at(9), 0, &mut |_| {}).unwrap();
+    let store = MemoryStateStore::new(GROUP);
+    let mut batch = StateBatch::default();
+    rows.into_iter().for_each(|(key, value)| batch.put(key, value));
+    store.write(&batch).unwrap();
+    let found = chain.check(GROUP, &stand, &store, Some(&meta(&["tinh-01"]))).unwrap_err();
+    assert!(found.to_string().contains("source tinh-02, which meta learnt of after"), "{found}");
 }
 
 /// Rows as of a moment.

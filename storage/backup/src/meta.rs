@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dtm_machine::keys::table;
 use dtm_machine::reads;
-use dtm_machine::seams::{MemoryStateStore, StateBatch, StateRead, StateStore};
+use dtm_machine::seams::{MemoryStateStore, StateBatch, StateError, StateRead, StateStore};
 use dtm_types::command::admin::Op as Action;
 use dtm_types::command::command::Op;
 use dtm_types::command::{
@@ -13,19 +13,15 @@ use dtm_types::command::{
 use dtm_types::format::AnchoredGroup;
 use dtm_types::{GroupId, ReplicaId};
 
-use super::{Error, Opened};
+use crate::Error;
+use crate::moment::OpenChain;
+use crate::read::read_rows;
 
 /// Sources read in one step.
 const SOURCES_A_STEP: usize = 1_024;
 
-/// Refuses where the life behind that of the backup may have been lived: a promotion begins one without
-/// a word to whoever makes backups.
-pub(super) fn one_life(opened: &Opened) -> Result<(), Error> {
-    Meta::newest(opened)?.has_one_life(opened.newest().incarnation)
-}
-
 /// What meta says of cluster, sites, nodes and groups.
-pub(super) struct Meta {
+pub struct Meta {
     cluster: ClusterRow,
     layout: LayoutRow,
     nodes: Vec<NodeRow>,
@@ -33,54 +29,68 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    /// As of the newest backup.
-    pub(super) fn newest(opened: &Opened) -> Result<Self, Error> {
-        let (newest, key) = opened.links.last().expect("a chain has an end");
+    /// As of the newest backup of a chain.
+    ///
+    /// # Errors
+    /// [`Error::Differs`], and those of [`read_rows`].
+    pub fn newest(chain: OpenChain<'_>) -> Result<Self, Error> {
+        let (newest, key) = chain.links.last().expect("a chain has an end");
         let store = MemoryStateStore::new(GroupId::META);
         let wanted = [table::CLUSTER, table::LAYOUT, table::NODE, table::GROUP];
-        dtm_backup::read_rows(&opened.target, newest, GroupId::META, key, &mut |rows| {
+        read_rows(chain.target, newest, GroupId::META, key, &mut |rows| {
             let mut batch = StateBatch::default();
             let rows = rows
                 .into_iter()
                 .filter(|row| row.key.first().is_some_and(|table| wanted.contains(table)));
             rows.for_each(|row| batch.put(row.key, row.value));
-            store.write(&batch).map_err(|error| dtm_backup::Error::Taker(Box::new(error)))
+            store.write(&batch).map_err(taker)
         })?;
         Self::of(&store)
     }
 
     /// As these rows have it.
-    pub(super) fn of(state: &dyn StateRead) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Differs`] where they are not those of a cluster, [`Error::Taker`] of the rows.
+    pub fn of(state: &dyn StateRead) -> Result<Self, Error> {
         let what = "meta has no row of the cluster".to_owned();
-        let cluster = reads::cluster(state)?;
+        let cluster = reads::cluster(state).map_err(taker)?;
         let cluster = cluster.ok_or(Error::Differs { group: GroupId::META, what })?;
-        let groups = reads::groups(state)?.into_iter().map(|row| (row.group, row)).collect();
-        let (layout, nodes) = (reads::layout(state)?, reads::nodes(state)?);
+        let groups = reads::groups(state).map_err(taker)?;
+        let groups = groups.into_iter().map(|row| (row.group, row)).collect();
+        let layout = reads::layout(state).map_err(taker)?;
+        let nodes = reads::nodes(state).map_err(taker)?;
         Ok(Self { cluster, layout, nodes, groups })
     }
 
     /// The life that these rows are of.
-    pub(super) fn incarnation(&self) -> u64 {
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
         self.cluster.incarnation
     }
 
-    pub(super) fn knows(&self, group: GroupId) -> bool {
+    /// Whether the group was there.
+    #[must_use]
+    pub fn knows(&self, group: GroupId) -> bool {
         self.groups.contains_key(&group.0)
     }
 
     /// An id that no replica of the group ever had.
-    pub(super) fn fresh_replica(&self, group: GroupId) -> Result<ReplicaId, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Differs`] where meta does not know the group.
+    pub fn fresh_replica(&self, group: GroupId) -> Result<ReplicaId, Error> {
         let what = || "meta does not know it".to_owned();
         let row = self.groups.get(&group.0);
         let row = row.ok_or_else(|| Error::Differs { group, what: what() })?;
         Ok(ReplicaId(row.next_replica_id))
     }
 
-    fn has_one_life(&self, of: u64) -> Result<(), Error> {
-        match self.layout.kind() {
-            LayoutKind::Standby => Err(Error::LifeUnnamed { of }),
-            _ => Ok(()),
-        }
+    /// Whether the cluster had a standby: a promotion begins a life without a word to whoever makes
+    /// backups.
+    #[must_use]
+    pub fn has_standby(&self) -> bool {
+        self.layout.kind() == LayoutKind::Standby
     }
 
     /// One node is left, at one site: what the backup says of sites is over, and with it the register
@@ -94,7 +104,10 @@ impl Meta {
 
     /// The next life of the cluster: its nodes are gone for good, `node` holds a replica of each group,
     /// under the id that `newest` has free.
-    pub(super) fn commands(
+    ///
+    /// # Errors
+    /// As [`Meta::fresh_replica`].
+    pub fn commands(
         &self,
         incarnation: u64,
         node: &NodeRow,
@@ -128,8 +141,12 @@ impl Meta {
     }
 }
 
+fn taker(error: StateError) -> Error {
+    Error::Taker(Box::new(error))
+}
+
 /// What the other groups are held against, where a moment is asked for: meta as it was then.
-pub(super) struct Then {
+pub struct Then {
     /// What its newest anchor says of each group.
     anchored: Vec<AnchoredGroup>,
     /// Codes of the sources that it knows.
@@ -137,12 +154,17 @@ pub(super) struct Then {
 }
 
 impl Then {
-    pub(super) fn of(state: &dyn StateRead) -> Result<Self, Error> {
-        let anchor = reads::anchors(state, 1)?.pop().and_then(|(_, leaf)| leaf.anchor);
+    /// As these rows of meta have it.
+    ///
+    /// # Errors
+    /// [`Error::Taker`] of the rows.
+    pub fn of(state: &dyn StateRead) -> Result<Self, Error> {
+        let anchor =
+            reads::anchors(state, 1).map_err(taker)?.pop().and_then(|(_, leaf)| leaf.anchor);
         let mut sources = BTreeSet::new();
         loop {
             let after = sources.last().map(String::as_str);
-            let step = reads::sources(state, after, SOURCES_A_STEP)?;
+            let step = reads::sources(state, after, SOURCES_A_STEP).map_err(taker)?;
             if step.is_empty() {
                 break;
             }
@@ -151,11 +173,13 @@ impl Then {
         Ok(Self { anchored: anchor.unwrap_or_default().groups, sources })
     }
 
-    pub(super) fn anchored(&self, group: GroupId) -> Option<&AnchoredGroup> {
+    /// What its newest anchor says of a group.
+    #[must_use]
+    pub fn anchored(&self, group: GroupId) -> Option<&AnchoredGroup> {
         self.anchored.iter().find(|of| of.group == group.0)
     }
 
-    pub(super) fn knows_source(&self, source: &str) -> bool {
+    pub(crate) fn knows_source(&self, source: &str) -> bool {
         self.sources.contains(source)
     }
 }
@@ -172,8 +196,7 @@ mod tests {
 
     #[test]
     fn after_a_standby_the_life_is_named_and_one_site_is_left() {
-        let standby = meta(LayoutKind::Standby);
-        assert!(matches!(standby.has_one_life(3), Err(Error::LifeUnnamed { of: 3 })));
+        assert!(meta(LayoutKind::Standby).has_standby());
         for kind in [LayoutKind::Standby, LayoutKind::Stretched] {
             let put = meta(kind).one_site().expect("it is put");
             let Some(Action::PutLayout(row)) = put.op else { panic!("{put:?}") };
@@ -181,7 +204,7 @@ mod tests {
             assert!(row.primary.is_empty() && row.seats.is_empty());
         }
         for kind in [LayoutKind::Unspecified, LayoutKind::Single, LayoutKind::Stretched] {
-            assert!(meta(kind).has_one_life(3).is_ok());
+            assert!(!meta(kind).has_standby());
         }
         assert!(meta(LayoutKind::Single).one_site().is_none());
     }
