@@ -135,7 +135,10 @@ impl Filling<'_> {
     /// What begins the next life of a group, encoded.
     fn commands(&self, of: &RestoredGroup, node: &NodeRow) -> Result<Vec<Bytes>, Error> {
         let (meta, _) = self.meta.as_ref().expect("meta is the first group");
-        let mut commands = vec![genesis(self.opened, of, meta.incarnation())];
+        // A moment may lie in a life before that of the backup.
+        let is_then = self.opened.until_us.is_some();
+        let life = if is_then { meta.incarnation() } else { self.opened.newest().incarnation };
+        let mut commands = vec![genesis(self.opened, of, life)];
         if of.group.is_meta() {
             commands.extend(meta.commands(self.opened.incarnation.0, node, &self.newest)?);
         }

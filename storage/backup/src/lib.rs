@@ -9,7 +9,8 @@
 //!      manifest                    last: without it there is no backup
 //! ```
 //!
-//! Owner of the state: nobody. A backup is written once by [`Writer`] and never changed. The bytes are
+//! Owner of the state: nobody. A backup is written once by [`Writer`] and never changed; chains
+//! that are surplus are removed whole ([`remove_chain`]). The bytes are
 //! described in docs/formats-backup.md, why they are so in docs/adr/0010.
 //!
 //! Invariants:
@@ -28,6 +29,7 @@ mod meta;
 mod moment;
 mod read;
 mod select;
+mod surplus;
 mod target;
 mod write;
 
@@ -45,6 +47,7 @@ pub use meta::{Meta, Then};
 pub use moment::{OpenChain, Stand};
 pub use read::{open_manifest, read_entries, read_manifest, read_rows, verify};
 pub use select::{Batch, TakeBatch, Wanted};
+pub use surplus::{Chain, Chains, chains, remove_chain};
 pub use target::{Folder, MemoryTarget, NewFile, Target};
 pub use write::{FileWriter, Writer};
 

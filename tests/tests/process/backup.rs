@@ -192,6 +192,7 @@ async fn a_lost_cluster_comes_back_out_of_a_backup() -> Result<()> {
     // It may still be read back: one is written at a time.
     let next = until("the next backup", WITHIN, async || backed.create(&[]).await).await?;
     ensure!(next["parent"] == own["backup"], "{next} does not continue {own}");
+    old_chains_go(&backed, &[&own, &next]).await?;
     backed.cluster.passed();
     Ok(())
 }
@@ -259,6 +260,25 @@ async fn a_mass_error_is_undone_to_the_moment_before_it() -> Result<()> {
     exports(&backed, &moment, good_count, good_count + wrong_count).await?;
     backed.cluster.passed();
     Ok(())
+}
+
+/// Of the life in force the chain before the newest; of the life before nothing, though it is older.
+async fn old_chains_go(backed: &Backed, old: &[&Value]) -> Result<()> {
+    let full = backed.create(&["--full"]).await?;
+    let folder = backed.folder.display().to_string();
+    let remove = ["--yes", "-o", "json", "backup", "remove", &folder, "--keep-chains", "1"];
+    let spoiled = backed.folder.join(full["backup"].as_str().context("an id")?).join("g001.rows");
+    let rows = std::fs::read(&spoiled)?;
+    std::fs::write(&spoiled, &rows[1..])?;
+    said(backed.cluster.dtm(&remove).await, "exit status: 20:")?;
+    listed(backed, 3 + old.len() + 1).await?;
+    std::fs::write(&spoiled, rows)?;
+    let done: Value = serde_json::from_str(&backed.cluster.dtm(&remove).await?)?;
+    let gone = done["removed"].as_array().context("a list")?;
+    ensure!(gone.len() == old.len() && done["kept_chains"] == 2, "{done}");
+    ensure!(old.iter().all(|old| gone.contains(&old["backup"])), "{done}");
+    listed(backed, 3 + 1).await?;
+    backed.verify(&backed.folder).await.map(drop)
 }
 
 /// Longer than the second to which a moment is named and the difference of two clocks of one machine.

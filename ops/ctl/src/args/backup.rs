@@ -1,5 +1,6 @@
 //! `dtm backup`.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -29,6 +30,15 @@ pub enum BackupCommand {
         /// Which; the newest where nothing is said.
         #[arg(long, value_name = "ID")]
         backup: Option<String>,
+    },
+    /// Remove old backups: whole chains, of each life of a cluster all but the newest so many. The newest
+    /// chain, which holds all that older ones do, is read to its last byte before anything goes.
+    Remove {
+        /// The folder, as this machine sees it.
+        folder: PathBuf,
+        /// Chains that stay, of each life.
+        #[arg(long, value_name = "COUNT")]
+        keep_chains: NonZeroUsize,
     },
     /// Write the records of one data set out of a backup into files, without a cluster: `records/` with
     /// where each stood, and `publish/`, which `dtm publish` sends again. They are in clear.
