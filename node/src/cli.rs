@@ -1,12 +1,14 @@
 //! Commands that the binary carries out itself: those of one node and its files.
 
+mod backups;
+
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
 use dtm_ctl::args::{
     BackupCommand, ClusterCommand, Command, ConfigCommand, ConfigFile, DocsPage, DoctorArgs,
-    GenerateCommand, Globals, InitArgs, JoinArgs, NodeArgs, RestoreArgs,
+    GenerateCommand, Globals, InitArgs, JoinArgs, NodeArgs,
 };
 use dtm_ctl::contexts::{self, Context, Contexts};
 use dtm_ctl::{Exit, Failure, Printer, Remote};
@@ -50,7 +52,6 @@ impl Error {
         match self {
             Self::Config(_) => config::EXIT_CONFIG,
             Self::Failure(failure) => failure.exit() as u8,
-            Self::Restore(restore::Error::Differs { .. }) => Exit::Unverified as u8,
             Self::Pki(_) | Self::Join(_) | Self::Restore(_) => Exit::Failed as u8,
         }
     }
@@ -97,8 +98,9 @@ pub fn run<'a>(
             Command::Cluster(ClusterCommand::Init(args)) => init(args, &printer, now_us)?,
             Command::Cluster(ClusterCommand::Join(args)) => join_cluster(args, &printer).await?,
             Command::Backup(BackupCommand::Restore(args)) => {
-                restore_cluster(args, globals, now_us).await?;
+                backups::restore(args, globals, now_us).await?;
             }
+            Command::Backup(BackupCommand::Export(args)) => backups::export(args, globals).await?,
             Command::Generate(GenerateCommand::Grafana) => {
                 printer.raw(&dtm_ctl::generate::grafana(globals.lang));
             }
@@ -339,59 +341,6 @@ async fn join_cluster(args: &JoinArgs, printer: &Printer<'_>) -> Result<(), Erro
         "cli.keep_master",
         &[("name", &args.node.folder.join("keys/master.key").display().to_string())],
     );
-    printer.say("cli.next_serve", &[("config", &config)]);
-    Ok(())
-}
-
-/// Between two reports of how far a restore is, bytes.
-const REPORT_EVERY: u64 = 16 << 20;
-
-async fn restore_cluster(args: &RestoreArgs, globals: &Globals, now_us: i64) -> Result<(), Error> {
-    let name = args.node.node.as_deref().unwrap_or(FIRST_NODE);
-    let options = restore::Options {
-        node: options(&args.node, name, "", "", 0),
-        from: args.from.clone(),
-        backup: args.backup.clone(),
-        keyring: args.keyring.clone(),
-        master: args.master.clone(),
-        incarnation: args.incarnation,
-    };
-    let (runtime, shown) = (tokio::runtime::Handle::current(), globals.clone());
-    let restored = tokio::task::spawn_blocking(move || {
-        let (printer, mut told) = (Printer::new(&shown), 0);
-        restore::restore(&options, now_us, &runtime, &mut |done, all| {
-            if (done >= told + REPORT_EVERY || done == all) && !printer.is_json() {
-                told = done;
-                let (count, all) = ((done >> 20).to_string(), (all >> 20).to_string());
-                let line = printer.text("cli.restore_step", &[("count", &count), ("all", &all)]);
-                eprintln!("{line}");
-            }
-        })
-    });
-    let restored = restored.await.expect("it is not cancelled").map_err(|error| match error {
-        restore::Error::Backup(error) => Error::Failure(Failure::Backup(error)),
-        error => Error::Restore(error),
-    })?;
-    let printer = Printer::new(globals);
-    let (config, backup) = (restored.config.display().to_string(), restored.backup.to_string());
-    let (count, life) = (restored.records.to_string(), restored.incarnation.to_string());
-    let cut = dtm_ctl::time(restored.anchor_us);
-    let values = [
-        ("count", count.as_str()),
-        ("name", backup.as_str()),
-        ("time", cut.as_str()),
-        ("incarnation", life.as_str()),
-        ("config", config.as_str()),
-    ];
-    let document = json!({
-        "backup": backup, "cut": cut, "incarnation": restored.incarnation.0,
-        "records": restored.records, "groups": restored.groups, "config": config,
-        "node": name, "node_id": restored.node.to_string(),
-    });
-    printer.done("cli.restored", &values, &document);
-    let master = args.node.folder.join("keys/master.key").display().to_string();
-    printer.say("cli.keep_master", &[("name", &master)]);
-    printer.say("cli.restore_next", &[]);
     printer.say("cli.next_serve", &[("config", &config)]);
     Ok(())
 }

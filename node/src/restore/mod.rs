@@ -5,19 +5,25 @@
 //!  keyring, its master key ─────┴─▶ keys of the backups ─▶ rows, entries
 //!    ─▶ FOLDER/data: log, state, keyring, incarnation n + 1 ─▶ FOLDER/dtm.toml, last
 //! ```
+//! To a moment between two backups: rows of the last cut before it, and the entries from there to the
+//! moment through apply ([`dtm_backup::OpenChain`]).
+//!
 //! The node is a new one, under a new id, and the only voter of every group. Others join it with a
 //! token. Whoever is still of the life before is refused by it, and refuses it.
 //!
 //! Nothing that is there is overwritten. What was begun and could not be ended is removed again; the
 //! folder counts as a node once its configuration is in it, which is written last.
 
+mod export;
 mod groups;
+
+pub use export::{ExportOptions, export};
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dtm_backup::{Folder, Manifest, Target};
+use dtm_backup::{Checked, Folder, Manifest, Meta, OpenChain, Target};
 use dtm_identity::Identity;
 use dtm_seal::DataKey;
 use dtm_storage::keys::{Keyring, Master};
@@ -41,14 +47,16 @@ pub struct Options {
     pub node: InitOptions,
     /// Folder that holds the backups.
     pub from: PathBuf,
-    /// Which; `None` = the newest.
+    /// Which; `None` = the newest, or the oldest that gives the moment.
     pub backup: Option<String>,
+    /// The moment to go back to, Unix microseconds; `None` = everything that the backup holds.
+    pub until_us: Option<i64>,
     /// Folder of a keyring that holds the cluster keys, from escrow.
     pub keyring: PathBuf,
     /// The master key that opens it.
     pub master: PathBuf,
-    /// The life that begins; `None` = the one behind that of the backup, which a cluster with a standby
-    /// may have had already.
+    /// The life that begins; `None` = the one behind the last that a backup of the folder knows, which
+    /// a cluster with a standby may have had already.
     pub incarnation: Option<u64>,
 }
 
@@ -65,10 +73,23 @@ pub struct Restored {
     pub anchor_us: i64,
     /// The life that begins.
     pub incarnation: Incarnation,
-    /// Records that are held, over all groups.
-    pub records: u64,
-    /// Groups.
-    pub groups: u32,
+    /// The moment, where one was asked for.
+    pub until_us: Option<i64>,
+    /// Its groups, meta first.
+    pub groups: Vec<RestoredGroup>,
+}
+
+/// A group as it was brought back, before what opens the next life.
+#[derive(Clone, Debug)]
+pub struct RestoredGroup {
+    /// The group.
+    pub group: GroupId,
+    /// Its last entry.
+    pub index: u64,
+    /// Entries of the backup behind that one: they are not taken.
+    pub beyond: u64,
+    /// What it is.
+    pub found: Checked,
 }
 
 /// Why a cluster was not restored.
@@ -95,26 +116,15 @@ pub enum Error {
     /// A group.
     #[error(transparent)]
     Group(#[from] dtm_cluster::Error),
-    /// Rows of a backup.
-    #[error("rows of the backup cannot be read: {0}")]
-    Rows(#[from] dtm_machine::seams::StateError),
-    /// What was restored is not what was backed up.
-    #[error("group {group}: {what}; nothing was restored")]
-    Differs {
-        /// The group.
-        group: GroupId,
-        /// How.
-        what: String,
-    },
     /// A life that was lived already.
     #[error(
-        "incarnation {asked} was in use: the backup is of incarnation {of}, name a later one than any \
-         that this cluster had"
+        "incarnation {asked} was in use: backups of this cluster are here up to incarnation {of}, name a \
+         later one than any that it had"
     )]
     Life {
         /// What was asked for.
         asked: u64,
-        /// That of the backup.
+        /// The last that a backup of the folder is of.
         of: u64,
     },
     /// A promotion may have begun lives that the backup does not know.
@@ -125,6 +135,17 @@ pub enum Error {
     LifeUnnamed {
         /// That of the backup.
         of: u64,
+    },
+    /// The files of an export, or a batch that does not open.
+    #[error(transparent)]
+    Export(dtm_export::Error),
+    /// Nothing to export.
+    #[error("the backup holds no record of data set {dataset}, source {source_code}")]
+    NoRecords {
+        /// Its code.
+        dataset: String,
+        /// Its code; `*` = all of them.
+        source_code: String,
     },
     /// A file.
     #[error("{path}: {source}")]
@@ -141,6 +162,10 @@ impl Error {
     pub fn told(&self) -> Option<Told> {
         match self {
             Self::LifeUnnamed { of } => Some(Told::new("refused.restore.standby").with("of", of)),
+            Self::NoRecords { dataset, source_code } => {
+                let none = Told::new("refused.export_none").with("dataset", dataset);
+                Some(none.with("source", source_code))
+            }
             _ => None,
         }
     }
@@ -150,15 +175,27 @@ impl Error {
 struct Opened {
     target: Folder,
     /// The full backup first, each with its key.
-    chain: Vec<(Manifest, DataKey)>,
+    links: Vec<(Manifest, DataKey)>,
     keyring: Keyring,
     incarnation: Incarnation,
+    until_us: Option<i64>,
 }
 
 impl Opened {
-    fn newest(&self) -> &Manifest {
-        &self.chain.last().expect("a chain has an end").0
+    fn chain(&self) -> OpenChain<'_> {
+        OpenChain { target: &self.target, links: &self.links }
     }
+
+    fn newest(&self) -> &Manifest {
+        self.chain().newest()
+    }
+}
+
+/// The backups that are needed, each with its key, opened by a keyring from escrow.
+struct Unlocked {
+    target: Folder,
+    links: Vec<(Manifest, DataKey)>,
+    keyring: Keyring,
 }
 
 /// Restores into a new folder. Blocking, on a thread where that is allowed; `progress` gets the bytes
@@ -176,7 +213,10 @@ pub fn restore(
     options.node.check_hosts()?;
     let opened = open(options)?;
     if options.incarnation.is_none() {
-        groups::one_life(&opened)?;
+        let of = opened.newest().incarnation;
+        if Meta::newest(opened.chain())?.has_standby() {
+            return Err(Error::LifeUnnamed { of });
+        }
     }
     let made = make(options, &opened, now_us, runtime, progress);
     if made.is_err() {
@@ -189,28 +229,48 @@ pub fn restore(
 }
 
 fn open(options: &Options) -> Result<Opened, Error> {
-    let master = Master::read(&options.master)?;
-    let folder = if options.keyring.is_file() {
-        options.keyring.parent().map(Path::to_owned).unwrap_or_default()
-    } else {
-        options.keyring.clone()
-    };
-    let keyring = Keyring::look(Arc::new(RealVfs), &folder, master, Arc::new(OsEntropy))?;
-    let target = Folder::new(&options.from);
-    let name = dtm_backup::find(&target, options.backup.as_deref())?;
-    let mut chain = Vec::new();
-    for manifest in dtm_backup::chain(&target, &name)? {
-        let row = manifest.key.as_ref().ok_or(Error::Lacking("a key for the backup"))?;
-        let key: DataKey = keyring.unwrap_data_key(GroupId::META, row)?;
-        let of = manifest.id().to_string();
-        chain.push((dtm_backup::open_manifest(&target as &dyn Target, &of, &key)?, key));
-    }
-    let of = chain.last().map_or(0, |(manifest, _)| manifest.incarnation);
+    let Options { backup, until_us, keyring, master, .. } = options;
+    let which = (backup.as_deref(), *until_us);
+    let Unlocked { target, links, keyring } = unlock(&options.from, which, keyring, master)?;
+    let cluster = links.last().map(|(manifest, _)| manifest.cluster.clone());
+    let known = dtm_backup::list(&target)?.into_iter().filter_map(|found| found.manifest.ok());
+    let lives = known.filter(|(of, _)| Some(&of.cluster) == cluster.as_ref());
+    let of = lives.map(|(of, _)| of.incarnation).max().unwrap_or(0);
     let asked = options.incarnation.unwrap_or(of + 1);
     if asked <= of {
         return Err(Error::Life { asked, of });
     }
-    Ok(Opened { target, chain, keyring, incarnation: Incarnation(asked) })
+    let (incarnation, until_us) = (Incarnation(asked), *until_us);
+    Ok(Opened { target, links, keyring, incarnation, until_us })
+}
+
+/// Finds a backup, by name or by a moment, and those that it continues, and opens their keys.
+fn unlock(
+    from: &Path,
+    (backup, until_us): (Option<&str>, Option<i64>),
+    keyring: &Path,
+    master: &Path,
+) -> Result<Unlocked, Error> {
+    let master = Master::read(master)?;
+    let folder = if keyring.is_file() {
+        keyring.parent().map(Path::to_owned).unwrap_or_default()
+    } else {
+        keyring.to_owned()
+    };
+    let keyring = Keyring::look(Arc::new(RealVfs), &folder, master, Arc::new(OsEntropy))?;
+    let target = Folder::new(from);
+    let name = match (backup, until_us) {
+        (None, Some(until_us)) => dtm_backup::find_at(&target, until_us)?,
+        _ => dtm_backup::find(&target, backup)?,
+    };
+    let mut links = Vec::new();
+    for manifest in dtm_backup::chain(&target, &name)? {
+        let row = manifest.key.as_ref().ok_or(Error::Lacking("a key for the backup"))?;
+        let key: DataKey = keyring.unwrap_data_key(GroupId::META, row)?;
+        let of = manifest.id().to_string();
+        links.push((dtm_backup::open_manifest(&target as &dyn Target, &of, &key)?, key));
+    }
+    Ok(Unlocked { target, links, keyring })
 }
 
 fn make(
@@ -232,7 +292,7 @@ fn make(
     let mut row = join::row(&options.node, node);
     // As if it had run once: the next start counts from here.
     row.boot_counter = 1;
-    let (failed, records) = (RefCell::new(None), RefCell::new(0));
+    let (failed, groups) = (RefCell::new(None), RefCell::new(Vec::new()));
     let progress = RefCell::new(progress);
     let fill = |data: &Path, master: &Path| -> Result<(), Error> {
         keyring::import(data, master, &opened.keyring.export())?;
@@ -240,7 +300,7 @@ fn make(
         life::write(data, opened.incarnation).map_err(file(data.join(life::FILE)))?;
         let filled =
             groups::fill(data, opened, &row, now_us, runtime, &mut **progress.borrow_mut())?;
-        *records.borrow_mut() = filled;
+        *groups.borrow_mut() = filled;
         let boot = Boot { counter: row.boot_counter, stamp_us: now_us };
         boot.write(data).map_err(file(data.join("boot")))
     };
@@ -258,7 +318,7 @@ fn make(
         backup: newest.id(),
         anchor_us: newest.anchor_us(),
         incarnation: opened.incarnation,
-        records: records.into_inner(),
-        groups: u32::try_from(newest.groups.len()).unwrap_or(u32::MAX),
+        until_us: opened.until_us,
+        groups: groups.into_inner(),
     })
 }

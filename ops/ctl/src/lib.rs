@@ -19,7 +19,7 @@ mod remote;
 mod request;
 mod told;
 
-pub use commands::time;
+pub use commands::{record_document, time};
 pub use failure::{Exit, Failure};
 pub use output::{Printer, confirm};
 pub use remote::Remote;

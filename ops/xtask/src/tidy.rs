@@ -34,6 +34,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("dtm-actors", 3),
     ("dtm-identity", 4),
     ("dtm-setup", 4),
+    ("dtm-export", 4),
     ("dtm-ctl", 4),
     ("dtm-doors", 5),
     ("dtm-administration", 6),

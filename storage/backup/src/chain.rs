@@ -53,6 +53,22 @@ pub fn find(target: &dyn Target, name: Option<&str>) -> Result<String, Error> {
     }
 }
 
+/// The oldest backup that was finished and gives the state at a moment (Unix microseconds): the first
+/// one that is cut there or later; its name.
+///
+/// # Errors
+/// [`Error::TooLate`] where every one was cut before, [`Error::Empty`], [`Error::Io`].
+pub fn find_at(target: &dyn Target, until_us: i64) -> Result<String, Error> {
+    let all = list(target)?;
+    let cuts = all.iter().filter_map(|found| {
+        found.manifest.as_ref().ok().map(|(manifest, _)| (manifest.anchor_us(), &found.name))
+    });
+    let newest_us = cuts.clone().map(|(cut_us, _)| cut_us).max().ok_or(Error::Empty)?;
+    let mut behind = cuts.filter(|(cut_us, _)| *cut_us >= until_us);
+    let oldest = behind.next().map(|(_, name)| name.clone());
+    oldest.ok_or(Error::TooLate { asked_us: until_us, newest_us })
+}
+
 /// The backups that one needs, the full one first, itself last. They belong together: each names the
 /// manifest of the one before by its digest, and goes on where that one ends.
 ///

@@ -103,6 +103,46 @@ pub enum Error {
         /// Last entry of the one before.
         expected: u64,
     },
+    /// The moment lies behind what the backup holds of every group.
+    #[error(
+        "the newest moment that this backup can give is {newest_us} (Unix microseconds), asked is \
+         {asked_us}"
+    )]
+    TooLate {
+        /// What was asked for, Unix microseconds.
+        asked_us: i64,
+        /// The anchor of the newest backup.
+        newest_us: i64,
+    },
+    /// The moment lies before a group began.
+    #[error(
+        "group {group} began at {first_us} (Unix microseconds), asked is {asked_us}: there is no \
+         earlier moment"
+    )]
+    TooEarly {
+        /// The group.
+        group: GroupId,
+        /// What was asked for, Unix microseconds.
+        asked_us: i64,
+        /// Its first entry that has a time.
+        first_us: i64,
+    },
+    /// Rows, entries and ledger of a group do not fit each other.
+    #[error("group {group}: {what}")]
+    Differs {
+        /// The group.
+        group: GroupId,
+        /// How.
+        what: String,
+    },
+    /// Entries that apply does not take.
+    #[error("group {group}: {cause}")]
+    Apply {
+        /// The group.
+        group: GroupId,
+        /// What apply said.
+        cause: String,
+    },
     /// Whoever takes what is read gave up.
     #[error(transparent)]
     Taker(Box<dyn std::error::Error + Send + Sync>),

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::chunks::{self, CHUNK_BYTES_MAX, Entry, FRAME_BYTES, HEADER_BYTES, Kind, Row};
 use crate::manifest::{MAGIC, MANIFEST, MANIFEST_BYTES_MAX, Manifest, PREFIX_BYTES, VERSION};
 use crate::target::Target;
-use crate::{Digest, Error, FilePart};
+use crate::{Digest, Error, FilePart, GroupPart};
 
 /// The manifest of a backup and the SHA-256 of its file. Its checksum is held, its seal is not: see
 /// [`open_manifest`].
@@ -107,20 +107,32 @@ pub fn verify(
         Some(key) => open_manifest(target, backup, key)?,
         None => read_manifest(target, backup)?.0,
     };
-    for group in &manifest.groups {
+    let cipher = key.map(DataKey::cipher);
+    check_files(target, manifest.id(), &manifest.groups, cipher.as_ref(), progress)?;
+    Ok(manifest)
+}
+
+/// Holds every file of these groups against what is said of it.
+pub(crate) fn check_files(
+    target: &dyn Target,
+    id: BackupId,
+    groups: &[GroupPart],
+    cipher: Option<&Xaes256Gcm>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Error> {
+    for group in groups {
         let parts = [(Kind::Rows, &group.rows), (Kind::Entries, &group.entries)];
         for (kind, part) in
             parts.into_iter().filter_map(|(kind, part)| Some((kind, part.as_ref()?)))
         {
-            let place = Place { id: manifest.id(), group: GroupId(group.group), kind };
-            let cipher = key.map(DataKey::cipher);
-            scan(target, place, part, cipher.as_ref(), &mut |chunk| {
+            let place = Place { id, group: GroupId(group.group), kind };
+            scan(target, place, part, cipher, &mut |chunk| {
                 progress(chunk.bytes);
                 Ok(())
             })?;
         }
     }
-    Ok(manifest)
+    Ok(())
 }
 
 /// The rows of a group, chunk by chunk, ascending.

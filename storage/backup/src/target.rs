@@ -7,7 +7,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Files of backups, by backup and name. Blocking. Nothing is overwritten, nothing is removed.
+use crate::manifest::MANIFEST;
+
+/// Files of backups, by backup and name. Blocking. Nothing is overwritten.
 pub trait Target: Send + Sync {
     /// Names of the backups, finished or not, ascending.
     fn backups(&self) -> io::Result<Vec<String>>;
@@ -23,6 +25,10 @@ pub trait Target: Send + Sync {
     /// # Errors
     /// `NotFound` where there is none.
     fn open(&self, backup: &str, file: &str) -> io::Result<Box<dyn Read + Send>>;
+
+    /// Removes a backup, its manifest first: what is left of an interrupted removal is none. Where there
+    /// is none nothing is done.
+    fn remove(&self, backup: &str) -> io::Result<()>;
 
     /// Makes the names of all files of a backup, and its own, outlive a power cut.
     fn settle(&self, backup: &str) -> io::Result<()>;
@@ -83,6 +89,19 @@ impl Target for Folder {
 
     fn open(&self, backup: &str, file: &str) -> io::Result<Box<dyn Read + Send>> {
         Ok(Box::new(File::open(self.path.join(backup).join(file))?))
+    }
+
+    fn remove(&self, backup: &str) -> io::Result<()> {
+        let folder = self.path.join(backup);
+        match fs::remove_file(folder.join(MANIFEST)) {
+            Ok(()) => File::open(&folder)?.sync_all()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn settle(&self, backup: &str) -> io::Result<()> {
@@ -168,6 +187,11 @@ impl Target for MemoryTarget {
         Ok(Box::new(Cursor::new(content.clone())))
     }
 
+    fn remove(&self, backup: &str) -> io::Result<()> {
+        self.files().retain(|(of, _), _| of != backup);
+        Ok(())
+    }
+
     fn settle(&self, _backup: &str) -> io::Result<()> {
         Ok(())
     }
@@ -220,6 +244,11 @@ mod tests {
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
         let none = target.open("b", "three").map(|_| ()).expect_err("not there");
         assert_eq!(none.kind(), io::ErrorKind::NotFound);
+        for _ in 0..2 {
+            target.remove("b").expect("removes, and has nothing to remove");
+            assert_eq!(target.backups().expect("lists"), ["a"]);
+        }
+        assert!(target.open("a", "one").is_ok() && target.open("b", "two").is_err());
     }
 
     #[test]

@@ -11,8 +11,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::chunks::{self, CHUNK_BYTES, Entry, HEADER_BYTES, Kind};
 use crate::manifest::{MAGIC, MANIFEST, Manifest, VERSION};
+use crate::read::check_files;
 use crate::target::{NewFile, Target};
-use crate::{Digest, Error, FilePart};
+use crate::{Digest, Error, FilePart, GroupPart};
 
 /// A backup that is being written. It is none until [`Writer::finish`] returned.
 pub struct Writer<'a> {
@@ -58,6 +59,22 @@ impl<'a> Writer<'a> {
         };
         file.put(&header)?;
         Ok(file)
+    }
+
+    /// Reads every file that the manifest is to name from where it lies now, and opens it. It comes
+    /// before [`Writer::finish`]: a manifest names nothing that was not read back. `progress` gets the
+    /// bytes of each chunk.
+    ///
+    /// # Errors
+    /// As [`crate::verify`].
+    pub fn read_back(
+        &self,
+        groups: &[GroupPart],
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), Error> {
+        let settled = self.target.settle(&self.name);
+        settled.map_err(|source| self.failed("sync", "", source))?;
+        check_files(self.target, self.id, groups, Some(&self.cipher), progress)
     }
 
     /// Writes the manifest: with it this is a backup. Version, id and nothing else are filled in here.

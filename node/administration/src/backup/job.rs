@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dtm_backup::{Entry, Folder, GroupPart, Kind, Manifest, Target, Writer};
+use dtm_backup::{Entry, Folder, GroupPart, Kind, Manifest, Writer};
 use dtm_cluster::GroupCopy;
 use dtm_machine::reads;
 use dtm_machine::seams::Freshness;
@@ -235,8 +235,13 @@ impl Job {
             software: env!("CARGO_PKG_VERSION").to_owned(),
             ..Manifest::default()
         };
+        self.read_back(&writer, &manifest.groups)?;
         let digest = writer.finish(manifest).map_err(|error| of_backup(&error))?;
-        self.read_back(plan.id, &key)?;
+        let there = dtm_backup::read_manifest(&self.folder, &plan.id.to_string());
+        let (_, found) = there.map_err(|error| of_backup(&error))?;
+        if found != digest {
+            return Err(told(ErrorCode::Damaged, &Told::new("refused.backup_manifest")));
+        }
         Ok((digest, bytes))
     }
 
@@ -297,13 +302,12 @@ impl Job {
         })
     }
 
-    /// Every byte from where it lies now, opened.
-    fn read_back(&self, id: BackupId, key: &DataKey) -> Result<(), Status> {
+    /// Every byte from where it lies now, opened, before a manifest names it.
+    fn read_back(&self, writer: &Writer<'_>, groups: &[GroupPart]) -> Result<(), Status> {
         let (mut bytes, mut reported) = (0, 0);
-        let target: &dyn Target = &self.folder;
         self.tell_blocking(BackupStep::Verify, (0, 0), 0)?;
         let mut gone = None;
-        let read = dtm_backup::verify(target, &id.to_string(), Some(key), &mut |more| {
+        let read = writer.read_back(groups, &mut |more| {
             bytes += more;
             if bytes >= reported + REPORT_EVERY {
                 reported = bytes;

@@ -3,7 +3,7 @@
 //! ```text
 //!  entry "begun" in meta ─▶ the next anchor ─▶ every group confirmed by its leader, then frozen here;
 //!    meta last, so that it knows every source that the others know
-//!  ─▶ rows and new entries, sealed, file by file ─▶ manifest ─▶ all of it read back and opened
+//!  ─▶ rows and new entries, sealed, file by file ─▶ all of it read back and opened ─▶ manifest
 //!  ─▶ entry with the digest of the manifest
 //! ```
 //! What it guarantees: every record that was acknowledged before the call is in it, and each group is

@@ -11,7 +11,7 @@ mod site;
 
 pub use approval::ApprovalCommand;
 pub use availability::{AvailabilityCommand, BoardArgs, ProbeArgs};
-pub use backup::{BackupCommand, RestoreArgs};
+pub use backup::{BackupCommand, ExportArgs, RestoreArgs, WhichBackup};
 pub use data::{
     AgentArgs, DatasetCommand, PublishArgs, QuarantineCommand, ReadArgs, RecordsCommand, SendForm,
     SendMode, SourceArgs, SourceCommand, SourceKeyCommand, SourceLimit,

@@ -1,5 +1,7 @@
-//! `dtm backup create|list|verify`. A restore makes a node: the binary carries it out.
+//! `dtm backup create|list|verify|remove`. A restore makes a node and an export opens keys: the binary carries
+//! them out.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use dtm_backup::{Folder, Manifest};
@@ -11,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::text::{id, time};
 use crate::args::{BackupCommand, Globals};
-use crate::{Exit, Failure, Printer, Remote};
+use crate::{Exit, Failure, Printer, Remote, confirm};
 
 pub(crate) async fn run(command: &BackupCommand, globals: &Globals) -> Result<(), Failure> {
     let printer = Printer::new(globals);
@@ -19,7 +21,10 @@ pub(crate) async fn run(command: &BackupCommand, globals: &Globals) -> Result<()
         BackupCommand::Create { full } => create(*full, globals, &printer).await,
         BackupCommand::List { folder } => list(folder, &printer),
         BackupCommand::Verify { folder, backup } => verify(folder, backup.as_deref(), &printer),
-        BackupCommand::Restore(_) => panic!("the binary restores"),
+        BackupCommand::Remove { folder, keep_chains } => {
+            remove(folder, *keep_chains, globals, &printer)
+        }
+        BackupCommand::Export(_) | BackupCommand::Restore(_) => panic!("the binary does it"),
     }
 }
 
@@ -134,26 +139,75 @@ fn verify(folder: &Path, backup: Option<&str>, printer: &Printer<'_>) -> Result<
     let failed = |error| of_folder(folder, error);
     let name = dtm_backup::find(&target, backup).map_err(failed)?;
     let chain = dtm_backup::chain(&target, &name).map_err(failed)?;
-    let bar = bar(printer);
-    let mut bytes = 0;
-    for of in &chain {
-        let read = dtm_backup::verify(&target, &of.id().to_string(), None, &mut |more| {
-            bytes += more;
-            let count = (bytes >> 20).to_string();
-            bar.set_message(printer.text("cli.backup_step_verify", &[("count", &count)]));
-        });
-        if let Err(error) = read {
-            bar.finish_and_clear();
-            return Err(failed(error));
-        }
-    }
-    bar.finish_and_clear();
+    let bytes = read_all(&target, &chain, printer).map_err(failed)?;
     let (count, read) = (chain.len().to_string(), bytes.to_string());
     printer.done(
         "cli.backup_verified",
         &[("name", &name), ("count", &count), ("bytes", &read)],
         &json!({ "backup": name, "backups": chain.len(), "bytes": bytes, "whole": true }),
     );
+    Ok(())
+}
+
+/// Every byte of some backups, without a key; how many.
+fn read_all(
+    target: &Folder,
+    backups: &[Manifest],
+    printer: &Printer<'_>,
+) -> Result<u64, dtm_backup::Error> {
+    let bar = bar(printer);
+    let mut bytes = 0;
+    let read = backups.iter().try_for_each(|of| {
+        let read = dtm_backup::verify(target, &of.id().to_string(), None, &mut |more| {
+            bytes += more;
+            let count = (bytes >> 20).to_string();
+            bar.set_message(printer.text("cli.backup_step_verify", &[("count", &count)]));
+        });
+        read.map(|_| ())
+    });
+    bar.finish_and_clear();
+    read.map(|()| bytes)
+}
+
+fn remove(
+    folder: &Path,
+    keep: NonZeroUsize,
+    globals: &Globals,
+    printer: &Printer<'_>,
+) -> Result<(), Failure> {
+    let target = Folder::new(folder);
+    let failed = |error| of_folder(folder, error);
+    let chains = dtm_backup::chains(&target, keep).map_err(failed)?;
+    let gone: Vec<&Manifest> = chains.surplus.iter().flatten().collect();
+    let (count, sum) = (gone.len().to_string(), gone.iter().map(|of| of.bytes()).sum::<u64>());
+    let of_chains = chains.surplus.len().to_string();
+    let (bytes, place) = (sum.to_string(), folder.display().to_string());
+    let values = [
+        ("count", count.as_str()),
+        ("chains", of_chains.as_str()),
+        ("bytes", bytes.as_str()),
+        ("folder", place.as_str()),
+    ];
+    if !gone.is_empty() {
+        confirm(globals, "cli.confirm_remove_backups", &values)?;
+    }
+    let mut read = Vec::new();
+    for surplus in &chains.surplus {
+        // All that goes is in this one; it is read once, and its chain joins.
+        let Some(newest) = chains.holder(surplus).and_then(|chain| chain.last()) else { continue };
+        if read.contains(&newest.id()) {
+            continue;
+        }
+        let whole = dtm_backup::chain(&target, &newest.id().to_string()).map_err(failed)?;
+        read_all(&target, &whole, printer).map_err(failed)?;
+        read.push(newest.id());
+    }
+    for surplus in chains.surplus.iter().filter(|surplus| chains.holder(surplus).is_some()) {
+        dtm_backup::remove_chain(&target, surplus).map_err(failed)?;
+    }
+    let names: Vec<String> = gone.iter().map(|of| of.id().to_string()).collect();
+    let document = json!({ "removed": names, "bytes": sum, "kept_chains": chains.kept.len() });
+    printer.done("cli.backups_removed", &values, &document);
     Ok(())
 }
 
@@ -167,9 +221,10 @@ fn of_folder(folder: &Path, error: dtm_backup::Error) -> Failure {
 
 /// The exit code of what is wrong with a backup.
 pub(crate) fn exit(error: &dtm_backup::Error) -> Exit {
-    use dtm_backup::Error::{Empty, Io, Taker, Unknown};
+    use dtm_backup::Error::{Empty, Io, Taker, TooEarly, TooLate, Unknown};
     match error {
         Io { .. } | Taker(_) | Unknown(_) | Empty => Exit::Failed,
+        TooEarly { .. } | TooLate { .. } => Exit::Failed,
         _ => Exit::Unverified,
     }
 }
@@ -198,6 +253,13 @@ pub(crate) fn tell(error: &dtm_backup::Error, lang: Lang) -> String {
         Error::Unfinished { backup } => render(lang, "cli.backup_unfinished", &[("name", backup)]),
         Error::Unknown(name) => render(lang, "cli.backup_unknown", &[("name", name)]),
         Error::Empty => render(lang, "cli.backup_none", &[]),
+        Error::TooLate { newest_us, .. } => {
+            render(lang, "cli.backup_too_late", &[("time", &exact(*newest_us))])
+        }
+        Error::TooEarly { group, first_us, .. } => {
+            let (group, first) = (group.to_string(), exact(*first_us));
+            render(lang, "cli.backup_too_early", &[("group", &group), ("time", &first)])
+        }
         Error::Chain { backup, parent, what } => {
             let (backup, parent) = (backup.to_string(), parent.to_string());
             let values = [("name", backup.as_str()), ("parent", parent.as_str()), ("what", *what)];
@@ -205,4 +267,10 @@ pub(crate) fn tell(error: &dtm_backup::Error, lang: Lang) -> String {
         }
         other => dtm_types::chain(other),
     }
+}
+
+/// A moment that can be given back as it is: cut to a second it would be another one.
+fn exact(time_us: i64) -> String {
+    jiff::Timestamp::from_microsecond(time_us)
+        .map_or_else(|_| time(time_us), |moment| moment.to_string())
 }

@@ -26,4 +26,5 @@ mod source_row;
 mod split;
 mod text;
 
+pub use records::to_json as record_document;
 pub use text::time;

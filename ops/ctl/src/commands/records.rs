@@ -175,7 +175,8 @@ fn line(record: &StoredRecord, digests: bool) -> String {
     )
 }
 
-fn to_json(record: &StoredRecord) -> Value {
+/// One record as `dtm records read -o json` prints it.
+pub fn to_json(record: &StoredRecord) -> Value {
     let envelope = record.envelope.clone().unwrap_or_default();
     let mut document = json!({
         "source": record.source, "stream": record.stream, "sequence": record.sequence, "dataset": record.dataset,
