@@ -28,6 +28,7 @@
 
 mod apply;
 mod current_reads;
+mod cycles;
 mod damage;
 mod durability;
 mod faulty_disk;

@@ -177,7 +177,7 @@ impl Asking<'_> {
         }
     }
 
-    /// Has the rows rebuilt that are off: of every learner, of one voter at a time.
+    /// Has the rows rebuilt that are off: of one replica, a voter first.
     async fn repair(&self, registry: &Arc<Registry>, voters: &BTreeSet<u64>, found: &Found) {
         let (group, report) = (self.group.id.0, &found.report);
         let sources = self.nodes(&report.sound());
@@ -195,19 +195,36 @@ impl Asking<'_> {
             found.index,
             first.join("; ")
         );
+        // It took a while: what was found counts for the members that it was found among only.
+        let (_, now) = self.group.members();
+        if !self.group.is_leader() || now[..] != [voters.clone()] {
+            tracing::info!(
+                group,
+                "voters or leader changed meanwhile: compared again before a repair"
+            );
+            return;
+        }
         let (odd_voters, learners): (BTreeSet<u64>, BTreeSet<u64>) =
             report.odd.keys().partition(|replica| voters.contains(replica));
-        for replica in learners.into_iter().chain(odd_voters.first().copied()) {
+        // One at a time: the next comparison finds the others, among the members of then.
+        let next = odd_voters.first().or(learners.first()).copied();
+        if let Some(replica) = next {
             tracing::error!(group, replica = self.seat(replica), cause, "rows are to be rebuilt");
             metrics::counter!("dtm_compare_repairs_total", "group" => group.to_string())
                 .increment(1);
             if replica == self.group.replica.0 {
                 let avoided = &registry.drained() | &self.nodes(&odd_voters);
-                if let Err(error) = self.group.give_up_leadership(&avoided).await {
-                    tracing::warn!(group, %error, "a leader whose rows are off could not hand over");
+                let given_up = self.group.give_up_leadership(&avoided).await;
+                if voters.len() > 1 && (given_up.is_err() || self.group.is_leader()) {
+                    tracing::warn!(
+                        group,
+                        ?given_up,
+                        "a leader whose rows are off could not hand over"
+                    );
+                    return;
                 }
                 registry.rebuild_rows(self.group, sources.clone(), cause.clone()).await;
-                continue;
+                return;
             }
             let to_wire = |node: &NodeId| Bytes::copy_from_slice(&node.0);
             let sources = sources.iter().map(to_wire).collect();
@@ -308,6 +325,8 @@ impl Registry {
     async fn rebuild_rows(&self, group: &Arc<Group>, sources: BTreeSet<NodeId>, cause: String) {
         // Before it is down: whoever mends it finds that its rows are not to be believed.
         self.distrust(group.id, sources);
-        self.take_down(group, cause).await;
+        if !self.take_down(group, cause).await {
+            self.trust(group.id);
+        }
     }
 }

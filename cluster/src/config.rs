@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtm_machine::seams::Clock;
+use dtm_peers::{PeerTls, SiteLines};
 use dtm_types::{ClusterId, Incarnation, NodeId, bundle};
 
 use crate::error::Error;
@@ -12,7 +13,6 @@ use crate::log_store::LogProvider;
 use crate::queue::QueueConfig;
 use crate::snapshot::StateProvider;
 use crate::type_config::PeerNode;
-use dtm_peers::{PeerTls, SiteLines};
 
 /// Who this node is and how its groups behave.
 #[derive(Clone, Debug)]

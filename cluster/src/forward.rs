@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use dtm_machine::seams::{ProposeError, Reply};
+use dtm_peers::OriginGuard;
 use dtm_proto::cluster as wire;
 use dtm_proto::cluster::peer_service_client::PeerServiceClient;
 use dtm_types::command::Outcome;
@@ -25,7 +26,6 @@ use crate::queue::{CommandQueue, Item};
 use crate::registry::Registry;
 use crate::requests;
 use crate::shares::{COMMANDS_MAX, Shares};
-use dtm_peers::OriginGuard;
 
 /// One message takes this much, unless a single command is larger.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;

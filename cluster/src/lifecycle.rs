@@ -9,6 +9,7 @@ use bytes::Bytes;
 use dtm_machine::reads;
 use dtm_machine::seams::Clock;
 use dtm_machine::seams::{Proposer, Reply};
+use dtm_peers::{Incoming, OriginGuard, OtherSites, Presence, Way};
 use dtm_proto::cluster as wire;
 use dtm_types::command::command::Op;
 use dtm_types::command::{
@@ -38,7 +39,6 @@ use crate::starting::{Condemned, Vetting, watch_roster};
 use crate::supervise;
 use crate::type_config::{PeerNode, peer_of};
 use crate::{roots, scrub, takeover};
-use dtm_peers::{Incoming, OriginGuard, OtherSites, Presence, Way};
 
 /// This node's groups, served to its peers.
 pub struct ClusterNode {

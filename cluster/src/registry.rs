@@ -331,16 +331,17 @@ impl Registry {
         self.down.lock().insert(group, down);
     }
 
-    /// Stops a replica that must not go on as it is.
-    pub(crate) async fn take_down(&self, group: &Arc<Group>, cause: String) {
+    /// Stops a replica that must not go on as it is; whether it ran.
+    pub(crate) async fn take_down(&self, group: &Arc<Group>, cause: String) -> bool {
         let _one_at_a_time = self.starting.lock().await;
         let is_in_force = self.group(group.id).is_some_and(|known| Arc::ptr_eq(&known, group));
         if !is_in_force {
-            return;
+            return false;
         }
         self.groups.write().remove(&group.id);
         group.stop().await;
         self.set_down(group.id, group.replica, cause);
+        true
     }
 
     /// The rows of a group here are rebuilt when its replica is mended next.

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use dtm_machine::reads;
 use dtm_machine::seams::Clock;
+use dtm_peers::{OriginGuard, OtherSites, PeerTls, Presence, Way};
 use dtm_proto::cluster as wire;
 use dtm_types::{GroupId, NodeId, ReplicaId};
 use futures::future::BoxFuture;
@@ -38,7 +39,6 @@ use crate::registry::Registry;
 use crate::state_machine::read_applied;
 use crate::states::noted_peers;
 use crate::type_config::{Membership, Payload, PeerNode};
-use dtm_peers::{OriginGuard, OtherSites, PeerTls, Presence, Way};
 
 /// A node that was off for longer waits for the leader of meta or for all other voters.
 pub const TRUSTED_AWAY: Duration = Duration::from_secs(600);

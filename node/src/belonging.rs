@@ -11,6 +11,7 @@
 
 use std::path::{Path, PathBuf};
 
+use dtm_doors::keyring;
 use dtm_identity::{Certificate, Identity};
 use dtm_storage::keys::Keyring;
 use dtm_types::text::Told;
@@ -19,7 +20,6 @@ use rustls_pki_types::CertificateDer;
 use crate::config::Config;
 use crate::pki::{self, Genesis, Issuing};
 use crate::tls;
-use dtm_doors::keyring;
 
 /// A certificate is valid from five minutes before it was made.
 const MADE_AFTER_US: i64 = 300_000_000;

@@ -12,6 +12,7 @@ use dtm_ctl::args::{
 };
 use dtm_ctl::contexts::{self, Context, Contexts};
 use dtm_ctl::{Exit, Failure, Printer, Remote};
+use dtm_doors::{keyring, telemetry};
 use dtm_proto::admin::{ClusterStatusRequest, ClusterStatusResponse};
 use dtm_types::text::Told;
 use futures::future::BoxFuture;
@@ -21,7 +22,6 @@ use crate::config::Loaded;
 use crate::doctor::{self, Verdict};
 use crate::pki::{self, InitOptions};
 use crate::{config, join, precheck, restore};
-use dtm_doors::{keyring, telemetry};
 
 /// How long `dtm doctor` waits for the cluster.
 const STATUS_WITHIN: Duration = Duration::from_secs(10);

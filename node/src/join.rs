@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dtm_administration::handover::Receiver;
+use dtm_doors::join_token::JoinToken;
+use dtm_doors::keyring;
+use dtm_doors::life;
 use dtm_identity::{Certificate, Identity};
 use dtm_proto::admin::join_service_client::JoinServiceClient;
 use dtm_proto::admin::{JoinRequest, JoinResponse};
@@ -24,10 +28,6 @@ use tonic::transport::{Channel, Endpoint};
 use crate::pki::make_request;
 use crate::pki::{self, InitOptions};
 use crate::tls::{client_pinned_to, connector};
-use dtm_administration::handover::Receiver;
-use dtm_doors::join_token::JoinToken;
-use dtm_doors::keyring;
-use dtm_doors::life;
 
 /// The whole call.
 const TIMEOUT: Duration = Duration::from_secs(30);

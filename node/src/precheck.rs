@@ -12,6 +12,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use dtm_doors::{keyring, telemetry};
 use dtm_storage::keys;
 use dtm_storage::log::{self, NodeLog};
 use dtm_storage::vfs::{RealVfs, Vfs};
@@ -22,7 +23,6 @@ use crate::config::{Config, Problem, check_files};
 use crate::pki::Genesis;
 use crate::runtime::log_identity;
 use crate::tls::{self, Fault};
-use dtm_doors::{keyring, telemetry};
 
 /// Every problem of a configuration that reads; empty where the node would start.
 pub fn problems(path: &Path, config: &Config, now_us: i64) -> Vec<Problem> {

@@ -1,5 +1,6 @@
 //! `dtm serve`: the shell with its services.
 
+use dtm_doors::{keyring, telemetry};
 use dtm_storage::keys;
 use dtm_types::text::{Lang, Told};
 use futures::future::LocalBoxFuture;
@@ -9,7 +10,6 @@ pub use crate::runtime::Ended;
 use crate::seams::Seams;
 use crate::shell::{self, Shell};
 use crate::{belonging, runtime, tls};
-use dtm_doors::{keyring, telemetry};
 
 /// Why a node did not run to its planned end.
 #[derive(Debug, thiserror::Error)]

@@ -11,12 +11,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dtm_doors::telemetry;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Loaded;
 use crate::tls::{self, Door, ListenOptions, Listener, Material};
-use dtm_doors::telemetry;
 
 /// Renders `/metrics`.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;

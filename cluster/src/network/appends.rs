@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dtm_peers::Peer;
 use dtm_proto::cluster as wire;
 use dtm_types::GroupId;
 use futures::StreamExt;
@@ -16,7 +17,6 @@ use crate::convert;
 use crate::log_store::ReplicaLog;
 use crate::registry::Registry;
 use crate::type_config::TypeConfig;
-use dtm_peers::Peer;
 
 /// The asker has given up long before: what it asked is not kept longer than this.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);

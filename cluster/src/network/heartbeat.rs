@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use dtm_peers::OriginGuard;
 use dtm_proto::cluster as wire;
 use dtm_proto::cluster::peer_service_client::PeerServiceClient;
 use futures::StreamExt;
@@ -16,7 +17,6 @@ use tonic::transport::Channel;
 use super::link::Link;
 use crate::convert;
 use crate::type_config::TypeConfig;
-use dtm_peers::OriginGuard;
 
 const PENDING_MAX: usize = 256;
 const BATCHES_MAX: usize = 16;

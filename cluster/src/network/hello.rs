@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use dtm_peers::OriginGuard;
 use dtm_proto::cluster as wire;
 use dtm_types::{GroupId, NodeId};
 
 use super::matched::WentBack;
 use crate::registry::Registry;
-use dtm_peers::OriginGuard;
 
 /// How long leading meta is confirmed for an answer.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dtm_peers::OriginGuard;
+use dtm_peers::Presence;
+use dtm_peers::{Connector, Way};
 use dtm_proto::cluster::peer_service_client::PeerServiceClient;
 use dtm_sites::Lane;
 use dtm_types::NodeId;
@@ -19,9 +22,6 @@ use crate::clocks::Clocks;
 use crate::error::Error;
 use crate::forward::Forwarder;
 use crate::pace::Pace;
-use dtm_peers::OriginGuard;
-use dtm_peers::Presence;
-use dtm_peers::{Connector, Way};
 
 /// Largest peer message, bytes.
 pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;

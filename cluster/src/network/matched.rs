@@ -18,13 +18,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dtm_peers::OriginGuard;
 use dtm_proto::cluster as wire;
 use dtm_types::NodeId;
 use openraft::raft::{StreamAppendError, StreamAppendResult};
 use parking_lot::Mutex;
 
 use crate::type_config::TypeConfig;
-use dtm_peers::OriginGuard;
 
 /// A log that no longer holds what its replica held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dtm_peers::PeerStream;
+use dtm_peers::{OriginGuard, Peer};
 use dtm_proto::cluster as wire;
 use dtm_proto::cluster::peer_service_server::{PeerService, PeerServiceServer};
 use dtm_types::{GroupId, ReplicaId};
@@ -28,8 +30,6 @@ use crate::group::Group;
 use crate::raft::GroupRaft;
 use crate::registry::Registry;
 use crate::standby;
-use dtm_peers::PeerStream;
-use dtm_peers::{OriginGuard, Peer};
 
 const STREAMS_MAX: u32 = 1024;
 pub(super) const ANSWERS_MAX: usize = 64;

@@ -3,6 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dtm_doors::Shared;
+use dtm_doors::audit::{Action, Actor, act};
+use dtm_doors::auth::address;
+use dtm_doors::join_token::JoinToken;
+use dtm_doors::status::{internal, status, told};
 use dtm_identity::Identity;
 use dtm_machine::reads;
 use dtm_proto::admin::join_service_server::JoinService;
@@ -15,11 +20,6 @@ use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use crate::handover;
-use dtm_doors::Shared;
-use dtm_doors::audit::{Action, Actor, act};
-use dtm_doors::auth::address;
-use dtm_doors::join_token::JoinToken;
-use dtm_doors::status::{internal, status, told};
 
 /// The service.
 pub struct JoinDoor(pub Arc<Shared>);

@@ -6,15 +6,15 @@ use dtm_identity::{
 };
 use dtm_machine::reads;
 use dtm_machine::seams::{GroupView, StateError, StateRead};
+use dtm_setup::tls::PeerInfo;
 use dtm_types::ErrorCode;
 use dtm_types::text::Told;
 use tonic::{Code, Request, Status};
 
-use super::live::CONFIRM_WITHIN;
+use super::cluster_status::CONFIRM_WITHIN;
 use super::rights::held;
 use super::shared::Shared;
 use super::status::{internal, of_identity, source_id, told};
-use dtm_setup::tls::PeerInfo;
 
 /// The scheme of the `authorization` metadata.
 const BEARER: &str = "Bearer ";

@@ -32,7 +32,7 @@ use dtm_types::text::Told;
 use dtm_types::{ErrorCode, KeyId, chain};
 use tonic::Status;
 
-use super::live::CONFIRM_WITHIN;
+use super::cluster_status::CONFIRM_WITHIN;
 use super::shared::Shared;
 use super::status::{internal, told};
 

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dtm_setup::config::Config;
+use dtm_setup::pki::Issuing;
 use dtm_storage::keys::{Error, Keyring, Master};
 use dtm_storage::vfs::RealVfs;
 
 use crate::system::OsEntropy;
-use dtm_setup::config::Config;
-use dtm_setup::pki::Issuing;
 
 /// Folder of the keyring in the data folder.
 const FOLDER: &str = "keyring";

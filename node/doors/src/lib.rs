@@ -13,6 +13,7 @@ mod arrivals;
 pub mod audit;
 pub mod auth;
 mod cluster_key;
+mod cluster_status;
 pub mod confirm;
 mod depended;
 pub mod directory;

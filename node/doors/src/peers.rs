@@ -11,6 +11,7 @@ use dtm_proto::admin::node_service_client::NodeServiceClient;
 use dtm_proto::admin::node_service_server::NodeService;
 use dtm_proto::records::{LookupResponse, QuarantineResponse, ReadResponse};
 use dtm_seal::{ClusterKey, Secret};
+use dtm_setup::tls::{Material, connector};
 use dtm_types::command::{ActorKind, NodeRow, SettingsRow};
 use dtm_types::{ErrorCode, GroupId, KeyId, NodeId};
 use parking_lot::Mutex;
@@ -24,7 +25,6 @@ use super::settings::check_here;
 use super::shared::Shared;
 use super::status::{internal, status};
 use super::{elsewhere, records};
-use dtm_setup::tls::{Material, connector};
 
 /// How long another node may take.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dtm_identity::Identity;
 use dtm_proto::admin as wire;
+use dtm_setup::pki::{self, Issuing};
 use dtm_types::command::IssueNodeCertificate;
 use dtm_types::command::admin::Op;
 use dtm_types::text::Told;
@@ -25,7 +26,6 @@ use tonic::Status;
 use super::audit::{Action, Actor, act};
 use super::shared::Shared;
 use super::status::{internal, told};
-use dtm_setup::pki::{self, Issuing};
 
 /// How often it is looked whether this node's certificate is due.
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);

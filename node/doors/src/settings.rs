@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use dtm_actors::Limits;
 use dtm_machine::reads;
+use dtm_setup::config::{self, Base, Config, KEYS, Loaded, Origin, Resolved, Scope};
 use dtm_types::ErrorCode;
 use dtm_types::command::SettingsRow;
 use dtm_types::text::Told;
@@ -23,7 +24,6 @@ use tonic::Status;
 
 use super::shared::Shared;
 use super::status::told;
-use dtm_setup::config::{self, Base, Config, KEYS, Loaded, Origin, Resolved, Scope};
 
 /// How often the row is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

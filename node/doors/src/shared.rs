@@ -6,6 +6,8 @@ use dtm_actors::{AckTimes, Contracts, KeyVault, SourcesHandle};
 use dtm_cluster::ClusterNode;
 use dtm_identity::Caller;
 use dtm_machine::seams::{Clock, Entropy, ReadView};
+use dtm_setup::config::{Config, Limits};
+use dtm_setup::tls::Material;
 use dtm_storage::keys::Keyring;
 use dtm_storage::log::NodeLog;
 use dtm_storage::state::StateDb;
@@ -17,8 +19,6 @@ use tonic::Status;
 
 use crate::http::Console;
 use crate::primacy::Primacy;
-use dtm_setup::config::{Config, Limits};
-use dtm_setup::tls::Material;
 
 use super::ahead::Ahead;
 use super::arrivals::Arrivals;

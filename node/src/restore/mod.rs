@@ -24,6 +24,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dtm_backup::{Checked, Folder, Manifest, Meta, OpenChain, Target};
+use dtm_doors::keyring;
+use dtm_doors::life;
+use dtm_doors::system::OsEntropy;
 use dtm_identity::Identity;
 use dtm_seal::DataKey;
 use dtm_storage::keys::{Keyring, Master};
@@ -36,9 +39,6 @@ use tokio::runtime::Handle;
 use crate::join;
 use crate::pki::{self, InitOptions};
 use crate::runtime::boot::Boot;
-use dtm_doors::keyring;
-use dtm_doors::life;
-use dtm_doors::system::OsEntropy;
 
 /// What to restore, and as what.
 #[derive(Clone, Debug)]

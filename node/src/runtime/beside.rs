@@ -5,16 +5,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::task::AbortOnDropHandle;
-
-use super::found;
-use crate::pki::Genesis;
 use dtm_administration::keep_backups;
 use dtm_doors::primacy;
 use dtm_doors::{
     Shared, enter_lines, follow_leaders, keep_certificate, keep_cluster_key, keep_drained,
     keep_settings, watch_fences, watch_rights,
 };
+use tokio_util::task::AbortOnDropHandle;
+
+use super::found;
+use crate::pki::Genesis;
 
 type Part = AbortOnDropHandle<()>;
 

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dtm_administration::dataset_row;
 use dtm_catalog::{BUILT_IN_IDS, Definition};
+use dtm_doors::Shared;
+use dtm_doors::audit::{Action, Actor, act};
 use dtm_machine::reads;
 use dtm_machine::seams::StateError;
 use dtm_types::command::admin::Op;
@@ -13,9 +16,6 @@ use serde_json::json;
 use tonic::{Code, Status};
 
 use crate::pki::Genesis;
-use dtm_administration::dataset_row;
-use dtm_doors::Shared;
-use dtm_doors::audit::{Action, Actor, act};
 
 /// Writes the first operator and the built-in data sets.
 pub(super) async fn found(shared: &Arc<Shared>, genesis: &Genesis) -> Result<(), Status> {

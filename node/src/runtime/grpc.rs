@@ -3,6 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dtm_administration::{AdminDoor, BackupDoor, JoinDoor};
+use dtm_doors::http::{LiveStatus, Readiness};
+use dtm_doors::telemetry::ContainCalls;
+use dtm_doors::{
+    IngestServer, Live, NodeDoor, RecordsDoor, Shared, TellTooLarge, metered, reflection,
+};
 use dtm_proto::admin::admin_service_server::AdminServiceServer;
 use dtm_proto::admin::backup_service_server::BackupServiceServer;
 use dtm_proto::admin::join_service_server::JoinServiceServer;
@@ -17,12 +23,6 @@ use tower::util::{MapRequestLayer, MapResponseLayer};
 
 use super::settings::LEAVE_WITHIN;
 use crate::tls;
-use dtm_administration::{AdminDoor, BackupDoor, JoinDoor};
-use dtm_doors::http::{LiveStatus, Readiness};
-use dtm_doors::telemetry::ContainCalls;
-use dtm_doors::{
-    IngestServer, Live, NodeDoor, RecordsDoor, Shared, TellTooLarge, metered, reflection,
-};
 
 /// Largest request of administration: a data set's definition of 1 MiB. It is decoded before anybody
 /// knows who asks.

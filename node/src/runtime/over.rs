@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dtm_cluster::{DbStates, Order, Starting, StateProvider};
+use dtm_doors::lives::{self, Lives};
+use dtm_doors::primacy::{Primacy, has_register};
 use dtm_machine::reads;
 use dtm_machine::seams::{Clock, Entropy, StateError};
 use dtm_types::command::LayoutRow;
@@ -15,8 +17,6 @@ use super::admit::{Start, Started, counted, stamping, start};
 use super::boot::Boot;
 use super::run::{Ended, Error};
 use crate::config::Config;
-use dtm_doors::lives::{self, Lives};
-use dtm_doors::primacy::{Primacy, has_register};
 
 /// The disk of a node, as its start finds it.
 pub(super) struct Found<'a> {

@@ -6,6 +6,13 @@ use std::time::Duration;
 
 use dtm_actors::{AckTimes, Contracts, Deps as SessionDeps, KeyVault, SourcesHandle, Treatment};
 use dtm_cluster::{ClusterNode, DbStates, Deps as ClusterDeps, NodeLogs, PeerTls};
+use dtm_doors::http::{self, Console, Pages};
+use dtm_doors::life;
+use dtm_doors::lives::{self, Lives};
+use dtm_doors::primacy::{Primacy, Rightful};
+use dtm_doors::system::{OsEntropy, SystemClock};
+use dtm_doors::vault::NodeVault;
+use dtm_doors::{Live, PeerCalls, Room, Settings, Shared, SiteLines, limits};
 use dtm_machine::seams::{Clock, Entropy};
 use dtm_storage::keys::Keyring;
 use dtm_storage::log::NodeLog;
@@ -25,13 +32,6 @@ use crate::pki::{self, Genesis};
 use crate::seams::Seams;
 use crate::shell::{RenderMetrics, Shell};
 use crate::tls::{self, Peers};
-use dtm_doors::http::{self, Console, Pages};
-use dtm_doors::life;
-use dtm_doors::lives::{self, Lives};
-use dtm_doors::primacy::{Primacy, Rightful};
-use dtm_doors::system::{OsEntropy, SystemClock};
-use dtm_doors::vault::NodeVault;
-use dtm_doors::{Live, PeerCalls, Room, Settings, Shared, SiteLines, limits};
 
 /// How long connections may take to end.
 const DOORS_END: Duration = Duration::from_secs(10);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_cluster::{ClusterConfig, PeerNode, Timing};
+use dtm_doors::life;
 use dtm_storage::keys::Keyring;
 use dtm_storage::log::{LogConfig, LogIdentity, NodeLog};
 use dtm_storage::state::StateConfig;
@@ -20,7 +21,6 @@ use crate::config::Config;
 use crate::pki::Genesis;
 use crate::shell::Shell;
 use crate::tls;
-use dtm_doors::life;
 
 /// A session that did not leave by then, at a planned stop, is cut off.
 pub(super) const LEAVE_WITHIN: Duration = Duration::from_millis(2_500);

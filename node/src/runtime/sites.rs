@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dtm_cluster::{LineTls, PeerTls, QuicSites};
+use dtm_doors::SiteLines;
 use dtm_machine::seams::Clock;
 use dtm_sites::{
     Channel, ChannelKind, Congestion, Event, Events, Journal, Lines, Path, Settings, StandbyRule,
@@ -20,7 +21,6 @@ use super::Error;
 use crate::config::{Config, Sites, Tls, host_and_port, second_peer};
 use crate::shell::Shell;
 use crate::tls::{self, Material, Peers};
-use dtm_doors::SiteLines;
 
 /// Opens the lines, and puts into the row where others reach them; none where `node.sites` is empty.
 pub(super) fn open(

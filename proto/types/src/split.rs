@@ -10,6 +10,16 @@ use crate::{ClusterId, Incarnation, NodeId};
 pub const LIVES_APART: u64 = 1_000;
 /// And at most so far: the numbers of lives are not used up by a slip.
 pub const LIVES_APART_MAX: u64 = 1_000_000;
+/// Lives that are asked for are at least [`LIVES_APART`] above the one in force, and two files that are made
+/// at different seconds name two lives: else each of two coordinators could draw up a plan of the same one.
+#[must_use]
+pub fn split_life(in_force: Incarnation, made_us: i64) -> Incarnation {
+    let spread = u64::try_from(made_us / 1_000_000).unwrap_or_default() % LIVES_SPREAD;
+    Incarnation(in_force.0.saturating_add(LIVES_APART + spread))
+}
+
+/// Of how many numbers one is drawn by the time of the request.
+const LIVES_SPREAD: u64 = 900_000;
 /// A request holds no longer, microseconds.
 pub const SPLIT_VALID_US_MAX: i64 = 24 * 3_600_000_000;
 /// Longest reason, bytes.
@@ -86,6 +96,14 @@ impl SplitRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_files_name_two_lives_within_the_bounds() {
+        let (first, later) = (split_life(Incarnation(3), 0), split_life(Incarnation(3), 1_000_000));
+        assert_eq!((first, later), (Incarnation(1_003), Incarnation(1_004)));
+        let last = split_life(Incarnation(3), i64::MAX);
+        assert!(last.0 - 3 <= LIVES_APART_MAX, "{last}");
+    }
 
     fn request() -> SplitRequest {
         SplitRequest {

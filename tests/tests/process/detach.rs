@@ -71,6 +71,12 @@ async fn a_standby_that_is_gone_is_detached_and_nobody_promotes_it() -> Result<(
 /// One person alone changes nothing; the approval does not wait for the standby.
 async fn is_detached_by_two(cluster: &Cluster) -> Result<()> {
     cluster.dtm_fails(&["site", "layout", "--kind", "single"], "dtm site detach").await?;
+    // Nor by the way out of a primary that lost its right: nothing is decided before it is refused.
+    let alone = ["site", "layout", "--kind", "single", "--accept-split", "--reason", "in a hurry"];
+    cluster.dtm_fails(&alone, "production").await?;
+    let told: serde_json::Value =
+        serde_json::from_str(&cluster.dtm(&["-o", "json", "site", "status"]).await?)?;
+    ensure!(told["register"]["detached"] == false, "{told}");
     cluster.dtm_fails(&DETACH, "[approval-needed]").await?;
     let list: serde_json::Value =
         serde_json::from_str(&cluster.dtm(&["-o", "json", "approval", "list"]).await?)?;

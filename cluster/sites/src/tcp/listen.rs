@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Weak};
 
+use dtm_types::NodeId;
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -20,7 +21,6 @@ use crate::line::Live;
 use crate::lines::Shared;
 use crate::tls::SiteTls;
 use crate::wire::Wire;
-use dtm_types::NodeId;
 
 /// Pause after a connection that could not be accepted, as where no file is free.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dtm_types::NodeId;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,8 @@ pub(crate) struct Session {
     /// Lanes that are open, whoever opened them; the other end opens none beyond the bound.
     lanes: AtomicU32,
     lanes_max: u32,
+    /// Connections that are being made because the other end asked.
+    brought: Arc<Semaphore>,
     begun: Instant,
     round_trip_us: AtomicU64,
     sent_bytes: AtomicU64,
@@ -78,6 +80,7 @@ impl Session {
             wanted: Mutex::default(),
             next: AtomicU64::new(0),
             call,
+            brought: Arc::new(Semaphore::new(ARRIVED_MAX)),
             handshake: settings.handshake,
             lanes: AtomicU32::new(0),
             lanes_max: settings.lanes_max,
@@ -235,8 +238,14 @@ impl Session {
 
     /// Makes the connection that the called end asked for.
     fn bring(self: &Arc<Self>, number: u64) {
+        // Counted before anything is made: a peer that asks without an end costs nothing.
+        let Ok(place) = Arc::clone(&self.brought).try_acquire_owned() else {
+            tracing::debug!(node = %self.node, "a peer asks for more connections than it may");
+            return;
+        };
         let session = Arc::clone(self);
         let bringing = async move {
+            let _place = place;
             let Some(call) = &session.call else { return };
             let hello = session.hello(Purpose::Wanted(number));
             match timeout(session.handshake, call.connect(hello)).await {

@@ -1,12 +1,12 @@
 //! The newest anchors: where the ledgers of all groups stood, second by second.
 
+use dtm_doors::status::internal;
 use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_proto::admin as wire;
 use tonic::{Request, Status};
 
 use super::AdminDoor;
-use dtm_doors::status::internal;
 
 /// Where nothing is said.
 const ANCHORS_USUAL: usize = 10;

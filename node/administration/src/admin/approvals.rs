@@ -2,6 +2,7 @@
 //! (`dtm_machine::approval`); here it is shown, and asked for where a call comes without it.
 
 use bytes::Bytes;
+use dtm_doors::status::{applied, internal, status, told, told_with};
 use dtm_identity::{Caller, Operation};
 use dtm_machine::seams::StateRead;
 use dtm_machine::{approval, reads};
@@ -16,7 +17,6 @@ use serde_json::json;
 use tonic::{Request, Status};
 
 use super::{AdminDoor, Asker};
-use dtm_doors::status::{applied, internal, status, told, told_with};
 
 const SECOND_US: i64 = 1_000_000;
 /// Version of meta from which on there are approvals.

@@ -1,5 +1,7 @@
 //! Certificates of nodes, renewed because an operator says so.
 
+use dtm_doors::audit::Actor;
+use dtm_doors::status::{internal, told};
 use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_proto::admin as wire;
@@ -10,8 +12,6 @@ use tonic::{Request, Status};
 
 use super::AdminDoor;
 use super::cluster::node_id;
-use dtm_doors::audit::Actor;
-use dtm_doors::status::{internal, told};
 
 impl AdminDoor {
     /// The node itself makes the key, signs and enters it, under the name of who asked.

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use dtm_doors::join_token::JoinToken;
+use dtm_doors::status::{internal, status, told};
 use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_machine::seams::ReadView;
@@ -15,8 +17,6 @@ use serde_json::json;
 use tonic::{Request, Status};
 
 use super::{AdminDoor, Asker};
-use dtm_doors::join_token::JoinToken;
-use dtm_doors::status::{internal, status, told};
 
 impl AdminDoor {
     pub(crate) async fn cluster_status(

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use dtm_catalog::{CompiledSchema, Definition};
+use dtm_doors::status::{internal, told};
 use dtm_identity::{Caller, Operation};
 use dtm_machine::reads;
 use dtm_proto::admin as wire;
@@ -14,7 +15,6 @@ use sha2::{Digest, Sha256};
 use tonic::{Request, Status};
 
 use super::AdminDoor;
-use dtm_doors::status::{internal, told};
 
 /// Definitions of one answer; a single one is smaller.
 const ANSWER_BYTES_MAX: usize = 4 << 20;

@@ -6,6 +6,8 @@
 //! ```
 //! Every step may be repeated; where the places do not decide, nothing changes.
 
+use dtm_doors::primacy::NotDetached;
+use dtm_doors::status::{internal, told};
 use dtm_identity::Operation;
 use dtm_machine::{approval, reads};
 use dtm_proto::admin as wire;
@@ -19,8 +21,6 @@ use tonic::{Request, Status};
 use super::approvals::Deed;
 use super::cluster::node_id;
 use super::{AdminDoor, Asker};
-use dtm_doors::primacy::NotDetached;
-use dtm_doors::status::{internal, told};
 
 impl AdminDoor {
     pub(super) async fn detach_site(

@@ -1,6 +1,9 @@
 //! The cluster key and links to the page.
 
 use bytes::Bytes;
+use dtm_doors::audit::Actor;
+use dtm_doors::audit::propose;
+use dtm_doors::status::{internal, status};
 use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, ReadView};
@@ -14,9 +17,6 @@ use serde_json::json;
 use tonic::{Request, Status};
 
 use super::{AdminDoor, Asker};
-use dtm_doors::audit::Actor;
-use dtm_doors::audit::propose;
-use dtm_doors::status::{internal, status};
 
 /// Keys wrapped anew in one command.
 const REWRAP_KEYS: usize = 256;

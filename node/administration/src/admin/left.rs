@@ -1,6 +1,7 @@
 //! What this node held of a life that is over.
 
 use bytes::Bytes;
+use dtm_doors::status::{internal, told};
 use dtm_identity::Operation;
 use dtm_proto::admin as wire;
 use dtm_types::ErrorCode;
@@ -13,7 +14,6 @@ use tonic::{Request, Status};
 
 use super::{AdminDoor, Asker};
 use crate::left::{self, Left};
-use dtm_doors::status::{internal, told};
 
 impl AdminDoor {
     pub(crate) async fn left_behind(

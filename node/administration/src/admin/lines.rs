@@ -1,5 +1,6 @@
 //! The one word that the second channel to other sites waits for.
 
+use dtm_doors::status::internal;
 use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_proto::admin as wire;
@@ -9,7 +10,6 @@ use serde_json::json;
 use tonic::{Request, Status};
 
 use super::AdminDoor;
-use dtm_doors::status::internal;
 
 impl AdminDoor {
     /// Enters the word in the ledger, then hands it to every node that answers.

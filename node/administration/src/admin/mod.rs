@@ -1,5 +1,5 @@
-//! `dtm.admin.v1`: what operators do. Every change goes through [`act`](super::act): one command of
-//! meta with its leaf in the same entry.
+//! `dtm.admin.v1`: what operators do. Every change goes through [`act`]: one command of meta
+//! with its leaf in the same entry.
 
 mod anchors;
 mod approvals;

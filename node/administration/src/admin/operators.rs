@@ -1,6 +1,7 @@
 //! Operators.
 
 use bytes::Bytes;
+use dtm_doors::status::{internal, told};
 use dtm_identity::{Identity, Operation, Role, operator_name_is_valid};
 use dtm_machine::reads;
 use dtm_proto::admin as wire;
@@ -12,7 +13,6 @@ use serde_json::json;
 use tonic::{Request, Status};
 
 use super::AdminDoor;
-use dtm_doors::status::{internal, told};
 
 impl AdminDoor {
     pub(crate) async fn add_operator(

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use dtm_doors::primacy::{Primacy, Refused, has_register};
+use dtm_doors::status::{internal, told};
 use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_proto::admin as wire;
@@ -14,8 +16,6 @@ use serde_json::json;
 use tonic::{Request, Status};
 
 use super::AdminDoor;
-use dtm_doors::primacy::{Primacy, Refused, has_register};
-use dtm_doors::status::{internal, told};
 
 /// How long a primary acknowledges nothing at a planned change of sites: its right ends in 10 s of it,
 /// the standby comes to hold everything, and then it is decided.

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_cluster::HeldUp;
+use dtm_doors::primacy::has_register;
+use dtm_doors::status::{internal, status, status_with, told};
 use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_proto::admin as wire;
@@ -27,8 +29,6 @@ use tonic::{Code, Request, Status};
 use super::approvals::{APPROVALS, Deed};
 use super::cluster::node_id;
 use super::{AdminDoor, Asker};
-use dtm_doors::primacy::has_register;
-use dtm_doors::status::{internal, status, status_with, told};
 
 /// A group may be electing when it is looked at: so often it is looked again.
 const LOOKS: u32 = 8;

@@ -3,10 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dtm_doors::settings::refused;
+use dtm_doors::status::{internal, told};
 use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_machine::seams::StateRead;
 use dtm_proto::admin as wire;
+use dtm_setup::config::{Config, Scope, known, nearest_key, of_cluster};
 use dtm_types::ErrorCode;
 use dtm_types::command::admin::Op;
 use dtm_types::command::{PutSettings, Setting, SettingChange, SettingsRow};
@@ -16,9 +19,6 @@ use serde_json::json;
 use tonic::{Code, Request, Status};
 
 use super::{AdminDoor, Asker};
-use dtm_doors::settings::refused;
-use dtm_doors::status::{internal, told};
-use dtm_setup::config::{Config, Scope, known, nearest_key, of_cluster};
 
 /// Versions of one list, and where nothing is said.
 const VERSIONS_MAX: u32 = 1_000;

@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dtm_doors::lines;
+use dtm_doors::primacy::Contradiction;
+use dtm_doors::status::{internal, told};
 use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_placement::{Lack, Layout, Members, Plan};
@@ -13,10 +16,7 @@ use dtm_types::{ErrorCode, NodeId};
 use serde_json::json;
 use tonic::{Request, Status};
 
-use super::{AdminDoor, Asker};
-use dtm_doors::lines;
-use dtm_doors::primacy::Contradiction;
-use dtm_doors::status::{internal, told};
+use super::AdminDoor;
 
 /// What a replica says of itself that lacks nothing of what it applied.
 const HEALTHY: &str = "healthy";
@@ -35,7 +35,7 @@ impl AdminDoor {
                 reads::layout(meta.state.as_ref()).map_err(internal)?.version
             }
         };
-        self.may_lay_out(&asker, asked).await?;
+        let gives_up = self.may_lay_out(asked).await?;
         let sites = [&asked.primary, &asked.other, &asked.arbiter];
         let has_register = asked.kind() == LayoutKind::Standby && !asked.arbiter.is_empty();
         let seats = if has_register { self.seats(&sites).await? } else { Vec::new() };
@@ -54,6 +54,11 @@ impl AdminDoor {
         let kind = row.kind().as_str_name();
         let detail = json!({"kind": kind, "primary": row.primary, "other": row.other,
             "arbiter": row.arbiter});
+        // Last, since it is not taken back: what else can be refused was by now.
+        if let Some(layout) = gives_up {
+            self.is_acceptable(&row, &layout, expected).await?;
+            self.is_given_up(&asker, &layout).await?;
+        }
         let done = self.act(asker, Op::PutLayout(row), Some(expected), detail).await?;
         Ok(wire::PutLayoutResponse { version: done.version })
     }
@@ -90,37 +95,65 @@ impl AdminDoor {
     /// A site that lost the right to acknowledge does not get it back by giving its standby up: that one
     /// may be primary by now. Where it has the right, and gives the standby or the register up, the places
     /// decide first that the standby is not promoted any more.
+    ///
+    /// Returns the layout in force where its standby is given up.
     async fn may_lay_out(
         &self,
-        asker: &Asker,
         asked: &wire::PutLayoutRequest,
-    ) -> Result<(), Status> {
+    ) -> Result<Option<LayoutRow>, Status> {
         let meta = self.0.directory.meta(self.0.view()).await?;
         let layout = reads::layout(meta.state.as_ref()).map_err(internal)?;
         if !dtm_doors::primacy::has_register(&layout) {
-            return Ok(());
+            return Ok(None);
         }
         let cluster = reads::cluster(meta.state.as_ref()).map_err(internal)?;
         let is_production = cluster.is_some_and(|cluster| cluster.production);
-        let leaves = asked.kind() != LayoutKind::Standby;
-        if leaves && is_production && !asked.accept_split {
+        // Before the places decide anything: what they give up is not taken back.
+        if is_production && asked.accept_split {
+            return Err(told(ErrorCode::NotSupported, &Told::new("refused.layout.split")));
+        }
+        let gives_up = asked.kind() != LayoutKind::Standby || asked.arbiter.is_empty();
+        if is_production && gives_up {
             return Err(told(ErrorCode::ApprovalNeeded, &Told::new("apply.layout_detach")));
         }
         if self.0.primacy.may_acknowledge() {
-            let gives_up = leaves || asked.arbiter.is_empty();
-            return if gives_up { self.is_given_up(asker, &layout).await } else { Ok(()) };
+            return Ok(gives_up.then_some(layout));
         }
         if !asked.accept_split {
             let what = Told::new("refused.layout.no_right").with("primary", &layout.primary);
             return Err(told(ErrorCode::Unavailable, &what));
         }
-        if is_production {
-            return Err(told(ErrorCode::NotSupported, &Told::new("refused.layout.split")));
-        }
         if asked.context.as_ref().is_none_or(|context| context.reason.trim().is_empty()) {
             return Err(told(ErrorCode::InvalidArgument, &Told::new("refused.promote.reason")));
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// What apply would refuse of this layout, before the places give up the standby of the one in force.
+    async fn is_acceptable(
+        &self,
+        row: &LayoutRow,
+        in_force: &LayoutRow,
+        expected: u64,
+    ) -> Result<(), Status> {
+        if expected != in_force.version {
+            return Err(told(ErrorCode::VersionConflict, &Told::new("refused.layout.changed")));
+        }
+        let meta = self.0.directory.meta(self.0.view()).await?;
+        let nodes = reads::nodes(meta.state.as_ref()).map_err(internal)?;
+        let named = [&row.primary, &row.other, &row.arbiter].into_iter().filter(|s| !s.is_empty());
+        for site in named {
+            if !nodes.iter().any(|node| !node.removed && node.site == *site) {
+                let what = Told::new("refused.layout.no_node").with("site", site);
+                return Err(told(ErrorCode::NotFound, &what));
+            }
+        }
+        match row.kind() {
+            LayoutKind::Unspecified => {
+                Err(told(ErrorCode::InvalidArgument, &Told::new("refused.layout.kind")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// An acceptor a site: of the node with the lowest id that answers.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use dtm_doors::status::{at_most, internal, source_id, told, told_with};
 use dtm_identity::{Identity, Operation, SourceKey};
 use dtm_machine::reads;
 use dtm_machine::seams::Freshness;
@@ -19,7 +20,6 @@ use serde_json::json;
 use tonic::{Request, Status};
 
 use super::{AdminDoor, Signed, source_limits, valid_days};
-use dtm_doors::status::{at_most, internal, source_id, told, told_with};
 
 /// Streams listed of one source.
 const STREAMS_MAX: usize = 1_000;

@@ -8,6 +8,7 @@
 //! node of the life that begins. That is said wherever this is asked for.
 
 use dtm_cluster::Order;
+use dtm_doors::status::{internal, told};
 use dtm_identity::{NotSigned, signed_by};
 use dtm_machine::reads;
 use dtm_proto::admin as wire;
@@ -19,7 +20,6 @@ use sha2::{Digest, Sha256};
 use tonic::Status;
 
 use super::AdminDoor;
-use dtm_doors::status::{internal, told};
 
 impl AdminDoor {
     /// Has this node go over by what two people signed. The order is on disk when it returns.

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use dtm_doors::audit::{Actor, propose};
+use dtm_doors::status::{internal, status};
 use dtm_identity::Operation;
 use dtm_machine::reads;
 use dtm_proto::admin as wire;
@@ -14,8 +16,6 @@ use dtm_types::{ErrorCode, GroupId, RequestId};
 use tonic::{Request, Status};
 
 use super::AdminDoor;
-use dtm_doors::audit::{Actor, propose};
-use dtm_doors::status::{internal, status};
 
 impl AdminDoor {
     pub(crate) async fn upgrade_cluster(

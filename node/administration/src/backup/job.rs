@@ -6,6 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use dtm_backup::{Entry, Folder, GroupPart, Kind, Manifest, Writer};
 use dtm_cluster::GroupCopy;
+use dtm_doors::Shared;
+use dtm_doors::audit::{Action, Actor, act};
+use dtm_doors::elsewhere::view_of;
+use dtm_doors::status::{internal, status, told};
 use dtm_machine::reads;
 use dtm_machine::seams::Freshness;
 use dtm_proto::admin as wire;
@@ -22,10 +26,6 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::answer;
-use dtm_doors::Shared;
-use dtm_doors::audit::{Action, Actor, act};
-use dtm_doors::elsewhere::view_of;
-use dtm_doors::status::{internal, status, told};
 
 /// An anchor is entered each second where something moved, and the entry of the backup moves meta.
 const ANCHOR_WITHIN: Duration = Duration::from_secs(90);

@@ -17,6 +17,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use dtm_backup::Folder;
+use dtm_doors::Shared;
+use dtm_doors::audit::Actor;
+use dtm_doors::auth::address;
+use dtm_doors::status::{status, told};
 use dtm_identity::Operation;
 use dtm_proto::admin as wire;
 use dtm_proto::admin::backup_service_server::BackupService;
@@ -28,10 +32,6 @@ use tonic::{Request, Response, Status};
 
 use self::job::Job;
 pub use self::schedule::keep_backups;
-use dtm_doors::Shared;
-use dtm_doors::audit::Actor;
-use dtm_doors::auth::address;
-use dtm_doors::status::{status, told};
 
 /// Answers that wait for the caller.
 const ANSWERS_MAX: usize = 16;

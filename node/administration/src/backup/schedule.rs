@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dtm_backup::Folder;
+use dtm_doors::Shared;
+use dtm_doors::audit::Actor;
+use dtm_doors::status::internal;
 use dtm_types::{ClusterId, Incarnation};
 use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::job::Job;
-use dtm_doors::Shared;
-use dtm_doors::audit::Actor;
-use dtm_doors::status::internal;
 
 /// How often it is looked whether one is due.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

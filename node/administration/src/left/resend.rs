@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dtm_cluster::{LeftFile, LeftStream};
+use dtm_doors::Shared;
 use dtm_machine::seams::{ProposeError, Proposer};
 use dtm_types::command::command::Op;
 use dtm_types::command::outcome::Result as Answer;
@@ -20,7 +21,6 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
 use super::{Left, Sent, Stream, cursor, unread};
-use dtm_doors::Shared;
 
 /// Commands that were read and wait to be proposed.
 const READ_AHEAD: usize = 64;

@@ -18,13 +18,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use dtm_setup::tls::PeerInfo;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 
 pub(crate) use self::body::NotRead;
 use self::body::{Arriving, Bounds};
-use dtm_setup::tls::PeerInfo;
 
 /// Bytes of one permit of a semaphore, whose counter is 32 bits wide.
 const UNIT_BYTES: usize = 1_024;

@@ -2,11 +2,11 @@
 
 use axum::extract::Request;
 use dtm_identity::{Caller, Operation, access, confirm_operator};
+use dtm_setup::tls::PeerInfo;
 use dtm_types::ErrorCode;
 use http::HeaderMap;
 
 use super::Pages;
-use dtm_setup::tls::PeerInfo;
 
 /// Who is at the other end of the request's connection.
 pub(crate) fn peer(request: &Request) -> Option<PeerInfo> {

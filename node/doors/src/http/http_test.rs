@@ -3,6 +3,8 @@ use std::net::SocketAddr;
 use axum::body::Body;
 use dtm_identity::{Caller, Identity, Role};
 use dtm_machine::seams::SeededEntropy;
+use dtm_setup::pki::{Subject, make_authority, make_request};
+use dtm_setup::tls::PeerInfo;
 use dtm_types::command::OperatorRow;
 use dtm_types::{DAY_US, NodeId};
 use http::header::COOKIE;
@@ -10,8 +12,6 @@ use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 use super::*;
-use dtm_setup::pki::{Subject, make_authority, make_request};
-use dtm_setup::tls::PeerInfo;
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
 const NOW_US: i64 = 1_795_000_000_000_000;

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use dtm_machine::seams::SiteCopies;
 use dtm_register::{Act, Decision, Outcome, Proposer};
 use dtm_types::command::LayoutRow;
 
@@ -99,8 +100,32 @@ impl Primacy {
         if known.primary != self.site || known.incarnation != self.own {
             return Ok(());
         }
+        if !self.is_paid(shared, layout.version) {
+            return Ok(());
+        }
         let next = known.attached(self.own_act("a layout with this standby was put".to_owned()));
         self.note_in_force(&shared.cluster, &known, next).await
+    }
+}
+
+impl Primacy {
+    /// Whether the standby holds what the groups held when its layout was seen here first: what it held
+    /// before it was detached lacks what was acknowledged since.
+    fn is_paid(&self, shared: &Shared, layout: u64) -> bool {
+        let now = || {
+            let groups = shared.cluster.status();
+            groups.iter().map(|group| (group.group, group.head.index.max(1))).collect::<Vec<_>>()
+        };
+        let mut state = self.state.write();
+        if state.owed.as_ref().is_none_or(|(version, _)| *version != layout) {
+            state.owed = Some((layout, now()));
+        }
+        state.owed.as_ref().is_some_and(|(_, owed)| {
+            !owed.is_empty()
+                && owed.iter().all(|(group, index)| {
+                    shared.cluster.through(*group).is_some_and(|through| through >= *index)
+                })
+        })
     }
 }
 

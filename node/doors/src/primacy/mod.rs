@@ -39,7 +39,7 @@ use dtm_machine::seams::{Clock, Entropy};
 use dtm_register::{Acceptor, AcceptorId, Decision, FileKeep, Lease, LeaseTime, Since};
 use dtm_types::command::{LayoutKind, LayoutRow};
 use dtm_types::text::Told;
-use dtm_types::{Incarnation, NodeId};
+use dtm_types::{GroupId, Incarnation, NodeId};
 use parking_lot::{Mutex, RwLock};
 
 pub use consult::Contradiction;
@@ -72,6 +72,9 @@ struct State {
     told_at: Duration,
     /// The primary hands over until then, Unix microseconds.
     held_until_us: i64,
+    /// Where the standby of a layout has to be before it may be promoted again: the layout's version, and
+    /// what the groups held when it was seen here first.
+    owed: Option<(u64, Vec<(GroupId, u64)>)>,
     /// When this node was ordered to go over without the places.
     split_at: Option<Duration>,
 }
@@ -213,7 +216,12 @@ impl Primacy {
     /// Why a node of the primary begins nothing that others go by: it does not have the right now, so
     /// another site may be promoted, and go on without it.
     pub(crate) fn has_no_right(&self) -> Option<Told> {
-        let decision = self.decision().filter(|_| self.is_needed())?;
+        if !self.is_needed() {
+            return None;
+        }
+        let Some(decision) = self.decision() else {
+            return Some(Told::new("refused.no_right").with("site", &self.site));
+        };
         let is_primary = decision.primary == self.site && decision.incarnation == self.own;
         let lacks = is_primary && !self.is_handing_over() && !self.may_acknowledge();
         lacks.then(|| Told::new("refused.no_right").with("site", &decision.primary))

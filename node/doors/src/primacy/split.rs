@@ -7,6 +7,7 @@
 //!            starts again, rejoins. Until it hears one of them it goes on acknowledging
 //! ```
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +15,12 @@ use std::time::Duration;
 use dtm_cluster::{ClusterNode, Order};
 use dtm_machine::reads;
 use dtm_machine::seams::{Freshness, ReadView};
-use dtm_register::{Outcome, Proposer};
+use dtm_register::Question;
 use dtm_types::GroupId;
-use dtm_types::command::{LayoutKind, LayoutRow};
+use dtm_types::command::LayoutRow;
 
 use super::Primacy;
-use super::watch::{READ_WITHIN, keep_way, rejoin, seats_of};
+use super::watch::{keep_way, rejoin, seats_of};
 use crate::Shared;
 use crate::lives::Lives;
 
@@ -35,13 +36,14 @@ impl Primacy {
         cluster: &ClusterNode,
         layout: &LayoutRow,
     ) -> bool {
-        let read = match self.decision() {
-            Some(known) => Proposer::read_from(self.proposer_id(), &known),
-            None if layout.seats.is_empty() => return false,
-            None => Proposer::read(self.proposer_id(), &seats_of(layout)),
-        };
-        let read = self.drive(cluster, read, READ_WITHIN).await;
-        !matches!(read, Outcome::NoQuorum(_) | Outcome::Unknown { .. })
+        // Without a ballot: places that only argue with each other are there.
+        let seats = self.decision().map_or_else(|| seats_of(layout), |known| known.seats);
+        let asked = seats.iter().map(async |seat| {
+            let answer = self.ask(cluster, seat.node, &Question::Heard).await;
+            answer.is_some_and(|answer| answer.acceptor == seat.acceptor)
+        });
+        let there = futures::future::join_all(asked).await.into_iter().filter(|is| *is).count();
+        there > seats.len() / 2
     }
 
     /// This node goes over by an order that no place decided. The order is on disk when it returns; the
@@ -75,14 +77,16 @@ pub(super) async fn listen(shared: &Shared) {
             continue;
         }
         let Ok(view) = shared.cluster.view(GroupId::META, Freshness::Local).await else { continue };
-        let layout = reads::layout(view.state.as_ref()).unwrap_or_default();
-        if layout.kind() != LayoutKind::Standby {
-            continue;
-        }
-        if let Some(life) = shared.cluster.later_life_at(&layout.other).await
-            && let Err(error) = rejoin(shared, life, &layout.other).await
-        {
-            tracing::warn!(%error, %life, "that the cluster goes on in a later life is not noted");
+        // Whatever the layout is now: a standby that was cut off when it was detached does not know of it.
+        let nodes = reads::nodes(view.state.as_ref()).unwrap_or_default();
+        let others = nodes.iter().filter(|node| !node.removed && node.site != shared.row.site);
+        let sites: BTreeSet<&str> = others.map(|node| node.site.as_str()).collect();
+        for site in sites {
+            if let Some(life) = shared.cluster.later_life_at(site).await
+                && let Err(error) = rejoin(shared, life, site).await
+            {
+                tracing::warn!(%error, %life, "that the cluster goes on in a later life is not noted");
+            }
         }
     }
 }

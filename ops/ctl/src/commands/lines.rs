@@ -29,7 +29,7 @@ pub(super) fn table(status: &SiteStatusResponse, printer: &Printer<'_>) {
         let count = each(status).count().to_string();
         return printer.say("cli.lines_well", &[("count", &count)]);
     }
-    printer.table(&["line", "site", "channel", "cut_for", "round_trip"], rows, &Value::Null);
+    printer.table(&["ends", "site", "channel", "cut_for", "round_trip"], rows, &Value::Null);
 }
 
 fn row(named: &SiteLine, line: &LineStatus, printer: &Printer<'_>) -> Vec<String> {

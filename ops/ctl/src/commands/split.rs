@@ -14,7 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use dtm_client::Endpoint;
 use dtm_proto::admin as wire;
-use dtm_types::split::{LIVES_APART, SPLIT_SIGNATURES, SplitRequest};
+use dtm_types::split::{SPLIT_SIGNATURES, SplitRequest, split_life};
 use dtm_types::{ClusterId, Incarnation, NodeId};
 use rcgen::{KeyPair, SigningKey};
 use rustls::pki_types::CertificateDer;
@@ -77,7 +77,7 @@ pub(super) async fn promote(
     let request = SplitRequest {
         cluster: ClusterId::from_slice(&told.cluster_id).unwrap_or_default(),
         life: Incarnation(told.life),
-        next: Incarnation(told.life.max(told.incarnation).saturating_add(LIVES_APART)),
+        next: split_life(Incarnation(told.life.max(told.incarnation)), made_us),
         site: site.to_owned(),
         coordinator: NodeId::from_slice(&told.node).unwrap_or_default(),
         made_us,

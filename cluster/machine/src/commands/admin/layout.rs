@@ -45,7 +45,9 @@ pub(super) fn put(ctx: &mut Context<'_, '_>, asked: LayoutRow, expected: Option<
         let what = "while replicas stand by the primary changes by a promotion alone";
         return Ok(Err(refused(RefusalKind::Malformed, what)));
     }
-    let gives_up = old.kind() == LayoutKind::Standby && asked.kind() != LayoutKind::Standby;
+    let has_no_register =
+        asked.kind() != LayoutKind::Standby || (!old.seats.is_empty() && asked.seats.is_empty());
+    let gives_up = old.kind() == LayoutKind::Standby && has_no_register;
     if gives_up && cluster.production && approvals::is_by_operator(ctx)? {
         let what = "giving a standby up takes two people: detach its site";
         return Ok(Err(refused(RefusalKind::Approval, what)));
