@@ -265,10 +265,8 @@ impl Way for Asking<'_> {
 /// Freezes the rows of a replica at an applied index, once it is there.
 async fn freeze(group: &Group, index: u64) -> Kept {
     let comparison = &group.applied.comparison;
-    if comparison.at(index).is_some() {
-        return Kept::Kept;
-    }
     comparison.want(index);
+    // Anew where that is still possible: of a group that is idle rows may be kept from a comparison before.
     let rows = group.store.freeze();
     let applied = read_applied(&*rows).ok().and_then(|(applied, _)| applied);
     match applied.map_or(0, |applied| applied.index).cmp(&index) {

@@ -166,7 +166,7 @@ config! {
         /// How often the three files are looked at for a change.
         reload_interval_ms: u64 = "5_000", 100..=3_600_000, "ms", Start;
         /// This node renews its certificate by itself once so much of its life, or less, is left, where the cluster's own authority issued it. 0: only when told (`dtm cluster renew`).
-        renew_left_percent: u64 = "33", 0..=90, "hundredths", Start;
+        renew_left_percent: u64 = "33", 0..=90, "percent", Start;
         /// A connection that has not finished its TLS handshake by then, or sends nothing for so long after it, is dropped.
         handshake_timeout_ms: u64 = "5_000", 100..=60_000, "ms", Start;
         /// Open connections a port.

@@ -22,7 +22,7 @@ const KINDS: [(&str, &str); 6] = [
 ];
 
 /// Units of measures and their texts.
-const UNITS: [(&str, &str); 14] = [
+const UNITS: [(&str, &str); 15] = [
     // A switch has none.
     ("", "config.kind.switch"),
     ("backups", "cli.col.backup"),
@@ -33,6 +33,7 @@ const UNITS: [(&str, &str); 14] = [
     ("minutes", "cli.col.minutes"),
     ("ms", "config.unit.ms"),
     ("names", "config.unit.names"),
+    ("percent", "config.unit.percent"),
     ("port", "config.unit.port"),
     ("reads", "config.unit.reads"),
     ("records", "config.unit.records"),
