@@ -11,6 +11,7 @@
 //! itself holds, and these may be behind the primary's. So a majority is counted of the replicas of now
 //! and of those of before, until meta is at the standby through the entry that changed them: whichever
 //! of these rows a promotion goes by, a majority of what it counts holds what was told.
+//! Meta's own copies are counted by the newest rows alone, else they could wait for themselves.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -69,6 +70,11 @@ impl SiteBoard {
         for (group, holders) in held {
             let known = &mut groups.entry(group).or_default().holders;
             if known.last().is_none_or(|(_, last)| **last != holders) {
+                // Of meta itself only those of now: who held it before may be gone for good, and until
+                // meta is through its own change nothing of before would be settled.
+                if group.is_meta() {
+                    known.clear();
+                }
                 known.push((index, Arc::new(holders)));
             }
             let beyond = known.len().saturating_sub(CHANGES_MAX);
