@@ -208,30 +208,24 @@ impl Asking<'_> {
             report.odd.keys().partition(|replica| voters.contains(replica));
         // One at a time: the next comparison finds the others, among the members of then.
         let next = odd_voters.first().or(learners.first()).copied();
-        if let Some(replica) = next {
-            tracing::error!(group, replica = self.seat(replica), cause, "rows are to be rebuilt");
-            metrics::counter!("dtm_compare_repairs_total", "group" => group.to_string())
-                .increment(1);
-            if replica == self.group.replica.0 {
-                let avoided = &registry.drained() | &self.nodes(&odd_voters);
-                let given_up = self.group.give_up_leadership(&avoided).await;
-                if voters.len() > 1 && (given_up.is_err() || self.group.is_leader()) {
-                    tracing::warn!(
-                        group,
-                        ?given_up,
-                        "a leader whose rows are off could not hand over"
-                    );
-                    return;
-                }
-                registry.rebuild_rows(self.group, sources.clone(), cause.clone()).await;
+        let Some(replica) = next else { return };
+        tracing::error!(group, replica = self.seat(replica), cause, "rows are to be rebuilt");
+        metrics::counter!("dtm_compare_repairs_total", "group" => group.to_string()).increment(1);
+        if replica == self.group.replica.0 {
+            let avoided = &registry.drained() | &self.nodes(&odd_voters);
+            let given_up = self.group.give_up_leadership(&avoided).await;
+            if voters.len() > 1 && (given_up.is_err() || self.group.is_leader()) {
+                tracing::warn!(group, ?given_up, "a leader whose rows are off could not hand over");
                 return;
             }
-            let to_wire = |node: &NodeId| Bytes::copy_from_slice(&node.0);
-            let sources = sources.iter().map(to_wire).collect();
-            let order = wire::RebuildRows { sources, cause: cause.clone() };
-            if self.ask_peer(replica, found.index, Ask::Rebuild(order)).await.is_none() {
-                tracing::warn!(group, replica, "the order to rebuild its rows was not taken");
-            }
+            registry.rebuild_rows(self.group, sources, cause).await;
+            return;
+        }
+        let to_wire = |node: &NodeId| Bytes::copy_from_slice(&node.0);
+        let sources = sources.iter().map(to_wire).collect();
+        let order = wire::RebuildRows { sources, cause };
+        if self.ask_peer(replica, found.index, Ask::Rebuild(order)).await.is_none() {
+            tracing::warn!(group, replica, "the order to rebuild its rows was not taken");
         }
     }
 }

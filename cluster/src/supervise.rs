@@ -94,7 +94,7 @@ pub(crate) async fn run(registry: Arc<Registry>) {
         }
         for group in registry.groups() {
             if let Some(cause) = sickness(&registry, &group) {
-                let _ = registry.take_down(&group, cause).await;
+                registry.take_down(&group, cause).await;
             }
         }
         for (group, down) in registry.down() {

@@ -10,14 +10,6 @@ use crate::{ClusterId, Incarnation, NodeId};
 pub const LIVES_APART: u64 = 1_000;
 /// And at most so far: the numbers of lives are not used up by a slip.
 pub const LIVES_APART_MAX: u64 = 1_000_000;
-/// Lives that are asked for are at least [`LIVES_APART`] above the one in force, and two files that are made
-/// at different seconds name two lives: else each of two coordinators could draw up a plan of the same one.
-#[must_use]
-pub fn split_life(in_force: Incarnation, made_us: i64) -> Incarnation {
-    let spread = u64::try_from(made_us / 1_000_000).unwrap_or_default() % LIVES_SPREAD;
-    Incarnation(in_force.0.saturating_add(LIVES_APART + spread))
-}
-
 /// Of how many numbers one is drawn by the time of the request.
 const LIVES_SPREAD: u64 = 900_000;
 /// A request holds no longer, microseconds.
@@ -26,6 +18,14 @@ pub const SPLIT_VALID_US_MAX: i64 = 24 * 3_600_000_000;
 pub const SPLIT_REASON_BYTES_MAX: usize = 512;
 /// People who sign.
 pub const SPLIT_SIGNATURES: usize = 2;
+
+/// Lives that are asked for are at least [`LIVES_APART`] above the one in force, and two files that are made
+/// at different seconds name two lives: else each of two coordinators could draw up a plan of the same one.
+#[must_use]
+pub fn split_life(in_force: Incarnation, made_us: i64) -> Incarnation {
+    let spread = u64::try_from(made_us / 1_000_000).unwrap_or_default() % LIVES_SPREAD;
+    Incarnation(in_force.0.saturating_add(LIVES_APART + spread))
+}
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
